@@ -1,0 +1,375 @@
+"""The typed profile: every setting of every stage, read from YAML and checked before anything runs.
+
+A profile is a YAML file with one section per stage. It extends another one (``extends: laptop``), down to
+``default.yaml``, the single source of default values: the classes below give types and ranges only.
+``key=value`` overrides come last. Interpolation is OmegaConf's (``${artifact_root}``).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from storage.digests import digest_json
+
+PROFILE_FOLDER = Path(__file__).parent / "profiles"
+
+
+class ProfileError(ValueError):
+    """A profile or an override that cannot be used; the message names key, value and what is allowed."""
+
+
+class RuntimeOnly:
+    """Marks a setting that changes how a stage runs but not what it makes (batch sizes, ports)."""
+
+
+class Settings(BaseModel):
+    """A group of settings; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    def digest(self) -> str:
+        """Digest of the settings that decide a result."""
+        decisive = {
+            name
+            for name, field in type(self).model_fields.items()
+            if not any(mark is RuntimeOnly for mark in field.metadata)
+        }
+        return digest_json(self.model_dump(mode="json", include=decisive))
+
+    def part(self, group: type[Settings]) -> Any:
+        """The settings of one base class of this section, for an asset that reads only those."""
+        return group(**{name: getattr(self, name) for name in group.model_fields})
+
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+PositiveInt = Annotated[int, Field(ge=1)]
+Port = Annotated[int, Field(ge=1, le=65535), RuntimeOnly]
+BatchSize = Annotated[int, Field(ge=1), RuntimeOnly]
+
+
+class CorpusSettings(Settings):
+    """What to read: a folder, or ``pydoc://stdlib`` for the running interpreter's own documentation."""
+
+    corpus_dir: str
+    file_extensions: list[str]
+    min_text_length: Annotated[int, Field(ge=0)]
+    num_files: PositiveInt | None
+
+
+class PassageSettings(Settings):
+    """How documents are cut into passages."""
+
+    sentences_per_chunk: PositiveInt
+
+
+class ModelSettings(Settings):
+    """The embedding model that is adapted, and the one prompt contract that every stage uses."""
+
+    base_model: str
+    revision: str | None
+    query_prefix: str
+    passage_prefix: str
+    query_max_length: PositiveInt
+    passage_max_length: PositiveInt
+    attn_implementation: Literal["auto", "eager", "sdpa", "flash_attention_2"]
+    trust_remote_code: bool
+
+
+class SdgSettings(Settings):
+    """Synthetic questions: from an OpenAI-compatible chat model, or offline from the documents' structure."""
+
+    generator: Literal["llm", "offline"]
+    sdg_input_path: str | None
+    artifact_extraction_model: str
+    qa_generation_model: str
+    quality_judge_model: str
+    embedding_model: str
+    num_pairs: PositiveInt
+    max_parallel_requests_for_gen: Annotated[int, Field(ge=1), RuntimeOnly]
+    preview: Annotated[bool, RuntimeOnly]
+
+
+class SplitSettings(Settings):
+    """Filter and split of QA pairs, by document."""
+
+    quality_threshold: Annotated[float, Field(ge=0, le=10)]
+    train_ratio: Fraction
+    val_ratio: Fraction
+    test_ratio: Fraction
+    conversion_seed: int
+    max_pos_docs: PositiveInt
+
+
+class MiningSettings(Settings):
+    """Hard negatives: the highest-scoring passages that the margin does not suspect of being positives."""
+
+    hard_negatives_to_mine: PositiveInt
+    hard_neg_margin_type: Literal["perc", "abs"]
+    hard_neg_margin: Fraction
+    mining_batch_size: BatchSize
+
+
+class PrepSettings(SplitSettings, MiningSettings):
+    """Stage 1."""
+
+    @model_validator(mode="after")
+    def _ratios_sum_to_one(self) -> PrepSettings:
+        total = self.train_ratio + self.val_ratio + self.test_ratio
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"train_ratio + val_ratio + test_ratio = {total:g}: must be 1")
+        return self
+
+
+class FinetuneSettings(Settings):
+    """Stage 2."""
+
+    num_epochs: PositiveInt
+    global_batch_size: PositiveInt
+    local_batch_size: BatchSize
+    learning_rate: Annotated[float, Field(gt=0, lt=1)]
+    lr_scheduler: Literal["cosine", "linear", "constant"]
+    warmup_ratio: Fraction
+    weight_decay: Annotated[float, Field(ge=0)]
+    max_grad_norm: Annotated[float, Field(gt=0)]
+    temperature: Annotated[float, Field(gt=0, le=1)]
+    train_n_passages: Annotated[int, Field(ge=1)]
+    in_batch_negatives: bool
+    dropout: Fraction
+    precision: Literal["auto", "fp32", "bf16"]
+    seed: int
+    checkpoint_every_steps: Annotated[int, Field(ge=1), RuntimeOnly]
+    headroom_ndcg: Fraction
+    headroom_loss: Annotated[float, Field(ge=0)]
+
+
+class EvalSettings(Settings):
+    """Stage 3: what is measured."""
+
+    k_values: Annotated[list[PositiveInt], Field(min_length=1)]
+    eval_base: bool
+    eval_finetuned: bool
+    eval_nim: Annotated[bool, RuntimeOnly]
+    eval_batch_size: BatchSize
+    confidence: Annotated[float, Field(gt=0.5, lt=1)]
+    bootstrap_samples: Annotated[int, Field(ge=100)]
+    bootstrap_seed: int
+
+
+class GateSettings(Settings):
+    """When a checkpoint is promoted: the lower end of the gain's interval must lie above ``min_delta``."""
+
+    metric: str
+    min_delta: Annotated[float, Field(ge=0, le=1)]
+
+
+class ExportSettings(Settings):
+    """Stage 4."""
+
+    opset: Annotated[int, Field(ge=17)]
+    export_dtype: Literal["fp32", "fp16"]
+    attn_implementation: Literal["eager", "sdpa"]
+    export_to_trt: bool
+    max_cosine_distance: Annotated[float, Field(gt=0, le=1), RuntimeOnly]
+
+
+class DeploySettings(Settings):
+    """Stage 5."""
+
+    backend: Literal["process", "docker"]
+    served_model_name: str
+    nim_image: str
+    container_name: Annotated[str, RuntimeOnly]
+    host: Annotated[str, RuntimeOnly]
+    host_port: Port
+    startup_timeout_s: Annotated[float, Field(gt=0), RuntimeOnly]
+    max_client_batch_size: Annotated[int, Field(ge=1), RuntimeOnly]
+
+
+class ReindexSettings(Settings):
+    """The corpus embedded by the promoted model, and the index that search reads."""
+
+    embed_batch_size: BatchSize
+    exact_below: Annotated[int, Field(ge=0)]
+    dimensions: PositiveInt | None
+
+
+class AutomationSettings(Settings):
+    """What runs by itself."""
+
+    reindex_sensor_seconds: Annotated[int, Field(ge=5)]
+    corpus_sensor_seconds: Annotated[int, Field(ge=5)]
+    refresh_cron: str
+    timezone: str
+
+
+class Profile(Settings):
+    """Every setting of one project."""
+
+    artifact_root: str
+    corpus: CorpusSettings
+    passages: PassageSettings
+    model: ModelSettings
+    sdg: SdgSettings
+    prep: PrepSettings
+    finetune: FinetuneSettings
+    eval: EvalSettings
+    gate: GateSettings
+    export: ExportSettings
+    deploy: DeploySettings
+    reindex: ReindexSettings
+    automation: AutomationSettings
+
+    @model_validator(mode="after")
+    def _enough_negatives(self) -> Profile:
+        mined, used = self.prep.hard_negatives_to_mine, self.finetune.train_n_passages - 1
+        if mined < used:
+            raise ValueError(
+                f"prep.hard_negatives_to_mine = {mined}: must be >= finetune.train_n_passages - 1 = {used}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _loss_has_negatives(self) -> Profile:
+        if not self.finetune.in_batch_negatives and self.finetune.train_n_passages < 2:
+            raise ValueError(
+                "finetune.train_n_passages = 1: must be >= 2 when finetune.in_batch_negatives is false, "
+                "else the loss has nothing to contrast with"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _gate_metric_is_measured(self) -> Profile:
+        measured = {
+            f"{name}@{k}" for name in ("NDCG", "MAP", "Recall", "P", "MRR") for k in self.eval.k_values
+        }
+        if self.gate.metric not in measured:
+            raise ValueError(
+                f"gate.metric = {self.gate.metric!r}: must be one of {', '.join(sorted(measured))}"
+            )
+        return self
+
+
+def load_profile(name: str, overrides: Sequence[str] = (), *, section: str | None = None) -> Profile:
+    """Read a profile by name or path and apply ``key=value`` overrides.
+
+    A key is ``stage.key``, or a bare ``key``: looked up in ``section`` (the stage whose command is run) first,
+    then wherever exactly one section has it.
+
+    Raises:
+        ProfileError: unknown profile, unknown or ambiguous key, value of a wrong type or out of range.
+    """
+    source = ", ".join([f"profile {name}", *(["overrides"] if overrides else [])])
+    try:
+        merged = _read(name, seen=())
+        for text in overrides:
+            key, value = _parse_override(text)
+            OmegaConf.update(merged, _full_key(key, section), value, force_add=True)
+        values = OmegaConf.to_container(merged, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ProfileError(f"{source}: {str(error).splitlines()[0]}") from error
+    try:
+        return Profile.model_validate(values)
+    except ValidationError as error:
+        raise ProfileError("\n".join(f"{source}: {line}" for line in _explain(error))) from error
+
+
+def profile_names() -> list[str]:
+    """The profiles that come with Retune."""
+    return sorted(path.stem for path in PROFILE_FOLDER.glob("*.yaml"))
+
+
+def _read(name: str, seen: tuple[str, ...]) -> DictConfig:
+    if name in seen:
+        raise ProfileError(f"profile {name} extends itself: {' -> '.join([*seen, name])}")
+    path = _find(name)
+    try:
+        config = OmegaConf.load(path)
+    except Exception as error:
+        raise ProfileError(f"{path}: not readable as YAML: {error}") from error
+    if not isinstance(config, DictConfig):
+        raise ProfileError(f"{path}: must be a mapping of sections")
+    parent = config.pop("extends", None if name == "default" else "default")
+    if parent is None:
+        return config
+    merged = OmegaConf.merge(_read(parent, (*seen, name)), config)
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def _find(name: str) -> Path:
+    builtin = PROFILE_FOLDER / f"{name}.yaml"
+    if builtin.exists():
+        return builtin
+    if Path(name).is_file():
+        return Path(name)
+    raise ProfileError(
+        f"profile {name!r}: no such file, nor one of the built-in profiles {', '.join(profile_names())}"
+    )
+
+
+def _parse_override(text: str) -> tuple[str, Any]:
+    key, found, _ = text.partition("=")
+    if not found or not key.strip():
+        raise ProfileError(f"override {text!r}: must have the form key=value or stage.key=value")
+    parsed = OmegaConf.from_dotlist([f"value={text.partition('=')[2]}"])
+    return key.strip(), parsed.get("value")
+
+
+def _full_key(key: str, section: str | None) -> str:
+    """``stage.key`` for a bare or full override key."""
+    sections = _sections()
+    if key in Profile.model_fields and key not in sections:
+        return key
+    stage, dot, rest = key.partition(".")
+    if dot:
+        if stage not in sections or rest not in sections[stage].model_fields:
+            raise ProfileError(f"override key {key!r}: no such setting{_suggest(key, list(_all_keys()))}")
+        return key
+    homes = [name for name, group in sections.items() if key in group.model_fields]
+    if section in homes:
+        return f"{section}.{key}"
+    if len(homes) == 1:
+        return f"{homes[0]}.{key}"
+    if homes:
+        choices = ", ".join(f"{home}.{key}" for home in homes)
+        raise ProfileError(f"override key {key!r} is ambiguous: write one of {choices}")
+    bare = [full.partition(".")[2] or full for full in _all_keys()]
+    raise ProfileError(f"override key {key!r}: no such setting{_suggest(key, bare)}")
+
+
+def _sections() -> dict[str, type[Settings]]:
+    return {
+        name: field.annotation
+        for name, field in Profile.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Settings)
+    }
+
+
+def _all_keys() -> Iterator[str]:
+    for name in Profile.model_fields:
+        group = _sections().get(name)
+        yield from [name] if group is None else [f"{name}.{key}" for key in group.model_fields]
+
+
+def _suggest(key: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(key, known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _explain(error: ValidationError) -> Iterator[str]:
+    for detail in error.errors():
+        key = ".".join(str(part) for part in detail["loc"])
+        if detail["type"] == "extra_forbidden":
+            yield f"{key} = {detail['input']!r}: no such setting{_suggest(key, list(_all_keys()))}"
+        elif detail["type"] == "value_error":
+            yield f"{key + ': ' if key else ''}{detail['ctx']['error']}"
+        else:
+            value = "" if detail["type"] == "missing" else f" = {detail['input']!r}"
+            yield f"{key}{value}: {detail['msg'][0].lower()}{detail['msg'][1:]}"

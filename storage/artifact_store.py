@@ -1,0 +1,207 @@
+"""Where artifacts are kept: built once per set of inputs, published whole, never changed after.
+
+Layout under the root::
+
+    artifacts/<asset>/<version>/   content-addressed; manifest.json is part of every version
+    keys/<asset>/<key>             which version a build key led to (the memo of past builds)
+    .work/<asset>/<key>/           a build in progress; survives a kill and is resumed by the same key
+    stage1_data_prep/... etc.      links in the recipe's names, pointing at current versions
+
+A *build key* is the digest of everything that decides an artifact (logic, settings, input versions). A
+*version* is the digest of what was made. Equal keys are never built twice, and different keys that lead to
+the same bytes share one version.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+from filelock import FileLock
+
+from storage.artifacts import Artifact
+from storage.digests import digest_file, digest_json, digest_tree
+
+MANIFEST = "manifest.json"
+
+
+class ArtifactError(Exception):
+    """An artifact is missing or incomplete, or could not be stored."""
+
+
+@dataclass(frozen=True)
+class BuildKey:
+    """What decides an artifact: the logic and settings (``code_version``) and the versions of its inputs."""
+
+    asset: str
+    code_version: str
+    inputs: Mapping[str, str]
+
+    @property
+    def digest(self) -> str:
+        return digest_json([self.asset, self.code_version, dict(self.inputs)])
+
+
+A = TypeVar("A", bound=Artifact)
+
+
+class ArtifactStore:
+    """Publishes, finds and links artifact versions below one root folder."""
+
+    def __init__(self, root: Path):
+        self.root = root.absolute()
+
+    # ---- building ------------------------------------------------------------------------------------------
+
+    def build(self, kind: type[A], key: BuildKey, produce: Callable[[Path], None]) -> A:
+        """Return the artifact for ``key``, calling ``produce(folder)`` only if it was never built.
+
+        ``produce`` writes into a folder that an interrupted earlier try may have left files in. The version
+        becomes visible by one rename after everything was written and hashed, so a kill at any moment leaves
+        either the whole version or none. Two processes with one key wait for each other.
+
+        Raises:
+            ArtifactError: the disk is full (what was made so far stays in the work folder).
+        """
+        found = self.find(kind, key)
+        if found is not None:
+            return found
+        work = self.root / ".work" / key.asset / key.digest
+        work.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{work}.lock"):
+            found = self.find(kind, key)
+            if found is not None:
+                return found
+            work.mkdir(exist_ok=True)
+            try:
+                produce(work)
+                return self._publish(kind, key, work)
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+                raise ArtifactError(self._disk_full(key.asset)) from error
+
+    def find(self, kind: type[A], key: BuildKey) -> A | None:
+        """The artifact an earlier build of ``key`` made, or None if there is none whole."""
+        memo = self.root / "keys" / key.asset / key.digest
+        if not memo.exists():
+            return None
+        try:
+            return self.get(kind, key.asset, memo.read_text().strip())
+        except ArtifactError:
+            return None
+
+    def _publish(self, kind: type[A], key: BuildKey, work: Path) -> A:
+        files = {name: _entry(work / name) for name in _files(work)}
+        content = [(name, str(entry["sha256"])) for name, entry in files.items() if kind.is_content(name)]
+        if not content:
+            raise ArtifactError(f"{key.asset}: the build wrote none of its content files {kind.content}")
+        version = digest_tree(content)
+        manifest = {
+            "schema_version": 1,
+            "asset": key.asset,
+            "version": version,
+            "code_version": key.code_version,
+            "inputs": dict(key.inputs),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "files": files,
+        }
+        write_atomic(work / MANIFEST, json.dumps(manifest, indent=1))
+        target = self._folder(key.asset, version)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if self._whole(target):
+            shutil.rmtree(work)
+        else:
+            shutil.rmtree(target, ignore_errors=True)
+            work.rename(target)
+        self._remember(key, version)
+        return self.get(kind, key.asset, version)
+
+    def _remember(self, key: BuildKey, version: str) -> None:
+        memo = self.root / "keys" / key.asset / key.digest
+        memo.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(memo, version)
+
+    # ---- reading -------------------------------------------------------------------------------------------
+
+    def get(self, kind: type[A], asset: str, version: str) -> A:
+        """One published version.
+
+        Raises:
+            ArtifactError: it is not in the store, or files of it are missing or cut short.
+        """
+        folder = self._folder(asset, version)
+        if not (folder / MANIFEST).exists():
+            raise ArtifactError(
+                f"{asset} {version} is not in {self.root}: materialize '{asset}' again, "
+                "or point artifact_root at the folder that holds it"
+            )
+        if not self._whole(folder):
+            raise ArtifactError(f"{asset} {version} in {folder} is damaged: delete that folder and run again")
+        return kind(path=folder, asset=asset, version=version)
+
+    def versions(self, asset: str) -> list[str]:
+        """All whole versions of an asset, newest first."""
+        folders = [folder for folder in (self.root / "artifacts" / asset).glob("*") if self._whole(folder)]
+        folders.sort(key=lambda folder: (folder / MANIFEST).stat().st_mtime, reverse=True)
+        return [folder.name for folder in folders]
+
+    def _folder(self, asset: str, version: str) -> Path:
+        return self.root / "artifacts" / asset / version
+
+    def _whole(self, folder: Path) -> bool:
+        """Whether every file of the version is there with its size (hashes are not recomputed)."""
+        try:
+            files = json.loads((folder / MANIFEST).read_text())["files"]
+            return all((folder / name).stat().st_size == entry["bytes"] for name, entry in files.items())
+        except (OSError, ValueError, KeyError):
+            return False
+
+    # ---- names ---------------------------------------------------------------------------------------------
+
+    def link(self, name: str, target: Path) -> Path:
+        """Point the recipe-named path ``name`` (relative to the root) at ``target``, atomically."""
+        link = self.root / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if link.is_dir() and not link.is_symlink():
+            raise ArtifactError(f"{link} is a folder that Retune did not make: move it away and run again")
+        beside = link.with_name(f".{link.name}.{os.getpid()}")
+        beside.unlink(missing_ok=True)
+        beside.symlink_to(os.path.relpath(target, link.parent), target_is_directory=target.is_dir())
+        beside.replace(link)
+        return link
+
+    def _disk_full(self, asset: str) -> str:
+        free = shutil.disk_usage(self.root).free / 1e9
+        return (
+            f"disk full while making {asset}: {free:.1f} GB free at {self.root}. Free some space or set "
+            "artifact_root to another disk, then run the same command: finished work is reused"
+        )
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a small text file so that readers see the old one or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    with beside.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    beside.replace(path)
+
+
+def _files(folder: Path) -> Iterator[str]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != MANIFEST:
+            yield path.relative_to(folder).as_posix()
+
+
+def _entry(path: Path) -> dict[str, str | int]:
+    return {"sha256": digest_file(path), "bytes": path.stat().st_size}

@@ -1,0 +1,206 @@
+"""The typed artifacts that stages hand to each other.
+
+An artifact is one immutable version in the store: a folder whose files a class here knows how to read. The
+class also says which files are the *content* (they decide the data version) and which are company (logs,
+pictures, summaries).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One published version of one asset."""
+
+    path: Path
+    asset: str
+    version: str
+
+    content: ClassVar[tuple[str, ...]] = ("*",)
+
+    @classmethod
+    def is_content(cls, name: str) -> bool:
+        """Whether the file ``name`` (POSIX path inside the version) counts towards the data version."""
+        return any(fnmatchcase(name, pattern) for pattern in cls.content)
+
+    def summary(self) -> dict[str, Any]:
+        """The stage's own figures about this version (``summary.json``)."""
+        return json.loads((self.path / "summary.json").read_text("utf-8"))
+
+
+@dataclass(frozen=True)
+class Document:
+    """One source document. ``doc_id`` is its corpus-relative path with ``/``."""
+
+    doc_id: str
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Corpus(Artifact):
+    """``documents.parquet`` with columns ``doc_id``, ``title``, ``text`` (strings), ordered by ``doc_id``;
+    ``skipped.json``: list of ``{doc_id, reason}``."""
+
+    content: ClassVar[tuple[str, ...]] = ("documents.parquet",)
+
+    def documents(self) -> Iterator[Document]:
+        for row in _rows(self.path / "documents.parquet"):
+            yield Document(**row)
+
+
+@dataclass(frozen=True)
+class Passage:
+    """One retrieval unit of a document.
+
+    ``passage_id`` is a content id (two equal texts share it), ``chunk_id`` counts from 1 inside the document,
+    ``section`` is the heading that the passage stands under, ``start``/``end`` are word positions.
+    """
+
+    passage_id: str
+    doc_id: str
+    chunk_id: int
+    title: str
+    section: str
+    text: str
+    start: int
+    end: int
+    sentence_count: int
+    word_count: int
+
+
+@dataclass(frozen=True)
+class Passages(Artifact):
+    """``passages.parquet``: one row per :class:`Passage`, ordered by document and ``chunk_id``."""
+
+    content: ClassVar[tuple[str, ...]] = ("passages.parquet",)
+
+    def table(self) -> pa.Table:
+        import pyarrow.parquet as pq
+
+        return pq.read_table(self.path / "passages.parquet")
+
+    def passages(self) -> Iterator[Passage]:
+        for row in _rows(self.path / "passages.parquet"):
+            yield Passage(**row)
+
+
+@dataclass(frozen=True)
+class QAPairs(Artifact):
+    """``qa_records.jsonl``: the recipe's records, one per document (``storage.formats.qa_records``)."""
+
+    content: ClassVar[tuple[str, ...]] = ("qa_records.jsonl",)
+
+    @property
+    def records(self) -> Path:
+        return self.path / "qa_records.jsonl"
+
+
+@dataclass(frozen=True)
+class TrainingSet(Artifact):
+    """``train.json``, ``val.json`` and ``corpus/`` in the recipe's retriever format."""
+
+    content: ClassVar[tuple[str, ...]] = ("train.json", "val.json", "corpus/*")
+
+
+@dataclass(frozen=True)
+class MinedTrainSet(Artifact):
+    """``train_mined.automodel.json``, ``train_mined.automodel_unrolled.json`` and ``corpus/``."""
+
+    content: ClassVar[tuple[str, ...]] = ("train_mined.automodel*.json", "val.json", "corpus/*")
+
+    @property
+    def unrolled(self) -> Path:
+        return self.path / "train_mined.automodel_unrolled.json"
+
+
+@dataclass(frozen=True)
+class EvalSet(Artifact):
+    """``eval_beir/{corpus.jsonl,queries.jsonl,qrels/test.tsv}``: a BEIR folder."""
+
+    content: ClassVar[tuple[str, ...]] = ("eval_beir/*",)
+
+    @property
+    def beir(self) -> Path:
+        return self.path / "eval_beir"
+
+
+@dataclass(frozen=True)
+class Checkpoint(Artifact):
+    """``model/consolidated/``: a folder that ``SentenceTransformer(path)`` loads. The base model and every
+    fine-tuned one have this type; the version is the model digest."""
+
+    content: ClassVar[tuple[str, ...]] = ("model/consolidated/*",)
+
+    @classmethod
+    def is_content(cls, name: str) -> bool:
+        return super().is_content(name) and not name.endswith((".md", ".gitattributes"))
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model" / "consolidated"
+
+
+@dataclass(frozen=True)
+class EvalReport(Artifact):
+    """``eval_results.json`` in the recipe's shape, ``comparison.json`` with intervals, per-query scores."""
+
+    content: ClassVar[tuple[str, ...]] = ("eval_results.json", "comparison.json")
+
+    def results(self) -> dict[str, Any]:
+        return json.loads((self.path / "eval_results.json").read_text("utf-8"))
+
+    def comparison(self) -> dict[str, Any]:
+        return json.loads((self.path / "comparison.json").read_text("utf-8"))
+
+
+@dataclass(frozen=True)
+class OnnxModel(Artifact):
+    """``onnx/``: a folder that the embedding server serves alone (``retune_model.json`` names the model)."""
+
+    content: ClassVar[tuple[str, ...]] = ("onnx/*",)
+
+    @property
+    def folder(self) -> Path:
+        return self.path / "onnx"
+
+
+@dataclass(frozen=True)
+class CorpusEmbeddings(Artifact):
+    """``embeddings.parquet``: ``passage_id`` and ``vector`` (float32 [d], unit length), one row per distinct
+    passage text; ``embeddings.json`` names model digest, prefix, dimensions and counts."""
+
+    content: ClassVar[tuple[str, ...]] = ("embeddings.json",)
+
+    def describe(self) -> dict[str, Any]:
+        return json.loads((self.path / "embeddings.json").read_text("utf-8"))
+
+
+@dataclass(frozen=True)
+class VectorIndex(Artifact):
+    """``lancedb/`` with the table ``passages``; ``index.json`` is the index manifest: model digest, passages
+    version, dimensions, prefix, counts and index type."""
+
+    content: ClassVar[tuple[str, ...]] = ("index.json",)
+
+    def describe(self) -> dict[str, Any]:
+        return json.loads((self.path / "index.json").read_text("utf-8"))
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a Parquet file, one record batch in memory at a time."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches():
+            yield from batch.to_pylist()

@@ -1,0 +1,137 @@
+"""The recipe's SDG record: one source document (or bundle), its chunks, QA pairs and their evaluations.
+
+Format of NVIDIA NeMo's retrieval-sdg plugin 0.2 and of the dataset Retrieval-Synthetic-NVDocs-v1: one JSON
+object per line. Field names are theirs; ``generator`` is Retune's and says what made the pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import orjson
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+QueryType = Literal["multi_hop", "structural", "contextual"]
+ReasoningType = Literal["factual", "relational", "inferential", "temporal", "procedural", "causal", "visual"]
+Score = Annotated[float, Field(ge=0, le=10)]
+
+
+class RecordError(ValueError):
+    """A record file that cannot be read; the message names file, line and field."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="ignore", protected_namespaces=())
+
+
+class Chunk(_Record):
+    """A passage of the source; ``chunk_id`` counts from 1 through the whole record."""
+
+    text: str
+    chunk_id: int
+    start: int = 0
+    end: int = 0
+    sentence_count: int = 0
+    word_count: int = 0
+    doc_chunk_index: int | None = None
+    doc_id: str | None = None
+    doc_path: str | None = None
+
+
+class HopContext(_Record):
+    hop_number: int
+    segment_ids: list[int]
+    summary: str = ""
+
+
+class QAPair(_Record):
+    """A question and the ``chunk_id``s of the passages that answer it."""
+
+    question: str
+    answer: str = ""
+    question_complexity: int = 1
+    query_type: str = "structural"
+    reasoning_type: str = "factual"
+    segment_ids: list[int]
+    hop_count: int = 1
+    hop_contexts: list[HopContext] = []
+
+
+class Judgement(_Record):
+    score: Score
+    justification: str = ""
+
+
+class OverallJudgement(_Record):
+    score: Score
+    assessment: str = ""
+
+
+class QAEvaluation(_Record):
+    """Scores of one pair, 1 to 10. Offline pairs have only ``overall``, from their round-trip rank."""
+
+    relevance: Judgement | None = None
+    accuracy: Judgement | None = None
+    context_support: Judgement | None = None
+    clarity: Judgement | None = None
+    overall: OverallJudgement
+    improvements: str = ""
+
+
+class QAEvaluations(_Record):
+    evaluations: list[QAEvaluation]
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class SourceRecord(_Record):
+    """One line of an SDG file. ``qa_evaluations.evaluations`` run parallel to ``deduplicated_qa_pairs``."""
+
+    file_name: Annotated[list[str], BeforeValidator(_as_list)]
+    source_id: str
+    text: str = ""
+    chunks: list[Chunk]
+    deduplicated_qa_pairs: list[QAPair]
+    qa_evaluations: QAEvaluations
+    bundle_id: str | None = None
+    bundle_members: list[str] | None = None
+    is_multi_doc: bool = False
+    generator: str | None = None
+
+
+def write_records(path: Path, records: Iterable[SourceRecord]) -> int:
+    """Write records as JSON lines; returns how many."""
+    count = 0
+    with path.open("wb") as stream:
+        for record in records:
+            stream.write(orjson.dumps(record.model_dump(mode="json", exclude_none=True)) + b"\n")
+            count += 1
+    return count
+
+
+def read_records(path: Path) -> Iterator[SourceRecord]:
+    """Read JSON lines, one record in memory at a time.
+
+    Raises:
+        RecordError: a line is not JSON or not a record.
+    """
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            if line.strip():
+                yield parse_record(line, f"{path}:{number}")
+
+
+def parse_record(line: bytes | str, where: str) -> SourceRecord:
+    """One record from its JSON text; ``where`` names the place in errors."""
+    try:
+        return SourceRecord.model_validate(orjson.loads(line))
+    except orjson.JSONDecodeError as error:
+        raise RecordError(f"{where}: not JSON: {error}") from error
+    except ValidationError as error:
+        detail = error.errors()[0]
+        field = ".".join(str(part) for part in detail["loc"])
+        raise RecordError(f"{where}: {field}: {detail['msg']}") from error
