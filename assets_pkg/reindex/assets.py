@@ -1,0 +1,87 @@
+"""The corpus through the promoted model, and the index that search reads: one step, so never mixed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+
+from assets_pkg.door import GPU_POOL, OWNERS, SETTINGS_KEY, code_version, open_door, shown_settings
+from assets_pkg.profile import Profile
+from assets_pkg.reindex.embeddings import embed_passages
+from assets_pkg.reindex.index import build_index
+from assets_pkg.reindex.searcher import INDEX_LINK
+from assets_pkg.showing import numbers
+from resources.artifacts import ArtifactStoreResource
+from resources.encoders.resource import EncoderResource
+from resources.vector_store.lance import LanceIndex
+from storage.artifacts import Checkpoint, CorpusEmbeddings, Passages, VectorIndex
+
+CHECK = dg.AssetCheckSpec(
+    "index_is_whole",
+    asset="vector_index",
+    description="One row for every passage; search switches to the index only then.",
+    blocking=True,
+)
+
+
+def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
+    """The ``reindex`` group."""
+    spec = {
+        "deps": ["promoted_model", "passages"],
+        "group_name": "reindex",
+        "code_version": code_version("1", profile.reindex, profile.model),
+        "owners": OWNERS,
+        "metadata": {SETTINGS_KEY: shown_settings(profile.reindex, profile.model)},
+    }
+
+    # One step and identical deps: a model promoted meanwhile makes both stale, never one of them.
+    @dg.multi_asset(
+        specs=[
+            dg.AssetSpec(
+                "corpus_embeddings", kinds={"parquet"}, description="Every passage's vector.", **spec
+            ),
+            dg.AssetSpec(
+                "vector_index", kinds={"lancedb"}, description="The index that search reads.", **spec
+            ),
+        ],
+        check_specs=[CHECK],
+        pool=GPU_POOL,
+    )
+    def reindex(
+        context: dg.AssetExecutionContext, store: ArtifactStoreResource, encoders: EncoderResource
+    ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+        """Embed the corpus with the promoted model and index it; both results appear together, at the end."""
+        with open_door(context, store) as door:
+            passages = door.input(Passages, "passages")
+            model = door.input(Checkpoint, "promoted_model")
+
+            def embed(folder: Path) -> None:
+                with encoders.open(model) as encoder:
+                    embed_passages(passages, model, encoder, folder, door.progress())
+
+            embeddings = door.build(CorpusEmbeddings, embed, asset="corpus_embeddings")
+            index = door.build(
+                VectorIndex,
+                lambda folder: build_index(passages, embeddings, profile.reindex, folder),
+                asset="vector_index",
+            )
+            check = _is_whole(index, passages)
+            if check.passed:
+                door.store.link(INDEX_LINK, index.path)
+            yield door.result(embeddings, numbers(embeddings.describe()), asset="corpus_embeddings")
+            yield door.result(index, numbers(index.describe()), asset="vector_index")
+            yield check
+
+    return [reindex]
+
+
+def _is_whole(index: VectorIndex, passages: Passages) -> dg.AssetCheckResult:
+    rows, expected = LanceIndex(index.path / "lancedb").count(), passages.count()
+    return dg.AssetCheckResult(
+        check_name=CHECK.name,
+        asset_key=CHECK.asset_key,
+        passed=rows == expected,
+        metadata={"rows": rows, "passages": expected},
+    )

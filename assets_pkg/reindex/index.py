@@ -1,0 +1,105 @@
+"""The search index of one model over one corpus."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from assets_pkg.profile import ReindexSettings
+from storage.artifact_store import write_atomic
+from storage.artifacts import CorpusEmbeddings, Passages
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+BLOCK = 4096
+
+
+class IndexMismatch(Exception):
+    """The index does not hold what it should."""
+
+
+def build_index(
+    passages: Passages, embeddings: CorpusEmbeddings, settings: ReindexSettings, folder: Path
+) -> None:
+    """Write ``lancedb/`` and its manifest ``index.json`` from passages and their vectors.
+
+    ``settings.dimensions`` keeps the leading components and renormalises (Matryoshka embeddings). At or above
+    ``settings.exact_below`` rows an approximate index is built beside the vectors.
+
+    Raises:
+        IndexMismatch: passages and embeddings do not belong together.
+    """
+    from resources.vector_store.lance import LanceIndex
+
+    described = embeddings.describe()
+    if described["passages"] != passages.version:
+        raise IndexMismatch(
+            f"embeddings are of passages {described['passages']}, not of {passages.version}: "
+            "materialize corpus_embeddings and vector_index again"
+        )
+    dimensions = min(settings.dimensions or described["dimensions"], described["dimensions"])
+    index = LanceIndex(folder / "lancedb")
+    rows = index.write(_schema(dimensions), _batches(passages, embeddings, dimensions))
+    kind = "exact"
+    if rows >= settings.exact_below:
+        kind = index.make_approximate(rows, dimensions)
+    manifest = {
+        "schema_version": 1,
+        "model_digest": described["model_digest"],
+        "encoder": described["encoder"],
+        "passages": passages.version,
+        "dimensions": dimensions,
+        "rows": rows,
+        "index": kind,
+    }
+    write_atomic(folder / "index.json", json.dumps(manifest, indent=1, sort_keys=True))
+
+
+def _schema(dimensions: int) -> pa.Schema:
+    import pyarrow as pa
+
+    text = [(name, pa.string()) for name in ("row_id", "passage_id", "doc_id", "title", "section", "text")]
+    return pa.schema([*text, ("chunk_id", pa.int32()), ("vector", pa.list_(pa.float32(), dimensions))])
+
+
+def _batches(passages: Passages, embeddings: CorpusEmbeddings, dimensions: int) -> Iterator[pa.RecordBatch]:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = _schema(dimensions)
+    with (
+        pq.ParquetFile(passages.path / "passages.parquet") as texts,
+        pq.ParquetFile(embeddings.path / "embeddings.parquet") as vectors,
+    ):
+        pairs = zip(texts.iter_batches(batch_size=BLOCK), vectors.iter_batches(batch_size=BLOCK), strict=True)
+        for rows, embedded in pairs:
+            flat = embedded.column("vector").flatten().to_numpy()
+            matrix = _leading(flat.reshape(len(rows), -1).astype(np.float32), dimensions)
+            ids = [
+                f"{doc}#{chunk}"
+                for doc, chunk in zip(
+                    rows.column("doc_id").to_pylist(), rows.column("chunk_id").to_pylist(), strict=True
+                )
+            ]
+            columns = {
+                "row_id": pa.array(ids),
+                **{name: rows.column(name) for name in ("passage_id", "doc_id", "title", "section", "text")},
+                "chunk_id": rows.column("chunk_id").cast(pa.int32()),
+                "vector": pa.FixedSizeListArray.from_arrays(pa.array(matrix.reshape(-1)), dimensions),
+            }
+            yield pa.record_batch([columns[name] for name in schema.names], schema=schema)
+
+
+def _leading(matrix: np.ndarray, dimensions: int) -> np.ndarray:
+    """The first components of unit vectors, unit length again."""
+    import numpy as np
+
+    if dimensions == matrix.shape[1]:
+        return matrix
+    cut = matrix[:, :dimensions]
+    return cut / np.linalg.norm(cut, axis=1, keepdims=True)

@@ -1,0 +1,47 @@
+"""Metadata that people look at in the UI: numbers that it plots, small tables, samples, pictures."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+
+def numbers(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """The plain numbers and short texts among ``figures``, as metadata that the UI can plot or show."""
+    shown: dict[str, Any] = {}
+    for name, value in figures.items():
+        if isinstance(value, bool):
+            shown[name] = dg.MetadataValue.bool(value)
+        elif isinstance(value, int):
+            shown[name] = dg.MetadataValue.int(value)
+        elif isinstance(value, float):
+            shown[name] = dg.MetadataValue.float(value)
+        elif isinstance(value, str):
+            shown[name] = dg.MetadataValue.text(value)
+    return shown
+
+
+def picture(path: Path) -> dg.MarkdownMetadataValue:
+    """A PNG inside Markdown (the UI drops raw ``<img>`` tags but shows data URIs)."""
+    data = base64.b64encode(path.read_bytes()).decode("ascii")
+    return dg.MetadataValue.md(f"![{path.stem}](data:image/png;base64,{data})")
+
+
+def table(rows: Iterable[Mapping[str, Any]]) -> dg.MarkdownMetadataValue:
+    """A Markdown table of ``rows``, which share their keys; long cells are cut."""
+    listed = list(rows)
+    if not listed:
+        return dg.MetadataValue.md("(none)")
+    lines = ["| " + " | ".join(listed[0]) + " |", "|" + " --- |" * len(listed[0])]
+    lines += ["| " + " | ".join(_cell(value) for value in row.values()) + " |" for row in listed]
+    return dg.MetadataValue.md("\n".join(lines))
+
+
+def _cell(value: Any) -> str:
+    text = f"{value:.4f}" if isinstance(value, float) else str(value)
+    text = " ".join(text.split()).replace("|", "\\|")
+    return text if len(text) <= 160 else text[:157] + "..."

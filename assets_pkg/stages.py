@@ -1,0 +1,31 @@
+"""The stages of the recipe, in order, and the assets that each of them makes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+STAGES: dict[str, tuple[str, ...]] = {
+    "sdg": ("raw_corpus", "passages", "base_model", "synthetic_qa"),
+    "prep": ("training_set", "eval_set", "mined_train_set"),
+    "finetune": ("checkpoint",),
+    "eval": ("eval_metrics", "promoted_model"),
+    "export": ("onnx_model",),
+    "deploy": ("running_nim",),
+    "reindex": ("corpus_embeddings", "vector_index"),
+}
+
+
+class StageError(ValueError):
+    """A stage that does not exist, or a range that runs backwards."""
+
+
+def assets_between(first: str, last: str) -> list[str]:
+    """The assets of the stages from ``first`` to ``last``, both included."""
+    names = list(STAGES)
+    for name in (first, last):
+        if name not in STAGES:
+            raise StageError(f"no stage {name!r}: choose one of {', '.join(names)}")
+    if names.index(first) > names.index(last):
+        raise StageError(f"--from {first} comes after --to {last}: the order is {', '.join(names)}")
+    chosen: Sequence[str] = names[names.index(first) : names.index(last) + 1]
+    return [asset for stage in chosen for asset in STAGES[stage]]

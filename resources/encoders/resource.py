@@ -1,0 +1,49 @@
+"""Encoders of checkpoints as a resource: one prompt contract, one device, one cache of vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+from storage.embedding_cache import EmbeddingCache
+
+from resources.accelerator import AcceleratorResource
+from resources.artifacts import ArtifactStoreResource
+from resources.encoders.cached import CachedEncoder
+from resources.encoders.sentence_transformer import SentenceTransformerEncoder
+from storage.artifacts import Checkpoint
+
+CACHE_FOLDER = ".cache/embeddings"
+
+
+class EncoderResource(dg.ConfigurableResource):
+    """Injected into every step that embeds. Vectors are computed once per model, prompt, length and text."""
+
+    store: dg.ResourceDependency[ArtifactStoreResource]
+    accelerator: dg.ResourceDependency[AcceleratorResource]
+    query_prefix: str
+    passage_prefix: str
+    query_max_length: int
+    passage_max_length: int
+    attn_implementation: str
+    batch_size: int = 128
+
+    @contextmanager
+    def open(self, checkpoint: Checkpoint) -> Iterator[CachedEncoder]:
+        """The encoder of one checkpoint; its weights are loaded when first needed and freed at the end."""
+        with (
+            EmbeddingCache(self.store.get().root / CACHE_FOLDER) as cache,
+            SentenceTransformerEncoder(
+                checkpoint.model,
+                model_digest=checkpoint.version,
+                query_prefix=self.query_prefix,
+                passage_prefix=self.passage_prefix,
+                query_max_length=self.query_max_length,
+                passage_max_length=self.passage_max_length,
+                attn_implementation=self.attn_implementation,
+                accelerator=self.accelerator.get(),
+                batch_size=self.batch_size,
+            ) as encoder,
+        ):
+            yield CachedEncoder(encoder, cache)

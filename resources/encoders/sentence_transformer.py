@@ -1,0 +1,261 @@
+"""An encoder over a local sentence-transformers (or plain transformers) model folder."""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from resources.accelerator import Accelerator
+from resources.encoders.base import Role
+from storage.digests import digest_json
+from storage.progress import Progress, no_progress
+
+if TYPE_CHECKING:
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    from resources.encoders.base import Vectors
+
+TOKENISE_BLOCK = 8192
+"""Texts tokenised and sorted together: bounds the memory of token ids, and is many batches long."""
+
+CPU_BATCH_TOKENS = 4096
+"""Padded tokens of one batch on a CPU: beyond this the activations fall out of the cache and it slows down."""
+
+
+class EncoderError(ValueError):
+    """A model folder that cannot be used for embedding; the message names the folder and what is wrong."""
+
+
+class SentenceTransformerEncoder:
+    """Embeds with the model in ``folder``, loaded at first use.
+
+    Vectors equal ``SentenceTransformer(folder).encode(prefix + text, normalize_embeddings=True)`` with the
+    given maximum lengths; work is arranged differently: each text is tokenised once, and batches hold texts of
+    like length, as many as ``batch_size`` texts of maximum length have tokens.
+
+    ``model_digest`` names the weights in :meth:`identity`; maximum lengths are in tokens, special tokens
+    included. ``precision`` ``bf16`` runs under autocast, with weights and pooling kept in float32.
+    ``attn_implementation`` ``auto`` leaves the choice to transformers.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        model_digest: str,
+        *,
+        query_prefix: str = "",
+        passage_prefix: str = "",
+        query_max_length: int = 512,
+        passage_max_length: int = 512,
+        accelerator: Accelerator,
+        precision: Literal["fp32", "bf16"] = "fp32",
+        batch_size: int = 128,
+        attn_implementation: str = "auto",
+    ):
+        self.folder = folder
+        self.model_digest = model_digest
+        self._prefix: dict[Role, str] = {"query": query_prefix, "passage": passage_prefix}
+        self._max_length: dict[Role, int] = {"query": query_max_length, "passage": passage_max_length}
+        self._accelerator = accelerator
+        self._precision = precision
+        self._batch_size = batch_size
+        self._attn_implementation = attn_implementation
+        self._model: SentenceTransformer | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the model's memory back; the next use loads it again."""
+        if self._model is None:
+            return
+        self._model = None
+        gc.collect()
+        if self._accelerator.device.startswith("cuda"):
+            import torch
+
+            torch.cuda.empty_cache()
+
+    @property
+    def dimensions(self) -> int:
+        """Length d of the vectors; loads the model."""
+        size = self._load().get_embedding_dimension()
+        if size is None:
+            raise EncoderError(f"{self.folder}: the model does not say how long its vectors are")
+        return size
+
+    def identity(self, role: Role) -> str:
+        """Digest of weights, prefix, maximum length and precision; does not load the model."""
+        return digest_json([self.model_digest, self._prefix[role], self._max_length[role], self._precision])
+
+    def embed(self, texts: Sequence[str], role: Role, progress: Progress = no_progress) -> Vectors:
+        """Vectors of ``texts``: float32 [len(texts), d], unit length, in the same order.
+
+        Raises:
+            EncoderError: the folder has no usable model, or the model gave a vector that is not finite.
+        """
+        import numpy as np
+
+        vectors = np.empty((len(texts), self.dimensions), dtype=np.float32)
+        done = 0
+        for start in range(0, len(texts), TOKENISE_BLOCK):
+            for rows, features in self._batches(texts[start : start + TOKENISE_BLOCK], role):
+                vectors[[start + row for row in rows]] = self._forward(features)
+                done += len(rows)
+                progress(done, len(texts), "texts")
+        self._check_finite(vectors)
+        return vectors
+
+    def _batches(self, texts: Sequence[str], role: Role) -> Iterator[tuple[list[int], Any]]:
+        """(places in ``texts``, padded features) of each batch, longest texts first: what does not fit in
+        memory fails at once."""
+        from transformers.data.data_collator import pad_without_fast_tokenizer_warning
+
+        tokenizer = self._load().tokenizer
+        prefix, max_length = self._prefix[role], self._max_length[role]
+        encoded = tokenizer(
+            [prefix + text for text in texts],
+            truncation=True,
+            max_length=max_length,
+            return_attention_mask=False,
+        )
+        lengths = [len(ids) for ids in encoded["input_ids"]]
+        order = sorted(range(len(texts)), key=lambda row: -lengths[row])
+        budget = self._batch_tokens(max_length)
+        start = 0
+        while start < len(order):
+            rows = order[start : start + max(1, budget // max(1, lengths[order[start]]))]
+            features = {key: [values[row] for row in rows] for key, values in encoded.items()}
+            yield rows, pad_without_fast_tokenizer_warning(tokenizer, features, return_tensors="pt")
+            start += len(rows)
+
+    def _batch_tokens(self, max_length: int) -> int:
+        tokens = self._batch_size * max_length
+        return min(tokens, CPU_BATCH_TOKENS) if self._accelerator.device == "cpu" else tokens
+
+    def _forward(self, features: Any) -> Any:
+        import torch
+
+        with torch.inference_mode(), self._autocast():
+            output = self._load()({**features.to(self._accelerator.device), "modality": "text"})
+            vectors: torch.Tensor = output["sentence_embedding"].float()
+            return torch.nn.functional.normalize(vectors, dim=1).cpu().numpy()
+
+    def _autocast(self) -> Any:
+        import torch
+
+        if self._precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self._accelerator.device.partition(":")[0], torch.bfloat16)
+
+    def _check_finite(self, vectors: Vectors) -> None:
+        import numpy as np
+
+        broken = ~np.isfinite(vectors).all(axis=1)
+        if broken.any():
+            raise EncoderError(
+                f"{self.folder}: the model gave {int(broken.sum())} of {len(vectors)} vectors that are not "
+                f"finite, the first for text {int(broken.argmax())}: its weights are broken, or too large "
+                f"for {self._precision}"
+            )
+
+    def _load(self) -> SentenceTransformer:
+        if self._model is None:
+            check_model_folder(self.folder)
+            self._model = self._load_checked()
+            self._check_usable(self._model)
+        return self._model
+
+    def _load_checked(self) -> SentenceTransformer:
+        from sentence_transformers import SentenceTransformer
+
+        attention = self._attn_implementation
+        try:
+            with _no_weight_bars():
+                model = SentenceTransformer(
+                    str(self.folder),
+                    device=self._accelerator.device,
+                    local_files_only=True,
+                    model_kwargs={} if attention == "auto" else {"attn_implementation": attention},
+                )
+        except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+            raise EncoderError(f"{self.folder}: sentence-transformers cannot load this model: {error}") from error
+        return model.float().eval()
+
+    def _check_usable(self, model: SentenceTransformer) -> None:
+        modalities = model.modalities
+        if "text" not in modalities or "message" in modalities:
+            raise EncoderError(f"{self.folder}: the model reads {modalities}, not plain text")
+        positions = getattr(model.config, "max_position_embeddings", None)
+        for role, length in self._max_length.items():
+            if positions is not None and length > positions:
+                raise EncoderError(
+                    f"{self.folder}: model.{role}_max_length = {length}, but the model has positions for "
+                    f"{positions} tokens: set it to {positions} or less"
+                )
+
+
+def check_model_folder(folder: Path) -> None:
+    """See that ``folder`` has the files of a sentence-transformers or transformers model.
+
+    Raises:
+        EncoderError: naming the folder and the first file that is missing.
+    """
+    if not folder.is_dir():
+        raise EncoderError(f"{folder}: no such model folder")
+    transformer = folder
+    modules = folder / "modules.json"
+    if modules.exists():
+        try:
+            transformer = folder / json.loads(modules.read_text("utf-8"))[0]["path"]
+        except (ValueError, LookupError, TypeError) as error:
+            raise EncoderError(f"{modules}: not a list of modules with a path each: {error}") from error
+    for what, names in _NEEDED.items():
+        if not any((transformer / name).is_file() for name in names):
+            raise EncoderError(
+                f"{transformer}: {what} is missing (looked for {', '.join(names)}): "
+                "this is not a sentence-transformers or transformers model folder, or its copy is incomplete"
+            )
+
+
+_NEEDED = {
+    "the configuration": ("config.json",),
+    "the weights": (
+        "model.safetensors",
+        "model.safetensors.index.json",
+        "pytorch_model.bin",
+        "pytorch_model.bin.index.json",
+    ),
+    "the tokenizer": ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "sentencepiece.bpe.model"),
+}
+
+
+class _no_weight_bars:  # noqa: N801 (reads as a statement)
+    """Silences transformers' own weight-loading bars and notes: callers have their own progress."""
+
+    def __enter__(self) -> None:
+        from transformers.utils import logging as hf_logging
+
+        self._bars = hf_logging.is_progress_bar_enabled()
+        hf_logging.disable_progress_bar()
+        self._level = logging.getLogger("sentence_transformers").level
+        logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
+
+    def __exit__(self, *_: object) -> None:
+        from transformers.utils import logging as hf_logging
+
+        logging.getLogger("sentence_transformers").setLevel(self._level)
+        if self._bars:
+            hf_logging.enable_progress_bar()

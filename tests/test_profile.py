@@ -1,0 +1,91 @@
+"""The profile: the recipe's defaults, overrides, and errors that name key, value and range."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from assets_pkg.profile import MiningSettings, ProfileError, SplitSettings, load_profile
+
+
+def test_default_holds_the_recipes_important_defaults() -> None:
+    profile = load_profile("default")
+    assert profile.sdg.qa_generation_model == "nvidia/nemotron-3-nano-30b-a3b"
+    assert profile.sdg.embedding_model == "nvidia/llama-3.2-nv-embedqa-1b-v2"
+    assert profile.model.base_model == "nvidia/llama-nemotron-embed-1b-v2"
+    assert (profile.model.query_prefix, profile.model.passage_prefix) == ("query: ", "passage: ")
+    assert profile.prep.quality_threshold == 7.0
+    assert (profile.prep.train_ratio, profile.prep.val_ratio, profile.prep.test_ratio) == (0.8, 0.0, 0.2)
+    assert (profile.prep.hard_negatives_to_mine, profile.prep.hard_neg_margin) == (5, 0.95)
+    assert profile.prep.mining_batch_size == 128
+    assert (profile.finetune.num_epochs, profile.finetune.global_batch_size) == (3, 128)
+    assert (profile.finetune.local_batch_size, profile.finetune.learning_rate) == (4, 1e-5)
+    assert (profile.finetune.temperature, profile.finetune.train_n_passages) == (0.02, 5)
+    assert profile.eval.k_values == [1, 5, 10, 100]
+    assert (profile.eval.eval_base, profile.eval.eval_finetuned, profile.eval.eval_nim) == (True, True, False)
+    assert profile.export.attn_implementation == "eager"
+    assert profile.export.export_to_trt is False
+    assert profile.deploy.nim_image == "nvcr.io/nim/nvidia/llama-3.2-nv-embedqa-1b-v2:1.10.1"
+    assert profile.deploy.container_name == "nemotron-embed-nim"
+    assert profile.deploy.host_port == 8000
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("prep.train_ratio=1.4", ["prep.train_ratio", "1.4", "less than or equal to 1"]),
+        ("train_ratio=0.5", ["train_ratio + val_ratio + test_ratio = 0.7", "must be 1"]),
+        ("tempertaure=0.1", ["'tempertaure'", "did you mean 'temperature'"]),
+        ("finetune.epochs=1", ["'finetune.epochs'", "no such setting"]),
+        ("num_epochs=few", ["finetune.num_epochs", "'few'", "integer"]),
+        (
+            "attn_implementation=eager",
+            ["ambiguous", "model.attn_implementation", "export.attn_implementation"],
+        ),
+        ("train_n_passages=9", ["prep.hard_negatives_to_mine = 5", ">= finetune.train_n_passages - 1 = 8"]),
+        ("gate.metric=NDCG@7", ["gate.metric", "NDCG@7", "NDCG@10"]),
+        ("temperature", ["'temperature'", "key=value"]),
+    ],
+)
+def test_a_bad_override_names_key_value_and_what_is_allowed(override: str, words: list[str]) -> None:
+    with pytest.raises(ProfileError) as caught:
+        load_profile("default", [override])
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_an_unknown_key_in_a_file_is_an_error_that_names_it(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("finetune: {learning_rat: 0.1}")
+    with pytest.raises(ProfileError, match="finetune.learning_rat = 0.1: no such setting"):
+        load_profile(str(path))
+
+
+def test_a_profile_that_extends_itself_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "loop.yaml"
+    path.write_text(f"extends: {path}")
+    with pytest.raises(ProfileError, match="extends itself"):
+        load_profile(str(path))
+
+
+def test_an_own_file_needs_only_what_differs_and_may_interpolate(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("artifact_root: /data/out\ncorpus: {corpus_dir: '${artifact_root}/docs'}")
+    profile = load_profile(str(path))
+    assert profile.corpus.corpus_dir == "/data/out/docs"
+    assert profile.finetune == load_profile("default").finetune
+
+
+def test_a_bare_key_belongs_to_the_stage_whose_command_is_run() -> None:
+    profile = load_profile("laptop", ["attn_implementation=sdpa"], section="export")
+    assert profile.export.attn_implementation == "sdpa"
+    assert profile.model.attn_implementation == "eager"
+
+
+def test_settings_that_only_change_how_a_stage_runs_do_not_change_its_digest() -> None:
+    before, after = load_profile("laptop"), load_profile("laptop", ["mining_batch_size=7"])
+    assert before.prep.part(MiningSettings).digest() == after.prep.part(MiningSettings).digest()
+    after = load_profile("laptop", ["hard_neg_margin=0.9"])
+    assert before.prep.part(MiningSettings).digest() != after.prep.part(MiningSettings).digest()
+    assert before.prep.part(SplitSettings).digest() == after.prep.part(SplitSettings).digest()
