@@ -1,7 +1,5 @@
 """What runs by itself: jobs, the re-index sensor, the corpus sensor, the nightly refresh."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from assets_pkg.corpus.assets import SOURCE_FINGERPRINT

@@ -323,3 +323,7 @@ def _failed(message: str) -> typer.Exit:
 def main() -> None:
     """Entry point of the ``retune`` command."""
     app()
+
+
+if __name__ == "__main__":
+    main()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import socket
 import sys
@@ -42,10 +43,7 @@ def examine(profile: Profile) -> Iterator[Finding]:
 
 
 def _python() -> Finding:
-    version = ".".join(map(str, sys.version_info[:3]))
-    if sys.version_info < (3, 11):
-        return Finding("problem", "python", f"{version}: install Python 3.11 or newer")
-    return Finding("ok", "python", version)
+    return Finding("ok", "python", f"{platform.python_version()} at {sys.executable}")
 
 
 def _disk(root: Path) -> Finding:

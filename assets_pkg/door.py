@@ -39,18 +39,30 @@ def code_version(logic: str, *settings: Settings) -> str:
     return f"{logic}-{digest_json([group.digest() for group in settings])}"
 
 
-def asset_spec(
-    group: str, logic: str, *settings: Settings, deps: tuple[str, ...] = (), accelerated: bool = False
-) -> dict[str, Any]:
-    """The keyword arguments that every ``@dg.asset`` of the graph is given."""
-    return {
-        "group_name": group,
-        "code_version": code_version(logic, *settings),
-        "deps": list(deps),
-        "owners": OWNERS,
-        "pool": GPU_POOL if accelerated else None,
-        "metadata": {SETTINGS_KEY: shown_settings(*settings)},
-    }
+def stage_asset(
+    group: str,
+    *settings: Settings,
+    kinds: set[str],
+    deps: tuple[str, ...] = (),
+    accelerated: bool = False,
+    logic: str = "1",
+) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+    """``@dg.asset`` with what every asset of the graph has.
+
+    Args:
+        settings: the settings that decide the result; with ``logic`` they make the code version.
+        accelerated: the step trains or embeds, so it waits for its turn on the accelerator.
+        logic: raised when the step's code makes something else of the same inputs and settings.
+    """
+    return dg.asset(
+        group_name=group,
+        code_version=code_version(logic, *settings),
+        deps=list(deps),
+        kinds=kinds,
+        owners=OWNERS,
+        pool=GPU_POOL if accelerated else None,
+        metadata={SETTINGS_KEY: shown_settings(*settings)},
+    )
 
 
 def shown_settings(*settings: Settings) -> dict[str, Any]:
@@ -58,11 +70,11 @@ def shown_settings(*settings: Settings) -> dict[str, Any]:
     return {name: value for group in settings for name, value in group.decisive().items()}
 
 
-class Door:
-    """The context of one asset's execution: its inputs, its build, its result."""
+class Inputs:
+    """What the graph's assets recorded, as typed artifacts."""
 
-    def __init__(self, context: dg.AssetExecutionContext, store: ArtifactStoreResource):
-        self.context = context
+    def __init__(self, instance: dg.DagsterInstance, store: ArtifactStoreResource):
+        self.instance = instance
         self.store = store.get()
 
     def input(self, kind: type[A], asset: str) -> A:
@@ -73,6 +85,29 @@ class Door:
         """
         name, _, version = str(self._recorded(asset).metadata[ARTIFACT_KEY].value).partition("/")
         return self.store.get(kind, name, version)
+
+    def previous(self, asset: str) -> dg.AssetMaterialization | None:
+        """The latest materialization of ``asset``, if there is one."""
+        event = self.instance.get_latest_materialization_event(dg.AssetKey(asset))
+        return None if event is None else event.asset_materialization
+
+    def _recorded(self, asset: str) -> dg.AssetMaterialization:
+        materialization = self.previous(asset)
+        if materialization is None:
+            raise dg.Failure(
+                f"'{asset}' was never materialized: run an earlier stage first (retune run --from sdg), "
+                "or materialize it in the UI",
+                allow_retries=False,
+            )
+        return materialization
+
+
+class Door(Inputs):
+    """The context of one asset's execution: its inputs, its build, its result."""
+
+    def __init__(self, context: dg.AssetExecutionContext, store: ArtifactStoreResource):
+        super().__init__(context.instance, store)
+        self.context = context
 
     def build(
         self,
@@ -130,21 +165,6 @@ class Door:
                 self.context.log.info(f"{done:,} of {total:,} {unit}{extra}")
 
         return report
-
-    def previous(self, asset: str) -> dg.AssetMaterialization | None:
-        """The latest materialization of ``asset``, if there is one."""
-        event = self.context.instance.get_latest_materialization_event(dg.AssetKey(asset))
-        return None if event is None else event.asset_materialization
-
-    def _recorded(self, asset: str) -> dg.AssetMaterialization:
-        materialization = self.previous(asset)
-        if materialization is None:
-            raise dg.Failure(
-                f"'{asset}' was never materialized: run an earlier stage first (retune run --from sdg), "
-                "or materialize it in the UI",
-                allow_retries=False,
-            )
-        return materialization
 
     def _spec(self, asset: str | None) -> dg.AssetSpec:
         key = dg.AssetKey(asset) if asset else self.context.asset_key

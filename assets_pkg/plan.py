@@ -119,7 +119,8 @@ def _reasons(
 
 def _changed_settings(key: dg.AssetKey, defs: dg.Definitions, instance: dg.DagsterInstance) -> str:
     event = instance.get_latest_materialization_event(key)
-    recorded = event.asset_materialization.metadata.get(SETTINGS_KEY) if event else None
+    materialization = event.asset_materialization if event else None
+    recorded = materialization.metadata.get(SETTINGS_KEY) if materialization else None
     now: dict[str, Any] = defs.resolve_asset_graph().get(key).metadata.get(SETTINGS_KEY, {})
     before: Any = recorded.value if recorded else {}
     changed = [

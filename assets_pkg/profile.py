@@ -508,7 +508,7 @@ def _explain(error: ValidationError) -> Iterator[str]:
         if detail["type"] == "extra_forbidden":
             yield f"{key} = {detail['input']!r}: no such setting{_suggest(key, list(_all_keys()))}"
         elif detail["type"] == "value_error":
-            yield f"{key + ': ' if key else ''}{detail['ctx']['error']}"
+            yield f"{key + ': ' if key else ''}{detail.get('ctx', {}).get('error')}"
         else:
             value = "" if detail["type"] == "missing" else f" = {detail['input']!r}"
             yield f"{key}{value}: {detail['msg'][0].lower()}{detail['msg'][1:]}"

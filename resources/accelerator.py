@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import dagster as dg
 
@@ -60,7 +61,7 @@ def _cpu(device: str) -> Accelerator:
     )
 
 
-class AcceleratorResource(dg.ConfigurableResource):
+class AcceleratorResource(dg.ConfigurableResource[Any]):
     """Injected into every step that trains or embeds.
 
     ``device``: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
 from storage.artifact_store import ArtifactStore
 
 
-class ArtifactStoreResource(dg.ConfigurableResource):
+class ArtifactStoreResource(dg.ConfigurableResource[Any]):
     """Injected into every asset. ``root`` is the profile's ``artifact_root``."""
 
     root: str

@@ -211,6 +211,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
     """Rows of a Parquet file, one record batch in memory at a time."""
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path) as opened:
+        file: Any = opened
         for batch in file.iter_batches():
             yield from batch.to_pylist()

@@ -58,7 +58,7 @@ def test_a_bad_override_names_key_value_and_what_is_allowed(override: str, words
 def test_an_unknown_key_in_a_file_is_an_error_that_names_it(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("finetune: {learning_rat: 0.1}")
-    with pytest.raises(ProfileError, match="finetune.learning_rat = 0.1: no such setting"):
+    with pytest.raises(ProfileError, match=r"finetune\.learning_rat = 0\.1: no such setting"):
         load_profile(str(path))
 
 

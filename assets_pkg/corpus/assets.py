@@ -1,39 +1,35 @@
 """Documents in, passages out."""
 
-from __future__ import annotations
-
 from itertools import islice
 
 import dagster as dg
 
 from assets_pkg.corpus.passages import split_passages
 from assets_pkg.corpus.sources import read_corpus, source_fingerprint
-from assets_pkg.door import asset_spec, open_door
+from assets_pkg.door import open_door, stage_asset
 from assets_pkg.profile import Profile
 from assets_pkg.showing import numbers, table
 from resources.artifacts import ArtifactStoreResource
 from storage.artifacts import Corpus, Passages
 
 SHOWN = 8
-SOURCE_FINGERPRINT = "source_fingerprint"
+SOURCE_FINGERPRINT = "fingerprint"
 
 
 def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
     """The ``corpus`` group."""
 
-    @dg.asset(**asset_spec("corpus", "1", profile.corpus), kinds={"parquet"})
+    @stage_asset("corpus", profile.corpus, kinds={"parquet"})
     def raw_corpus(context: dg.AssetExecutionContext, store: ArtifactStoreResource) -> dg.MaterializeResult:
         """The documents of the corpus as they are now: one row per document, UTF-8 text."""
         with open_door(context, store) as door:
-            fingerprint = source_fingerprint(profile.corpus)
             corpus = door.build(
                 Corpus,
                 lambda folder: read_corpus(profile.corpus, folder, door.progress()),
-                outside={"source": fingerprint},
+                outside={"source": source_fingerprint(profile.corpus)},
             )
             shown = {
                 **numbers(corpus.summary()),
-                SOURCE_FINGERPRINT: fingerprint,
                 "skipped_files": table(corpus.skipped()[:SHOWN]),
                 "sample": table(
                     {"document": d.doc_id, "title": d.title} for d in islice(corpus.documents(), SHOWN)
@@ -41,7 +37,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             }
             return door.result(corpus, shown)
 
-    @dg.asset(**asset_spec("corpus", "1", profile.passages, deps=("raw_corpus",)), kinds={"parquet"})
+    @stage_asset("corpus", profile.passages, deps=("raw_corpus",), kinds={"parquet"})
     def passages(context: dg.AssetExecutionContext, store: ArtifactStoreResource) -> dg.MaterializeResult:
         """The corpus cut into retrieval units of whole sentences that never cross a section boundary."""
         with open_door(context, store) as door:

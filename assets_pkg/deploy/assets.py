@@ -1,12 +1,10 @@
 """The exported model as a running embedding server."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from assets_pkg.deploy.server_process import deploy_process
 from assets_pkg.deploy.smoke import smoke_check
-from assets_pkg.door import ARTIFACT_KEY, asset_spec, open_door
+from assets_pkg.door import ARTIFACT_KEY, open_door, stage_asset
 from assets_pkg.profile import Profile
 from resources.artifacts import ArtifactStoreResource
 from resources.encoders.resource import EncoderResource
@@ -21,7 +19,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
     """The ``deploy`` group."""
     deps = ("onnx_model", "promoted_model", "passages")
 
-    @dg.asset(**asset_spec("deploy", "1", profile.deploy, deps=deps), kinds={"docker"})
+    @stage_asset("deploy", profile.deploy, deps=deps, kinds={"docker"})
     def running_nim(
         context: dg.AssetExecutionContext, store: ArtifactStoreResource, encoders: EncoderResource
     ) -> dg.MaterializeResult:

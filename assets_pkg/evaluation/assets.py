@@ -1,12 +1,10 @@
 """Base against fine-tuned model, and the pointer that moves only for a real gain."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import dagster as dg
 
-from assets_pkg.door import ARTIFACT_KEY, Door, asset_spec, open_door
+from assets_pkg.door import ARTIFACT_KEY, Door, open_door, stage_asset
 from assets_pkg.evaluation.evaluate import evaluate_retrieval
 from assets_pkg.evaluation.promotion import Decision, decide
 from assets_pkg.evaluation.report import write_eval_report
@@ -27,15 +25,12 @@ class PromotionChoice(dg.Config):
 def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
     """The ``eval`` group."""
 
-    @dg.asset(
-        **asset_spec(
-            "eval",
-            "1",
-            profile.eval,
-            profile.model,
-            deps=("checkpoint", "base_model", "eval_set"),
-            accelerated=True,
-        ),
+    @stage_asset(
+        "eval",
+        profile.eval,
+        profile.model,
+        deps=("checkpoint", "base_model", "eval_set"),
+        accelerated=True,
         kinds={"json"},
     )
     def eval_metrics(
@@ -64,9 +59,8 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             pictures = {"bars": picture(report.path / "bars.png")} if rows else {}
             return door.result(report, {**numbers(report.summary()), "comparison": table(rows), **pictures})
 
-    @dg.asset(
-        **asset_spec("eval", "1", profile.gate, deps=("eval_metrics", "checkpoint", "base_model")),
-        kinds={"huggingface"},
+    @stage_asset(
+        "eval", profile.gate, deps=("eval_metrics", "checkpoint", "base_model"), kinds={"huggingface"}
     )
     def promoted_model(
         context: dg.AssetExecutionContext, store: ArtifactStoreResource, config: PromotionChoice

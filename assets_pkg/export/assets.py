@@ -1,13 +1,11 @@
 """The promoted model as an ONNX folder that the embedding server serves alone."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 
 import dagster as dg
 
-from assets_pkg.door import Door, asset_spec, open_door
+from assets_pkg.door import Inputs, open_door, stage_asset
 from assets_pkg.export.onnx import OnnxExportSettings, export_onnx
 from assets_pkg.export.parity import measure_parity
 from assets_pkg.profile import Profile
@@ -19,9 +17,7 @@ from storage.artifacts import Checkpoint, OnnxModel, Passages
 def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksDefinition]:
     """The ``export`` group."""
 
-    @dg.asset(
-        **asset_spec("export", "1", profile.export, profile.model, deps=("promoted_model",)), kinds={"onnx"}
-    )
+    @stage_asset("export", profile.export, profile.model, deps=("promoted_model",), kinds={"onnx"})
     def onnx_model(context: dg.AssetExecutionContext, store: ArtifactStoreResource) -> dg.MaterializeResult:
         """The promoted model with pooling and normalisation inside the graph, tokenizer and manifest beside."""
         with open_door(context, store) as door:
@@ -36,11 +32,11 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksD
         context: dg.AssetCheckExecutionContext, store: ArtifactStoreResource
     ) -> dg.AssetCheckResult:
         """The exported model gives the checkpoint's vectors, on real passages at many shapes."""
-        door = Door(context, store)
+        inputs = Inputs(context.instance, store)
         parity = measure_parity(
-            door.input(Checkpoint, "promoted_model").model,
-            door.input(OnnxModel, "onnx_model").folder,
-            [passage.text for passage in door.input(Passages, "passages").sample(48)],
+            inputs.input(Checkpoint, "promoted_model").model,
+            inputs.input(OnnxModel, "onnx_model").folder,
+            [passage.text for passage in inputs.input(Passages, "passages").sample(48)],
         )
         limit = profile.export.max_cosine_distance
         return dg.AssetCheckResult(

@@ -1,10 +1,8 @@
 """The base model and what training makes of it."""
 
-from __future__ import annotations
-
 import dagster as dg
 
-from assets_pkg.door import asset_spec, open_door
+from assets_pkg.door import open_door, stage_asset
 from assets_pkg.finetune.base_model import fetch_base_model
 from assets_pkg.finetune.train import finetune
 from assets_pkg.profile import Profile
@@ -19,7 +17,7 @@ CHECKPOINTS = "stage2_finetune/checkpoints"
 def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
     """The ``finetune`` group."""
 
-    @dg.asset(**asset_spec("finetune", "1", profile.model), kinds={"huggingface"})
+    @stage_asset("finetune", profile.model, kinds={"huggingface"})
     def base_model(context: dg.AssetExecutionContext, store: ArtifactStoreResource) -> dg.MaterializeResult:
         """The embedding model to adapt, as a folder that sentence-transformers loads."""
         with open_door(context, store) as door:
@@ -28,15 +26,12 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             )
             return door.result(model, numbers(model.summary()))
 
-    @dg.asset(
-        **asset_spec(
-            "finetune",
-            "1",
-            profile.finetune,
-            profile.model,
-            deps=("mined_train_set", "base_model"),
-            accelerated=True,
-        ),
+    @stage_asset(
+        "finetune",
+        profile.finetune,
+        profile.model,
+        deps=("mined_train_set", "base_model"),
+        accelerated=True,
         kinds={"pytorch", "huggingface"},
     )
     def checkpoint(

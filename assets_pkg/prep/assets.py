@@ -1,12 +1,10 @@
 """Training set, fixed exam, and training set with hard negatives."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import dagster as dg
 
-from assets_pkg.door import Door, asset_spec, open_door
+from assets_pkg.door import Door, Inputs, open_door, stage_asset
 from assets_pkg.prep.datasets import write_eval_set, write_training_set
 from assets_pkg.prep.leakage import find_leaks
 from assets_pkg.prep.mining import mine_hard_negatives
@@ -24,7 +22,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksD
     split: SplitSettings = profile.prep.part(SplitSettings)
     mining: MiningSettings = profile.prep.part(MiningSettings)
 
-    @dg.asset(**asset_spec("prep", "1", split, deps=("synthetic_qa",)), kinds={"json"})
+    @stage_asset("prep", split, deps=("synthetic_qa",), kinds={"json"})
     def training_set(context: dg.AssetExecutionContext, store: ArtifactStoreResource) -> dg.MaterializeResult:
         """The pairs of the training and validation documents, in the recipe's retriever format."""
         with open_door(context, store) as door:
@@ -35,7 +33,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksD
             _link(door, made.path, ("train.json", "val.json", "corpus"))
             return door.result(made, numbers(made.summary()))
 
-    @dg.asset(**asset_spec("prep", "1", split, deps=("synthetic_qa",)), kinds={"json"})
+    @stage_asset("prep", split, deps=("synthetic_qa",), kinds={"json"})
     def eval_set(context: dg.AssetExecutionContext, store: ArtifactStoreResource) -> dg.MaterializeResult:
         """The exam: questions about documents that training never sees, as a BEIR folder."""
         with open_door(context, store) as door:
@@ -44,11 +42,8 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksD
             _link(door, made.path, ("eval_beir",))
             return door.result(made, numbers(made.summary()))
 
-    @dg.asset(
-        **asset_spec(
-            "prep", "1", mining, profile.model, deps=("training_set", "base_model"), accelerated=True
-        ),
-        kinds={"json"},
+    @stage_asset(
+        "prep", mining, profile.model, deps=("training_set", "base_model"), accelerated=True, kinds={"json"}
     )
     def mined_train_set(
         context: dg.AssetExecutionContext, store: ArtifactStoreResource, encoders: EncoderResource
@@ -78,8 +73,8 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksD
         context: dg.AssetCheckExecutionContext, store: ArtifactStoreResource
     ) -> dg.AssetCheckResult:
         """No question and no positive passage of the exam occurs in training."""
-        door = Door(context, store)
-        leaks = find_leaks(door.input(TrainingSet, "training_set"), door.input(EvalSet, "eval_set"))
+        inputs = Inputs(context.instance, store)
+        leaks = find_leaks(inputs.input(TrainingSet, "training_set"), inputs.input(EvalSet, "eval_set"))
         return dg.AssetCheckResult(
             passed=leaks.total == 0,
             metadata={

@@ -1,7 +1,5 @@
 """The corpus through the promoted model, and the index that search reads: one step, so never mixed."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -30,13 +30,8 @@ def embed_passages(
     ):
         total = source.metadata.num_rows
         for batch in source.iter_batches(batch_size=BLOCK, columns=["passage_id", "text"]):
-            texts = batch.column("text").to_pylist()
-            before = done
-
-            def inner(part: int, _of: int, unit: str, _before: int = before, **figures: float) -> None:
-                progress(_before + part, total, unit, **figures)
-
-            vectors = encoder.embed(texts, "passage", inner)
+            texts: list[Any] = batch.column("text").to_pylist()
+            vectors = encoder.embed(texts, "passage", _from(done, total, progress))
             column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), encoder.dimensions)
             writer.write_batch(pa.record_batch([batch.column("passage_id"), column], schema=schema))
             done += len(texts)
@@ -49,3 +44,12 @@ def embed_passages(
         "count": done,
     }
     write_atomic(folder / "embeddings.json", json.dumps(manifest, indent=1, sort_keys=True))
+
+
+def _from(before: int, of: int, progress: Progress) -> Progress:
+    """The progress of one block, as part of the whole."""
+
+    def report(done: int, total: int, unit: str, **figures: float) -> None:
+        progress(before + done, of, unit, **figures)
+
+    return report

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from assets_pkg.profile import ReindexSettings
 from storage.artifact_store import write_atomic
@@ -67,7 +67,6 @@ def _schema(dimensions: int) -> pa.Schema:
 
 
 def _batches(passages: Passages, embeddings: CorpusEmbeddings, dimensions: int) -> Iterator[pa.RecordBatch]:
-    import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -78,8 +77,8 @@ def _batches(passages: Passages, embeddings: CorpusEmbeddings, dimensions: int) 
     ):
         pairs = zip(texts.iter_batches(batch_size=BLOCK), vectors.iter_batches(batch_size=BLOCK), strict=True)
         for rows, embedded in pairs:
-            flat = embedded.column("vector").flatten().to_numpy()
-            matrix = _leading(flat.reshape(len(rows), -1).astype(np.float32), dimensions)
+            stored: Any = embedded.column("vector")
+            matrix = _leading(stored.flatten().to_numpy().reshape(len(rows), -1), dimensions)
             ids = [
                 f"{doc}#{chunk}"
                 for doc, chunk in zip(

@@ -1,13 +1,11 @@
 """Questions about the documents, with the passages that answer them."""
 
-from __future__ import annotations
-
 from itertools import islice
 from pathlib import Path
 
 import dagster as dg
 
-from assets_pkg.door import asset_spec, open_door
+from assets_pkg.door import open_door, stage_asset
 from assets_pkg.profile import Profile
 from assets_pkg.sdg.offline import generate_offline
 from assets_pkg.showing import numbers, table
@@ -23,9 +21,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
     """The ``sdg`` group."""
     deps = ("raw_corpus", "passages", "base_model")
 
-    @dg.asset(
-        **asset_spec("sdg", "1", profile.sdg, profile.model, deps=deps, accelerated=True), kinds={"json"}
-    )
+    @stage_asset("sdg", profile.sdg, profile.model, deps=deps, accelerated=True, kinds={"json"})
     def synthetic_qa(
         context: dg.AssetExecutionContext, store: ArtifactStoreResource, encoders: EncoderResource
     ) -> dg.MaterializeResult:

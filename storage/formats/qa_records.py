@@ -108,9 +108,14 @@ def write_records(path: Path, records: Iterable[SourceRecord]) -> int:
     count = 0
     with path.open("wb") as stream:
         for record in records:
-            stream.write(orjson.dumps(record.model_dump(mode="json", exclude_none=True)) + b"\n")
+            stream.write(dump_record(record))
             count += 1
     return count
+
+
+def dump_record(record: SourceRecord) -> bytes:
+    """A record as one line."""
+    return orjson.dumps(record.model_dump(mode="json", exclude_none=True)) + b"\n"
 
 
 def read_records(path: Path) -> Iterator[SourceRecord]:

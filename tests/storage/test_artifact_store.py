@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -28,7 +29,7 @@ def key(code: str = "1", **inputs: str) -> BuildKey:
     return BuildKey("notes", code, inputs)
 
 
-def writer(text: str, calls: list[str]):  # noqa: ANN201
+def writer(text: str, calls: list[str]) -> Callable[[Path], None]:
     def produce(folder: Path) -> None:
         calls.append(text)
         (folder / "note.txt").write_text(text)

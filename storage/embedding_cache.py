@@ -1,0 +1,113 @@
+"""Vectors already computed, kept on disk by what decides them, so that only what is new is embedded."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import lmdb
+    import numpy as np
+    from numpy.typing import NDArray
+
+FIRST_MAP_SIZE = 64 * 2**20
+"""Bytes of address space reserved at first; doubled when full. The file takes only what is written."""
+
+MAX_READERS = 1024
+
+_one_at_a_time = threading.Lock()
+"""LMDB must not be open twice in one process."""
+
+
+class EmbeddingCacheError(RuntimeError):
+    """The cache folder is damaged or unusable."""
+
+
+class EmbeddingCache:
+    """Float32 vectors by (identity, text digest), in an LMDB file under ``folder``.
+
+    ``identity`` is what an encoder says of itself (weights, prefix, length, precision). Every :meth:`put` is
+    one transaction, on disk when it returns: a kill loses at most the block being written. Several threads
+    and processes on one machine may share a folder; it must lie on a local disk (LMDB maps it into memory).
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def get(self, identity: str, digests: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """The vectors that are known, by text digest: float32 [d] each."""
+        import numpy as np
+
+        keys = [(digest, _key(identity, digest)) for digest in digests]
+        with self._environment() as environment, environment.begin(buffers=True) as transaction:
+            found = ((digest, transaction.get(key)) for digest, key in keys)
+            return {
+                digest: np.frombuffer(value, dtype="<f4").copy() for digest, value in found if value is not None
+            }
+
+    def put(self, identity: str, digests: Sequence[str], vectors: NDArray[np.float32]) -> None:
+        """Keep ``vectors`` (float32 [len(digests), d]); what is there already under a digest stays.
+
+        Raises:
+            OSError: the disk is full (``errno.ENOSPC``).
+            EmbeddingCacheError: the cache is damaged.
+        """
+        if len(digests) != len(vectors):
+            raise ValueError(f"{len(digests)} digests for {len(vectors)} vectors")
+        items = [
+            (_key(identity, digest), vector.astype("<f4", copy=False).tobytes())
+            for digest, vector in zip(digests, vectors, strict=True)
+        ]
+        with self._environment() as environment:
+            while not _write(environment, items):
+                environment.set_mapsize(2 * environment.info()["map_size"])
+
+    @contextmanager
+    def _environment(self) -> Iterator[lmdb.Environment]:
+        """The LMDB file, open for one operation: opening takes well under a millisecond, and then nothing is
+        held across forks, or open twice. Opening also takes over a map that another process has grown."""
+        import lmdb
+
+        with _one_at_a_time:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                with lmdb.open(
+                    str(self.folder), map_size=self._map_size(), max_readers=MAX_READERS, readahead=False
+                ) as environment:
+                    environment.reader_check()
+                    yield environment
+            except lmdb.Error as error:
+                raise self._explain(error) from error
+
+    def _map_size(self) -> int:
+        """Room for what is in the file and as much again."""
+        data = self.folder / "data.mdb"
+        return max(FIRST_MAP_SIZE, 2 * data.stat().st_size if data.exists() else 0)
+
+    def _explain(self, error: Exception) -> Exception:
+        if "No space left" in str(error):
+            return OSError(errno.ENOSPC, "disk full while caching embeddings", str(self.folder))
+        return EmbeddingCacheError(
+            f"embedding cache {self.folder}: {error}: delete that folder (it only saves time) and run again"
+        )
+
+
+def _key(identity: str, digest: str) -> bytes:
+    return f"{identity}:{digest}".encode()
+
+
+def _write(environment: lmdb.Environment, items: Sequence[tuple[bytes, bytes]]) -> bool:
+    """Write all or nothing; False if the map is too small."""
+    import lmdb
+
+    try:
+        with environment.begin(write=True) as transaction:
+            for key, value in items:
+                transaction.put(key, value, overwrite=False)
+    except (lmdb.MapFullError, lmdb.MapResizedError):
+        return False
+    return True

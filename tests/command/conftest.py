@@ -1,0 +1,83 @@
+"""The ``retune`` command as a user's process, in a folder of its own."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import write_corpus, write_profile
+
+
+@dataclass
+class Workplace:
+    """A folder with documents and a profile; ``retune`` runs there."""
+
+    home: Path
+    port: int
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith(("DAGSTER", "RETUNE"))
+        }
+        return {**kept, "RETUNE_PROFILE": str(self.home / "profile.yaml"), "OMP_WAIT_POLICY": "PASSIVE"}
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "assets_pkg.cli", *arguments],
+            cwd=self.home,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def retune(self, *arguments: str) -> tuple[int, str]:
+        """Exit code and everything printed."""
+        process = self.start(*arguments)
+        output, _ = process.communicate(timeout=300)
+        return process.returncode, output
+
+    def link(self, name: str) -> str:
+        """The version that a recipe-named path points at."""
+        return str((self.home / "output" / name).resolve().relative_to(self.home / "output"))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def make_workplace(home: Path, tiny_model: Path, documents: int = 40) -> Workplace:
+    write_corpus(home / "documents", documents)
+    port = free_port()
+    write_profile(
+        home / "profile.yaml", corpus=Path("documents"), model=tiny_model, root=home / "output", port=port
+    )
+    return Workplace(home.resolve(), port)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Workplace]:
+    """A workplace after an undisturbed run of the whole graph, its server running."""
+    place = make_workplace(tmp_path_factory.mktemp("done"), tiny_model)
+    code, output = place.retune("run", "--to", "reindex")
+    assert code == 0, output
+    yield place
+    place.retune("deploy", "--stop")
+
+
+@pytest.fixture
+def fresh(tmp_path: Path, tiny_model: Path) -> Iterator[Workplace]:
+    place = make_workplace(tmp_path / "place", tiny_model)
+    yield place
+    place.retune("deploy", "--stop")

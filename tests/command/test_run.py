@@ -1,0 +1,150 @@
+"""The command from end to end: run, run again, search, errors and exit codes, kills and interrupts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import IO
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+
+from tests.command.conftest import Workplace
+
+LINKS = (
+    "stage1_data_prep/train.json",
+    "stage1_data_prep/val.json",
+    "stage1_data_prep/corpus",
+    "stage1_data_prep/eval_beir",
+    "stage1_data_prep/train_mined.automodel_unrolled.json",
+    "stage2_finetune/checkpoints/LATEST",
+    "stage3_eval/eval_results.json",
+    "stage4_export/onnx",
+    "promoted_model",
+    "reindex/index",
+)
+
+
+def test_everything_lies_under_the_recipes_names(done: Workplace) -> None:
+    for name in LINKS:
+        assert (done.home / "output" / name).exists(), name
+    results = json.loads((done.home / "output/stage3_eval/eval_results.json").read_text())
+    assert {"base", "finetuned"} <= set(results)
+    assert (
+        done.home / "output/stage2_finetune/checkpoints/LATEST/model/consolidated/model.safetensors"
+    ).exists()
+
+
+def test_a_second_run_finds_nothing_stale(done: Workplace) -> None:
+    code, output = done.retune("run", "--to", "reindex")
+    assert code == 0
+    assert "nothing is stale" in output
+
+
+def test_the_dry_run_says_what_would_run_and_why_and_changes_nothing(done: Workplace) -> None:
+    code, output = done.retune("run", "--to", "eval", "-d", "temperature=0.06")
+    assert code == 0
+    assert "temperature 0.05 -> 0.06" in " ".join(output.split())
+    assert "3 of 9 would run" in output or "3 of 10 would run" in output
+    code, output = done.retune("run", "--to", "eval", "-d")
+    assert "nothing is stale" in output
+
+
+def test_search_finds_the_passage_and_names_its_file(done: Workplace) -> None:
+    code, output = done.retune("search", "How the kiln handles glaze and firing", "--json", "-k", "3")
+    assert code == 0
+    hits = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    assert len(hits) == 3
+    assert hits[0]["doc_id"].endswith(".md")
+    assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)
+    assert (done.home / "documents" / hits[0]["doc_id"]).exists()
+
+
+def test_the_server_serves_the_promoted_model(done: Workplace) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    base = f"http://127.0.0.1:{done.port}"
+    assert httpx.get(f"{base}/v1/health/ready").status_code == 200
+    body = {
+        "input": ["the pump is checked"],
+        "model": "sentence-transformers/all-MiniLM-L6-v2",
+        "input_type": "query",
+    }
+    served = np.array(httpx.post(f"{base}/v1/embeddings", json=body).json()["data"][0]["embedding"])
+    model = SentenceTransformer(str(done.home / "output/promoted_model/model/consolidated"), device="cpu")
+    assert served @ model.encode("the pump is checked") == pytest.approx(1, abs=1e-5)
+
+
+def test_wrong_usage_exits_with_2_and_failure_with_1(done: Workplace) -> None:
+    assert done.retune("run", "--to", "nowhere")[0] == 2
+    assert done.retune("run", "no_such_key=1")[0] == 2
+    code, output = done.retune("run", "corpus_dir=/does/not/exist")
+    assert code == 1
+    assert "/does/not/exist" in output
+    assert "no such folder" in output
+
+
+def test_too_few_documents_are_an_error_that_says_so(fresh: Workplace) -> None:
+    for path in sorted((fresh.home / "documents").iterdir())[1:]:
+        path.unlink()
+    code, output = fresh.retune("run", "--to", "prep")
+    assert code == 1
+    assert "documents" in output
+    assert "Traceback" not in output
+
+
+def test_a_port_in_use_is_named_and_nothing_is_left_running(done: Workplace, fresh: Workplace) -> None:
+    code, output = fresh.retune("run", "--to", "deploy", f"host_port={done.port}")
+    assert code == 1
+    assert f"port {done.port} on 127.0.0.1 is in use" in output
+    assert not _servers_of(fresh.home)
+
+
+@pytest.mark.parametrize(
+    "moment", ["passages", "synthetic_qa", "checkpoint", "eval_metrics", "running_nim", "reindex"]
+)
+def test_killed_at_any_moment_the_same_command_completes_to_the_same_versions(
+    moment: str, done: Workplace, fresh: Workplace
+) -> None:
+    process = fresh.start("run", "--to", "reindex")
+    _read_until(process.stdout, moment)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    code, output = fresh.retune("run", "--to", "reindex")
+    assert code == 0, output
+    assert "had been killed" in output
+    for name in LINKS:
+        assert fresh.link(name) == done.link(name)
+
+
+def test_an_interrupt_stops_the_run_and_its_children(fresh: Workplace) -> None:
+    process = fresh.start("run", "--to", "reindex")
+    _read_until(process.stdout, "checkpoint")
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 1
+    _, alive = psutil.wait_procs(children, timeout=5)
+    assert not alive
+    assert not (fresh.home / "output/stage2_finetune/checkpoints/LATEST").exists()
+
+
+def _read_until(stream: IO[str] | None, step: str) -> None:
+    assert stream is not None
+    for line in stream:
+        if line.strip() == step:
+            return
+    raise AssertionError(f"the run ended before {step} began")
+
+
+def _servers_of(home: Path) -> list[int]:
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        command = " ".join(process.info["cmdline"] or [])
+        if "assets_pkg.nim" in command and str(home) in command:
+            found.append(process.pid)
+    return found

@@ -1,0 +1,141 @@
+"""The exported folder gives the checkpoint's embeddings, the same bytes every time, and serves alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from assets_pkg.export import onnx as export_module
+from assets_pkg.export.onnx import ExportError, OnnxExportSettings, export_onnx
+from assets_pkg.export.parity import measure_parity
+from assets_pkg.nim.engine import OnnxEncoder
+from assets_pkg.nim.manifest import ServedModelManifest, read_manifest
+
+DIGEST = "0f" * 32
+MakeLlama = Callable[..., Path]
+
+
+def export(checkpoint: Path, folder: Path, settings: OnnxExportSettings | None = None) -> ServedModelManifest:
+    settings = settings or OnnxExportSettings()
+    return export_onnx(checkpoint, folder, model_id="test/model", model_digest=DIGEST, settings=settings)
+
+
+def test_minilm_matches_sentence_transformers(minilm: Path, tmp_path: Path, texts: list[str]) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    manifest = export(minilm, tmp_path / "model")
+    expected = SentenceTransformer(str(minilm), device="cpu").encode(texts, normalize_embeddings=True)
+    np.testing.assert_allclose(OnnxEncoder(tmp_path / "model").embed(texts, "passage"), expected, atol=2e-6)
+    assert (manifest.dimensions, manifest.max_length, manifest.pooling) == (384, 256, "mean")
+
+
+@pytest.mark.parametrize("is_causal", [False, True])
+@pytest.mark.parametrize("pooling", ["mean", "cls", "lasttoken"])
+def test_decoders_match_at_every_shape(
+    make_llama: MakeLlama, tmp_path: Path, texts: list[str], is_causal: bool, pooling: str
+) -> None:
+    checkpoint = make_llama(is_causal=is_causal, pooling=pooling)
+    assert export(checkpoint, tmp_path / "model").pooling == pooling
+    assert measure_parity(checkpoint, tmp_path / "model", texts).max_cosine_distance < 1e-10
+
+
+def test_attention_direction_survives_the_export(make_llama: MakeLlama, tmp_path: Path) -> None:
+    """With the first token pooled, only a model that looks ahead can tell two texts apart."""
+    distances: list[float] = []
+    for is_causal in (True, False):
+        folder = tmp_path / str(is_causal)
+        export(make_llama(is_causal=is_causal, pooling="cls"), folder)
+        first, second = OnnxEncoder(folder).embed(["the same start", "the same end"], "passage")
+        distances.append(float(np.abs(first - second).max()))
+    assert distances[0] == 0
+    assert distances[1] > 1e-3
+
+
+def test_half_precision(minilm: Path, tmp_path: Path, texts: list[str]) -> None:
+    export(minilm, tmp_path / "full")
+    manifest = export(minilm, tmp_path / "half", OnnxExportSettings(export_dtype="fp16"))
+    sizes = [(tmp_path / name / "model.onnx").stat().st_size for name in ("full", "half")]
+    assert sizes[1] < 0.52 * sizes[0]
+    assert manifest.dtype == "fp16"
+    assert measure_parity(minilm, tmp_path / "half", texts).max_cosine_distance < 1e-5
+
+
+def test_same_weights_give_the_same_bytes(minilm: Path, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        export(minilm, tmp_path / name)
+    first, second = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("first", "second")
+    )
+    assert first == second
+    assert set(first) >= {"model.onnx", "tokenizer.json", "tokenizer_config.json", "config.json"}
+
+
+def test_graph_has_the_contract_s_inputs_and_output(make_llama: MakeLlama, tmp_path: Path) -> None:
+    export(make_llama(is_causal=False), tmp_path / "model", OnnxExportSettings(opset=18))
+    model = onnx.load(str(tmp_path / "model" / "model.onnx"))
+    onnx.checker.check_model(model)
+    shapes = {
+        value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in (*model.graph.input, *model.graph.output)
+    }
+    assert shapes == {
+        "input_ids": ["batch", "sequence"],
+        "attention_mask": ["batch", "sequence"],
+        "embeddings": ["batch", 32],
+    }
+    assert model.opset_import[0].version == 18
+    assert model.graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+
+
+def test_large_weights_go_beside_the_graph(
+    minilm: Path, tmp_path: Path, texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_module, "PROTOBUF_LIMIT_BYTES", 2**20)
+    export(minilm, tmp_path / "model")
+    weights = tmp_path / "model" / "model.onnx.data"
+    assert weights.stat().st_size > 80e6 > (tmp_path / "model" / "model.onnx").stat().st_size * 50
+    assert measure_parity(minilm, tmp_path / "model", texts[:8]).max_cosine_distance < 1e-10
+
+
+def test_prefixes_come_from_the_checkpoint_unless_given(make_llama: MakeLlama, tmp_path: Path) -> None:
+    checkpoint = make_llama(is_causal=False, query="query: ", document="passage: ")
+    own = export(checkpoint, tmp_path / "own")
+    assert (own.query_prefix, own.passage_prefix) == ("query: ", "passage: ")
+    given = export(checkpoint, tmp_path / "given", OnnxExportSettings(query_prefix="", passage_prefix="text: "))
+    assert (given.query_prefix, given.passage_prefix) == ("", "text: ")
+    assert read_manifest(tmp_path / "given") == given
+
+
+def test_settings_are_in_the_manifest(minilm: Path, tmp_path: Path) -> None:
+    settings = OnnxExportSettings(max_length=64, matryoshka_dims=(256, 128), license="apache-2.0")
+    assert export(minilm, tmp_path / "model", settings) == ServedModelManifest(
+        model_id="test/model",
+        model_digest=DIGEST,
+        dimensions=384,
+        matryoshka_dims=[128, 256],
+        max_length=64,
+        pooling="mean",
+        dtype="fp32",
+        opset=20,
+        license="apache-2.0",
+    )
+
+
+def test_more_tokens_than_positions_is_refused(minilm: Path, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="max_length 513 is more than the model's 512 positions"):
+        export(minilm, tmp_path / "model", OnnxExportSettings(max_length=513))
+
+
+def test_unknown_pooling_is_refused(make_llama: MakeLlama, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="pooling 'max' cannot be exported"):
+        export(make_llama(is_causal=False, pooling="max"), tmp_path / "model")
+
+
+def test_a_folder_in_use_is_left_alone(minilm: Path, tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("mine")
+    with pytest.raises(FileExistsError, match="is not empty"):
+        export(minilm, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]

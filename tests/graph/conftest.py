@@ -1,0 +1,37 @@
+"""One finished project for the whole folder, copied for each test that changes it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from tests.conftest import write_corpus, write_profile
+from tests.graph.harness import Project
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """A project after a whole run without a server: documents to index."""
+    home = tmp_path_factory.mktemp("project")
+    write_corpus(home / "documents")
+    with dg.DagsterInstance.local_temp(str(home / "dagster")) as instance:
+        Project(_profile(home, tiny_model), instance).run()
+    return home
+
+
+@pytest.fixture
+def project(finished: Path, tiny_model: Path, tmp_path: Path) -> Iterator[Project]:
+    """A copy of the finished project that the test may change."""
+    home = tmp_path / "project"
+    shutil.copytree(finished, home, symlinks=True)
+    with dg.DagsterInstance.local_temp(str(home / "dagster")) as instance:
+        yield Project(_profile(home, tiny_model), instance)
+
+
+def _profile(home: Path, model: Path) -> Path:
+    # The artifacts' and the corpus's places are settings of no asset but the corpus: keep that one fixed.
+    return write_profile(home / "profile.yaml", corpus=Path("documents"), model=model, root=home / "output")
