@@ -6,7 +6,7 @@ import numpy as np
 
 from assets_pkg.profile import Profile
 from assets_pkg.reindex.searcher import SearchError, checkpoint_encoder, current_index
-from resources.vector_store.lance import Hit
+from resources.vector_store.base import Hit
 from storage.artifact_store import ArtifactStore
 from storage.artifacts import Checkpoint, Passages
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assets_pkg.profile import ReindexSettings
+from resources.vector_store.base import index_schema
 from storage.artifact_store import write_atomic
 from storage.artifacts import CorpusEmbeddings, Passages
 
@@ -43,10 +44,8 @@ def build_index(
         )
     dimensions = min(settings.dimensions or described["dimensions"], described["dimensions"])
     index = LanceIndex(folder / "lancedb")
-    rows = index.write(_schema(dimensions), _batches(passages, embeddings, dimensions))
-    kind = "exact"
-    if rows >= settings.exact_below:
-        kind = index.make_approximate(rows, dimensions)
+    rows = index.write(_batches(passages, embeddings, dimensions), dimensions)
+    kind = index.optimise(rows, dimensions, exact_below=settings.exact_below)
     manifest = {
         "schema_version": 1,
         "model_digest": described["model_digest"],
@@ -59,18 +58,11 @@ def build_index(
     write_atomic(folder / "index.json", json.dumps(manifest, indent=1, sort_keys=True))
 
 
-def _schema(dimensions: int) -> pa.Schema:
-    import pyarrow as pa
-
-    text = [(name, pa.string()) for name in ("row_id", "passage_id", "doc_id", "title", "section", "text")]
-    return pa.schema([*text, ("chunk_id", pa.int32()), ("vector", pa.list_(pa.float32(), dimensions))])
-
-
 def _batches(passages: Passages, embeddings: CorpusEmbeddings, dimensions: int) -> Iterator[pa.RecordBatch]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = _schema(dimensions)
+    schema = index_schema(dimensions)
     with (
         pq.ParquetFile(passages.path / "passages.parquet") as texts,
         pq.ParquetFile(embeddings.path / "embeddings.parquet") as vectors,

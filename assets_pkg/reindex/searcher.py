@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from assets_pkg.profile import ModelSettings
 from resources.encoders.base import Encoder, Role
-from resources.vector_store.lance import Hit, LanceIndex
+from resources.vector_store.base import Hit
+from resources.vector_store.lance import LanceIndex
 from storage.artifact_store import ArtifactStore
 from storage.artifacts import Checkpoint, VectorIndex
 

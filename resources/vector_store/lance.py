@@ -6,9 +6,10 @@ API: https://lancedb.github.io/lancedb/python/python/ (0.40).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from resources.vector_store.base import Hit, VectorStoreError, index_schema
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,19 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TABLE = "passages"
-
-
-@dataclass(frozen=True)
-class Hit:
-    """One search result; ``score`` is the cosine similarity of query and passage."""
-
-    score: float
-    passage_id: str
-    doc_id: str
-    chunk_id: int
-    title: str
-    section: str
-    text: str
+RESULT_COLUMNS = ["passage_id", "doc_id", "chunk_id", "title", "section", "text"]
 
 
 class LanceIndex:
@@ -37,16 +26,22 @@ class LanceIndex:
     def __init__(self, folder: Path):
         import lancedb
 
-        self.folder = folder
         self._db: Any = lancedb.connect(str(folder))
 
-    def write(self, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> int:
-        """Write the whole table from a stream of record batches; returns the number of rows."""
-        self._db.create_table(TABLE, data=iter(batches), schema=schema, mode="overwrite")
+    def write(self, batches: Iterable[pa.RecordBatch], dimensions: int) -> int:
+        """Write the whole table; a full-text index over the passages comes with it."""
+        from lancedb.index import FTS
+
+        schema = index_schema(dimensions)
+        table = self._db.create_table(TABLE, data=iter(batches), schema=schema, mode="overwrite")
+        table.create_index("text", config=FTS())
         return self.count()
 
-    def make_approximate(self, rows: int, dimensions: int) -> str:
-        """Build an IVF-PQ index: about sqrt(rows) partitions, sub-vectors of 8 dimensions."""
+    def optimise(self, rows: int, dimensions: int, *, exact_below: int) -> str:
+        """Exact search for small tables; beyond, IVF-PQ with about sqrt(rows) partitions and sub-vectors of 8
+        dimensions."""
+        if rows < exact_below:
+            return "exact"
         from lancedb.index import IvfPq
 
         partitions = max(1, round(rows**0.5))
@@ -59,21 +54,29 @@ class LanceIndex:
         return int(self._table().count_rows())
 
     def search(self, vector: NDArray[np.float32], k: int, where: str | None = None) -> list[Hit]:
-        """The ``k`` passages with the highest dot product with ``vector`` (float32 [d], unit length).
+        """Dot-product search; an approximate index is re-ranked with the full vectors."""
+        query = self._table().search(vector, vector_column_name="vector").distance_type("dot")
+        query = query.nprobes(32).refine_factor(8).select([*RESULT_COLUMNS, "_distance"]).limit(k)
+        # LanceDB's "dot" distance is 1 - dot product.
+        return [_hit(row, 1.0 - float(row["_distance"])) for row in _rows(query, where)]
 
-        ``where`` is an SQL condition over the columns. Approximate indexes are searched with re-ranking.
-        """
-        query = self._table().search(vector, vector_column_name="vector").distance_type("dot").limit(k)
-        query = query.nprobes(32).refine_factor(8)
-        if where:
-            query = query.where(where, prefilter=True)
-        return [_hit(row) for row in query.to_list()]
+    def search_text(self, text: str, k: int, where: str | None = None) -> list[Hit]:
+        """The ``k`` passages with the highest BM25 score for the words of ``text``."""
+        query = self._table().search(text, query_type="fts").select([*RESULT_COLUMNS, "_score"]).limit(k)
+        return [_hit(row, float(row["_score"])) for row in _rows(query, where)]
 
     def _table(self) -> Any:
         return self._db.open_table(TABLE)
 
 
-def _hit(row: dict[str, Any]) -> Hit:
-    # LanceDB's "dot" distance is 1 - dot product.
-    fields = {name: row[name] for name in ("passage_id", "doc_id", "chunk_id", "title", "section", "text")}
-    return Hit(score=1.0 - float(row["_distance"]), **fields)
+def _rows(query: Any, where: str | None) -> list[dict[str, Any]]:
+    if not where:
+        return query.to_list()
+    try:
+        return query.where(where, prefilter=True).to_list()
+    except (ValueError, RuntimeError) as error:
+        raise VectorStoreError(f"filter {where!r}: {str(error).splitlines()[0]}") from error
+
+
+def _hit(row: dict[str, Any], score: float) -> Hit:
+    return Hit(score=score, **{name: row[name] for name in RESULT_COLUMNS})

@@ -1,0 +1,108 @@
+# pyright: reportMissingTypeStubs=false
+"""Milvus: a vector store for teams, at a server's URI; a local file is Milvus Lite, the same engine embedded.
+
+One collection is one index version; the alias ``retune_current`` names the one that is served.
+API: https://milvus.io/api-reference/pymilvus/ (3.0).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from resources.vector_store.base import TEXT_COLUMNS, Hit, VectorStoreError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+ALIAS = "retune_current"
+RESULT_COLUMNS = ["passage_id", "doc_id", "chunk_id", "title", "section", "text"]
+LONGEST_TEXT_BYTES = 65_535
+"""Milvus's own limit of a VARCHAR field."""
+
+
+class MilvusIndex:
+    """The index in one collection of the Milvus at ``uri``.
+
+    Args:
+        uri: ``http://host:19530``, or the path of a local ``.db`` file.
+        token: ``user:password`` or an API key; empty for none. It is never shown.
+
+    Raises:
+        VectorStoreError: no Milvus answers there.
+    """
+
+    def __init__(self, uri: str, collection: str, token: str = ""):
+        from pymilvus import MilvusClient, MilvusException
+
+        self.collection = collection
+        try:
+            self._client: Any = MilvusClient(uri, token=token)
+        except MilvusException as error:
+            raise VectorStoreError(
+                f"no Milvus answers at {uri}: start it, or correct reindex.milvus_uri"
+            ) from error
+
+    def write(self, batches: Iterable[pa.RecordBatch], dimensions: int) -> int:
+        if self._client.has_collection(self.collection):
+            self._client.drop_collection(self.collection)
+        self._client.create_collection(self.collection, schema=self._schema(dimensions))
+        for batch in batches:
+            self._client.insert(self.collection, batch.to_pylist())
+        self._client.flush(self.collection)
+        return self.count()
+
+    def optimise(self, rows: int, dimensions: int, *, exact_below: int) -> str:
+        """Exact search for small collections; HNSW with M = 16 and efConstruction = 200 beyond."""
+        exact = rows < exact_below
+        index = self._client.prepare_index_params()
+        parameters = {} if exact else {"M": 16, "efConstruction": 200}
+        kind = "FLAT" if exact else "HNSW"
+        index.add_index("vector", index_type=kind, metric_type="IP", params=parameters)
+        self._client.create_index(self.collection, index)
+        self._client.load_collection(self.collection)
+        return "exact" if exact else "HNSW, M 16, efConstruction 200"
+
+    def count(self) -> int:
+        answer = self._client.query(self.collection, filter="", output_fields=["count(*)"])
+        return int(answer[0]["count(*)"])
+
+    def search(self, vector: NDArray[np.float32], k: int, where: str | None = None) -> list[Hit]:
+        from pymilvus import MilvusException
+
+        try:
+            found = self._client.search(
+                self.collection, [vector.tolist()], limit=k, filter=where or "", output_fields=RESULT_COLUMNS
+            )
+        except MilvusException as error:
+            raise VectorStoreError(
+                f"Milvus refused the search (filter {where!r}): {error.message}"
+            ) from error
+        return [
+            Hit(score=float(row["distance"]), **{name: row["entity"][name] for name in RESULT_COLUMNS})
+            for row in found[0]
+        ]
+
+    def activate(self) -> None:
+        """Point the alias at this collection: one step, so that readers see the old one or this one whole."""
+        if self._client.list_aliases().get("aliases") and self._alias_exists():
+            self._client.alter_alias(self.collection, ALIAS)
+        else:
+            self._client.create_alias(self.collection, ALIAS)
+
+    def _alias_exists(self) -> bool:
+        return ALIAS in self._client.list_aliases()["aliases"]
+
+    def _schema(self, dimensions: int) -> Any:
+        from pymilvus import DataType
+
+        schema = self._client.create_schema(auto_id=False)
+        for name in TEXT_COLUMNS:
+            schema.add_field(
+                name, DataType.VARCHAR, max_length=LONGEST_TEXT_BYTES, is_primary=name == "row_id"
+            )
+        schema.add_field("chunk_id", DataType.INT64)
+        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dimensions)
+        return schema

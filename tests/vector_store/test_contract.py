@@ -1,0 +1,114 @@
+"""Every vector store keeps one contract, checked against brute force."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from resources.vector_store.base import PassageIndex, VectorStoreError, index_schema
+from resources.vector_store.lance import LanceIndex
+from resources.vector_store.milvus import ALIAS, MilvusIndex
+
+DIMENSIONS = 16
+ROWS = 300
+
+
+@pytest.fixture(params=["lance", "milvus"])
+def index(request: pytest.FixtureRequest, tmp_path: Path) -> PassageIndex:
+    if request.param == "lance":
+        return LanceIndex(tmp_path / "lance")
+    return MilvusIndex(str(tmp_path / "milvus.db"), "passages_a")
+
+
+@pytest.fixture(scope="module")
+def vectors() -> np.ndarray:
+    drawn = np.random.default_rng(0).standard_normal((ROWS, DIMENSIONS)).astype(np.float32)
+    return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+
+
+def batches(vectors: np.ndarray, size: int = 64) -> Iterator[pa.RecordBatch]:
+    schema = index_schema(DIMENSIONS)
+    for start in range(0, len(vectors), size):
+        part = vectors[start : start + size]
+        numbers = range(start, start + len(part))
+        columns = {
+            "row_id": [f"doc{n // 10}#{n % 10 + 1}" for n in numbers],
+            "passage_id": [f"d_{n:016x}" for n in numbers],
+            "doc_id": [f"doc{n // 10}" for n in numbers],
+            "title": [f"Title {n // 10}" for n in numbers],
+            "section": ["" for _ in numbers],
+            "text": [f"passage {n} about {'pumps' if n % 2 else 'kilns'} and 'quotes' — ünïcode" for n in numbers],
+            "chunk_id": [n % 10 + 1 for n in numbers],
+        }
+        arrays = [pa.array(columns[field.name], field.type) for field in list(schema)[:-1]]
+        arrays.append(pa.FixedSizeListArray.from_arrays(pa.array(part.reshape(-1)), DIMENSIONS))
+        yield pa.record_batch(arrays, schema=schema)
+
+
+def test_search_equals_brute_force_and_returns_the_row_as_written(index: PassageIndex, vectors: np.ndarray) -> None:
+    assert index.write(batches(vectors), DIMENSIONS) == ROWS
+    assert index.optimise(ROWS, DIMENSIONS, exact_below=1000) == "exact"
+    query = np.random.default_rng(1).standard_normal(DIMENSIONS).astype(np.float32)
+    query /= np.linalg.norm(query)
+    hits = index.search(query, 10)
+    scores = vectors @ query
+    expected = np.argsort(-scores)[:10]
+    assert [hit.passage_id for hit in hits] == [f"d_{n:016x}" for n in expected]
+    np.testing.assert_allclose([hit.score for hit in hits], scores[expected], atol=1e-5)
+    first = int(expected[0])
+    assert (hits[0].doc_id, hits[0].chunk_id) == (f"doc{first // 10}", first % 10 + 1)
+    assert "'quotes' — ünïcode" in hits[0].text
+
+
+def test_a_filter_narrows_the_search(index: PassageIndex, vectors: np.ndarray) -> None:
+    index.write(batches(vectors), DIMENSIONS)
+    index.optimise(ROWS, DIMENSIONS, exact_below=1000)
+    hits = index.search(vectors[0], 5, where="doc_id = 'doc7'" if isinstance(index, LanceIndex) else "doc_id == 'doc7'")
+    expected = 70 + np.argsort(-(vectors[70:80] @ vectors[0]))[:5]
+    assert [hit.passage_id for hit in hits] == [f"d_{n:016x}" for n in expected]
+
+
+def test_a_filter_that_makes_no_sense_is_a_clear_error(index: PassageIndex, vectors: np.ndarray) -> None:
+    index.write(batches(vectors), DIMENSIONS)
+    index.optimise(ROWS, DIMENSIONS, exact_below=1000)
+    with pytest.raises(VectorStoreError, match="no_such_column"):
+        index.search(vectors[0], 5, where="no_such_column = 1 AND")
+
+
+def test_writing_again_replaces_what_an_interrupted_try_left(index: PassageIndex, vectors: np.ndarray) -> None:
+    index.write(batches(vectors[:50]), DIMENSIONS)
+    assert index.write(batches(vectors), DIMENSIONS) == ROWS
+
+
+def test_an_approximate_index_finds_nearly_all_that_exact_search_finds(
+    index: PassageIndex, vectors: np.ndarray
+) -> None:
+    index.write(batches(vectors), DIMENSIONS)
+    assert index.optimise(ROWS, DIMENSIONS, exact_below=100) != "exact"
+    found = 0
+    for query in vectors[:20]:
+        expected = {f"d_{n:016x}" for n in np.argsort(-(vectors @ query))[:10]}
+        found += len(expected & {hit.passage_id for hit in index.search(query, 10)})
+    assert found >= 0.9 * 200
+
+
+def test_milvus_readers_of_the_alias_move_to_the_new_version_at_once(tmp_path: Path, vectors: np.ndarray) -> None:
+    uri = str(tmp_path / "milvus.db")
+    for name, part in (("passages_a", vectors[:100]), ("passages_b", vectors[100:])):
+        version = MilvusIndex(uri, name)
+        version.write(batches(part), DIMENSIONS)
+        version.optimise(len(part), DIMENSIONS, exact_below=1000)
+        version.activate()
+    assert MilvusIndex(uri, ALIAS).count() == 200
+
+
+def test_lance_finds_words_too(tmp_path: Path, vectors: np.ndarray) -> None:
+    index = LanceIndex(tmp_path / "lance")
+    index.write(batches(vectors), DIMENSIONS)
+    hits = index.search_text("kilns", 5)
+    assert len(hits) == 5
+    assert all("kilns" in hit.text for hit in hits)
