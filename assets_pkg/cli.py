@@ -168,6 +168,29 @@ def search(
 
 
 @app.command()
+def gc(
+    keep: Annotated[int, typer.Option("--keep", min=1, help="How many versions of each asset to keep.")] = 3,
+    dry_run: DryRunOption = False,
+    config: ConfigOption = DEFAULT_PROFILE,
+    overrides: Overrides = None,
+) -> None:
+    """Delete old versions; what is linked, current, promoted or served always stays."""
+    from assets_pkg.housekeeping import find_removals
+    from assets_pkg.instance import open_instance
+    from storage.artifact_store import ArtifactStore
+
+    store = ArtifactStore(Path(_profile(config, overrides).artifact_root))
+    with open_instance() as instance:
+        removals = list(find_removals(store, instance, keep))
+    for removal in removals:
+        console.print(f"{removal.asset} {removal.version}  {removal.size / 1e6:.1f} MB", highlight=False)
+        if not dry_run:
+            store.remove(removal.asset, removal.version)
+    total = sum(removal.size for removal in removals) / 1e6
+    console.print(f"{len(removals)} versions, {total:.1f} MB {'would go' if dry_run else 'deleted'}")
+
+
+@app.command()
 def ui(
     config: ConfigOption = DEFAULT_PROFILE,
     port: Annotated[int, typer.Option("--port", "-p", min=1, max=65535)] = 3000,

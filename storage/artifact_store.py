@@ -153,6 +153,24 @@ class ArtifactStore:
         folders.sort(key=lambda folder: (folder / MANIFEST).stat().st_mtime, reverse=True)
         return [folder.name for folder in folders]
 
+    def assets(self) -> list[str]:
+        """Names of all assets that have versions."""
+        return sorted(folder.name for folder in (self.root / "artifacts").glob("*"))
+
+    def size(self, asset: str, version: str) -> int:
+        """Bytes of one version, by its manifest."""
+        manifest = json.loads((self._folder(asset, version) / MANIFEST).read_text())
+        return sum(entry["bytes"] for entry in manifest["files"].values())
+
+    def remove(self, asset: str, version: str) -> None:
+        """Delete one version: its manifest first, so that a kill in between leaves nothing that looks whole."""
+        folder = self._folder(asset, version)
+        (folder / MANIFEST).unlink()
+        shutil.rmtree(folder)
+        for memo in (self.root / "keys" / asset).glob("*"):
+            if memo.read_text().strip() == version:
+                memo.unlink()
+
     def _folder(self, asset: str, version: str) -> Path:
         return self.root / "artifacts" / asset / version
 
@@ -177,6 +195,23 @@ class ArtifactStore:
         beside.symlink_to(os.path.relpath(target, link.parent), target_is_directory=target.is_dir())
         beside.replace(link)
         return link
+
+    def linked(self) -> set[tuple[str, str]]:
+        """(asset, version) of every version that a recipe-named path points at or into."""
+        found: set[tuple[str, str]] = set()
+        for link in self._links(self.root):
+            target = link.resolve()
+            if (self.root / "artifacts").resolve() in target.parents:
+                asset, version = target.relative_to((self.root / "artifacts").resolve()).parts[:2]
+                found.add((asset, version))
+        return found
+
+    def _links(self, folder: Path) -> Iterator[Path]:
+        for entry in folder.iterdir():
+            if entry.is_symlink():
+                yield entry
+            elif entry.is_dir() and entry not in (self.root / name for name in ("artifacts", "keys", ".work")):
+                yield from self._links(entry)
 
     def _disk_full(self, asset: str) -> str:
         free = shutil.disk_usage(self.root).free / 1e9

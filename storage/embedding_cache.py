@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,10 +43,12 @@ class EmbeddingCache:
         import numpy as np
 
         keys = [(digest, _key(identity, digest)) for digest in digests]
-        with self._environment() as environment, environment.begin(buffers=True) as transaction:
+        with self._environment() as environment, _begin(environment) as transaction:
             found = ((digest, transaction.get(key)) for digest, key in keys)
             return {
-                digest: np.frombuffer(value, dtype="<f4").copy() for digest, value in found if value is not None
+                digest: np.frombuffer(value, dtype="<f4").copy()
+                for digest, value in found
+                if value is not None
             }
 
     def put(self, identity: str, digests: Sequence[str], vectors: NDArray[np.float32]) -> None:
@@ -67,7 +69,7 @@ class EmbeddingCache:
                 environment.set_mapsize(2 * environment.info()["map_size"])
 
     @contextmanager
-    def _environment(self) -> Iterator[lmdb.Environment]:
+    def _environment(self) -> Generator[lmdb.Environment]:
         """The LMDB file, open for one operation: opening takes well under a millisecond, and then nothing is
         held across forks, or open twice. Opening also takes over a map that another process has grown."""
         import lmdb
@@ -100,14 +102,25 @@ def _key(identity: str, digest: str) -> bytes:
     return f"{identity}:{digest}".encode()
 
 
+def _begin(environment: lmdb.Environment, *, write: bool = False) -> lmdb.Transaction:
+    """A transaction; takes over the map's size if another process has grown it since it was opened."""
+    import lmdb
+
+    while True:
+        try:
+            return environment.begin(write=write, buffers=True)
+        except lmdb.MapResizedError:
+            environment.set_mapsize(0)
+
+
 def _write(environment: lmdb.Environment, items: Sequence[tuple[bytes, bytes]]) -> bool:
     """Write all or nothing; False if the map is too small."""
     import lmdb
 
     try:
-        with environment.begin(write=True) as transaction:
+        with _begin(environment, write=True) as transaction:
             for key, value in items:
                 transaction.put(key, value, overwrite=False)
-    except (lmdb.MapFullError, lmdb.MapResizedError):
+    except lmdb.MapFullError:
         return False
     return True

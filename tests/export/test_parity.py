@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from assets_pkg.export.onnx import OnnxExportSettings, export_onnx
 from assets_pkg.export.parity import cosine_distances, measure_parity, neighbour_overlap
 from assets_pkg.nim.manifest import read_manifest
@@ -57,7 +58,10 @@ def test_graph_fixed_at_the_traced_mask(checkpoint: Path, folder: Path, texts: l
     model = onnx.load(path)
     shape = onnx.helper.make_node("Shape", ["input_ids"], ["ids_shape"])
     ones = onnx.helper.make_node(
-        "ConstantOfShape", ["ids_shape"], ["ones"], value=onnx.helper.make_tensor("one", onnx.TensorProto.INT64, [1], [1])
+        "ConstantOfShape",
+        ["ids_shape"],
+        ["ones"],
+        value=onnx.helper.make_tensor("one", onnx.TensorProto.INT64, [1], [1]),
     )
     for node in model.graph.node:
         for place, name in enumerate(node.input):
@@ -73,8 +77,8 @@ def test_graph_fixed_at_the_traced_mask(checkpoint: Path, folder: Path, texts: l
 
 
 def test_one_text_is_too_few(checkpoint: Path, folder: Path) -> None:
-    with pytest.raises(ValueError, match="at least two texts"):
-        measure_parity(checkpoint, folder, ["one"])
+    with pytest.raises(ValueError, match="at least two different texts"):
+        measure_parity(checkpoint, folder, ["one", "one"])
 
 
 def test_cosine_distance_keeps_its_digits() -> None:
@@ -88,13 +92,14 @@ def test_overlap_counts_shared_neighbours() -> None:
     angles = np.arange(12) * 0.1
     left = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     assert neighbour_overlap(left, left, 3) == 1
-    assert neighbour_overlap(left, left[::-1].copy(), 3) == pytest.approx(1)
     moved = left.copy()
     moved[0] = -moved[0]
     assert neighbour_overlap(left, moved, 3) < 1
 
 
-def test_manifest_prefix_is_part_of_what_is_compared(checkpoint: Path, folder: Path, texts: list[str]) -> None:
+def test_manifest_prefix_is_part_of_what_is_compared(
+    checkpoint: Path, folder: Path, texts: list[str]
+) -> None:
     """Both sides read the prefix from the manifest, so a changed one still has to agree."""
     read_manifest(folder).model_copy(update={"query_prefix": "find: "}).write(folder)
     assert measure_parity(checkpoint, folder, texts[:4]).max_cosine_distance < 1e-10

@@ -1,0 +1,184 @@
+"""The server as a process: how it starts, refuses to start, is replaced and stops."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.nim.serving import ROOT, Server, command, environment
+
+
+def run(folder: Path, *arguments: str, **variables: str) -> tuple[int, str]:
+    """Run a server that should not start: its exit status and standard error."""
+    done = subprocess.run(
+        command(folder, *arguments),
+        env=environment(**variables),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.stdout == ""
+    return done.returncode, done.stderr
+
+
+def test_needs_neither_dagster_nor_torch(folder: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from assets_pkg.nim.server import EmbeddingServer\n"
+        "from assets_pkg.nim.engine import OnnxEncoder\n"
+        f"OnnxEncoder(Path({str(folder)!r})).embed(['a'], 'query')\n"
+        "print(sorted({'torch', 'dagster', 'transformers', 'onnx'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment(), capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"
+
+
+def test_serves_a_copied_folder_alone(folder: Path, tmp_path: Path, start: Any) -> None:
+    from conftest import serving
+
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(folder, copy)
+    with serving(copy) as moved, start() as original:
+        assert moved.embed(input="a").json() == original.embed(input="a").json()
+
+
+@pytest.mark.parametrize("name", ["retune_model.json", "model.onnx", "tokenizer.json"])
+def test_missing_file_is_named(folder: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(folder, tmp_path / "model")
+    (tmp_path / "model" / name).unlink()
+    status, log = run(tmp_path / "model", "--port", "0")
+    assert status == 1
+    assert f"{tmp_path / 'model' / name} is missing" in log
+    assert len(log.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["retune_model.json", "model.onnx", "tokenizer.json"])
+def test_broken_file_is_named(folder: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(folder, tmp_path / "model")
+    (tmp_path / "model" / name).write_bytes((folder / name).read_bytes()[:1000][:-20])
+    status, log = run(tmp_path / "model", "--port", "0")
+    assert status == 1
+    assert str(tmp_path / "model" / name) in log
+    assert len(log.splitlines()) == 1
+
+
+def test_manifest_that_disagrees_with_the_graph(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "model")
+    path = tmp_path / "model" / "retune_model.json"
+    path.write_text(path.read_text().replace('"dimensions": 384', '"dimensions": 512'))
+    status, log = run(tmp_path / "model", "--port", "0")
+    assert status == 1
+    assert f"{tmp_path / 'model' / 'model.onnx'}" in log
+    assert len(log.splitlines()) == 1
+
+
+def test_port_in_use(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        status, log = run(folder, "--port", str(port))
+    assert status == 1
+    assert f"cannot serve on 127.0.0.1 port {port}: Address already in use" in log
+    assert len(log.splitlines()) == 1
+
+
+def test_bad_settings_name_their_source(folder: Path) -> None:
+    status, log = run(folder, NIM_HTTP_API_PORT="many")
+    assert (status, len(log.splitlines())) == (1, 1)
+    assert log.startswith("error: NIM_HTTP_API_PORT: ")
+    status, log = run(folder, "--workers", "0")
+    assert (status, len(log.splitlines())) == (1, 1)
+    assert log.startswith("error: --workers: ")
+
+
+def test_settings_from_the_environment(folder: Path, start: Any) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with start(
+        "--port", str(port), NIM_HTTP_API_PORT="1", MAX_SEQUENCE_LENGTH="16", NIM_JSONL_LOGGING="1"
+    ) as server:
+        assert server.url.endswith(f":{port}")
+        assert server.embed(input="a b " * 40, truncate="END").json()["usage"]["total_tokens"] == 16
+
+
+def test_log_lines_can_be_json(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    _, log = run(tmp_path / "empty", "--port", "0", NIM_JSONL_LOGGING="1")
+    entry = json.loads(log)
+    assert entry["level"] == "ERROR"
+    assert entry["message"].endswith("retune_model.json is missing")
+
+
+def test_stops_after_answering_what_it_took(start: Any) -> None:
+    """A request under way when the server is told to stop is answered; ready says no; the status is 0."""
+    with start(RETUNE_DRAIN_GRACE_S="2", NIM_MAX_CLIENT_BATCH_SIZE="400") as server, server.client as client:
+        with ThreadPoolExecutor(1) as pool:
+            texts = [f"{number} of many texts to embed " * 12 for number in range(300)]
+            answer = pool.submit(server.embed, input=texts)
+            while not server.metric("retune_queued_tokens"):
+                assert not answer.done()
+            server.process.send_signal(signal.SIGTERM)
+            while (ready := client.get("/v1/health/ready")).status_code == 200:
+                pass
+            assert (ready.status_code, ready.json()["ready"]) == (503, False)
+            assert ready.headers["connection"] == "close"
+            assert client.get("/v1/health/live").status_code == 200
+            assert len(answer.result().json()["data"]) == 300
+        assert server.process.wait(30) == 0
+
+
+def test_idle_server_stops_on_interrupt(start: Any) -> None:
+    with start(RETUNE_DRAIN_GRACE_S="0") as server:
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(30) == 0
+
+
+@pytest.mark.parametrize("keep_alive", [True, False])
+def test_replaced_under_load_without_a_failed_request(folder: Path, start: Any, keep_alive: bool) -> None:
+    """Three servers in a row on one port, each the successor of the one before, under steady requests."""
+    stop = threading.Event()
+    statuses: list[list[int]] = []
+
+    def load(url: str) -> None:
+        limits = httpx.Limits(max_keepalive_connections=20 if keep_alive else 0)
+        seen: list[int] = []
+        statuses.append(seen)
+        with httpx.Client(base_url=url, limits=limits, timeout=60) as client:
+            while not stop.is_set():
+                seen.append(client.post("/v1/embeddings", json={"input": "steady"}).status_code)
+
+    with ThreadPoolExecutor(6) as pool, start("--reuse-port") as server:
+        place = ("--reuse-port", "--port", server.url.rsplit(":", 1)[1])
+        clients = [pool.submit(load, server.url) for _ in range(6)]
+        try:
+            with start(*place) as second:
+                _retire(server)
+                with start(*place):
+                    _retire(second)
+        finally:
+            stop.set()
+        for client in clients:
+            client.result()
+    assert {status for seen in statuses for status in seen} == {200}
+    assert min(len(seen) for seen in statuses) > 5
+
+
+def _retire(server: Server) -> None:
+    os.kill(server.process.pid, signal.SIGTERM)
+    assert server.process.wait(60) == 0

@@ -1,0 +1,94 @@
+"""The code location: loads light, in both of Dagster's tools, with everything people look at."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from assets_pkg.build import build_definitions
+from assets_pkg.profile import load_profile
+
+REPOSITORY = Path(__file__).parents[1]
+HEAVY = {"torch", "transformers", "sentence_transformers", "datasets", "lancedb", "onnxruntime", "pandas", "pyarrow"}
+GRAPH = {
+    "raw_corpus": set(),
+    "passages": {"raw_corpus"},
+    "base_model": set(),
+    "synthetic_qa": {"raw_corpus", "passages", "base_model"},
+    "training_set": {"synthetic_qa"},
+    "eval_set": {"synthetic_qa"},
+    "mined_train_set": {"training_set", "base_model"},
+    "checkpoint": {"mined_train_set", "base_model"},
+    "eval_metrics": {"checkpoint", "base_model", "eval_set"},
+    "promoted_model": {"eval_metrics", "checkpoint", "base_model"},
+    "onnx_model": {"promoted_model"},
+    "running_nim": {"onnx_model", "promoted_model", "passages"},
+    "corpus_embeddings": {"promoted_model", "passages"},
+    "vector_index": {"promoted_model", "passages"},
+}
+
+
+@pytest.fixture(scope="module")
+def definitions() -> dg.Definitions:
+    return build_definitions(load_profile("laptop"))
+
+
+def test_loading_the_definitions_imports_nothing_heavy() -> None:
+    script = "import sys, json, assets_pkg.definitions; print(json.dumps(sorted(sys.modules)))"
+    loaded = set(json.loads(subprocess.check_output([sys.executable, "-c", script], text=True)))
+    assert not loaded & HEAVY
+
+
+def test_the_graph_is_the_one_that_is_documented(definitions: dg.Definitions) -> None:
+    graph = definitions.resolve_asset_graph()
+    parents = {
+        key.to_user_string(): {parent.to_user_string() for parent in graph.get(key).parent_keys}
+        for key in graph.get_all_asset_keys()
+    }
+    assert {name: parents[name] for name in GRAPH} == GRAPH
+
+
+def test_every_asset_says_what_it_is(definitions: dg.Definitions) -> None:
+    for spec in definitions.resolve_all_asset_specs():
+        assert spec.description, spec.key
+        assert spec.owners, spec.key
+        assert spec.kinds, spec.key
+        assert spec.code_version, spec.key
+        assert spec.group_name != "default", spec.key
+
+
+def test_steps_that_train_or_embed_wait_for_the_gpu_pool(definitions: dg.Definitions) -> None:
+    graph = definitions.resolve_asset_graph()
+    for name in ("synthetic_qa", "mined_train_set", "checkpoint", "eval_metrics", "corpus_embeddings"):
+        assert graph.get(dg.AssetKey(name)).pools == {"gpu"}, name
+    assert not graph.get(dg.AssetKey("passages")).pools
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["dagster", "definitions", "validate", "-w", "workspace.yaml"],
+        ["dg", "check", "defs"],
+    ],
+    ids=["dagster", "dg"],
+)
+def test_both_of_dagsters_tools_load_the_location(command: list[str], tmp_path: Path) -> None:
+    executable = Path(sys.executable).parent / command[0]
+    environment = {**os.environ, "DAGSTER_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [str(executable), *command[1:]], cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_reindex_sensor_is_on_and_the_schedule_off(definitions: dg.Definitions) -> None:
+    sensor = definitions.resolve_sensor_def("reindex_when_model_or_corpus_changes")
+    assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
+    schedule = definitions.resolve_schedule_def("full_refresh")
+    assert schedule.default_status is dg.DefaultScheduleStatus.STOPPED

@@ -1,0 +1,47 @@
+"""Old versions go; what is linked or current stays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dagster as dg
+
+from assets_pkg.door import ARTIFACT_KEY
+from assets_pkg.housekeeping import find_removals
+from storage.artifact_store import ArtifactStore, BuildKey
+from storage.artifacts import Artifact
+
+
+def make(store: ArtifactStore, asset: str, number: int) -> Artifact:
+    key = BuildKey(asset, str(number), {})
+    return store.build(Artifact, key, lambda folder: _write(folder, f"{asset} {number}"))
+
+
+def _write(folder: Path, text: str) -> None:
+    (folder / "file.txt").write_text(text)
+
+
+def test_only_old_versions_that_nothing_needs_are_removed(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    models = [make(store, "checkpoint", number) for number in range(5)]
+    store.link("promoted_model", models[0].path)
+    with dg.DagsterInstance.ephemeral() as instance:
+        recorded = {ARTIFACT_KEY: f"checkpoint/{models[1].version}"}
+        instance.report_runless_asset_event(dg.AssetMaterialization("checkpoint", metadata=recorded))
+        removals = list(find_removals(store, instance, keep=1))
+        newest = store.versions("checkpoint")[0]
+        kept = {newest, models[0].version, models[1].version}
+        assert {removal.version for removal in removals} == {model.version for model in models} - kept
+        assert all(removal.size == len("checkpoint 0") for removal in removals)
+        for removal in removals:
+            store.remove(removal.asset, removal.version)
+        assert set(store.versions("checkpoint")) == kept
+        assert list(find_removals(store, instance, keep=1)) == []
+
+
+def test_a_removed_version_is_built_again_when_asked_for(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    version = make(store, "checkpoint", 1).version
+    store.remove("checkpoint", version)
+    assert make(store, "checkpoint", 1).version == version
+    assert store.versions("checkpoint") == [version]
