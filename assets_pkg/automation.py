@@ -1,18 +1,26 @@
-"""What runs by itself: jobs, the re-index sensor, the corpus sensor, the nightly refresh."""
+"""What runs by itself: jobs, sensors that follow the model, the corpus and the server, and schedules."""
+
+from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
 from assets_pkg.corpus.assets import SOURCE_FINGERPRINT
+from assets_pkg.corpus.rest import seconds_since_change
 from assets_pkg.corpus.sources import CorpusError, source_fingerprint
-from assets_pkg.profile import Profile
+from assets_pkg.deploy.assets import ALIVE, STATE_FOLDER
+from assets_pkg.deploy.server_process import read_state
+from assets_pkg.profile import AutomationSettings, Profile
+from resources.alerts import AlertsResource
 
 MAIN_JOB = "retune"
 REINDEX_JOB = "reindex"
 CORPUS_JOB = "refresh_corpus"
+MEASURE_JOB = "measure"
 
 
-def build_jobs() -> list[dg.UnresolvedAssetJobDefinition]:
-    """The main job (everything), the re-index job and the corpus job."""
+def build_jobs() -> list[Any]:
+    """The main job (everything), and the jobs of the sensors and schedules."""
     return [
         dg.define_asset_job(MAIN_JOB, selection="*", description="The whole graph, documents to index."),
         dg.define_asset_job(
@@ -24,15 +32,44 @@ def build_jobs() -> list[dg.UnresolvedAssetJobDefinition]:
         dg.define_asset_job(
             CORPUS_JOB, selection=["raw_corpus", "passages"], description="Read the documents again."
         ),
+        dg.define_asset_job(
+            MEASURE_JOB, selection=["eval_metrics", "promoted_model"], description="Measure, and decide anew."
+        ),
     ]
 
 
 def build_sensors(profile: Profile) -> list[dg.SensorDefinition]:
-    """Both sensors are on unless switched off."""
+    """All sensors are on unless switched off."""
+    return [
+        _reindex_sensor(profile.automation),
+        _corpus_sensor(profile),
+        _server_sensor(profile),
+        _failure_sensor(),
+    ]
 
+
+def build_schedules(profile: Profile) -> list[dg.ScheduleDefinition]:
+    """The nightly refresh and the weekly measurement, off until they are switched on."""
+    crons = {
+        "nightly_refresh": (MAIN_JOB, profile.automation.refresh_cron),
+        "weekly_measurement": (MEASURE_JOB, profile.automation.measure_cron),
+    }
+    return [
+        dg.ScheduleDefinition(
+            name=name,
+            job_name=job,
+            cron_schedule=cron,
+            execution_timezone=profile.automation.timezone,
+            default_status=dg.DefaultScheduleStatus.STOPPED,
+        )
+        for name, (job, cron) in crons.items()
+    ]
+
+
+def _reindex_sensor(settings: AutomationSettings) -> dg.SensorDefinition:
     @dg.sensor(
         job_name=REINDEX_JOB,
-        minimum_interval_seconds=profile.automation.reindex_sensor_seconds,
+        minimum_interval_seconds=settings.reindex_sensor_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def reindex_when_model_or_corpus_changes(
@@ -45,41 +82,71 @@ def build_sensors(profile: Profile) -> list[dg.SensorDefinition]:
         # Event ids, not versions: a rollback to an older model is a new event and must re-index again.
         return dg.RunRequest(run_key=f"reindex-{events[0]}-{events[1]}", stale_assets_only=True)
 
+    return reindex_when_model_or_corpus_changes
+
+
+def _corpus_sensor(profile: Profile) -> dg.SensorDefinition:
     @dg.sensor(
         job_name=CORPUS_JOB,
         minimum_interval_seconds=profile.automation.corpus_sensor_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
-    def corpus_when_documents_change(
-        context: dg.SensorEvaluationContext,
-    ) -> dg.RunRequest | dg.SkipReason:
-        """Read the corpus again when its files differ from what was last read."""
+    def corpus_when_documents_change(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        """Read the corpus again when its files differ from what was last read and have come to rest."""
         event = context.instance.get_latest_materialization_event(dg.AssetKey("raw_corpus"))
         if event is None or event.asset_materialization is None:
             return dg.SkipReason("the corpus was never read: run the main job first")
         try:
+            quiet = seconds_since_change(profile.corpus)
             now = source_fingerprint(profile.corpus)
         except CorpusError as error:
             return dg.SkipReason(f"the corpus cannot be read now: {error}")
         if now == event.asset_materialization.metadata[SOURCE_FINGERPRINT].value:
-            return dg.SkipReason("no file changed")
+            return dg.SkipReason("no document changed")
+        if quiet < profile.automation.corpus_quiet_seconds:
+            return dg.SkipReason(f"documents changed {quiet:.0f} s ago: waiting until they are at rest")
         storage_id = _latest_storage_id(context.instance, "raw_corpus")
         return dg.RunRequest(run_key=f"corpus-{now}-{storage_id}")
 
-    return [reindex_when_model_or_corpus_changes, corpus_when_documents_change]
+    return corpus_when_documents_change
 
 
-def build_schedules(profile: Profile) -> list[dg.ScheduleDefinition]:
-    """The full refresh, off until it is switched on."""
-    return [
-        dg.ScheduleDefinition(
-            name="full_refresh",
-            job_name=MAIN_JOB,
-            cron_schedule=profile.automation.refresh_cron,
-            execution_timezone=profile.automation.timezone,
-            default_status=dg.DefaultScheduleStatus.STOPPED,
+def _server_sensor(profile: Profile) -> dg.SensorDefinition:
+    @dg.sensor(
+        minimum_interval_seconds=profile.automation.server_sensor_seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+    )
+    def server_watch(
+        context: dg.SensorEvaluationContext, alerts: AlertsResource
+    ) -> dg.SensorResult | dg.SkipReason:
+        """Say in the UI, and once as an alert, that the deployed server died."""
+        state = read_state(Path(profile.artifact_root) / STATE_FOLDER)
+        if state is None:
+            return dg.SkipReason("no server was deployed")
+        standing = f"{state.pid}:{state.alive()}"
+        if context.cursor == standing:
+            return dg.SkipReason("nothing new")
+        if not state.alive():
+            alerts.send("server_died", f"the embedding server at {state.url} is gone; its log: {state.log}")
+        evaluation = dg.AssetCheckEvaluation(
+            asset_key=ALIVE.asset_key,
+            check_name=ALIVE.name,
+            passed=state.alive(),
+            metadata={"url": state.url, "pid": state.pid, "log": dg.MetadataValue.path(state.log)},
         )
-    ]
+        return dg.SensorResult(asset_events=[evaluation], cursor=standing)
+
+    return server_watch
+
+
+def _failure_sensor() -> dg.SensorDefinition:
+    @dg.run_failure_sensor(default_status=dg.DefaultSensorStatus.RUNNING)
+    def alert_when_a_run_fails(context: dg.RunFailureSensorContext, alerts: AlertsResource) -> None:
+        """A re-index or a refresh that nobody watched did not work."""
+        run = context.dagster_run
+        alerts.send("run_failed", f"{run.job_name} {run.run_id}: {context.failure_event.message}")
+
+    return alert_when_a_run_fails
 
 
 def _latest_storage_id(instance: dg.DagsterInstance, key: str) -> int | None:

@@ -19,6 +19,7 @@ from assets_pkg.profile import Profile
 from assets_pkg.reindex.assets import build_assets as reindex
 from assets_pkg.sdg.assets import build_assets as sdg
 from resources.accelerator import AcceleratorResource
+from resources.alerts import AlertsResource
 from resources.artifacts import ArtifactStoreResource
 from resources.encoders.resource import EncoderResource
 
@@ -48,6 +49,7 @@ def build_definitions(
             "store": store,
             "accelerator": accelerator,
             "encoders": encoders,
+            "alerts": AlertsResource(),
             **(resource_overrides or {}),
         },
     )

@@ -8,7 +8,7 @@ rollback costs nothing, and a killed run loses only the step it was in.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,6 +45,7 @@ def stage_asset(
     kinds: set[str],
     deps: tuple[str, ...] = (),
     accelerated: bool = False,
+    check_specs: Sequence[dg.AssetCheckSpec] = (),
     logic: str = "1",
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """``@dg.asset`` with what every asset of the graph has.
@@ -61,6 +62,7 @@ def stage_asset(
         kinds=kinds,
         owners=OWNERS,
         pool=GPU_POOL if accelerated else None,
+        check_specs=check_specs,
         metadata={SETTINGS_KEY: shown_settings(*settings)},
     )
 

@@ -325,6 +325,7 @@ class ReindexSettings(Settings):
     embed_batch_size: BatchSize
     exact_below: Annotated[int, Field(ge=0)]
     dimensions: PositiveInt | None
+    min_index_recall: Annotated[float, Field(ge=0, le=1), RuntimeOnly]
 
 
 class AutomationSettings(Settings):
@@ -332,8 +333,12 @@ class AutomationSettings(Settings):
 
     reindex_sensor_seconds: Annotated[int, Field(ge=5)]
     corpus_sensor_seconds: Annotated[int, Field(ge=5)]
+    corpus_quiet_seconds: Annotated[float, Field(ge=0)]
+    server_sensor_seconds: Annotated[int, Field(ge=5)]
     refresh_cron: str
+    measure_cron: str
     timezone: str
+    index_max_age_hours: Annotated[float, Field(gt=0)]
 
 
 class Profile(Settings):

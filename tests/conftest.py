@@ -91,7 +91,7 @@ def write_profile(path: Path, *, corpus: Path, model: Path, root: Path, port: in
         "prep": {"quality_threshold": 0.0},
         "eval": {"bootstrap_samples": 200},
         "deploy": {"host_port": port},
-        "automation": {"reindex_sensor_seconds": 5, "corpus_sensor_seconds": 5},
+        "automation": {"reindex_sensor_seconds": 5, "corpus_sensor_seconds": 5, "corpus_quiet_seconds": 0},
     }
     path.write_text(yaml.safe_dump(settings), "utf-8")
     return path

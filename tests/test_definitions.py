@@ -28,7 +28,7 @@ GRAPH = {
     "eval_metrics": {"checkpoint", "base_model", "eval_set"},
     "promoted_model": {"eval_metrics", "checkpoint", "base_model"},
     "onnx_model": {"promoted_model"},
-    "running_nim": {"onnx_model", "promoted_model", "passages"},
+    "running_nim": {"onnx_model", "promoted_model"},
     "corpus_embeddings": {"promoted_model", "passages"},
     "vector_index": {"promoted_model", "passages"},
 }
@@ -87,8 +87,9 @@ def test_both_of_dagsters_tools_load_the_location(command: list[str], tmp_path: 
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_reindex_sensor_is_on_and_the_schedule_off(definitions: dg.Definitions) -> None:
-    sensor = definitions.resolve_sensor_def("reindex_when_model_or_corpus_changes")
-    assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
-    schedule = definitions.resolve_schedule_def("full_refresh")
-    assert schedule.default_status is dg.DefaultScheduleStatus.STOPPED
+def test_the_sensors_are_on_and_the_schedules_off(definitions: dg.Definitions) -> None:
+    for sensor in ("reindex_when_model_or_corpus_changes", "corpus_when_documents_change", "server_watch"):
+        assert definitions.resolve_sensor_def(sensor).default_status is dg.DefaultSensorStatus.RUNNING
+    for schedule in ("nightly_refresh", "weekly_measurement"):
+        stopped = dg.DefaultScheduleStatus.STOPPED
+        assert definitions.resolve_schedule_def(schedule).default_status is stopped

@@ -10,6 +10,7 @@ from assets_pkg.evaluation.promotion import Decision, decide
 from assets_pkg.evaluation.report import write_eval_report
 from assets_pkg.profile import Profile
 from assets_pkg.showing import numbers, picture, table
+from resources.alerts import AlertsResource
 from resources.artifacts import ArtifactStoreResource
 from resources.encoders.resource import EncoderResource
 from storage.artifacts import Checkpoint, EvalReport, EvalSet
@@ -63,13 +64,18 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         "eval", profile.gate, deps=("eval_metrics", "checkpoint", "base_model"), kinds={"huggingface"}
     )
     def promoted_model(
-        context: dg.AssetExecutionContext, store: ArtifactStoreResource, config: PromotionChoice
+        context: dg.AssetExecutionContext,
+        store: ArtifactStoreResource,
+        alerts: AlertsResource,
+        config: PromotionChoice,
     ) -> dg.MaterializeResult:
         """The model that everything downstream uses: moved by the gate, or by hand, and back again."""
         with open_door(context, store) as door:
             model, decision = _by_hand(door, config) if config.version else _by_gate(door, profile)
             door.store.link("promoted_model", model.path)
             context.log.info(decision.reason)
+            if not decision.passed:
+                alerts.send("gate_failed", decision.reason)
             before = door.previous("promoted_model")
             shown = {
                 "decision": dg.MetadataValue.md(decision.reason),

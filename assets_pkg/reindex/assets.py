@@ -1,6 +1,8 @@
 """The corpus through the promoted model, and the index that search reads: one step, so never mixed."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -10,6 +12,7 @@ from assets_pkg.profile import Profile
 from assets_pkg.reindex.embeddings import embed_passages
 from assets_pkg.reindex.index import build_index
 from assets_pkg.reindex.searcher import INDEX_LINK
+from assets_pkg.reindex.verify import verify_index
 from assets_pkg.showing import numbers
 from resources.artifacts import ArtifactStoreResource
 from resources.encoders.resource import EncoderResource
@@ -17,9 +20,9 @@ from resources.vector_store.lance import LanceIndex
 from storage.artifacts import Checkpoint, CorpusEmbeddings, Passages, VectorIndex
 
 CHECK = dg.AssetCheckSpec(
-    "index_is_whole",
+    "index_is_fit",
     asset="vector_index",
-    description="One row for every passage; search switches to the index only then.",
+    description="Every passage is there with a sound vector and is found; search switches only then.",
     blocking=True,
 )
 
@@ -34,6 +37,10 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         "metadata": {SETTINGS_KEY: shown_settings(profile.reindex, profile.model)},
     }
 
+    freshness = dg.FreshnessPolicy.time_window(
+        fail_window=timedelta(hours=profile.automation.index_max_age_hours)
+    )
+
     # One step and identical deps: a model promoted meanwhile makes both stale, never one of them.
     @dg.multi_asset(
         specs=[
@@ -41,7 +48,11 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
                 "corpus_embeddings", kinds={"parquet"}, description="Every passage's vector.", **spec
             ),
             dg.AssetSpec(
-                "vector_index", kinds={"lancedb"}, description="The index that search reads.", **spec
+                "vector_index",
+                kinds={"lancedb"},
+                description="The index that search reads.",
+                freshness_policy=freshness,
+                **spec,
             ),
         ],
         check_specs=[CHECK],
@@ -65,7 +76,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
                 lambda folder: build_index(passages, embeddings, profile.reindex, folder),
                 asset="vector_index",
             )
-            check = _is_whole(index, passages)
+            check = _verify(index, passages, embeddings, profile.reindex.min_index_recall)
             if check.passed:
                 door.store.link(INDEX_LINK, index.path)
             yield door.result(embeddings, numbers(embeddings.describe()), asset="corpus_embeddings")
@@ -75,11 +86,15 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
     return [reindex]
 
 
-def _is_whole(index: VectorIndex, passages: Passages) -> dg.AssetCheckResult:
-    rows, expected = LanceIndex(index.path / "lancedb").count(), passages.count()
+def _verify(
+    index: VectorIndex, passages: Passages, embeddings: CorpusEmbeddings, min_recall: float
+) -> dg.AssetCheckResult:
+    opened = LanceIndex(index.path / "lancedb")
+    verdict = verify_index(opened, passages, embeddings, index.describe()["dimensions"])
+    problems = verdict.problems(min_recall)
     return dg.AssetCheckResult(
         check_name=CHECK.name,
         asset_key=CHECK.asset_key,
-        passed=rows == expected,
-        metadata={"rows": rows, "passages": expected},
+        passed=not problems,
+        metadata={**numbers(asdict(verdict)), "problems": "; ".join(problems) or "(none)"},
     )

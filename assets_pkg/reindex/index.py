@@ -11,9 +11,9 @@ from assets_pkg.profile import ReindexSettings
 from resources.vector_store.base import index_schema
 from storage.artifact_store import write_atomic
 from storage.artifacts import CorpusEmbeddings, Passages
+from storage.vectors import leading
 
 if TYPE_CHECKING:
-    import numpy as np
     import pyarrow as pa
 
 BLOCK = 4096
@@ -70,7 +70,7 @@ def _batches(passages: Passages, embeddings: CorpusEmbeddings, dimensions: int) 
         pairs = zip(texts.iter_batches(batch_size=BLOCK), vectors.iter_batches(batch_size=BLOCK), strict=True)
         for rows, embedded in pairs:
             stored: Any = embedded.column("vector")
-            matrix = _leading(stored.flatten().to_numpy().reshape(len(rows), -1), dimensions)
+            matrix = leading(stored.flatten().to_numpy().reshape(len(rows), -1), dimensions)
             ids = [
                 f"{doc}#{chunk}"
                 for doc, chunk in zip(
@@ -84,13 +84,3 @@ def _batches(passages: Passages, embeddings: CorpusEmbeddings, dimensions: int) 
                 "vector": pa.FixedSizeListArray.from_arrays(pa.array(matrix.reshape(-1)), dimensions),
             }
             yield pa.record_batch([columns[name] for name in schema.names], schema=schema)
-
-
-def _leading(matrix: np.ndarray, dimensions: int) -> np.ndarray:
-    """The first components of unit vectors, unit length again."""
-    import numpy as np
-
-    if dimensions == matrix.shape[1]:
-        return matrix
-    cut = matrix[:, :dimensions]
-    return cut / np.linalg.norm(cut, axis=1, keepdims=True)

@@ -13,6 +13,7 @@ from resources.vector_store.base import Hit
 from resources.vector_store.lance import LanceIndex
 from storage.artifact_store import ArtifactStore
 from storage.artifacts import Checkpoint, VectorIndex
+from storage.vectors import leading
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,7 +42,7 @@ class Searcher:
     def search(self, text: str, k: int = 10, where: str | None = None) -> list[Hit]:
         """The ``k`` passages nearest to ``text``, best first."""
         described = self.index.describe()
-        vector = _leading(self.encoder.embed([text], "query")[0], described["dimensions"])
+        vector = leading(self.encoder.embed([text], "query"), described["dimensions"])[0]
         return LanceIndex(self.index.path / "lancedb").search(vector, k, where)
 
 
@@ -108,10 +109,3 @@ def checkpoint_encoder(
         accelerator=AcceleratorResource(),
         **model.encoder_config(),
     ).open(checkpoint)
-
-
-def _leading(vector: np.ndarray, dimensions: int) -> np.ndarray:
-    import numpy as np
-
-    cut = vector[:dimensions]
-    return cut / np.linalg.norm(cut)

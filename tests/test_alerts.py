@@ -1,0 +1,79 @@
+"""Alerts reach a webhook, never fail the work, and never show its address."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import pytest
+
+from resources.alerts import AlertsResource
+
+
+class Hook(HTTPServer):
+    """Keeps the bodies that were posted; answers with ``status``."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.bodies: list[dict[str, Any]] = []
+        self.status = 200
+        self.address = f"http://127.0.0.1:{self.server_port}/hook/very-secret-token"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Hook
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.bodies.append(json.loads(body))
+        self.send_response(self.server.status)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        return
+
+
+@pytest.fixture
+def hook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hook]:
+    server = Hook()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("RETUNE_ALERT_WEBHOOK", server.address)
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_an_alert_is_posted_and_logged(hook: Hook, caplog: pytest.LogCaptureFixture) -> None:
+    assert AlertsResource().send("gate_failed", "no gain")
+    assert hook.bodies == [{"event": "gate_failed", "text": "no gain"}]
+    assert "gate_failed: no gain" in caplog.text
+
+
+@pytest.mark.parametrize("broken", ["status", "gone", "nonsense"])
+def test_an_undelivered_alert_is_logged_without_the_address(
+    broken: str, hook: Hook, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    if broken == "status":
+        hook.status = 500
+    elif broken == "gone":
+        hook.shutdown()
+        hook.server_close()
+    else:
+        monkeypatch.setenv("RETUNE_ALERT_WEBHOOK", "not-an-address/very-secret-token")
+    assert not AlertsResource().send("run_failed", "it broke")
+    ours = "\n".join(record.getMessage() for record in caplog.records if record.name == "resources.alerts")
+    assert "did not take the alert" in ours
+    assert "very-secret-token" not in ours
+
+
+def test_without_a_webhook_an_alert_is_only_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("RETUNE_ALERT_WEBHOOK", raising=False)
+    assert not AlertsResource().send("server_died", "gone")
+    assert "server_died: gone" in caplog.text
