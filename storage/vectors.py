@@ -10,7 +10,8 @@ if TYPE_CHECKING:
 
 
 def leading(vectors: NDArray[np.float32], dimensions: int) -> NDArray[np.float32]:
-    """The first ``dimensions`` components of unit vectors (float32 [n, d]), unit length again.
+    """The first ``dimensions`` components of unit vectors (float32 [n, d]), unit length again (a row of zeros stays
+    zeros).
 
     What a model trained with Matryoshka Representation Learning (Kusupati et al. 2022) is cut to.
     """
@@ -19,4 +20,5 @@ def leading(vectors: NDArray[np.float32], dimensions: int) -> NDArray[np.float32
     if dimensions == vectors.shape[1]:
         return vectors
     cut = vectors[:, :dimensions]
-    return cut / np.linalg.norm(cut, axis=1, keepdims=True)
+    norms = np.linalg.norm(cut, axis=1, keepdims=True)
+    return cut / np.maximum(norms, np.finfo(np.float32).tiny)

@@ -1,0 +1,130 @@
+"""Embeddings and index of a small corpus, against brute force; and an unfit index is recognised."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from sklearn.feature_extraction.text import HashingVectorizer
+
+from assets_pkg.profile import ReindexSettings
+from assets_pkg.reindex.embeddings import embed_passages
+from assets_pkg.reindex.index import IndexMismatch, build_index
+from assets_pkg.reindex.searcher import Searcher
+from assets_pkg.reindex.verify import verify_index
+from resources.encoders.base import Role
+from resources.vector_store.lance import LanceIndex
+from storage.artifacts import Checkpoint, CorpusEmbeddings, Passage, Passages, VectorIndex
+from storage.digests import passage_id
+from storage.progress import Progress, no_progress
+
+DIMENSIONS = 64
+SETTINGS = ReindexSettings(embed_batch_size=32, exact_below=10**6, dimensions=None, min_index_recall=0.9)
+WORDS = "pump valve rotor seal kiln glaze clay harbor crane tide ledger audit invoice orchard apple graft".split()
+
+
+class HashingEncoder:
+    """Words hashed into a vector: a true encoder that needs no model."""
+
+    dimensions = DIMENSIONS
+
+    def __init__(self) -> None:
+        self.vectorizer = HashingVectorizer(n_features=DIMENSIONS, norm="l2", alternate_sign=False)
+
+    def identity(self, role: Role) -> str:
+        return f"hashing-{role}"
+
+    def embed(self, texts: Sequence[str], role: Role, progress: Progress = no_progress) -> np.ndarray:
+        return self.vectorizer.transform(texts).toarray().astype(np.float32)
+
+
+@pytest.fixture
+def passages(tmp_path: Path) -> Passages:
+    """5,000 passages in more than one block, every hundredth a repetition of the first."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(5000):
+        text = "pump seal" if number % 100 == 0 else " ".join(rng.choice(WORDS, 6)) + f" n{number}"
+        words = len(text.split())
+        rows.append(
+            asdict(Passage(passage_id(text), f"d{number // 10}", number % 10 + 1, "t", "s", text, 0, words, 1, words))
+        )
+    folder = tmp_path / "passages"
+    folder.mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), folder / "passages.parquet")
+    return Passages(folder, "passages", "v1")
+
+
+@pytest.fixture
+def embeddings(passages: Passages, tmp_path: Path) -> CorpusEmbeddings:
+    folder = tmp_path / "embeddings"
+    folder.mkdir()
+    model = Checkpoint(tmp_path, "checkpoint", "m1")
+    embed_passages(passages, model, HashingEncoder(), folder, no_progress)
+    return CorpusEmbeddings(folder, "corpus_embeddings", "e1")
+
+
+def build(passages: Passages, embeddings: CorpusEmbeddings, folder: Path, settings: ReindexSettings) -> VectorIndex:
+    folder.mkdir()
+    build_index(passages, embeddings, settings, folder)
+    return VectorIndex(folder, "vector_index", "i1")
+
+
+def test_search_over_the_index_equals_brute_force_over_all_passages(
+    passages: Passages, embeddings: CorpusEmbeddings, tmp_path: Path
+) -> None:
+    index = build(passages, embeddings, tmp_path / "index", SETTINGS)
+    described = index.describe()
+    assert (described["rows"], described["model_digest"], described["passages"]) == (5000, "m1", "v1")
+    encoder, texts = HashingEncoder(), [passage.text for passage in passages.passages()]
+    scores = encoder.embed(texts, "passage") @ encoder.embed(["kiln glaze n4711"], "query")[0]
+    hits = Searcher(index, encoder).search("kiln glaze n4711", 5)
+    np.testing.assert_allclose([hit.score for hit in hits], np.sort(scores)[::-1][:5], atol=1e-5)
+    assert hits[0].text == texts[int(np.argmax(scores))]
+
+
+def test_fewer_dimensions_are_cut_and_renormalised(
+    passages: Passages, embeddings: CorpusEmbeddings, tmp_path: Path
+) -> None:
+    settings = SETTINGS.model_copy(update={"dimensions": 16})
+    index = build(passages, embeddings, tmp_path / "index", settings)
+    encoder, texts = HashingEncoder(), [passage.text for passage in passages.passages()]
+    cut = encoder.embed(texts, "passage")[:, :16]
+    cut /= np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), 1e-30)
+    query = encoder.embed(["audit the ledger"], "query")[0][:16]
+    expected = np.sort(cut @ (query / np.linalg.norm(query)))[::-1][:5]
+    hits = Searcher(index, encoder).search("audit the ledger", 5)
+    np.testing.assert_allclose([hit.score for hit in hits], expected, atol=1e-5)
+
+
+def test_a_sound_index_passes_and_planted_faults_are_named(
+    passages: Passages, embeddings: CorpusEmbeddings, tmp_path: Path
+) -> None:
+    index = build(passages, embeddings, tmp_path / "index", SETTINGS)
+    opened = LanceIndex(index.path / "lancedb")
+    assert verify_index(opened, passages, embeddings, DIMENSIONS).problems(0.99) == []
+
+    table = pq.read_table(embeddings.path / "embeddings.parquet")
+    vectors = np.stack(table.column("vector").to_numpy(zero_copy_only=False)).copy()
+    vectors[7] = np.nan
+    vectors[8] *= 2
+    column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), DIMENSIONS)
+    broken = pa.table({"passage_id": table.column("passage_id"), "vector": column})
+    pq.write_table(broken, embeddings.path / "embeddings.parquet")
+    verdict = verify_index(opened, passages, embeddings, DIMENSIONS)
+    assert verdict.bad_vectors == 2
+
+    short = Passages(passages.path, "passages", "v1")
+    pq.write_table(pq.read_table(passages.path / "passages.parquet").slice(0, 4999), passages.path / "passages.parquet")
+    assert "5000 rows for 4999 passages" in verify_index(opened, short, embeddings, DIMENSIONS).problems(0)
+
+
+def test_embeddings_of_other_passages_are_refused(embeddings: CorpusEmbeddings, tmp_path: Path) -> None:
+    other = Passages(tmp_path / "passages", "passages", "v2")
+    with pytest.raises(IndexMismatch, match="of passages v1, not of v2"):
+        build(other, embeddings, tmp_path / "index", SETTINGS)
