@@ -37,6 +37,12 @@ DryRunOption = Annotated[
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings as key=value or stage.key=value.")]
 DEFAULT_PROFILE = os.environ.get("RETUNE_PROFILE", "laptop")
 
+QUIET_LIBRARIES = {
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "LANCE_LOG": "error",
+}
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 
@@ -276,7 +282,9 @@ def _plan(defs: dg.Definitions, instance: dg.DagsterInstance, profile: Profile, 
 
 
 def _definitions(profile: Profile) -> dg.Definitions:
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch reads it when it is first imported
+    # Read by the libraries when they are first imported: idle threads that sleep, and no bars of their own.
+    for name, value in QUIET_LIBRARIES.items():
+        os.environ.setdefault(name, value)
     from assets_pkg.build import build_definitions
 
     return build_definitions(profile)

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from resources.chat_model.consent import endpoint_host
 from storage.digests import digest_json
 from storage.formats.qa_records import QueryType, ReasoningType
 
@@ -131,6 +132,11 @@ class QuestionSettings(Settings):
     def reasoning_type_counts(self) -> dict[str, int]:
         """Pairs wanted per reasoning type."""
         return _counts(self.reasoning_counts, REASONING_SHARES, self.num_pairs)
+
+    @model_validator(mode="after")
+    def _base_url_is_plain(self) -> QuestionSettings:
+        endpoint_host(self.base_url)
+        return self
 
     @model_validator(mode="after")
     def _counts_sum_to_num_pairs(self) -> QuestionSettings:

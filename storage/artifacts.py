@@ -115,9 +115,9 @@ class QAPairs(Artifact):
 
 @dataclass(frozen=True)
 class TrainingSet(Artifact):
-    """``train.json``, ``val.json`` and ``corpus/`` in the recipe's retriever format."""
+    """``train.json``, ``val.json`` and ``corpus/`` in the recipe's retriever format; ``splits.json``."""
 
-    content: ClassVar[tuple[str, ...]] = ("train.json", "val.json", "corpus/*")
+    content: ClassVar[tuple[str, ...]] = ("train.json", "val.json", "splits.json", "corpus/*")
 
 
 @dataclass(frozen=True)

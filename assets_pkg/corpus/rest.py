@@ -17,5 +17,5 @@ def seconds_since_change(settings: CorpusSettings) -> float:
     root = Path(settings.corpus_dir).expanduser()
     if not root.is_dir():
         return math.inf
-    newest = max((path.stat().st_mtime for path in [root, *root.rglob("*")] if path.exists()))
+    newest = max(path.stat().st_mtime for path in [root, *root.rglob("*")] if path.exists())
     return max(0.0, time.time() - newest)

@@ -28,7 +28,7 @@ def smoke_check(
     def check(url: str) -> None:
         import numpy as np
 
-        body = {"model": model_name, "input": list(texts), "input_type": role}
+        body = {"model": model_name, "input": list(texts), "input_type": role, "truncate": "END"}
         answer = httpx.post(f"{url}/v1/embeddings", json=body, timeout=60)
         if answer.status_code != 200:
             raise DeployError(f"smoke test: {url} answered {answer.status_code}: {answer.text[:300]}")

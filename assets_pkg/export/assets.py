@@ -7,7 +7,6 @@ import dagster as dg
 
 from assets_pkg.door import Inputs, open_door, stage_asset
 from assets_pkg.export.onnx import OnnxExportSettings, export_onnx
-from assets_pkg.export.parity import measure_parity
 from assets_pkg.profile import Profile
 from assets_pkg.showing import numbers
 from resources.artifacts import ArtifactStoreResource
@@ -32,6 +31,8 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksD
         context: dg.AssetCheckExecutionContext, store: ArtifactStoreResource
     ) -> dg.AssetCheckResult:
         """The exported model gives the checkpoint's vectors, on real passages at many shapes."""
+        from assets_pkg.export.parity import measure_parity  # loads onnxruntime
+
         inputs = Inputs(context.instance, store)
         parity = measure_parity(
             inputs.input(Checkpoint, "promoted_model").model,

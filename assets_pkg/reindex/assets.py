@@ -58,7 +58,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         check_specs=[CHECK],
         pool=GPU_POOL,
     )
-    def reindex(
+    def embed_and_index(
         context: dg.AssetExecutionContext, store: ArtifactStoreResource, encoders: EncoderResource
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
         """Embed the corpus with the promoted model and index it; both results appear together, at the end."""
@@ -83,7 +83,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             yield door.result(index, numbers(index.describe()), asset="vector_index")
             yield check
 
-    return [reindex]
+    return [embed_and_index]
 
 
 def _verify(

@@ -1,23 +1,22 @@
 """Encoders of checkpoints as a resource: one prompt contract, one device, one cache of vectors."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Any
 
 import dagster as dg
-from storage.embedding_cache import EmbeddingCache
 
 from resources.accelerator import AcceleratorResource
 from resources.artifacts import ArtifactStoreResource
 from resources.encoders.cached import CachedEncoder
 from resources.encoders.sentence_transformer import SentenceTransformerEncoder
 from storage.artifacts import Checkpoint
+from storage.embedding_cache import EmbeddingCache
 
 CACHE_FOLDER = ".cache/embeddings"
 
 
-class EncoderResource(dg.ConfigurableResource):
+class EncoderResource(dg.ConfigurableResource[Any]):
     """Injected into every step that embeds. Vectors are computed once per model, prompt, length and text."""
 
     store: dg.ResourceDependency[ArtifactStoreResource]
@@ -30,20 +29,17 @@ class EncoderResource(dg.ConfigurableResource):
     batch_size: int = 128
 
     @contextmanager
-    def open(self, checkpoint: Checkpoint) -> Iterator[CachedEncoder]:
+    def open(self, checkpoint: Checkpoint) -> Generator[CachedEncoder]:
         """The encoder of one checkpoint; its weights are loaded when first needed and freed at the end."""
-        with (
-            EmbeddingCache(self.store.get().root / CACHE_FOLDER) as cache,
-            SentenceTransformerEncoder(
-                checkpoint.model,
-                model_digest=checkpoint.version,
-                query_prefix=self.query_prefix,
-                passage_prefix=self.passage_prefix,
-                query_max_length=self.query_max_length,
-                passage_max_length=self.passage_max_length,
-                attn_implementation=self.attn_implementation,
-                accelerator=self.accelerator.get(),
-                batch_size=self.batch_size,
-            ) as encoder,
-        ):
-            yield CachedEncoder(encoder, cache)
+        with SentenceTransformerEncoder(
+            checkpoint.model,
+            model_digest=checkpoint.version,
+            query_prefix=self.query_prefix,
+            passage_prefix=self.passage_prefix,
+            query_max_length=self.query_max_length,
+            passage_max_length=self.passage_max_length,
+            attn_implementation=self.attn_implementation,
+            accelerator=self.accelerator.get(),
+            batch_size=self.batch_size,
+        ) as encoder:
+            yield CachedEncoder(encoder, EmbeddingCache(self.store.get().root / CACHE_FOLDER))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import gc
 import json
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from resources.accelerator import Accelerator
 from resources.encoders.base import Role
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 TOKENISE_BLOCK = 8192
 """Texts tokenised and sorted together: bounds the memory of token ids, and is many batches long."""
 
-CPU_BATCH_TOKENS = 4096
+CPU_BATCH_TOKENS = 2048
 """Padded tokens of one batch on a CPU: beyond this the activations fall out of the cache and it slows down."""
 
 
@@ -121,8 +121,9 @@ class SentenceTransformerEncoder:
     def _batches(self, texts: Sequence[str], role: Role) -> Iterator[tuple[list[int], Any]]:
         """(places in ``texts``, padded features) of each batch, longest texts first: what does not fit in
         memory fails at once."""
-        from transformers.data.data_collator import pad_without_fast_tokenizer_warning
+        from transformers.data import data_collator
 
+        pad = cast(Any, data_collator).pad_without_fast_tokenizer_warning
         tokenizer = self._load().tokenizer
         prefix, max_length = self._prefix[role], self._max_length[role]
         encoded = tokenizer(
@@ -138,7 +139,7 @@ class SentenceTransformerEncoder:
         while start < len(order):
             rows = order[start : start + max(1, budget // max(1, lengths[order[start]]))]
             features = {key: [values[row] for row in rows] for key, values in encoded.items()}
-            yield rows, pad_without_fast_tokenizer_warning(tokenizer, features, return_tensors="pt")
+            yield rows, pad(tokenizer, features, return_tensors="pt")
             start += len(rows)
 
     def _batch_tokens(self, max_length: int) -> int:
@@ -179,19 +180,22 @@ class SentenceTransformerEncoder:
         return self._model
 
     def _load_checked(self) -> SentenceTransformer:
+        from safetensors import SafetensorError
         from sentence_transformers import SentenceTransformer
 
         attention = self._attn_implementation
         try:
-            with _no_weight_bars():
+            with _quiet_loading():
                 model = SentenceTransformer(
                     str(self.folder),
                     device=self._accelerator.device,
                     local_files_only=True,
                     model_kwargs={} if attention == "auto" else {"attn_implementation": attention},
                 )
-        except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-            raise EncoderError(f"{self.folder}: sentence-transformers cannot load this model: {error}") from error
+        except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+            raise EncoderError(
+                f"{self.folder}: sentence-transformers cannot load this model: {error}"
+            ) from error
         return model.float().eval()
 
     def _check_usable(self, model: SentenceTransformer) -> None:
@@ -242,20 +246,18 @@ _NEEDED = {
 }
 
 
-class _no_weight_bars:  # noqa: N801 (reads as a statement)
-    """Silences transformers' own weight-loading bars and notes: callers have their own progress."""
+@contextmanager
+def _quiet_loading() -> Generator[None]:
+    """Silences the libraries' own weight-loading bars and notes: callers have their own progress."""
+    from transformers.utils import logging as hf_logging
 
-    def __enter__(self) -> None:
-        from transformers.utils import logging as hf_logging
-
-        self._bars = hf_logging.is_progress_bar_enabled()
-        hf_logging.disable_progress_bar()
-        self._level = logging.getLogger("sentence_transformers").level
-        logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
-
-    def __exit__(self, *_: object) -> None:
-        from transformers.utils import logging as hf_logging
-
-        logging.getLogger("sentence_transformers").setLevel(self._level)
-        if self._bars:
+    logger = logging.getLogger("sentence_transformers")
+    bars, level = hf_logging.is_progress_bar_enabled(), logger.level
+    hf_logging.disable_progress_bar()
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        if bars:
             hf_logging.enable_progress_bar()

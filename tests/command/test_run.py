@@ -46,7 +46,7 @@ def test_a_second_run_finds_nothing_stale(done: Workplace) -> None:
 
 
 def test_the_dry_run_says_what_would_run_and_why_and_changes_nothing(done: Workplace) -> None:
-    code, output = done.retune("run", "--to", "eval", "-d", "temperature=0.06")
+    code, output = done.retune("run", "--to", "eval", "-d", "finetune.temperature=0.06")
     assert code == 0
     assert "temperature 0.05 -> 0.06" in " ".join(output.split())
     assert "3 of 9 would run" in output or "3 of 10 would run" in output

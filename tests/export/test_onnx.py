@@ -36,19 +36,19 @@ def test_minilm_matches_sentence_transformers(minilm: Path, tmp_path: Path, text
 @pytest.mark.parametrize("is_causal", [False, True])
 @pytest.mark.parametrize("pooling", ["mean", "cls", "lasttoken"])
 def test_decoders_match_at_every_shape(
-    make_llama: MakeLlama, tmp_path: Path, texts: list[str], is_causal: bool, pooling: str
+    llama: MakeLlama, tmp_path: Path, texts: list[str], is_causal: bool, pooling: str
 ) -> None:
-    checkpoint = make_llama(is_causal=is_causal, pooling=pooling)
+    checkpoint = llama(is_causal=is_causal, pooling=pooling)
     assert export(checkpoint, tmp_path / "model").pooling == pooling
     assert measure_parity(checkpoint, tmp_path / "model", texts).max_cosine_distance < 1e-10
 
 
-def test_attention_direction_survives_the_export(make_llama: MakeLlama, tmp_path: Path) -> None:
+def test_attention_direction_survives_the_export(llama: MakeLlama, tmp_path: Path) -> None:
     """With the first token pooled, only a model that looks ahead can tell two texts apart."""
     distances: list[float] = []
     for is_causal in (True, False):
         folder = tmp_path / str(is_causal)
-        export(make_llama(is_causal=is_causal, pooling="cls"), folder)
+        export(llama(is_causal=is_causal, pooling="cls"), folder)
         first, second = OnnxEncoder(folder).embed(["the same start", "the same end"], "passage")
         distances.append(float(np.abs(first - second).max()))
     assert distances[0] == 0
@@ -74,8 +74,8 @@ def test_same_weights_give_the_same_bytes(minilm: Path, tmp_path: Path) -> None:
     assert set(first) >= {"model.onnx", "tokenizer.json", "tokenizer_config.json", "config.json"}
 
 
-def test_graph_has_the_contract_s_inputs_and_output(make_llama: MakeLlama, tmp_path: Path) -> None:
-    export(make_llama(is_causal=False), tmp_path / "model", OnnxExportSettings(opset=18))
+def test_graph_has_the_contract_s_inputs_and_output(llama: MakeLlama, tmp_path: Path) -> None:
+    export(llama(is_causal=False), tmp_path / "model", OnnxExportSettings(opset=18))
     model = onnx.load(str(tmp_path / "model" / "model.onnx"))
     onnx.checker.check_model(model)
     shapes = {
@@ -101,8 +101,8 @@ def test_large_weights_go_beside_the_graph(
     assert measure_parity(minilm, tmp_path / "model", texts[:8]).max_cosine_distance < 1e-10
 
 
-def test_prefixes_come_from_the_checkpoint_unless_given(make_llama: MakeLlama, tmp_path: Path) -> None:
-    checkpoint = make_llama(is_causal=False, query="query: ", document="passage: ")
+def test_prefixes_come_from_the_checkpoint_unless_given(llama: MakeLlama, tmp_path: Path) -> None:
+    checkpoint = llama(is_causal=False, query="query: ", document="passage: ")
     own = export(checkpoint, tmp_path / "own")
     assert (own.query_prefix, own.passage_prefix) == ("query: ", "passage: ")
     given = export(
@@ -132,9 +132,9 @@ def test_more_tokens_than_positions_is_refused(minilm: Path, tmp_path: Path) -> 
         export(minilm, tmp_path / "model", OnnxExportSettings(max_length=513))
 
 
-def test_unknown_pooling_is_refused(make_llama: MakeLlama, tmp_path: Path) -> None:
+def test_unknown_pooling_is_refused(llama: MakeLlama, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="pooling 'max' cannot be exported"):
-        export(make_llama(is_causal=False, pooling="max"), tmp_path / "model")
+        export(llama(is_causal=False, pooling="max"), tmp_path / "model")
 
 
 def test_a_folder_in_use_is_left_alone(minilm: Path, tmp_path: Path) -> None:

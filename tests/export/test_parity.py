@@ -16,8 +16,8 @@ MakeLlama = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
-def checkpoint(make_llama: MakeLlama) -> Path:
-    return make_llama(is_causal=False, query="query: ", document="passage: ")
+def checkpoint(llama: MakeLlama) -> Path:
+    return llama(is_causal=False, query="query: ", document="passage: ")
 
 
 @pytest.fixture
@@ -38,8 +38,8 @@ def test_faithful_export(checkpoint: Path, folder: Path, texts: list[str]) -> No
     assert max(lengths) == 128
 
 
-def test_other_weights(folder: Path, make_llama: MakeLlama, texts: list[str]) -> None:
-    other = make_llama(is_causal=True, query="query: ", document="passage: ")
+def test_other_weights(folder: Path, llama: MakeLlama, texts: list[str]) -> None:
+    other = llama(is_causal=True, query="query: ", document="passage: ")
     assert measure_parity(other, folder, texts).max_cosine_distance > 1e-3
 
 

@@ -38,7 +38,7 @@ def test_a_changed_document_makes_the_corpus_stale_and_the_models_only_follow(pr
 
 
 def test_a_changed_temperature_makes_the_checkpoint_stale_not_the_corpus_side(project: Project) -> None:
-    warm = project.with_overrides("temperature=0.07")
+    warm = project.with_overrides("finetune.temperature=0.07")
     plan = {asset.name: asset for asset in warm.plan().assets}
     assert plan["checkpoint"].state == "stale"
     assert plan["checkpoint"].reasons == ("settings changed: temperature 0.05 -> 0.07",)
@@ -49,7 +49,7 @@ def test_a_changed_temperature_makes_the_checkpoint_stale_not_the_corpus_side(pr
 
 def test_the_old_value_back_is_fresh_again_after_a_rerun_to_the_same_bytes(project: Project) -> None:
     before = project.version("checkpoint")
-    warm = project.with_overrides("temperature=0.07")
+    warm = project.with_overrides("finetune.temperature=0.07")
     warm.run()
     assert warm.version("checkpoint") != before
     assert "checkpoint" in project.stale()
@@ -80,7 +80,7 @@ def test_a_rollback_reindexes_once_and_embeds_nothing_anew(project: Project) -> 
 
 def test_a_failed_gate_keeps_the_pointer_and_starts_no_reindex(project: Project) -> None:
     kept = project.version("promoted_model")
-    strict = project.with_overrides("gate.min_delta=0.9", "temperature=0.09")
+    strict = project.with_overrides("gate.min_delta=0.9", "finetune.temperature=0.09")
     strict.run(["checkpoint", "eval_metrics", "promoted_model"])
     assert strict.version("checkpoint") != kept
     assert strict.version("promoted_model") == kept

@@ -68,6 +68,6 @@ def _await_url(log: IO[str]) -> str:
     lines: list[str] = []
     for line in log:
         lines.append(line)
-        if found := re.search(r"listening on (http://\S+)", line):
+        if found := re.search(r'listening on (http://[^\s"]+)', line):
             return found[1]
     raise AssertionError("the server did not start:\n" + "".join(lines))

@@ -1,0 +1,95 @@
+"""The raw corpus: documents from a folder, or the standard library's own documentation."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from assets_pkg.corpus.errors import CorpusError
+from assets_pkg.corpus.folder import FolderSource
+from assets_pkg.corpus.pydoc import StdlibSource
+from assets_pkg.corpus.reading import Skipped, Source
+from assets_pkg.corpus.rows import RowWriter
+from assets_pkg.profile import CorpusSettings
+from storage.artifacts import Document
+from storage.progress import Progress, no_progress
+
+__all__ = ["CorpusError", "read_corpus", "source_fingerprint"]
+
+PYDOC = "pydoc://stdlib"
+NAMED_IN_ERROR = 5
+
+_URL = re.compile(r"[a-z][a-z0-9+.\-]+://", re.IGNORECASE)
+
+
+def read_corpus(settings: CorpusSettings, folder: Path, progress: Progress = no_progress) -> None:
+    """Write ``documents.parquet``, ``skipped.json`` and ``summary.json`` into ``folder``.
+
+    ``skipped.json`` is a list of ``{doc_id, reason}``; the summary has counts, characters, what was skipped
+    by kind of reason, and the ``fingerprint`` of the bytes that were read.
+
+    Raises:
+        CorpusError: the source is missing, empty or of an unknown kind, or every document was skipped.
+    """
+    source = _source(settings)
+    if not len(source):
+        raise CorpusError(f"corpus.corpus_dir = {settings.corpus_dir!r}: {source.describe_empty()}")
+    documents = characters = 0
+    skipped: list[Skipped] = []
+    digests: list[tuple[str, str]] = []
+    with RowWriter(folder / "documents.parquet", Document) as writer:
+        for done, (item, digest) in enumerate(source.read(), start=1):
+            digests.append((item.doc_id, digest))
+            if isinstance(item, Skipped):
+                skipped.append(item)
+            else:
+                writer.add(item)
+                documents += 1
+                characters += len(item.text)
+            progress(done, len(source), "documents", skipped=len(skipped))
+    if not documents:
+        raise CorpusError(_nothing_left(settings, skipped))
+    _write(folder / "skipped.json", [{"doc_id": item.doc_id, "reason": item.reason} for item in skipped])
+    summary = {
+        "source": settings.corpus_dir,
+        "documents": documents,
+        "characters": characters,
+        "skipped": len(skipped),
+        "skipped_by_reason": dict(sorted(Counter(item.kind for item in skipped).items())),
+        "fingerprint": source.fingerprint(digests),
+    }
+    _write(folder / "summary.json", summary)
+
+
+def source_fingerprint(settings: CorpusSettings) -> str:
+    """Digest of what the source holds now: it equals the summary's ``fingerprint`` as long as nothing
+    changed that :func:`read_corpus` would read.
+
+    Raises:
+        CorpusError: the source is missing or of an unknown kind.
+    """
+    return _source(settings).current_fingerprint()
+
+
+def _source(settings: CorpusSettings) -> Source:
+    if settings.corpus_dir == PYDOC:
+        return StdlibSource(settings)
+    if _URL.match(settings.corpus_dir):
+        raise CorpusError(
+            f"corpus.corpus_dir = {settings.corpus_dir!r}: only a local folder and {PYDOC} can be read; "
+            "copy the documents into a folder and give its path"
+        )
+    return FolderSource(settings)
+
+
+def _nothing_left(settings: CorpusSettings, skipped: list[Skipped]) -> str:
+    named = "; ".join(f"{item.doc_id} ({item.reason})" for item in skipped[:NAMED_IN_ERROR])
+    more = f"; and {len(skipped) - NAMED_IN_ERROR} more" if len(skipped) > NAMED_IN_ERROR else ""
+    return f"corpus.corpus_dir = {settings.corpus_dir!r}: none of its {len(skipped)} files can be used: {named}{more}"
+
+
+def _write(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False), "utf-8")

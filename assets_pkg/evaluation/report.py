@@ -1,0 +1,177 @@
+"""What a measurement leaves behind: results in the recipe's shape, intervals, runs, per-query scores, a plot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from assets_pkg.evaluation.compare import Difference, compare
+from assets_pkg.evaluation.errors import EvaluationError
+from assets_pkg.evaluation.metrics import FAMILIES, RetrievalScores, Run
+from assets_pkg.profile import EvalSettings
+from storage.artifacts import EvalSet
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+DECIMALS = 5
+RECIPE_FAMILIES = FAMILIES[:4]
+BARS = ("NDCG", "Recall", "MAP", "MRR")
+
+
+def write_eval_report(
+    folder: Path,
+    scores: Mapping[str, RetrievalScores],
+    eval_set: EvalSet,
+    digests: Mapping[str, str],
+    settings: EvalSettings,
+) -> None:
+    """Write the report of the models in ``scores`` (``base``, ``finetuned``; either may be absent).
+
+    - ``eval_results.json``: per model the list nDCG, MAP, Recall, Precision of maps ``NDCG@10: value``; ``mrr``
+      by model; ``metadata`` with model and exam digests and settings.
+    - ``comparison.json``: ``metrics`` by name with base, finetuned, delta, low, high, p_value, wins, losses,
+      ties, detectable; ``queries``, ``confidence``. Without both models ``metrics`` is empty.
+    - ``per_query.parquet`` (query_id, model, one column per metric), ``runs/<model>.trec``, ``summary.json``,
+      ``bars.png``.
+
+    Args:
+        digests: the model digest of each model in ``scores`` (others are ignored).
+
+    Raises:
+        EvaluationError: no scores, or models measured on different queries.
+    """
+    if not scores:
+        raise EvaluationError("nothing was measured: set eval.eval_base or eval.eval_finetuned to true")
+    queries = len(next(iter(scores.values())).query_ids)
+    differences = (
+        compare(scores["base"], scores["finetuned"], settings) if {"base", "finetuned"} <= set(scores) else {}
+    )
+    metrics = {name: _rounded(asdict(difference)) for name, difference in differences.items()}
+    comparison = {
+        "queries": queries,
+        "confidence": settings.confidence,
+        "bootstrap_samples": settings.bootstrap_samples,
+        "eval_set": eval_set.version,
+        "metrics": metrics,
+    }
+    _write_json(folder / "eval_results.json", _results(scores, eval_set, digests, settings))
+    _write_json(folder / "comparison.json", comparison)
+    _write_per_query(folder / "per_query.parquet", scores)
+    (folder / "runs").mkdir(exist_ok=True)
+    for name, each in scores.items():
+        write_trec_run(folder / "runs" / f"{name}.trec", each.run, name)
+    _write_json(folder / "summary.json", _summary(scores, metrics, queries))
+    draw_bars(scores, differences, settings, folder / "bars.png")
+
+
+def write_trec_run(path: Path, run: Run, tag: str) -> None:
+    """A run in trec_eval's format: ``query Q0 document rank score tag``."""
+    with path.open("w", encoding="utf-8", newline="\n") as stream:
+        for query_id, found in run.items():
+            # trec_eval orders equal scores by document id, descending; its ranks are written likewise.
+            ranked = sorted(found.items(), key=lambda item: (item[1], item[0]), reverse=True)
+            for rank, (doc_id, score) in enumerate(ranked, start=1):
+                stream.write(f"{query_id} Q0 {doc_id} {rank} {score:.6f} {tag}\n")
+
+
+def _results(
+    scores: Mapping[str, RetrievalScores],
+    eval_set: EvalSet,
+    digests: Mapping[str, str],
+    settings: EvalSettings,
+) -> dict[str, Any]:
+    results: dict[str, Any] = {
+        name: [_family(each, family) for family in RECIPE_FAMILIES] for name, each in scores.items()
+    }
+    results["mrr"] = {name: _family(each, "MRR") for name, each in scores.items()}
+    results["metadata"] = {
+        "eval_set": eval_set.version,
+        "models": {name: digests[name] for name in scores},
+        "queries": len(next(iter(scores.values())).query_ids),
+        "k_values": sorted(set(settings.k_values)),
+        "score": "dot",
+    }
+    return results
+
+
+def _family(scores: RetrievalScores, family: str) -> dict[str, float]:
+    means = scores.means()
+    return {name: round(value, DECIMALS) for name, value in means.items() if name.startswith(f"{family}@")}
+
+
+def _summary(
+    scores: Mapping[str, RetrievalScores], metrics: Mapping[str, Mapping[str, Any]], queries: int
+) -> dict[str, Any]:
+    """Flat figures, for plots over time."""
+    summary: dict[str, Any] = {"queries": queries}
+    for model, each in scores.items():
+        summary |= {f"{model}_{name}": round(value, DECIMALS) for name, value in each.means().items()}
+    summary |= {f"delta_{name}": row["delta"] for name, row in metrics.items()}
+    return summary
+
+
+def _rounded(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: round(value, DECIMALS) if isinstance(value, float) else value for name, value in row.items()
+    }
+
+
+def _write_per_query(path: Path, scores: Mapping[str, RetrievalScores]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.concat_tables(_table(name, each) for name, each in scores.items()), path)
+
+
+def _table(model: str, scores: RetrievalScores) -> pa.Table:
+    import pyarrow as pa
+
+    columns: dict[str, Any] = {
+        "query_id": list(scores.query_ids),
+        "model": [model] * len(scores.query_ids),
+        **{name: values.round(DECIMALS) for name, values in scores.per_query.items()},
+    }
+    return pa.table(columns)
+
+
+def draw_bars(
+    scores: Mapping[str, RetrievalScores],
+    differences: Mapping[str, Difference],
+    settings: EvalSettings,
+    path: Path,
+) -> None:
+    """Bars per model at the cut-off nearest to 10; on the fine-tuned one the interval of its gain."""
+    from matplotlib.figure import Figure
+
+    cut = min(settings.k_values, key=lambda k: abs(k - 10))
+    names = [f"{family}@{cut}" for family in BARS]
+    figure = Figure(figsize=(7, 3.4), layout="constrained")
+    axes = figure.subplots()
+    width = 0.8 / len(scores)
+    for number, (model, each) in enumerate(scores.items()):
+        means = each.means()
+        places = [place + width * (number - (len(scores) - 1) / 2) for place in range(len(names))]
+        heights = [means[name] for name in names]
+        bars = axes.bar(places, heights, width, label=model, color=f"C{number}", alpha=0.85)
+        axes.bar_label(bars, fmt="%.3f", padding=2, fontsize=8)
+        if model == "finetuned" and differences:
+            gains = [differences[name] for name in names]
+            below, above = (
+                [gain.delta - gain.low for gain in gains],
+                [gain.high - gain.delta for gain in gains],
+            )
+            axes.errorbar(places, heights, yerr=[below, above], fmt="none", ecolor="black", capsize=4)
+    axes.set_xticks(range(len(names)), names)
+    axes.set_ylim(0, 1)
+    axes.legend(loc="upper left", ncols=2)
+    if differences:
+        axes.set_title(f"bar: {settings.confidence:.0%} interval of the gain", fontsize=9)
+    figure.savefig(path, dpi=110)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", "utf-8")

@@ -1,0 +1,15 @@
+"""What can go wrong in this stage, for callers that tell it from a bug."""
+
+from __future__ import annotations
+
+
+class BaseModelError(ValueError):
+    """A base model that is missing, incomplete or of a kind that cannot be tuned; says what to do."""
+
+
+class TrainingDataError(ValueError):
+    """A training file that cannot be used; names the file, the question and what is wrong."""
+
+
+class TrainingStopped(RuntimeError):
+    """Training ended before its last step, because going on would be useless; names the step and why."""

@@ -1,0 +1,78 @@
+"""nDCG@10 on the validation questions: what tells a model with no headroom and one that stopped learning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from assets_pkg.finetune.batches import pad, padding_id, tokenize
+from assets_pkg.finetune.examples import ValidationData
+from assets_pkg.profile import ModelSettings
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from sentence_transformers import SentenceTransformer
+
+CUTOFF = 10
+TOKENS_PER_BATCH = 4096
+
+
+class Validator:
+    """Measures models on one validation set, tokenised once."""
+
+    def __init__(self, model: SentenceTransformer, data: ValidationData, settings: ModelSettings, bf16: bool):
+        self.data = data
+        self.bf16 = bf16
+        self._questions = tokenize(
+            model, list(data.questions.values()), settings.query_prefix, settings.query_max_length
+        )
+        self._passages = tokenize(
+            model, list(data.pool.values()), settings.passage_prefix, settings.passage_max_length
+        )
+
+    def ndcg(self, model: SentenceTransformer) -> float:
+        """Mean nDCG@10 (linear gain, as trec_eval) of the questions over the pool, between 0 and 1."""
+        import ir_measures
+
+        questions = embed(model, self._questions, self.bf16)
+        passages = embed(model, self._passages, self.bf16)
+        names = list(self.data.pool)
+        run: dict[str, dict[str, float]] = {}
+        for question, scores in zip(self.data.questions, questions @ passages.T, strict=True):
+            best = np.argsort(-scores, kind="stable")[:CUTOFF]
+            run[question] = {names[index]: float(scores[index]) for index in best}
+        relevant = {question: dict.fromkeys(ids, 1) for question, ids in self.data.positives.items()}
+        measure = ir_measures.nDCG @ CUTOFF
+        return float(ir_measures.calc_aggregate([measure], relevant, run)[measure])
+
+
+def embed(model: SentenceTransformer, sequences: Sequence[Sequence[int]], bf16: bool) -> NDArray[np.float32]:
+    """Vectors of tokenised texts: float32 [n, d], in the given order."""
+    order = sorted(range(len(sequences)), key=lambda index: -len(sequences[index]))
+    vectors: list[torch.Tensor] = []
+    was_training = model.training
+    model.eval()
+    with torch.no_grad(), torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=bf16):
+        for group in _groups(order, sequences):
+            features = pad([sequences[index] for index in group], padding_id(model))
+            output = model({key: value.to(model.device) for key, value in features.items()})
+            vectors.append(output["sentence_embedding"].float().cpu())
+    model.train(was_training)
+    stacked = torch.cat(vectors).numpy()
+    result = np.empty_like(stacked)
+    result[order] = stacked
+    return result
+
+
+def _groups(order: list[int], sequences: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Consecutive runs of ``order`` (longest first) whose padded size stays within the token budget."""
+    groups: list[list[int]] = []
+    start = 0
+    while start < len(order):
+        size = max(1, TOKENS_PER_BATCH // len(sequences[order[start]]))
+        groups.append(order[start : start + size])
+        start += size
+    return groups

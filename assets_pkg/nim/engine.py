@@ -1,0 +1,56 @@
+"""Embed texts in this process, from a served-model folder and without a server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from assets_pkg.nim.batching import DEFAULT_BATCH_TOKENS, plan_batches
+from assets_pkg.nim.manifest import ServedModelManifest, read_manifest
+from assets_pkg.nim.model import OnnxModel, Vectors, usable_cpus
+from assets_pkg.nim.tokenize import Role, TextTokenizer
+
+
+class OnnxEncoder:
+    """A served-model folder as a function from texts to unit vectors.
+
+    Args:
+        folder: a folder written by `assets_pkg.export.onnx.export_onnx`.
+        threads: how many batches run side by side; by default one for each core this process may use.
+
+    Raises:
+        FolderError: the folder cannot be served; the message names the file at fault.
+    """
+
+    def __init__(self, folder: Path, threads: int | None = None) -> None:
+        self.manifest: ServedModelManifest = read_manifest(folder)
+        self._tokenizer = TextTokenizer(folder, self.manifest)
+        self._model = OnnxModel(folder, self.manifest)
+        self._threads = threads or usable_cpus()
+
+    def embed(self, texts: Sequence[str], role: Role, *, batch_tokens: int = DEFAULT_BATCH_TOKENS) -> Vectors:
+        """Embed texts behind the role's prefix; a text longer than the model takes is cut at its end.
+
+        Returns float32 [len(texts), dimensions], rows of length 1 in the order of ``texts``.
+
+        Raises:
+            TextError: a text has nothing to embed, such as an empty one; ``index`` says which.
+            BadOutputError: the model gave something that is not finite.
+        """
+        rows = self._tokenizer.encode(texts, role)
+        vectors = np.empty((len(rows), self.manifest.dimensions), dtype=np.float32)
+
+        def run(batch: list[int]) -> None:
+            vectors[batch] = self._model.embed([rows[index] for index in batch])
+
+        pool = ThreadPoolExecutor(self._threads, thread_name_prefix="embed")
+        try:
+            batches = plan_batches([len(row) for row in rows], batch_tokens)
+            for done in [pool.submit(run, batch) for batch in batches]:
+                done.result()
+        finally:  # after a failure nothing further is worth computing
+            pool.shutdown(cancel_futures=True)
+        return vectors

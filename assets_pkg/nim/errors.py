@@ -1,0 +1,83 @@
+"""The one shape of every error the server answers with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+
+import orjson
+from fastapi import Response
+
+
+class ApiError(Exception):
+    """A request that gets an error answer; the message is for the client and never quotes its input."""
+
+    status = HTTPStatus.BAD_REQUEST
+    type = "invalid_request_error"
+
+    def __init__(self, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.headers = dict(headers or {})
+
+
+class UnauthorizedError(ApiError):
+    status = HTTPStatus.UNAUTHORIZED
+    type = "authentication_error"
+
+
+class UnknownModelError(ApiError):
+    status = HTTPStatus.NOT_FOUND
+    type = "not_found_error"
+
+
+class SlowRequestError(ApiError):
+    status = HTTPStatus.REQUEST_TIMEOUT
+
+
+class BodyTooLargeError(ApiError):
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+
+
+class UnsupportedMediaError(ApiError):
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+
+
+class UnprocessableError(ApiError):
+    """The body is JSON of the wrong shape."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+
+
+class InternalError(ApiError):
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+    type = "internal_server_error"
+
+
+class OverloadedError(ApiError):
+    """Try again later: stock clients retry a 503 and honour Retry-After."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    type = "service_unavailable_error"
+
+    def __init__(self, message: str, retry_after_s: int = 1) -> None:
+        super().__init__(message, {"Retry-After": str(retry_after_s)})
+
+
+def error_response(
+    status: int,
+    message: str,
+    error_type: str = "invalid_request_error",
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """An error as NIM words it.
+
+    ``message`` is at the top level and there is no ``error`` key: the openai client then prints the message,
+    as do the NVIDIA clients for LangChain and Haystack.
+    """
+    body = {"object": "error", "message": message, "detail": {}, "type": error_type, "code": status}
+    return Response(orjson.dumps(body), status, headers, "application/json")
+
+
+def response_to(error: ApiError) -> Response:
+    return error_response(error.status, error.message, error.type, error.headers)

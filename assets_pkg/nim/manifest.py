@@ -1,0 +1,74 @@
+"""What a served-model folder says about itself, and the files that must lie in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+MANIFEST_FILE = "retune_model.json"
+MODEL_FILE = "model.onnx"
+TOKENIZER_FILE = "tokenizer.json"
+OUTPUT_NAME = "embeddings"
+
+Pooling = Literal["mean", "cls", "lasttoken"]
+ExportDtype = Literal["fp32", "fp16"]
+PositiveInt = Annotated[int, Field(gt=0)]
+
+
+class FolderError(Exception):
+    """A served-model folder is unusable; the message is one line and names the file at fault."""
+
+
+class ServedModelManifest(BaseModel):
+    """The identity and the calling convention of one exported model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
+
+    schema_version: Literal[1] = 1
+    model_id: Annotated[str, Field(min_length=1)]
+    model_digest: Annotated[str, Field(pattern=r"^[0-9a-f]+$")]
+    dimensions: PositiveInt
+    matryoshka_dims: list[PositiveInt] = []
+    max_length: PositiveInt
+    query_prefix: str = ""
+    passage_prefix: str = ""
+    pooling: Pooling
+    dtype: ExportDtype
+    opset: PositiveInt
+    license: str | None = None
+
+    @model_validator(mode="after")
+    def _dims_fit(self) -> Self:
+        too_large = [dim for dim in self.matryoshka_dims if dim > self.dimensions]
+        if too_large:
+            raise ValueError(f"matryoshka_dims {too_large} exceed dimensions {self.dimensions}")
+        return self
+
+    def prefix(self, role: Literal["query", "passage"]) -> str:
+        """The text put before every input of this role, e.g. ``"query: "``; may be empty."""
+        return self.query_prefix if role == "query" else self.passage_prefix
+
+    def write(self, folder: Path) -> None:
+        (folder / MANIFEST_FILE).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def read_manifest(folder: Path) -> ServedModelManifest:
+    """Read and check a folder's manifest, and that the files a server needs are there.
+
+    Raises:
+        FolderError: the folder, or a file in it, is missing or malformed.
+    """
+    if not folder.is_dir():
+        raise FolderError(f"{folder} is not a folder")
+    for name in (MANIFEST_FILE, MODEL_FILE, TOKENIZER_FILE):
+        if not (folder / name).is_file():
+            raise FolderError(f"{folder / name} is missing")
+    path = folder / MANIFEST_FILE
+    try:
+        return ServedModelManifest.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "file"
+        raise FolderError(f"{path} is not a valid manifest: {place}: {first['msg']}") from error

@@ -1,0 +1,113 @@
+"""One onnxruntime session: a padded batch in, unit vectors out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from assets_pkg.nim.batching import pad
+from assets_pkg.nim.manifest import MODEL_FILE, OUTPUT_NAME, FolderError, ServedModelManifest
+from assets_pkg.nim.tokenize import TokenIds
+
+Vectors = npt.NDArray[np.float32]
+
+PREFERRED_PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
+NORM_TOLERANCE = 0.01
+
+
+class BadOutputError(Exception):
+    """The model gave something that is not a unit vector, such as NaN; nothing of it may reach a caller."""
+
+
+def usable_cpus() -> int:
+    """The cores this process may use: its affinity, and the quota of its container."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        return max(1, min(cores, int(quota) // int(period)))
+    except (OSError, ValueError):  # no such file, or the quota is "max"
+        return cores
+
+
+class OnnxModel:
+    """The folder's graph, safe to run from many threads at once.
+
+    Each call works on one core: many calls side by side use the cores better than one call spread over them.
+    """
+
+    def __init__(self, folder: Path, manifest: ServedModelManifest) -> None:
+        path = folder / MODEL_FILE
+        try:
+            self._session = ort.InferenceSession(str(path), _options(), providers=_providers())
+        except Exception as error:  # the binding raises bare exceptions
+            reason = " ".join(str(error).split())
+            raise FolderError(f"{path} cannot be loaded: {reason}") from error
+        self._path = path
+        self.dimensions = manifest.dimensions
+        self._zero_inputs = _check_inputs(self._session, path)
+        self.provider: str = self._session.get_providers()[0]
+
+    def warm_up(self, rows: Sequence[TokenIds]) -> None:
+        """Run once: the first run is slow, and the first to tell that graph, tokenizer and manifest disagree.
+
+        Raises:
+            FolderError: it failed.
+        """
+        try:
+            self.embed(rows)
+        except Exception as error:
+            raise FolderError(f"{self._path} cannot be run: {' '.join(str(error).split())}") from error
+
+    def embed(self, rows: Sequence[TokenIds]) -> Vectors:
+        """Embed token id rows as one batch: float32 [rows, dimensions], every row of length 1.
+
+        Raises:
+            BadOutputError: a row is not finite or not of length 1.
+        """
+        input_ids, attention_mask = pad(rows)
+        feed = {"input_ids": input_ids, "attention_mask": attention_mask}
+        for name in self._zero_inputs:
+            feed[name] = np.zeros_like(input_ids)
+        vectors = cast(Vectors, self._session.run([OUTPUT_NAME], feed)[0])
+        if vectors.shape != (len(rows), self.dimensions) or vectors.dtype != np.float32:
+            raise BadOutputError(f"the model gave {vectors.dtype} {vectors.shape}")
+        norms = np.linalg.norm(vectors, axis=1)
+        # Written so that NaN fails it.
+        if not np.all(np.abs(norms - 1) < NORM_TOLERANCE):
+            raise BadOutputError("the model gave a vector that is not finite and of length 1")
+        return vectors
+
+
+def _options() -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # The arena keeps the largest batch ever run: gigabytes, for no speed that could be measured.
+    options.enable_cpu_mem_arena = False
+    return options
+
+
+def _providers() -> list[str]:
+    available = ort.get_available_providers()
+    return [name for name in PREFERRED_PROVIDERS if name in available]
+
+
+def _check_inputs(session: ort.InferenceSession, path: Path) -> list[str]:
+    """The names of inputs to be fed with zeros, once the graph is known to be one this server can run."""
+    names = [given.name for given in session.get_inputs()]
+    unknown = set(names) - {"input_ids", "attention_mask", "token_type_ids"}
+    missing = {"input_ids", "attention_mask"} - set(names)
+    if unknown or missing:
+        raise FolderError(
+            f"{path} has inputs {names}; input_ids and attention_mask are needed and can be fed"
+        )
+    if OUTPUT_NAME not in [given.name for given in session.get_outputs()]:
+        raise FolderError(f"{path} has no output named {OUTPUT_NAME}")
+    return [name for name in names if name == "token_type_ids"]

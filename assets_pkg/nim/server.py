@@ -1,0 +1,152 @@
+"""The HTTP server around the application: its socket, its patience with connections, its way to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import logging
+import socket
+import struct
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from assets_pkg.nim.api import build_app
+from assets_pkg.nim.service import EmbeddingService
+from assets_pkg.nim.settings import ServerSettings
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 2048
+KEEP_ALIVE_S = 60
+HEAD_TIMEOUT_S = 10.0
+MAX_HEAD_BYTES = 64 * 1024
+
+SO_ATTACH_REUSEPORT_CBPF = 51
+"""Linux; Python's socket module does not name it."""
+
+BPF_RETURN_CONSTANT = 0x06
+
+
+class PortError(Exception):
+    """The address cannot be had; the message is one line."""
+
+
+def bind(settings: ServerSettings) -> socket.socket:
+    """Take the address without listening on it yet, so that no connection arrives before it can be served.
+
+    With ``reuse_port`` several processes can hold the same port; one that only binds gets no connections.
+
+    Raises:
+        PortError: the address is in use, not allowed or not of this machine.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if settings.reuse_port:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise PortError(f"cannot serve on {settings.host} port {settings.port}: {error.strerror}") from error
+    return listener
+
+
+def steer_here(listener: socket.socket) -> None:
+    """Have new connections to a shared port come to ``listener``, the latest to listen there.
+
+    Otherwise the kernel spreads them over all listeners, and those waiting to be accepted by one that closes
+    are reset. With this a server that is being replaced gets no more of them, and can close at leisure.
+
+    A program of one instruction answers, for each connection, the number of the listener to take: 1 is the
+    second. Where there is no second the kernel takes the first. Best effort: without it sharing still works.
+    """
+    instruction = ctypes.create_string_buffer(struct.pack("HBBI", BPF_RETURN_CONSTANT, 0, 0, 1))
+    program = struct.pack("HP", 1, ctypes.addressof(instruction))
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, program)
+    except OSError as error:
+        log.debug("connections cannot be steered here: %s", error)
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """Closes a connection whose request head does not arrive in time or does not end.
+
+    uvicorn limits neither; without a limit, connections that say little or endlessly much hold memory and
+    file descriptors for ever.
+    """
+
+    _head_timer: asyncio.TimerHandle | None = None
+    _head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._head_arrived()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._head_bytes += len(data)
+        super().data_received(data)
+        if self._head_timer is not None and self._head_bytes > MAX_HEAD_BYTES:
+            self.transport.close()
+
+    def on_message_begin(self) -> None:
+        self._head_bytes = 0
+        self._await_head()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._head_arrived()
+        super().on_headers_complete()
+
+    def _await_head(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.close)
+
+    def _head_arrived(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+
+class EmbeddingServer(uvicorn.Server):
+    """Serves until told to stop, then drains.
+
+    To drain is to say "not ready" and "Connection: close" while still taking requests, for as long as
+    ``drain_grace_s``; then to stop listening; then to answer what was taken.
+    """
+
+    def __init__(self, service: EmbeddingService) -> None:
+        self._service = service
+        settings = service.settings
+        super().__init__(
+            uvicorn.Config(
+                build_app(service),
+                http=GuardedProtocol,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                lifespan="off",
+                ws="none",
+                backlog=BACKLOG,
+                timeout_keep_alive=KEEP_ALIVE_S,
+                timeout_graceful_shutdown=int(settings.request_timeout_s) + 1,
+            )
+        )
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listener in sockets or ():
+            if self._service.settings.reuse_port:
+                steer_here(listener)
+            log.info("listening on http://%s:%d", *listener.getsockname()[:2])
+
+    async def main_loop(self) -> None:
+        await super().main_loop()
+        self._service.draining = True
+        if not self.force_exit:
+            await asyncio.sleep(self._service.settings.drain_grace_s)

@@ -1,0 +1,131 @@
+"""What the server can be told: by NIM's variables, a few of its own, and its command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+
+from assets_pkg.nim.batching import DEFAULT_BATCH_TOKENS
+
+ENVIRONMENT: dict[str, tuple[str, ...]] = {
+    "model_dir": ("NIM_CUSTOM_MODEL", "NIM_MODEL_PATH"),
+    "port": ("NIM_HTTP_API_PORT",),
+    "served_names": ("NIM_SERVED_MODEL_NAME",),
+    "model_version": ("MODEL_VERSION",),
+    "max_length": ("NIM_TRITON_MAX_SEQ_LENGTH", "NIM_PIPELINE_MAX_SEQ_LEN", "MAX_SEQUENCE_LENGTH"),
+    "max_batch_size": ("NIM_TRITON_MAX_BATCH_SIZE", "NIM_PIPELINE_MAX_BATCH_SIZE"),
+    "max_client_batch_size": ("NIM_MAX_CLIENT_BATCH_SIZE",),
+    "body_limit_bytes": ("NIM_SERVER_HTTP_BODY_LIMIT_BYTES",),
+    "max_queue_requests": ("NIM_SERVER_MAX_QUEUE_SIZE",),
+    "request_timeout_s": ("NIM_SERVER_REQUEST_TIMEOUT_S",),
+    "workers": ("NIM_ENGINE_COUNT",),
+    "log_level": ("NIM_LOG_LEVEL", "LOG_LEVEL"),
+    "log_json": ("NIM_JSONL_LOGGING",),
+    "require_input_type": ("RETUNE_REQUIRE_INPUT_TYPE",),
+    "api_key": ("RETUNE_API_KEY",),
+    "batch_tokens": ("RETUNE_BATCH_TOKENS",),
+    "max_queue_tokens": ("RETUNE_MAX_QUEUE_TOKENS",),
+    "read_timeout_s": ("RETUNE_READ_TIMEOUT_S",),
+    "drain_grace_s": ("RETUNE_DRAIN_GRACE_S",),
+}
+"""Each setting's variables; the first that is set and not empty counts."""
+
+BIND_VARIABLE = "NIM_SERVER_BIND_ADDR"
+"""``host:port`` in one, as in NIM 2."""
+
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+
+_LEVELS = {"DEFAULT": "INFO", "TRACE": "DEBUG", "WARN": "WARNING"}
+
+
+def _level(value: Any) -> Any:
+    return _LEVELS.get(value.upper(), value.upper()) if isinstance(value, str) else value
+
+
+def _names(value: Any) -> Any:
+    if isinstance(value, str):
+        return tuple(name.strip() for name in value.split(",") if name.strip())
+    return value
+
+
+class SettingsError(Exception):
+    """A setting is not usable; the message is one line and names the setting, never its value."""
+
+
+class ServerSettings(BaseModel):
+    """The server's settings, with the closed NIM's defaults where it states one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    model_dir: Path
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    reuse_port: bool = False
+    served_names: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
+    """The names answered to, its own first; the folder's model_id always is one too."""
+    model_version: str | None = None
+    max_length: PositiveInt | None = None
+    max_batch_size: PositiveInt = 30
+    max_client_batch_size: PositiveInt | None = None
+    """The most texts in a request; when unset, ``max_batch_size`` is."""
+    require_input_type: bool = False
+    """Refuse a request that does not say whether it is a query or a passage, as the closed NIM does."""
+    api_key: SecretStr | None = None
+    body_limit_bytes: PositiveInt = 16 * 2**20
+    max_queue_requests: PositiveInt = 1024
+    max_queue_tokens: PositiveInt = 2**19
+    batch_tokens: PositiveInt = DEFAULT_BATCH_TOKENS
+    workers: PositiveInt | None = None
+    """Batches run side by side; by default one for each core the process may use."""
+    request_timeout_s: PositiveFloat = 120.0
+    read_timeout_s: PositiveFloat = 20.0
+    drain_grace_s: Annotated[float, Field(ge=0)] = 1.0
+    """How long, once told to stop, the server still accepts connections while saying that it is not ready."""
+    log_level: Annotated[LogLevel, BeforeValidator(_level)] = "INFO"
+    log_json: bool = False
+
+    @property
+    def client_batch_limit(self) -> int:
+        return self.max_client_batch_size or self.max_batch_size
+
+
+def settings_from(environment: Mapping[str, str], arguments: Mapping[str, Any]) -> ServerSettings:
+    """Settings from the environment, overridden by those ``arguments`` that are not ``None``.
+
+    Raises:
+        SettingsError: a value does not parse or is out of range, or no model folder was named.
+    """
+    values, sources = _from_environment(environment)
+    for setting, value in arguments.items():
+        if value is not None:
+            values[setting], sources[setting] = value, "--" + setting.replace("_", "-")
+    if "model_dir" not in values:
+        raise SettingsError(f"no model folder: give --model-dir or set {ENVIRONMENT['model_dir'][0]}")
+    try:
+        return ServerSettings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = str(first["loc"][0])
+        raise SettingsError(f"{sources.get(name, name)}: {first['msg']}") from error
+
+
+def _from_environment(environment: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The settings found, as text, and the variable that each came from."""
+    sources = {
+        setting: variable
+        for setting, variables in ENVIRONMENT.items()
+        for variable in reversed(variables)
+        if environment.get(variable)
+    }
+    values: dict[str, Any] = {setting: environment[variable] for setting, variable in sources.items()}
+    address = environment.get(BIND_VARIABLE)
+    if address:
+        host, _, port = address.rpartition(":")
+        values |= {"host": host.strip("[]"), "port": port}
+        sources |= {"host": BIND_VARIABLE, "port": BIND_VARIABLE}
+    return values, sources

@@ -1,0 +1,5 @@
+"""What can be wrong with the data that stage 1 is given."""
+
+
+class PrepError(ValueError):
+    """Question-answer pairs or sets that cannot be used; the message says which and what to change."""

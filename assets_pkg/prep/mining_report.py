@@ -1,0 +1,98 @@
+"""What people look at after mining: figures, a histogram of scores, and questions to judge by eye."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from assets_pkg.profile import MiningSettings
+from storage.formats.retriever_json import PassageRef, RetrieverExample
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SHOWN = 10
+SHOWN_CHARS = 200
+BINS = 40
+
+
+def describe_mining(
+    examples: Sequence[RetrieverExample],
+    texts: Mapping[str, str],
+    above: NDArray[np.int64],
+    settings: MiningSettings,
+) -> dict[str, Any]:
+    """Figures of mined questions. ``texts``: passage text by id; ``above``: passages over each one's ceiling.
+
+    ``histogram``: counts of positive and negative scores between ``edges``. ``examples``: questions evenly
+    spaced, with their lowest positive and hardest negative.
+    """
+    counts = [len(example.negatives) for example in examples]
+    wanted = settings.hard_negatives_to_mine
+    positives = [_score(each) for example in examples for each in example.positives]
+    negatives = [_score(each) for example in examples for each in example.negatives]
+    step = max(1, len(examples) // SHOWN)
+    return {
+        "questions": len(examples),
+        "passages": len(texts),
+        "negatives": len(negatives),
+        "median_negatives": statistics.median(counts),
+        "questions_with_fewer_negatives": sum(count < wanted for count in counts),
+        "questions_without_negatives": sum(count == 0 for count in counts),
+        "questions_with_passages_over_the_margin": round(float((above > 0).mean()), 4),
+        "mean_passages_over_the_margin": round(float(above.mean()), 4),
+        "mean_positive_score": _mean(positives),
+        "mean_negative_score": _mean(negatives),
+        "histogram": _histogram(positives, negatives),
+        "examples": [_shown(example, texts) for example in examples[::step][:SHOWN]],
+    }
+
+
+def draw_scores(histogram: Mapping[str, Sequence[float]], path: Path) -> None:
+    """The histogram of :func:`describe_mining` as a PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 3.2), layout="constrained")
+    axes = figure.subplots()
+    edges = list(histogram["edges"])
+    for name, color in (("positives", "tab:green"), ("negatives", "tab:red")):
+        axes.stairs(histogram[name], edges, fill=True, alpha=0.5, color=color, label=name)
+    axes.set_xlabel("similarity to the question")
+    axes.set_ylabel("passages")
+    axes.legend()
+    figure.savefig(path, dpi=110)
+
+
+def _histogram(positives: Sequence[float], negatives: Sequence[float]) -> dict[str, list[float]]:
+    both = [*positives, *negatives]
+    edges = np.linspace(np.floor(10 * min(both)) / 10, np.ceil(10 * max(both)) / 10 + 1e-9, BINS + 1)
+    return {
+        "edges": [round(float(edge), 4) for edge in edges],
+        "positives": np.histogram(positives, edges)[0].tolist(),
+        "negatives": np.histogram(negatives, edges)[0].tolist(),
+    }
+
+
+def _shown(example: RetrieverExample, texts: Mapping[str, str]) -> dict[str, Any]:
+    lowest = min(example.positives, key=_score)
+    hardest = example.negatives[0] if example.negatives else None
+    return {
+        "question": example.question,
+        "positive": texts[lowest.passage_id][:SHOWN_CHARS],
+        "positive_score": lowest.score,
+        "hardest_negative": texts[hardest.passage_id][:SHOWN_CHARS] if hardest else "(none left)",
+        "negative_score": hardest.score if hardest else None,
+    }
+
+
+def _score(reference: PassageRef) -> float:
+    assert reference.score is not None
+    return reference.score
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return round(statistics.fmean(values), 4) if values else None

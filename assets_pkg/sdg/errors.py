@@ -1,0 +1,7 @@
+"""What goes wrong while questions are made."""
+
+from __future__ import annotations
+
+
+class SdgError(ValueError):
+    """No usable question-answer pairs could be made; the message says why and what to do."""

@@ -1,0 +1,211 @@
+"""Questions without a language model: pairs that the documents' own structure holds, one per section."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import groupby
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from assets_pkg.profile import SdgSettings
+from assets_pkg.sdg.errors import SdgError
+from assets_pkg.sdg.question_rules import key
+from assets_pkg.sdg.round_trip import ranks_of_positives, score_of_rank
+from assets_pkg.sdg.structural_pairs import Pair, pair_of
+from resources.encoders.base import Encoder
+from storage.artifacts import Corpus, Passage, Passages
+from storage.digests import passage_id
+from storage.formats.qa_records import (
+    Chunk,
+    HopContext,
+    OverallJudgement,
+    QAEvaluation,
+    QAEvaluations,
+    QAPair,
+    SourceRecord,
+    write_records,
+)
+from storage.progress import Progress, no_progress
+
+Place = tuple[str, int]
+"""``doc_id`` and ``chunk_id``."""
+
+
+def generate_offline(
+    corpus: Corpus,
+    passages: Passages,
+    settings: SdgSettings,
+    encoder: Encoder,
+    folder: Path,
+    progress: Progress = no_progress,
+) -> None:
+    """Write ``qa_records.jsonl`` (one record per document), ``rejected.jsonl`` and ``summary.json``.
+
+    A record's chunks are the document's passages; where one answers a question, the question's own text is cut
+    out of it. ``overall.score`` is the pair's round-trip rank as a number
+    (:func:`~assets_pkg.sdg.round_trip.score_of_rank`); nothing else is judged.
+
+    Raises:
+        SdgError: the documents have no structure that gives a pair.
+    """
+    pairs, rejected = _choose(passages)
+    if not pairs:
+        raise SdgError(_none_found(rejected))
+    chosen = list(pairs.values())
+    total = passages.summary()["distinct_texts"]
+    ranks = ranks_of_positives(
+        [pair.question for pair in chosen],
+        [pair.positive for pair in chosen],
+        _other_texts(passages, pairs),
+        encoder,
+        progress,
+        total,
+    )
+    ranked = {place: int(rank) for place, rank in zip(pairs, ranks, strict=True)}
+    records = _records(corpus, passages, pairs, ranked, total, settings.generator)
+    count = write_records(folder / "qa_records.jsonl", records)
+    _write_rejected(folder / "rejected.jsonl", rejected)
+    summary = {"documents": count, **_figures(chosen, rejected, list(ranked.values()), total)}
+    (folder / "summary.json").write_text(json.dumps(summary, indent=1), "utf-8")
+
+
+# ---- choosing ------------------------------------------------------------------------------------------------
+
+
+def _choose(passages: Passages) -> tuple[dict[Place, Pair], list[Pair]]:
+    """The pairs to use, by place, and those refused, each with its objection."""
+    found = [pair for passage in passages.passages() if (pair := pair_of(passage))]
+    answers: dict[str, set[str]] = defaultdict(set)
+    for pair in found:
+        answers[key(pair.question)].add(passage_id(pair.positive))
+    kept: dict[Place, Pair] = {}
+    rejected: list[Pair] = []
+    asked: set[str] = set()
+    for pair in found:
+        question = key(pair.question)
+        reason = pair.objection
+        if not reason and len(answers[question]) > 1:
+            reason = "ambiguous: other passages stand under the same question"
+        elif not reason and question in asked:
+            reason = "duplicate: the same question and passage came before"
+        if reason:
+            rejected.append(replace(pair, objection=reason))
+        else:
+            asked.add(question)
+            kept[pair.doc_id, pair.chunk_id] = pair
+    return kept, rejected
+
+
+def _other_texts(passages: Passages, pairs: dict[Place, Pair]) -> Iterator[str]:
+    """Distinct texts of the passages that answer nothing."""
+    seen = {passage_id(pair.positive) for pair in pairs.values()}
+    for passage in passages.passages():
+        if (passage.doc_id, passage.chunk_id) not in pairs and passage.passage_id not in seen:
+            seen.add(passage.passage_id)
+            yield passage.text
+
+
+# ---- records -------------------------------------------------------------------------------------------------
+
+
+def _records(
+    corpus: Corpus,
+    passages: Passages,
+    pairs: dict[Place, Pair],
+    ranks: dict[Place, int],
+    total: int,
+    generator: str,
+) -> Iterator[SourceRecord]:
+    by_document = groupby(passages.passages(), key=attrgetter("doc_id"))
+    following = next(by_document, None)
+    for document in corpus.documents():
+        own: list[Passage] = []
+        if following and following[0] == document.doc_id:
+            own = list(following[1])
+            following = next(by_document, None)
+        places = [(passage.doc_id, passage.chunk_id) for passage in own]
+        answered = [place for place in places if place in pairs]
+        yield SourceRecord(
+            file_name=[document.doc_id],
+            source_id=document.doc_id,
+            text=document.text,
+            chunks=[_chunk(passage, pairs.get(place)) for passage, place in zip(own, places, strict=True)],
+            deduplicated_qa_pairs=[_qa(pairs[place]) for place in answered],
+            qa_evaluations=QAEvaluations(
+                evaluations=[_evaluation(pairs[place], ranks[place], total) for place in answered]
+            ),
+            generator=generator,
+        )
+
+
+def _chunk(passage: Passage, pair: Pair | None) -> Chunk:
+    text = passage.text if pair is None else pair.positive
+    return Chunk(
+        text=text,
+        chunk_id=passage.chunk_id,
+        start=passage.start,
+        end=passage.end,
+        sentence_count=passage.sentence_count,
+        word_count=len(text.split()),
+        doc_chunk_index=passage.chunk_id - 1,
+        doc_id=passage.doc_id,
+        doc_path=passage.doc_id,
+    )
+
+
+def _qa(pair: Pair) -> QAPair:
+    context = HopContext(hop_number=1, segment_ids=[pair.chunk_id])
+    return QAPair(
+        question=pair.question, answer=pair.answer, segment_ids=[pair.chunk_id], hop_contexts=[context]
+    )
+
+
+def _evaluation(pair: Pair, rank: int, total: int) -> QAEvaluation:
+    assessment = f"{pair.kind}; round-trip rank {rank} of {total}"
+    return QAEvaluation(overall=OverallJudgement(score=score_of_rank(rank), assessment=assessment))
+
+
+# ---- reports -------------------------------------------------------------------------------------------------
+
+
+def _write_rejected(path: Path, rejected: list[Pair]) -> None:
+    with path.open("wb") as stream:
+        for pair in rejected:
+            row = {
+                "document": pair.doc_id,
+                "chunk_id": pair.chunk_id,
+                "question": pair.question,
+                "reason": pair.objection,
+            }
+            stream.write(orjson.dumps(row) + b"\n")
+
+
+def _figures(pairs: list[Pair], rejected: list[Pair], ranks: list[int], total: int) -> dict[str, Any]:
+    within = {f"rank_within_{limit}": sum(rank <= limit for rank in ranks) for limit in (1, 10, 100)}
+    return {
+        "pairs": len(pairs),
+        "pairs_by_kind": dict(Counter(pair.kind for pair in pairs).most_common()),
+        "documents_with_pairs": len({pair.doc_id for pair in pairs}),
+        "passages_searched": total,
+        **within,
+        "rejected": len(rejected),
+        "rejected_by_reason": _reasons(rejected),
+    }
+
+
+def _reasons(rejected: list[Pair]) -> dict[str, int]:
+    return dict(Counter(pair.objection.partition(":")[0] for pair in rejected).most_common())
+
+
+def _none_found(rejected: list[Pair]) -> str:
+    refused = ", ".join(f"{count} x {reason}" for reason, count in _reasons(rejected).items())
+    return (
+        "the documents gave no question: the offline generator needs titles, headings or summaries above their "
+        f"text ({refused or 'no section was found'}). Add headings, or set sdg.generator=llm"
+    )

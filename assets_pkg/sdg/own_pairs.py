@@ -1,0 +1,272 @@
+"""Bring your own pairs: the recipe's records, or simple rows of questions and the passages that answer them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, ValidationError
+
+from resources.chat_model import clean_surrogates
+from storage.artifact_store import write_atomic
+from storage.digests import digest_text
+from storage.formats.qa_records import (
+    Chunk,
+    OverallJudgement,
+    QAEvaluation,
+    QAEvaluations,
+    QAPair,
+    RecordError,
+    SourceRecord,
+    parse_record,
+    write_records,
+)
+from storage.progress import Progress, no_progress
+
+RESULT_FILE = "generation_result.json"
+FORMATS = (".json", ".jsonl", ".parquet")
+GENERATOR = "own pairs"
+UNSCORED = 10.0
+
+
+def load_own_pairs(path: Path, folder: Path, progress: Progress = no_progress) -> None:
+    """Read the pairs at ``path`` and write ``qa_records.jsonl``, ``summary.json`` and
+    ``generation_result.json`` into ``folder``.
+
+    ``path`` is a JSON, JSONL or Parquet file, a folder of one of these formats, or a ``generation_result.json``.
+    Rows are all records of the recipe, or all simple: ``question``, ``positive`` passage(s) and optionally
+    ``negatives``, ``answer``, ``score`` (0 to 10). Simple rows that share a passage become one record, so that
+    no split can part them; negatives become passages of the record that nothing points at; a row without a
+    score counts as best.
+
+    Raises:
+        RecordError: no such file, mixed formats, or a bad row; it names file, row and field.
+    """
+    files = find_files(path)
+    rows = ((where, row) for file in files for where, row in _rows(file))
+    first = next(rows, None)
+    if first is None:
+        raise RecordError(f"{path}: has no rows")
+    rows = chain([first], rows)
+    if "deduplicated_qa_pairs" in first[1]:
+        records = (parse_record(json.dumps(_without_nulls(row)), where) for where, row in rows)
+    else:
+        records = _records_of(rows)
+    counts = {"records": 0, "pairs": 0}
+
+    def counted() -> Iterator[SourceRecord]:
+        for record in records:
+            counts["records"] += 1
+            counts["pairs"] += len(record.deduplicated_qa_pairs)
+            progress(counts["records"], counts["records"], "records", pairs=counts["pairs"])
+            yield record
+
+    write_records(folder / "qa_records.jsonl", counted())
+    summary = {"generator": GENERATOR, "source": str(path), "files": [str(file) for file in files], **counts}
+    write_atomic(folder / "summary.json", json.dumps(summary, indent=1))
+    result = {"schema_version": 1, "dataset_name": path.stem, "output_path": "qa_records.jsonl"}
+    write_atomic(folder / RESULT_FILE, json.dumps(result, indent=1))
+
+
+# ---- files -------------------------------------------------------------------------------------------------
+
+
+def find_files(path: Path) -> list[Path]:
+    """The data files that ``path`` stands for, all of one format."""
+    if path.name == RESULT_FILE:
+        return find_files(_pointed_at(path))
+    if path.is_dir():
+        return _files_of(path)
+    if not path.is_file():
+        raise RecordError(f"sdg_input_path = {path}: no such file or folder")
+    if path.suffix.lower() not in FORMATS:
+        raise RecordError(f"sdg_input_path = {path}: must be one of {', '.join(FORMATS)}")
+    return [path]
+
+
+def _pointed_at(result: Path) -> Path:
+    try:
+        return result.parent / json.loads(result.read_text("utf-8"))["output_path"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise RecordError(f"{result}: must be a JSON object with output_path ({error})") from error
+
+
+def _files_of(folder: Path) -> list[Path]:
+    if (folder / RESULT_FILE).is_file():
+        return find_files(folder / RESULT_FILE)
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in FORMATS)
+    if not files:
+        raise RecordError(f"sdg_input_path = {folder}: holds no {', '.join(FORMATS)} file")
+    if len({file.suffix.lower() for file in files}) > 1:
+        names = ", ".join(file.name for file in files)
+        raise RecordError(
+            f"sdg_input_path = {folder}: mixes formats, name one file or keep one format: {names}"
+        )
+    return files
+
+
+def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Rows of a data file with the name of their place."""
+    read = {".parquet": _parquet_rows, ".jsonl": _line_rows, ".json": _list_rows}[file.suffix.lower()]
+    for where, row in read(file):
+        if not isinstance(row, dict):
+            raise RecordError(f"{where}: must be an object")
+        yield where, row
+
+
+def _parquet_rows(file: Path) -> Iterator[tuple[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(file) as table:
+            number = 0
+            for batch in table.iter_batches(batch_size=1024):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"{file}: row {number}", row
+    except pa.ArrowInvalid as error:
+        raise RecordError(f"{file}: not a Parquet file: {error}") from error
+
+
+def _line_rows(file: Path) -> Iterator[tuple[str, Any]]:
+    with file.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            if line.strip():
+                yield f"{file}:{number}", _parse(line, f"{file}:{number}")
+
+
+def _list_rows(file: Path) -> Iterator[tuple[str, Any]]:
+    rows = _parse(file.read_bytes(), str(file))
+    if not isinstance(rows, list):
+        raise RecordError(f"{file}: must be a list of rows")
+    for number, row in enumerate(rows, start=1):
+        yield f"{file}: row {number}", row
+
+
+def _parse(data: bytes, where: str) -> Any:
+    try:
+        return clean_surrogates(json.loads(data))
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"{where}: not JSON: {error}") from error
+
+
+def _without_nulls(value: Any) -> Any:
+    """Parquet writes fields that a row lacks as nulls."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_nulls(item) for item in value]
+    return value
+
+
+# ---- simple rows -------------------------------------------------------------------------------------------
+
+
+def _texts(value: Any) -> Any:
+    """One passage or a list of them, each a text or an object with one."""
+    values = value if isinstance(value, list) else [value]
+    return [item.get("text") if isinstance(item, dict) else item for item in values]
+
+
+_Passage = Annotated[str, Field(pattern=r"\S")]
+_PassageList = Annotated[list[_Passage], BeforeValidator(_texts)]
+
+
+class SimpleRow(BaseModel):
+    """A question with the passages that answer it."""
+
+    question: Annotated[
+        str, Field(pattern=r"\S", validation_alias=AliasChoices("question", "query", "anchor"))
+    ]
+    positives: Annotated[
+        _PassageList,
+        Field(
+            min_length=1,
+            validation_alias=AliasChoices(
+                "positive", "positives", "positive_passage", "positive_passages", "passage", "passages"
+            ),
+        ),
+    ]
+    negatives: Annotated[
+        _PassageList,
+        Field(validation_alias=AliasChoices("negatives", "negative", "negative_passages", "hard_negatives")),
+    ] = []
+    answer: str = ""
+    score: Annotated[float, Field(ge=0, le=10)] = UNSCORED
+
+
+@dataclass
+class _Group:
+    """Rows that share passages, and the passages in order of appearance."""
+
+    rows: list[SimpleRow] = field(default_factory=list)
+
+    def record(self, positives: set[str]) -> SourceRecord:
+        own = dict.fromkeys(text for row in self.rows for text in row.positives)
+        spare = dict.fromkeys(text for row in self.rows for text in row.negatives if text not in positives)
+        texts = [*own, *spare]
+        number = {text: position for position, text in enumerate(texts, start=1)}
+        source_id = f"own_{digest_text(texts[0])}"
+        return SourceRecord(
+            file_name=[source_id],
+            source_id=source_id,
+            text="\n\n".join(texts),
+            chunks=[Chunk(text=text, chunk_id=number[text], word_count=len(text.split())) for text in texts],
+            deduplicated_qa_pairs=[_pair(row, number) for row in self.rows],
+            qa_evaluations=QAEvaluations(evaluations=[_evaluation(row) for row in self.rows]),
+            generator=GENERATOR,
+        )
+
+
+def _pair(row: SimpleRow, number: dict[str, int]) -> QAPair:
+    segments = sorted({number[text] for text in row.positives})
+    return QAPair(question=row.question.strip(), answer=row.answer, segment_ids=segments)
+
+
+def _evaluation(row: SimpleRow) -> QAEvaluation:
+    given = "score" in row.model_fields_set
+    return QAEvaluation(
+        overall=OverallJudgement(score=row.score, assessment="as given" if given else "no score given")
+    )
+
+
+def _records_of(rows: Iterator[tuple[str, dict[str, Any]]]) -> Iterator[SourceRecord]:
+    simple = [_simple(where, row) for where, row in rows]
+    positives = {text for row in simple for text in row.positives}
+    for group in _group(simple):
+        yield group.record(positives)
+
+
+def _simple(where: str, row: dict[str, Any]) -> SimpleRow:
+    if "deduplicated_qa_pairs" in row:
+        raise RecordError(f"{where}: a record of the recipe among simple rows: keep them in separate files")
+    try:
+        return SimpleRow.model_validate(_without_nulls(row))
+    except ValidationError as error:
+        detail = error.errors()[0]
+        name = ".".join(str(part) for part in detail["loc"])
+        raise RecordError(f"{where}: {name}: {detail['msg']}") from error
+
+
+def _group(rows: list[SimpleRow]) -> list[_Group]:
+    """Rows joined by the passages they share (union-find), in order of first appearance."""
+    parent: dict[str, str] = {}
+
+    def root(text: str) -> str:
+        while parent.setdefault(text, text) != text:
+            parent[text] = parent[parent[text]]
+            text = parent[text]
+        return text
+
+    for row in rows:
+        for text in row.positives[1:]:
+            parent[root(text)] = root(row.positives[0])
+    groups: dict[str, _Group] = {}
+    for row in rows:
+        groups.setdefault(root(row.positives[0]), _Group()).rows.append(row)
+    return list(groups.values())

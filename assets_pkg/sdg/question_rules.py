@@ -1,0 +1,74 @@
+"""Which texts make a question worth asking."""
+
+from __future__ import annotations
+
+import re
+
+MIN_QUESTION_WORDS = 3
+MAX_QUESTION_WORDS = 40
+MIN_ANSWER_WORDS = 8
+"""Counted in content words: those that are not in :data:`STOP_WORDS`."""
+
+_STOP_TEXT = (
+    "a an and any are as at be been being but by can could did do does each etc for from given had has have he "
+    "her his how if in into is it its itself may more most must my no nor not of on one only or other our out "
+    "own return returned returning returns same self set sets get gets shall she should so some such than that "
+    "the their them then there these they this those to too two under up us use used uses using value values "
+    "was we were what when where which while who whom why will with would you your"
+)
+STOP_WORDS = frozenset(_STOP_TEXT.split())
+
+_WORD = re.compile(r"[^\W_]+")
+_BOILERPLATE = re.compile(
+    r"(initialize self|see (help|also|the|pep)\b|(return|implement) (self|repr|str|hash|iter|len|key)\b"
+    r"|helper (for|function|method)\b|create and return a new object|internal (use|helper|routine|function|method)"
+    r"|deprecated|undocumented|obsolete|todo|fixme|copyright|licen[sc]e|all rights reserved|warning:|same as\b"
+    r"|like\b|equivalent to\b|overridden|override\b|see above|table of contents)",
+    re.IGNORECASE,
+)
+_CODE = re.compile(r"\)\s*->|^\w+ ->|>>>|==|[A-Za-z_]\w+\s*=\s*\w|[{}]")
+_MARKUP = (
+    (re.compile(r":[a-zA-Z:]+:`~?([^`<]+)(?: <[^`]*>)?`"), r"\1"),
+    (re.compile(r"!?\[([^\]]*)\]\([^)]*\)"), r"\1"),
+    (re.compile(r"(`{1,2}|\*{1,2})(\S(?:[^`*]*\S)?)\1"), r"\2"),
+)
+
+
+def plain(text: str) -> str:
+    """One line without Markdown and reStructuredText inline markup, nor a closing full stop."""
+    for pattern, kept in _MARKUP:
+        text = pattern.sub(kept, text)
+    return " ".join(text.split()).rstrip(" .:;,")
+
+
+def content_words(text: str) -> list[str]:
+    """Lower-case words that carry meaning."""
+    return [word for word in words(text) if word not in STOP_WORDS and len(word) > 1]
+
+
+def words(text: str) -> list[str]:
+    """All lower-case words, numbers included, punctuation and underscores not."""
+    return _WORD.findall(text.lower())
+
+
+def key(question: str) -> str:
+    """What makes two questions the same: their words."""
+    return " ".join(words(question))
+
+
+def objection(question: str, answer: str, least_words: int = MIN_QUESTION_WORDS) -> str:
+    """Why this pair should not be used, or nothing. ``answer`` is the text that must be found."""
+    count = len(set(content_words(question)))
+    if count < least_words:
+        return "question too short"
+    if len(question.split()) > MAX_QUESTION_WORDS:
+        return "question too long"
+    if _BOILERPLATE.match(question):
+        return "boilerplate"
+    if _CODE.search(question) or question.count("(") != question.count(")"):
+        return "question is code"
+    if len(content_words(answer)) < MIN_ANSWER_WORDS:
+        return "answer too short"
+    if f" {key(question)} " in f" {key(answer)} ":
+        return "question copied in the answer"
+    return ""

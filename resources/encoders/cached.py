@@ -1,0 +1,110 @@
+"""An encoder that remembers: each text is embedded once per model, whoever asks and whenever."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from resources.encoders.base import Encoder, Role
+from storage.digests import digest_text
+from storage.embedding_cache import EmbeddingCache
+from storage.progress import Progress, no_progress
+
+if TYPE_CHECKING:
+    from resources.encoders.base import Vectors
+
+BLOCK = 2048
+"""Texts embedded between two commits: what a kill may lose."""
+
+
+class CachedEncoder:
+    """Wraps ``encoder`` with ``cache``.
+
+    ``hits`` and ``misses`` count the distinct texts of each call that were found and that had to be embedded.
+    """
+
+    def __init__(self, encoder: Encoder, cache: EmbeddingCache):
+        self._encoder = encoder
+        self._cache = cache
+        self.hits = 0
+        self.misses = 0
+
+    @property
+    def dimensions(self) -> int:
+        """Length d of the vectors; asks the wrapped encoder."""
+        return self._encoder.dimensions
+
+    def identity(self, role: Role) -> str:
+        """The wrapped encoder's."""
+        return self._encoder.identity(role)
+
+    def embed(self, texts: Sequence[str], role: Role, progress: Progress = no_progress) -> Vectors:
+        """Vectors of ``texts``: float32 [len(texts), d], unit length, in the same order.
+
+        A text that comes more than once is embedded once. The wrapped encoder's model is not loaded when
+        nothing is new.
+        """
+        import numpy as np
+
+        digests = [digest_text(text) for text in texts]
+        first: dict[str, int] = {}
+        for place, digest in enumerate(digests):
+            first.setdefault(digest, place)
+        rows = {digest: row for row, digest in enumerate(first)}
+        texts_of = [texts[place] for place in first.values()]
+        vectors = self._distinct(list(rows), texts_of, role, progress)
+        if len(rows) == len(texts):
+            return vectors
+        return vectors[np.fromiter((rows[digest] for digest in digests), dtype=np.intp, count=len(digests))]
+
+    def _distinct(
+        self, digests: Sequence[str], texts: Sequence[str], role: Role, progress: Progress
+    ) -> Vectors:
+        """Vectors of texts that differ, float32 [len(texts), d]."""
+        import numpy as np
+
+        identity = self.identity(role)
+        vectors, missing = self._recall(identity, digests)
+        if vectors is None:
+            vectors = np.empty((len(digests), self.dimensions), dtype=np.float32)
+        hits = len(digests) - len(missing)
+        self.hits, self.misses = self.hits + hits, self.misses + len(missing)
+        progress(hits, len(digests), "texts", cached=hits)
+        for start in range(0, len(missing), BLOCK):
+            rows = missing[start : start + BLOCK]
+            report = _Offset(progress, hits + start, len(digests), hits)
+            vectors[rows] = self._encoder.embed([texts[row] for row in rows], role, report)
+            self._cache.put(identity, [digests[row] for row in rows], vectors[rows])
+        return vectors
+
+    def _recall(self, identity: str, digests: Sequence[str]) -> tuple[Vectors | None, list[int]]:
+        """Known vectors in their places (None if there are none), and the places without."""
+        import numpy as np
+
+        vectors: Vectors | None = None
+        missing: list[int] = []
+        for start in range(0, len(digests), BLOCK):
+            block = digests[start : start + BLOCK]
+            found = self._cache.get(identity, block)
+            for place, digest in enumerate(block, start):
+                if digest not in found:
+                    missing.append(place)
+                    continue
+                if vectors is None:
+                    vectors = np.empty((len(digests), len(found[digest])), dtype=np.float32)
+                vectors[place] = found[digest]
+        return vectors, missing
+
+
+@dataclass(frozen=True)
+class _Offset:
+    """Progress of one block, told as progress of the whole."""
+
+    progress: Progress
+    before: int
+    total: int
+    cached: int
+
+    def __call__(self, done: int, total: int, unit: str, **figures: float) -> None:
+        self.progress(self.before + done, self.total, unit, cached=self.cached, **figures)

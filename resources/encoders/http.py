@@ -1,0 +1,230 @@
+"""An encoder behind HTTP: Retune's own server, a NIM, vLLM, Infinity, or a hosted service."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from resources.chat_model.consent import endpoint_host, is_allowed, is_loopback
+from resources.encoders.base import Role
+from resources.encoders.dialects import AnswerError, Call, Service, plan_calls, read_vectors
+from resources.encoders.items import Input, as_items
+from resources.models.entry import Modality, ModelEntry
+from resources.models.files import facts_digest
+from storage.digests import digest_json
+from storage.progress import Progress, no_progress
+
+if TYPE_CHECKING:
+    import httpx2
+
+    from resources.encoders.base import Vectors
+
+TRIES = 5
+FIRST_DELAY_S = 0.5
+MAX_DELAY_S = 60.0
+TIMEOUT_S = 300.0
+PROBE_TIMEOUT_S = 2.0
+AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504, 524})
+ERROR_CHARACTERS = 300
+
+
+class ServiceError(RuntimeError):
+    """A service did not give vectors; the message names it, says what it answered and what to do."""
+
+
+class EgressError(ServiceError):
+    """Texts or images would leave this machine, and nobody allowed that."""
+
+
+class HttpEncoder:
+    """Asks the service at ``entry.base_url`` in ``entry.dialect``. Vectors are scaled to length 1 here.
+
+    Nothing is sent to another machine unless ``approved_endpoints`` names it or ``allow_egress`` is true. The
+    API key is read from the variable that the entry names, at the time of the request. ``transport`` replaces
+    the network in tests.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        entry: ModelEntry,
+        *,
+        allow_egress: bool = False,
+        approved_endpoints: Sequence[str] = (),
+        transport: httpx2.BaseTransport | None = None,
+    ):
+        if entry.base_url is None:
+            raise ServiceError(f"{name}: its entry has no base_url")
+        self.name = name
+        self.entry = entry
+        self._url = entry.base_url
+        self._service = Service(entry, entry.hub_id or name)
+        self._allowed = is_allowed(self._url, allow_egress, approved_endpoints)
+        self._transport = transport
+        self._client: httpx2.Client | None = None
+        self._size: int | None = entry.dimensions
+        self._served: str | None = None
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        return tuple(self.entry.modalities)
+
+    @property
+    def dimensions(self) -> int:
+        size = self._size or self.embed(["a"], "passage").shape[1]
+        self._size = size
+        return size
+
+    def identity(self, role: Role) -> str:
+        """Digest of service, model, facts and role; and of the weights, where the server tells theirs."""
+        if self._served is None:
+            self._served = self._served_digest()
+        shape = [self.entry.dialect, self.entry.task, self.entry.prompts.prefix(role), role]
+        return digest_json([self._url, self._service.model, facts_digest(self.entry), *shape, self._served])
+
+    def embed(self, items: Sequence[Input], role: Role, progress: Progress = no_progress) -> Vectors:
+        """As `ItemEncoder.embed`.
+
+        Raises:
+            EgressError: nobody allowed these items to leave this machine.
+            ServiceError: no answer after several tries, a refusal, or an answer without the vectors asked for.
+        """
+        import numpy as np
+
+        given = as_items(items, self.modalities, self.name)
+        self._check_consent(len(given))
+        vectors: Vectors | None = None
+        done = 0
+        for call in plan_calls(self._service, given, role):
+            if done and self.entry.rate_limit_delay:
+                time.sleep(self.entry.rate_limit_delay)
+            rows = self._ask(call)
+            if vectors is None:
+                vectors = np.empty((len(given), rows.shape[1]), dtype=np.float32)
+            vectors[call.rows] = rows
+            done += len(call.rows)
+            progress(done, len(given), "items")
+        return np.empty((0, self._size or 0), dtype=np.float32) if vectors is None else vectors
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def _ask(self, call: Call) -> Any:
+        """Vectors of one request: float32 [len(call.rows), d]."""
+        import numpy as np
+
+        answer = self._post(call)
+        try:
+            rows = np.array(read_vectors(answer, len(call.rows)), dtype=np.float32)
+        except (AnswerError, ValueError, TypeError) as error:
+            raise ServiceError(f"{self.name} at {self._url}{call.path}: {error}") from error
+        norms = np.linalg.norm(rows, axis=1, keepdims=True) if rows.ndim == 2 else np.zeros(1)
+        if not (np.isfinite(norms) & (norms > 0)).all():
+            raise ServiceError(f"{self.name} at {self._url}: gave a vector that is zero or not finite")
+        if self.entry.dimensions not in (None, rows.shape[1]):
+            raise ServiceError(
+                f"{self.name} at {self._url}: gave vectors of {rows.shape[1]} numbers, and the registry has "
+                f"{self.entry.dimensions}: another model is served there, or the entry is wrong"
+            )
+        return rows / norms
+
+    def _post(self, call: Call) -> Any:
+        import httpx2
+
+        delay, trouble = FIRST_DELAY_S, ""
+        for attempt in range(TRIES):
+            if attempt:
+                time.sleep(delay)
+                delay = min(2 * delay, MAX_DELAY_S)
+            try:
+                reply = self._open().post(self._url + call.path, json=call.body, headers=self._headers())
+            except httpx2.TransportError as error:
+                trouble = f"{type(error).__name__}: {error}"
+                continue
+            if reply.status_code == 200:
+                return _json(reply)
+            trouble = f"HTTP {reply.status_code}: {' '.join(reply.text.split())[:ERROR_CHARACTERS]}"
+            if reply.status_code not in AGAIN:
+                break
+            delay = _wait(reply.headers.get("retry-after"), delay)
+        raise ServiceError(f"{self.name} at {self._url}{call.path} gave no vectors: {trouble}")
+
+    def _headers(self) -> dict[str, str]:
+        name = self.entry.api_key_env
+        if name is None:
+            return {}
+        key = os.environ.get(name, "").strip()
+        if not key:
+            raise ServiceError(f"{self.name}: {name} is not set, the key for {self._url}")
+        return {"Authorization": f"Bearer {key}"}
+
+    def _open(self) -> httpx2.Client:
+        if self._client is None:
+            import httpx2
+
+            host, _ = endpoint_host(self._url)
+            self._client = httpx2.Client(
+                timeout=TIMEOUT_S,
+                transport=self._transport,
+                follow_redirects=False,  # a redirect could lead to a host that nobody approved
+                trust_env=not is_loopback(host),
+            )
+        return self._client
+
+    def _served_digest(self) -> str:
+        """The digest that a Retune server reports of its model; empty for other servers."""
+        import httpx2
+
+        if not self._allowed:
+            return ""
+        try:
+            reply = self._open().get(f"{self._url.removesuffix('/v1')}/v1/metadata", timeout=PROBE_TIMEOUT_S)
+        except httpx2.TransportError:
+            return ""
+        answer = _json(reply) if reply.status_code == 200 else None
+        return str(cast("dict[str, Any]", answer).get("modelDigest", "")) if isinstance(answer, dict) else ""
+
+    def _check_consent(self, count: int) -> None:
+        if self._allowed:
+            return
+        host, _ = endpoint_host(self._url)
+        raise EgressError(
+            f"{count} texts or images would be sent to {host} for {self.name}, and nobody allowed that; nothing was "
+            f"sent. If your data policy permits it: approved_endpoints=[{host}]"
+        )
+
+
+def server_problem(name: str, entry: ModelEntry) -> str | None:
+    """Why the server on this machine that ``entry`` names cannot be used, in words; None if one answers.
+
+    Hosts elsewhere are not asked: they are assumed to be up.
+    """
+    import httpx2
+
+    url = entry.base_url or ""
+    if not is_loopback(endpoint_host(url)[0]):
+        return None
+    try:
+        httpx2.get(f"{url.removesuffix('/v1')}/health", timeout=PROBE_TIMEOUT_S, trust_env=False)
+    except httpx2.TransportError:
+        return f"no server answers at {url}: start it (retune serve --model {name}), or download the weights"
+    return None
+
+
+def _json(reply: httpx2.Response) -> Any:
+    try:
+        return reply.json()
+    except ValueError:
+        return None
+
+
+def _wait(named: str | None, planned: float) -> float:
+    """Seconds until the next try: as long as the server says, within reason."""
+    try:
+        return min(max(planned, float(named or 0)), MAX_DELAY_S)
+    except ValueError:
+        return planned

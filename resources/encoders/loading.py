@@ -1,0 +1,66 @@
+"""What the adapters of local models share: quiet loading with a clear error, precision, unit vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from resources.encoders.sentence_transformer import EncoderError
+
+if TYPE_CHECKING:
+    import torch
+
+    from resources.encoders.base import Vectors
+
+T = TypeVar("T")
+LOADING_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError, AttributeError)
+DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+def transformers(module: str = "") -> Any:
+    """The transformers package, or a module of it, untyped: its own types are incomplete."""
+    return import_module(f"transformers.{module}" if module else "transformers")
+
+
+def load_checked(folder: Path, load: Callable[[], T]) -> T:
+    """What ``load`` gives, without transformers' progress bars and notes.
+
+    Raises:
+        EncoderError: it failed; the message names the folder and why.
+    """
+    import safetensors
+
+    logging = transformers("utils.logging")
+    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        return load()
+    except (*LOADING_ERRORS, safetensors.SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise EncoderError(f"{folder}: this model cannot be loaded: {reason}") from error
+    finally:
+        logging.set_verbosity(level)
+        if shown:
+            logging.enable_progress_bar()
+
+
+def unit(vectors: torch.Tensor) -> Vectors:
+    """Rows scaled to length 1, as float32 on the CPU.
+
+    Raises:
+        EncoderError: a row is not finite, or is zero and has no direction.
+    """
+    import numpy as np
+
+    rows = vectors.float().cpu().numpy()
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    broken = ~(np.isfinite(norms) & (norms > 0))
+    if broken.any():
+        raise EncoderError(
+            f"the model gave {int(broken.sum())} of {len(rows)} vectors that are zero or not finite: its weights "
+            "are broken, or too large for this precision"
+        )
+    return rows / norms

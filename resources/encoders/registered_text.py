@@ -1,0 +1,197 @@
+"""A registered text model: by its folder's own sentence-transformers modules; where it has none, or brings code of
+its own, by a stock network run as the registry says. Remote code is never run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from resources.accelerator import Accelerator
+from resources.encoders.base import Role
+from resources.encoders.items import Input, Observation, as_items
+from resources.encoders.loading import DTYPES, load_checked, transformers, unit
+from resources.encoders.qwen3_vl import last_token
+from resources.encoders.sentence_transformer import SentenceTransformerEncoder
+from resources.models.entry import Modality, ModelEntry, Pooling
+from resources.models.files import facts_digest, read_config, transformer_folder
+from storage.digests import digest_json
+from storage.progress import Progress, no_progress
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+    from resources.encoders.base import Vectors
+
+MODALITIES: tuple[Modality, ...] = ("text",)
+DEFAULT_TOKENS = 512
+POOLINGS: tuple[Pooling, ...] = ("mean", "cls", "last")
+STOCK_TYPES = {"llama_bidirec": "llama"}
+"""Names of remote code that is a stock network with its causal mask taken away."""
+
+
+class RegisteredTextEncoder(SentenceTransformerEncoder):
+    """`SentenceTransformerEncoder` of a registry entry, with its prompts and length.
+
+    ``config.is_causal = False`` makes the decoders of transformers 5 attend in both directions, exactly and
+    whatever the padding, for which older checkpoints bring remote code that is silently causal on padded batches.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        entry: ModelEntry,
+        model_digest: str,
+        accelerator: Accelerator,
+        batch_size: int = 32,
+    ):
+        length = entry.text_tokens or DEFAULT_TOKENS
+        super().__init__(
+            folder,
+            model_digest,
+            query_prefix=entry.prompts.prefix("query"),
+            passage_prefix=entry.prompts.prefix("passage"),
+            query_max_length=length,
+            passage_max_length=length,
+            accelerator=accelerator,
+            batch_size=batch_size,
+        )
+        self.entry = entry
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        return MODALITIES
+
+    def identity(self, role: Role) -> str:
+        return digest_json([super().identity(role), facts_digest(self.entry)])
+
+    def embed(self, texts: Sequence[Input], role: Role, progress: Progress = no_progress) -> Vectors:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """As `ItemEncoder.embed`, texts only. Raises `ItemError` for images."""
+        items = as_items(texts, MODALITIES, self.folder.name)
+        return super().embed([item.text or "" for item in items], role, progress)
+
+    def observe(self, texts: Sequence[str], role: Role) -> Observation:
+        """See `Observable`."""
+        import torch
+
+        model: Any = self._load()
+        tokenizer = model.tokenizer
+        features = tokenizer(
+            [self._prefix[role] + text for text in texts],
+            padding=True,
+            truncation=True,
+            max_length=self._max_length[role],
+            return_tensors="pt",
+        ).to(self._accelerator.device)
+        tokens, mask = features["input_ids"], features["attention_mask"]
+        with torch.inference_mode():
+            output = model({**features, "modality": "text"})
+        return Observation(
+            tokens.cpu().numpy(),
+            mask.cpu().numpy(),
+            output["token_embeddings"].float().cpu().numpy(),
+            unit(output["sentence_embedding"]),
+        )
+
+    def _load_checked(self) -> SentenceTransformer:
+        return load_checked(self.folder, self._open)
+
+    def _open(self) -> SentenceTransformer:
+        from sentence_transformers import SentenceTransformer
+
+        if (self.folder / "modules.json").is_file() and not _has_remote_code(self.folder):
+            device, dtype = self._accelerator.device, self._dtype()
+            options: dict[str, Any] = {"model_kwargs": {"dtype": dtype}, "local_files_only": True}
+            return SentenceTransformer(str(self.folder), device=device, **options).eval()
+        return cast("SentenceTransformer", self._assemble())
+
+    def _assemble(self) -> PooledNetwork:
+        """The network with the registry's attention, padding, end token and pooling."""
+        if self.entry.pooling not in POOLINGS:
+            raise ValueError(
+                f"it brings code or no modules.json, and the registry's pooling is {self.entry.pooling!r}, none of "
+                f"{', '.join(POOLINGS)}"
+            )
+        hf, place = transformers(), str(transformer_folder(self.folder))
+        config = _stock_config(transformer_folder(self.folder))
+        if self.entry.attention is not None:
+            config.is_causal = self.entry.attention == "causal"
+        network = hf.AutoModel.from_pretrained(
+            place, config=config, local_files_only=True, dtype=self._dtype(), trust_remote_code=False
+        )
+        tokenizer = hf.AutoTokenizer.from_pretrained(str(self.folder), local_files_only=True)
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        if self.entry.padding_side is not None:
+            tokenizer.padding_side = self.entry.padding_side
+        if self.entry.append_eos:
+            _append_end_token(tokenizer)
+        return PooledNetwork(network.to(self._accelerator.device).eval(), tokenizer, self.entry.pooling)
+
+    def _dtype(self) -> str:
+        return DTYPES[self.entry.dtype] if self._accelerator.device != "cpu" else "float32"
+
+
+class PooledNetwork:
+    """A transformers network and a pooling, called as a `SentenceTransformer` is."""
+
+    modalities = ("text",)
+
+    def __init__(self, network: Any, tokenizer: Any, pooling: Pooling):
+        self.network = network
+        self.tokenizer = tokenizer
+        self.config = network.config
+        self._pooling: Pooling = pooling
+
+    def get_embedding_dimension(self) -> int:
+        return int(self.config.hidden_size)
+
+    def __call__(self, features: dict[str, Any]) -> dict[str, Any]:
+        """``token_embeddings`` [n, t, h] and ``sentence_embedding`` float32 [n, h], not yet of length 1."""
+        hidden = self.network(
+            input_ids=features["input_ids"], attention_mask=features["attention_mask"]
+        ).last_hidden_state
+        vectors = pool(hidden.float(), features["attention_mask"], self._pooling)
+        return {"token_embeddings": hidden, "sentence_embedding": vectors}
+
+
+def pool(hidden: Any, mask: Any, pooling: Pooling) -> Any:
+    """One state for each row, torch tensors [n, t, h] and [n, t] -> [n, h]: the ``mean`` of its real tokens, its
+    first (``cls``) or its ``last`` one, whichever side is padded."""
+    if pooling == "mean":
+        weights = mask.unsqueeze(-1).to(hidden.dtype)
+        return (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+    if pooling == "last":
+        return last_token(hidden, mask)
+    return last_token(hidden.flip(1), mask.flip(1))
+
+
+def _has_remote_code(folder: Path) -> bool:
+    config = read_config(folder)
+    return "auto_map" in config or config.get("model_type") in STOCK_TYPES
+
+
+def _stock_config(place: Path) -> Any:
+    """The configuration, of the stock class where the type is a name of remote code."""
+    hf = transformers()
+    kind = read_config(place).get("model_type")
+    if kind in STOCK_TYPES:
+        return hf.CONFIG_MAPPING[STOCK_TYPES[kind]].from_pretrained(str(place), local_files_only=True)
+    return hf.AutoConfig.from_pretrained(str(place), local_files_only=True, trust_remote_code=False)
+
+
+def _append_end_token(tokenizer: Any) -> None:
+    """Make the tokenizer put its end token behind every text, inside the maximum length, if it does not."""
+    end = tokenizer.eos_token
+    ids = tokenizer("a")["input_ids"]
+    if ids[-1] == tokenizer.eos_token_id:
+        return
+    if ids != tokenizer("a", add_special_tokens=False)["input_ids"]:
+        raise ValueError(
+            "its tokenizer adds special tokens, but not the end token that the registry asks for"
+        )
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"$A {end}", pair=None, special_tokens=[(end, tokenizer.eos_token_id)]
+    )

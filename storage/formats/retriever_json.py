@@ -1,0 +1,165 @@
+"""The recipe's retriever format: ``train.json`` and the mined files, over a ``corpus/`` folder.
+
+What NeMo Automodel's retrieval loader reads: ``{"corpus": {"path": "./corpus/"}, "data": [{question_id,
+question, corpus_id, pos_doc: [{id}], neg_doc: [{id}]}]}``, where the path is relative to the file and the
+folder holds ``train.parquet`` (``id``, ``text``) and ``merlin_metadata.json``. Mined files have ``mining`` on
+top and a ``score`` beside every id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import orjson
+
+CORPUS_ID = "retune"
+CORPUS_FOLDER = "corpus"
+_ROWS_PER_GROUP = 10_000
+
+
+class RetrieverFileError(ValueError):
+    """A retriever file or corpus folder that cannot be read; the message names file, question and field."""
+
+
+@dataclass(frozen=True)
+class PassageRef:
+    """A passage named by a question; ``score`` is its similarity, once mined."""
+
+    passage_id: str
+    score: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"id": self.passage_id} if self.score is None else {"id": self.passage_id, "score": self.score}
+
+
+@dataclass(frozen=True)
+class RetrieverExample:
+    """A question with the passages that answer it and those mined as hard negatives, hardest first."""
+
+    question_id: str
+    question: str
+    positives: tuple[PassageRef, ...]
+    negatives: tuple[PassageRef, ...] = ()
+
+
+@dataclass(frozen=True)
+class RetrieverFile:
+    """A whole file; ``corpus`` is the folder that its ids are looked up in."""
+
+    corpus: Path
+    examples: list[RetrieverExample]
+    mining: Mapping[str, Any] | None = None
+
+
+def write_retriever_file(
+    path: Path, examples: Iterable[RetrieverExample], mining: Mapping[str, Any] | None = None
+) -> None:
+    """Write one question per line, over what may be there. ``mining`` are the arguments of a mined file."""
+    head: dict[str, Any] = {"corpus": {"path": f"./{CORPUS_FOLDER}/"}}
+    if mining is not None:
+        head["mining"] = {"args": dict(mining)}
+    with path.open("wb") as stream:
+        stream.write(orjson.dumps(head)[:-1] + b',"data":[')
+        for number, example in enumerate(examples):
+            stream.write((b",\n" if number else b"\n") + orjson.dumps(_to_json(example)))
+        stream.write(b"\n]}\n")
+
+
+def read_retriever_file(path: Path) -> RetrieverFile:
+    """Read ``train.json``, ``val.json`` or a mined file.
+
+    Raises:
+        RetrieverFileError: it is missing, not JSON, or a question lacks a field.
+    """
+    try:
+        content = orjson.loads(path.read_bytes())
+        corpus, data = path.parent / content["corpus"]["path"], content["data"]
+        mining = content.get("mining", {}).get("args")
+    except FileNotFoundError as error:
+        raise RetrieverFileError(f"{path}: no such file") from error
+    except (orjson.JSONDecodeError, LookupError, TypeError, AttributeError) as error:
+        raise RetrieverFileError(f"{path}: not a retriever file (corpus.path and data): {error}") from error
+    return RetrieverFile(corpus, [_from_json(row, path, place) for place, row in enumerate(data)], mining)
+
+
+def unroll(examples: Iterable[RetrieverExample]) -> Iterator[RetrieverExample]:
+    """One record per positive: a question with several becomes ``q7_0``, ``q7_1``... sharing the negatives."""
+    for example in examples:
+        if len(example.positives) == 1:
+            yield example
+            continue
+        for number, positive in enumerate(example.positives):
+            yield replace(example, question_id=f"{example.question_id}_{number}", positives=(positive,))
+
+
+def write_corpus(folder: Path, passages: Iterable[tuple[str, str]]) -> int:
+    """Write ``train.parquet`` and ``merlin_metadata.json`` from (id, text) pairs; returns how many."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder.mkdir(parents=True, exist_ok=True)
+    schema = pa.schema([("id", pa.string()), ("text", pa.string())])
+    count = 0
+    with pq.ParquetWriter(folder / "train.parquet", schema) as writer:
+        for rows in _groups(passages):
+            count += len(rows)
+            columns = {"id": [name for name, _ in rows], "text": [text for _, text in rows]}
+            writer.write_table(pa.Table.from_pydict(columns, schema=schema))
+    metadata = {"corpus_id": CORPUS_ID, "class": "TextQADataset"}
+    (folder / "merlin_metadata.json").write_bytes(orjson.dumps(metadata))
+    return count
+
+
+def read_corpus(folder: Path) -> Iterator[tuple[str, str]]:
+    """(id, text) of every passage in file order, one record batch in memory at a time.
+
+    Raises:
+        RetrieverFileError: there is no ``train.parquet`` with these columns.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = folder / "train.parquet"
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in cast(Any, file).iter_batches(columns=["id", "text"]):
+                columns: dict[str, list[str]] = batch.to_pydict()
+                yield from zip(columns["id"], columns["text"], strict=True)
+    except (OSError, pa.ArrowException, KeyError) as error:
+        raise RetrieverFileError(f"{path}: not a corpus with columns id and text: {error}") from error
+
+
+def _groups(passages: Iterable[tuple[str, str]]) -> Iterator[Sequence[tuple[str, str]]]:
+    rows: list[tuple[str, str]] = []
+    for row in passages:
+        rows.append(row)
+        if len(rows) == _ROWS_PER_GROUP:
+            yield rows
+            rows = []
+    if rows:
+        yield rows
+
+
+def _to_json(example: RetrieverExample) -> dict[str, Any]:
+    return {
+        "question_id": example.question_id,
+        "question": example.question,
+        "corpus_id": CORPUS_ID,
+        "pos_doc": [each.to_json() for each in example.positives],
+        "neg_doc": [each.to_json() for each in example.negatives],
+    }
+
+
+def _from_json(row: Any, path: Path, place: int) -> RetrieverExample:
+    try:
+        return RetrieverExample(
+            question_id=row["question_id"],
+            question=row["question"],
+            positives=tuple(PassageRef(str(each["id"]), each.get("score")) for each in row["pos_doc"]),
+            negatives=tuple(PassageRef(str(each["id"]), each.get("score")) for each in row["neg_doc"]),
+        )
+    except (LookupError, TypeError, AttributeError) as error:
+        raise RetrieverFileError(f"{path}: question number {place}: missing or malformed: {error}") from error

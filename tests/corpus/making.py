@@ -1,0 +1,20 @@
+"""Small corpora for tests."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from assets_pkg.corpus.rows import RowWriter
+from assets_pkg.corpus.structure import title_of
+from storage.artifacts import Corpus, Document
+
+
+def write_corpus(folder: Path, texts: dict[str, str]) -> Corpus:
+    """A corpus artifact of these texts, written without reading files."""
+    folder.mkdir(parents=True)
+    with RowWriter(folder / "documents.parquet", Document) as writer:
+        for name, text in sorted(texts.items()):
+            writer.add(Document(name, title_of(text, Path(name).stem), text))
+    (folder / "summary.json").write_text(json.dumps({"documents": len(texts)}))
+    return Corpus(folder, "raw_corpus", "v")

@@ -1,0 +1,151 @@
+"""Reading a folder: what counts, what is skipped and named, and the fingerprint."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from assets_pkg.corpus.sources import CorpusError, read_corpus, source_fingerprint
+from assets_pkg.profile import CorpusSettings
+from storage.artifacts import Corpus
+
+LONG = "A sentence about wings that is long enough to be kept as text."
+
+
+def settings(folder: Path | str, **changes: object) -> CorpusSettings:
+    values = {
+        "corpus_dir": str(folder),
+        "file_extensions": [".txt", ".md", ".text", ""],
+        "min_text_length": 50,
+        "num_files": None,
+    }
+    return CorpusSettings.model_validate(values | changes)
+
+
+def read(source: CorpusSettings, out: Path) -> Corpus:
+    out.mkdir(exist_ok=True)
+    read_corpus(source, out)
+    return Corpus(out, "raw_corpus", "v")
+
+
+def skipped(out: Path) -> dict[str, str]:
+    return {row["doc_id"]: row["reason"] for row in json.loads((out / "skipped.json").read_text())}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "corpus"
+    (made / "sub" / "deep").mkdir(parents=True)
+    (made / "b.txt").write_text(LONG)
+    (made / "sub" / "a.MD").write_text(f"# Wings\n\n{LONG}")
+    (made / "sub" / "deep" / "NOTES").write_text(LONG)
+    (made / "code.py").write_text(LONG)
+    (made / ".git").mkdir()
+    (made / ".git" / "HEAD").write_text(LONG)
+    return made
+
+
+def test_recursive_by_extension_and_in_order(folder: Path, tmp_path: Path) -> None:
+    documents = list(read(settings(folder), tmp_path / "out").documents())
+    assert [(d.doc_id, d.title) for d in documents] == [
+        ("b.txt", "b"),
+        ("sub/a.MD", "Wings"),
+        ("sub/deep/NOTES", "NOTES"),
+    ]
+    assert documents[0].text == LONG
+
+
+def test_bom_and_line_ends_are_normalised(folder: Path, tmp_path: Path) -> None:
+    (folder / "b.txt").write_bytes(b"\xef\xbb\xbf# Title\r\n\r\n" + LONG.encode() + b"\r\nEnd.\r")
+    first = next(read(settings(folder), tmp_path / "out").documents())
+    assert (first.title, first.text) == ("Title", f"# Title\n\n{LONG}\nEnd.\n")
+
+
+def test_unusable_files_are_named_with_the_reason(folder: Path, tmp_path: Path) -> None:
+    (folder / "latin.txt").write_bytes("Flügel".encode("latin-1") * 20)
+    (folder / "utf16.txt").write_text(LONG, "utf-16")
+    (folder / "image").write_bytes(b"\x89PNG\0\0" * 50)
+    (folder / "late.txt").write_bytes(b"x" * 9000 + b"\0")
+    (folder / "short.txt").write_text("  too little  ")
+    (folder / "gone.txt").symlink_to(folder / "nowhere")
+    os.mkfifo(folder / "pipe")
+    out = tmp_path / "out"
+    corpus = read(settings(folder), out)
+    reasons = skipped(out)
+    assert len(list(corpus.documents())) == 3
+    assert set(reasons) == {"latin.txt", "utf16.txt", "image", "late.txt", "short.txt", "gone.txt", "pipe"}
+    assert reasons["latin.txt"] == "not UTF-8: byte 0xfc at position 2"
+    assert reasons["utf16.txt"].startswith("not UTF-8: it is UTF-16")
+    assert reasons["short.txt"] == "too short: 10 characters, corpus.min_text_length is 50"
+    assert corpus.summary()["skipped_by_reason"] == {
+        "binary": 2,
+        "not UTF-8": 2,
+        "too short": 1,
+        "unreadable": 2,
+    }
+
+
+def test_a_name_that_is_not_utf8_is_skipped(folder: Path, tmp_path: Path) -> None:
+    (folder / os.fsdecode(b"bad\xff.txt")).write_text(LONG)
+    read(settings(folder), tmp_path / "out")
+    assert skipped(tmp_path / "out") == {r"bad\udcff.txt": "unreadable: its name is not UTF-8"}
+    assert source_fingerprint(settings(folder)) == Corpus(tmp_path / "out", "", "").summary()["fingerprint"]
+
+
+def test_link_loops_end_and_linked_folders_are_read_once(folder: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "o.txt").write_text(LONG)
+    (outside / "back").symlink_to(folder)
+    (folder / "sub" / "loop").symlink_to(folder)
+    (folder / "alink").symlink_to(outside)
+    (folder / "sub" / "again").symlink_to(outside)
+    names = [document.doc_id for document in read(settings(folder), tmp_path / "out").documents()]
+    assert names == ["alink/o.txt", "b.txt", "sub/a.MD", "sub/deep/NOTES"]
+
+
+def test_num_files_takes_the_first_by_name(folder: Path, tmp_path: Path) -> None:
+    corpus = read(settings(folder, num_files=2), tmp_path / "out")
+    assert [document.doc_id for document in corpus.documents()] == ["b.txt", "sub/a.MD"]
+
+
+def test_fingerprint_follows_names_and_bytes_of_what_is_read(folder: Path, tmp_path: Path) -> None:
+    before = read(settings(folder), tmp_path / "out").summary()["fingerprint"]
+    assert source_fingerprint(settings(folder)) == before
+    (folder / "code.py").write_text("other")
+    os.utime(folder / "b.txt", (1, 1))
+    assert source_fingerprint(settings(folder)) == before
+    (folder / "b.txt").write_text(LONG.replace("wings", "flaps"))
+    changed = source_fingerprint(settings(folder))
+    assert changed != before
+    (folder / "b.txt").rename(folder / "c.txt")
+    assert source_fingerprint(settings(folder)) not in {before, changed}
+
+
+def test_reading_twice_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        read(settings(folder), tmp_path / name)
+    one, two = (tmp_path / name / "documents.parquet" for name in ("one", "two"))
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_errors_say_what_was_found(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="no such folder"):
+        read(settings(folder / "missing"), tmp_path / "out")
+    with pytest.raises(CorpusError, match="a file; give the folder"):
+        read(settings(folder / "b.txt"), tmp_path / "out")
+    with pytest.raises(CorpusError, match=r"extensions \.rst \(corpus\.file_extensions\)"):
+        read(settings(folder, file_extensions=[".rst"]), tmp_path / "out")
+    with pytest.raises(CorpusError, match=r"none of its 3 files can be used: b\.txt \(too short: "):
+        read(settings(folder, min_text_length=1000), tmp_path / "out")
+
+
+@pytest.mark.parametrize("url", ["hf://nvidia/some-set", "s3://bucket/docs", "pydoc://other"])
+def test_other_sources_are_refused_plainly(url: str, tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match=r"only a local folder and pydoc://stdlib can be read"):
+        read(settings(url), tmp_path / "out")
+    with pytest.raises(CorpusError, match="copy the documents"):
+        source_fingerprint(settings(url))

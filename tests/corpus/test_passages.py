@@ -1,0 +1,133 @@
+"""Documents into passages: nothing lost, nothing across a heading, code and lists whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from assets_pkg.corpus.errors import CorpusError
+from assets_pkg.corpus.passages import MAX_PASSAGE_CHARS, MAX_UNIT_CHARS, passages_of, split_passages
+from assets_pkg.profile import PassageSettings
+from storage.artifacts import Corpus, Document, Passages
+from storage.digests import passage_id
+from tests.corpus.making import write_corpus
+
+_WORDS = "wing. lift is great! drag? e.g. Dr. Reynolds zip.Zip 3.14 flow; (see it) # - 1. ``` --- >>> x"
+WORDS = st.sampled_from(_WORDS.split())
+TEXTS = st.lists(
+    st.tuples(WORDS, st.sampled_from([" ", "\n", "\n\n", "\n\n    ", "\n## "])), max_size=60
+).map(lambda parts: "".join(word + gap for word, gap in parts))
+
+
+def texts(text: str, sentences: int = 5) -> list[str]:
+    return [passage.text for passage in passages_of(Document("d", "t", text), sentences)]
+
+
+@given(TEXTS, st.integers(1, 6))
+def test_no_word_is_lost_or_moved(text: str, sentences: int) -> None:
+    made = list(passages_of(Document("d", "t", text), sentences))
+    assert [word for passage in made for word in passage.text.split()] == text.split()
+    assert [passage.chunk_id for passage in made] == list(range(1, len(made) + 1))
+    for passage in made:
+        assert passage.text == passage.text.strip() != ""
+        assert text.split()[passage.start : passage.end] == passage.text.split()
+        assert passage.word_count == passage.end - passage.start
+        assert passage.sentence_count <= sentences
+        assert passage.passage_id == passage_id(passage.text)
+
+
+@given(st.text(max_size=300), st.integers(1, 4))
+def test_no_character_is_lost(text: str, sentences: int) -> None:
+    assert "".join("".join(texts(text, sentences)).split()) == "".join(text.split())
+
+
+def test_sentences_a_passage_and_headings() -> None:
+    text = "Intro one. Intro two.\n\n# Wings\n\nA first. A second. A third.\n\n## Flaps\n\nF one.\n"
+    assert texts(text, 2) == [
+        "Intro one. Intro two.",
+        "# Wings\n\nA first. A second.",
+        "A third.",
+        "## Flaps\n\nF one.",
+    ]
+    sections = [passage.section for passage in passages_of(Document("d", "t", text), 2)]
+    assert sections == ["", "Wings", "Wings", "Flaps"]
+
+
+def test_a_bare_heading_opens_the_next_section() -> None:
+    assert texts("# Book\n\n## Part\n\nText here.\n\n## Empty end\n") == [
+        "# Book\n\n## Part\n\nText here.",
+        "## Empty end",
+    ]
+
+
+def test_abbreviations_and_wrapped_lines_do_not_end_a_sentence() -> None:
+    text = "Flow near e.g. a wing,\nas Dr. Prandtl found, is\nlaminar. Then it turns. The end."
+    assert texts(text, 1) == [
+        "Flow near e.g. a wing,\nas Dr. Prandtl found, is\nlaminar.",
+        "Then it turns.",
+        "The end.",
+    ]
+
+
+def test_code_and_list_items_stay_whole() -> None:
+    code = "```python\nx = 1. + 2.  # First. Second.\n\ny = x\n```"
+    doctest = ">>> for wing in wings:\n...     wing.lift()"
+    text = f"Before. Then:\n\n{code}\n\n{doctest}\n\n- one. And more.\n  Still one.\n- two"
+    assert texts(text, 1) == ["Before.", "Then:", code, doctest, "- one. And more.\n  Still one.", "- two"]
+
+
+def test_long_units_are_cut_at_lines_or_words() -> None:
+    lines = [f"    line {number} of the program" for number in range(100)]
+    pieces = texts("\n".join(lines), 1)
+    assert len(pieces) > 1
+    assert [line.strip() for piece in pieces for line in piece.splitlines()] == [
+        line.strip() for line in lines
+    ]
+    words = texts("word " * 1000, 1)
+    assert all(len(piece) <= MAX_UNIT_CHARS for piece in words)
+    assert all(
+        len(piece) <= MAX_PASSAGE_CHARS for piece in texts("A long wing sentence of some words. " * 500, 90)
+    )
+
+
+def test_artifact(tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "in", {"a.md": "# A\n\nOne. Two.", "b.txt": "Three. Four. Five."})
+    out = tmp_path / "out"
+    out.mkdir()
+    seen: list[tuple[int, int]] = []
+    split_passages(
+        corpus,
+        PassageSettings(sentences_per_chunk=2),
+        out,
+        lambda done, total, *_, **__: seen.append((done, total)),
+    )
+    passages = list(Passages(out, "passages", "v").passages())
+    assert [(p.doc_id, p.chunk_id, p.text) for p in passages] == [
+        ("a.md", 1, "# A\n\nOne. Two."),
+        ("b.txt", 1, "Three. Four."),
+        ("b.txt", 2, "Five."),
+    ]
+    assert seen == [(1, 2), (2, 2)]
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["documents"], summary["passages"], summary["words"]) == (2, 3, 7)
+    assert sum(bin["passages"] for bin in summary["length_histogram"]) == 3
+
+
+def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "in", {f"{n}.txt": f"Text {n}. More of it." for n in range(50)})
+    made: list[bytes] = []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        split_passages(corpus, PassageSettings(sentences_per_chunk=1), tmp_path / name)
+        made.append((tmp_path / name / "passages.parquet").read_bytes())
+    assert made[0] == made[1]
+
+
+def test_no_passage_is_an_error(tmp_path: Path) -> None:
+    corpus: Corpus = write_corpus(tmp_path / "in", {"a.txt": " \n "})
+    with pytest.raises(CorpusError, match="none of the 1 documents"):
+        split_passages(corpus, PassageSettings(sentences_per_chunk=5), tmp_path)

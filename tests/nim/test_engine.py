@@ -1,0 +1,72 @@
+"""`OnnxEncoder`: the checkpoint's vectors, in order, without a server."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from assets_pkg.nim.engine import OnnxEncoder
+from assets_pkg.nim.manifest import FolderError
+from assets_pkg.nim.model import BadOutputError
+from assets_pkg.nim.tokenize import TextError
+
+TEXTS = [f"text {number} " + "and more of it " * (number * 7 % 40) for number in range(60)]
+
+
+@pytest.fixture(scope="module")
+def encoder(folder: Path) -> OnnxEncoder:
+    return OnnxEncoder(folder, threads=2)
+
+
+@pytest.mark.parametrize("role", ["query", "passage"])
+def test_same_vectors_as_the_checkpoint(encoder: OnnxEncoder, oracle: Any, role: Any) -> None:
+    vectors = encoder.embed(TEXTS, role)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(vectors, oracle([f"{role}: {text}" for text in TEXTS]), atol=2e-6)
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 100, 5000])
+def test_batch_size_does_not_show(encoder: OnnxEncoder, batch_tokens: int) -> None:
+    expected = encoder.embed(TEXTS, "query")
+    np.testing.assert_allclose(encoder.embed(TEXTS, "query", batch_tokens=batch_tokens), expected, atol=2e-6)
+
+
+def test_nothing_in_nothing_out(encoder: OnnxEncoder) -> None:
+    assert encoder.embed([], "query").shape == (0, 384)
+
+
+def test_a_text_with_nothing_to_embed_is_named(encoder: OnnxEncoder) -> None:
+    with pytest.raises(TextError) as error:
+        encoder.embed(["fine", "fine", "\u200b"], "passage")
+    assert error.value.index == 2
+
+
+def test_not_a_number_never_gets_out(folder: Path, tmp_path: Path) -> None:
+    """A model with one weight that is not a number."""
+    import onnx
+
+    shutil.copytree(folder, tmp_path / "model")
+    path = str(tmp_path / "model" / "model.onnx")
+    model = onnx.load(path)
+    weights = next(value for value in model.graph.initializer if value.dims == [384])
+    weights.raw_data = np.full(384, np.nan, dtype=np.float32).tobytes()
+    onnx.save_model(model, path)
+    with pytest.raises(BadOutputError, match="not finite"):
+        OnnxEncoder(tmp_path / "model").embed(["a"], "query")
+
+
+def test_missing_folder() -> None:
+    with pytest.raises(FolderError, match="is not a folder"):
+        OnnxEncoder(Path("/nonexistent"))
+
+
+def test_damaged_manifest_is_explained(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "model")
+    path = tmp_path / "model" / "retune_model.json"
+    path.write_text(path.read_text().replace('"mean"', '"max"'))
+    with pytest.raises(FolderError, match=r"retune_model\.json is not a valid manifest: pooling: "):
+        OnnxEncoder(tmp_path / "model")
