@@ -334,6 +334,54 @@ class ReindexSettings(Settings):
     min_index_recall: Annotated[float, Field(ge=0, le=1), RuntimeOnly]
 
 
+class IntervalSettings(Settings):
+    """How intervals are made: the part of `EvalSettings` that every measurement shares."""
+
+    confidence: Annotated[float, Field(gt=0.5, lt=1)]
+    bootstrap_samples: Annotated[int, Field(ge=100)]
+    bootstrap_seed: int
+
+
+class JudgeSettings(Settings):
+    """Which captions are judged, and by which models of the registry."""
+
+    references: str | None
+    predictions_dir: str | None
+    judge_models: Annotated[list[str], Field(min_length=1)]
+    min_judges: Annotated[int, Field(ge=1), RuntimeOnly]
+    allow_gaps: bool
+
+
+class PairSettings(Settings):
+    """Which pairs of image and text: ``colours://xkcd``, a folder of images with texts, or a table."""
+
+    pairs: str
+    num_pairs_limit: PositiveInt | None
+
+
+class CaptionSettings(Settings):
+    """How images are told in words: not at all, by the nearest named colour, or by a vision model."""
+
+    captioner: Literal["none", "nearest_colour", "vlm"]
+    caption_model: str
+    caption_base_url: str
+    caption_prompt: str
+    caption_system: str | None
+    caption_max_tokens: PositiveInt
+
+
+class ScoreSettings(Settings):
+    """Which models of the registry embed images and texts, and what is counted."""
+
+    image_text_models: Annotated[list[str], Field(min_length=1)]
+    recall_at: Annotated[list[PositiveInt], Field(min_length=1)]
+    fuse_captions: bool
+
+
+class ImageTextSettings(PairSettings, CaptionSettings, ScoreSettings):
+    """The image-text benchmark."""
+
+
 class AutomationSettings(Settings):
     """What runs by itself."""
 
@@ -362,6 +410,8 @@ class Profile(Settings):
     export: ExportSettings
     deploy: DeploySettings
     reindex: ReindexSettings
+    judges: JudgeSettings
+    image_text: ImageTextSettings
     automation: AutomationSettings
 
     @model_validator(mode="after")

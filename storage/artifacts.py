@@ -207,11 +207,79 @@ class VectorIndex(Artifact):
         return json.loads((self.path / "index.json").read_text("utf-8"))
 
 
+_ROWS_IN_MEMORY = 256  # a row may be a whole document
+
+
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a Parquet file, one record batch in memory at a time."""
+    """Rows of a Parquet file, a few in memory at a time."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as opened:
         file: Any = opened
-        for batch in file.iter_batches():
+        for batch in file.iter_batches(batch_size=_ROWS_IN_MEMORY):
             yield from batch.to_pylist()
+
+
+@dataclass(frozen=True)
+class JudgeScores(Artifact):
+    """``scores.json``: every judge's scores of every caption; ``embedding_models/``: the same in the layout of
+    CLIP-CC-Bench."""
+
+    content: ClassVar[tuple[str, ...]] = ("scores.json",)
+
+    def scores(self) -> dict[str, Any]:
+        return json.loads((self.path / "scores.json").read_text("utf-8"))
+
+
+@dataclass(frozen=True)
+class JudgeRanking(Artifact):
+    """``ranking.json``: captioners by Borda points, with intervals and the judges' agreement; ``ranking/``: CSV
+    tables; ``report.md`` with pictures."""
+
+    content: ClassVar[tuple[str, ...]] = ("ranking.json",)
+
+    def ranking(self) -> dict[str, Any]:
+        return json.loads((self.path / "ranking.json").read_text("utf-8"))
+
+
+@dataclass(frozen=True)
+class ImageTextPairs(Artifact):
+    """``pairs.parquet`` with columns ``pair_id``, ``text`` (strings), ``image`` (bytes of an image file) and
+    ``rgb`` (list of three integers, or null where an image is not of one colour)."""
+
+    content: ClassVar[tuple[str, ...]] = ("pairs.parquet",)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        yield from _rows(self.path / "pairs.parquet")
+
+
+@dataclass(frozen=True)
+class Captions(Artifact):
+    """``captions.jsonl``: ``pair_id``, ``caption`` (null where there is none) and ``reason``, one line a pair."""
+
+    content: ClassVar[tuple[str, ...]] = ("captions.jsonl",)
+
+    def captions(self) -> dict[str, str | None]:
+        lines = (self.path / "captions.jsonl").read_text("utf-8").splitlines()
+        return {row["pair_id"]: row["caption"] for row in map(json.loads, lines)}
+
+
+@dataclass(frozen=True)
+class ImageTextScores(Artifact):
+    """``scores.json``: every model's figures in every condition; ``ranks.json``: the rank of the right partner for
+    every pair, both ways; ``benchmark_results.tsv``: the origin's table."""
+
+    content: ClassVar[tuple[str, ...]] = ("scores.json", "ranks.json")
+
+    def scores(self) -> dict[str, Any]:
+        return json.loads((self.path / "scores.json").read_text("utf-8"))
+
+
+@dataclass(frozen=True)
+class ImageTextReport(Artifact):
+    """``report.json`` (comparisons with intervals), ``report.md`` and pictures."""
+
+    content: ClassVar[tuple[str, ...]] = ("report.json",)
+
+    def report(self) -> dict[str, Any]:
+        return json.loads((self.path / "report.json").read_text("utf-8"))

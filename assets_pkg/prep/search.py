@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     Vectors = NDArray[np.float32]
 
 QUERY_BLOCK = 1024
-PASSAGE_BLOCK = 16_384
-"""Rows and columns of the scores held at a time: 64 MiB."""
+PASSAGE_BLOCK = 4096
+"""Rows and columns of the scores held at a time: 16 MiB."""
 
 SPARE = 16
 """Candidates fetched beyond k, so that rounding at the edge seldom needs a second look."""

@@ -210,7 +210,7 @@ def _assign(
     missing: dict[SplitName, int] = {name: targets[name] for name in wanted}
     split_of: dict[str, SplitName] = {}
     for place, group in enumerate(shuffled):
-        empty = [name for name in wanted if missing[name] == targets[name]]
+        empty: list[SplitName] = [name for name in wanted if missing[name] == targets[name]]
         # The last groups go to splits that would else stay empty.
         name = empty[0] if len(shuffled) - place <= len(empty) else _next_split(len(group), missing)
         missing[name] -= len(group)
@@ -221,9 +221,14 @@ def _assign(
 def _next_split(documents: int, missing: Mapping[SplitName, int]) -> SplitName:
     """Where the next group goes: several documents to the split that lacks most, one to the first that is not
     full."""
+    names: list[SplitName] = list(missing)
     if documents > 1:
-        return max(missing, key=lambda name: missing[name])
-    return next((name for name, count in missing.items() if count > 0), list(missing)[-1])
+        names.sort(key=lambda name: -missing[name])
+        return names[0]
+    for name in names:
+        if missing[name] > 0:
+            return name
+    return names[-1]
 
 
 def _targets(ratios: Mapping[SplitName, float], documents: int) -> dict[SplitName, int]:

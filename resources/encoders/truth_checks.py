@@ -24,8 +24,10 @@ TEXTS = (
     "dark blue sea",
     "A person walks through a door and a dog runs over the hill, while the sun sets behind an old stone bridge.",
 )
-COMMON = "The colour of the old stone bridge in the evening is"
-ENDINGS = (" pale green.", " a dark and dusty red, and nobody walks over it.")
+COMMON = "dark red"
+ENDINGS = (" sea", " old stone bridge")
+"""Short: they must differ within the few tokens that some models read."""
+
 MAX_COSINE_DISTANCE = {"fp32": 1e-4, "bf16": 2e-2, "fp16": 5e-3}
 SAME_STATE = {"fp32": 1e-3, "bf16": 5e-2, "fp16": 2e-2}
 """Relative difference of hidden states up to which two runs saw the same tokens."""
@@ -102,7 +104,7 @@ def _same(name: str, first: NDArray[np.float32], second: NDArray[np.float32], li
 
 def _padding_invariant(encoder: ItemEncoder, alone: NDArray[np.float32], limit: float) -> Check:
     """A short text beside a long one is padded far; its vector must not notice."""
-    beside = encoder.embed([TEXTS[-1] + " " + COMMON, SHORT], "passage")
+    beside = encoder.embed([" ".join(TEXTS), SHORT], "passage")
     return _same("padding invariant", beside[1:], alone[:1], limit)
 
 
@@ -119,7 +121,7 @@ def _inside(entry: ModelEntry, encoder: Any, tolerance: float) -> Iterator[Check
     if entry.append_eos:
         yield _end_token(seen)
     if entry.pad_to_max:
-        length = seen.tokens.shape[1]
+        length = model.observe([SHORT], "passage").tokens.shape[1]
         yield Check(
             "padded to maximum", length == entry.max_tokens, f"{length} tokens; registered {entry.max_tokens}"
         )
@@ -162,8 +164,7 @@ def _direction(
     import numpy as np
 
     shortest = min(len(first[0]), len(second[0]))
-    differ = np.flatnonzero(first[0][:shortest] != second[0][:shortest])
-    common = int(differ[0]) if len(differ) else shortest
+    common = int(np.argmax(first[0][:shortest] != second[0][:shortest]))
     states, others = first[1][:common], second[1][:common]
     change = float(np.abs(states - others).max() / max(float(np.abs(states).max()), 1e-9))
     return "causal" if change < tolerance else "bidirectional"

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-WORDS = Path(__file__).read_text("utf-8").split()
+WORDS = re.findall(r"[a-z]{3,}", Path(__file__).read_text("utf-8"))
 REFUSAL = "I'm sorry, but I can't help with that."
 
 
@@ -41,7 +41,7 @@ class ScriptedEndpoint:
 
     def stats(self) -> dict[str, Any]:
         """``requests``, ``answered``, ``distinct`` (different messages seen), ``most_at_once``, ``by_step``,
-        ``times`` (of arrival, seconds), ``bodies`` of the last requests."""
+        ``times`` (of arrival, seconds), ``bodies`` of the last ten requests, ``headers`` of the last."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/stats") as reply:
             return json.load(reply)
 
@@ -65,7 +65,11 @@ class ScriptedEndpoint:
 
 def step_of(messages: list[dict[str, str]]) -> str:
     first = messages[1]["content"] if len(messages) > 1 else ""
-    for step, mark in (("artifacts", "worth asking about in a"), ("pairs", "search box"), ("evaluations", "judge")):
+    for step, mark in (
+        ("artifacts", "worth asking about in a"),
+        ("pairs", "search box"),
+        ("evaluations", "judge"),
+    ):
         if mark in first:
             return step
     return "other"
@@ -108,28 +112,35 @@ def _entry(step: str, number: int, seed: str, segments: list[int]) -> dict[str, 
 
 def content_of(answer: dict[str, Any], rule: dict[str, Any] | None) -> tuple[str, str, str | None]:
     """Text, finish reason and refusal."""
-    what = rule["do"] if rule else "answer"
-    entries = next(iter(answer.values()))
-    if what == "text":
-        return rule["text"], rule.get("finish", "stop"), None
-    if what == "refuse":
-        return "", "stop", REFUSAL
-    if what == "cut":
-        return json.dumps(answer)[: -len(json.dumps(entries[-1])) // 2], "stop", None
+    rule = rule or {"do": "answer"}
+    what, entries, whole = rule["do"], next(iter(answer.values())), json.dumps(answer)
+    fixed: dict[str, tuple[str, str, str | None]] = {
+        "text": (rule.get("text", ""), rule.get("finish", "stop"), None),
+        "refuse": ("", "stop", REFUSAL),
+        "cut": (whole[: len(whole) * 2 // 3], "stop", None),
+    }
+    if what in fixed:
+        return fixed[what]
     if what == "too_long" and len(entries) > rule["most"]:
-        return json.dumps(answer)[:60], "length", None
-    if what == "drop":
-        return json.dumps({key: value[: -rule["count"]] for key, value in answer.items()}), "stop", None
-    if what == "set":
+        return whole[:60], "length", None
+    _alter(entries, rule)
+    text = json.dumps(answer)
+    return (_in_prose(text) if what == "prose" else text), "stop", None
+
+
+def _alter(entries: list[dict[str, Any]], rule: dict[str, Any]) -> None:
+    if rule["do"] == "drop":
+        del entries[-rule["count"] :]
+    if rule["do"] == "extra":
+        entries += [dict(entries[0], number=99), dict(entries[0])]
+    if rule["do"] == "set":
         for entry in entries[: rule.get("count", 1)]:
             entry.update(rule["values"])
-    if what == "extra":
-        entries += [dict(entries[0], number=99), dict(entries[0])]
-    text = json.dumps(answer)
-    if what == "prose":
-        draft = '{"pairs": [{"number": 1, "question": "a draft"}]}'
-        return f"<think>Let me see: {draft} hm {{</think>Here it is:\n```json\n{text}\n```\nAnything else?", "stop", None
-    return text, "stop", None
+
+
+def _in_prose(text: str) -> str:
+    draft = '{"pairs": [{"number": 1, "question": "a draft"}]}'
+    return f"<think>Let me see: {draft} hm {{</think>Here it is:\n```json\n{text}\n```\nAnything else?"
 
 
 class Server:
@@ -143,6 +154,7 @@ class Server:
         self.by_step: dict[str, int] = {}
         self.times: list[float] = []
         self.bodies: list[dict[str, Any]] = []
+        self.headers: dict[str, str] = {}
 
     def stats(self) -> dict[str, Any]:
         return {
@@ -153,6 +165,7 @@ class Server:
             "by_step": self.by_step,
             "times": self.times,
             "bodies": self.bodies,
+            "headers": self.headers,
         }
 
     def rule_for(self, body: dict[str, Any], headers: dict[str, str]) -> dict[str, Any] | None:
@@ -167,7 +180,7 @@ class Server:
     async def chat(self, body: dict[str, Any], headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
         self.requests += 1
         self.times.append(asyncio.get_running_loop().time())
-        self.bodies = [*self.bodies[-9:], body]
+        self.bodies, self.headers = [*self.bodies[-9:], body], headers
         key = json.dumps([body["model"], body["messages"]], sort_keys=True).encode()
         self.distinct.add(hashlib.sha256(key).digest())
         step = step_of(body["messages"])
@@ -186,7 +199,9 @@ class Server:
         if what == "hang":
             await asyncio.sleep(3600)
         if what == "status":
-            message = rule.get("body", "scripted").replace("{authorization}", headers.get("authorization", ""))
+            message = rule.get("body", "scripted").replace(
+                "{authorization}", headers.get("authorization", "")
+            )
             error = json.dumps({"error": {"message": message}}).encode()
             return rule["status"], rule.get("headers", {}), error
         if what == "garbage":
@@ -198,13 +213,21 @@ class Server:
         prompt = sum(len(turn["content"]) for turn in body["messages"]) // 4
         usage = {"prompt_tokens": prompt, "completion_tokens": len(text) // 4}
         choice = {"index": 0, "message": message, "finish_reason": finish}
-        value = {"id": "x", "object": "chat.completion", "model": body["model"], "choices": [choice], "usage": usage}
+        value = {
+            "id": "x",
+            "object": "chat.completion",
+            "model": body["model"],
+            "choices": [choice],
+            "usage": usage,
+        }
         return 200, {}, json.dumps(value).encode()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         data = b""
         while True:
             event = await receive()
+            if event["type"] == "http.disconnect":  # the client was killed while it was sending
+                return
             data += event.get("body", b"")
             if not event.get("more_body"):
                 break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path
     """A project after a whole run without a server: documents to index."""
     home = tmp_path_factory.mktemp("project")
     write_corpus(home / "documents")
-    with dg.DagsterInstance.local_temp(str(home / "dagster")) as instance:
+    (home / "dagster").mkdir()
+    with dg.DagsterInstance.local_temp(str(home / "dagster")) as instance, contextlib.chdir(home):
         Project(_profile(home, tiny_model), instance).run()
     return home
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from assets_pkg.nim.engine import OnnxEncoder
 from assets_pkg.nim.manifest import FolderError
 from assets_pkg.nim.model import BadOutputError
 from assets_pkg.nim.tokenize import TextError
+from tests.nim.serving import environment
 
 TEXTS = [f"text {number} " + "and more of it " * (number * 7 % 40) for number in range(60)]
 
@@ -57,6 +60,22 @@ def test_not_a_number_never_gets_out(folder: Path, tmp_path: Path) -> None:
     onnx.save_model(model, path)
     with pytest.raises(BadOutputError, match="not finite"):
         OnnxEncoder(tmp_path / "model").embed(["a"], "query")
+
+
+def test_a_large_batch_gives_its_memory_back(folder: Path) -> None:
+    """16 rows of 500 tokens need most of a gigabyte while they run."""
+    script = (
+        "import numpy as np, psutil; from pathlib import Path\n"
+        "from assets_pkg.nim.manifest import read_manifest; from assets_pkg.nim.model import OnnxModel\n"
+        f"folder = Path({str(folder)!r}); model = OnnxModel(folder, read_manifest(folder))\n"
+        "rows = [np.full(500, 7, dtype=np.int64)] * 16\n"
+        "model.embed(rows[:1]); before = psutil.Process().memory_info().rss\n"
+        "model.embed(rows); print(psutil.Process().memory_info().rss - before)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment(), capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) < 150e6
 
 
 def test_missing_folder() -> None:

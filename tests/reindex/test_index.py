@@ -91,14 +91,14 @@ def test_search_over_the_index_equals_brute_force_over_all_passages(
 def test_fewer_dimensions_are_cut_and_renormalised(
     passages: Passages, embeddings: CorpusEmbeddings, tmp_path: Path
 ) -> None:
-    settings = SETTINGS.model_copy(update={"dimensions": 16})
+    settings = SETTINGS.model_copy(update={"dimensions": 32})
     index = build(passages, embeddings, tmp_path / "index", settings)
     encoder, texts = HashingEncoder(), [passage.text for passage in passages.passages()]
-    cut = encoder.embed(texts, "passage")[:, :16]
+    cut = encoder.embed(texts, "passage")[:, :32]
     cut /= np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), 1e-30)
-    query = encoder.embed(["audit the ledger kiln pump orchard tide"], "query")[0][:16]
+    query = encoder.embed([" ".join(WORDS)], "query")[0][:32]
     expected = np.sort(cut @ (query / np.linalg.norm(query)))[::-1][:5]
-    hits = Searcher(index, encoder).search("audit the ledger kiln pump orchard tide", 5)
+    hits = Searcher(index, encoder).search(" ".join(WORDS), 5)
     np.testing.assert_allclose([hit.score for hit in hits], expected, atol=1e-5)
 
 

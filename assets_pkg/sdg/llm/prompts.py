@@ -1,0 +1,86 @@
+"""The prompt templates: one file of ours, and a file of the user's for those that are to be different."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import yaml
+
+from storage.digests import digest_json
+
+DEFAULT_PROMPTS = Path(__file__).parents[1] / "prompts" / "default.yaml"
+
+_PLACES = {
+    "system": frozenset[str](),
+    "extract": frozenset({"most", "types", "text"}),
+    "generate": frozenset({"count", "pairs", "artifacts", "min_complexity", "text"}),
+    "judge": frozenset({"pairs", "text"}),
+    "repair": frozenset({"problems", "wanted"}),
+}
+
+
+class PromptError(ValueError):
+    """A prompt file that cannot be used; the message names file, prompt and what is wrong."""
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """One template per kind of message (``string.Template`` syntax)."""
+
+    system: str
+    extract: str
+    generate: str
+    judge: str
+    repair: str
+
+    def fill(self, name: str, **values: Any) -> str:
+        """The prompt ``name`` with its places filled in."""
+        return Template(getattr(self, name)).substitute(values)
+
+
+def load_prompts(path: str | None) -> Prompts:
+    """The default prompts, with those in the file ``path`` in their place.
+
+    Raises:
+        PromptError: unreadable file, unknown prompt, or a template without one of its places.
+    """
+    templates = _read(DEFAULT_PROMPTS)
+    if path is not None:
+        templates |= _read(Path(path).expanduser())
+    return Prompts(**{field.name: templates[field.name] for field in fields(Prompts)})
+
+
+def prompts_digest(path: str | None) -> str:
+    """Digest of the prompts in effect: part of what decides the pairs."""
+    prompts = load_prompts(path)
+    return digest_json({field.name: getattr(prompts, field.name) for field in fields(prompts)})
+
+
+def _read(path: Path) -> dict[str, str]:
+    try:
+        templates = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise PromptError(f"{path}: not readable as a YAML file of prompts: {error}") from error
+    if not isinstance(templates, dict):
+        raise PromptError(f"{path}: must be a mapping from {', '.join(_PLACES)} to templates")
+    for name, text in templates.items():
+        _check(f"{path}: {name}", name, text)
+    return templates
+
+
+def _check(where: str, name: Any, text: Any) -> None:
+    if name not in _PLACES:
+        raise PromptError(f"{where}: no such prompt; there are {', '.join(_PLACES)}")
+    if not isinstance(text, str):
+        raise PromptError(f"{where}: must be a text")
+    template = Template(text)
+    if not template.is_valid():
+        raise PromptError(f"{where}: a dollar sign that is not a $name must be written $$")
+    used = set(template.get_identifiers())
+    if used != _PLACES[name]:
+        missing = [f"${place} is missing" for place in sorted(_PLACES[name] - used)]
+        unknown = [f"${place} is unknown" for place in sorted(used - _PLACES[name])]
+        raise PromptError(f"{where}: {', '.join(missing + unknown)}")

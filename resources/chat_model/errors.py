@@ -1,0 +1,28 @@
+"""What can go wrong with a chat endpoint, by what it means for the run."""
+
+from __future__ import annotations
+
+
+class ChatModelError(Exception):
+    """The run cannot go on; what was answered so far is kept."""
+
+
+class ConsentError(ChatModelError):
+    """Text would leave the machine and nobody allowed it."""
+
+
+class EndpointError(ChatModelError):
+    """The endpoint is down, refuses the key, or does not know the model."""
+
+
+class BudgetReachedError(ChatModelError):
+    """A limit on calls, tokens or cost was reached."""
+
+
+class CallFailedError(Exception):
+    """One call failed for good; others may go on. ``reason`` is a short name to count by."""
+
+    def __init__(self, reason: str, detail: str):
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail

@@ -1,0 +1,183 @@
+"""Consent, retries, the answer cache and the resource."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from scripted_endpoint import ScriptedEndpoint
+
+from resources.chat_model import ChatConfig, endpoint_host, is_allowed
+from resources.chat_model.cache import AnswerCache, answer_key
+from resources.chat_model.resource import ChatModelResource
+from resources.chat_model.retries import Trouble, delay_before, retry_after, trouble_of_status
+
+KEY = "nvapi-0123456789-secret"
+ELSEWHERE = "https://integrate.api.nvidia.com/v1"
+
+
+@pytest.mark.parametrize(
+    ("url", "approved", "allowed"),
+    [
+        ("http://127.0.0.1:8000/v1", [], True),
+        ("http://127.8.9.10/v1", [], True),
+        ("http://localhost:8000/v1", [], True),
+        ("http://[::1]:8000/v1", [], True),
+        ("http://0.0.0.0:8000/v1", [], False),
+        ("http://10.0.0.7/v1", [], False),
+        ("http://127.0.0.1.example.org/v1", [], False),
+        ("http://localhost.example.org/v1", [], False),
+        (ELSEWHERE, [], False),
+        (ELSEWHERE, ["integrate.api.nvidia.com"], True),
+        (ELSEWHERE, ["Integrate.API.nvidia.com "], True),
+        (ELSEWHERE, ["api.nvidia.com", "nvidia.com"], False),
+        ("http://host:8001/v1", ["host:8000"], False),
+        ("http://host:8000/v1", ["host:8000"], True),
+    ],
+)
+def test_who_needs_consent(url: str, approved: list[str], allowed: bool) -> None:
+    assert is_allowed(url, False, approved) == allowed
+    assert is_allowed(url, True, [])
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "integrate.api.nvidia.com/v1",
+        "ftp://host/v1",
+        "http://127.0.0.1@evil.example/v1",
+        "http://127.0.0.1\\@evil.example/v1",
+        "http://host/v1?key=abc",
+        "http://host/v1#x",
+        "http:///v1",
+        "http://host:port/v1",
+        "http://ho st/v1",
+    ],
+)
+def test_urls_that_could_be_misread_are_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="base_url") as caught:
+        endpoint_host(url)
+    assert "abc" not in str(caught.value)
+
+
+def test_retry_after_is_seconds_or_a_date() -> None:
+    soon = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
+    assert retry_after({"retry-after": "7"}) == 7
+    assert retry_after({"retry-after": "-3"}) == 0
+    assert retry_after({"retry-after": soon}) == pytest.approx(30, abs=2)
+    assert retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0
+    assert retry_after({"retry-after": "soon"}) is None
+    assert retry_after({}) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "again", "full", "fatal"),
+    [
+        (400, False, False, False),
+        (401, False, False, True),
+        (404, False, False, True),
+        (408, True, False, False),
+        (422, False, False, False),
+        (429, True, True, False),
+        (500, True, False, False),
+        (503, True, True, False),
+        (504, True, False, False),
+        (307, False, False, True),
+    ],
+)
+def test_what_a_status_means(status: int, again: bool, full: bool, fatal: bool) -> None:
+    trouble = trouble_of_status(status, "body", {}, "MY_KEY")
+    assert (trouble.again, trouble.full, trouble.fatal) == (again, full, fatal)
+
+
+def test_delays_grow_are_spread_and_add_to_what_was_asked_for() -> None:
+    for attempt, longest in ((1, 1), (2, 2), (4, 8), (20, 60)):
+        delays = [delay_before(attempt, Trouble("x", again=True)) for _ in range(200)]
+        assert longest / 10 <= min(delays) < longest / 2 < max(delays) <= longest
+    assert 30 <= delay_before(1, Trouble("x", again=True, retry_after_s=30)) <= 31
+
+
+WRITER = """
+import os, signal, sys
+from pathlib import Path
+from resources.chat_model.cache import AnswerCache, answer_key
+cache = AnswerCache(Path(sys.argv[1]))
+for number in range(50):
+    cache.put(answer_key(number), {"number": number})
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_an_answer_survives_kill_9_the_moment_it_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "answers.sqlite"
+    reader = AnswerCache(path)
+    assert subprocess.run([sys.executable, "-c", WRITER, str(path)]).returncode == -9
+    assert len(reader) == 50
+    assert reader.get(answer_key(49)) == {"number": 49}
+    assert reader.get(answer_key(50)) is None
+    reader.close()
+
+
+def test_a_broken_cache_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "answers.sqlite"
+    path.write_bytes(b"not a database" * 100)
+    with pytest.raises(OSError, match="move it away to start anew"):
+        AnswerCache(path)
+
+
+# ---- the resource ------------------------------------------------------------------------------------------
+
+
+def config(base_url: str, folder: Path) -> ChatConfig:
+    return ChatConfig(base_url, folder / "a.sqlite", api_key_env="MY_KEY", approved_endpoints=("a", "b"))
+
+
+def test_the_resource_gives_the_same_config_and_the_key_of_the_environment(
+    endpoint: ScriptedEndpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", KEY)
+    wanted = config(endpoint.base_url, tmp_path)
+
+    @dg.asset
+    def answer(chat: ChatModelResource) -> dg.MaterializeResult:
+        import asyncio
+
+        assert KEY not in repr(chat) + str(chat)
+
+        async def ask() -> str:
+            async with chat.get().session(1) as session:
+                return (await session.ask("m", [{"role": "user", "content": "a"}])).text
+
+        assert chat.get().config == wanted
+        return dg.MaterializeResult(metadata={"text": asyncio.run(ask())})
+
+    @dg.asset(deps=[answer])
+    def broken(chat: ChatModelResource) -> None:
+        raise ValueError(f"something about {chat} and {chat.get()}")
+
+    resources = {"chat": ChatModelResource.from_config(wanted)}
+    home = tmp_path / "home"
+    home.mkdir()
+    with dg.DagsterInstance.local_temp(str(home)) as instance:
+        result = dg.materialize(
+            [answer, broken], instance=instance, resources=resources, raise_on_error=False
+        )
+        events = repr(result.all_events) + repr(list(instance.all_logs(result.run_id)))
+    assert not result.success
+    assert "something about ChatModelResource" in events
+    assert f"Bearer {KEY}" in str(endpoint.stats()["headers"])
+    assert KEY not in events + repr(resources)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert files
+    assert all(KEY.encode() not in path.read_bytes() for path in files)
+
+
+def test_without_the_variable_there_is_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MY_KEY", raising=False)
+    resource = ChatModelResource.from_config(config(ELSEWHERE, tmp_path))
+    assert "key not set" in repr(resource.get())

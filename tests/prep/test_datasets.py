@@ -1,0 +1,161 @@
+import json
+
+import datasets
+import pytest
+
+from assets_pkg.prep.datasets import write_eval_set, write_training_set
+from assets_pkg.prep.errors import PrepError
+from assets_pkg.prep.leakage import find_leaks
+from storage.artifacts import TrainingSet
+from storage.digests import digest_file, passage_id
+from storage.formats.retriever_json import read_corpus
+
+from .conftest import eval_set, read_json, record, simple_records, split_settings, training_set
+
+
+@pytest.fixture
+def made(make_pairs, tmp_path):
+    """Both sets of one small set of pairs."""
+    pairs = make_pairs(simple_records(10))
+    train, exam = tmp_path / "train", tmp_path / "exam"
+    train.mkdir(), exam.mkdir()
+    write_training_set(pairs, split_settings(), train)
+    write_eval_set(pairs, split_settings(), exam)
+    return train, exam
+
+
+def test_training_set_in_the_recipes_format(made):
+    train, _ = made
+    content = read_json(train / "train.json")
+    assert content["corpus"] == {"path": "./corpus/"}
+    assert len(content["data"]) == 12
+    first = content["data"][0]
+    assert set(first) == {"question_id", "question", "corpus_id", "pos_doc", "neg_doc"}
+    texts = dict(read_corpus(train / "corpus"))
+    assert len(texts) == 20  # every chunk of all splits
+    assert all(name == passage_id(text) for name, text in texts.items())
+    for row in content["data"]:
+        assert row["neg_doc"] == []
+        assert [texts[each["id"]] for each in row["pos_doc"]] == [
+            row["question"].replace("question", "passage")
+        ]
+    assert read_json(train / "corpus" / "merlin_metadata.json") == {
+        "corpus_id": first["corpus_id"],
+        "class": "TextQADataset",
+    }
+    assert len(read_json(train / "val.json")["data"]) == 4
+    splits = read_json(train / "splits.json")
+    assert {name: len(documents) for name, documents in splits["documents"].items()} == {
+        "train": 6,
+        "val": 2,
+        "test": 2,
+    }
+    assert len(splits["held_out_passages"]) == 8
+
+
+def test_the_corpus_is_what_the_datasets_library_reads(made, tmp_path):
+    train, _ = made
+    loaded = datasets.load_dataset(str(train / "corpus"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert {row["id"]: row["text"] for row in loaded} == dict(read_corpus(train / "corpus"))
+
+
+def test_the_exam_is_a_beir_folder(made):
+    train, exam = made
+    lines = [json.loads(line) for line in (exam / "eval_beir" / "queries.jsonl").read_text().splitlines()]
+    corpus = [json.loads(line) for line in (exam / "eval_beir" / "corpus.jsonl").read_text().splitlines()]
+    qrels = (exam / "eval_beir" / "qrels" / "test.tsv").read_text().splitlines()
+    assert qrels[0] == "query-id\tcorpus-id\tscore"
+    assert [row["_id"] for row in corpus] == [f"d{number}" for number in range(20)]
+    assert set(corpus[0]) == {"_id", "title", "text", "metadata"}
+    assert len(lines) == 4
+    assert set(lines[0]["metadata"]) == {
+        "query_type",
+        "reasoning_type",
+        "hop_count",
+        "question_complexity",
+        "quality_score",
+        "answer",
+        "hop_contexts",
+        "file_name",
+        "segment_ids",
+    }
+    text_of = {row["_id"]: row["text"] for row in corpus}
+    question_of = {row["_id"]: row["text"] for row in lines}
+    for line in qrels[1:]:
+        query, document, score = line.split("\t")
+        assert (text_of[document], score) == (question_of[query].replace("question", "passage"), "1")
+    trained = {
+        row["question_id"] for name in ("train", "val") for row in read_json(train / f"{name}.json")["data"]
+    }
+    assert not trained & set(question_of)
+    assert len(trained) + len(question_of) == 20
+
+
+def test_the_same_input_gives_the_same_bytes_over_leftovers(made, make_pairs):
+    train, exam = made
+    folders = {train: write_training_set, exam: write_eval_set}
+    before = {path: digest_file(path) for folder in folders for path in folder.rglob("*") if path.is_file()}
+    for path in before:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    for folder, write in folders.items():
+        write(make_pairs(list(reversed(simple_records(10)))), split_settings(), folder)
+    assert {path: digest_file(path) for path in before} == before
+
+
+def test_the_split_record_decides_the_version():
+    assert TrainingSet.is_content("splits.json")
+
+
+def test_summaries_count(made, make_pairs, tmp_path):
+    train, exam = made
+    assert read_json(train / "summary.json") == {
+        "train_questions": 12,
+        "train_documents": 6,
+        "val_questions": 4,
+        "val_documents": 2,
+        "passages": 20,
+        "held_out_passages": 8,
+        "rejected": 0,
+    }
+    assert read_json(exam / "summary.json") == {
+        "test_questions": 4,
+        "test_documents": 2,
+        "passages": 20,
+        "positives_per_question": 1.0,
+        "query_types": {"structural": 4},
+    }
+
+
+def test_an_exam_without_questions_is_an_error(make_pairs, tmp_path):
+    with pytest.raises(PrepError, match=r"test_ratio"):
+        write_eval_set(make_pairs(simple_records(4)), split_settings(train_ratio=0.8, test_ratio=0), tmp_path)
+
+
+def test_a_clean_split_has_no_leaks(made):
+    train, exam = made
+    leaks = find_leaks(training_set(train), eval_set(exam))
+    assert (leaks.total, leaks.samples) == (0, [])
+
+
+def test_planted_leaks_are_counted_and_shown(make_pairs, tmp_path):
+    """Two sets that were not split from the same pairs."""
+    common = record("common", ["The Same  answer", "other"], [("What is THIS?", [1])])
+    again = record("again", ["the same answer", "more"], [("what is  this?", [1]), ("fresh", [2])])
+    train, exam = tmp_path / "train", tmp_path / "exam"
+    train.mkdir(), exam.mkdir()
+    only_train, only_test = (
+        split_settings(train_ratio=1.0, val_ratio=0.0, test_ratio=0.0),
+        split_settings(train_ratio=0.0, val_ratio=0.0, test_ratio=1.0),
+    )
+    write_training_set(make_pairs([common]), only_train, train)
+    write_eval_set(make_pairs([again]), only_test, exam)
+    splits = read_json(train / "splits.json")
+    splits["held_out_passages"] = [passage_id("The Same  answer")]
+    (train / "splits.json").write_text(json.dumps(splits))
+    leaks = find_leaks(training_set(train), eval_set(exam))
+    assert (leaks.questions, leaks.passages, leaks.held_out, leaks.total) == (1, 1, 1, 3)
+    assert [sample["text"] for sample in leaks.samples] == [
+        "what is  this?",
+        "the same answer",
+        "The Same  answer",
+    ]

@@ -1,0 +1,173 @@
+import json
+
+import numpy as np
+import pytest
+
+from assets_pkg.prep.errors import PrepError
+from assets_pkg.prep.mining import ceilings, mine_hard_negatives
+from storage.digests import digest_file
+from storage.formats.retriever_json import (
+    PassageRef,
+    RetrieverExample,
+    read_retriever_file,
+    write_corpus,
+    write_retriever_file,
+)
+
+from .conftest import TableEncoder, mining_settings, read_json, training_set
+
+
+def unit(vectors):
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def write_set(folder, examples, passages, held_out=()):
+    folder.mkdir(exist_ok=True)
+    write_corpus(folder / "corpus", passages.items())
+    write_retriever_file(folder / "train.json", examples)
+    write_retriever_file(folder / "val.json", [])
+    (folder / "splits.json").write_text(json.dumps({"documents": {}, "held_out_passages": list(held_out)}))
+    return training_set(folder)
+
+
+def example(name, question, *positives):
+    return RetrieverExample(name, question, tuple(PassageRef(each) for each in positives))
+
+
+@pytest.fixture(scope="module")
+def large():
+    """1000 questions, 5000 passages, some vectors many times, some questions and texts twice, some held out."""
+    rng = np.random.default_rng(0)
+    vectors = unit(rng.normal(size=(5000, 32)).astype(np.float32))
+    copies = rng.choice(5000, size=1500, replace=False)
+    vectors[copies] = vectors[rng.choice(5000, size=1500)]
+    texts = {f"d{n}": f"text {n}" for n in range(5000)}
+    for n in range(0, 300, 3):
+        texts[f"d{n}"] = f"text  {n + 1}"  # the next one's text with other spacing
+    held_out = [f"d{n}" for n in range(4500, 5000)]
+    examples, encoded = [], dict(zip(texts.values(), vectors, strict=True))
+    for n in range(1000):
+        places = rng.choice(4500, size=rng.integers(1, 4), replace=False)
+        question = f"question {n % 970}"
+        noise = rng.choice([-0.4, 0.4, 2.0])
+        encoded[question] = unit(vectors[places[0]] * noise + 0.1 * rng.normal(size=32)).astype(np.float32)
+        examples.append(example(f"q{n}", question, *(f"d{place}" for place in places)))
+    return examples, texts, held_out, encoded
+
+
+def brute_force(examples, texts, held_out, encoded, settings):
+    """All pairs in float64, by the rule as it is written down."""
+    ids = list(texts)
+    matrix, which = np.unique(np.stack([encoded[texts[name]] for name in ids]), axis=0, return_inverse=True)
+    squeezed = {name: " ".join(text.split()) for name, text in texts.items()}
+    answers = {}
+    for each in examples:
+        known = answers.setdefault(each.question, set())
+        known |= {squeezed[positive.passage_id] for positive in each.positives}
+    mined = []
+    for each in examples:
+        distinct = matrix.astype(np.float64) @ encoded[each.question].astype(np.float64)
+        scores = dict(zip(ids, distinct[which.reshape(-1)], strict=True))
+        lowest = min(scores[positive.passage_id] for positive in each.positives)
+        m = settings.hard_neg_margin
+        top = lowest - (1 - m) * abs(lowest) if settings.hard_neg_margin_type == "perc" else lowest - m
+        allowed = [
+            name
+            for name in ids
+            if name not in held_out
+            and squeezed[name] not in answers[each.question]
+            and scores[name] <= top + 1e-12
+        ]
+        allowed.sort(key=lambda name: -scores[name])  # stable: ties stay in corpus order
+        mined.append([(name, scores[name]) for name in allowed[: settings.hard_negatives_to_mine]])
+    return mined
+
+
+@pytest.mark.parametrize(("kind", "margin"), [("perc", 0.95), ("abs", 0.05), ("abs", 0.0)])
+def test_equals_brute_force(large, tmp_path, kind, margin):
+    examples, texts, held_out, encoded = large
+    settings = mining_settings(hard_neg_margin_type=kind, hard_neg_margin=margin, hard_negatives_to_mine=7)
+    source = write_set(tmp_path / "set", examples, texts, held_out)
+    (tmp_path / "out").mkdir()
+    mine_hard_negatives(source, TableEncoder(encoded), settings, tmp_path / "out")
+    mined = read_retriever_file(tmp_path / "out" / "train_mined.automodel.json").examples
+    want = brute_force(examples, texts, set(held_out), encoded, settings)
+    assert [[each.passage_id for each in row.negatives] for row in mined] == [
+        [name for name, _ in row] for row in want
+    ]
+    got_scores = np.array([each.score for row in mined for each in row.negatives])
+    np.testing.assert_allclose(got_scores, [score for row in want for _, score in row], atol=6e-7)
+    assert np.isfinite(got_scores).all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "margin", "lowest", "top"),
+    [
+        ("perc", 0.95, 0.8, 0.76),
+        ("perc", 0.95, -0.2, -0.21),
+        ("perc", 0.95, 0.0, 0.0),
+        ("abs", 0.05, 0.8, 0.75),
+    ],
+)
+def test_the_ceiling_lies_below_the_positive_whatever_its_sign(kind, margin, lowest, top):
+    settings = mining_settings(hard_neg_margin_type=kind, hard_neg_margin=margin)
+    np.testing.assert_allclose(ceilings(np.array([lowest]), settings), [top])
+
+
+@pytest.fixture
+def small(tmp_path):
+    """One question at angle 0; passages at known angles, so that scores are cosines."""
+    angles = {"pos": 10, "near": 12, "copy": 10, "mid": 40, "far": 80, "hidden": 30}
+    passages = {name: f"{name} text" for name in angles}
+    passages["copy"] = " pos   text "
+    encoded = {
+        passages[name]: np.array([np.cos(np.radians(a)), np.sin(np.radians(a))]) for name, a in angles.items()
+    }
+    encoded |= {"what?": np.array([1.0, 0.0])}
+    source = write_set(tmp_path / "set", [example("q0", "what?", "pos")], passages, ["hidden"])
+    out = tmp_path / "out"
+    out.mkdir()
+    return source, TableEncoder(encoded), out
+
+
+def test_too_few_negatives_are_written_as_they_are_and_counted(small):
+    source, encoder, out = small
+    told = []
+    mine_hard_negatives(source, encoder, mining_settings(), out, lambda *args, **_: told.append(args))
+    row = read_json(out / "train_mined.automodel.json")["data"][0]
+    # "near" is over the margin, "copy" is the positive's text, "hidden" belongs to a held-out document.
+    assert row["neg_doc"] == [{"id": "mid", "score": 0.766044}, {"id": "far", "score": 0.173648}]
+    assert row["pos_doc"] == [{"id": "pos", "score": 0.984808}]
+    summary = read_json(out / "summary.json")
+    assert (summary["questions_with_fewer_negatives"], summary["questions_without_negatives"]) == (1, 0)
+    assert summary["questions_with_passages_over_the_margin"] == 1.0
+    assert summary["passages"] == 5
+    histogram = summary["histogram"]
+    assert (sum(histogram["positives"]), sum(histogram["negatives"])) == (1, 2)
+    assert summary["examples"][0]["hardest_negative"] == "mid text"
+    assert (out / "scores.png").read_bytes().startswith(b"\x89PNG")
+    assert told[-1] == (1, 1, "queries")
+
+
+def test_writes_what_the_trainer_reads_the_same_bytes_each_time_over_leftovers(small):
+    source, encoder, out = small
+    mine_hard_negatives(source, encoder, mining_settings(), out)
+    names = [
+        "train_mined.automodel.json",
+        "train_mined.automodel_unrolled.json",
+        "val.json",
+        "corpus/train.parquet",
+    ]
+    before = {name: digest_file(out / name) for name in names}
+    assert before["corpus/train.parquet"] == digest_file(source.path / "corpus" / "train.parquet")
+    for name in names[:2]:
+        (out / name).write_bytes(b"cut short")
+    mine_hard_negatives(source, encoder, mining_settings(mining_batch_size=1), out)
+    assert {name: digest_file(out / name) for name in names} == before
+
+
+def test_a_question_whose_passage_is_missing_is_named(small, tmp_path):
+    _, encoder, out = small
+    source = write_set(tmp_path / "other", [example("q3", "what?", "pos", "gone")], {"pos": "pos text"})
+    with pytest.raises(PrepError, match=r"question q3 names passage gone"):
+        mine_hard_negatives(source, encoder, mining_settings(), out)
