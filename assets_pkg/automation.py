@@ -22,7 +22,9 @@ MEASURE_JOB = "measure"
 def build_jobs() -> list[Any]:
     """The main job (everything), and the jobs of the sensors and schedules."""
     return [
-        dg.define_asset_job(MAIN_JOB, selection=dg.AssetSelection.all(), description="The whole graph, documents to index."),
+        dg.define_asset_job(
+            MAIN_JOB, selection=dg.AssetSelection.all(), description="The whole graph, documents to index."
+        ),
         dg.define_asset_job(
             REINDEX_JOB,
             selection=["corpus_embeddings", "vector_index"],

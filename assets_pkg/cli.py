@@ -27,8 +27,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,
 )
-console = Console()
-errors = Console(stderr=True)
+console = Console(soft_wrap=True)
+errors = Console(stderr=True, soft_wrap=True)
 
 ConfigOption = Annotated[str, typer.Option("--config", "-c", help="A profile's name or a YAML file.")]
 DryRunOption = Annotated[
@@ -41,7 +41,7 @@ QUIET_LIBRARIES = {
     "OMP_WAIT_POLICY": "PASSIVE",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TRANSFORMERS_VERBOSITY": "error",
-    "LANCE_LOG": "error",
+    "LANCEDB_LOG": "error",
 }
 EXIT_FAILED = 1
 EXIT_USAGE = 2

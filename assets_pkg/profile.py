@@ -369,6 +369,10 @@ class CaptionSettings(Settings):
     caption_system: str | None
     caption_max_tokens: PositiveInt
 
+    def digest(self) -> str:
+        """As for every section, but where no model is asked nothing depends on what would be asked."""
+        return super().digest() if self.captioner == "vlm" else digest_json({"captioner": self.captioner})
+
 
 class ScoreSettings(Settings):
     """Which models of the registry embed images and texts, and what is counted."""

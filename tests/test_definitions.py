@@ -15,7 +15,16 @@ from assets_pkg.build import build_definitions
 from assets_pkg.profile import load_profile
 
 REPOSITORY = Path(__file__).parents[1]
-HEAVY = {"torch", "transformers", "sentence_transformers", "datasets", "lancedb", "onnxruntime", "pandas", "pyarrow"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "sentence_transformers",
+    "datasets",
+    "lancedb",
+    "onnxruntime",
+    "pandas",
+    "pyarrow",
+}
 GRAPH = {
     "raw_corpus": set(),
     "passages": {"raw_corpus"},
@@ -82,7 +91,12 @@ def test_both_of_dagsters_tools_load_the_location(command: list[str], tmp_path: 
     executable = Path(sys.executable).parent / command[0]
     environment = {**os.environ, "DAGSTER_HOME": str(tmp_path)}
     done = subprocess.run(
-        [str(executable), *command[1:]], cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
+        [str(executable), *command[1:]],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -22,10 +22,11 @@ from resources.vector_store.lance import LanceIndex
 from storage.artifacts import Checkpoint, CorpusEmbeddings, Passage, Passages, VectorIndex
 from storage.digests import passage_id
 from storage.progress import Progress, no_progress
+from tests.conftest import TOPICS
 
 DIMENSIONS = 64
 SETTINGS = ReindexSettings(embed_batch_size=32, exact_below=10**6, dimensions=None, min_index_recall=0.9)
-WORDS = "pump valve rotor seal kiln glaze clay harbor crane tide ledger audit invoice orchard apple graft".split()
+WORDS = [word for words in TOPICS.values() for word in words]
 
 
 class HashingEncoder:
@@ -52,7 +53,11 @@ def passages(tmp_path: Path) -> Passages:
         text = "pump seal" if number % 100 == 0 else " ".join(rng.choice(WORDS, 6)) + f" n{number}"
         words = len(text.split())
         rows.append(
-            asdict(Passage(passage_id(text), f"d{number // 10}", number % 10 + 1, "t", "s", text, 0, words, 1, words))
+            asdict(
+                Passage(
+                    passage_id(text), f"d{number // 10}", number % 10 + 1, "t", "s", text, 0, words, 1, words
+                )
+            )
         )
     folder = tmp_path / "passages"
     folder.mkdir()
@@ -69,7 +74,9 @@ def embeddings(passages: Passages, tmp_path: Path) -> CorpusEmbeddings:
     return CorpusEmbeddings(folder, "corpus_embeddings", "e1")
 
 
-def build(passages: Passages, embeddings: CorpusEmbeddings, folder: Path, settings: ReindexSettings) -> VectorIndex:
+def build(
+    passages: Passages, embeddings: CorpusEmbeddings, folder: Path, settings: ReindexSettings
+) -> VectorIndex:
     folder.mkdir()
     build_index(passages, embeddings, settings, folder)
     return VectorIndex(folder, "vector_index", "i1")
@@ -120,7 +127,9 @@ def test_a_sound_index_passes_and_planted_faults_are_named(
     assert verdict.bad_vectors == 2
 
     short = Passages(passages.path, "passages", "v1")
-    pq.write_table(pq.read_table(passages.path / "passages.parquet").slice(0, 4999), passages.path / "passages.parquet")
+    pq.write_table(
+        pq.read_table(passages.path / "passages.parquet").slice(0, 4999), passages.path / "passages.parquet"
+    )
     assert "5000 rows for 4999 passages" in verify_index(opened, short, embeddings, DIMENSIONS).problems(0)
 
 
