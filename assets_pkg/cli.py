@@ -98,8 +98,21 @@ def _stage_command(stage: str) -> None:
     app.command(stage, help=f"Run the stage {stage}: {', '.join(STAGES[stage])}.")(command)
 
 
-for _stage in ("sdg", "prep", "finetune", "eval", "export", "reindex"):
+for _stage in ("prep", "finetune", "eval", "export", "reindex"):
     _stage_command(_stage)
+
+
+@app.command()
+def sdg(
+    config: ConfigOption = DEFAULT_PROFILE, dry_run: DryRunOption = False, overrides: Overrides = None
+) -> None:
+    """Run the stage sdg: documents to question-passage pairs. preview=true shows a few and publishes nothing."""
+    profile = _profile(config, overrides, section="sdg")
+    if not profile.sdg.preview or dry_run:
+        _run(profile, list(STAGES["sdg"]), dry_run)
+        return
+    _run(profile, [asset for asset in STAGES["sdg"] if asset != "synthetic_qa"], dry_run=False)
+    _preview(profile)
 
 
 @app.command()
@@ -235,12 +248,58 @@ def _run(profile: Profile, assets: list[str], dry_run: bool) -> None:
             raise _failed(str(error)) from error
         if dry_run:
             show_plan(console, plan)
+            _show_forecast(profile, plan, instance)
             return
         if plan.to_run:
             _execute(defs, instance, plan)
         else:
             console.print("nothing is stale: nothing to run", style="green")
         show_summary(console, instance, profile)
+
+
+def _show_forecast(profile: Profile, plan: Plan, instance: dg.DagsterInstance) -> None:
+    from assets_pkg.door import Inputs
+    from assets_pkg.sdg.forecast import forecast
+    from resources.artifacts import ArtifactStoreResource
+    from storage.artifacts import Corpus, Passages
+
+    made = None
+    if {"raw_corpus", "passages"} <= {asset.name for asset in plan.assets if asset.state == "fresh"}:
+        inputs = Inputs(instance, ArtifactStoreResource(root=profile.artifact_root))
+        made = inputs.input(Corpus, "raw_corpus"), inputs.input(Passages, "passages")
+    for line in forecast(profile, plan, made):
+        console.print(line, highlight=False)
+
+
+def _preview(profile: Profile) -> None:
+    from assets_pkg.door import Inputs
+    from assets_pkg.equipment import equip
+    from assets_pkg.instance import open_instance
+    from assets_pkg.sdg.llm import preview
+    from resources.chat_model import ChatModelError
+    from storage.artifacts import Checkpoint, Corpus, Passages
+
+    if profile.sdg.generator != "llm":
+        raise _usage("preview=true looks at what a chat model makes: set generator=llm")
+    resources = equip(profile)
+    with open_instance() as instance:
+        inputs = Inputs(instance, resources.store)
+        corpus, passages = inputs.input(Corpus, "raw_corpus"), inputs.input(Passages, "passages")
+        base = inputs.input(Checkpoint, "base_model")
+    try:
+        with resources.encoders.open(base) as encoder:
+            seen = preview(corpus, passages, profile.sdg, resources.chat_model.get(), encoder)
+    except ChatModelError as error:
+        raise _failed(str(error)) from error
+    for record in seen.records:
+        console.print(f"[bold]{', '.join(record.file_name)}[/]", highlight=False)
+        scored = zip(record.deduplicated_qa_pairs, record.qa_evaluations.evaluations, strict=True)
+        for pair, evaluation in scored:
+            console.print(
+                f"  {evaluation.overall.score:4.1f}  {pair.question}", markup=False, highlight=False
+            )
+            console.print(f"        {pair.answer}", markup=False, highlight=False, style="dim")
+    console.print(f"{len(seen.rejected)} pairs rejected, {seen.usage.requests} calls; nothing was published")
 
 
 def _execute(defs: dg.Definitions, instance: dg.DagsterInstance, plan: Plan) -> None:

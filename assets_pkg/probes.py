@@ -11,12 +11,15 @@ from assets_pkg.corpus.sources import source_fingerprint
 from assets_pkg.deploy.assets import STATE_FOLDER
 from assets_pkg.plan import Probe
 from assets_pkg.profile import Profile
+from assets_pkg.sdg.assets import OUTSIDE
+from assets_pkg.sdg.sources import outside_digests
 
 
 def build_probes(profile: Profile) -> dict[str, Probe]:
     """A probe for each asset whose truth lies outside."""
     return {
         "raw_corpus": lambda instance: _corpus_changed(instance, profile),
+        "synthetic_qa": lambda instance: _own_files_changed(instance, profile),
         "running_nim": lambda instance: _server_gone(instance, profile),
     }
 
@@ -29,6 +32,16 @@ def _corpus_changed(instance: dg.DagsterInstance, profile: Profile) -> str | Non
     if source_fingerprint(profile.corpus) == recorded:
         return None
     return f"documents in {profile.corpus.corpus_dir} changed"
+
+
+def _own_files_changed(instance: dg.DagsterInstance, profile: Profile) -> str | None:
+    event = instance.get_latest_materialization_event(dg.AssetKey("synthetic_qa"))
+    assert event is not None
+    assert event.asset_materialization is not None
+    recorded = event.asset_materialization.metadata[OUTSIDE].value
+    if recorded == outside_digests(profile.sdg):
+        return None
+    return f"{profile.sdg.sdg_input_path or profile.sdg.prompts_path} changed"
 
 
 def _server_gone(instance: dg.DagsterInstance, profile: Profile) -> str | None:
