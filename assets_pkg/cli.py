@@ -242,14 +242,15 @@ def ui(
     overrides: Overrides = None,
 ) -> None:
     """The Dagster UI with its daemon (sensors and schedules) for this profile."""
-    from assets_pkg.instance import open_instance
+    from assets_pkg.instance import open_instance, workspace_file
 
     _profile(config, overrides)
-    open_instance().dispose()
+    with open_instance() as instance:
+        workspace = workspace_file(instance)
     os.environ["RETUNE_PROFILE"] = config
     os.environ["RETUNE_OVERRIDES"] = "\n".join(overrides or [])
     # `dagster dev` rather than `dg dev`: it needs no project folder around it.
-    command = [sys.executable, "-W", "ignore", "-m", "dagster", "dev", "-m", "assets_pkg.definitions"]
+    command = [sys.executable, "-W", "ignore", "-m", "dagster", "dev", "-w", str(workspace)]
     os.execv(sys.executable, [*command, "--host", host, "--port", str(port)])
 
 
