@@ -235,6 +235,36 @@ def gc(
 
 
 @app.command()
+def forget(
+    document: Annotated[str, typer.Argument(help="The document's path inside the corpus.")],
+    dry_run: DryRunOption = False,
+    config: ConfigOption = DEFAULT_PROFILE,
+    overrides: Overrides = None,
+) -> None:
+    """Delete every old version and kept answer that holds text of a document that left the corpus."""
+    from assets_pkg.equipment import ANSWER_CACHE
+    from assets_pkg.housekeeping import StillNeeded, find_holders
+    from assets_pkg.instance import open_instance
+    from storage.artifact_store import ArtifactStore
+
+    store = ArtifactStore(Path(_profile(config, overrides).artifact_root))
+    with open_instance() as instance:
+        try:
+            holders = list(find_holders(store, instance, document))
+        except StillNeeded as error:
+            raise _failed(str(error)) from error
+    for holder in holders:
+        console.print(f"{holder.asset} {holder.version}", highlight=False)
+        if not dry_run:
+            store.remove(holder.asset, holder.version)
+    if not dry_run:
+        # Answers are kept by the digest of what was asked: which documents were asked about cannot be told.
+        for path in (store.root / ANSWER_CACHE).parent.glob(f"{Path(ANSWER_CACHE).name}*"):
+            path.unlink()
+    console.print(f"{len(holders)} versions {'would go' if dry_run else 'deleted, and all kept answers'}")
+
+
+@app.command()
 def ui(
     config: ConfigOption = DEFAULT_PROFILE,
     port: Annotated[int, typer.Option("--port", "-p", min=1, max=65535)] = 3000,

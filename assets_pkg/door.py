@@ -146,10 +146,12 @@ class Door(Inputs):
         self, artifact: Artifact, metadata: Mapping[str, Any], asset: str | None = None
     ) -> dg.MaterializeResult[Any]:
         """The materialization of ``artifact``: its version, where it lies, and ``metadata``."""
+        # Tables and pictures first: they are what people look for.
+        shown = sorted(metadata.items(), key=lambda item: not isinstance(item[1], dg.MarkdownMetadataValue))
         recorded = {
             ARTIFACT_KEY: f"{artifact.asset}/{artifact.version}",
             "path": dg.MetadataValue.path(artifact.path),
-            **metadata,
+            **dict(shown),
             SETTINGS_KEY: self._spec(asset).metadata[SETTINGS_KEY],
         }
         return dg.MaterializeResult(
