@@ -147,7 +147,7 @@ class _Block:
         columns = -(-PASSAGE_BLOCK // GROUP) * GROUP
         held = torch.full((QUERY_BLOCK, columns), -torch.inf, device=self.device)
         for start in range(0, len(self.passages), PASSAGE_BLOCK):
-            block = np.ascontiguousarray(self.passages[start : start + PASSAGE_BLOCK])
+            block = np.array(self.passages[start : start + PASSAGE_BLOCK], order="C")
             passages = torch.from_numpy(block).to(self.device).T
             for top in range(0, len(rows), QUERY_BLOCK):
                 part = slice(top, min(top + QUERY_BLOCK, len(rows)))

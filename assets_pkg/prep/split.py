@@ -101,19 +101,33 @@ def split_pairs(
         raise PrepError(_nothing_left(rejected, settings))
     material = _Material(kept, passages, passages_of, paths_of, settings, exam)
     groups, held = material.groups(), material.held()
-    free = [group for group in groups if not held & set(group)]
-    ratios = ratios_of(settings, without_test=exam is not None)
-    if len(free) < len(ratios):
-        raise PrepError(_too_few(free, list(ratios), settings, len(records), rejected))
     pairs = Counter(question.document for question in kept)
-    documents = divide(free, pairs, settings, ratios)
-    documents |= dict.fromkeys(sorted(held.union(*(group for group in groups if held & set(group)))), "test")
+    documents = _whole_split(groups, pairs, settings, held) if exam else None
+    if documents is None:
+        free = [group for group in groups if not held & set(group)]
+        ratios = ratios_of(settings, without_test=exam is not None)
+        if len(free) < len(ratios):
+            raise PrepError(_too_few(free, list(ratios), settings, len(records), rejected))
+        documents = divide(free, pairs, settings, ratios)
+        documents |= dict.fromkeys(sorted(held.union(*(each for each in groups if held & set(each)))), "test")
     questions: dict[SplitName, list[Question]] = {name: [] for name in SPLITS}
     for question in kept:
         questions[documents[question.document]].append(question)
     _drop_known_questions(questions, rejected, settings, exam)
     sizes = sorted(map(len, groups), reverse=True)
     return SplitData(passages, passages_of, questions, documents, dict(sorted(rejected.items())), sizes)
+
+
+def _whole_split(
+    groups: list[list[str]], pairs: Mapping[str, int], settings: SplitSettings, held: set[str]
+) -> dict[str, SplitName] | None:
+    """The split as it is without a fixed exam, if the exam was split off in just that way: freezing it must not
+    move documents between training and validation."""
+    ratios = ratios_of(settings)
+    if len(groups) < len(ratios):
+        return None
+    documents = divide(groups, pairs, settings, ratios)
+    return documents if {each for each, split in documents.items() if split == "test"} == held else None
 
 
 def question_key(text: str) -> str:
