@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import dagster as dg
 
     from assets_pkg.plan import Plan
+    from assets_pkg.prep.exam_commands import ExamCommands
 
 app = typer.Typer(
     help="Tune a text-embedding model to your own documents, and keep the search index in tune.",
@@ -98,8 +99,52 @@ def _stage_command(stage: str) -> None:
     app.command(stage, help=f"Run the stage {stage}: {', '.join(STAGES[stage])}.")(command)
 
 
-for _stage in ("sdg", "prep", "finetune", "eval", "export", "reindex"):
+for _stage in ("prep", "finetune", "eval", "export", "reindex"):
     _stage_command(_stage)
+
+
+@app.command()
+def sdg(
+    config: ConfigOption = DEFAULT_PROFILE, dry_run: DryRunOption = False, overrides: Overrides = None
+) -> None:
+    """Run the stage sdg: documents to question-passage pairs. preview=true shows a few and publishes nothing."""
+    profile = _profile(config, overrides, section="sdg")
+    if not profile.sdg.preview or dry_run:
+        _run(profile, list(STAGES["sdg"]), dry_run)
+        return
+    _run(profile, [asset for asset in STAGES["sdg"] if asset != "synthetic_qa"], dry_run=False)
+    _preview(profile)
+
+
+eval_set = typer.Typer(help="The exam: freeze it, look at it, bring your own.", no_args_is_help=True)
+app.add_typer(eval_set, name="eval-set")
+
+
+@eval_set.command("show")
+def show_eval_set(config: ConfigOption = DEFAULT_PROFILE) -> None:
+    """Which exam is current, and whether it is frozen."""
+    for line in _exam_commands(config).describe():
+        console.print(line, highlight=False)
+
+
+@eval_set.command("freeze")
+def freeze_eval_set(config: ConfigOption = DEFAULT_PROFILE) -> None:
+    """Keep the current exam from now on: new pairs only extend training, and its documents stay out of it."""
+    console.print(_exam_commands(config).freeze(), highlight=False)
+
+
+@eval_set.command("import")
+def import_eval_set(
+    path: Annotated[Path, typer.Argument(help="A BEIR folder.")], config: ConfigOption = DEFAULT_PROFILE
+) -> None:
+    """Take a BEIR folder as the exam, and freeze it."""
+    console.print(_exam_commands(config).take(path), highlight=False)
+
+
+@eval_set.command("release")
+def release_eval_set(config: ConfigOption = DEFAULT_PROFILE) -> None:
+    """Let the exam be split from the pairs again."""
+    console.print(_exam_commands(config).release(), highlight=False)
 
 
 @app.command()
@@ -235,12 +280,58 @@ def _run(profile: Profile, assets: list[str], dry_run: bool) -> None:
             raise _failed(str(error)) from error
         if dry_run:
             show_plan(console, plan)
+            _show_forecast(profile, plan, instance)
             return
         if plan.to_run:
             _execute(defs, instance, plan)
         else:
             console.print("nothing is stale: nothing to run", style="green")
         show_summary(console, instance, profile)
+
+
+def _show_forecast(profile: Profile, plan: Plan, instance: dg.DagsterInstance) -> None:
+    from assets_pkg.door import Inputs
+    from assets_pkg.sdg.forecast import forecast
+    from resources.artifacts import ArtifactStoreResource
+    from storage.artifacts import Corpus, Passages
+
+    made = None
+    if {"raw_corpus", "passages"} <= {asset.name for asset in plan.assets if asset.state == "fresh"}:
+        inputs = Inputs(instance, ArtifactStoreResource(root=profile.artifact_root))
+        made = inputs.input(Corpus, "raw_corpus"), inputs.input(Passages, "passages")
+    for line in forecast(profile, plan, made):
+        console.print(line, highlight=False)
+
+
+def _preview(profile: Profile) -> None:
+    from assets_pkg.door import Inputs
+    from assets_pkg.equipment import equip
+    from assets_pkg.instance import open_instance
+    from assets_pkg.sdg.llm import preview
+    from resources.chat_model import ChatModelError
+    from storage.artifacts import Checkpoint, Corpus, Passages
+
+    if profile.sdg.generator != "llm":
+        raise _usage("preview=true looks at what a chat model makes: set generator=llm")
+    resources = equip(profile)
+    with open_instance() as instance:
+        inputs = Inputs(instance, resources.store)
+        corpus, passages = inputs.input(Corpus, "raw_corpus"), inputs.input(Passages, "passages")
+        base = inputs.input(Checkpoint, "base_model")
+    try:
+        with resources.encoders.open(base) as encoder:
+            seen = preview(corpus, passages, profile.sdg, resources.chat_model.get(), encoder)
+    except ChatModelError as error:
+        raise _failed(str(error)) from error
+    for record in seen.records:
+        console.print(f"[bold]{', '.join(record.file_name)}[/]", highlight=False)
+        scored = zip(record.deduplicated_qa_pairs, record.qa_evaluations.evaluations, strict=True)
+        for pair, evaluation in scored:
+            console.print(
+                f"  {evaluation.overall.score:4.1f}  {pair.question}", markup=False, highlight=False
+            )
+            console.print(f"        {pair.answer}", markup=False, highlight=False, style="dim")
+    console.print(f"{len(seen.rejected)} pairs rejected, {seen.usage.requests} calls; nothing was published")
 
 
 def _execute(defs: dg.Definitions, instance: dg.DagsterInstance, plan: Plan) -> None:
@@ -257,6 +348,12 @@ def _execute(defs: dg.Definitions, instance: dg.DagsterInstance, plan: Plan) -> 
             errors.print(failure.message, markup=False, highlight=False)
         errors.print("finished steps are kept: the same command goes on from here", highlight=False)
         raise typer.Exit(EXIT_FAILED)
+
+
+def _exam_commands(config: str) -> ExamCommands:
+    from assets_pkg.prep.exam_commands import ExamCommands
+
+    return ExamCommands(Path(_profile(config, None).artifact_root), _failed)
 
 
 def _promote(profile: Profile, version: str, because: str) -> None:

@@ -118,14 +118,18 @@ class Door(Inputs):
         *,
         asset: str | None = None,
         outside: Mapping[str, str] | None = None,
+        anew: bool = False,
     ) -> A:
         """The artifact for this asset's code version and inputs; ``produce(folder)`` makes it if need be.
 
         Args:
             asset: which asset of a multi-asset is built.
             outside: digests of inputs that lie outside the graph, such as the source of the corpus.
+            anew: build even if the same was built before.
         """
         key = self._build_key(asset, outside or {})
+        if anew:
+            self.store.forget(key)
         artifact = self.store.find(kind, key)
         if artifact is not None:
             self.context.log.info(

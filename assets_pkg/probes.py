@@ -14,6 +14,8 @@ from assets_pkg.plan import Probe
 from assets_pkg.prep.exam import frozen_exam
 from assets_pkg.prep.outside import FINGERPRINT, exam_fingerprint, training_fingerprint
 from assets_pkg.profile import Profile
+from assets_pkg.sdg.assets import OUTSIDE
+from assets_pkg.sdg.sources import outside_digests
 from storage.artifact_store import ArtifactStore
 
 
@@ -23,6 +25,7 @@ def build_probes(profile: Profile) -> dict[str, Probe]:
         "raw_corpus": lambda instance: _corpus_changed(instance, profile),
         "training_set": lambda instance: _training_files_changed(instance, profile),
         "eval_set": lambda instance: _exam_changed(instance, profile),
+        "synthetic_qa": lambda instance: _own_files_changed(instance, profile),
         "running_nim": lambda instance: _server_gone(instance, profile),
     }
 
@@ -57,6 +60,13 @@ def _latest(instance: dg.DagsterInstance, asset: str) -> dg.AssetMaterialization
     assert event is not None
     assert event.asset_materialization is not None
     return event.asset_materialization
+
+
+def _own_files_changed(instance: dg.DagsterInstance, profile: Profile) -> str | None:
+    recorded = _latest(instance, "synthetic_qa").metadata[OUTSIDE].value
+    if recorded == outside_digests(profile.sdg):
+        return None
+    return f"{profile.sdg.sdg_input_path or profile.sdg.prompts_path} changed"
 
 
 def _server_gone(instance: dg.DagsterInstance, profile: Profile) -> str | None:

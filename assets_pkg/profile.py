@@ -113,7 +113,7 @@ class QuestionSettings(Settings):
     qa_generation_model: str
     quality_judge_model: str
     base_url: str
-    temperature: Annotated[float, Field(ge=0, le=2)]
+    generation_temperature: Annotated[float, Field(ge=0, le=2)]
     max_output_tokens: PositiveInt
     max_artifacts_per_type: PositiveInt
     num_pairs: PositiveInt
@@ -220,7 +220,7 @@ class SdgSettings(QuestionSettings, BundleSettings, EndpointSettings):
         if self.sdg_input_path is not None:
             return digest_json({"sdg_input_path": self.sdg_input_path})
         if self.generator == "offline":
-            return digest_json({"generator": self.generator, "num_pairs": self.num_pairs})
+            return digest_json({"generator": self.generator})
         return super().digest()
 
 

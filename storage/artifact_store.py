@@ -88,6 +88,11 @@ class ArtifactStore:
                     raise
                 raise ArtifactError(self._disk_full(key.asset)) from error
 
+    def forget(self, key: BuildKey) -> None:
+        """Build ``key`` anew next time: drop the memo of it and whatever an interrupted try left."""
+        (self.root / "keys" / key.asset / key.digest).unlink(missing_ok=True)
+        shutil.rmtree(self.root / ".work" / key.asset / key.digest, ignore_errors=True)
+
     def find(self, kind: type[A], key: BuildKey) -> A | None:
         """The artifact an earlier build of ``key`` made, or None if there is none whole."""
         memo = self.root / "keys" / key.asset / key.digest

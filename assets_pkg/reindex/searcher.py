@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from assets_pkg.equipment import encoders_for
 from assets_pkg.profile import ModelSettings
 from resources.encoders.base import Encoder, Role
 from resources.vector_store.base import Hit
@@ -100,12 +101,4 @@ def checkpoint_encoder(
     store: ArtifactStore, model: ModelSettings, checkpoint: Checkpoint
 ) -> AbstractContextManager[Encoder]:
     """The encoder of a checkpoint on this machine, with cached vectors."""
-    from resources.accelerator import AcceleratorResource
-    from resources.artifacts import ArtifactStoreResource
-    from resources.encoders.resource import EncoderResource
-
-    return EncoderResource(
-        store=ArtifactStoreResource(root=str(store.root)),
-        accelerator=AcceleratorResource(),
-        **model.encoder_config(),
-    ).open(checkpoint)
+    return encoders_for(store.root, model).open(checkpoint)
