@@ -49,7 +49,9 @@ def _training_set(profile: Profile) -> dg.AssetsDefinition:
             outside = {"files": fingerprint, "exam": "fixed" if fixed else "split"}
             made = door.build(TrainingSet, produce, outside=outside)
             _link(door, made.path, ("train.json", "val.json", "corpus"))
-            return door.result(made, {**numbers(made.summary()), FINGERPRINT: fingerprint})
+            rejected = made.summary().get("rejected_examples")
+            shown = {"rejected_pairs": table(rejected)} if rejected else {}
+            return door.result(made, {**numbers(made.summary()), **shown, FINGERPRINT: fingerprint})
 
     return training_set
 

@@ -52,6 +52,7 @@ def write_training_set(
         "held_out_passages": len(held_out),
         **_rejections(data),
         **_kept_together(data, settings),
+        **({"rejected_examples": data.rejected_examples} if data.rejected_examples else {}),
     }
     _write_json(folder / "summary.json", summary)
 

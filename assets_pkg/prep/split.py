@@ -21,6 +21,11 @@ from storage.digests import passage_id
 from storage.formats.qa_records import QAPair, SourceRecord, read_records
 from storage.progress import Progress, no_progress
 
+UNPAIRED = "evaluations_do_not_match_pairs"
+LOW = "below_quality_threshold"
+SHOWN = 10
+"""Rejected pairs that are listed."""
+
 
 @dataclass(frozen=True)
 class Question:
@@ -53,8 +58,9 @@ class SplitData:
 
     ``passages``: text by passage id, every distinct chunk of all records, by document and chunk.
     ``documents``: the split of every document that has a kept question, or that a fixed exam holds.
-    ``passages_of``: ids by document. ``rejected``: pairs left out, counted by reason. ``groups``: how many
-    documents the groups have that were kept together.
+    ``passages_of``: ids by document. ``rejected``: pairs left out, counted by reason;
+    ``rejected_examples``: some of them, each ``{reason, document, question}``. ``groups``: how many documents the
+    groups have that were kept together.
     """
 
     passages: dict[str, str]
@@ -62,6 +68,7 @@ class SplitData:
     questions: dict[SplitName, list[Question]]
     documents: dict[str, SplitName]
     rejected: dict[str, int]
+    rejected_examples: list[dict[str, str]]
     groups: list[int]
 
     def held_out_passages(self) -> list[str]:
@@ -96,7 +103,7 @@ def split_pairs(
         passages.update(ids)
         passages_of[record.source_id] = (*passages_of.get(record.source_id, ()), *ids)
         paths_of[record.source_id] = (*paths_of.get(record.source_id, ()), *record.file_name)
-    kept, rejected = _filter(records, settings)
+    kept, rejected, examples = _filter(records, settings)
     if not kept:
         raise PrepError(_nothing_left(rejected, settings))
     material = _Material(kept, passages, passages_of, paths_of, settings, exam)
@@ -115,7 +122,8 @@ def split_pairs(
         questions[documents[question.document]].append(question)
     _drop_known_questions(questions, rejected, settings, exam)
     sizes = sorted(map(len, groups), reverse=True)
-    return SplitData(passages, passages_of, questions, documents, dict(sorted(rejected.items())), sizes)
+    counts = dict(sorted(rejected.items()))
+    return SplitData(passages, passages_of, questions, documents, counts, examples, sizes)
 
 
 def _whole_split(
@@ -146,34 +154,50 @@ def _read(qa: QAPairs, progress: Progress) -> Iterator[SourceRecord]:
 # ---- filtering -----------------------------------------------------------------------------------------------
 
 
-def _filter(records: Iterable[SourceRecord], settings: SplitSettings) -> tuple[list[Question], Counter[str]]:
-    """The pairs that pass, and how many do not by reason. Ids count every pair, kept or not, so that they
-    stay the same when the threshold changes."""
+def _filter(
+    records: Iterable[SourceRecord], settings: SplitSettings
+) -> tuple[list[Question], Counter[str], list[dict[str, str]]]:
+    """The pairs that pass, how many do not by reason, and the first few of each reason but a low score. Ids
+    count every pair, kept or not, so that they stay the same when the threshold changes."""
     kept: list[Question] = []
     rejected: Counter[str] = Counter()
+    examples: list[dict[str, str]] = []
     number = 0
     for record in records:
         evaluations = record.qa_evaluations.evaluations
         pairs = record.deduplicated_qa_pairs
         if len(evaluations) != len(pairs):
-            rejected["evaluations_do_not_match_pairs"] += len(pairs)
+            rejected[UNPAIRED] += len(pairs)
             number += len(pairs)
+            examples.append({"reason": UNPAIRED, "document": record.source_id, "question": "(all)"})
             continue
-        chunks = {chunk.chunk_id: chunk.text for chunk in record.chunks}
+        chunks = _chunks(record)
         for pair, evaluation in zip(pairs, evaluations, strict=True):
             reason = _objection(pair, evaluation.overall.score, chunks, settings)
-            if reason:
-                rejected[reason] += 1
-            else:
+            if reason is None:
                 kept.append(_question(number, record, pair, evaluation.overall.score, chunks))
+            else:
+                rejected[reason] += 1
+                if reason != LOW and rejected[reason] <= SHOWN:
+                    shown = {"document": record.source_id, "question": pair.question[:200]}
+                    examples.append({"reason": reason, **shown})
             number += 1
-    return kept, rejected
+    return kept, rejected, examples[:SHOWN]
+
+
+def _chunks(record: SourceRecord) -> dict[int, str]:
+    """Texts by ``chunk_id``; empty where two chunks with different texts claim it."""
+    chunks: dict[int, str] = {}
+    for chunk in record.chunks:
+        if chunks.setdefault(chunk.chunk_id, chunk.text) != chunk.text:
+            chunks[chunk.chunk_id] = ""
+    return chunks
 
 
 def _objection(pair: QAPair, score: float, chunks: Mapping[int, str], settings: SplitSettings) -> str | None:
     segments = set(pair.segment_ids)
     if score < settings.quality_threshold:
-        return "below_quality_threshold"
+        return LOW
     if not pair.question.strip():
         return "empty_question"
     if not segments or any(not chunks.get(segment, "").strip() for segment in segments):
@@ -302,7 +326,7 @@ def _too_few(
     rejected: Counter[str],
 ) -> str:
     documents = sum(map(len, groups))
-    low = rejected["below_quality_threshold"]
+    low = rejected[LOW]
     return (
         f"too few documents to split into {', '.join(wanted)}: {documents} of {records} have usable questions, "
         f"in {len(groups)} groups that share no answer, and each split needs one. Add documents, lower "

@@ -37,7 +37,7 @@ VOCABULARY = [f"word{number}" for number in range(400)]
 def edited(rng, text, changes):
     words = text.split()
     for place in rng.sample(range(len(words)), changes):
-        words[place] = f"other{place}"
+        words[place] = f"other{rng.randrange(10**9)}"
     return " ".join(words)
 
 
@@ -151,7 +151,7 @@ def test_near_pairs_are_those_that_comparing_all_finds():
     assert all(similarity(sets[p.left], sets[150 + p.right]) == pytest.approx(p.similarity) for p in first)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 10**6))
 def test_planted_near_duplicates_never_straddle_the_split(make_pairs, seed):
     rng = random.Random(seed)
@@ -181,7 +181,7 @@ def test_planted_near_duplicates_never_straddle_the_split(make_pairs, seed):
 
 def test_near_questions_go_from_training_and_are_counted(make_pairs):
     rng = random.Random(3)
-    question = sentence(rng, 40)
+    question = sentence(rng, 80)
     records = [
         record(f"d{n}", [sentence(rng)], [(edited(rng, question, 1), [1]), (f"own {sentence(rng)}", [1])])
         for n in range(10)
