@@ -21,9 +21,9 @@ def ratios_of(settings: SplitSettings, *, without_test: bool = False) -> dict[Sp
     Raises:
         PrepError: no split has a share.
     """
-    ratios = dict(zip(SPLITS, (settings.train_ratio, settings.val_ratio, settings.test_ratio), strict=True))
-    if without_test:
-        del ratios["test"]
+    ratios: dict[SplitName, float] = {"train": settings.train_ratio, "val": settings.val_ratio}
+    if not without_test:
+        ratios["test"] = settings.test_ratio
     whole = sum(ratios.values()) if without_test else 1.0
     shares = {name: ratio / whole for name, ratio in ratios.items() if ratio > 0}
     if not shares:

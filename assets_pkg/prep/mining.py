@@ -76,7 +76,7 @@ class Mined:
 
     def short(self) -> NDArray[np.bool_]:
         """Questions that the margin left too few negatives: bool [n]."""
-        return (self.found.ids < 0).any(axis=1)
+        return np.asarray((self.found.ids < 0).any(axis=1))
 
 
 def mine_hard_negatives(
@@ -148,19 +148,30 @@ def _stored_vectors(
     """Vectors of ``texts``, float32 [n, d], in a file mapped into memory; the file goes at the end."""
     path = folder / f".{role}_vectors.npy"
     try:
-        shape = (len(texts), encoder.dimensions)
-        stored = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+        stored: NDArray[np.float32] | None = None
         for start in range(0, len(texts), TEXTS_AT_ONCE):
             part = texts[start : start + TEXTS_AT_ONCE]
-
-            def report(done: int, total: int, unit: str, before: int = start, **figures: float) -> None:
-                progress(before + done, len(texts), unit, **figures)
-
-            stored[start : start + len(part)] = encoder.embed(part, role, report)
-        stored.flush()
+            vectors = encoder.embed(part, role, _Later(progress, start, len(texts)))
+            if stored is None:
+                shape = (len(texts), vectors.shape[1])
+                stored = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+            stored[start : start + len(part)] = vectors
+        del stored  # written out
         yield np.load(path, mmap_mode="r")
     finally:
         path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class _Later:
+    """Progress of a part, told as progress of the whole."""
+
+    progress: Progress
+    before: int
+    total: int
+
+    def __call__(self, done: int, total: int, unit: str, **figures: float) -> None:
+        self.progress(self.before + done, self.total, unit, **figures)
 
 
 # ---- reading -------------------------------------------------------------------------------------------------

@@ -80,7 +80,8 @@ def _pairs(left: Sequence[Shingles], right: Sequence[Shingles], threshold: float
             index.insert(place, _minhash(found), check_duplication=False)
     pairs: list[NearPair] = []
     for place, wanted in enumerate(left):
-        for other in sorted(index.query(_minhash(wanted))) if len(wanted) else []:
+        candidates: list[Any] = index.query(_minhash(wanted)) if len(wanted) else []
+        for other in sorted(candidates):
             alike = similarity(wanted, right[other])
             if alike >= threshold:
                 pairs.append(NearPair(place, other, alike))
