@@ -15,12 +15,14 @@ from assets_pkg.equipment import equip
 from assets_pkg.evaluation.assets import build_assets as evaluation
 from assets_pkg.export.assets import build_assets as export
 from assets_pkg.finetune.assets import build_assets as finetune
+from assets_pkg.image_text.assets import build_assets as image_text
+from assets_pkg.judges.assets import build_assets as judges
 from assets_pkg.prep.assets import build_assets as prep
 from assets_pkg.profile import Profile
 from assets_pkg.reindex.assets import build_assets as reindex
 from assets_pkg.sdg.assets import build_assets as sdg
 
-ROOMS = (corpus, sdg, prep, finetune, evaluation, export, deploy, reindex)
+ROOMS = (corpus, sdg, prep, finetune, evaluation, export, deploy, reindex, judges, image_text)
 
 
 def build_definitions(

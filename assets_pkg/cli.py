@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from assets_pkg.cli_models import models, serve
 from assets_pkg.profile import Profile, ProfileError, load_profile, profile_names
-from assets_pkg.stages import STAGES, StageError, assets_between
+from assets_pkg.stages import BENCHMARKS, STAGES, StageError, assets_between
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -28,6 +29,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,
 )
+app.add_typer(models, name="models")
+app.command()(serve)
 console = Console(soft_wrap=True)
 errors = Console(stderr=True, soft_wrap=True)
 
@@ -165,6 +168,22 @@ def deploy(
 
 
 @app.command()
+def judge(
+    config: ConfigOption = DEFAULT_PROFILE, dry_run: DryRunOption = False, overrides: Overrides = None
+) -> None:
+    """Score captions against references with the judges that are here, and rank the captioners."""
+    _run(_profile(config, overrides, section="judges"), list(BENCHMARKS["judges"]), dry_run)
+
+
+@app.command("image-text")
+def image_text(
+    config: ConfigOption = DEFAULT_PROFILE, dry_run: DryRunOption = False, overrides: Overrides = None
+) -> None:
+    """Measure how well models put images and texts side by side."""
+    _run(_profile(config, overrides, section="image_text"), list(BENCHMARKS["image_text"]), dry_run)
+
+
+@app.command()
 def promote(
     version: Annotated[str, typer.Argument(help="Digest of a fine-tuned or base model.")],
     because: Annotated[str, typer.Option("--because", help="Why, for the history.")],
@@ -196,6 +215,11 @@ def search(
     compare: Annotated[
         str | None, typer.Option("--compare", help="'base': what the base model finds.")
     ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option("--filter", help="A condition such as \"doc_id = 'a.md'\" (SQL; Milvus: its own)."),
+    ] = None,
+    hybrid: Annotated[bool, typer.Option("--hybrid", help="Fuse with full-text search.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
     config: ConfigOption = DEFAULT_PROFILE,
     overrides: Overrides = None,
@@ -203,6 +227,7 @@ def search(
     """Search the current index with the model that built it."""
     from assets_pkg.reindex.compare import search_with_base
     from assets_pkg.reindex.searcher import SearchError, open_searcher
+    from resources.vector_store.base import VectorStoreError
     from storage.artifact_store import ArtifactError, ArtifactStore
 
     if compare not in (None, "base"):
@@ -212,8 +237,8 @@ def search(
     try:
         found = {"base model": search_with_base(store, profile, text, k)} if compare else {}
         with open_searcher(store, profile.model) as searcher:
-            found["index"] = searcher.search(text, k)
-    except (SearchError, ArtifactError) as error:
+            found["index"] = searcher.search(text, k, where, hybrid=hybrid)
+    except (SearchError, ArtifactError, VectorStoreError) as error:
         raise _failed(str(error)) from error
     _show_hits(found, as_json)
 
@@ -249,14 +274,15 @@ def ui(
     overrides: Overrides = None,
 ) -> None:
     """The Dagster UI with its daemon (sensors and schedules) for this profile."""
-    from assets_pkg.instance import open_instance
+    from assets_pkg.instance import open_instance, workspace_file
 
     _profile(config, overrides)
-    open_instance().dispose()
+    with open_instance() as instance:
+        workspace = workspace_file(instance)
     os.environ["RETUNE_PROFILE"] = config
     os.environ["RETUNE_OVERRIDES"] = "\n".join(overrides or [])
     # `dagster dev` rather than `dg dev`: it needs no project folder around it.
-    command = [sys.executable, "-W", "ignore", "-m", "dagster", "dev", "-m", "assets_pkg.definitions"]
+    command = [sys.executable, "-W", "ignore", "-m", "dagster", "dev", "-w", str(workspace)]
     os.execv(sys.executable, [*command, "--host", host, "--port", str(port)])
 
 

@@ -149,8 +149,8 @@ class Door(Inputs):
         recorded = {
             ARTIFACT_KEY: f"{artifact.asset}/{artifact.version}",
             "path": dg.MetadataValue.path(artifact.path),
-            SETTINGS_KEY: self._spec(asset).metadata[SETTINGS_KEY],
             **metadata,
+            SETTINGS_KEY: self._spec(asset).metadata[SETTINGS_KEY],
         }
         return dg.MaterializeResult(
             asset_key=asset, metadata=recorded, data_version=dg.DataVersion(artifact.version)

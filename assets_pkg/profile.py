@@ -333,7 +333,15 @@ class FinetuneSettings(Settings):
     early_stop_patience: PositiveInt | None
 
 
-class EvalSettings(Settings):
+class IntervalSettings(Settings):
+    """How intervals are made, for every measurement."""
+
+    confidence: Annotated[float, Field(gt=0.5, lt=1)]
+    bootstrap_samples: Annotated[int, Field(ge=100)]
+    bootstrap_seed: int
+
+
+class EvalSettings(IntervalSettings):
     """Stage 3: what is measured."""
 
     k_values: Annotated[list[PositiveInt], Field(min_length=1)]
@@ -341,9 +349,6 @@ class EvalSettings(Settings):
     eval_finetuned: bool
     eval_nim: Annotated[bool, RuntimeOnly]
     eval_batch_size: BatchSize
-    confidence: Annotated[float, Field(gt=0.5, lt=1)]
-    bootstrap_samples: Annotated[int, Field(ge=100)]
-    bootstrap_seed: int
 
 
 class GateSettings(Settings):
@@ -379,18 +384,12 @@ class DeploySettings(Settings):
 class ReindexSettings(Settings):
     """The corpus embedded by the promoted model, and the index that search reads."""
 
-    embed_batch_size: BatchSize
+    store: Literal["lancedb", "milvus"]
+    milvus_uri: str
+    milvus_token_env: Annotated[str, RuntimeOnly]
     exact_below: Annotated[int, Field(ge=0)]
     dimensions: PositiveInt | None
     min_index_recall: Annotated[float, Field(ge=0, le=1), RuntimeOnly]
-
-
-class IntervalSettings(Settings):
-    """How intervals are made: the part of `EvalSettings` that every measurement shares."""
-
-    confidence: Annotated[float, Field(gt=0.5, lt=1)]
-    bootstrap_samples: Annotated[int, Field(ge=100)]
-    bootstrap_seed: int
 
 
 class JudgeSettings(Settings):

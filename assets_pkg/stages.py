@@ -14,6 +14,12 @@ STAGES: dict[str, tuple[str, ...]] = {
     "reindex": ("corpus_embeddings", "vector_index"),
 }
 
+BENCHMARKS: dict[str, tuple[str, ...]] = {
+    "judges": ("judge_scores", "judge_ranking"),
+    "image_text": ("image_text_pairs", "captions", "image_text_scores", "image_text_report"),
+}
+"""Groups beside the stages: models compared, nothing tuned."""
+
 
 class StageError(ValueError):
     """A stage that does not exist, or a range that runs backwards."""

@@ -65,6 +65,9 @@ class LanceIndex:
         query = self._table().search(text, query_type="fts").select([*RESULT_COLUMNS, "_score"]).limit(k)
         return [_hit(row, float(row["_score"])) for row in _rows(query, where)]
 
+    def activate(self) -> None:
+        """Nothing to do: the link to the folder is the switch."""
+
     def _table(self) -> Any:
         return self._db.open_table(TABLE)
 
