@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import dagster as dg
 
     from assets_pkg.plan import Plan
+    from assets_pkg.prep.exam_commands import ExamCommands
 
 app = typer.Typer(
     help="Tune a text-embedding model to your own documents, and keep the search index in tune.",
@@ -116,6 +117,37 @@ def sdg(
         return
     _run(profile, [asset for asset in STAGES["sdg"] if asset != "synthetic_qa"], dry_run=False)
     _preview(profile)
+
+
+eval_set = typer.Typer(help="The exam: freeze it, look at it, bring your own.", no_args_is_help=True)
+app.add_typer(eval_set, name="eval-set")
+
+
+@eval_set.command("show")
+def show_eval_set(config: ConfigOption = DEFAULT_PROFILE) -> None:
+    """Which exam is current, and whether it is frozen."""
+    for line in _exam_commands(config).describe():
+        console.print(line, highlight=False)
+
+
+@eval_set.command("freeze")
+def freeze_eval_set(config: ConfigOption = DEFAULT_PROFILE) -> None:
+    """Keep the current exam from now on: new pairs only extend training, and its documents stay out of it."""
+    console.print(_exam_commands(config).freeze(), highlight=False)
+
+
+@eval_set.command("import")
+def import_eval_set(
+    path: Annotated[Path, typer.Argument(help="A BEIR folder.")], config: ConfigOption = DEFAULT_PROFILE
+) -> None:
+    """Take a BEIR folder as the exam, and freeze it."""
+    console.print(_exam_commands(config).take(path), highlight=False)
+
+
+@eval_set.command("release")
+def release_eval_set(config: ConfigOption = DEFAULT_PROFILE) -> None:
+    """Let the exam be split from the pairs again."""
+    console.print(_exam_commands(config).release(), highlight=False)
 
 
 @app.command()
@@ -372,6 +404,12 @@ def _execute(defs: dg.Definitions, instance: dg.DagsterInstance, plan: Plan) -> 
             errors.print(failure.message, markup=False, highlight=False)
         errors.print("finished steps are kept: the same command goes on from here", highlight=False)
         raise typer.Exit(EXIT_FAILED)
+
+
+def _exam_commands(config: str) -> ExamCommands:
+    from assets_pkg.prep.exam_commands import ExamCommands
+
+    return ExamCommands(Path(_profile(config, None).artifact_root), _failed)
 
 
 def _promote(profile: Profile, version: str, because: str) -> None:

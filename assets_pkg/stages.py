@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 STAGES: dict[str, tuple[str, ...]] = {
     "sdg": ("raw_corpus", "passages", "base_model", "synthetic_qa"),
-    "prep": ("training_set", "eval_set", "mined_train_set"),
+    "prep": ("eval_set", "training_set", "mined_train_set"),
     "finetune": ("checkpoint",),
     "eval": ("eval_metrics", "promoted_model"),
     "export": ("onnx_model",),

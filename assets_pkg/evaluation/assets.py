@@ -89,7 +89,8 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
 
 def _by_gate(door: Door, profile: Profile) -> tuple[Checkpoint, Decision]:
     report = door.input(EvalReport, "eval_metrics")
-    decision = decide(report.comparison(), profile.gate)
+    exam = door.input(EvalSet, "eval_set")
+    decision = decide(report.comparison(), profile.gate, exam.version)
     if decision.passed:
         return door.input(Checkpoint, "checkpoint"), decision
     kept = "promoted_model" if door.previous("promoted_model") else "base_model"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from assets_pkg.evaluation.errors import EvaluationError
 from assets_pkg.evaluation.metrics import RetrievalScores, score_run
 from assets_pkg.prep.search import exact_search
@@ -51,7 +53,7 @@ def evaluate_retrieval(
         }
         for query_id, places, scores in zip(query_ids, found.ids, found.scores, strict=True)
     }
-    return score_run(run, qrels, settings.k_values)
+    return replace(score_run(run, qrels, settings.k_values), eval_set=eval_set.version)
 
 
 def _check_complete(

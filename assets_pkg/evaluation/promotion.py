@@ -20,15 +20,24 @@ class Decision:
     reason: str
 
 
-def decide(comparison: dict[str, Any], settings: GateSettings) -> Decision:
+def decide(comparison: dict[str, Any], settings: GateSettings, eval_set: str | None = None) -> Decision:
     """Apply the gate to a report's comparison of base and fine-tuned model.
 
     Passed when the lower end of the paired bootstrap interval of the gain lies above zero and the gain itself
     is at least ``min_delta``.
 
+    Args:
+        eval_set: the version of the exam that counts now, where it is known.
+
     Raises:
-        GateError: the report has no comparison for the gate's metric.
+        GateError: the report has no comparison for the gate's metric, or was made on another exam.
     """
+    measured_on = comparison.get("eval_set", eval_set)
+    if eval_set is not None and measured_on != eval_set:
+        raise GateError(
+            f"the report was made on eval set {measured_on}, and the current one is {eval_set}: measure again "
+            "(retune eval)"
+        )
     measured = comparison.get("metrics", {}).get(settings.metric)
     if measured is None:
         raise GateError(
