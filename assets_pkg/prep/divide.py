@@ -25,7 +25,7 @@ def ratios_of(settings: SplitSettings, *, without_test: bool = False) -> dict[Sp
     if not without_test:
         ratios["test"] = settings.test_ratio
     whole = sum(ratios.values()) if without_test else 1.0
-    shares = {name: ratio / whole for name, ratio in ratios.items() if ratio > 0}
+    shares: dict[SplitName, float] = {name: ratio / whole for name, ratio in ratios.items() if ratio > 0}
     if not shares:
         raise PrepError("prep.train_ratio = 0 and the exam is fixed: nothing is left to train on; raise it")
     return shares
@@ -74,7 +74,8 @@ def _deal(
 
 
 def _furthest_below(group: Group, missing: Mapping[SplitName, float]) -> SplitName:
-    return max(missing, key=lambda name: missing[name])
+    names: list[SplitName] = list(missing)
+    return max(names, key=lambda name: missing[name])
 
 
 def _next_split(group: Group, missing: Mapping[SplitName, float]) -> SplitName:
@@ -83,7 +84,10 @@ def _next_split(group: Group, missing: Mapping[SplitName, float]) -> SplitName:
     if len(group) > 1:
         return _furthest_below(group, missing)
     names: list[SplitName] = list(missing)
-    return next((name for name in names if missing[name] > 0), names[-1])
+    for name in names:
+        if missing[name] > 0:
+            return name
+    return names[-1]
 
 
 def _documents(ratios: Ratios, documents: int) -> dict[SplitName, float]:
