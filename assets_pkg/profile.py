@@ -283,9 +283,10 @@ class FinetuneSettings(Settings):
 
 
 class EvalSettings(Settings):
-    """Stage 3: what is measured."""
+    """Stage 3: what is measured. ``eval_dimensions``: shorter vectors that are measured beside the full ones."""
 
     k_values: Annotated[list[PositiveInt], Field(min_length=1)]
+    eval_dimensions: list[PositiveInt]
     eval_base: bool
     eval_finetuned: bool
     eval_nim: Annotated[bool, RuntimeOnly]
@@ -296,10 +297,12 @@ class EvalSettings(Settings):
 
 
 class GateSettings(Settings):
-    """When a checkpoint is promoted: the lower end of the gain's interval must lie above ``min_delta``."""
+    """When a checkpoint is promoted: ``metric`` must gain at least ``min_delta``, with an interval above zero, and
+    no other metric may lose more than ``max_regression``."""
 
     metric: str
     min_delta: Annotated[float, Field(ge=0, le=1)]
+    max_regression: Annotated[float, Field(ge=0, le=1)]
 
 
 class ExportSettings(Settings):
