@@ -298,7 +298,7 @@ class EvalSettings(Settings):
 
 class GateSettings(Settings):
     """When a checkpoint is promoted: ``metric`` must gain at least ``min_delta``, with an interval above zero, and
-    no other metric may lose more than ``max_regression``."""
+    no other metric may lose more than ``max_regression``, with an interval below zero."""
 
     metric: str
     min_delta: Annotated[float, Field(ge=0, le=1)]

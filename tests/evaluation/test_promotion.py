@@ -49,12 +49,22 @@ def test_the_rules(deltas: dict[str, float], settings: dict[str, Any], passed: b
     assert words in decision.reason
 
 
+def test_a_loss_within_chance_is_none() -> None:
+    deltas = {"NDCG@10": 0.01, "Recall@10": -0.04}
+    promoted = {name: difference(delta, spread=0.05) for name, delta in deltas.items()}
+    assert decide(comparison(ndcg=0.05), gate(), promoted).passed
+
+
 @pytest.mark.parametrize(
     ("deltas", "passed", "words"),
     [
         ({"NDCG@10": 0.0}, True, "promoted"),
         ({"NDCG@10": 0.01}, True, "promoted"),
-        ({"NDCG@10": -0.001}, False, "not worse than the promoted model (NDCG@10 0.5000 promoted, 0.4990 new"),
+        (
+            {"NDCG@10": -0.001},
+            False,
+            "not worse than the promoted model (NDCG@10 0.5000 promoted, 0.4990 new",
+        ),
         ({"NDCG@10": 0.01, "MRR@10": -0.03}, False, "below the promoted model (MRR@10 -0.0300)"),
     ],
 )
