@@ -280,6 +280,8 @@ class FinetuneSettings(Settings):
     gradient_checkpointing: Annotated[bool, RuntimeOnly]
     merge_with_base: bool
     early_stop_patience: PositiveInt | None
+    num_processes: Annotated[int, Field(ge=1), RuntimeOnly]
+    wandb_project: Annotated[str | None, RuntimeOnly]
 
 
 class EvalSettings(Settings):

@@ -4,7 +4,7 @@ import dagster as dg
 
 from assets_pkg.door import open_door, stage_asset
 from assets_pkg.finetune.base_model import fetch_base_model
-from assets_pkg.finetune.train import finetune
+from assets_pkg.finetune.launch import finetune_here
 from assets_pkg.profile import Profile
 from assets_pkg.showing import numbers, picture
 from resources.accelerator import AcceleratorResource
@@ -43,7 +43,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             base = door.input(Checkpoint, "base_model")
             tuned = door.build(
                 Checkpoint,
-                lambda folder: finetune(
+                lambda folder: finetune_here(
                     mined, base, profile.model, profile.finetune, accelerator.get(), folder, door.progress()
                 ),
             )

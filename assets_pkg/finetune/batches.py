@@ -125,12 +125,14 @@ class PlannedBatches(BatchSampler):
 
     An epoch is one random order of all rows, cut into batches whose sizes differ by at most one, so that no
     batch is left with too few negatives. The order depends on seed and epoch only, which is what lets a
-    resumed run go on exactly where it was.
+    resumed run go on exactly where it was. Of several processes each draws its own share of every batch.
     """
 
-    def __init__(self, plan: TrainingPlan, seed: int):
+    def __init__(self, plan: TrainingPlan, seed: int, rank: int = 0, processes: int = 1):
         self.plan = plan
         self.seed = seed
+        self.rank = rank
+        self.processes = processes
         self.batch_size = plan.batch_size
         self.drop_last = False
 
@@ -141,4 +143,4 @@ class PlannedBatches(BatchSampler):
         for epoch in range(self.plan.epochs):
             order = np.random.default_rng([self.seed, epoch]).permutation(self.plan.examples)
             for batch in np.array_split(order, self.plan.steps_per_epoch):
-                yield batch.tolist()
+                yield np.array_split(batch, self.processes)[self.rank].tolist()
