@@ -460,7 +460,8 @@ def _write_card(job: _Job, results: dict[str, Any]) -> None:
         base_summary,
         job.base.version,
         job.mined.version,
-        settings=job.settings.model_dump(mode="json"),
+        job.model,
+        settings=job.settings.decisive(),
         results={name: value for name, value in figures.items() if value is not None},
     )
     write_atomic(job.folder / "model" / "consolidated" / "README.md", card)

@@ -61,6 +61,9 @@ def test_two_processes_have_the_loss_curve_and_weights_of_one(train: Train, chan
         torch.testing.assert_close(value, theirs[name], rtol=1e-3, atol=2e-4)
 
 
-def test_what_stops_one_process_is_told(train: Train) -> None:
-    with pytest.raises(TrainingStopped, match=r"TrainingDataError: .*matryoshka_dims = \[64\]"):
-        train(2, matryoshka_dims=[64])
+def test_what_stops_one_process_is_told(
+    base: Checkpoint, model_settings: ModelSettings, settings: Callable[..., FinetuneSettings], tmp_path: Path
+) -> None:
+    nothing = MinedTrainSet(tmp_path / "nothing", "mined_train_set", "none")
+    with pytest.raises(TrainingStopped, match=r"RetrieverFileError: .*nothing"):
+        finetune_here(nothing, base, model_settings, settings(num_processes=2), CPU, tmp_path)
