@@ -122,10 +122,11 @@ class _Best:
     def run(self, query_ids: Sequence[str], doc_ids: Sequence[str]) -> dict[str, dict[str, float]]:
         return {
             query_id: {
-                doc_ids[place]: round(float(score), DECIMALS)
-                for place, score in zip(places, scores, strict=True)
+                doc_ids[place]: round(score, DECIMALS) for place, score in zip(places, scores, strict=True)
             }
-            for query_id, places, scores in zip(query_ids, self.places, self.scores, strict=True)
+            for query_id, places, scores in zip(
+                query_ids, self.places.tolist(), self.scores.tolist(), strict=True
+            )
         }
 
 
@@ -136,12 +137,17 @@ def _embedded_blocks(
     documents = read_documents(eval_set.beir)
     start = 0
     while texts := [each.joined for each in islice(documents, DOCUMENTS_AT_A_TIME)]:
-
-        def report(done: int, _: int, unit: str, *, before: int = start, **figures: float) -> None:
-            progress(before + done, total, unit, **figures)
-
-        yield start, encoder.embed(texts, "passage", report)
+        yield start, encoder.embed(texts, "passage", _later(progress, start, total))
         start += len(texts)
+
+
+def _later(progress: Progress, before: int, altogether: int) -> Progress:
+    """Progress of one block as part of the whole."""
+
+    def report(done: int, total: int, unit: str, **figures: float) -> None:
+        progress(before + done, altogether, unit, **figures)
+
+    return report
 
 
 def _check_complete(eval_set: EvalSet, qrels: Qrels, queries: dict[str, str], doc_ids: Sequence[str]) -> None:

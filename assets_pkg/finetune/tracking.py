@@ -27,7 +27,7 @@ def check_trackers(settings: FinetuneSettings) -> None:
 
 def trackers(folder: Path, settings: FinetuneSettings) -> list[Any]:
     """Trainer callbacks that write the curves as training goes."""
-    from transformers.integrations import TensorBoardCallback, WandbCallback
+    from transformers.integrations.integration_utils import TensorBoardCallback, WandbCallback
 
     found: list[Any] = []
     if importlib.util.find_spec("tensorboard") is not None:
