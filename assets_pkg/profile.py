@@ -256,8 +256,10 @@ class PrepSettings(SplitSettings, MiningSettings):
 
 
 class FinetuneSettings(Settings):
-    """Stage 2."""
+    """Stage 2. ``method``: ``full`` trains the model (or adapters inside it, with ``lora_rank``), ``adapter`` one
+    matrix on its vectors, in seconds."""
 
+    method: Literal["full", "adapter"]
     num_epochs: PositiveInt
     global_batch_size: PositiveInt
     local_batch_size: BatchSize
