@@ -34,10 +34,10 @@ def show_plan(console: Console, plan: Plan) -> None:
 
 
 def show_history(console: Console, rows: Sequence[Mapping[str, str]]) -> None:
-    """A table of promotions, newest first; long reasons go on below."""
+    """A table of promotions, newest first; the reasons fold, digests stay whole for copying."""
     table = Table(box=None, pad_edge=False)
     for column in rows[0]:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column != "decision")
     for row in rows:
         table.add_row(*map(escape, row.values()))
     console.print(table)

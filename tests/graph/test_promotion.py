@@ -66,3 +66,16 @@ def test_a_checkpoint_that_was_not_measured_is_not_promoted(
     assert not outcome.succeeded
     assert "measure again first (retune eval)" in outcome.failures[0].message
     assert project.version("promoted_model") == kept
+
+
+def test_the_instant_mode_makes_a_checkpoint_that_is_measured_and_indexed(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project.profile_path.parent)
+    before = project.version("promoted_model")
+    instant = project.with_overrides(
+        "finetune.method=adapter", "finetune.learning_rate=1e-2", "finetune.num_epochs=10"
+    )
+    instant.run(GATED)
+    assert project.version("promoted_model") == project.version("checkpoint") != before
+    assert project.tick(REINDEX) == INDEX
