@@ -11,7 +11,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 demo: .venv/installed  ## Adapt, measure, promote, serve and index the embedded corpus
 	$(BIN)/retune run -c laptop --to reindex
 	@echo; echo 'One search before and after:'
-	$(BIN)/retune search "how do I run a function when the program exits" -k 3 --compare base
+	$(BIN)/retune search "compute the median of numbers" -k 3 --compare base
 	@echo; echo 'Next: make ui (the graph, lineage and sensors), or your own documents:'
 	@echo '  $(BIN)/retune run -c laptop --to reindex corpus_dir=/path/to/your/documents'
 

@@ -11,9 +11,11 @@ from assets_pkg.corpus.sources import CorpusError, source_fingerprint
 from assets_pkg.deploy.assets import ALIVE, STATE_FOLDER
 from assets_pkg.deploy.server_process import read_state
 from assets_pkg.profile import AutomationSettings, Profile
+from assets_pkg.stages import BENCHMARKS, STAGES
 from resources.alerts import AlertsResource
 
 MAIN_JOB = "retune"
+BENCHMARK_JOB = "benchmarks"
 REINDEX_JOB = "reindex"
 CORPUS_JOB = "refresh_corpus"
 MEASURE_JOB = "measure"
@@ -23,7 +25,14 @@ def build_jobs() -> list[Any]:
     """The main job (everything), and the jobs of the sensors and schedules."""
     return [
         dg.define_asset_job(
-            MAIN_JOB, selection=dg.AssetSelection.all(), description="The whole graph, documents to index."
+            MAIN_JOB,
+            selection=[asset for assets in STAGES.values() for asset in assets],
+            description="The main line, documents to index.",
+        ),
+        dg.define_asset_job(
+            BENCHMARK_JOB,
+            selection=[asset for assets in BENCHMARKS.values() for asset in assets],
+            description="Caption judges and the image-text benchmark.",
         ),
         dg.define_asset_job(
             REINDEX_JOB,

@@ -11,33 +11,24 @@ import dagster as dg
 from assets_pkg import automation
 from assets_pkg.corpus.assets import build_assets as corpus
 from assets_pkg.deploy.assets import build_assets as deploy
+from assets_pkg.equipment import equip
 from assets_pkg.evaluation.assets import build_assets as evaluation
 from assets_pkg.export.assets import build_assets as export
 from assets_pkg.finetune.assets import build_assets as finetune
+from assets_pkg.image_text.assets import build_assets as image_text
+from assets_pkg.judges.assets import build_assets as judges
 from assets_pkg.prep.assets import build_assets as prep
 from assets_pkg.profile import Profile
 from assets_pkg.reindex.assets import build_assets as reindex
 from assets_pkg.sdg.assets import build_assets as sdg
-from resources.accelerator import AcceleratorResource
-from resources.alerts import AlertsResource
-from resources.artifacts import ArtifactStoreResource
-from resources.encoders.resource import EncoderResource
 
-ROOMS = (corpus, sdg, prep, finetune, evaluation, export, deploy, reindex)
+ROOMS = (corpus, sdg, prep, finetune, evaluation, export, deploy, reindex, judges, image_text)
 
 
 def build_definitions(
     profile: Profile, resource_overrides: Mapping[str, Any] | None = None
 ) -> dg.Definitions:
     """The whole graph for one profile. ``resource_overrides`` replaces resources by name, as tests do."""
-    store = ArtifactStoreResource(root=profile.artifact_root)
-    accelerator = AcceleratorResource()
-    encoders = EncoderResource(
-        store=store,
-        accelerator=accelerator,
-        batch_size=profile.eval.eval_batch_size,
-        **profile.model.encoder_config(),
-    )
     parts = list(chain.from_iterable(room(profile) for room in ROOMS))
     return dg.Definitions(
         assets=[part for part in parts if not isinstance(part, dg.AssetChecksDefinition)],
@@ -46,10 +37,7 @@ def build_definitions(
         sensors=automation.build_sensors(profile),
         schedules=automation.build_schedules(profile),
         resources={
-            "store": store,
-            "accelerator": accelerator,
-            "encoders": encoders,
-            "alerts": AlertsResource(),
+            **vars(equip(profile)),
             **(resource_overrides or {}),
         },
     )

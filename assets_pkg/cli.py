@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from assets_pkg.cli_models import models, serve
 from assets_pkg.profile import Profile, ProfileError, load_profile, profile_names
-from assets_pkg.stages import STAGES, StageError, assets_between
+from assets_pkg.stages import BENCHMARKS, STAGES, StageError, assets_between
 
 if TYPE_CHECKING:
     import dagster as dg
 
     from assets_pkg.plan import Plan
+    from assets_pkg.prep.exam_commands import ExamCommands
 
 app = typer.Typer(
     help="Tune a text-embedding model to your own documents, and keep the search index in tune.",
@@ -27,6 +29,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,
 )
+app.add_typer(models, name="models")
+app.command()(serve)
 console = Console(soft_wrap=True)
 errors = Console(stderr=True, soft_wrap=True)
 
@@ -98,8 +102,52 @@ def _stage_command(stage: str) -> None:
     app.command(stage, help=f"Run the stage {stage}: {', '.join(STAGES[stage])}.")(command)
 
 
-for _stage in ("sdg", "prep", "finetune", "eval", "export", "reindex"):
+for _stage in ("prep", "finetune", "eval", "export", "reindex"):
     _stage_command(_stage)
+
+
+@app.command()
+def sdg(
+    config: ConfigOption = DEFAULT_PROFILE, dry_run: DryRunOption = False, overrides: Overrides = None
+) -> None:
+    """Run the stage sdg: documents to question-passage pairs. preview=true shows a few and publishes nothing."""
+    profile = _profile(config, overrides, section="sdg")
+    if not profile.sdg.preview or dry_run:
+        _run(profile, list(STAGES["sdg"]), dry_run)
+        return
+    _run(profile, [asset for asset in STAGES["sdg"] if asset != "synthetic_qa"], dry_run=False)
+    _preview(profile)
+
+
+eval_set = typer.Typer(help="The exam: freeze it, look at it, bring your own.", no_args_is_help=True)
+app.add_typer(eval_set, name="eval-set")
+
+
+@eval_set.command("show")
+def show_eval_set(config: ConfigOption = DEFAULT_PROFILE) -> None:
+    """Which exam is current, and whether it is frozen."""
+    for line in _exam_commands(config).describe():
+        console.print(line, highlight=False)
+
+
+@eval_set.command("freeze")
+def freeze_eval_set(config: ConfigOption = DEFAULT_PROFILE) -> None:
+    """Keep the current exam from now on: new pairs only extend training, and its documents stay out of it."""
+    console.print(_exam_commands(config).freeze(), highlight=False)
+
+
+@eval_set.command("import")
+def import_eval_set(
+    path: Annotated[Path, typer.Argument(help="A BEIR folder.")], config: ConfigOption = DEFAULT_PROFILE
+) -> None:
+    """Take a BEIR folder as the exam, and freeze it."""
+    console.print(_exam_commands(config).take(path), highlight=False)
+
+
+@eval_set.command("release")
+def release_eval_set(config: ConfigOption = DEFAULT_PROFILE) -> None:
+    """Let the exam be split from the pairs again."""
+    console.print(_exam_commands(config).release(), highlight=False)
 
 
 @app.command()
@@ -117,6 +165,22 @@ def deploy(
         _stop_server(profile)
     else:
         _run(profile, list(STAGES["deploy"]), dry_run)
+
+
+@app.command()
+def judge(
+    config: ConfigOption = DEFAULT_PROFILE, dry_run: DryRunOption = False, overrides: Overrides = None
+) -> None:
+    """Score captions against references with the judges that are here, and rank the captioners."""
+    _run(_profile(config, overrides, section="judges"), list(BENCHMARKS["judges"]), dry_run)
+
+
+@app.command("image-text")
+def image_text(
+    config: ConfigOption = DEFAULT_PROFILE, dry_run: DryRunOption = False, overrides: Overrides = None
+) -> None:
+    """Measure how well models put images and texts side by side."""
+    _run(_profile(config, overrides, section="image_text"), list(BENCHMARKS["image_text"]), dry_run)
 
 
 @app.command()
@@ -156,6 +220,11 @@ def search(
     compare: Annotated[
         str | None, typer.Option("--compare", help="'base': what the base model finds.")
     ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option("--filter", help="A condition such as \"doc_id = 'a.md'\" (SQL; Milvus: its own)."),
+    ] = None,
+    hybrid: Annotated[bool, typer.Option("--hybrid", help="Fuse with full-text search.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
     config: ConfigOption = DEFAULT_PROFILE,
     overrides: Overrides = None,
@@ -163,6 +232,7 @@ def search(
     """Search the current index with the model that built it."""
     from assets_pkg.reindex.compare import search_with_base
     from assets_pkg.reindex.searcher import SearchError, open_searcher
+    from resources.vector_store.base import VectorStoreError
     from storage.artifact_store import ArtifactError, ArtifactStore
 
     if compare not in (None, "base"):
@@ -172,8 +242,8 @@ def search(
     try:
         found = {"base model": search_with_base(store, profile, text, k)} if compare else {}
         with open_searcher(store, profile.model) as searcher:
-            found["index"] = searcher.search(text, k)
-    except (SearchError, ArtifactError) as error:
+            found["index"] = searcher.search(text, k, where, hybrid=hybrid)
+    except (SearchError, ArtifactError, VectorStoreError) as error:
         raise _failed(str(error)) from error
     _show_hits(found, as_json)
 
@@ -202,6 +272,36 @@ def gc(
 
 
 @app.command()
+def forget(
+    document: Annotated[str, typer.Argument(help="The document's path inside the corpus.")],
+    dry_run: DryRunOption = False,
+    config: ConfigOption = DEFAULT_PROFILE,
+    overrides: Overrides = None,
+) -> None:
+    """Delete every old version and kept answer that holds text of a document that left the corpus."""
+    from assets_pkg.equipment import ANSWER_CACHE
+    from assets_pkg.housekeeping import StillNeeded, find_holders
+    from assets_pkg.instance import open_instance
+    from storage.artifact_store import ArtifactStore
+
+    store = ArtifactStore(Path(_profile(config, overrides).artifact_root))
+    with open_instance() as instance:
+        try:
+            holders = list(find_holders(store, instance, document))
+        except StillNeeded as error:
+            raise _failed(str(error)) from error
+    for holder in holders:
+        console.print(f"{holder.asset} {holder.version}", highlight=False)
+        if not dry_run:
+            store.remove(holder.asset, holder.version)
+    if not dry_run:
+        # Answers are kept by the digest of what was asked: which documents were asked about cannot be told.
+        for path in (store.root / ANSWER_CACHE).parent.glob(f"{Path(ANSWER_CACHE).name}*"):
+            path.unlink()
+    console.print(f"{len(holders)} versions {'would go' if dry_run else 'deleted, and all kept answers'}")
+
+
+@app.command()
 def ui(
     config: ConfigOption = DEFAULT_PROFILE,
     port: Annotated[int, typer.Option("--port", "-p", min=1, max=65535)] = 3000,
@@ -209,14 +309,15 @@ def ui(
     overrides: Overrides = None,
 ) -> None:
     """The Dagster UI with its daemon (sensors and schedules) for this profile."""
-    from assets_pkg.instance import open_instance
+    from assets_pkg.instance import open_instance, workspace_file
 
     _profile(config, overrides)
-    open_instance().dispose()
+    with open_instance() as instance:
+        workspace = workspace_file(instance)
     os.environ["RETUNE_PROFILE"] = config
     os.environ["RETUNE_OVERRIDES"] = "\n".join(overrides or [])
     # `dagster dev` rather than `dg dev`: it needs no project folder around it.
-    command = [sys.executable, "-W", "ignore", "-m", "dagster", "dev", "-m", "assets_pkg.definitions"]
+    command = [sys.executable, "-W", "ignore", "-m", "dagster", "dev", "-w", str(workspace)]
     os.execv(sys.executable, [*command, "--host", host, "--port", str(port)])
 
 
@@ -240,12 +341,58 @@ def _run(profile: Profile, assets: list[str], dry_run: bool) -> None:
             raise _failed(str(error)) from error
         if dry_run:
             show_plan(console, plan)
+            _show_forecast(profile, plan, instance)
             return
         if plan.to_run:
             _execute(defs, instance, plan)
         else:
             console.print("nothing is stale: nothing to run", style="green")
         show_summary(console, instance, profile)
+
+
+def _show_forecast(profile: Profile, plan: Plan, instance: dg.DagsterInstance) -> None:
+    from assets_pkg.door import Inputs
+    from assets_pkg.sdg.forecast import forecast
+    from resources.artifacts import ArtifactStoreResource
+    from storage.artifacts import Corpus, Passages
+
+    made = None
+    if {"raw_corpus", "passages"} <= {asset.name for asset in plan.assets if asset.state == "fresh"}:
+        inputs = Inputs(instance, ArtifactStoreResource(root=profile.artifact_root))
+        made = inputs.input(Corpus, "raw_corpus"), inputs.input(Passages, "passages")
+    for line in forecast(profile, plan, made):
+        console.print(line, highlight=False)
+
+
+def _preview(profile: Profile) -> None:
+    from assets_pkg.door import Inputs
+    from assets_pkg.equipment import equip
+    from assets_pkg.instance import open_instance
+    from assets_pkg.sdg.llm import preview
+    from resources.chat_model import ChatModelError
+    from storage.artifacts import Checkpoint, Corpus, Passages
+
+    if profile.sdg.generator != "llm":
+        raise _usage("preview=true looks at what a chat model makes: set generator=llm")
+    resources = equip(profile)
+    with open_instance() as instance:
+        inputs = Inputs(instance, resources.store)
+        corpus, passages = inputs.input(Corpus, "raw_corpus"), inputs.input(Passages, "passages")
+        base = inputs.input(Checkpoint, "base_model")
+    try:
+        with resources.encoders.open(base) as encoder:
+            seen = preview(corpus, passages, profile.sdg, resources.chat_model.get(), encoder)
+    except ChatModelError as error:
+        raise _failed(str(error)) from error
+    for record in seen.records:
+        console.print(f"[bold]{', '.join(record.file_name)}[/]", highlight=False)
+        scored = zip(record.deduplicated_qa_pairs, record.qa_evaluations.evaluations, strict=True)
+        for pair, evaluation in scored:
+            console.print(
+                f"  {evaluation.overall.score:4.1f}  {pair.question}", markup=False, highlight=False
+            )
+            console.print(f"        {pair.answer}", markup=False, highlight=False, style="dim")
+    console.print(f"{len(seen.rejected)} pairs rejected, {seen.usage.requests} calls; nothing was published")
 
 
 def _execute(defs: dg.Definitions, instance: dg.DagsterInstance, plan: Plan) -> None:
@@ -262,6 +409,12 @@ def _execute(defs: dg.Definitions, instance: dg.DagsterInstance, plan: Plan) -> 
             errors.print(failure.message, markup=False, highlight=False)
         errors.print("finished steps are kept: the same command goes on from here", highlight=False)
         raise typer.Exit(EXIT_FAILED)
+
+
+def _exam_commands(config: str) -> ExamCommands:
+    from assets_pkg.prep.exam_commands import ExamCommands
+
+    return ExamCommands(Path(_profile(config, None).artifact_root), _failed)
 
 
 def _promote(profile: Profile, version: str, because: str) -> None:

@@ -118,14 +118,18 @@ class Door(Inputs):
         *,
         asset: str | None = None,
         outside: Mapping[str, str] | None = None,
+        anew: bool = False,
     ) -> A:
         """The artifact for this asset's code version and inputs; ``produce(folder)`` makes it if need be.
 
         Args:
             asset: which asset of a multi-asset is built.
             outside: digests of inputs that lie outside the graph, such as the source of the corpus.
+            anew: build even if the same was built before.
         """
         key = self._build_key(asset, outside or {})
+        if anew:
+            self.store.forget(key)
         artifact = self.store.find(kind, key)
         if artifact is not None:
             self.context.log.info(
@@ -142,11 +146,13 @@ class Door(Inputs):
         self, artifact: Artifact, metadata: Mapping[str, Any], asset: str | None = None
     ) -> dg.MaterializeResult[Any]:
         """The materialization of ``artifact``: its version, where it lies, and ``metadata``."""
+        # Tables and pictures first: they are what people look for.
+        shown = sorted(metadata.items(), key=lambda item: not isinstance(item[1], dg.MarkdownMetadataValue))
         recorded = {
             ARTIFACT_KEY: f"{artifact.asset}/{artifact.version}",
             "path": dg.MetadataValue.path(artifact.path),
+            **dict(shown),
             SETTINGS_KEY: self._spec(asset).metadata[SETTINGS_KEY],
-            **metadata,
         }
         return dg.MaterializeResult(
             asset_key=asset, metadata=recorded, data_version=dg.DataVersion(artifact.version)

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
 from assets_pkg.door import ARTIFACT_KEY
+from resources.vector_store.lance import LanceIndex
 from storage.artifact_store import ArtifactStore
+
+
+class StillNeeded(Exception):
+    """The document is still part of the current corpus."""
+
+
+MADE_OF_TEXTS = ("eval_set", "mined_train_set", "eval_metrics")
+"""Assets that hold passages without their documents' names, each after what it is made from."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +39,49 @@ def find_removals(store: ArtifactStore, instance: dg.DagsterInstance, keep: int)
         for version in store.versions(asset)[keep:]:
             if (asset, version) not in needed:
                 yield Removal(asset, version, store.size(asset, version))
+
+
+def find_holders(store: ArtifactStore, instance: dg.DagsterInstance, doc_id: str) -> Iterator[Removal]:
+    """Every version that holds text of the document ``doc_id`` (corpus-relative path).
+
+    Raises:
+        StillNeeded: one of them is current: the document is still part of the corpus.
+    """
+    needed = store.linked() | _current(store, instance)
+    holders: set[str] = set()
+    # Sets that keep no document ids hold the text if what they were made from does.
+    named = [asset for asset in store.assets() if asset not in MADE_OF_TEXTS]
+    for asset in [*named, *MADE_OF_TEXTS]:
+        for version in store.versions(asset):
+            folder = store.root / "artifacts" / asset / version
+            if not (_mentions(folder, doc_id) or (asset in MADE_OF_TEXTS and holders & _inputs(folder))):
+                continue
+            if (asset, version) in needed:
+                raise StillNeeded(
+                    f"{asset} {version} is current and holds {doc_id}: delete the file and run "
+                    "`retune run --to reindex` first"
+                )
+            holders.add(version)
+            yield Removal(asset, version, store.size(asset, version))
+
+
+def _inputs(folder: Path) -> set[str]:
+    return set(json.loads((folder / "manifest.json").read_text("utf-8"))["inputs"].values())
+
+
+def _mentions(folder: Path, doc_id: str) -> bool:
+    """Whether a file of the version names the document; every format that holds texts keeps its id beside them."""
+    import pyarrow.compute as pc
+    import pyarrow.dataset as ds
+
+    for name in ("documents.parquet", "passages.parquet"):
+        if (folder / name).exists():
+            column: Any = pc.field("doc_id")
+            return ds.dataset(folder / name).count_rows(filter=column == doc_id) > 0
+    if (folder / "lancedb").exists():
+        return LanceIndex(folder / "lancedb").holds(doc_id)
+    texts = [path for path in folder.rglob("*.json*") if path.name != "manifest.json"]
+    return any(json.dumps(doc_id).encode() in path.read_bytes() for path in texts)
 
 
 def _current(store: ArtifactStore, instance: dg.DagsterInstance) -> set[tuple[str, str]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import dagster as dg
 import psutil
+import yaml
 
 PROCESS_TAG = "retune/process"
 TEMPLATE = Path(__file__).parent / "dagster.yaml"
@@ -22,6 +23,15 @@ def open_instance() -> dg.DagsterInstance:
         config.write_text(TEMPLATE.read_text("utf-8"), "utf-8")
     os.environ["DAGSTER_HOME"] = str(home)
     return dg.DagsterInstance.get()
+
+
+def workspace_file(instance: dg.DagsterInstance) -> Path:
+    """A workspace with the one code location, under the name that ``workspace.yaml`` and ``dg`` give it too: the
+    state of sensors and schedules hangs on it."""
+    path = Path(instance.root_directory) / "workspace.yaml"
+    module = {"module_name": "assets_pkg.definitions", "location_name": "retune"}
+    path.write_text(yaml.safe_dump({"load_from": [{"python_module": module}]}), "utf-8")
+    return path
 
 
 def process_tag() -> str:

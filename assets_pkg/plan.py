@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import dagster as dg
+from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.definitions.data_version import (
     CachingStaleStatusResolver,
     StaleCauseCategory,
@@ -52,7 +53,7 @@ class Plan:
 def make_plan(
     defs: dg.Definitions, instance: dg.DagsterInstance, selection: Sequence[str], probes: Mapping[str, Probe]
 ) -> Plan:
-    """Plan the run of ``selection``.
+    """Plan the run of ``selection``. Assets that begin the graph and that the selection needs come with it.
 
     Raises:
         PlanError: an asset above the selection was never materialized.
@@ -60,6 +61,7 @@ def make_plan(
     graph = defs.resolve_asset_graph()
     resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
     planned: dict[str, PlannedAsset] = {}
+    selection = [*selection, *_beginnings(graph, selection)]
     for key in (key for level in graph.toposorted_asset_keys_by_level for key in sorted(level)):
         name = key.to_user_string()
         if name not in selection:
@@ -68,6 +70,12 @@ def make_plan(
         _require(instance, name, [parent for parent in parents if parent not in selection])
         planned[name] = _plan_asset(key, parents, planned, defs, instance, resolver, probes.get(name))
     return Plan(tuple(_together(planned)))
+
+
+def _beginnings(graph: AssetGraph, selection: Sequence[str]) -> list[str]:
+    """Direct parents of the selection that have no parents themselves: fetching them is cheap."""
+    parents = {parent for name in selection for parent in graph.get(dg.AssetKey(name)).parent_keys}
+    return [parent.to_user_string() for parent in parents if not graph.get(parent).parent_keys]
 
 
 def _plan_asset(

@@ -9,26 +9,64 @@ import dagster as dg
 from assets_pkg.corpus.assets import SOURCE_FINGERPRINT
 from assets_pkg.corpus.sources import source_fingerprint
 from assets_pkg.deploy.assets import STATE_FOLDER
+from assets_pkg.door import data_version
 from assets_pkg.plan import Probe
+from assets_pkg.prep.exam import frozen_exam
+from assets_pkg.prep.outside import FINGERPRINT, exam_fingerprint, training_fingerprint
 from assets_pkg.profile import Profile
+from assets_pkg.sdg.assets import OUTSIDE
+from assets_pkg.sdg.sources import outside_digests
+from storage.artifact_store import ArtifactStore
 
 
 def build_probes(profile: Profile) -> dict[str, Probe]:
     """A probe for each asset whose truth lies outside."""
     return {
         "raw_corpus": lambda instance: _corpus_changed(instance, profile),
+        "training_set": lambda instance: _training_files_changed(instance, profile),
+        "eval_set": lambda instance: _exam_changed(instance, profile),
+        "synthetic_qa": lambda instance: _own_files_changed(instance, profile),
         "running_nim": lambda instance: _server_gone(instance, profile),
     }
 
 
 def _corpus_changed(instance: dg.DagsterInstance, profile: Profile) -> str | None:
-    event = instance.get_latest_materialization_event(dg.AssetKey("raw_corpus"))
-    assert event is not None
-    assert event.asset_materialization is not None
-    recorded = event.asset_materialization.metadata[SOURCE_FINGERPRINT].value
+    recorded = _latest(instance, "raw_corpus").metadata[SOURCE_FINGERPRINT].value
     if source_fingerprint(profile.corpus) == recorded:
         return None
     return f"documents in {profile.corpus.corpus_dir} changed"
+
+
+def _training_files_changed(instance: dg.DagsterInstance, profile: Profile) -> str | None:
+    recorded = _latest(instance, "training_set").metadata[FINGERPRINT].value
+    changed = training_fingerprint(profile.prep) != recorded
+    return "the files that prep.train_input_file or prep.groups_json name changed" if changed else None
+
+
+def _exam_changed(instance: dg.DagsterInstance, profile: Profile) -> str | None:
+    store = ArtifactStore(Path(profile.artifact_root))
+    latest, frozen = _latest(instance, "eval_set"), frozen_exam(store)
+    if frozen is not None and frozen.version == data_version(latest):
+        return None
+    if exam_fingerprint(profile.prep, store) == latest.metadata[FINGERPRINT].value:
+        return None
+    if frozen is not None:
+        return f"another exam was frozen: {frozen.version}"
+    return "the frozen exam was released, or files of prep.eval_data_path or prep.groups_json changed"
+
+
+def _latest(instance: dg.DagsterInstance, asset: str) -> dg.AssetMaterialization:
+    event = instance.get_latest_materialization_event(dg.AssetKey(asset))
+    assert event is not None
+    assert event.asset_materialization is not None
+    return event.asset_materialization
+
+
+def _own_files_changed(instance: dg.DagsterInstance, profile: Profile) -> str | None:
+    recorded = _latest(instance, "synthetic_qa").metadata[OUTSIDE].value
+    if recorded == outside_digests(profile.sdg):
+        return None
+    return f"{profile.sdg.sdg_input_path or profile.sdg.prompts_path} changed"
 
 
 def _server_gone(instance: dg.DagsterInstance, profile: Profile) -> str | None:

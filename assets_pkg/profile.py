@@ -113,7 +113,7 @@ class QuestionSettings(Settings):
     qa_generation_model: str
     quality_judge_model: str
     base_url: str
-    temperature: Annotated[float, Field(ge=0, le=2)]
+    generation_temperature: Annotated[float, Field(ge=0, le=2)]
     max_output_tokens: PositiveInt
     max_artifacts_per_type: PositiveInt
     num_pairs: PositiveInt
@@ -220,12 +220,17 @@ class SdgSettings(QuestionSettings, BundleSettings, EndpointSettings):
         if self.sdg_input_path is not None:
             return digest_json({"sdg_input_path": self.sdg_input_path})
         if self.generator == "offline":
-            return digest_json({"generator": self.generator, "num_pairs": self.num_pairs})
+            return digest_json({"generator": self.generator})
         return super().digest()
 
 
 class SplitSettings(Settings):
-    """Filter and split of QA pairs, by document."""
+    """Filter and split of QA pairs, by document or bundle.
+
+    ``split_strategy``: ``random`` cuts the shuffled documents; the others keep groups of documents together:
+    those of ``groups_json`` (``dedupped``: overlapping groups become one; ``cluster``: none may overlap), or
+    those found to be nearly the same text (``near_duplicate``).
+    """
 
     quality_threshold: Annotated[float, Field(ge=0, le=10)]
     train_ratio: Fraction
@@ -233,19 +238,65 @@ class SplitSettings(Settings):
     test_ratio: Fraction
     conversion_seed: int
     max_pos_docs: PositiveInt
+    split_strategy: Literal["random", "dedupped", "cluster", "near_duplicate"]
+    groups_json: str | list[str] | None
+    near_duplicate_threshold: Annotated[float, Field(gt=0, le=1)]
+
+    @property
+    def groups_files(self) -> list[Path]:
+        """The files of ``groups_json`` that the strategy reads."""
+        if self.split_strategy not in ("dedupped", "cluster") or self.groups_json is None:
+            return []
+        names = [self.groups_json] if isinstance(self.groups_json, str) else self.groups_json
+        return [Path(name) for name in names]
+
+
+class TrainingSourceSettings(Settings):
+    """Where training questions come from, if not from the pairs: a ``train.json`` or a mined file."""
+
+    train_input_file: str | None
+
+
+class ExamSettings(Settings):
+    """The exam: split from the pairs, or the BEIR folder ``eval_data_path``; once frozen it stays as it is."""
+
+    eval_data_path: str | None
+    use_group_id_in_eval: bool
+    freeze_eval_set: bool
+
+
+class CheckSettings(Settings):
+    """When a check of the sets says stop: the share of exam questions whose text or answer nearly occurs in
+    training."""
+
+    max_near_duplicate_share: Annotated[Fraction, RuntimeOnly]
 
 
 class MiningSettings(Settings):
-    """Hard negatives: the highest-scoring passages that the margin does not suspect of being positives."""
+    """Hard negatives: the highest-scoring passages that the margin does not suspect of being positives.
+
+    ``too_few_negatives``: a question that the margin leaves fewer than ``hard_negatives_to_mine`` keeps what it
+    has (``keep``), is filled up with the lowest-scoring of the suspected passages (``fill``), or is left out
+    (``drop``).
+    """
 
     hard_negatives_to_mine: PositiveInt
     hard_neg_margin_type: Literal["perc", "abs"]
     hard_neg_margin: Fraction
     mining_batch_size: BatchSize
+    too_few_negatives: Literal["keep", "fill", "drop"]
 
 
-class PrepSettings(SplitSettings, MiningSettings):
+class PrepSettings(SplitSettings, TrainingSourceSettings, ExamSettings, CheckSettings, MiningSettings):
     """Stage 1."""
+
+    @model_validator(mode="after")
+    def _groups_are_given(self) -> PrepSettings:
+        if self.split_strategy in ("dedupped", "cluster") and not self.groups_json:
+            raise ValueError(
+                f"split_strategy = {self.split_strategy!r}: needs groups_json; near_duplicate finds groups itself"
+            )
+        return self
 
     @model_validator(mode="after")
     def _ratios_sum_to_one(self) -> PrepSettings:
@@ -286,7 +337,15 @@ class FinetuneSettings(Settings):
     wandb_project: Annotated[str | None, RuntimeOnly]
 
 
-class EvalSettings(Settings):
+class IntervalSettings(Settings):
+    """How intervals are made, for every measurement."""
+
+    confidence: Annotated[float, Field(gt=0.5, lt=1)]
+    bootstrap_samples: Annotated[int, Field(ge=100)]
+    bootstrap_seed: int
+
+
+class EvalSettings(IntervalSettings):
     """Stage 3: what is measured. ``eval_dimensions``: shorter vectors that are measured beside the full ones."""
 
     k_values: Annotated[list[PositiveInt], Field(min_length=1)]
@@ -295,9 +354,6 @@ class EvalSettings(Settings):
     eval_finetuned: bool
     eval_nim: Annotated[bool, RuntimeOnly]
     eval_batch_size: BatchSize
-    confidence: Annotated[float, Field(gt=0.5, lt=1)]
-    bootstrap_samples: Annotated[int, Field(ge=100)]
-    bootstrap_seed: int
 
 
 class GateSettings(Settings):
@@ -335,18 +391,12 @@ class DeploySettings(Settings):
 class ReindexSettings(Settings):
     """The corpus embedded by the promoted model, and the index that search reads."""
 
-    embed_batch_size: BatchSize
+    store: Literal["lancedb", "milvus"]
+    milvus_uri: str
+    milvus_token_env: Annotated[str, RuntimeOnly]
     exact_below: Annotated[int, Field(ge=0)]
     dimensions: PositiveInt | None
     min_index_recall: Annotated[float, Field(ge=0, le=1), RuntimeOnly]
-
-
-class IntervalSettings(Settings):
-    """How intervals are made: the part of `EvalSettings` that every measurement shares."""
-
-    confidence: Annotated[float, Field(gt=0.5, lt=1)]
-    bootstrap_samples: Annotated[int, Field(ge=100)]
-    bootstrap_seed: int
 
 
 class JudgeSettings(Settings):

@@ -8,8 +8,9 @@ from typing import Any
 
 import dagster as dg
 
-from assets_pkg.automation import MAIN_JOB
+from assets_pkg.automation import BENCHMARK_JOB, MAIN_JOB
 from assets_pkg.instance import PROCESS_TAG, process_tag
+from assets_pkg.stages import STAGES
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ def run_assets(
     config: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Materialize ``assets`` with their checks; ``config`` is run config of ops by asset name."""
-    job = defs.resolve_job_def(MAIN_JOB)
+    main = {asset for stage in STAGES.values() for asset in stage}
+    job = defs.resolve_job_def(MAIN_JOB if set(assets) <= main else BENCHMARK_JOB)
     result = job.execute_in_process(
         run_config={
             "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},

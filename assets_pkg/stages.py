@@ -6,13 +6,19 @@ from collections.abc import Sequence
 
 STAGES: dict[str, tuple[str, ...]] = {
     "sdg": ("raw_corpus", "passages", "base_model", "synthetic_qa"),
-    "prep": ("training_set", "eval_set", "mined_train_set"),
+    "prep": ("eval_set", "training_set", "mined_train_set"),
     "finetune": ("checkpoint",),
     "eval": ("eval_metrics", "promoted_model"),
     "export": ("onnx_model",),
     "deploy": ("running_nim",),
     "reindex": ("corpus_embeddings", "vector_index"),
 }
+
+BENCHMARKS: dict[str, tuple[str, ...]] = {
+    "judges": ("judge_scores", "judge_ranking"),
+    "image_text": ("image_text_pairs", "captions", "image_text_scores", "image_text_report"),
+}
+"""Groups beside the stages: models compared, nothing tuned."""
 
 
 class StageError(ValueError):

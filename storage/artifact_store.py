@@ -88,6 +88,11 @@ class ArtifactStore:
                     raise
                 raise ArtifactError(self._disk_full(key.asset)) from error
 
+    def forget(self, key: BuildKey) -> None:
+        """Build ``key`` anew next time: drop the memo of it and whatever an interrupted try left."""
+        (self.root / "keys" / key.asset / key.digest).unlink(missing_ok=True)
+        shutil.rmtree(self.root / ".work" / key.asset / key.digest, ignore_errors=True)
+
     def find(self, kind: type[A], key: BuildKey) -> A | None:
         """The artifact an earlier build of ``key`` made, or None if there is none whole."""
         memo = self.root / "keys" / key.asset / key.digest
@@ -210,7 +215,9 @@ class ArtifactStore:
         for entry in folder.iterdir():
             if entry.is_symlink():
                 yield entry
-            elif entry.is_dir() and entry not in (self.root / name for name in ("artifacts", "keys", ".work")):
+            elif entry.is_dir() and entry not in (
+                self.root / name for name in ("artifacts", "keys", ".work")
+            ):
                 yield from self._links(entry)
 
     def _disk_full(self, asset: str) -> str:

@@ -207,19 +207,6 @@ class VectorIndex(Artifact):
         return json.loads((self.path / "index.json").read_text("utf-8"))
 
 
-_ROWS_IN_MEMORY = 256  # a row may be a whole document
-
-
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a Parquet file, a few in memory at a time."""
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path) as opened:
-        file: Any = opened
-        for batch in file.iter_batches(batch_size=_ROWS_IN_MEMORY):
-            yield from batch.to_pylist()
-
-
 @dataclass(frozen=True)
 class JudgeScores(Artifact):
     """``scores.json``: every judge's scores of every caption; ``embedding_models/``: the same in the layout of
@@ -283,3 +270,16 @@ class ImageTextReport(Artifact):
 
     def report(self) -> dict[str, Any]:
         return json.loads((self.path / "report.json").read_text("utf-8"))
+
+
+_ROWS_IN_MEMORY = 256  # a row may be a whole document
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a Parquet file, a few in memory at a time."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as opened:
+        file: Any = opened
+        for batch in file.iter_batches(batch_size=_ROWS_IN_MEMORY):
+            yield from batch.to_pylist()

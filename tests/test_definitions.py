@@ -30,7 +30,7 @@ GRAPH = {
     "passages": {"raw_corpus"},
     "base_model": set(),
     "synthetic_qa": {"raw_corpus", "passages", "base_model"},
-    "training_set": {"synthetic_qa"},
+    "training_set": {"synthetic_qa", "eval_set"},
     "eval_set": {"synthetic_qa"},
     "mined_train_set": {"training_set", "base_model"},
     "checkpoint": {"mined_train_set", "base_model"},

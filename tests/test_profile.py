@@ -80,7 +80,7 @@ def test_an_own_file_needs_only_what_differs_and_may_interpolate(tmp_path: Path)
 def test_a_bare_key_belongs_to_the_stage_whose_command_is_run() -> None:
     profile = load_profile("laptop", ["attn_implementation=sdpa"], section="export")
     assert profile.export.attn_implementation == "sdpa"
-    assert profile.model.attn_implementation == "eager"
+    assert profile.model.attn_implementation == "auto"
 
 
 def test_settings_that_only_change_how_a_stage_runs_do_not_change_its_digest() -> None:

@@ -1,4 +1,4 @@
-"""The raw corpus: documents from a folder, or the standard library's own documentation."""
+"""The raw corpus: documents from a folder, near or remote, or the standard library's own documentation."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from assets_pkg.corpus.errors import CorpusError
 from assets_pkg.corpus.folder import FolderSource
 from assets_pkg.corpus.pydoc import StdlibSource
 from assets_pkg.corpus.reading import Skipped, Source
+from assets_pkg.corpus.remote import HubFolder, RemoteFolder
 from assets_pkg.corpus.rows import RowWriter
 from assets_pkg.profile import CorpusSettings
 from storage.artifacts import Document
@@ -77,11 +78,12 @@ def source_fingerprint(settings: CorpusSettings) -> str:
 def _source(settings: CorpusSettings) -> Source:
     if settings.corpus_dir == PYDOC:
         return StdlibSource(settings)
+    if settings.corpus_dir.startswith("pydoc://"):
+        raise CorpusError(f"corpus.corpus_dir = {settings.corpus_dir!r}: only {PYDOC} can be read this way")
+    if settings.corpus_dir.startswith("hf://"):
+        return HubFolder(settings)
     if _URL.match(settings.corpus_dir):
-        raise CorpusError(
-            f"corpus.corpus_dir = {settings.corpus_dir!r}: only a local folder and {PYDOC} can be read; "
-            "copy the documents into a folder and give its path"
-        )
+        return RemoteFolder(settings)
     return FolderSource(settings)
 
 

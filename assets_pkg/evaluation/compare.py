@@ -57,8 +57,13 @@ def compare(
     """The difference of every metric, with ``settings``' confidence, number of samples and seed.
 
     Raises:
-        EvaluationError: the two were not measured on the same queries.
+        EvaluationError: the two were not measured on the same exam, or not on the same queries.
     """
+    if base.eval_set != finetuned.eval_set:
+        raise EvaluationError(
+            f"base and fine-tuned model were measured on different eval sets ({base.eval_set or 'unnamed'} and "
+            f"{finetuned.eval_set or 'unnamed'}): measure both on one"
+        )
     if base.query_ids != finetuned.query_ids:
         raise EvaluationError(
             "base and fine-tuned model were measured on different queries: measure both again"

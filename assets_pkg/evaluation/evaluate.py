@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -86,7 +87,9 @@ def evaluate_dimensions(
         for each, found in best.items():
             found.look_through(start, shorten(block, each))
     return {
-        each: score_run(found.run(list(queries), doc_ids), qrels, settings.k_values)
+        each: replace(
+            score_run(found.run(list(queries), doc_ids), qrels, settings.k_values), eval_set=eval_set.version
+        )
         for each, found in best.items()
     }
 

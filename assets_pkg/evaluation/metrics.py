@@ -31,11 +31,13 @@ class RetrievalScores:
     """What one model did on one exam.
 
     ``per_query``: metric name (``NDCG@10``) to float64 [n], along ``query_ids``. ``run``: what it found.
+    ``eval_set``: the exam's version, where it has one.
     """
 
     query_ids: tuple[str, ...]
     per_query: Mapping[str, NDArray[np.float64]]
     run: Run
+    eval_set: str = ""
 
     def means(self) -> dict[str, float]:
         """The mean of every metric over all queries."""

@@ -97,7 +97,8 @@ def read_scores(report: EvalReport, model: str) -> RetrievalScores:
         raise EvaluationError(f"{report.path}: no model {model} was measured")
     names = [name for name in own.column_names if name not in ("query_id", "model")]
     per_query = {name: own.column(name).to_numpy() for name in names}
-    return RetrievalScores(tuple(map(str, own.column("query_id").to_pylist())), per_query, {})
+    query_ids = tuple(map(str, own.column("query_id").to_pylist()))
+    return RetrievalScores(query_ids, per_query, {}, eval_set=report.comparison()["eval_set"])
 
 
 def main_metric(family: str, settings: EvalSettings) -> str:

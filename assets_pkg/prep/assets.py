@@ -4,11 +4,14 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets_pkg.door import Door, Inputs, open_door, stage_asset
+from assets_pkg.door import Door, open_door, stage_asset
+from assets_pkg.prep.asset_checks import build_checks
 from assets_pkg.prep.datasets import write_eval_set, write_training_set
-from assets_pkg.prep.leakage import find_leaks
+from assets_pkg.prep.exam import freeze, frozen_exam, read_fixed_exam, take_exam
+from assets_pkg.prep.given import take_training_file
 from assets_pkg.prep.mining import mine_hard_negatives
-from assets_pkg.profile import MiningSettings, Profile, SplitSettings
+from assets_pkg.prep.outside import FINGERPRINT, exam_fingerprint, training_fingerprint
+from assets_pkg.profile import ExamSettings, MiningSettings, Profile, SplitSettings, TrainingSourceSettings
 from assets_pkg.showing import numbers, picture, table
 from resources.artifacts import ArtifactStoreResource
 from resources.encoders.resource import EncoderResource
@@ -19,28 +22,73 @@ STAGE = "stage1_data_prep"
 
 def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksDefinition]:
     """The ``prep`` group."""
+    return [_eval_set(profile), _training_set(profile), _mined_train_set(profile), *build_checks(profile)]
+
+
+def _training_set(profile: Profile) -> dg.AssetsDefinition:
     split: SplitSettings = profile.prep.part(SplitSettings)
-    mining: MiningSettings = profile.prep.part(MiningSettings)
+    source: TrainingSourceSettings = profile.prep.part(TrainingSourceSettings)
+    deps = ("eval_set",) if source.train_input_file else ("synthetic_qa", "eval_set")
 
-    @stage_asset("prep", split, deps=("synthetic_qa",), kinds={"json"})
+    @stage_asset("prep", split, source, deps=deps, kinds={"json"}, logic="2")
     def training_set(context: dg.AssetExecutionContext, store: ArtifactStoreResource) -> dg.MaterializeResult:
-        """The pairs of the training and validation documents, in the recipe's retriever format."""
+        """The questions to train and validate on, in the recipe's retriever format; nothing of the exam."""
         with open_door(context, store) as door:
-            pairs = door.input(QAPairs, "synthetic_qa")
-            made = door.build(
-                TrainingSet, lambda folder: write_training_set(pairs, split, folder, door.progress())
-            )
-            _link(door, made.path, ("train.json", "val.json", "corpus"))
-            return door.result(made, numbers(made.summary()))
+            exam = door.input(EvalSet, "eval_set")
+            fixed = bool(profile.prep.eval_data_path) or frozen_exam(door.store) is not None
 
-    @stage_asset("prep", split, deps=("synthetic_qa",), kinds={"json"})
+            def produce(folder: Path) -> None:
+                if source.train_input_file:
+                    take_training_file(Path(source.train_input_file), read_fixed_exam(exam), folder)
+                    return
+                pairs = door.input(QAPairs, "synthetic_qa")
+                apart = read_fixed_exam(exam) if fixed else None
+                write_training_set(pairs, split, folder, door.progress(), apart)
+
+            fingerprint = training_fingerprint(profile.prep)
+            outside = {"files": fingerprint, "exam": "fixed" if fixed else "split"}
+            made = door.build(TrainingSet, produce, outside=outside)
+            _link(door, made.path, ("train.json", "val.json", "corpus"))
+            rejected = made.summary().get("rejected_examples")
+            shown = {"rejected_pairs": table(rejected)} if rejected else {}
+            return door.result(made, {**numbers(made.summary()), **shown, FINGERPRINT: fingerprint})
+
+    return training_set
+
+
+def _eval_set(profile: Profile) -> dg.AssetsDefinition:
+    split: SplitSettings = profile.prep.part(SplitSettings)
+    exam: ExamSettings = profile.prep.part(ExamSettings)
+    deps = () if exam.eval_data_path else ("synthetic_qa",)
+
+    @stage_asset("prep", split, exam, deps=deps, kinds={"json"})
     def eval_set(context: dg.AssetExecutionContext, store: ArtifactStoreResource) -> dg.MaterializeResult:
-        """The exam: questions about documents that training never sees, as a BEIR folder."""
+        """The exam, as a BEIR folder: questions about documents that training never sees; once frozen, always
+        the same."""
         with open_door(context, store) as door:
-            pairs = door.input(QAPairs, "synthetic_qa")
-            made = door.build(EvalSet, lambda folder: write_eval_set(pairs, split, folder, door.progress()))
+            fingerprint = exam_fingerprint(profile.prep, door.store)
+
+            def produce(folder: Path) -> None:
+                if exam.eval_data_path:
+                    take_exam(Path(exam.eval_data_path), folder)
+                    return
+                pairs, named = door.input(QAPairs, "synthetic_qa"), exam.use_group_id_in_eval
+                write_eval_set(pairs, split, folder, door.progress(), use_group_id=named)
+
+            made = frozen_exam(door.store) or door.build(EvalSet, produce, outside={"files": fingerprint})
+            if exam.freeze_eval_set:
+                freeze(door.store, made)
+            frozen = frozen_exam(door.store) is not None
             _link(door, made.path, ("eval_beir",))
-            return door.result(made, numbers(made.summary()))
+            figures = {**made.summary(), "frozen": frozen}
+            fingerprint = exam_fingerprint(profile.prep, door.store)
+            return door.result(made, {**numbers(figures), FINGERPRINT: fingerprint})
+
+    return eval_set
+
+
+def _mined_train_set(profile: Profile) -> dg.AssetsDefinition:
+    mining: MiningSettings = profile.prep.part(MiningSettings)
 
     @stage_asset(
         "prep", mining, profile.model, deps=("training_set", "base_model"), accelerated=True, kinds={"json"}
@@ -54,37 +102,17 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksD
             base = door.input(Checkpoint, "base_model")
 
             def produce(folder: Path) -> None:
-                with encoders.open(base) as encoder:
+                with encoders.open(base, batch_size=mining.mining_batch_size) as encoder:
                     mine_hard_negatives(training, encoder, mining, folder, door.progress())
 
             made = door.build(MinedTrainSet, produce)
             _link(door, made.path, ("train_mined.automodel.json", "train_mined.automodel_unrolled.json"))
-            return door.result(
-                made,
-                {
-                    **numbers(made.summary()),
-                    "scores": picture(made.path / "scores.png"),
-                    "examples": table(made.summary()["examples"]),
-                },
-            )
+            drawn = made.path / "scores.png"
+            pictures = {"scores": picture(drawn)} if drawn.exists() else {}
+            examples = table(made.summary()["examples"])
+            return door.result(made, {**numbers(made.summary()), **pictures, "examples": examples})
 
-    @dg.asset_check(asset="eval_set", additional_deps=["training_set"], blocking=True)
-    def no_leakage(
-        context: dg.AssetCheckExecutionContext, store: ArtifactStoreResource
-    ) -> dg.AssetCheckResult:
-        """No question and no positive passage of the exam occurs in training."""
-        inputs = Inputs(context.instance, store)
-        leaks = find_leaks(inputs.input(TrainingSet, "training_set"), inputs.input(EvalSet, "eval_set"))
-        return dg.AssetCheckResult(
-            passed=leaks.total == 0,
-            metadata={
-                "questions": leaks.questions,
-                "passages": leaks.passages,
-                "samples": table(leaks.samples),
-            },
-        )
-
-    return [training_set, eval_set, mined_train_set, no_leakage]
+    return mined_train_set
 
 
 def _link(door: Door, folder: Path, names: tuple[str, ...]) -> None:

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from assets_pkg.prep.divide import SplitName
 from assets_pkg.prep.errors import PrepError
-from assets_pkg.prep.split import Question, SplitData, SplitName, split_pairs
+from assets_pkg.prep.split import FixedExam, Question, SplitData, split_pairs
 from assets_pkg.profile import SplitSettings
 from storage.artifacts import QAPairs
 from storage.formats.beir import BeirDocument, BeirQuery, write_beir
@@ -18,17 +19,24 @@ from storage.progress import Progress, no_progress
 
 
 def write_training_set(
-    qa: QAPairs, settings: SplitSettings, folder: Path, progress: Progress = no_progress
+    qa: QAPairs,
+    settings: SplitSettings,
+    folder: Path,
+    progress: Progress = no_progress,
+    exam: FixedExam | None = None,
 ) -> None:
     """Write ``train.json``, ``val.json``, ``corpus/`` (every chunk of every split), ``splits.json`` and
     ``summary.json``.
 
     ``splits.json``: ``documents`` (ids by split) and ``held_out_passages`` (ids that training may not see).
 
+    Args:
+        exam: an exam that stays as it is; its documents stay out, all others are for training and validation.
+
     Raises:
         PrepError: no training question is left, or there are too few documents to split.
     """
-    data = split_pairs(qa, settings, progress)
+    data = split_pairs(qa, settings, progress, exam)
     if not data.questions["train"]:
         raise PrepError(
             "no training question is left: every one is asked in a held-out document too. "
@@ -39,17 +47,28 @@ def write_training_set(
     write_retriever_file(folder / "val.json", _examples(data.questions["val"]))
     held_out = data.held_out_passages()
     _write_json(folder / "splits.json", {"documents": _by_split(data), "held_out_passages": held_out})
-    summary = {**_figures(data, ("train", "val")), "held_out_passages": len(held_out), **_rejections(data)}
+    summary = {
+        **_figures(data, ("train", "val")),
+        "held_out_passages": len(held_out),
+        **_rejections(data),
+        **_kept_together(data, settings),
+        **({"rejected_examples": data.rejected_examples} if data.rejected_examples else {}),
+    }
     _write_json(folder / "summary.json", summary)
 
 
 def write_eval_set(
-    qa: QAPairs, settings: SplitSettings, folder: Path, progress: Progress = no_progress
+    qa: QAPairs,
+    settings: SplitSettings,
+    folder: Path,
+    progress: Progress = no_progress,
+    *,
+    use_group_id: bool = False,
 ) -> None:
     """Write ``eval_beir/`` (the test questions, over every chunk of every split) and ``summary.json``.
 
-    Documents are ``d<N>`` in corpus order; query ids are those of the whole set, so that they never meet those
-    of training.
+    Documents are ``d<N>`` in corpus order, or have their content ids, and as ``group_id`` too, with
+    ``use_group_id``; query ids are those of the whole set, so that they never meet those of training.
 
     Raises:
         PrepError: there is no test question, or there are too few documents to split.
@@ -58,10 +77,15 @@ def write_eval_set(
     questions = data.questions["test"]
     if not questions:
         raise PrepError("no question for the evaluation: prep.test_ratio must be above 0")
-    names = {passage: f"d{number}" for number, passage in enumerate(data.passages)}
+    names = {
+        passage: passage if use_group_id else f"d{number}" for number, passage in enumerate(data.passages)
+    }
     write_beir(
         folder / "eval_beir",
-        (BeirDocument(names[passage], text) for passage, text in data.passages.items()),
+        (
+            BeirDocument(names[passage], text, group_id=passage if use_group_id else None)
+            for passage, text in data.passages.items()
+        ),
         (BeirQuery(each.question_id, each.pair.question, _query_metadata(each)) for each in questions),
         {each.question_id: {names[passage]: 1 for passage in each.positives} for each in questions},
     )
@@ -71,6 +95,7 @@ def write_eval_set(
         **_figures(data, ("test",)),
         "positives_per_question": round(judged / len(questions), 4),
         "query_types": dict(sorted(types.items())),
+        **_kept_together(data, settings),
     }
     _write_json(folder / "summary.json", summary)
 
@@ -110,6 +135,18 @@ def _figures(data: SplitData, splits: Iterable[SplitName]) -> dict[str, Any]:
         figures[f"{name}_questions"] = len(data.questions[name])
         figures[f"{name}_documents"] = documents[name]
     return {**figures, "passages": len(data.passages)}
+
+
+def _kept_together(data: SplitData, settings: SplitSettings) -> dict[str, Any]:
+    """How the split was made, where not at random."""
+    if settings.split_strategy == "random":
+        return {}
+    return {
+        "split_strategy": settings.split_strategy,
+        "groups": len(data.groups),
+        "documents_in_groups": sum(size for size in data.groups if size > 1),
+        "largest_group": data.groups[0],
+    }
 
 
 def _rejections(data: SplitData) -> dict[str, int]:

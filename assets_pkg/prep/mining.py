@@ -11,8 +11,10 @@ import json
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,15 +22,16 @@ import numpy as np
 
 from assets_pkg.prep.errors import PrepError
 from assets_pkg.prep.leakage import held_out_passages
-from assets_pkg.prep.mining_report import describe_mining, draw_scores
+from assets_pkg.prep.mining_report import describe_margin, describe_mining, draw_scores
 from assets_pkg.prep.search import TopK, exact_search, pair_scores
 from assets_pkg.prep.split import question_key
 from assets_pkg.profile import MiningSettings
-from resources.encoders.base import Encoder
+from resources.encoders.base import Encoder, Role
 from storage.artifacts import TrainingSet
 from storage.formats.retriever_json import (
     PassageRef,
     RetrieverExample,
+    RetrieverFile,
     read_corpus,
     read_retriever_file,
     unroll,
@@ -38,6 +41,9 @@ from storage.progress import Progress, no_progress
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+TEXTS_AT_ONCE = 16384
+"""Texts whose vectors are in memory before they go to the file."""
 
 DECIMALS = 6
 """Of scores in files: more would be rounding noise of the encoder."""
@@ -58,13 +64,19 @@ class Pool:
 
 @dataclass(frozen=True)
 class Mined:
-    """What was found. ``positives`` (rows of the pool) and ``positive_scores`` run along the questions."""
+    """What was found. ``positives`` (rows of the pool), ``positive_scores``, ``found`` and ``suspects`` (rows of
+    the pool that fill up a question with too few, and their scores) run along the questions."""
 
     examples: list[RetrieverExample]
     pool: Pool
     positives: list[list[int]]
     positive_scores: list[NDArray[np.float64]]
     found: TopK
+    suspects: dict[int, list[tuple[int, float]]]
+
+    def short(self) -> NDArray[np.bool_]:
+        """Questions that the margin left too few negatives: bool [n]."""
+        return np.asarray((self.found.ids < 0).any(axis=1))
 
 
 def mine_hard_negatives(
@@ -80,33 +92,43 @@ def mine_hard_negatives(
     ``scores.png``.
 
     A negative is never a positive of its question (or of the same question asked elsewhere), never the text of
-    one under another id, and never a passage of a held-out document. Where fewer than
-    ``hard_negatives_to_mine`` are left, fewer are written, and ``summary.json`` counts it.
+    one under another id, and never a passage of a held-out document. What happens to a question with fewer than
+    ``hard_negatives_to_mine`` says ``too_few_negatives``; ``summary.json`` counts them. Vectors lie in a file
+    that is mapped into memory, and are searched in blocks. A training set that has negatives already is
+    taken over as it is.
 
     Args:
         device: the torch device of the search.
 
     Raises:
-        PrepError: a question names a passage that the corpus lacks or that is held out.
+        PrepError: a question names a passage that the corpus lacks or that is held out, or none is left.
         RetrieverFileError: a file of the training set cannot be read.
     """
     source = read_retriever_file(training_set.path / "train.json")
+    if any(example.negatives for example in source.examples):
+        _take_over_mined(source, training_set, settings, folder)
+        return
     pool = _read_pool(training_set)
     positives = [_places(example, pool) for example in source.examples]
-    questions = encoder.embed([example.question for example in source.examples], "query", progress)
-    passages = encoder.embed(pool.texts, "passage", progress)
-    positive_scores = _positive_scores(questions, passages, positives)
-    found = exact_search(
-        questions,
-        passages,
-        settings.hard_negatives_to_mine,
-        ceilings=ceilings(np.array([scores.min() for scores in positive_scores]), settings),
-        excluded=_excluded(source.examples, positives, pool),
-        query_block=settings.mining_batch_size,
-        device=device,
-        progress=progress,
-    )
-    _write(Mined(source.examples, pool, positives, positive_scores, found), training_set, settings, folder)
+    excluded = _excluded(source.examples, positives, pool)
+    with (
+        _stored_vectors(encoder, [each.question for each in source.examples], "query", folder, progress) as q,
+        _stored_vectors(encoder, pool.texts, "passage", folder, progress) as p,
+    ):
+        positive_scores = _positive_scores(q, p, positives)
+        tops = ceilings(np.array([scores.min() for scores in positive_scores]), settings)
+        wanted = settings.hard_negatives_to_mine
+        search = partial(exact_search, device=device, progress=progress)
+        found = search(q, p, wanted, ceilings=tops, excluded=excluded)
+        suspects: dict[int, list[tuple[int, float]]] = {}
+        short = np.flatnonzero((found.ids < 0).any(axis=1))
+        if settings.too_few_negatives == "fill" and len(short):
+            # The lowest scores above the ceiling are the highest of the opposite question below it.
+            below = np.nextafter(-tops[short], -np.inf)
+            opposite = search(-q[short], p, wanted, ceilings=below, excluded=[excluded[row] for row in short])
+            suspects = {int(row): _listed(opposite, at, negate=True) for at, row in enumerate(short)}
+    mined = Mined(source.examples, pool, positives, positive_scores, found, suspects)
+    _write(mined, training_set, settings, folder)
 
 
 def ceilings(lowest_positive: NDArray[np.float64], settings: MiningSettings) -> NDArray[np.float64]:
@@ -114,6 +136,42 @@ def ceilings(lowest_positive: NDArray[np.float64], settings: MiningSettings) -> 
     if settings.hard_neg_margin_type == "perc":
         return lowest_positive - (1 - settings.hard_neg_margin) * np.abs(lowest_positive)
     return lowest_positive - settings.hard_neg_margin
+
+
+# ---- vectors -------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _stored_vectors(
+    encoder: Encoder, texts: Sequence[str], role: Role, folder: Path, progress: Progress
+) -> Generator[NDArray[np.float32]]:
+    """Vectors of ``texts``, float32 [n, d], in a file mapped into memory; the file goes at the end."""
+    path = folder / f".{role}_vectors.npy"
+    try:
+        stored: NDArray[np.float32] | None = None
+        for start in range(0, len(texts), TEXTS_AT_ONCE):
+            part = texts[start : start + TEXTS_AT_ONCE]
+            vectors = encoder.embed(part, role, _Later(progress, start, len(texts)))
+            if stored is None:
+                shape = (len(texts), vectors.shape[1])
+                stored = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+            stored[start : start + len(part)] = vectors
+        del stored  # written out
+        yield np.load(path, mmap_mode="r")
+    finally:
+        path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class _Later:
+    """Progress of a part, told as progress of the whole."""
+
+    progress: Progress
+    before: int
+    total: int
+
+    def __call__(self, done: int, total: int, unit: str, **figures: float) -> None:
+        self.progress(self.before + done, self.total, unit, **figures)
 
 
 # ---- reading -------------------------------------------------------------------------------------------------
@@ -175,29 +233,79 @@ def _positive_scores(
 
 
 def _write(mined: Mined, training_set: TrainingSet, settings: MiningSettings, folder: Path) -> None:
+    short = mined.short()
     examples = list(_mined_examples(mined))
-    arguments = settings.model_dump(mode="json", exclude={"mining_batch_size"})
+    if settings.too_few_negatives == "drop":
+        examples = [example for example, few in zip(examples, short, strict=True) if not few]
+    if not examples:
+        raise PrepError(
+            f"every question has fewer than prep.hard_negatives_to_mine = {settings.hard_negatives_to_mine} "
+            "negatives: lower it, lower prep.hard_neg_margin, or set prep.too_few_negatives=keep"
+        )
+    texts = dict(zip(mined.pool.ids, mined.pool.texts, strict=True))
+    margin = describe_margin(mined.found.above, short, settings)
+    _write_files(examples, texts, training_set, settings.model_dump(mode="json"), margin, folder)
+
+
+def _take_over_mined(
+    source: RetrieverFile, training_set: TrainingSet, settings: MiningSettings, folder: Path
+) -> None:
+    """Negatives that somebody else mined, but for those of held-out documents."""
+    pool = _read_pool(training_set)
+    for example in source.examples:
+        _places(example, pool)
+    examples = [
+        replace(
+            example, negatives=tuple(each for each in example.negatives if each.passage_id in pool.place_of)
+        )
+        for example in source.examples
+    ]
+    fewer = [len(each.negatives) < settings.hard_negatives_to_mine for each in examples]
+    dropped = sum(len(each.negatives) for each in source.examples) - sum(len(e.negatives) for e in examples)
+    figures = {"questions_with_fewer_negatives": sum(fewer), "negatives_of_held_out_documents": dropped}
+    texts = dict(zip(pool.ids, pool.texts, strict=True))
+    _write_files(examples, texts, training_set, dict(source.mining or {"given": True}), figures, folder)
+
+
+def _write_files(
+    examples: list[RetrieverExample],
+    texts: dict[str, str],
+    training_set: TrainingSet,
+    arguments: dict[str, Any],
+    figures: dict[str, Any],
+    folder: Path,
+) -> None:
+    arguments.pop("mining_batch_size", None)
     write_retriever_file(folder / "train_mined.automodel.json", examples, arguments)
     write_retriever_file(folder / "train_mined.automodel_unrolled.json", unroll(examples), arguments)
     _take_over(training_set.path, folder, ["val.json", "corpus/train.parquet", "corpus/merlin_metadata.json"])
-    texts = dict(zip(mined.pool.ids, mined.pool.texts, strict=True))
-    summary = describe_mining(examples, texts, mined.found.above, settings)
+    summary = {**describe_mining(examples, texts), **figures}
     (folder / "summary.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    draw_scores(summary["histogram"], folder / "scores.png")
+    if summary["histogram"]:
+        draw_scores(summary["histogram"], folder / "scores.png")
 
 
 def _mined_examples(mined: Mined) -> Iterator[RetrieverExample]:
+    wanted = mined.found.ids.shape[1]
     for row, example in enumerate(mined.examples):
-        negatives = [
-            PassageRef(mined.pool.ids[place], round(float(score), DECIMALS))
-            for place, score in zip(mined.found.ids[row], mined.found.scores[row], strict=True)
-            if place >= 0
-        ]
-        positives = [
-            PassageRef(mined.pool.ids[place], round(float(score), DECIMALS))
-            for place, score in zip(mined.positives[row], mined.positive_scores[row], strict=True)
-        ]
-        yield RetrieverExample(example.question_id, example.question, tuple(positives), tuple(negatives))
+        negatives = [*_listed(mined.found, row), *mined.suspects.get(row, [])][:wanted]
+        positives = zip(mined.positives[row], mined.positive_scores[row], strict=True)
+        yield RetrieverExample(
+            example.question_id,
+            example.question,
+            tuple(_reference(mined.pool, place, score) for place, score in positives),
+            tuple(_reference(mined.pool, place, score) for place, score in negatives),
+        )
+
+
+def _listed(found: TopK, row: int, *, negate: bool = False) -> list[tuple[int, float]]:
+    """(place, score) of what was found for one question."""
+    pairs = zip(found.ids[row].tolist(), found.scores[row].tolist(), strict=True)
+    return [(place, -score if negate else score) for place, score in pairs if place >= 0]
+
+
+def _reference(pool: Pool, place: int, score: float) -> PassageRef:
+    return PassageRef(pool.ids[place], round(float(score), DECIMALS))
 
 
 def _take_over(source: Path, folder: Path, names: Sequence[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,35 +20,40 @@ SHOWN_CHARS = 200
 BINS = 40
 
 
-def describe_mining(
-    examples: Sequence[RetrieverExample],
-    texts: Mapping[str, str],
-    above: NDArray[np.int64],
-    settings: MiningSettings,
-) -> dict[str, Any]:
-    """Figures of mined questions. ``texts``: passage text by id; ``above``: passages over each one's ceiling.
+def describe_mining(examples: Sequence[RetrieverExample], texts: Mapping[str, str]) -> dict[str, Any]:
+    """Figures of questions with negatives. ``texts``: passage text by id.
 
-    ``histogram``: counts of positive and negative scores between ``edges``. ``examples``: questions evenly
-    spaced, with their lowest positive and hardest negative.
+    ``histogram``: counts of positive and negative scores between ``edges``; None where there are no scores.
+    ``examples``: questions evenly spaced, with their lowest positive and hardest negative.
     """
     counts = [len(example.negatives) for example in examples]
-    wanted = settings.hard_negatives_to_mine
-    positives = [_score(each) for example in examples for each in example.positives]
-    negatives = [_score(each) for example in examples for each in example.negatives]
+    positives = _scores(each for example in examples for each in example.positives)
+    negatives = _scores(each for example in examples for each in example.negatives)
     step = max(1, len(examples) // SHOWN)
     return {
         "questions": len(examples),
         "passages": len(texts),
-        "negatives": len(negatives),
+        "negatives": sum(counts),
         "median_negatives": statistics.median(counts),
-        "questions_with_fewer_negatives": sum(count < wanted for count in counts),
         "questions_without_negatives": sum(count == 0 for count in counts),
-        "questions_with_passages_over_the_margin": round(float((above > 0).mean()), 4),
-        "mean_passages_over_the_margin": round(float(above.mean()), 4),
         "mean_positive_score": _mean(positives),
         "mean_negative_score": _mean(negatives),
-        "histogram": _histogram(positives, negatives),
+        "histogram": _histogram(positives, negatives) if positives or negatives else None,
         "examples": [_shown(example, texts) for example in examples[::step][:SHOWN]],
+    }
+
+
+def describe_margin(
+    above: NDArray[np.int64], short: NDArray[np.bool_], settings: MiningSettings
+) -> dict[str, Any]:
+    """What the margin did: passages over each question's ceiling (int64 [n]), questions left too few (bool [n])."""
+    fewer = int(short.sum())
+    return {
+        "questions_with_fewer_negatives": fewer,
+        "questions_filled": fewer if settings.too_few_negatives == "fill" else 0,
+        "questions_dropped": fewer if settings.too_few_negatives == "drop" else 0,
+        "questions_with_passages_over_the_margin": round(float((above > 0).mean()), 4),
+        "mean_passages_over_the_margin": round(float(above.mean()), 4),
     }
 
 
@@ -78,7 +83,7 @@ def _histogram(positives: Sequence[float], negatives: Sequence[float]) -> dict[s
 
 
 def _shown(example: RetrieverExample, texts: Mapping[str, str]) -> dict[str, Any]:
-    lowest = min(example.positives, key=_score)
+    lowest = min(example.positives, key=lambda each: 0.0 if each.score is None else each.score)
     hardest = example.negatives[0] if example.negatives else None
     return {
         "question": example.question,
@@ -89,9 +94,8 @@ def _shown(example: RetrieverExample, texts: Mapping[str, str]) -> dict[str, Any
     }
 
 
-def _score(reference: PassageRef) -> float:
-    assert reference.score is not None
-    return reference.score
+def _scores(references: Iterable[PassageRef]) -> list[float]:
+    return [each.score for each in references if each.score is not None]
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -8,7 +8,7 @@ at the speed of a float32 matrix product.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,11 +26,15 @@ QUERY_BLOCK = 1024
 PASSAGE_BLOCK = 4096
 """Rows and columns of the scores held at a time: 16 MiB."""
 
+QUERIES_PER_PASS = 16384
+"""Queries for which the passages are read through once."""
+
 SPARE = 16
 """Candidates fetched beyond k, so that rounding at the edge seldom needs a second look."""
 
 GROUP = 64
-"""Neighbouring passages whose best score is looked at first: most groups hold no candidate."""
+"""Neighbouring passages whose best score is looked at first: most groups hold no candidate, and none over the
+ceiling, and are never looked into."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ def exact_search(
     *,
     ceilings: NDArray[np.float64] | None = None,
     excluded: Sequence[Sequence[int]] | None = None,
-    query_block: int = QUERY_BLOCK,
+    query_block: int = QUERIES_PER_PASS,
     device: str = "cpu",
     progress: Progress = no_progress,
 ) -> TopK:
@@ -64,7 +68,7 @@ def exact_search(
         passages: unit vectors, float32 [m, d]; may be a memory map, it is read in blocks.
         ceilings: scores above a query's ceiling do not count; float64 [n].
         excluded: places of passages that do not count, per query.
-        query_block: queries scored at a time.
+        query_block: queries for which the passages are read through once.
         device: the torch device of the matrix products.
     """
     count = len(queries)
@@ -137,19 +141,24 @@ class _Block:
         """The ``width`` best by float32 score, sorted (-inf: none), their places, and counts over the ceiling."""
         import torch
 
-        ceilings = self._ceilings(rows)
-        scores = torch.full((len(rows), width), -torch.inf, device=self.device)
-        ids = torch.zeros((len(rows), width), dtype=torch.int64, device=self.device)
-        above = torch.zeros(len(rows), dtype=torch.int64, device=self.device)
-        for start, block in self._products(rows):
-            if ceilings is not None:
-                over = block > ceilings
-                above += over.sum(1)
-                block.masked_fill_(over, -torch.inf)
-            part, places = _top(block, width)
-            scores, order = torch.cat([scores, part], 1).topk(width, sorted=True)
-            ids = torch.cat([ids, places + start], 1).gather(1, order)
-        return scores.cpu().numpy(), ids.cpu().numpy(), above.cpu().numpy()
+        queries = torch.from_numpy(np.ascontiguousarray(self.queries[rows])).to(self.device)
+        best = _Best(len(rows), width, self._ceilings(rows), self.device)
+        hidden = self._hidden(rows)
+        columns = -(-PASSAGE_BLOCK // GROUP) * GROUP
+        held = torch.full((QUERY_BLOCK, columns), -torch.inf, device=self.device)
+        for start in range(0, len(self.passages), PASSAGE_BLOCK):
+            block = np.array(self.passages[start : start + PASSAGE_BLOCK], order="C")
+            passages = torch.from_numpy(block).to(self.device).T
+            for top in range(0, len(rows), QUERY_BLOCK):
+                part = slice(top, min(top + QUERY_BLOCK, len(rows)))
+                scores = held[: part.stop - top]
+                scores[:, len(block) :] = -torch.inf
+                torch.mm(queries[part], passages, out=scores[:, : len(block)])
+                low, high = np.searchsorted(hidden[:, 0], [start, start + len(block)])
+                places = hidden[low:high][(hidden[low:high, 1] >= top) & (hidden[low:high, 1] < part.stop)]
+                scores[places[:, 1] - top, places[:, 0] - start] = -torch.inf
+                best.take(part, start, scores)
+        return best.scores.cpu().numpy(), best.ids.cpu().numpy(), best.above.cpu().numpy()
 
     def _ceilings(self, rows: NDArray[np.int64]) -> torch.Tensor | None:
         """Float32 [n, 1], raised by the rounding: candidates over the true ceiling go later."""
@@ -160,20 +169,10 @@ class _Block:
         raised = (self.ceilings[rows] + self.rounding).astype(np.float32)
         return torch.from_numpy(raised[:, None]).to(self.device)
 
-    def _products(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, torch.Tensor]]:
-        """(first passage, scores float32 [len(rows), block]) of every block, excluded passages at -inf."""
-        import torch
-
-        queries = torch.from_numpy(np.ascontiguousarray(self.queries[rows])).to(self.device)
+    def _hidden(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(place, row) of the excluded passages, by place: int64 [n, 2]."""
         pairs = [(place, row) for row, query in enumerate(rows) for place in self.excluded[query]]
-        hidden = np.array(sorted(pairs), dtype=np.int64).reshape(-1, 2)
-        for start in range(0, len(self.passages), PASSAGE_BLOCK):
-            block = np.ascontiguousarray(self.passages[start : start + PASSAGE_BLOCK])
-            scores = queries @ torch.from_numpy(block).to(self.device).T
-            low, high = np.searchsorted(hidden[:, 0], [start, start + len(block)])
-            places = torch.from_numpy(hidden[low:high]).to(self.device)
-            scores[places[:, 1], places[:, 0] - start] = -torch.inf
-            yield start, scores
+        return np.array(sorted(pairs), dtype=np.int64).reshape(-1, 2)
 
     def _rank(
         self,
@@ -198,21 +197,73 @@ class _Block:
         exact[query[kept], position[kept]] = score[kept]
 
 
-def _top(scores: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The ``width`` highest of each row (all, if there are fewer), unsorted, and their columns.
+class _Best:
+    """The best candidates seen so far of every query: ``scores`` float32 [n, width], sorted, and ``ids``;
+    ``above`` int64 [n] counts the scores over the ceiling."""
 
-    The best ``width`` lie in the ``width`` groups with the best maxima, so only those are looked through.
-    """
-    import torch
+    def __init__(self, count: int, width: int, ceilings: torch.Tensor | None, device: str):
+        import torch
 
-    rows, columns = scores.shape
-    groups = columns // GROUP
-    if groups <= width:
-        return scores.topk(min(width, columns), sorted=False)
-    whole = scores[:, : groups * GROUP].unflatten(1, (groups, GROUP))
-    best = whole.amax(2).topk(width, sorted=False).indices
-    inside = best[:, :, None] * GROUP + torch.arange(GROUP, device=scores.device)
-    rest = torch.arange(groups * GROUP, columns, device=scores.device).expand(rows, -1)
-    candidates = torch.cat([inside.flatten(1), rest], 1)
-    values, order = scores.gather(1, candidates).topk(width, sorted=False)
-    return values, candidates.gather(1, order)
+        self.scores = torch.full((count, width), -torch.inf, device=device)
+        self.ids = torch.zeros((count, width), dtype=torch.int64, device=device)
+        self.above = torch.zeros(count, dtype=torch.int64, device=device)
+        self._ceilings = ceilings
+
+    def take(self, part: slice, start: int, scores: torch.Tensor) -> None:
+        """Look at the scores of passages from ``start``: contiguous float32 [rows of ``part``, whole groups];
+        they are changed."""
+        groups = scores.view(-1, GROUP)
+        maxima = groups.amax(1).view(len(scores), -1)
+        if self._ceilings is not None:
+            self._hide(groups, maxima, self._ceilings[part], self.above[part])
+        self._merge(part, start, groups, maxima)
+
+    def _hide(
+        self, groups: torch.Tensor, maxima: torch.Tensor, ceilings: torch.Tensor, above: torch.Tensor
+    ) -> None:
+        """Set what is over the ceiling to -inf and count it."""
+        import torch
+
+        found = (maxima > ceilings).view(-1).nonzero()[:, 0]
+        if not len(found):
+            return
+        row = found // maxima.shape[1]
+        inside = groups.index_select(0, found)
+        over = inside > ceilings[row]
+        above.index_add_(0, row, over.sum(1))
+        inside.masked_fill_(over, -torch.inf)
+        groups.index_copy_(0, found, inside)
+        maxima.view(-1).index_copy_(0, found, inside.amax(1))
+
+    def _merge(self, part: slice, start: int, groups: torch.Tensor, maxima: torch.Tensor) -> None:
+        """Merge in what is better than the last candidate."""
+        import torch
+
+        scores, ids = self.scores[part], self.ids[part]
+        floor = self._floor(scores, maxima)
+        found = (maxima > floor).view(-1).nonzero()[:, 0]
+        if not len(found):
+            return
+        count = maxima.shape[1]
+        inside = groups.index_select(0, found)
+        which, column = (inside > floor[found // count]).nonzero(as_tuple=True)
+        row, place = found[which] // count, start + (found[which] % count) * GROUP + column
+        counts = torch.bincount(row, minlength=len(scores))
+        position = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
+        new = scores.new_full((len(scores), int(counts.max())), -torch.inf)
+        new_ids = ids.new_zeros(new.shape)
+        new[row, position], new_ids[row, position] = inside[which, column], place
+        merged, order = torch.cat([scores, new], 1).topk(scores.shape[1], sorted=True)
+        self.ids[part] = torch.cat([ids, new_ids], 1).gather(1, order)
+        self.scores[part] = merged
+
+    def _floor(self, scores: torch.Tensor, maxima: torch.Tensor) -> torch.Tensor:
+        """What a new candidate must be better than, float32 [n, 1]: the last candidate; where there are too few
+        yet, what the best groups hold for certain (their maxima are as many scores)."""
+        import torch
+
+        floor, width = scores[:, -1:], scores.shape[1]
+        if maxima.shape[1] < width or bool((floor > -torch.inf).all()):
+            return floor
+        certain = maxima.topk(width, sorted=True).values[:, -1:]
+        return torch.maximum(floor, torch.nextafter(certain, torch.full_like(certain, -torch.inf)))

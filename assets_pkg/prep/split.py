@@ -1,27 +1,30 @@
 """Which questions are for training, for validation and for the exam: by document, never by question.
 
 Documents that share a passage which answers a question are kept together, so that no answer of the exam, and
-no text of an exam document, is ever a positive of training. Where every document stands alone, the split is
-the Nemotron recipe's: sort, shuffle with the seed, cut by the ratios.
+no text of an exam document, is ever a positive of training. Where every document stands alone, the random
+split is the Nemotron recipe's: sort, shuffle with the seed, cut by the ratios.
 """
 
 from __future__ import annotations
 
-import random
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
+from assets_pkg.prep.divide import SPLITS, SplitName, divide, ratios_of
 from assets_pkg.prep.errors import PrepError
+from assets_pkg.prep.groups import Groups, join_sharing, read_groups
+from assets_pkg.prep.near_duplicates import near_pairs, near_pairs_within
 from assets_pkg.profile import SplitSettings
 from storage.artifacts import QAPairs
 from storage.digests import passage_id
 from storage.formats.qa_records import QAPair, SourceRecord, read_records
 from storage.progress import Progress, no_progress
 
-SplitName = Literal["train", "val", "test"]
-SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
+UNPAIRED = "evaluations_do_not_match_pairs"
+LOW = "below_quality_threshold"
+SHOWN = 10
+"""Rejected pairs that are listed."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,27 @@ class Question:
 
 
 @dataclass(frozen=True)
+class FixedExam:
+    """An exam that stays as it is, whatever pairs there are: what training may not see of it.
+
+    ``documents``: paths of its source documents, where it names them. ``answers``: texts of its relevant
+    passages. ``questions``: their texts.
+    """
+
+    documents: frozenset[str]
+    answers: tuple[str, ...]
+    questions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class SplitData:
     """All passages and the kept questions of a set of records, divided.
 
     ``passages``: text by passage id, every distinct chunk of all records, by document and chunk.
-    ``documents``: the split of every document that has a kept question. ``passages_of``: ids by document.
-    ``rejected``: pairs left out, counted by reason.
+    ``documents``: the split of every document that has a kept question, or that a fixed exam holds.
+    ``passages_of``: ids by document. ``rejected``: pairs left out, counted by reason;
+    ``rejected_examples``: some of them, each ``{reason, document, question}``. ``groups``: how many documents the
+    groups have that were kept together.
     """
 
     passages: dict[str, str]
@@ -50,6 +68,8 @@ class SplitData:
     questions: dict[SplitName, list[Question]]
     documents: dict[str, SplitName]
     rejected: dict[str, int]
+    rejected_examples: list[dict[str, str]]
+    groups: list[int]
 
     def held_out_passages(self) -> list[str]:
         """Ids, sorted, that training may not see even as negatives: the passages of validation and test
@@ -60,29 +80,62 @@ class SplitData:
         return sorted(owned["held out"] - owned["train"])
 
 
-def split_pairs(qa: QAPairs, settings: SplitSettings, progress: Progress = no_progress) -> SplitData:
+def split_pairs(
+    qa: QAPairs, settings: SplitSettings, progress: Progress = no_progress, exam: FixedExam | None = None
+) -> SplitData:
     """Filter the pairs and divide their documents; the order of the records does not matter.
 
+    Args:
+        exam: documents that belong to it, or that must not be parted from one that does, are its test; the
+            others are for training and validation only.
+
     Raises:
-        PrepError: no pair is left, or there are too few documents to fill every split that has a ratio.
+        PrepError: no pair is left, there are too few documents to fill every split that has a ratio, or
+            ``groups_json`` cannot be used.
         RecordError: a record cannot be read.
     """
     records = sorted(_read(qa, progress), key=lambda record: (record.source_id, record.text))
     passages: dict[str, str] = {}
     passages_of: dict[str, tuple[str, ...]] = {}
+    paths_of: dict[str, tuple[str, ...]] = {}
     for record in records:
         ids = {passage_id(chunk.text): chunk.text for chunk in record.chunks if chunk.text.strip()}
         passages.update(ids)
         passages_of[record.source_id] = (*passages_of.get(record.source_id, ()), *ids)
-    kept, rejected = _filter(records, settings)
+        paths_of[record.source_id] = (*paths_of.get(record.source_id, ()), *record.file_name)
+    kept, rejected, examples = _filter(records, settings)
     if not kept:
         raise PrepError(_nothing_left(rejected, settings))
-    documents = _assign(_groups(kept, passages_of), settings, len(records), rejected)
+    material = _Material(kept, passages, passages_of, paths_of, settings, exam)
+    groups, held = material.groups(), material.held()
+    pairs = Counter(question.document for question in kept)
+    documents = _whole_split(groups, pairs, settings, held) if exam else None
+    if documents is None:
+        free = [group for group in groups if not held & set(group)]
+        ratios = ratios_of(settings, without_test=exam is not None)
+        if len(free) < len(ratios):
+            raise PrepError(_too_few(free, list(ratios), settings, len(records), rejected))
+        documents = divide(free, pairs, settings, ratios)
+        documents |= dict.fromkeys(sorted(held.union(*(each for each in groups if held & set(each)))), "test")
     questions: dict[SplitName, list[Question]] = {name: [] for name in SPLITS}
     for question in kept:
         questions[documents[question.document]].append(question)
-    _drop_known_questions(questions, rejected)
-    return SplitData(passages, passages_of, questions, documents, dict(sorted(rejected.items())))
+    _drop_known_questions(questions, rejected, settings, exam)
+    sizes = sorted(map(len, groups), reverse=True)
+    counts = dict(sorted(rejected.items()))
+    return SplitData(passages, passages_of, questions, documents, counts, examples, sizes)
+
+
+def _whole_split(
+    groups: list[list[str]], pairs: Mapping[str, int], settings: SplitSettings, held: set[str]
+) -> dict[str, SplitName] | None:
+    """The split as it is without a fixed exam, if the exam was split off in just that way: freezing it must not
+    move documents between training and validation."""
+    ratios = ratios_of(settings)
+    if len(groups) < len(ratios):
+        return None
+    documents = divide(groups, pairs, settings, ratios)
+    return documents if {each for each, split in documents.items() if split == "test"} == held else None
 
 
 def question_key(text: str) -> str:
@@ -101,34 +154,50 @@ def _read(qa: QAPairs, progress: Progress) -> Iterator[SourceRecord]:
 # ---- filtering -----------------------------------------------------------------------------------------------
 
 
-def _filter(records: Iterable[SourceRecord], settings: SplitSettings) -> tuple[list[Question], Counter[str]]:
-    """The pairs that pass, and how many do not by reason. Ids count every pair, kept or not, so that they
-    stay the same when the threshold changes."""
+def _filter(
+    records: Iterable[SourceRecord], settings: SplitSettings
+) -> tuple[list[Question], Counter[str], list[dict[str, str]]]:
+    """The pairs that pass, how many do not by reason, and the first few of each reason but a low score. Ids
+    count every pair, kept or not, so that they stay the same when the threshold changes."""
     kept: list[Question] = []
     rejected: Counter[str] = Counter()
+    examples: list[dict[str, str]] = []
     number = 0
     for record in records:
         evaluations = record.qa_evaluations.evaluations
         pairs = record.deduplicated_qa_pairs
         if len(evaluations) != len(pairs):
-            rejected["evaluations_do_not_match_pairs"] += len(pairs)
+            rejected[UNPAIRED] += len(pairs)
             number += len(pairs)
+            examples.append({"reason": UNPAIRED, "document": record.source_id, "question": "(all)"})
             continue
-        chunks = {chunk.chunk_id: chunk.text for chunk in record.chunks}
+        chunks = _chunks(record)
         for pair, evaluation in zip(pairs, evaluations, strict=True):
             reason = _objection(pair, evaluation.overall.score, chunks, settings)
-            if reason:
-                rejected[reason] += 1
-            else:
+            if reason is None:
                 kept.append(_question(number, record, pair, evaluation.overall.score, chunks))
+            else:
+                rejected[reason] += 1
+                if reason != LOW and rejected[reason] <= SHOWN:
+                    shown = {"document": record.source_id, "question": pair.question[:200]}
+                    examples.append({"reason": reason, **shown})
             number += 1
-    return kept, rejected
+    return kept, rejected, examples[:SHOWN]
+
+
+def _chunks(record: SourceRecord) -> dict[int, str]:
+    """Texts by ``chunk_id``; empty where two chunks with different texts claim it."""
+    chunks: dict[int, str] = {}
+    for chunk in record.chunks:
+        if chunks.setdefault(chunk.chunk_id, chunk.text) != chunk.text:
+            chunks[chunk.chunk_id] = ""
+    return chunks
 
 
 def _objection(pair: QAPair, score: float, chunks: Mapping[int, str], settings: SplitSettings) -> str | None:
     segments = set(pair.segment_ids)
     if score < settings.quality_threshold:
-        return "below_quality_threshold"
+        return LOW
     if not pair.question.strip():
         return "empty_question"
     if not segments or any(not chunks.get(segment, "").strip() for segment in segments):
@@ -145,17 +214,33 @@ def _question(
     return Question(f"q{number}", record.source_id, pair, score, tuple(positives), tuple(record.file_name))
 
 
-def _drop_known_questions(questions: dict[SplitName, list[Question]], rejected: Counter[str]) -> None:
-    """Take out of training and validation what is asked, word for word, in the splits after them."""
-    asked: set[str] = set()
+def _drop_known_questions(
+    questions: dict[SplitName, list[Question]],
+    rejected: Counter[str],
+    settings: SplitSettings,
+    exam: FixedExam | None,
+) -> None:
+    """Take out of training and validation what is asked, word for word, in the splits after them or in the
+    exam; with the strategy ``near_duplicate`` also what is nearly asked there."""
+    asked = list(exam.questions) if exam else []
     for name in reversed(SPLITS):
-        fresh = [
-            question for question in questions[name] if question_key(question.pair.question) not in asked
-        ]
+        keys = {question_key(text) for text in asked}
+        fresh = [each for each in questions[name] if question_key(each.pair.question) not in keys]
         if dropped := len(questions[name]) - len(fresh):
             rejected["asked_in_a_held_out_document_too"] += dropped
+        if settings.split_strategy == "near_duplicate":
+            fresh, dropped = _without_near(fresh, asked, settings.near_duplicate_threshold)
+            if dropped:
+                rejected["nearly_asked_in_a_held_out_document"] += dropped
         questions[name] = fresh
-        asked |= {question_key(question.pair.question) for question in fresh}
+        asked += [each.pair.question for each in fresh]
+
+
+def _without_near(
+    questions: list[Question], asked: list[str], threshold: float
+) -> tuple[list[Question], int]:
+    near = {pair.left for pair in near_pairs([each.pair.question for each in questions], asked, threshold)}
+    return [each for place, each in enumerate(questions) if place not in near], len(near)
 
 
 def _nothing_left(rejected: Counter[str], settings: SplitSettings) -> str:
@@ -166,78 +251,71 @@ def _nothing_left(rejected: Counter[str], settings: SplitSettings) -> str:
     )
 
 
-# ---- dividing ------------------------------------------------------------------------------------------------
+# ---- what stays together ---------------------------------------------------------------------------------------
 
 
-def _groups(kept: Iterable[Question], passages_of: Mapping[str, Sequence[str]]) -> list[list[str]]:
-    """Documents with questions, in groups that must stay together; sorted."""
-    documents = sorted({question.document for question in kept})
-    positives = {name for question in kept for name in question.positives}
-    holders: defaultdict[str, list[str]] = defaultdict(list)
-    for document in documents:
-        for name in set(passages_of[document]) & positives:
-            holders[name].append(document)
-    parent = {document: document for document in documents}
+@dataclass(frozen=True)
+class _Material:
+    """What groups are made of: see :class:`SplitData`; ``paths_of`` are a document's paths (several: a bundle)."""
 
-    def root(document: str) -> str:
-        while parent[document] != document:
-            parent[document] = parent[parent[document]]
-            document = parent[document]
-        return document
+    kept: list[Question]
+    passages: dict[str, str]
+    passages_of: dict[str, tuple[str, ...]]
+    paths_of: dict[str, tuple[str, ...]]
+    settings: SplitSettings
+    exam: FixedExam | None
 
-    for sharing in holders.values():
-        for document in sharing[1:]:
-            first, second = sorted((root(sharing[0]), root(document)))
-            parent[second] = first
-    groups: defaultdict[str, list[str]] = defaultdict(list)
-    for document in documents:
-        groups[root(document)].append(document)
-    return sorted(groups.values())
+    def groups(self) -> list[list[str]]:
+        """Documents with questions, in groups that must stay together; sorted."""
+        positives = {name for question in self.kept for name in question.positives}
+        documents = sorted({question.document for question in self.kept})
+        groups = Groups(documents)
+        join_sharing(groups, ((each, set(self.passages_of[each]) & positives) for each in documents))
+        join_sharing(groups, ((each, set(self.paths_of[each])) for each in documents))
+        if self.settings.split_strategy == "near_duplicate":
+            for alike in self._nearly_alike(documents, positives):
+                groups.join(alike)
+        elif files := self.settings.groups_files:
+            may_overlap = self.settings.split_strategy == "dedupped"
+            for given in read_groups(files, self.paths_of, may_overlap=may_overlap):
+                groups.join(given)
+        return groups.listed()
 
+    def held(self) -> set[str]:
+        """Documents of the fixed exam: named by it, or holding the text of an answer (or nearly that text, with
+        the strategy ``near_duplicate``)."""
+        if self.exam is None:
+            return set()
+        answers = {question_key(text) for text in self.exam.answers}
+        known = {name for name, text in self.passages.items() if question_key(text) in answers}
+        if self.settings.split_strategy == "near_duplicate":
+            names, texts = list(self.passages), list(self.passages.values())
+            pairs = near_pairs(self.exam.answers, texts, self.settings.near_duplicate_threshold)
+            known |= {names[pair.right] for pair in pairs}
+        return {
+            document
+            for document, ids in self.passages_of.items()
+            if known & set(ids) or self.exam.documents & set(self.paths_of[document])
+        }
 
-def _assign(
-    groups: list[list[str]], settings: SplitSettings, records: int, rejected: Counter[str]
-) -> dict[str, SplitName]:
-    """The split of every document."""
-    ratios = dict(zip(SPLITS, (settings.train_ratio, settings.val_ratio, settings.test_ratio), strict=True))
-    wanted: list[SplitName] = [name for name in SPLITS if ratios[name] > 0]
-    if len(groups) < len(wanted):
-        raise PrepError(_too_few(groups, wanted, settings, records, rejected))
-    targets = _targets(ratios, sum(map(len, groups)))
-    shuffled = list(groups)
-    random.Random(settings.conversion_seed).shuffle(shuffled)
-    shuffled.sort(key=len, reverse=True)  # stable: groups of one keep the shuffled order
-    missing: dict[SplitName, int] = {name: targets[name] for name in wanted}
-    split_of: dict[str, SplitName] = {}
-    for place, group in enumerate(shuffled):
-        empty: list[SplitName] = [name for name in wanted if missing[name] == targets[name]]
-        # The last groups go to splits that would else stay empty.
-        name = empty[0] if len(shuffled) - place <= len(empty) else _next_split(len(group), missing)
-        missing[name] -= len(group)
-        split_of.update(dict.fromkeys(group, name))
-    return split_of
-
-
-def _next_split(documents: int, missing: Mapping[SplitName, int]) -> SplitName:
-    """Where the next group goes: several documents to the split that lacks most, one to the first that is not
-    full."""
-    names: list[SplitName] = list(missing)
-    if documents > 1:
-        names.sort(key=lambda name: -missing[name])
-        return names[0]
-    for name in names:
-        if missing[name] > 0:
-            return name
-    return names[-1]
-
-
-def _targets(ratios: Mapping[SplitName, float], documents: int) -> dict[SplitName, int]:
-    """Documents per split: the recipe's ``int(n * ratio)`` and the rest for the test, but none without one."""
-    train, val = (int(documents * ratios[name]) for name in ("train", "val"))
-    train, val = max(train, 1 if ratios["train"] else 0), max(val, 1 if ratios["val"] else 0)
-    if ratios["test"] and train + val >= documents:
-        train = max(1 if ratios["train"] else 0, documents - val - 1)
-    return {"train": train, "val": val, "test": documents - train - val}
+    def _nearly_alike(self, documents: Sequence[str], positives: set[str]) -> Iterator[list[str]]:
+        """Pairs of documents whose whole texts are nearly the same, and holders of passages nearly the same as
+        one that answers a question."""
+        threshold = self.settings.near_duplicate_threshold
+        texts = ["\n".join(self.passages[name] for name in self.passages_of[each]) for each in documents]
+        for pair in near_pairs_within(texts, threshold):
+            yield [documents[pair.left], documents[pair.right]]
+        names = sorted({name for document in documents for name in self.passages_of[document]})
+        answers = sorted(positives)
+        holders: dict[str, list[str]] = {}
+        for document in documents:
+            for name in self.passages_of[document]:
+                holders.setdefault(name, []).append(document)
+        pairs = near_pairs(
+            [self.passages[name] for name in answers], [self.passages[name] for name in names], threshold
+        )
+        for pair in pairs:
+            yield [*holders[answers[pair.left]], *holders[names[pair.right]]]
 
 
 def _too_few(
@@ -248,7 +326,7 @@ def _too_few(
     rejected: Counter[str],
 ) -> str:
     documents = sum(map(len, groups))
-    low = rejected["below_quality_threshold"]
+    low = rejected[LOW]
     return (
         f"too few documents to split into {', '.join(wanted)}: {documents} of {records} have usable questions, "
         f"in {len(groups)} groups that share no answer, and each split needs one. Add documents, lower "

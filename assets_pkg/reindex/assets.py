@@ -10,13 +10,12 @@ import dagster as dg
 from assets_pkg.door import GPU_POOL, OWNERS, SETTINGS_KEY, code_version, open_door, shown_settings
 from assets_pkg.profile import Profile
 from assets_pkg.reindex.embeddings import embed_passages
-from assets_pkg.reindex.index import build_index
+from assets_pkg.reindex.index import build_index, open_index
 from assets_pkg.reindex.searcher import INDEX_LINK
 from assets_pkg.reindex.verify import verify_index
 from assets_pkg.showing import numbers
 from resources.artifacts import ArtifactStoreResource
 from resources.encoders.resource import EncoderResource
-from resources.vector_store.lance import LanceIndex
 from storage.artifacts import Checkpoint, CorpusEmbeddings, Passages, VectorIndex
 
 CHECK = dg.AssetCheckSpec(
@@ -79,6 +78,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             check = _verify(index, passages, embeddings, profile.reindex.min_index_recall)
             if check.passed:
                 door.store.link(INDEX_LINK, index.path)
+                open_index(index.path, index.describe()["place"]).activate()
             yield door.result(embeddings, numbers(embeddings.describe()), asset="corpus_embeddings")
             yield door.result(index, numbers(index.describe()), asset="vector_index")
             yield check
@@ -89,8 +89,9 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
 def _verify(
     index: VectorIndex, passages: Passages, embeddings: CorpusEmbeddings, min_recall: float
 ) -> dg.AssetCheckResult:
-    opened = LanceIndex(index.path / "lancedb")
-    verdict = verify_index(opened, passages, embeddings, index.describe()["dimensions"])
+    described = index.describe()
+    opened = open_index(index.path, described["place"])
+    verdict = verify_index(opened, passages, embeddings, described["dimensions"])
     problems = verdict.problems(min_recall)
     return dg.AssetCheckResult(
         check_name=CHECK.name,

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assets_pkg.profile import ReindexSettings
-from resources.vector_store.base import index_schema
+from resources.vector_store.base import PassageIndex, index_schema
 from storage.artifact_store import write_atomic
 from storage.artifacts import CorpusEmbeddings, Passages
+from storage.digests import digest_json
 from storage.vectors import leading
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ class IndexMismatch(Exception):
 def build_index(
     passages: Passages, embeddings: CorpusEmbeddings, settings: ReindexSettings, folder: Path
 ) -> None:
-    """Write ``lancedb/`` and its manifest ``index.json`` from passages and their vectors.
+    """Write the index and its manifest ``index.json`` from passages and their vectors.
 
     ``settings.dimensions`` keeps the leading components and renormalises (Matryoshka embeddings). At or above
     ``settings.exact_below`` rows an approximate index is built beside the vectors.
@@ -34,8 +36,6 @@ def build_index(
     Raises:
         IndexMismatch: passages and embeddings do not belong together.
     """
-    from resources.vector_store.lance import LanceIndex
-
     described = embeddings.describe()
     if described["passages"] != passages.version:
         raise IndexMismatch(
@@ -43,7 +43,8 @@ def build_index(
             "materialize corpus_embeddings and vector_index again"
         )
     dimensions = min(settings.dimensions or described["dimensions"], described["dimensions"])
-    index = LanceIndex(folder / "lancedb")
+    place = _place(settings, [described["model_digest"], passages.version, dimensions])
+    index = open_index(folder, place)
     rows = index.write(_batches(passages, embeddings, dimensions), dimensions)
     kind = index.optimise(rows, dimensions, exact_below=settings.exact_below)
     manifest = {
@@ -54,8 +55,37 @@ def build_index(
         "dimensions": dimensions,
         "rows": rows,
         "index": kind,
+        "place": place,
     }
     write_atomic(folder / "index.json", json.dumps(manifest, indent=1, sort_keys=True))
+
+
+def open_index(folder: Path, place: dict[str, Any]) -> PassageIndex:
+    """The index of one version: in its own ``folder``, or where its manifest's ``place`` says.
+
+    Raises:
+        VectorStoreError: the server that holds it cannot be reached.
+    """
+    if place["store"] == "milvus":
+        from resources.vector_store.milvus import MilvusIndex
+
+        return MilvusIndex(place["uri"], place["collection"], os.environ.get(place["token_env"], ""))
+    from resources.vector_store.lance import LanceIndex
+
+    return LanceIndex(folder / "lancedb")
+
+
+def _place(settings: ReindexSettings, identity: list[Any]) -> dict[str, Any]:
+    if settings.store == "lancedb":
+        return {"store": "lancedb"}
+    collection = f"passages_{digest_json(identity)}"
+    token_env = settings.milvus_token_env
+    return {
+        "store": "milvus",
+        "uri": settings.milvus_uri,
+        "collection": collection,
+        "token_env": token_env,
+    }
 
 
 def _batches(passages: Passages, embeddings: CorpusEmbeddings, dimensions: int) -> Iterator[pa.RecordBatch]:

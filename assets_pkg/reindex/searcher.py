@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
+from assets_pkg.deploy.server_process import read_state
+from assets_pkg.equipment import encoders_for
 from assets_pkg.profile import ModelSettings
+from assets_pkg.reindex.index import open_index
 from resources.encoders.base import Encoder, Role
 from resources.vector_store.base import Hit
-from resources.vector_store.lance import LanceIndex
 from storage.artifact_store import ArtifactStore
 from storage.artifacts import Checkpoint, VectorIndex
 from storage.vectors import leading
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 
 INDEX_LINK = "reindex/index"
 ONNX_LINK = "stage4_export/onnx"
+STATE_FOLDER = "stage5_deploy"
+FUSION_CONSTANT = 60
+FUSION_DEPTH = 100
 
 
 class SearchError(Exception):
@@ -39,21 +44,48 @@ class Searcher:
     index: VectorIndex
     encoder: QueryEncoder
 
-    def search(self, text: str, k: int = 10, where: str | None = None) -> list[Hit]:
-        """The ``k`` passages nearest to ``text``, best first."""
+    def search(self, text: str, k: int = 10, where: str | None = None, *, hybrid: bool = False) -> list[Hit]:
+        """The ``k`` passages nearest to ``text``, best first.
+
+        ``where`` is a condition over the index's columns in the engine's language (LanceDB: SQL). ``hybrid``
+        fuses vector and full-text search by reciprocal rank (Cormack et al. 2009, constant 60).
+
+        Raises:
+            VectorStoreError: the condition makes no sense, or the engine has no full-text search.
+        """
         described = self.index.describe()
+        opened = open_index(self.index.path, described["place"])
         vector = leading(self.encoder.embed([text], "query"), described["dimensions"])[0]
-        return LanceIndex(self.index.path / "lancedb").search(vector, k, where)
+        if not hybrid:
+            return opened.search(vector, k, where)
+        deep = max(k, FUSION_DEPTH)
+        return fuse([opened.search(vector, deep, where), opened.search_text(text, deep, where)])[:k]
+
+
+def fuse(rankings: Sequence[Sequence[Hit]]) -> list[Hit]:
+    """Reciprocal rank fusion: each hit's score is the sum of 1 / (60 + rank) over the rankings it is in."""
+    scores: dict[tuple[str, int], float] = {}
+    hits: dict[tuple[str, int], Hit] = {}
+    for ranking in rankings:
+        for rank, hit in enumerate(ranking, start=1):
+            place = (hit.doc_id, hit.chunk_id)
+            scores[place] = scores.get(place, 0.0) + 1 / (FUSION_CONSTANT + rank)
+            hits[place] = hit
+    order = sorted(scores, key=lambda place: (-scores[place], place))
+    return [replace(hits[place], score=scores[place]) for place in order]
 
 
 @contextmanager
 def open_searcher(store: ArtifactStore, model: ModelSettings) -> Iterator[Searcher]:
-    """The current index with its own model: its ONNX export where there is one, else the checkpoint.
+    """The index of the model that is being served, or the current one where no server runs; queries go through
+    that very model: its ONNX export where there is one, else the checkpoint.
 
     Raises:
-        SearchError: nothing is indexed yet, or the index's model is no longer in the store.
+        SearchError: nothing is indexed yet, not by the served model, or the model is no longer in the store.
     """
-    index = current_index(store)
+    state = read_state(store.root / STATE_FOLDER)
+    served = state.model_digest if state is not None and state.alive() else None
+    index = current_index(store) if served is None else index_of(store, served)
     digest = index.describe()["model_digest"]
     exported = exported_encoder(store, digest)
     if exported is not None:
@@ -69,6 +101,20 @@ def current_index(store: ArtifactStore) -> VectorIndex:
     if not folder.exists():
         raise SearchError(f"nothing is indexed yet under {store.root}: run `retune run --to reindex` first")
     return store.get(VectorIndex, "vector_index", folder.name)
+
+
+def index_of(store: ArtifactStore, digest: str) -> VectorIndex:
+    """The current index if it was built by the model with this digest, else the newest one that was."""
+    current = current_index(store)
+    if current.describe()["model_digest"] == digest:
+        return current
+    for version in store.versions("vector_index"):
+        index = store.get(VectorIndex, "vector_index", version)
+        if index.describe()["model_digest"] == digest:
+            return index
+    raise SearchError(
+        f"no index was built by the served model {digest}: run `retune reindex`, or redeploy with `retune deploy`"
+    )
 
 
 def exported_encoder(store: ArtifactStore, digest: str) -> QueryEncoder | None:
@@ -100,12 +146,4 @@ def checkpoint_encoder(
     store: ArtifactStore, model: ModelSettings, checkpoint: Checkpoint
 ) -> AbstractContextManager[Encoder]:
     """The encoder of a checkpoint on this machine, with cached vectors."""
-    from resources.accelerator import AcceleratorResource
-    from resources.artifacts import ArtifactStoreResource
-    from resources.encoders.resource import EncoderResource
-
-    return EncoderResource(
-        store=ArtifactStoreResource(root=str(store.root)),
-        accelerator=AcceleratorResource(),
-        **model.encoder_config(),
-    ).open(checkpoint)
+    return encoders_for(store.root, model).open(checkpoint)

@@ -1,31 +1,65 @@
 """Questions about the documents, with the passages that answer them."""
 
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
-from assets_pkg.door import open_door, stage_asset
+from assets_pkg.door import Door, open_door, stage_asset
 from assets_pkg.profile import Profile
-from assets_pkg.sdg.offline import generate_offline
+from assets_pkg.sdg.own_pairs import load_own_pairs
+from assets_pkg.sdg.sources import generate_pairs, outside_digests
 from assets_pkg.showing import numbers, table
 from resources.artifacts import ArtifactStoreResource
+from resources.chat_model.resource import ChatModelResource
 from resources.encoders.resource import EncoderResource
 from storage.artifacts import Checkpoint, Corpus, Passages, QAPairs
 from storage.formats.qa_records import read_records
 
 SHOWN = 10
+OUTSIDE = "retune/outside"
 
 
 def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
-    """The ``sdg`` group."""
-    deps = ("raw_corpus", "passages", "base_model")
+    """The ``sdg`` group. Own pairs need no corpus: the graph then begins with them."""
+    if profile.sdg.sdg_input_path is not None:
+        return [_own_pairs_asset(profile, Path(profile.sdg.sdg_input_path).expanduser())]
+    return [_generated_asset(profile)]
 
-    @stage_asset("sdg", profile.sdg, profile.model, deps=deps, accelerated=True, kinds={"json"})
+
+def _own_pairs_asset(profile: Profile, path: Path) -> dg.AssetsDefinition:
+    @stage_asset("sdg", profile.sdg, kinds={"json"})
+    def synthetic_qa(context: dg.AssetExecutionContext, store: ArtifactStoreResource) -> dg.MaterializeResult:
+        """The user's own question-passage pairs, in the recipe's record format; nothing is generated."""
+        with open_door(context, store) as door:
+            return _result(
+                door,
+                profile,
+                lambda folder: load_own_pairs(path, folder, door.progress()),
+                {"source": dg.MetadataValue.path(path)},
+            )
+
+    return synthetic_qa
+
+
+def _generated_asset(profile: Profile) -> dg.AssetsDefinition:
+    @stage_asset(
+        "sdg",
+        profile.sdg,
+        profile.model,
+        deps=("raw_corpus", "passages", "base_model"),
+        kinds={"json", "openai"} if profile.sdg.generator == "llm" else {"json"},
+        accelerated=True,
+    )
     def synthetic_qa(
-        context: dg.AssetExecutionContext, store: ArtifactStoreResource, encoders: EncoderResource
+        context: dg.AssetExecutionContext,
+        store: ArtifactStoreResource,
+        encoders: EncoderResource,
+        chat_model: ChatModelResource,
     ) -> dg.MaterializeResult:
-        """Question-passage pairs in the recipe's record format, each scored by round-trip retrieval."""
+        """Question-passage pairs in the recipe's record format, by a chat model or from the documents' structure."""
         with open_door(context, store) as door:
             corpus = door.input(Corpus, "raw_corpus")
             passages = door.input(Passages, "passages")
@@ -33,14 +67,32 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
 
             def produce(folder: Path) -> None:
                 with encoders.open(base) as encoder:
-                    generate_offline(corpus, passages, profile.sdg, encoder, folder, door.progress())
+                    generate_pairs(
+                        corpus, passages, profile.sdg, chat_model.get(), encoder, folder, door.progress()
+                    )
 
-            pairs = door.build(QAPairs, produce)
-            rows = (
-                {"document": record.file_name[0], "question": pair.question}
-                for record in read_records(pairs.records)
-                for pair in record.deduplicated_qa_pairs[:1]
-            )
-            return door.result(pairs, {**numbers(pairs.summary()), "sample": table(islice(rows, SHOWN))})
+            return _result(door, profile, produce, {"generator": profile.sdg.generator})
 
-    return [synthetic_qa]
+    return synthetic_qa
+
+
+def _result(door: Door, profile: Profile, produce: Any, shown: dict[str, Any]) -> dg.MaterializeResult:
+    outside = outside_digests(profile.sdg)
+    pairs = door.build(QAPairs, produce, outside=outside, anew=profile.sdg.resume == "never")
+    for name in ("qa_records.jsonl", "generation_result.json"):
+        if (pairs.path / name).exists():
+            door.store.link(f"stage0_sdg/{name}", pairs.path / name)
+    sample = table(islice(_sample(pairs), SHOWN))
+    return door.result(pairs, {**numbers(pairs.summary()), OUTSIDE: outside, "sample": sample, **shown})
+
+
+def _sample(pairs: QAPairs) -> Iterator[dict[str, Any]]:
+    for record in read_records(pairs.records):
+        scored = zip(record.deduplicated_qa_pairs, record.qa_evaluations.evaluations, strict=True)
+        for pair, evaluation in islice(scored, 1):
+            yield {
+                "document": record.file_name[0],
+                "question": pair.question,
+                "answer": pair.answer,
+                "score": evaluation.overall.score,
+            }

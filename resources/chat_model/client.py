@@ -188,6 +188,7 @@ class ChatSession:
             finally:
                 await self._budget.settle(reserved, used)
             self._pace.settle(sum(worst), answer.prompt_tokens + answer.completion_tokens)
+            self._pace.spread(asyncio.get_running_loop().time() - sent_at, self._gate.limit)
             self._gate.speed_up()
             return answer
 

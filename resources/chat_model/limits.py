@@ -6,9 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-LEAST_GAP_S = 0.003
-"""Requests sent all at once come back all at once, and then each waits for the work on all others. A little
-apart they stay apart, and the endpoint is never idle."""
+LONGEST_SPREAD_S = 0.02
 
 
 class Pace:
@@ -19,18 +17,19 @@ class Pace:
     """
 
     def __init__(self, requests_per_minute: float | None, tokens_per_minute: float | None):
-        self._request_gap = max(LEAST_GAP_S, 60 / requests_per_minute if requests_per_minute else 0.0)
+        self._request_gap = 60 / requests_per_minute if requests_per_minute else 0.0
         self._token_gap = 60 / tokens_per_minute if tokens_per_minute else 0.0
         self._next_request = 0.0
         self._next_token = 0.0
         self._paused_until = 0.0
+        self._spread = 0.0
 
     async def wait(self, tokens: int) -> None:
         """Return when a request of about ``tokens`` tokens may be sent."""
         loop = asyncio.get_running_loop()
         now = loop.time()
         slot = max(now, self._next_request, self._next_token)
-        self._next_request = slot + self._request_gap
+        self._next_request = slot + max(self._request_gap, self._spread)
         self._next_token = slot + tokens * self._token_gap
         while (wake := max(slot, self._paused_until)) > loop.time():
             await asyncio.sleep(wake - loop.time())
@@ -38,6 +37,11 @@ class Pace:
     def settle(self, estimated: int, used: int) -> None:
         """Correct the token rate by what a request really used."""
         self._next_token += (used - estimated) * self._token_gap
+
+    def spread(self, latency: float, at_once: float) -> None:
+        """Keep requests apart that would otherwise stay a bunch: sent together, answered together, each waiting
+        for the work on all others while the endpoint has none. Half of the even distance costs no speed."""
+        self._spread = min(LONGEST_SPREAD_S, latency / at_once / 2)
 
     def pause(self, seconds: float) -> None:
         """Send nothing for ``seconds`` from now."""

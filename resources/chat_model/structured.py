@@ -95,9 +95,10 @@ def clean_surrogates(value: Any) -> Any:
 def _candidates(text: str) -> Iterator[str]:
     if text.lstrip().startswith(("{", "[")):  # even if a string in it holds the mark that ends reasoning
         yield text
-    text = text.rpartition("</think>")[2]
-    yield from reversed(_FENCE.findall(text))
-    yield from reversed(list(_embedded(text)))
+    _, ended, rest = text.partition("</think>")
+    for part in (rest, text) if ended else (text,):
+        yield from reversed(_FENCE.findall(part))
+        yield from reversed(list(_embedded(part)))
 
 
 def _embedded(text: str) -> Iterator[str]:

@@ -153,7 +153,9 @@ def decode_image(
         _check_size(image.size, max_pixels)
         image = ImageOps.exif_transpose(image)
         return _on_white(image)
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise ItemError(f"the image has more than the {max_pixels:,} pixels allowed") from error
+    except UnidentifiedImageError as error:
         raise ItemError(f"not an image of a format that is read here ({', '.join(IMAGE_FORMATS)})") from error
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         if isinstance(error, ItemError):

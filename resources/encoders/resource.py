@@ -29,7 +29,7 @@ class EncoderResource(dg.ConfigurableResource[Any]):
     batch_size: int = 128
 
     @contextmanager
-    def open(self, checkpoint: Checkpoint) -> Generator[CachedEncoder]:
+    def open(self, checkpoint: Checkpoint, batch_size: int | None = None) -> Generator[CachedEncoder]:
         """The encoder of one checkpoint; its weights are loaded when first needed and freed at the end."""
         with SentenceTransformerEncoder(
             checkpoint.model,
@@ -40,6 +40,6 @@ class EncoderResource(dg.ConfigurableResource[Any]):
             passage_max_length=self.passage_max_length,
             attn_implementation=self.attn_implementation,
             accelerator=self.accelerator.get(),
-            batch_size=self.batch_size,
+            batch_size=batch_size or self.batch_size,
         ) as encoder:
             yield CachedEncoder(encoder, EmbeddingCache(self.store.get().root / CACHE_FOLDER))

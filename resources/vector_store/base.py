@@ -57,6 +57,18 @@ class PassageIndex(Protocol):
         """
         ...
 
+    def search_text(self, text: str, k: int, where: str | None = None) -> list[Hit]:
+        """The ``k`` passages with the highest BM25 score for the words of ``text``.
+
+        Raises:
+            VectorStoreError: this engine keeps no full-text index here.
+        """
+        ...
+
+    def activate(self) -> None:
+        """Make this version the one that readers outside Retune see, in one step."""
+        ...
+
 
 def index_schema(dimensions: int) -> pa.Schema:
     """The columns of an index: the passage's texts and place, and ``vector`` (float32 [dimensions])."""

@@ -65,6 +65,14 @@ class LanceIndex:
         query = self._table().search(text, query_type="fts").select([*RESULT_COLUMNS, "_score"]).limit(k)
         return [_hit(row, float(row["_score"])) for row in _rows(query, where)]
 
+    def holds(self, doc_id: str) -> bool:
+        """Whether a passage of the document is in the index."""
+        quoted = doc_id.replace("'", "''")
+        return int(self._table().count_rows(f"doc_id = '{quoted}'")) > 0
+
+    def activate(self) -> None:
+        """Nothing to do: the link to the folder is the switch."""
+
     def _table(self) -> Any:
         return self._db.open_table(TABLE)
 

@@ -85,6 +85,9 @@ class MilvusIndex:
             for row in found[0]
         ]
 
+    def search_text(self, text: str, k: int, where: str | None = None) -> list[Hit]:
+        raise VectorStoreError("full-text and hybrid search need reindex.store=lancedb")
+
     def activate(self) -> None:
         """Point the alias at this collection: one step, so that readers see the old one or this one whole."""
         if self._client.list_aliases().get("aliases") and self._alias_exists():

@@ -32,6 +32,7 @@ class BeirDocument:
     text: str
     title: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    group_id: str | None = None
 
     @property
     def joined(self) -> str:
@@ -57,10 +58,7 @@ def write_beir(
     (folder / "qrels").mkdir(parents=True, exist_ok=True)
     _write_lines(
         folder / "corpus.jsonl",
-        (
-            {"_id": each.doc_id, "title": each.title, "text": each.text, "metadata": dict(each.metadata)}
-            for each in documents
-        ),
+        (_document_row(each) for each in documents),
     )
     _write_lines(
         folder / "queries.jsonl",
@@ -80,8 +78,9 @@ def read_documents(folder: Path) -> Iterator[BeirDocument]:
     """
     for where, row in _read_lines(folder / "corpus.jsonl"):
         title = row.get("title") or ""
+        group = row.get("group_id")
         yield BeirDocument(
-            _text(row, "_id", where), _text(row, "text", where), str(title), row.get("metadata") or {}
+            _text(row, "_id", where), _text(row, "text", where), str(title), row.get("metadata") or {}, group
         )
 
 
@@ -111,6 +110,12 @@ def read_qrels(folder: Path, split: str = "test") -> Qrels:
             raise BeirError(f"{path}:{number}: must be query-id, corpus-id and a whole number, tabs between")
         qrels.setdefault(cells[0], {})[cells[1]] = int(cells[2])
     return qrels
+
+
+def _document_row(document: BeirDocument) -> dict[str, Any]:
+    row = {"_id": document.doc_id, "title": document.title, "text": document.text}
+    group = {} if document.group_id is None else {"group_id": document.group_id}
+    return {**row, "metadata": dict(document.metadata), **group}
 
 
 def _text(row: Mapping[str, Any], name: str, where: str) -> str:

@@ -113,23 +113,30 @@ def write_corpus(folder: Path, passages: Iterable[tuple[str, str]]) -> int:
     return count
 
 
+def corpus_files(folder: Path) -> list[Path]:
+    """The Parquet files of a corpus folder: ``train.parquet``, or all there are, as the ``datasets`` library
+    takes them."""
+    ours = folder / "train.parquet"
+    return [ours] if ours.exists() else sorted(folder.glob("*.parquet")) or [ours]
+
+
 def read_corpus(folder: Path) -> Iterator[tuple[str, str]]:
     """(id, text) of every passage in file order, one record batch in memory at a time.
 
     Raises:
-        RetrieverFileError: there is no ``train.parquet`` with these columns.
+        RetrieverFileError: there is no Parquet file with these columns.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    path = folder / "train.parquet"
-    try:
-        with pq.ParquetFile(path) as file:
-            for batch in cast(Any, file).iter_batches(columns=["id", "text"]):
-                columns: dict[str, list[str]] = batch.to_pydict()
-                yield from zip(columns["id"], columns["text"], strict=True)
-    except (OSError, pa.ArrowException, KeyError) as error:
-        raise RetrieverFileError(f"{path}: not a corpus with columns id and text: {error}") from error
+    for path in corpus_files(folder):
+        try:
+            with pq.ParquetFile(path) as file:
+                for batch in cast(Any, file).iter_batches(columns=["id", "text"]):
+                    columns: dict[str, list[str]] = batch.to_pydict()
+                    yield from zip(columns["id"], columns["text"], strict=True)
+        except (OSError, pa.ArrowException, KeyError) as error:
+            raise RetrieverFileError(f"{path}: not a corpus with columns id and text: {error}") from error
 
 
 def _groups(passages: Iterable[tuple[str, str]]) -> Iterator[Sequence[tuple[str, str]]]:

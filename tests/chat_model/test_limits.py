@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from resources.chat_model.limits import LEAST_GAP_S, AdaptiveGate, Pace
+from resources.chat_model.limits import LONGEST_SPREAD_S, AdaptiveGate, Pace
 
 
 class _Clock(asyncio.SelectorEventLoop):
@@ -82,12 +82,28 @@ def test_a_pause_holds_those_back_who_already_wait() -> None:
     run(main())
 
 
-def test_without_limits_nobody_waits_but_for_a_bunch_to_dissolve() -> None:
+def test_without_limits_nobody_waits() -> None:
     async def main() -> None:
         pace = Pace(None, None)
-        for _ in range(101):
+        for _ in range(100):
             await pace.wait(10_000)
-        assert now() == pytest.approx(100 * LEAST_GAP_S)
+        assert now() == 0
+
+    run(main())
+
+
+def test_a_bunch_dissolves_to_half_the_even_distance() -> None:
+    async def main() -> None:
+        pace = Pace(None, None)
+        pace.spread(latency=0.2, at_once=8)
+        for _ in range(9):
+            await pace.wait(1)
+        assert now() == pytest.approx(8 * 0.0125)
+        pace.spread(latency=30, at_once=4)
+        await pace.wait(1)
+        started = now()
+        await pace.wait(1)
+        assert now() - started == pytest.approx(LONGEST_SPREAD_S)
 
     run(main())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from resources.chat_model import clean_surrogates
@@ -36,6 +36,11 @@ def test_reasoning_before_the_answer_does_not_count(
 ) -> None:
     thought = f"<think>maybe {json.dumps(draft)}, {{ or [not</think>"
     assert json_values(thought + json.dumps(value))[0] == value
+
+
+@given(OBJECTS, OBJECTS)
+def test_a_draft_in_prose_does_not_count(draft: dict[str, object], value: dict[str, object]) -> None:
+    assume("</think>" not in json.dumps([draft, value]))
     assert json_values(f"First {json.dumps(draft)}.\nNo: {json.dumps(value)}")[0] == value
 
 
@@ -71,3 +76,7 @@ def test_cleaning_leaves_text_without_surrogates_alone(text: str) -> None:
     cleaned.encode()
     if not any("\ud800" <= char <= "\udfff" for char in text):
         assert cleaned == text
+
+
+def test_reasoning_ends_at_its_first_mark() -> None:
+    assert json_values('<think>{"a": 0}</think>{"</think>": 1}')[0] == {"</think>": 1}

@@ -124,7 +124,7 @@ def test_a_port_in_use_is_named_and_nothing_is_left_running(done: Workplace, fre
 
 
 @pytest.mark.parametrize(
-    "moment", ["passages", "synthetic_qa", "checkpoint", "eval_metrics", "running_nim", "reindex"]
+    "moment", ["passages", "synthetic_qa", "checkpoint", "eval_metrics", "running_nim", "embed_and_index"]
 )
 def test_killed_at_any_moment_the_same_command_completes_to_the_same_versions(
     moment: str, done: Workplace, fresh: Workplace

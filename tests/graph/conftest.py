@@ -13,6 +13,8 @@ import pytest
 from tests.conftest import write_corpus, write_profile
 from tests.graph.harness import Project
 
+OVERRIDES = {"telemetry": {"enabled": False}}
+
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
@@ -20,7 +22,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path
     home = tmp_path_factory.mktemp("project")
     write_corpus(home / "documents")
     (home / "dagster").mkdir()
-    with dg.DagsterInstance.local_temp(str(home / "dagster")) as instance, contextlib.chdir(home):
+    with (
+        dg.DagsterInstance.local_temp(str(home / "dagster"), overrides=OVERRIDES) as instance,
+        contextlib.chdir(home),
+    ):
         Project(_profile(home, tiny_model), instance).run()
     return home
 
@@ -30,7 +35,7 @@ def project(finished: Path, tiny_model: Path, tmp_path: Path) -> Iterator[Projec
     """A copy of the finished project that the test may change."""
     home = tmp_path / "project"
     shutil.copytree(finished, home, symlinks=True)
-    with dg.DagsterInstance.local_temp(str(home / "dagster")) as instance:
+    with dg.DagsterInstance.local_temp(str(home / "dagster"), overrides=OVERRIDES) as instance:
         yield Project(_profile(home, tiny_model), instance)
 
 

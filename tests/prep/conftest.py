@@ -58,6 +58,9 @@ def split_settings(**changes) -> SplitSettings:
         "test_ratio": 0.2,
         "conversion_seed": 42,
         "max_pos_docs": 5,
+        "split_strategy": "random",
+        "groups_json": None,
+        "near_duplicate_threshold": 0.8,
     }
     return SplitSettings(**{**values, **changes})
 
@@ -68,6 +71,7 @@ def mining_settings(**changes) -> MiningSettings:
         "hard_neg_margin_type": "perc",
         "hard_neg_margin": 0.95,
         "mining_batch_size": 64,
+        "too_few_negatives": "keep",
     }
     return MiningSettings(**{**values, **changes})
 

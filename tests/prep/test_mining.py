@@ -149,6 +149,69 @@ def test_too_few_negatives_are_written_as_they_are_and_counted(small):
     assert told[-1] == (1, 1, "queries")
 
 
+def test_too_few_negatives_are_filled_with_the_least_suspected(small):
+    source, encoder, out = small
+    mine_hard_negatives(source, encoder, mining_settings(too_few_negatives="fill"), out)
+    row = read_json(out / "train_mined.automodel.json")["data"][0]
+    # "near" is all that there is over the margin: never the positive, its copy, or a held-out passage.
+    assert [each["id"] for each in row["neg_doc"]] == ["mid", "far", "near"]
+    summary = read_json(out / "summary.json")
+    assert (summary["questions_with_fewer_negatives"], summary["questions_filled"]) == (1, 1)
+
+
+def test_what_fills_is_what_lies_closest_above_the_ceiling(large, tmp_path):
+    examples, texts, held_out, encoded = large
+    asked = examples[:40]
+    settings = mining_settings(
+        hard_neg_margin_type="abs", hard_neg_margin=1.0, hard_negatives_to_mine=7, too_few_negatives="fill"
+    )
+    source = write_set(tmp_path / "set", asked, texts, held_out)
+    (tmp_path / "out").mkdir()
+    mine_hard_negatives(source, TableEncoder(encoded), settings, tmp_path / "out")
+    mined = read_retriever_file(tmp_path / "out" / "train_mined.automodel.json").examples
+    below = brute_force(asked, texts, set(held_out), encoded, settings)
+    everything = brute_force(
+        asked,
+        texts,
+        set(held_out),
+        encoded,
+        settings.model_copy(update={"hard_neg_margin": -9.0, "hard_negatives_to_mine": 9999}),
+    )
+    filled = 0
+    for row, under, ranked in zip(mined, below, everything, strict=True):
+        names = {name for name, _ in under}
+        rest = sorted(score for name, score in ranked if name not in names)
+        got = [each.score for each in row.negatives]
+        want = [*(score for _, score in under), *rest[: 7 - len(under)]]
+        np.testing.assert_allclose(got, want, atol=6e-7)
+        filled += 7 - len(under)
+    assert filled > 10
+
+
+def test_too_few_negatives_can_leave_questions_out(small, tmp_path):
+    source, encoder, out = small
+    with pytest.raises(PrepError, match=r"every question has fewer than prep.hard_negatives_to_mine = 5"):
+        mine_hard_negatives(source, encoder, mining_settings(too_few_negatives="drop"), out)
+    encoder.vectors["who?"] = np.array([0.0, 1.0])
+    passages = {name: f"{name} text" for name in ("pos", "mid", "far")}
+    both = [example("q0", "what?", "pos"), example("q1", "who?", "pos")]
+    source = write_set(tmp_path / "two", both, passages)
+    mine_hard_negatives(
+        source, encoder, mining_settings(too_few_negatives="drop", hard_negatives_to_mine=2), out
+    )
+    kept = read_retriever_file(out / "train_mined.automodel.json").examples
+    assert [each.question_id for each in kept] == ["q0"]  # to "who?" all others are nearer than its positive
+    assert read_json(out / "summary.json")["questions_dropped"] == 1
+
+
+def test_the_file_of_vectors_is_gone_after_a_failure_too(small):
+    source, encoder, out = small
+    del encoder.vectors["far text"]
+    with pytest.raises(KeyError):
+        mine_hard_negatives(source, encoder, mining_settings(), out)
+    assert list(out.iterdir()) == []
+
+
 def test_writes_what_the_trainer_reads_the_same_bytes_each_time_over_leftovers(small):
     source, encoder, out = small
     mine_hard_negatives(source, encoder, mining_settings(), out)

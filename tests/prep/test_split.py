@@ -77,10 +77,21 @@ def test_what_cannot_be_used_is_left_out_and_counted(make_pairs):
         "more_than_max_pos_docs": 1,
         "segment_does_not_exist": 3,
     }
+    assert {"reason": "segment_does_not_exist", "document": "bad", "question": "no such segment"} in (
+        data.rejected_examples
+    )
+    assert not any(each["reason"] == "below_quality_threshold" for each in data.rejected_examples)
     kept = [each for part in data.questions.values() for each in part if each.document == "bad"]
     assert [(each.pair.question, each.positives) for each in kept] == [
         ("kept", (passage_id("one"), passage_id("two")))
     ]
+
+
+def test_a_segment_number_that_two_texts_claim_does_not_exist(make_pairs):
+    twice = record("twice", ["one", "two", "three"], [("which?", [1]), ("clear", [3])])
+    twice.chunks[1].chunk_id = 1
+    data = split_pairs(make_pairs([*simple_records(5), twice]), split_settings())
+    assert data.rejected == {"segment_does_not_exist": 1}
 
 
 def check_no_leak(records, data):

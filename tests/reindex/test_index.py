@@ -12,12 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.feature_extraction.text import HashingVectorizer
 
-from assets_pkg.profile import ReindexSettings
+from assets_pkg.profile import ReindexSettings, load_profile
 from assets_pkg.reindex.embeddings import embed_passages
 from assets_pkg.reindex.index import IndexMismatch, build_index
-from assets_pkg.reindex.searcher import Searcher
+from assets_pkg.reindex.searcher import Searcher, fuse
 from assets_pkg.reindex.verify import verify_index
 from resources.encoders.base import Role
+from resources.vector_store.base import Hit
 from resources.vector_store.lance import LanceIndex
 from storage.artifacts import Checkpoint, CorpusEmbeddings, Passage, Passages, VectorIndex
 from storage.digests import passage_id
@@ -25,7 +26,7 @@ from storage.progress import Progress, no_progress
 from tests.conftest import TOPICS
 
 DIMENSIONS = 64
-SETTINGS = ReindexSettings(embed_batch_size=32, exact_below=10**6, dimensions=None, min_index_recall=0.9)
+SETTINGS = load_profile("laptop").reindex
 WORDS = [word for words in TOPICS.values() for word in words]
 
 
@@ -131,6 +132,26 @@ def test_a_sound_index_passes_and_planted_faults_are_named(
         pq.read_table(passages.path / "passages.parquet").slice(0, 4999), passages.path / "passages.parquet"
     )
     assert "5000 rows for 4999 passages" in verify_index(opened, short, embeddings, DIMENSIONS).problems(0)
+
+
+def test_fusion_adds_reciprocal_ranks() -> None:
+    def hit(doc: str) -> Hit:
+        return Hit(0.5, f"d_{doc}", doc, 1, "", "", doc)
+
+    fused = fuse([[hit("a"), hit("b")], [hit("b"), hit("c")]])
+    assert [found.doc_id for found in fused] == ["b", "a", "c"]
+    expected = [1 / 62 + 1 / 61, 1 / 61, 1 / 62]
+    np.testing.assert_allclose([found.score for found in fused], expected)
+
+
+def test_hybrid_search_finds_a_rare_word_that_vectors_blur(
+    passages: Passages, embeddings: CorpusEmbeddings, tmp_path: Path
+) -> None:
+    index = build(passages, embeddings, tmp_path / "index", SETTINGS)
+    searcher = Searcher(index, HashingEncoder())
+    assert "n4711" in searcher.search("n4711", 3, hybrid=True)[0].text
+    narrowed = searcher.search("kiln", 5, where="doc_id = 'd7'", hybrid=True)
+    assert {found.doc_id for found in narrowed} == {"d7"}
 
 
 def test_embeddings_of_other_passages_are_refused(embeddings: CorpusEmbeddings, tmp_path: Path) -> None:

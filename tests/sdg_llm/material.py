@@ -55,9 +55,13 @@ def make_corpus(
         texts = [f"The {word} part {part} of document {number} says so." for part in range(segments)]
         documents.append({"doc_id": doc_id, "title": f"Document {number}", "text": "\n\n".join(texts)})
         passages += [_passage(doc_id, index, text) for index, text in enumerate(texts)]
-    pq.write_table(pa.Table.from_pylist(documents), folder / "documents.parquet")
-    pq.write_table(pa.Table.from_pylist(passages), folder / "passages.parquet")
+    _write(documents, folder / "documents.parquet")
+    _write(passages, folder / "passages.parquet")
     return Corpus(folder, "raw_corpus", "v"), Passages(folder, "passages", "v")
+
+
+def _write(rows: list[dict[str, Any]], path: Path) -> None:
+    pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=10_000)
 
 
 def _passage(doc_id: str, index: int, text: str) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def test_settings_that_cannot_work_are_refused_at_load(override: str, says: str)
         ({"requests_per_minute": 7}, True),
         ({"allow_corpus_egress": True}, True),
         ({"resume": "never"}, True),
-        ({"temperature": 0.1}, False),
+        ({"generation_temperature": 0.1}, False),
         ({"quality_judge_model": "other"}, False),
         ({"similarity_threshold": 0.8}, False),
         ({"num_sections": 2}, False),

@@ -52,7 +52,6 @@ def chat_config(settings: SdgSettings, cache: Path) -> ChatConfig:
         for name in (
             "base_url",
             "api_key_env",
-            "temperature",
             "max_output_tokens",
             "tokens_per_minute",
             "request_timeout_s",
@@ -68,6 +67,7 @@ def chat_config(settings: SdgSettings, cache: Path) -> ChatConfig:
     return ChatConfig(
         **same,
         cache=cache,
+        temperature=settings.generation_temperature,
         max_parallel=settings.max_parallel_requests_for_gen,
         requests_per_minute=requests_per_minute(settings),
         approved_endpoints=tuple(settings.approved_endpoints),

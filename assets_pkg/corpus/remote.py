@@ -1,0 +1,130 @@
+"""Documents that lie elsewhere: a folder at any fsspec URL, or in a dataset on the Hugging Face hub.
+
+They are copied here first and then read as a folder. Whether they changed is asked of the remote side, which
+answers without sending them.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from assets_pkg.corpus.errors import CorpusError
+from assets_pkg.corpus.folder import FolderSource
+from assets_pkg.corpus.reading import Reading
+from assets_pkg.profile import CorpusSettings
+from storage.digests import digest_text, digest_tree
+
+_HUB = re.compile(r"hf://(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?(?:/(?P<path>.+?))?/?")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+class RemoteFolder:
+    """A folder at an fsspec URL (``s3://``, ``gs://``, ``https://``, ``memory://``...)."""
+
+    def __init__(self, settings: CorpusSettings) -> None:
+        self._settings = settings
+        self._url = settings.corpus_dir
+        self._copied: tempfile.TemporaryDirectory[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self._folder)
+
+    def read(self) -> Iterator[Reading]:
+        yield from self._folder.read()
+
+    def fingerprint(self, digests: list[tuple[str, str]]) -> str:
+        return self._listed
+
+    def current_fingerprint(self) -> str:
+        """Digest of the remote side's names and checksums (or sizes and times) of the files now."""
+        return self._list()
+
+    def describe_empty(self) -> str:
+        return self._folder.describe_empty()
+
+    @cached_property
+    def _listed(self) -> str:
+        return self._list()
+
+    @cached_property
+    def _folder(self) -> FolderSource:
+        _ = self._listed  # what is listed before the copy: a later change shows as one
+        return FolderSource(self._settings.model_copy(update={"corpus_dir": str(self._copy())}))
+
+    def _list(self) -> str:
+        system, root = self._open()
+        wanted = {extension.lower() for extension in self._settings.file_extensions}
+        names = [name for name in system.find(root) if PurePosixPath(name).suffix.lower() in wanted]
+        return digest_tree((str(name).removeprefix(root), str(system.ukey(name))) for name in names)
+
+    def _copy(self) -> Path:
+        system, root = self._open()
+        self._copied = tempfile.TemporaryDirectory(prefix="retune-corpus-")
+        system.get(f"{root}/", f"{self._copied.name}/", recursive=True)
+        return Path(self._copied.name)
+
+    def _open(self) -> tuple[Any, str]:
+        import fsspec
+
+        try:
+            system, root = fsspec.url_to_fs(self._url)
+            root = str(root).rstrip("/")
+            found = system.isdir(root)
+        except ImportError as error:
+            raise CorpusError(f"corpus.corpus_dir = {self._url!r}: {error}") from error
+        except Exception as error:
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            raise CorpusError(
+                f"corpus.corpus_dir = {self._url!r}: cannot be reached ({reason}): check address and credentials"
+            ) from error
+        if not found:
+            raise CorpusError(f"corpus.corpus_dir = {self._url!r}: no such folder")
+        return system, root
+
+
+class HubFolder(RemoteFolder):
+    """``hf://owner/name@revision/path``: a folder of a dataset on the Hugging Face hub, cached by its client."""
+
+    def __init__(self, settings: CorpusSettings) -> None:
+        super().__init__(settings)
+        match = _HUB.fullmatch(settings.corpus_dir)
+        if match is None:
+            raise CorpusError(
+                f"corpus.corpus_dir = {settings.corpus_dir!r}: must have the form hf://owner/name@revision/path"
+            )
+        self._repo, self._path = match["repo"], match["path"]
+        self._revision: str | None = match["revision"]
+
+    def _list(self) -> str:
+        if self._revision and _COMMIT.fullmatch(self._revision):
+            return digest_text(self._url)  # a commit never changes
+        from huggingface_hub import HfApi
+
+        info = self._ask(lambda: HfApi().dataset_info(self._repo, revision=self._revision))
+        return digest_text(f"{self._repo}@{info.sha}/{self._path or ''}")
+
+    def _copy(self) -> Path:
+        from huggingface_hub import snapshot_download
+
+        pattern = f"{self._path}/**" if self._path else None
+        folder = self._ask(
+            lambda: snapshot_download(
+                self._repo, repo_type="dataset", revision=self._revision, allow_patterns=pattern
+            )
+        )
+        return Path(folder) / (self._path or "")
+
+    def _ask(self, call: Any) -> Any:
+        try:
+            return call()
+        except Exception as error:
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            raise CorpusError(
+                f"corpus.corpus_dir = {self._url!r}: not to be had from the Hugging Face hub ({reason}): check "
+                "the name, the revision, the network, and HF_TOKEN for gated data; or set corpus_dir to a folder"
+            ) from error

@@ -1,0 +1,50 @@
+"""The resources of one profile: what the graph's steps and the command are handed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from assets_pkg.profile import ModelSettings, Profile
+from assets_pkg.sdg.llm import chat_config
+from resources.accelerator import AcceleratorResource
+from resources.alerts import AlertsResource
+from resources.artifacts import ArtifactStoreResource
+from resources.chat_model.resource import ChatModelResource
+from resources.encoders.resource import EncoderResource
+
+ANSWER_CACHE = ".cache/chat_answers.sqlite"
+
+
+@dataclass(frozen=True)
+class Equipment:
+    """Every resource, under the name that assets ask for it by."""
+
+    store: ArtifactStoreResource
+    accelerator: AcceleratorResource
+    encoders: EncoderResource
+    chat_model: ChatModelResource
+    alerts: AlertsResource
+
+
+def equip(profile: Profile) -> Equipment:
+    """The resources that ``profile`` describes. Nothing is loaded or opened yet."""
+    store = ArtifactStoreResource(root=profile.artifact_root)
+    answers = store.get().root / ANSWER_CACHE
+    return Equipment(
+        store=store,
+        accelerator=AcceleratorResource(),
+        encoders=encoders_for(store.get().root, profile.model, profile.eval.eval_batch_size),
+        chat_model=ChatModelResource.from_config(chat_config(profile.sdg, answers)),
+        alerts=AlertsResource(),
+    )
+
+
+def encoders_for(root: Path, model: ModelSettings, batch_size: int = 128) -> EncoderResource:
+    """Encoders of checkpoints under one prompt contract, with their cache of vectors below ``root``."""
+    return EncoderResource(
+        store=ArtifactStoreResource(root=str(root)),
+        accelerator=AcceleratorResource(),
+        batch_size=batch_size,
+        **model.encoder_config(),
+    )

@@ -1,0 +1,142 @@
+"""Pairs of images and texts, captions of the images, and how well models bring the partners together."""
+
+import os
+from collections.abc import Callable
+
+import dagster as dg
+
+from assets_pkg.door import open_door, stage_asset
+from assets_pkg.image_text.captions import caption_endpoint, write_captions
+from assets_pkg.image_text.pairs import Pair, source_digest, write_pairs
+from assets_pkg.image_text.report import write_report
+from assets_pkg.image_text.scores import score_models, split_models
+from assets_pkg.profile import CaptionSettings, IntervalSettings, PairSettings, Profile, ScoreSettings
+from assets_pkg.showing import numbers, picture, table
+from resources.accelerator import AcceleratorResource
+from resources.artifacts import ArtifactStoreResource
+from resources.chat_model import ChatModel
+from resources.encoders.cached_items import CachedItems
+from resources.encoders.items import ItemEncoder
+from resources.encoders.open import Availability, look_up, open_encoder
+from resources.encoders.resource import CACHE_FOLDER
+from resources.models.registry import load_registry
+from storage.artifacts import Captions, ImageTextPairs, ImageTextReport, ImageTextScores
+from storage.digests import digest_json
+from storage.embedding_cache import EmbeddingCache
+
+SHOWN = 8
+ANSWERS = ".cache/answers.sqlite"
+
+
+def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
+    """The ``image_text`` group."""
+    settings = profile.image_text
+    of_pairs: PairSettings = settings.part(PairSettings)
+    of_captions: CaptionSettings = settings.part(CaptionSettings)
+    of_scores: ScoreSettings = settings.part(ScoreSettings)
+    intervals: IntervalSettings = profile.eval.part(IntervalSettings)
+
+    @stage_asset("image_text", of_pairs, kinds={"parquet"})
+    def image_text_pairs(
+        context: dg.AssetExecutionContext, store: ArtifactStoreResource
+    ) -> dg.MaterializeResult:
+        """Images and the texts that belong to them."""
+        with open_door(context, store) as door:
+            pairs = door.build(
+                ImageTextPairs,
+                lambda folder: write_pairs(of_pairs, folder, door.progress()),
+                outside={"source": source_digest(of_pairs.pairs)},
+            )
+            sample = table({"id": pair.pair_id, "text": pair.text} for pair in load_pairs(pairs)[:SHOWN])
+            return door.result(pairs, {**numbers(pairs.summary()), "sample": sample})
+
+    @stage_asset("image_text", of_captions, kinds={"openai"}, deps=("image_text_pairs",))
+    def captions(context: dg.AssetExecutionContext, store: ArtifactStoreResource) -> dg.MaterializeResult:
+        """The images told in words: by a vision model behind an endpoint, or by the nearest named colour."""
+        with open_door(context, store) as door:
+            pairs = load_pairs(door.input(ImageTextPairs, "image_text_pairs"))
+            endpoint = caption_endpoint(of_captions, profile.sdg, door.store.root / ANSWERS)
+            chat = ChatModel(endpoint, os.environ.get(endpoint.api_key_env))
+            made = door.build(
+                Captions, lambda folder: write_captions(pairs, of_captions, chat, folder, door.progress())
+            )
+            rows = list(made.captions().items())[:SHOWN]
+            sample = table({"id": name, "caption": text or ""} for name, text in rows)
+            return door.result(made, {**numbers(made.summary()), "sample": sample})
+
+    @stage_asset(
+        "image_text", of_scores, kinds={"json"}, deps=("image_text_pairs", "captions"), accelerated=True
+    )
+    def image_text_scores(
+        context: dg.AssetExecutionContext, store: ArtifactStoreResource, accelerator: AcceleratorResource
+    ) -> dg.MaterializeResult:
+        """Every model that is here, on images and on captions, between floors and ceiling."""
+        with open_door(context, store) as door:
+            pairs = load_pairs(door.input(ImageTextPairs, "image_text_pairs"))
+            told = door.input(Captions, "captions").captions()
+            registry = load_registry()
+            found, skipped = split_models([look_up(registry, name) for name in of_scores.image_text_models])
+            for name, reason in skipped.items():
+                context.log.warning(f"model {name} is skipped: {reason}")
+            cache = EmbeddingCache(door.store.root / CACHE_FOLDER)
+
+            def opener(model: Availability) -> Callable[[], ItemEncoder]:
+                return lambda: CachedItems(
+                    open_encoder(
+                        model,
+                        accelerator.get(),
+                        allow_egress=profile.sdg.allow_corpus_egress,
+                        approved_endpoints=profile.sdg.approved_endpoints,
+                    ),
+                    cache,
+                )
+
+            models = {model.name: opener(model) for model in found}
+            scores = door.build(
+                ImageTextScores,
+                lambda folder: score_models(pairs, told, models, skipped, of_scores, folder, door.progress()),
+                outside={"models": digest_json({model.name: _identity(model) for model in found})},
+            )
+            door.store.link("image_text/benchmark_results.tsv", scores.path / "benchmark_results.tsv")
+            pictures = {
+                path.stem: picture(path) for path in sorted((scores.path / "figs").glob("*.png"))[:SHOWN]
+            }
+            return door.result(scores, {**numbers(scores.summary()), **pictures})
+
+    @stage_asset("image_text", of_scores, intervals, kinds={"json"}, deps=("image_text_scores", "captions"))
+    def image_text_report(
+        context: dg.AssetExecutionContext, store: ArtifactStoreResource
+    ) -> dg.MaterializeResult:
+        """Intervals, images against captions on the same pairs, what is above the floor, and what it cost."""
+        with open_door(context, store) as door:
+            scores = door.input(ImageTextScores, "image_text_scores")
+            told = door.input(Captions, "captions")
+            report = door.build(
+                ImageTextReport,
+                lambda folder: write_report(scores, told, intervals, of_scores.recall_at, folder),
+            )
+            door.store.link("image_text/report", report.path)
+            shown = {
+                "report": dg.MetadataValue.md((report.path / "report.md").read_text("utf-8")),
+                "mrr": picture(report.path / "mrr.png"),
+            }
+            return door.result(report, {**numbers(report.summary()), **shown})
+
+    return [image_text_pairs, captions, image_text_scores, image_text_report]
+
+
+def load_pairs(made: ImageTextPairs) -> list[Pair]:
+    """The pairs of an artifact, in their order."""
+    return [
+        Pair(row["pair_id"], row["text"], row["image"], tuple(row["rgb"]) if row["rgb"] else None)
+        for row in made.rows()
+    ]
+
+
+def _identity(model: Availability) -> str:
+    """Digest of a model's weights or service, and of how it is run; nothing is loaded."""
+    encoder = open_encoder(model)
+    try:
+        return digest_json([encoder.identity("query"), encoder.identity("passage")])
+    finally:
+        encoder.close()

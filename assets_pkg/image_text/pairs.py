@@ -1,0 +1,185 @@
+"""Pairs of an image and the text that belongs to it: named colours, a folder, or a table.
+
+- ``colours://xkcd``: 949 solid swatches of 244 x 244 pixels and their names, as in color-perception-bench.
+- a folder: images, each with a ``.txt`` of the same name beside it.
+- a table: ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet`` with columns ``text`` and ``image`` (a path, relative to
+  the table), and ``id`` if there is one.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from assets_pkg.image_text.colour import RGB, xkcd_colours
+from assets_pkg.image_text.errors import PairError
+from assets_pkg.profile import PairSettings
+from resources.encoders.items import ItemError, decode_image, encode_png
+from storage.digests import digest_file, digest_json
+from storage.progress import Progress, no_progress
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+COLOURS = "colours://xkcd"
+SWATCH_SIZE = 244
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+ROWS_PER_GROUP = 256
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One pair. ``image`` is the content of an image file; ``rgb`` its colour where it has only one."""
+
+    pair_id: str
+    text: str
+    image: bytes
+    rgb: RGB | None = None
+
+    def open(self) -> Image.Image:
+        return decode_image(self.image)
+
+
+def write_pairs(settings: PairSettings, folder: Path, progress: Progress = no_progress) -> None:
+    """Read all pairs, check that every image can be read, and write an `ImageTextPairs` folder.
+
+    Raises:
+        PairError: the source is missing, has a broken image or an empty text, or fewer than two pairs.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema: Any = pa.schema(
+        [
+            ("pair_id", pa.string()),
+            ("text", pa.string()),
+            ("image", pa.binary()),
+            ("rgb", pa.list_(pa.int32())),
+        ]
+    )
+    count, distinct = 0, set[str]()
+    with pq.ParquetWriter(folder / "pairs.parquet", schema) as writer:
+        pairs = iter(islice(_checked(read_pairs(settings.pairs)), settings.num_pairs_limit))
+        while block := list(islice(pairs, ROWS_PER_GROUP)):
+            rows = [vars(pair) | {"rgb": pair.rgb and list(pair.rgb)} for pair in block]
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+            count += len(block)
+            distinct.update(pair.text for pair in block)
+            progress(count, count, "pairs")
+    if count < 2:
+        raise PairError(f"{settings.pairs}: {count} pairs: at least two are needed to tell one from another")
+    summary = {"pairs": count, "distinct_texts": len(distinct), "source": settings.pairs}
+    (folder / "summary.json").write_text(json.dumps(summary), "utf-8")
+
+
+def read_pairs(source: str) -> Iterator[Pair]:
+    """The pairs of a source, in its order. Raises `PairError`."""
+    if source == COLOURS:
+        return _swatches()
+    path = Path(source)
+    if path.is_dir():
+        return _folder(path)
+    if path.is_file() and path.suffix in TABLE_SUFFIXES:
+        return _table(path)
+    raise PairError(
+        f"image_text.pairs = {source!r}: must be {COLOURS}, a folder of images with .txt files, or a table "
+        f"({', '.join(TABLE_SUFFIXES)})"
+    )
+
+
+def source_digest(source: str) -> str:
+    """Digest of what a source holds now (file contents, so that a changed image is noticed)."""
+    path = Path(source)
+    if source == COLOURS:
+        return digest_json(xkcd_colours())
+    if path.is_dir():
+        files = [file for file in sorted(path.rglob("*")) if file.is_file()]
+        return digest_json([[file.relative_to(path).as_posix(), digest_file(file)] for file in files])
+    if not path.is_file():
+        raise PairError(f"image_text.pairs = {source!r}: no such file or folder")
+    images = [str(row.get("image")) for _, row in _rows(path)]
+    return digest_json([digest_file(path), [digest_file(_image_path(path, name)) for name in images]])
+
+
+def _swatches() -> Iterator[Pair]:
+    from PIL import Image
+
+    for name, rgb in xkcd_colours().items():
+        yield Pair(name, name, encode_png(Image.new("RGB", (SWATCH_SIZE, SWATCH_SIZE), rgb)), rgb)
+
+
+def _folder(folder: Path) -> Iterator[Pair]:
+    images = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in IMAGE_SUFFIXES]
+    if not images:
+        raise PairError(f"{folder}: has no images ({', '.join(IMAGE_SUFFIXES)})")
+    for path in images:
+        text = path.with_suffix(".txt")
+        if not text.is_file():
+            raise PairError(f"{path}: has no text beside it: write it into {text.name}")
+        yield Pair(path.relative_to(folder).as_posix(), _read_text(text), path.read_bytes())
+
+
+def _table(path: Path) -> Iterator[Pair]:
+    for number, row in _rows(path):
+        missing = [name for name in ("text", "image") if not row.get(name)]
+        if missing:
+            raise PairError(f"{path}: row {number}: has no {' and no '.join(missing)}")
+        image = _image_path(path, str(row["image"]))
+        yield Pair(str(row.get("id") or row["image"]), str(row["text"]), image.read_bytes())
+
+
+def _image_path(table: Path, name: str) -> Path:
+    path = table.parent / name
+    if not path.is_file():
+        raise PairError(f"{table}: image {name!r}: no such file {path}")
+    return path
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        yield from enumerate(_read_rows(path), 1)
+    except (UnicodeDecodeError, ValueError) as error:
+        if isinstance(error, PairError):
+            raise
+        raise PairError(f"{path}: not readable as {path.suffix}: {error}") from error
+
+
+def _read_rows(path: Path) -> Iterable[dict[str, Any]]:
+    if path.suffix == ".parquet":
+        import pyarrow.parquet as pq
+
+        return pq.read_table(path).to_pylist()
+    text = path.read_text("utf-8")
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in text.splitlines() if line.strip()]
+    return csv.DictReader(text.splitlines(), delimiter="\t" if path.suffix == ".tsv" else ",")
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise PairError(f"{path}: not UTF-8 text: {error}") from error
+
+
+def _checked(pairs: Iterable[Pair]) -> Iterator[Pair]:
+    """The pairs, each with its own id, a text and an image that can be read."""
+    seen: set[str] = set()
+    for pair in pairs:
+        if pair.pair_id in seen:
+            raise PairError(f"{pair.pair_id!r} is the id of two pairs: make ids differ")
+        seen.add(pair.pair_id)
+        if not pair.text.strip():
+            raise PairError(f"{pair.pair_id}: its text is empty")
+        if pair.rgb is None:
+            try:
+                pair.open()
+            except ItemError as error:
+                raise PairError(f"{pair.pair_id}: {error}") from error
+        yield Pair(pair.pair_id, pair.text.strip(), pair.image, pair.rgb)

@@ -1,0 +1,92 @@
+"""Captions judged by embedding models, and the captioners ranked by them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import dagster as dg
+
+from assets_pkg.door import open_door, stage_asset
+from assets_pkg.judges.run import load_captions, present_judges, rank_captioners, score_captions
+from assets_pkg.profile import IntervalSettings, Profile
+from assets_pkg.showing import numbers, picture, table
+from resources.accelerator import AcceleratorResource
+from resources.artifacts import ArtifactStoreResource
+from resources.encoders.cached_items import CachedItems
+from resources.encoders.items import ItemEncoder
+from resources.encoders.open import Availability, open_encoder
+from resources.encoders.resource import CACHE_FOLDER
+from resources.models.registry import load_registry
+from storage.artifacts import JudgeRanking, JudgeScores
+from storage.digests import digest_json
+from storage.embedding_cache import EmbeddingCache
+
+
+def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
+    """The ``judges`` group."""
+    intervals = profile.eval.part(IntervalSettings)
+
+    @stage_asset("judges", profile.judges, kinds={"json"}, accelerated=True)
+    def judge_scores(
+        context: dg.AssetExecutionContext, store: ArtifactStoreResource, accelerator: AcceleratorResource
+    ) -> dg.MaterializeResult:
+        """Every caption against its reference, by every judge that is here: coarse, fine-grained, and both."""
+        with open_door(context, store) as door:
+            captions = load_captions(profile.judges)
+            found = present_judges(profile.judges, load_registry())
+            cache = EmbeddingCache(door.store.root / CACHE_FOLDER)
+
+            def opener(judge: Availability) -> Callable[[], ItemEncoder]:
+                return lambda: CachedItems(
+                    open_encoder(
+                        judge,
+                        accelerator.get(),
+                        allow_egress=profile.sdg.allow_corpus_egress,
+                        approved_endpoints=profile.sdg.approved_endpoints,
+                    ),
+                    cache,
+                )
+
+            judges = {judge.name: opener(judge) for judge in found if judge.usable}
+            skipped = {judge.name: judge.problem or "" for judge in found if not judge.usable}
+            for name, reason in skipped.items():
+                context.log.warning(f"judge {name} is skipped: {reason}")
+            identities = {judge.name: _identity(judge) for judge in found if judge.usable}
+            made = door.build(
+                JudgeScores,
+                lambda folder: score_captions(captions, judges, skipped, folder, door.progress()),
+                outside={"captions": captions.digest(), "judges": digest_json(identities)},
+            )
+            door.store.link("judges/results", made.path)
+            missing = [{"judge": name, "reason": reason} for name, reason in skipped.items()]
+            return door.result(made, {**numbers(made.summary()), "skipped": table(missing)})
+
+    @stage_asset("judges", intervals, kinds={"json"}, deps=("judge_scores",))
+    def judge_ranking(
+        context: dg.AssetExecutionContext, store: ArtifactStoreResource
+    ) -> dg.MaterializeResult:
+        """Captioners by Borda points over the judges, with intervals, agreement and stability."""
+        with open_door(context, store) as door:
+            scores = door.input(JudgeScores, "judge_scores")
+
+            def produce(folder: Path) -> None:
+                rank_captioners(scores, intervals, folder)
+
+            ranking = door.build(JudgeRanking, produce)
+            door.store.link("judges/ranking", ranking.path)
+            shown = {
+                "ranking": table(ranking.ranking()["ranking"]),
+                "chart": picture(ranking.path / "ranking.png"),
+                "agreement": picture(ranking.path / "agreement.png"),
+            }
+            return door.result(ranking, {**numbers(ranking.summary()), **shown})
+
+    return [judge_scores, judge_ranking]
+
+
+def _identity(judge: Availability) -> str:
+    """Digest of a judge's weights or service, and of how it is run; nothing is loaded."""
+    encoder = open_encoder(judge)
+    try:
+        return encoder.identity("passage")
+    finally:
+        encoder.close()

@@ -1,0 +1,100 @@
+"""The ranking as a page and two pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from assets_pkg.judges.ranking import Agreement, RankedCaptioner
+
+NEAR_REDUNDANT = 0.95
+
+
+def report_text(
+    ranking: Sequence[RankedCaptioner],
+    agreement: Agreement,
+    used: Sequence[str],
+    skipped: Mapping[str, str],
+    clips: int,
+    confidence: float,
+) -> str:
+    """A Markdown page: the ranking, who judged and who did not, how much it depends on them."""
+    interval = f"{confidence:.0%} interval"
+    lines = [
+        "# Caption ranking",
+        "",
+        f"{len(ranking)} captioners, {clips} clips. Judges: {', '.join(used)}. Borda points over the "
+        "judges' mean HM-CF; intervals from resampling the clips.",
+        "",
+        f"| rank | captioner | Borda | mean HM-CF | std over judges | rank, {interval} | mean, {interval} |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in ranking:
+        std = "" if row.std is None else f"{row.std:.4f}"
+        lines.append(
+            f"| {row.rank} | {row.captioner} | {row.points} | {row.mean:.4f} | {std} | "
+            f"{row.rank_low:g} to {row.rank_high:g} | {row.mean_low:.4f} to {row.mean_high:.4f} |"
+        )
+    lines += ["", "## Judges not used", ""]
+    lines += [f"- {name}: {reason}" for name, reason in skipped.items()] or ["None: all judges were there."]
+    lines += ["", "## Agreement of the judges", ""]
+    lines += _agreement_lines(agreement)
+    return "\n".join(lines) + "\n"
+
+
+def _agreement_lines(agreement: Agreement) -> list[str]:
+    if not agreement.without:
+        return ["One judge: there is nothing to agree with, and the ranking is its opinion."]
+    lines = ["| judges | Spearman |", "| --- | --- |"]
+    lines += [f"| {pair} | {value:.3f} |" for pair, value in agreement.spearman.items()]
+    if agreement.spearman and min(agreement.spearman.values()) > NEAR_REDUNDANT:
+        lines += ["", f"All pairs agree above {NEAR_REDUNDANT}: more judges of this kind add little."]
+    lines += [
+        "",
+        "| without | Kendall tau with all | first place | largest move |",
+        "| --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| {judge} | {change['kendall_tau']:.3f} | {change['first']} | {change['largest_move']} |"
+        for judge, change in agreement.without.items()
+    ]
+    return lines
+
+
+def draw_ranking(path: Path, ranking: Sequence[RankedCaptioner]) -> None:
+    """Mean HM-CF of every captioner with its interval, best on top."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 1.2 + 0.35 * len(ranking)), layout="constrained")
+    axes = figure.subplots()
+    places = list(range(len(ranking), 0, -1))
+    means = [row.mean for row in ranking]
+    below = [max(0.0, row.mean - row.mean_low) for row in ranking]
+    above = [max(0.0, row.mean_high - row.mean) for row in ranking]
+    axes.errorbar(means, places, xerr=[below, above], fmt="o", capsize=3)
+    axes.set_yticks(places, [f"{row.captioner} ({row.points})" for row in ranking])
+    axes.set_xlabel("mean HM-CF over judges, with interval over clips (Borda points in brackets)")
+    axes.grid(axis="x", alpha=0.3)
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def draw_agreement(path: Path, judges: Sequence[str], spearman: Mapping[str, float]) -> None:
+    """A matrix of the judges' rank correlations."""
+    from matplotlib.figure import Figure
+
+    grid = [[1.0 if a == b else _between(a, b, spearman) for b in judges] for a in judges]
+    size = 2.5 + 0.6 * len(judges)
+    figure = Figure(figsize=(size, size), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(grid, vmin=0, vmax=1, cmap="viridis")
+    for row, values in enumerate(grid):
+        for column, value in enumerate(values):
+            axes.text(column, row, f"{value:.2f}", ha="center", va="center", color="white")
+    axes.set_xticks(range(len(judges)), judges, rotation=45, ha="right")
+    axes.set_yticks(range(len(judges)), judges)
+    axes.set_title("Spearman correlation of the judges' orders")
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def _between(a: str, b: str, spearman: Mapping[str, float]) -> float:
+    return spearman.get(f"{a} ~ {b}", spearman.get(f"{b} ~ {a}", 0.0))

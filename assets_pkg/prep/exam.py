@@ -1,0 +1,141 @@
+"""Exams that stay: taken from a BEIR folder, or frozen so that models of different days are comparable."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from assets_pkg.prep.errors import PrepError
+from assets_pkg.prep.split import FixedExam, question_key
+from storage.artifact_store import ArtifactStore, BuildKey
+from storage.artifacts import EvalSet
+from storage.digests import digest_file, digest_json
+from storage.formats.beir import Qrels, read_documents, read_qrels, read_queries, write_beir
+
+ASSET = "eval_set"
+FROZEN = "stage1_data_prep/frozen_eval_set"
+"""The link to the frozen exam's version, below the artifact root."""
+
+FILES = ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")
+
+
+# ---- a BEIR folder ---------------------------------------------------------------------------------------------
+
+
+def find_beir(path: Path) -> Path:
+    """The BEIR folder that ``path`` is, or that lies in it as ``eval_beir``."""
+    inner = path / "eval_beir"
+    return inner if not (path / FILES[0]).exists() and inner.is_dir() else path
+
+
+def beir_fingerprint(path: Path) -> str:
+    """Digest of the folder's three files; of their names where they are missing."""
+    files = [find_beir(path) / name for name in FILES]
+    return digest_json([digest_file(file) if file.is_file() else str(file) for file in files])
+
+
+def take_exam(path: Path, folder: Path) -> None:
+    """Check the BEIR folder ``path`` and write it as ``eval_beir/``, with ``summary.json``.
+
+    Raises:
+        BeirError: a file is missing or malformed; it names file, line and field.
+        PrepError: a judged query or document does not exist, an id comes twice, or nothing is relevant.
+    """
+    source = find_beir(path)
+    qrels = read_qrels(source)
+    queries = list(read_queries(source))
+    texts = _distinct(((each.query_id, each.text) for each in queries), source / "queries.jsonl")
+    documents = _distinct(
+        ((each.doc_id, each.joined) for each in read_documents(source)), source / "corpus.jsonl"
+    )
+    _check_judgements(source / FILES[2], qrels, texts, documents)
+    write_beir(folder / "eval_beir", read_documents(source), queries, qrels)
+    summary = {**_figures(qrels, documents), "source": str(path)}
+    (folder / "summary.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def _distinct(rows: Any, file: Path) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for number, (name, text) in enumerate(rows, start=1):
+        if name in found:
+            raise PrepError(f"{file}: row {number}: _id {name!r} comes twice")
+        found[name] = text
+    return found
+
+
+def _check_judgements(
+    file: Path, qrels: Qrels, queries: Mapping[str, str], documents: Mapping[str, str]
+) -> None:
+    for query, judged in qrels.items():
+        if not queries.get(query, "").strip():
+            raise PrepError(f"{file}: query {query} is judged, and queries.jsonl has no text for it")
+        for document, score in judged.items():
+            if score > 0 and document not in documents:
+                raise PrepError(f"{file}: query {query}: its answer {document} is not in corpus.jsonl")
+    if not any(score > 0 for judged in qrels.values() for score in judged.values()):
+        raise PrepError(f"{file}: no query has a relevant document")
+
+
+def _figures(qrels: Qrels, documents: Mapping[str, str]) -> dict[str, Any]:
+    relevant = [sum(score > 0 for score in judged.values()) for judged in qrels.values()]
+    judged = sum(count > 0 for count in relevant)
+    return {
+        "test_questions": judged,
+        "passages": len(documents),
+        "positives_per_question": round(sum(relevant) / judged, 4),
+    }
+
+
+# ---- what training may not see -----------------------------------------------------------------------------------
+
+
+def read_fixed_exam(exam: EvalSet) -> FixedExam:
+    """What training may not see of an exam that it was not split from."""
+    qrels = read_qrels(exam.beir)
+    judged = {name for each in qrels.values() for name, score in each.items() if score > 0}
+    queries = [each for each in read_queries(exam.beir) if each.query_id in qrels]
+    paths = {name for each in queries for name in each.metadata.get("file_name", [])}
+    answers = tuple(each.joined for each in read_documents(exam.beir) if each.doc_id in judged)
+    return FixedExam(frozenset(paths), answers, tuple(each.text for each in queries))
+
+
+def text_keys(exam: FixedExam) -> frozenset[str]:
+    """The answers' texts, case and spacing aside."""
+    return frozenset(question_key(text) for text in exam.answers)
+
+
+# ---- freezing --------------------------------------------------------------------------------------------------
+
+
+def frozen_exam(store: ArtifactStore) -> EvalSet | None:
+    """The exam that was frozen, if one is.
+
+    Raises:
+        ArtifactError: its files are gone.
+    """
+    link = store.root / FROZEN
+    return store.get(EvalSet, ASSET, link.resolve().name) if link.is_symlink() else None
+
+
+def freeze(store: ArtifactStore, exam: EvalSet) -> None:
+    """From now on the exam is this one."""
+    store.link(FROZEN, exam.path)
+
+
+def release(store: ArtifactStore) -> None:
+    """From now on the exam is split from the pairs again."""
+    (store.root / FROZEN).unlink(missing_ok=True)
+
+
+def import_exam(store: ArtifactStore, path: Path) -> EvalSet:
+    """Take the BEIR folder ``path`` into the store and freeze it.
+
+    Raises:
+        BeirError, PrepError: as :func:`take_exam`.
+    """
+    key = BuildKey(ASSET, "imported", {"source": beir_fingerprint(path)})
+    exam = store.build(EvalSet, key, lambda folder: take_exam(path, folder))
+    freeze(store, exam)
+    return exam

@@ -1,0 +1,214 @@
+"""How fast hard negatives are mined.
+
+    python bench/mining.py library             # end to end against sentence-transformers' mine_hard_negatives
+    python bench/mining.py search              # exact top-k on random unit vectors, 100k passages x 10k questions
+    python bench/mining.py search --passages 1000000
+
+``library`` reads ``stage1_data_prep`` and the base model below ``--root`` (``retune run -c laptop`` makes them); both
+sides get the same questions, passages, model, batch size and margin. CPU seconds are of this process, so that they
+compare on a machine that does other work too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import numpy as np
+
+from assets_pkg.prep.mining import mine_hard_negatives
+from assets_pkg.prep.search import PASSAGE_BLOCK, QUERY_BLOCK, exact_search
+from assets_pkg.profile import MiningSettings, load_profile
+from resources.accelerator import find_accelerator
+from resources.encoders.sentence_transformer import SentenceTransformerEncoder
+from storage.artifacts import TrainingSet
+from storage.formats.retriever_json import (
+    read_corpus,
+    read_retriever_file,
+    write_corpus,
+    write_retriever_file,
+)
+
+PROFILE = load_profile("laptop")
+NEGATIVES = 5
+MARGIN = 0.95
+BATCH = 128
+DIMENSIONS = 384
+SUSPECTED = 30
+"""Passages over the ceiling, per question, in the synthetic search with ceilings."""
+
+
+def timed(work: Callable[[], Any]) -> tuple[Any, float, float]:
+    """What ``work`` returns, its CPU seconds and its wall seconds."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    result = work()
+    return result, time.process_time() - cpu, time.perf_counter() - wall
+
+
+def peak_gigabytes() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+# ---- end to end --------------------------------------------------------------------------------------------------
+
+
+def small_set(prep: Path, questions: int, passages: int, folder: Path) -> TrainingSet:
+    """Questions with one positive each that no other asks, and their passages among others."""
+    source = read_retriever_file(prep / "train.json")
+    asked: set[str] = set()
+    chosen = []
+    for example in source.examples:
+        if len(example.positives) == 1 and example.question not in asked and len(chosen) < questions:
+            asked.add(example.question)
+            chosen.append(example)
+    needed = {each.passage_id for example in chosen for each in example.positives}
+    texts = dict(read_corpus(source.corpus))
+    others = [name for name in texts if name not in needed][: max(0, passages - len(needed))]
+    write_corpus(
+        folder / "corpus", ((name, texts[name]) for name in texts if name in needed or name in others)
+    )
+    write_retriever_file(folder / "train.json", chosen)
+    write_retriever_file(folder / "val.json", [])
+    return TrainingSet(folder, "training_set", "bench")
+
+
+def by_retune(training: TrainingSet, base: Path, out: Path) -> dict[str, list[str]]:
+    settings = MiningSettings(
+        hard_negatives_to_mine=NEGATIVES,
+        hard_neg_margin_type="perc",
+        hard_neg_margin=MARGIN,
+        mining_batch_size=BATCH,
+        too_few_negatives="keep",
+    )
+    with SentenceTransformerEncoder(
+        base,
+        model_digest="bench",
+        **PROFILE.model.encoder_config(),
+        accelerator=find_accelerator(),
+        batch_size=BATCH,
+    ) as encoder:
+        mine_hard_negatives(training, encoder, settings, out)
+    texts = dict(read_corpus(training.path / "corpus"))
+    mined = read_retriever_file(out / "train_mined.automodel.json").examples
+    return {each.question: [texts[one.passage_id] for one in each.negatives] for each in mined}
+
+
+def by_library(training: TrainingSet, base: Path) -> dict[str, list[str]]:
+    from datasets import Dataset
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.util import mine_hard_negatives as library
+
+    texts = dict(read_corpus(training.path / "corpus"))
+    examples = read_retriever_file(training.path / "train.json").examples
+    model = SentenceTransformer(str(base), device="cpu", local_files_only=True)
+    model.max_seq_length = PROFILE.model.passage_max_length
+    mined = library(
+        Dataset.from_dict(
+            {
+                "question": [each.question for each in examples],
+                "positive": [texts[each.positives[0].passage_id] for each in examples],
+            }
+        ),
+        model,
+        corpus=list(dict.fromkeys(texts.values())),
+        relative_margin=1 - MARGIN,
+        num_negatives=NEGATIVES,
+        range_max=100,
+        output_format="n-tuple",
+        batch_size=BATCH,
+        verbose=False,
+    )
+    names = [f"negative_{number}" for number in range(1, NEGATIVES + 1)]
+    return {row["question"]: [row[name] for name in names] for row in mined}
+
+
+def library(options: argparse.Namespace) -> None:
+    prep = options.root / "stage1_data_prep"
+    base = max((options.root / "artifacts" / "base_model").iterdir()) / "model" / "consolidated"
+    with tempfile.TemporaryDirectory() as scratch:
+        folder, out = Path(scratch) / "set", Path(scratch) / "mined"
+        folder.mkdir(), out.mkdir()
+        training = small_set(prep, options.questions, options.passages or 2000, folder)
+        by_library(small_set(prep, 8, 16, folder), base)  # imports and first calls
+        training = small_set(prep, options.questions, options.passages or 2000, folder)
+        theirs, their_cpu, their_wall = timed(lambda: by_library(training, base))
+        ours, our_cpu, our_wall = timed(lambda: by_retune(training, base, out))
+    both = [question for question in theirs if len(ours[question]) == NEGATIVES]
+    same = sum(ours[question] == theirs[question] for question in both)
+    alike = np.mean([len(set(ours[q]) & set(theirs[q])) / NEGATIVES for q in both])
+    print(
+        f"sentence-transformers {their_cpu:.1f} cpu-s {their_wall:.1f} s, retune {our_cpu:.1f} cpu-s {our_wall:.1f} s: "
+        f"{their_cpu / our_cpu:.2f}x cpu, {their_wall / our_wall:.2f}x wall; {same} of {len(both)} questions have the "
+        f"same negatives in the same order, {alike:.1%} of negatives are shared"
+    )
+
+
+# ---- search ------------------------------------------------------------------------------------------------------
+
+
+def random_vectors(path: Path, count: int, seed: int) -> np.ndarray:
+    """Unit vectors in a file, float32 [count, 384], mapped into memory."""
+    rng = np.random.default_rng(seed)
+    stored = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(count, DIMENSIONS))
+    for start in range(0, count, 50_000):
+        block = rng.standard_normal((min(50_000, count - start), DIMENSIONS), dtype=np.float32)
+        stored[start : start + len(block)] = block / np.linalg.norm(block, axis=1, keepdims=True)
+    stored.flush()
+    return np.load(path, mmap_mode="r")
+
+
+def plain_products(queries: np.ndarray, passages: np.ndarray) -> None:
+    """All products in the search's own blocks, nothing kept: the machine's rate."""
+    import torch
+
+    held = torch.empty((QUERY_BLOCK, PASSAGE_BLOCK))
+    left = torch.from_numpy(queries)
+    for start in range(0, len(passages), PASSAGE_BLOCK):
+        right = torch.from_numpy(np.array(passages[start : start + PASSAGE_BLOCK])).T
+        for top in range(0, len(queries), QUERY_BLOCK):
+            part = left[top : top + QUERY_BLOCK]
+            torch.mm(part, right, out=held[: len(part), : right.shape[1]])
+
+
+def search(options: argparse.Namespace) -> None:
+    count = options.passages or 100_000
+    operations = 2 * count * options.queries * DIMENSIONS / 1e9
+    with tempfile.TemporaryDirectory() as scratch:
+        passages = random_vectors(Path(scratch) / "passages.npy", count, seed=0)
+        queries = np.array(random_vectors(Path(scratch) / "queries.npy", options.queries, seed=1))
+        ceilings = np.full(len(queries), float(np.sort(queries[0] @ passages.T)[-SUSPECTED]))
+        plain_products(queries[:QUERY_BLOCK], passages[:50_000])
+        _, plain, wall = timed(lambda: plain_products(queries, passages))
+        print(f"plain products   {operations / plain:6.1f} GFLOP/cpu-s, {plain:.1f} cpu-s, {wall:.1f} s")
+        for name, tops in (("top 5", None), ("under a ceiling", ceilings)):
+            _, cpu, wall = timed(lambda tops=tops: exact_search(queries, passages, 5, ceilings=tops))
+            print(
+                f"{name:16} {operations / cpu:6.1f} GFLOP/cpu-s, {cpu:.1f} cpu-s, {wall:.1f} s, {plain / cpu:.0%} of "
+                f"plain, peak {peak_gigabytes():.2f} GB",
+                flush=True,
+            )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=["library", "search"])
+    parser.add_argument("--root", type=Path, default=Path("output/embed"))
+    parser.add_argument("--questions", type=int, default=300, help="of `library`")
+    parser.add_argument("--queries", type=int, default=10_000, help="of `search`")
+    parser.add_argument("--passages", type=int)
+    options = parser.parse_args()
+    {"library": library, "search": search}[options.what](options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""What ``retune models list | show | check | download | path`` print, as plain rows and lines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resources.models.download import DownloadPlan, download, plan_download
+from resources.models.entry import GIGABYTE, ModelEntry
+from resources.models.files import check_files, digest_model
+from resources.models.places import find_weights, weights_folder
+from resources.models.registry import Registry
+from storage.progress import Progress, no_progress
+
+if TYPE_CHECKING:
+    from resources.accelerator import Accelerator
+    from resources.encoders.truth_checks import Check
+
+HIDDEN = ("sources", "unverified")
+COMMERCIAL = {True: "yes", False: "NO", None: "unknown"}
+
+
+@dataclass(frozen=True)
+class ModelCheck:
+    """What ``check`` found. ``problems`` are of the files (or why there are none), ``checks`` of the behaviour;
+    ``digest`` is of the weights, None where they are not whole or not here."""
+
+    name: str
+    where: str
+    problems: tuple[str, ...]
+    digest: str | None
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        return not self.problems and all(check.passed is not False for check in self.checks)
+
+
+def list_models(registry: Registry, root: Path | None = None) -> list[dict[str, str]]:
+    """One row for each model: name, what it embeds, size, licence, and where it is or why it cannot be used.
+
+    Files are looked at, nothing is loaded, no server is asked.
+    """
+    from resources.models.places import find_model
+
+    rows: list[dict[str, str]] = []
+    for name, entry in registry:
+        place = find_model(name, entry, root)
+        where = place.reason if place.kind == "missing" else str(place.folder or place.url)
+        rows.append(
+            {
+                "name": name,
+                "hub id": entry.hub_id or "",
+                "embeds": ", ".join(entry.modalities),
+                "dimensions": _shown(entry.dimensions),
+                "disk GB": _gigabytes(entry.disk_bytes),
+                "licence": entry.license or "none declared",
+                "commercial": COMMERCIAL[entry.commercial_use],
+                "status": place.kind,
+                "where": where,
+            }
+        )
+    return rows
+
+
+def show_model(registry: Registry, name: str) -> list[dict[str, str]]:
+    """Every fact of one model: fact, value, source (with ``unverified`` where nobody saw it first-hand).
+
+    Raises:
+        RegistryError: there is no such model.
+    """
+    entry = registry.get(name)
+    facts: dict[str, Any] = entry.model_dump(mode="json", exclude=set(HIDDEN))
+    given = {
+        key: value
+        for key, value in facts.items()
+        if key in entry.model_fields_set and value not in (None, [])
+    }
+    rows = [
+        {"fact": key, "value": _shown(value), "source": entry.source_of(key)} for key, value in given.items()
+    ]
+    for fact, size in (("disk", entry.disk_bytes), ("memory", entry.memory_bytes)):
+        if size is not None:
+            rows.append({"fact": f"{fact}, GB", "value": _gigabytes(size), "source": "parameters"})
+    return rows
+
+
+def check_model(
+    registry: Registry,
+    name: str,
+    root: Path | None = None,
+    *,
+    accelerator: Accelerator | None = None,
+    load: bool = True,
+) -> ModelCheck:
+    """Is the model whole, and does it do what the registry says? With ``load`` false only its files are looked at.
+
+    Raises:
+        RegistryError: there is no such model.
+    """
+    from resources.encoders.http import ServiceError
+    from resources.encoders.open import look_up, open_encoder
+    from resources.encoders.sentence_transformer import EncoderError
+    from resources.encoders.truth_checks import truth_checks
+
+    found = look_up(registry, name, root)
+    folder = found.place.folder
+    where = str(folder or found.place.url or "not here")
+    problems = _all_problems(found.name, found.entry, folder, found.problem)
+    if problems or not load:
+        digest = digest_model(folder) if folder is not None and not problems else None
+        return ModelCheck(found.name, where, problems, digest, ())
+    encoder = open_encoder(found, accelerator)
+    try:
+        checks = tuple(truth_checks(found.entry, encoder))
+    except (EncoderError, ServiceError) as error:
+        return ModelCheck(found.name, where, (str(error),), None, ())
+    finally:
+        encoder.close()
+    return ModelCheck(found.name, where, (), None if folder is None else digest_model(folder), checks)
+
+
+def path_of(registry: Registry, name: str, root: Path | None = None) -> Path:
+    """The folder of a model's weights; where they would be downloaded to if they are nowhere.
+
+    Raises:
+        RegistryError: there is no such model.
+    """
+    short = registry.name_of(name)
+    entry = registry.get(name)
+    place = find_weights(short, entry, root)
+    return (
+        place.folder if place is not None and place.folder is not None else weights_folder(short, entry, root)
+    )
+
+
+def plan_model(
+    registry: Registry, name: str, root: Path | None = None, token: str | None = None
+) -> DownloadPlan:
+    """What ``download`` would fetch: show `DownloadPlan.describe` first, it has size, room and licence.
+
+    Raises:
+        RegistryError: there is no such model.
+        DownloadError: the hub cannot be asked.
+    """
+    return plan_download(registry.name_of(name), registry.get(name), root, token=token)
+
+
+def download_model(plan: DownloadPlan, progress: Progress = no_progress, token: str | None = None) -> str:
+    """Do it; returns the digest of what arrived. Raises `DownloadError`."""
+    return download(plan, progress, token=token)
+
+
+def _all_problems(name: str, entry: ModelEntry, folder: Path | None, first: str | None) -> tuple[str, ...]:
+    """Every problem of the files, not only the first."""
+    if first is None:
+        return ()
+    return (first,) if folder is None else tuple(problem.text for problem in check_files(name, entry, folder))
+
+
+def _gigabytes(size: int | None) -> str:
+    if size is None:
+        return ""
+    return f"{size / GIGABYTE:.{1 if size >= GIGABYTE else 2}f}"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))  # pyright: ignore[reportUnknownArgumentType]
+    return "" if value is None else str(value)

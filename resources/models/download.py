@@ -1,0 +1,181 @@
+"""Weights from the Hugging Face hub: what it would take, then the download, then proof that it is whole."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from resources.models.entry import GIGABYTE, ModelEntry
+from resources.models.files import check_files, digest_model
+from resources.models.places import weights_folder
+from storage.progress import Progress, no_progress
+
+LEFT_OUT = (
+    "*.onnx",
+    "*.onnx_data",
+    "onnx/*",
+    "openvino/*",
+    "*.h5",
+    "*.msgpack",
+    "*.ot",
+    "*.gguf",
+    "*.md5",
+    "*.pdf",
+)
+PICKLED = "*.bin"
+HEADROOM_BYTES = 500_000_000
+"""Room that is left free on the disk."""
+
+
+class DownloadError(Exception):
+    """A model cannot be downloaded; the message says what is missing and what to do."""
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file of the repository, and how much of it lies here already."""
+
+    name: str
+    size: int
+    present: bool
+
+
+@dataclass(frozen=True)
+class DownloadPlan:
+    """What a download would do. Sizes are in bytes; ``revision`` is the commit that is fetched."""
+
+    name: str
+    entry: ModelEntry
+    revision: str
+    folder: Path
+    files: Sequence[RemoteFile]
+    free_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(file.size for file in self.files)
+
+    @property
+    def needed_bytes(self) -> int:
+        """What is still to come."""
+        return sum(file.size for file in self.files if not file.present)
+
+    @property
+    def fits(self) -> bool:
+        return self.needed_bytes + HEADROOM_BYTES <= self.free_bytes
+
+    def describe(self) -> list[str]:
+        """What a person should read before saying yes: size, room, licence."""
+        entry = self.entry
+        allowed = {True: "commercial use allowed", False: "NO commercial use", None: "commercial use unknown"}
+        return [
+            f"{entry.hub_id} at {self.revision[:12]} into {self.folder}",
+            f"{self.needed_bytes / GIGABYTE:.2f} GB to download of {self.total_bytes / GIGABYTE:.2f} GB; "
+            f"{self.free_bytes / GIGABYTE:.2f} GB free",
+            f"licence: {entry.license or 'none declared'} ({allowed[entry.commercial_use]})"
+            + (f", {entry.license_url}" if entry.license_url else ""),
+        ]
+
+
+def plan_download(
+    name: str, entry: ModelEntry, root: Path | None = None, *, token: str | None = None
+) -> DownloadPlan:
+    """Ask the hub what a download would fetch. Nothing is written.
+
+    Raises:
+        DownloadError: the model has no hub id, the hub cannot be reached, or the repository needs a token or a
+            licence accepted on its page.
+    """
+    if entry.hub_id is None:
+        raise DownloadError(f"{name} is a service ({entry.base_url}): there are no weights to download")
+    revision, sizes = _remote_files(entry, token)
+    folder = weights_folder(name, entry, root)
+    files = [RemoteFile(file, size, _present(folder / file, size)) for file, size in sorted(sizes.items())]
+    return DownloadPlan(name, entry, revision, folder, files, _free_bytes(folder))
+
+
+def download(plan: DownloadPlan, progress: Progress = no_progress, *, token: str | None = None) -> str:
+    """Fetch what is missing and return the model's digest.
+
+    Files that are complete are never fetched again; a connection that breaks inside a file is taken up again where
+    it broke. (A process that is killed loses the file it was in: huggingface_hub keeps no part of it.)
+
+    Raises:
+        DownloadError: the disk is too full, the connection broke, or what arrived is not whole.
+    """
+    from huggingface_hub import hf_hub_download  # pyright: ignore[reportUnknownVariableType]
+
+    if not plan.fits:
+        raise DownloadError(
+            f"{plan.name} needs {(plan.needed_bytes + HEADROOM_BYTES) / GIGABYTE:.1f} GB and "
+            f"{plan.free_bytes / GIGABYTE:.1f} GB are free at {plan.folder}: free some space, or name another "
+            "disk with RETUNE_EMBEDDING_MODELS"
+        )
+    done = plan.total_bytes - plan.needed_bytes
+    for file in plan.files:
+        if file.present:
+            continue
+        try:
+            hf_hub_download(
+                str(plan.entry.hub_id), file.name, revision=plan.revision, local_dir=plan.folder, token=token
+            )
+        except Exception as error:
+            raise DownloadError(_explain(plan.entry, error)) from error
+        done += file.size
+        progress(done // 1_000_000, plan.total_bytes // 1_000_000, "MB")
+    for left in (plan.folder / ".cache").rglob("*.incomplete"):
+        left.unlink(missing_ok=True)
+    problems = check_files(plan.name, plan.entry, plan.folder) if plan.entry.adapter != "http" else []
+    if problems:
+        raise DownloadError("; ".join(problem.text for problem in problems))
+    return digest_model(plan.folder)
+
+
+def _remote_files(entry: ModelEntry, token: str | None) -> tuple[str, dict[str, int]]:
+    """The commit and the files worth having, with sizes; pickled weights only where there are no others."""
+    from fnmatch import fnmatch
+
+    from huggingface_hub import HfApi
+
+    try:
+        info = HfApi(token=token).model_info(str(entry.hub_id), revision=entry.revision, files_metadata=True)
+    except Exception as error:
+        raise DownloadError(_explain(entry, error)) from error
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
+    safe = any(name.endswith(".safetensors") for name in sizes)
+    left_out = (*LEFT_OUT, PICKLED, "*.bin.index.json") if safe else LEFT_OUT
+    wanted = {
+        name: size for name, size in sizes.items() if not any(fnmatch(name, pattern) for pattern in left_out)
+    }
+    return info.sha or entry.revision or "main", wanted
+
+
+def _present(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
+
+
+def _free_bytes(folder: Path) -> int:
+    existing = folder.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    return shutil.disk_usage(existing).free
+
+
+def _explain(entry: ModelEntry, error: Exception) -> str:
+    from huggingface_hub import errors
+
+    page = f"https://huggingface.co/{entry.hub_id}"
+    if isinstance(error, errors.GatedRepoError):
+        return f"{entry.hub_id} asks for its licence to be accepted: open {page}, accept it, and set HF_TOKEN"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return (
+            f"{entry.hub_id} is not on the hub, or only for some: see {page}; set HF_TOKEN if you have access"
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"{entry.hub_id} has no revision {entry.revision}: correct it in models.yaml"
+    return (
+        f"{entry.hub_id} cannot be fetched ({type(error).__name__}: {' '.join(str(error).split())[:200]}). Complete "
+        "files are kept: run the same command again"
+    )

@@ -1,0 +1,115 @@
+"""The registry: ``models.yaml``, read and checked, and names resolved to entries.
+
+Exactly one file is the registry. It is the one that ``RETUNE_MODELS`` names; else ``models.yaml`` in the
+working folder; else Retune's own. The last is the file at the top of the project, which lies here too as a link
+and, in an installed package, as a copy (package data), so that one path finds it in both.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import ValidationError
+
+from resources.models.entry import ModelEntry
+
+FILE_NAME = "models.yaml"
+ENVIRONMENT_NAME = "RETUNE_MODELS"
+
+
+class RegistryError(ValueError):
+    """The registry, or a name looked up in it, cannot be used; the message names file, model and field."""
+
+
+@dataclass(frozen=True)
+class Registry:
+    """The models of one file, by their short names, in its order."""
+
+    path: Path
+    models: Mapping[str, ModelEntry]
+
+    def __iter__(self) -> Iterator[tuple[str, ModelEntry]]:
+        return iter(self.models.items())
+
+    def name_of(self, name: str) -> str:
+        """The short name behind a short name, hub id or alias.
+
+        Raises:
+            RegistryError: there is no such model; the message has the nearest names.
+        """
+        if name in self.models:
+            return name
+        for short, entry in self.models.items():
+            if name == entry.hub_id or name in entry.aliases:
+                return short
+        known = [*self.models, *(entry.hub_id for entry in self.models.values() if entry.hub_id)]
+        close = difflib.get_close_matches(name, known, n=2)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"it has {', '.join(self.models)}"
+        raise RegistryError(f"{self.path} has no model {name!r}: {hint}")
+
+    def get(self, name: str) -> ModelEntry:
+        """The entry of a short name, hub id or alias. Raises `RegistryError`."""
+        return self.models[self.name_of(name)]
+
+
+def registry_path() -> Path:
+    """The file that is the registry now.
+
+    Raises:
+        RegistryError: ``RETUNE_MODELS`` names no file.
+    """
+    named = os.environ.get(ENVIRONMENT_NAME)
+    if named:
+        if not Path(named).is_file():
+            raise RegistryError(f"{ENVIRONMENT_NAME}={named}: no such file")
+        return Path(named)
+    here = Path(FILE_NAME)
+    return here if here.is_file() else Path(__file__).with_name(FILE_NAME)
+
+
+def load_registry(path: Path | None = None) -> Registry:
+    """Read the registry (``path``, or the one that :func:`registry_path` finds).
+
+    Raises:
+        RegistryError: not readable as YAML, not ``models: {name: facts}``, or a fact that is unknown, of a
+            wrong type or in contradiction with another.
+    """
+    path = path or registry_path()
+    values = _read(path)
+    models: dict[str, ModelEntry] = {}
+    taken: dict[str, str] = {}
+    for name, facts in values.items():
+        models[name] = _entry(path, name, facts)
+        for alias in {name, *models[name].aliases, *filter(None, [models[name].hub_id])}:
+            if taken.setdefault(alias, name) != name:
+                raise RegistryError(f"{path}: {alias!r} names both {taken[alias]} and {name}")
+    return Registry(path, models)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        document: Any = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RegistryError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+    models: Any = cast("dict[str, Any]", document).get("models") if isinstance(document, dict) else None
+    if not isinstance(models, dict) or not all(
+        isinstance(name, str) for name in cast("dict[Any, Any]", models)
+    ):
+        raise RegistryError(f"{path}: must be 'models:' with an entry for each model name")
+    return cast("dict[str, Any]", models)
+
+
+def _entry(path: Path, name: str, facts: Any) -> ModelEntry:
+    try:
+        return ModelEntry.model_validate(facts)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join([name, *(str(part) for part in first["loc"])])
+        raise RegistryError(f"{path}: {place}: {first['msg']}") from error

@@ -1,0 +1,78 @@
+"""Documents at fsspec URLs and on the hub are read like a folder's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import huggingface_hub
+import pytest
+
+from assets_pkg.corpus.sources import CorpusError, read_corpus, source_fingerprint
+from assets_pkg.profile import CorpusSettings
+from storage.artifacts import Corpus
+
+TEXT = "# A title\n\nA sentence that is long enough to be kept as a document of the corpus."
+
+
+def settings(url: str) -> CorpusSettings:
+    return CorpusSettings(corpus_dir=url, file_extensions=[".md", ""], min_text_length=10, num_files=None)
+
+
+def read(url: str, folder: Path) -> tuple[list[str], dict[str, Any]]:
+    folder.mkdir()
+    read_corpus(settings(url), folder)
+    documents = [document.doc_id for document in Corpus(folder, "raw_corpus", "v").documents()]
+    return documents, json.loads((folder / "summary.json").read_text())
+
+
+@pytest.fixture
+def memory() -> Iterator[Any]:
+    system = fsspec.filesystem("memory")
+    system.pipe("/docs/a.md", TEXT.encode())
+    system.pipe("/docs/deep/b", TEXT.encode())
+    system.pipe("/docs/c.pdf", b"%PDF")
+    yield system
+    system.rm("/docs", recursive=True)
+
+
+def test_a_remote_folder_is_read_and_its_changes_show_in_the_fingerprint(memory: Any, tmp_path: Path) -> None:
+    documents, summary = read("memory://docs", tmp_path / "one")
+    assert documents == ["a.md", "deep/b"]
+    assert summary["fingerprint"] == source_fingerprint(settings("memory://docs"))
+    memory.pipe("/docs/a.md", (TEXT + " More.").encode())
+    assert summary["fingerprint"] != source_fingerprint(settings("memory://docs"))
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("memory://nowhere", "no such folder"),
+        ("nosuch://bucket/docs", "nosuch"),
+        ("hf://only-an-owner", "hf://owner/name@revision/path"),
+    ],
+)
+def test_what_cannot_be_read_says_why(url: str, words: str) -> None:
+    with pytest.raises(CorpusError, match=words):
+        source_fingerprint(settings(url))
+
+
+def test_a_hub_folder_is_downloaded_at_its_revision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    snapshot = tmp_path / "snapshot"
+    (snapshot / "sample" / "docs").mkdir(parents=True)
+    (snapshot / "sample" / "docs" / "x.md").write_text(TEXT)
+    asked: list[tuple[Any, ...]] = []
+
+    def download(repo: str, *, repo_type: str, revision: str, allow_patterns: str) -> str:
+        asked.append((repo, repo_type, revision, allow_patterns))
+        return str(snapshot)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    commit = "1c0d1856f3fb595b2dda98d4b61061fa6d782d51"
+    documents, summary = read(f"hf://owner/name@{commit}/sample/docs", tmp_path / "one")
+    assert documents == ["x.md"]
+    assert asked == [("owner/name", "dataset", commit, "sample/docs/**")]
+    assert summary["fingerprint"] == source_fingerprint(settings(f"hf://owner/name@{commit}/sample/docs"))

@@ -1,0 +1,86 @@
+"""Caption files of every shape, and what is wrong with the others."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assets_pkg.judges.captions import read_captions, read_texts
+from assets_pkg.judges.errors import CaptionError
+
+
+def write(path: Path, document: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(document if isinstance(document, str) else json.dumps(document), "utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "document"),
+    [
+        ("a.json", {"1": "one", "2": " two "}),
+        ("a.json", [{"id": "1", "summary": "one"}, {"id": "2", "summary": "two", "file_link": "x"}]),
+        ("a.json", [{"video_id": 1, "caption": "one"}, {"video_id": 2, "text": "two"}]),
+        ("a.jsonl", '{"id": "1", "reference": "one"}\n\n{"id": "2", "reference": "two"}\n'),
+    ],
+)
+def test_every_shape_is_read(tmp_path: Path, name: str, document: Any) -> None:
+    assert read_texts(write(tmp_path / name, document)) == {"1": "one", "2": "two"}
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ("{", "not JSON"),
+        ("3", "must be a list of objects or an object"),
+        ([], "has no captions"),
+        ({"1": "  "}, "key '1': the caption of '1' is empty"),
+        ({"1": None}, "is empty or not a text"),
+        (["x"], "entry 1: must be an object"),
+        ([{"id": "1"}], "entry 1: has none of summary, reference, caption, text"),
+        ([{"text": "a"}], "entry 1: has none of id"),
+        ([{"id": "1", "text": "a"}, {"id": "1", "text": "b"}], "entry 2: '1' is there twice"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, document: Any, message: str) -> None:
+    path = write(tmp_path / "a.json", document)
+    with pytest.raises(CaptionError, match=message) as error:
+        read_texts(path)
+    assert str(path) in str(error.value)
+
+
+def test_gaps_are_errors_unless_allowed(tmp_path: Path) -> None:
+    references = write(tmp_path / "references.json", {"1": "one", "2": "two", "3": "three"})
+    folder = tmp_path / "predictions"
+    write(folder / "a.json", {"1": "x", "2": "y", "3": "z"})
+    write(folder / "b.json", {"1": "x", "3": "z", "9": "not asked for"})
+    with pytest.raises(CaptionError, match=r"captions are missing: b lacks 1 \(2\)"):
+        read_captions(references, folder)
+    captions = read_captions(references, folder, allow_gaps=True)
+    assert (captions.clips, captions.left_out) == (("1", "3"), {"2": ["b"]})
+
+
+def test_a_folder_without_captioners_is_an_error(tmp_path: Path) -> None:
+    references = write(tmp_path / "references.json", {"1": "one"})
+    with pytest.raises(CaptionError, match="no such folder"):
+        read_captions(references, tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CaptionError, match=r"has no \.json"):
+        read_captions(references, tmp_path / "empty")
+    write(tmp_path / "two" / "a.json", {"1": "x"})
+    write(tmp_path / "two" / "a.jsonl", '{"id": "1", "text": "x"}')
+    with pytest.raises(CaptionError, match="two files for a"):
+        read_captions(references, tmp_path / "two")
+
+
+def test_the_digest_follows_what_is_judged(tmp_path: Path) -> None:
+    references = write(tmp_path / "references.json", {"1": "one", "2": "two"})
+    write(tmp_path / "p" / "a.json", {"1": "x", "2": "y"})
+    before = read_captions(references, tmp_path / "p").digest()
+    write(tmp_path / "p" / "a.json", {"2": "y", "1": "x", "3": "not asked for"})
+    assert read_captions(references, tmp_path / "p").digest() == before
+    write(tmp_path / "p" / "a.json", {"1": "x", "2": "z"})
+    assert read_captions(references, tmp_path / "p").digest() != before

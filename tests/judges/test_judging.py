@@ -1,0 +1,273 @@
+"""Real caption pairs judged by the real MiniLM and by a tiny decoder, and every file that comes of it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from assets_pkg.judges.captions import CaptionSet, read_captions
+from assets_pkg.judges.errors import CaptionError, JudgeError
+from assets_pkg.judges.judging import judge_captions, sentences_of
+from assets_pkg.judges.run import load_captions, present_judges, rank_captioners, score_captions
+from assets_pkg.judges.scoring import harmonic_mean
+from assets_pkg.profile import IntervalSettings, JudgeSettings
+from resources.accelerator import Accelerator
+from resources.encoders.base import Role
+from resources.encoders.items import Input, ItemEncoder
+from resources.encoders.registered_text import RegisteredTextEncoder
+from resources.models.entry import ModelEntry
+from resources.models.registry import Registry, load_registry
+from storage.artifacts import JudgeRanking, JudgeScores
+from storage.progress import Progress, no_progress
+from tests.models import tiny
+
+DATA = Path(__file__).parent / "data"
+CPU = Accelerator("cpu", "cpu", bf16=False, memory_bytes=0)
+NAMES = ["close", "short", "vague", "wrong"]
+INTERVALS = IntervalSettings(confidence=0.95, bootstrap_samples=200, bootstrap_seed=1)
+
+
+@pytest.fixture(scope="module")
+def captions() -> CaptionSet:
+    return read_captions(DATA / "references.json", DATA / "predictions")
+
+
+class Counting:
+    """An encoder that counts the texts it is given."""
+
+    def __init__(self, encoder: ItemEncoder):
+        self._encoder = encoder
+        self.texts: list[str] = []
+        self.dimensions = encoder.dimensions
+        self.modalities = encoder.modalities
+
+    def identity(self, role: Role) -> str:
+        return self._encoder.identity(role)
+
+    def embed(self, items: Sequence[Input], role: Role, progress: Progress = no_progress) -> Any:
+        self.texts += [item for item in items if isinstance(item, str)]
+        return self._encoder.embed(items, role, progress)
+
+    def close(self) -> None:
+        self._encoder.close()
+
+
+@pytest.fixture(scope="module")
+def minilm_judge(minilm: Path) -> ItemEncoder:
+    return RegisteredTextEncoder(minilm, load_registry().get("minilm"), "minilm", CPU)
+
+
+@pytest.fixture(scope="module")
+def tiny_judge(tmp_path_factory: pytest.TempPathFactory) -> ItemEncoder:
+    folder = tiny.build_llama(tmp_path_factory.mktemp("llama"), model_type="llama_bidirec")
+    entry = ModelEntry(
+        adapter="sentence_transformer", folder="llama", pooling="mean", attention="bidirectional",
+        padding_side="left", dimensions=32, max_tokens=256,
+    )  # fmt: skip
+    return RegisteredTextEncoder(folder, entry, "tiny", CPU)
+
+
+@pytest.fixture(scope="module")
+def scores(
+    captions: CaptionSet,
+    minilm_judge: ItemEncoder,
+    tiny_judge: ItemEncoder,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> JudgeScores:
+    folder = tmp_path_factory.mktemp("scores")
+    judges = {"minilm": lambda: minilm_judge, "tiny": lambda: tiny_judge}
+    score_captions(captions, judges, {"nemo": "no weights"}, folder)
+    return JudgeScores(folder, "judge_scores", "1")
+
+
+@pytest.fixture(scope="module")
+def ranking(scores: JudgeScores, tmp_path_factory: pytest.TempPathFactory) -> JudgeRanking:
+    folder = tmp_path_factory.mktemp("ranking")
+    rank_captioners(scores, INTERVALS, folder)
+    return JudgeRanking(folder, "judge_ranking", "1")
+
+
+def test_scores_equal_a_straightforward_computation_with_sentence_transformers(
+    scores: JudgeScores, captions: CaptionSet, minilm: Path
+) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(minilm), device="cpu")
+
+    @cache
+    def vector(text: str) -> Any:
+        return model.encode(text).astype(np.float64)
+
+    def cosine(a: str, b: str) -> float:
+        u, v = vector(a), vector(b)
+        return float(u @ v / np.linalg.norm(u) / np.linalg.norm(v))
+
+    found = scores.scores()["scores"]["minilm"]
+    for name in NAMES[:2]:
+        for clip in captions.clips[:3]:
+            reference, told = captions.references[clip], captions.predictions[name][clip]
+            ours, theirs = sentences_of(reference), sentences_of(told)
+            precision = sum(max(cosine(p, r) for r in ours) for p in theirs) / len(theirs)
+            recall = sum(max(cosine(p, r) for p in theirs) for r in ours) / len(ours)
+            f1 = 2 * precision * recall / (precision + recall)
+            coarse = cosine(reference, told)
+            expected = [coarse, precision, recall, f1, 2 * coarse * f1 / (coarse + f1)]
+            figures = found[name][clip]
+            assert [
+                figures[key] for key in ("coarse", "precision", "recall", "f1", "hm_cf")
+            ] == pytest.approx(expected, abs=1e-6)
+            assert (figures["reference_sentences"], figures["caption_sentences"]) == (len(ours), len(theirs))
+
+
+def test_the_harmonic_mean_is_0_where_a_part_is_not_positive() -> None:
+    assert harmonic_mean(0.5, 0.25) == pytest.approx(1 / 3)
+    assert harmonic_mean(-0.5, 0.25) == harmonic_mean(0.25, 0.0) == 0.0
+
+
+def test_every_text_is_embedded_once(captions: CaptionSet, tiny_judge: ItemEncoder) -> None:
+    counting = Counting(tiny_judge)
+    judge_captions(counting, captions)
+    references = [captions.references[clip] for clip in captions.clips]
+    assert [counting.texts.count(text) for text in references] == [1] * len(references)
+
+
+def test_files_are_in_the_layout_of_clip_cc_bench(scores: JudgeScores, captions: CaptionSet) -> None:
+    root = scores.path / "embedding_models"
+    rows = list(csv.reader((root / "individual_results/csv/minilm/short.csv").open()))
+    assert rows[0] == ["video_id", "coarse_similarity", "fine_precision", "fine_recall", "fine_f1", "hm_cf"]
+    assert [row[0] for row in rows[1:]] == list(captions.clips)
+    individual = json.loads((root / "individual_results/json/minilm/short.json").read_text())
+    first = individual[captions.clips[0]]
+    assert first["reference"] == captions.references[captions.clips[0]]
+    assert set(first["similarity_data"]) == {"coarse_grained", "fine_grained", "hybrid", "metadata"}
+    aggregated = json.loads((root / "aggregated_results/minilm/short.json").read_text())
+    mean = np.mean([s["similarity_data"]["hybrid"]["hm_cf"] for s in individual.values()])
+    assert aggregated["hybrid_stats"]["hm_cf"]["mean"] == round(float(mean), 6)
+    assert (aggregated["total_evaluations"], aggregated["error_rate"]) == (6, 0.0)
+    table = list(csv.reader((root / "aggregated_results/aggregated_results.csv").open()))
+    assert table[0] == [
+        "Model Name", "minilm_coarse", "minilm_fine_f1", "minilm_hm_cf",
+        "tiny_coarse", "tiny_fine_f1", "tiny_hm_cf",
+    ]  # fmt: skip
+    assert [row[0] for row in table[1:]] == NAMES
+
+
+def test_the_ranking_is_borda_over_both_judges(scores: JudgeScores, ranking: JudgeRanking) -> None:
+    found = scores.scores()["scores"]
+    points = dict.fromkeys(NAMES, 0)
+    for judge in ("minilm", "tiny"):
+        means = {name: np.mean([s["hm_cf"] for s in found[judge][name].values()]) for name in NAMES}
+        for name in NAMES:
+            points[name] += sum(means[name] > means[other] for other in NAMES)
+    document = ranking.ranking()
+    assert {row["captioner"]: row["points"] for row in document["ranking"]} == points
+    overall = list(csv.DictReader((ranking.path / "ranking/vlm_overall_ranking.csv").open()))
+    assert [row["VLM"] for row in overall] == [row["captioner"] for row in document["ranking"]]
+    assert list(overall[0]) == ["Rank", "VLM", "Borda", "MeanJudge", "StdJudge"]
+    metrics = list(csv.reader((ranking.path / "ranking/vlm_per_judge_metrics.csv").open()))
+    assert metrics[0] == ["", "", "minilm", "minilm", "minilm", "tiny", "tiny", "tiny"]
+    assert "±" in metrics[2][2]
+
+
+def test_the_report_names_who_judged_and_who_was_missing(ranking: JudgeRanking) -> None:
+    page = (ranking.path / "report.md").read_text("utf-8")
+    assert "Judges: minilm, tiny." in page
+    assert "- nemo: no weights" in page
+    assert "minilm ~ tiny" in page
+    for name in ("ranking.png", "agreement.png"):
+        assert (ranking.path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_same_scores_give_the_same_bytes(
+    captions: CaptionSet, tiny_judge: ItemEncoder, tmp_path: Path
+) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        score_captions(captions, {"tiny": lambda: tiny_judge}, {}, tmp_path / name)
+        rank_captioners(JudgeScores(tmp_path / name, "s", "1"), INTERVALS, tmp_path / name)
+    for file in ("scores.json", "ranking.json"):
+        assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes()
+
+
+def settings(**values: Any) -> JudgeSettings:
+    defaults: dict[str, Any] = {
+        "references": str(DATA / "references.json"),
+        "predictions_dir": str(DATA / "predictions"),
+        "judge_models": ["minilm", "nv-embed-v2"],
+        "min_judges": 1,
+        "allow_gaps": False,
+    }
+    return JudgeSettings(**(defaults | values))
+
+
+def test_missing_judges_are_named_with_their_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETUNE_EMBEDDING_MODELS", str(tmp_path))
+    found = present_judges(settings(), load_registry())
+    assert [(judge.name, judge.usable) for judge in found] == [
+        ("all-minilm-l6-v2", True),
+        ("nv-embed-v2", False),
+    ]
+    assert "docs/remote-models.md" in (found[1].problem or "")
+    with pytest.raises(
+        JudgeError, match=r"1 of 2 judges can be used.*nv-embed-v2: runs only behind a server"
+    ):
+        present_judges(settings(min_judges=2), load_registry())
+
+
+def test_nothing_to_judge_is_said() -> None:
+    with pytest.raises(CaptionError, match=r"set judges\.references=FILE"):
+        load_captions(settings(references=None))
+
+
+def test_the_assets_judge_and_rank(
+    tmp_path: Path, tiny_judge: ItemEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import dagster as dg
+
+    from assets_pkg.judges.assets import build_assets
+    from assets_pkg.profile import load_profile
+    from resources.accelerator import AcceleratorResource
+    from resources.artifacts import ArtifactStoreResource
+
+    models = tmp_path / "embedding_models"
+    tiny.build_llama(models / "small", model_type="llama_bidirec")
+    small = ModelEntry(
+        adapter="sentence_transformer",
+        folder="small",
+        pooling="mean",
+        attention="bidirectional",
+        max_tokens=128,
+    )
+    entries = {"small": small, "absent": small.model_copy(update={"folder": "absent"})}
+    monkeypatch.setenv("RETUNE_EMBEDDING_MODELS", str(models))
+    monkeypatch.setattr(
+        "assets_pkg.judges.assets.load_registry", lambda: Registry(Path("models.yaml"), entries)
+    )
+    profile = load_profile(
+        "laptop",
+        [
+            f"artifact_root={tmp_path / 'out'}",
+            f"judges.references={DATA / 'references.json'}",
+            f"judges.predictions_dir={DATA / 'predictions'}",
+            "judge_models=[small,absent]",
+            "bootstrap_samples=100",
+        ],
+    )
+    resources = {
+        "store": ArtifactStoreResource(root=str(tmp_path / "out")),
+        "accelerator": AcceleratorResource(device="cpu"),
+    }
+    result = dg.materialize(build_assets(profile), resources=resources)
+    (scored,) = result.asset_materializations_for_node("judge_scores")
+    (ranked,) = result.asset_materializations_for_node("judge_ranking")
+    assert scored.metadata["judges_used"].value == "small"
+    assert "absent: no weights in" in str(scored.metadata["judges_skipped"].value)
+    assert ranked.metadata["first"].value in NAMES
+    assert (tmp_path / "out" / "judges" / "ranking" / "report.md").is_file()

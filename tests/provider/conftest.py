@@ -1,0 +1,69 @@
+"""Tiny models behind real servers on this machine."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import uvicorn
+
+from assets_pkg.provider.api import build_app
+from assets_pkg.provider.engine import Engine, Served
+from assets_pkg.provider.serve import _bind
+from resources.accelerator import Accelerator
+from resources.encoders.items import ItemEncoder
+from resources.encoders.open import LOCAL
+from resources.models.entry import ModelEntry
+from tests.models import tiny
+from tests.models.conftest import CLIP, QWEN3_VL
+
+CPU = Accelerator("cpu", "cpu", bf16=False, memory_bytes=0)
+
+
+class Running:
+    """A served model: its URL, and the encoder behind it to compare with."""
+
+    def __init__(self, url: str, entry: ModelEntry, encoder: ItemEncoder):
+        self.url = url
+        self.entry = entry
+        self.encoder = encoder
+
+
+@contextmanager
+def running(name: str, entry: ModelEntry, folder: Path) -> Iterator[Running]:
+    encoder = LOCAL[entry.adapter](folder, entry, "digest", CPU)
+    engine = Engine(Served(name, entry, encoder))
+    listener = _bind("127.0.0.1", 0)
+    server = uvicorn.Server(uvicorn.Config(build_app(engine), log_level="warning"))
+    thread = threading.Thread(target=lambda: server.run(sockets=[listener]), daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    try:
+        yield Running(f"http://127.0.0.1:{listener.getsockname()[1]}", entry, encoder)
+    finally:
+        server.should_exit = True
+        thread.join()
+        engine.close()
+        listener.close()
+
+
+@pytest.fixture(scope="session")
+def qwen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A tiny Qwen3-VL: text, image, and both together."""
+    entry = ModelEntry.model_validate({**QWEN3_VL, "hub_id": "Qwen/tiny", "matryoshka_dims": [16, 32, 64]})
+    folder = tiny.build_qwen3_vl(tmp_path_factory.mktemp("served") / "qwen3-vl")
+    with running("tiny-qwen", entry, folder) as served:
+        yield served
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A tiny CLIP: text or image."""
+    folder = tiny.build_clip(tmp_path_factory.mktemp("served") / "clip")
+    with running("tiny-clip", ModelEntry.model_validate(CLIP), folder) as served:
+        yield served
