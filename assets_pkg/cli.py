@@ -185,27 +185,32 @@ def image_text(
 
 @app.command()
 def promote(
-    version: Annotated[str, typer.Argument(help="Digest of a fine-tuned or base model.")],
-    because: Annotated[str, typer.Option("--because", help="Why, for the history.")],
+    version: Annotated[str, typer.Argument(help="Digest of a fine-tuned or base model.")] = "",
+    because: Annotated[str, typer.Option("--because", help="Why, for the history.")] = "",
+    show: Annotated[bool, typer.Option("--show", help="The history of decisions; changes nothing.")] = False,
     config: ConfigOption = DEFAULT_PROFILE,
 ) -> None:
     """Point everything downstream at another model, by hand."""
-    _promote(_profile(config, None), version, because)
+    if show:
+        _show_promotions()
+    elif not version or not because:
+        raise _usage('retune promote VERSION --because "why", or retune promote --show')
+    else:
+        _promote(_profile(config, None), version, because)
 
 
 @app.command()
 def rollback(config: ConfigOption = DEFAULT_PROFILE) -> None:
     """Point everything downstream at the model that was promoted before the current one."""
-    import dagster as dg
-
+    from assets_pkg.evaluation.history import promotions
     from assets_pkg.instance import open_instance
 
     with open_instance() as instance:
-        event = instance.get_latest_materialization_event(dg.AssetKey("promoted_model"))
-        history = _promotions(instance)
-    if event is None or len(history) < 2:
+        history = [each.version for each in promotions(instance)]
+    earlier = [version for version in history if version != history[0]]
+    if not earlier:
         raise _failed("there is no earlier promotion to go back to")
-    _promote(_profile(config, None), history[1], f"rollback from {history[0]}")
+    _promote(_profile(config, None), earlier[0], f"rollback from {history[0]}")
 
 
 @app.command()
@@ -443,17 +448,17 @@ def _definitions(profile: Profile) -> dg.Definitions:
     return build_definitions(profile)
 
 
-def _promotions(instance: dg.DagsterInstance) -> list[str]:
-    """Digests of the promoted models, newest first, without repeats in a row."""
-    import dagster as dg
+def _show_promotions() -> None:
+    from assets_pkg.display import show_history
+    from assets_pkg.evaluation.history import promotions, rows
+    from assets_pkg.instance import open_instance
 
-    from assets_pkg.door import data_version
-
-    records = instance.fetch_materializations(dg.AssetKey("promoted_model"), limit=1000).records
-    digests = [
-        data_version(record.asset_materialization) for record in records if record.asset_materialization
-    ]
-    return [digest for i, digest in enumerate(digests) if i == 0 or digest != digests[i - 1]]
+    with open_instance() as instance:
+        history = rows(promotions(instance))
+    if history:
+        show_history(console, history)
+    else:
+        console.print("nothing was promoted yet")
 
 
 def _stop_server(profile: Profile) -> None:

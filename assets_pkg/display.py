@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -30,6 +31,16 @@ def show_plan(console: Console, plan: Plan) -> None:
         console.print(f"{len(plan.to_run)} of {len(plan.assets)} would run")
     else:
         console.print("nothing is stale: nothing to run")
+
+
+def show_history(console: Console, rows: Sequence[Mapping[str, str]]) -> None:
+    """A table of promotions, newest first; the reasons fold, digests stay whole for copying."""
+    table = Table(box=None, pad_edge=False)
+    for column in rows[0]:
+        table.add_column(column, overflow="fold", no_wrap=column != "decision")
+    for row in rows:
+        table.add_row(*map(escape, row.values()))
+    console.print(table)
 
 
 @contextmanager

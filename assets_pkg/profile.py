@@ -307,8 +307,10 @@ class PrepSettings(SplitSettings, TrainingSourceSettings, ExamSettings, CheckSet
 
 
 class FinetuneSettings(Settings):
-    """Stage 2."""
+    """Stage 2. ``method``: ``full`` trains the model (or adapters inside it, with ``lora_rank``), ``adapter`` one
+    matrix on its vectors, in seconds."""
 
+    method: Literal["full", "adapter"]
     num_epochs: PositiveInt
     global_batch_size: PositiveInt
     local_batch_size: BatchSize
@@ -331,6 +333,8 @@ class FinetuneSettings(Settings):
     gradient_checkpointing: Annotated[bool, RuntimeOnly]
     merge_with_base: bool
     early_stop_patience: PositiveInt | None
+    num_processes: Annotated[int, Field(ge=1), RuntimeOnly]
+    wandb_project: Annotated[str | None, RuntimeOnly]
 
 
 class IntervalSettings(Settings):
@@ -342,9 +346,10 @@ class IntervalSettings(Settings):
 
 
 class EvalSettings(IntervalSettings):
-    """Stage 3: what is measured."""
+    """Stage 3: what is measured. ``eval_dimensions``: shorter vectors that are measured beside the full ones."""
 
     k_values: Annotated[list[PositiveInt], Field(min_length=1)]
+    eval_dimensions: list[PositiveInt]
     eval_base: bool
     eval_finetuned: bool
     eval_nim: Annotated[bool, RuntimeOnly]
@@ -352,10 +357,12 @@ class EvalSettings(IntervalSettings):
 
 
 class GateSettings(Settings):
-    """When a checkpoint is promoted: the lower end of the gain's interval must lie above ``min_delta``."""
+    """When a checkpoint is promoted: ``metric`` must gain at least ``min_delta``, with an interval above zero, and
+    no other metric may lose more than ``max_regression``, with an interval below zero."""
 
     metric: str
     min_delta: Annotated[float, Field(ge=0, le=1)]
+    max_regression: Annotated[float, Field(ge=0, le=1)]
 
 
 class ExportSettings(Settings):

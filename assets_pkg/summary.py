@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from assets_pkg.door import ARTIFACT_KEY
@@ -27,7 +28,8 @@ def show_summary(console: Console, instance: dg.DagsterInstance, profile: Profil
     if report := shown["eval_metrics"]:
         _show_measurement(console, store.get(EvalReport, *_artifact(report)))
     if promoted := shown["promoted_model"]:
-        console.print(f"[bold]model[/]    {promoted.metadata['decision'].value}", highlight=False)
+        decision = escape(str(promoted.metadata["decision"].value))
+        console.print(f"[bold]model[/]    {decision}", highlight=False)
     if server := shown["running_nim"]:
         console.print(f"[bold]server[/]   {server.metadata['url'].value} (stop it: retune deploy --stop)")
     if index := shown["vector_index"]:
@@ -62,6 +64,7 @@ def _show_measurement(console: Console, report: EvalReport) -> None:
             f"{row['wins']}/{row['losses']}",
         )
     console.print(table)
+    console.print(f"[bold]report[/]   {report.path / 'report.html'}", highlight=False)
 
 
 def _latest(instance: dg.DagsterInstance, asset: str) -> dg.AssetMaterialization | None:

@@ -1,19 +1,26 @@
 """Base against fine-tuned model, and the pointer that moves only for a real gain."""
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import dagster as dg
 
 from assets_pkg.door import ARTIFACT_KEY, Door, open_door, stage_asset
-from assets_pkg.evaluation.evaluate import evaluate_retrieval
-from assets_pkg.evaluation.promotion import Decision, decide
-from assets_pkg.evaluation.report import write_eval_report
-from assets_pkg.profile import Profile
+from assets_pkg.evaluation.compare import Difference, compare
+from assets_pkg.evaluation.evaluate import evaluate_dimensions, evaluate_retrieval
+from assets_pkg.evaluation.history import promotions, rows
+from assets_pkg.evaluation.promotion import Decision, check_report, decide
+from assets_pkg.evaluation.report import read_scores, write_eval_report
+from assets_pkg.profile import EvalSettings, Profile
 from assets_pkg.showing import numbers, picture, table
 from resources.alerts import AlertsResource
 from resources.artifacts import ArtifactStoreResource
 from resources.encoders.resource import EncoderResource
 from storage.artifacts import Checkpoint, EvalReport, EvalSet
+
+PICTURES = ("bars", "gains", "slices", "dimensions")
+SHOWN_HISTORY = 10
 
 
 class PromotionChoice(dg.Config):
@@ -25,14 +32,17 @@ class PromotionChoice(dg.Config):
 
 def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
     """The ``eval`` group."""
+    lengths = sorted({*profile.eval.eval_dimensions, *profile.finetune.matryoshka_dims})
+    measured = profile.eval.model_copy(update={"eval_dimensions": lengths})
 
     @stage_asset(
         "eval",
-        profile.eval,
+        measured,
         profile.model,
         deps=("checkpoint", "base_model", "eval_set"),
         accelerated=True,
         kinds={"json"},
+        logic="2",
     )
     def eval_metrics(
         context: dg.AssetExecutionContext, store: ArtifactStoreResource, encoders: EncoderResource
@@ -40,38 +50,39 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         """nDCG, recall, precision, MAP and MRR of base and fine-tuned model, with paired intervals."""
         with open_door(context, store) as door:
             exam = door.input(EvalSet, "eval_set")
-            models = {
-                "base": (profile.eval.eval_base, door.input(Checkpoint, "base_model")),
-                "finetuned": (profile.eval.eval_finetuned, door.input(Checkpoint, "checkpoint")),
+            wanted = {
+                "base": (measured.eval_base, door.input(Checkpoint, "base_model")),
+                "finetuned": (measured.eval_finetuned, door.input(Checkpoint, "checkpoint")),
             }
-
-            def produce(folder: Path) -> None:
-                scores = {}
-                for name, (wanted, model) in models.items():
-                    if wanted:
-                        with encoders.open(model) as encoder:
-                            scores[name] = evaluate_retrieval(exam, encoder, profile.eval, door.progress())
-                digests = {name: model.version for name, (_, model) in models.items()}
-                write_eval_report(folder, scores, exam, digests, profile.eval)
-
-            report = door.build(EvalReport, produce)
-            door.store.link("stage3_eval/eval_results.json", report.path / "eval_results.json")
-            rows = [{"metric": name, **row} for name, row in report.comparison()["metrics"].items()]
-            pictures = {"bars": picture(report.path / "bars.png")} if rows else {}
-            return door.result(report, {**numbers(report.summary()), "comparison": table(rows), **pictures})
+            models = {name: model for name, (asked, model) in wanted.items() if asked}
+            report = door.build(
+                EvalReport, lambda folder: _measure(folder, models, exam, door, measured, encoders)
+            )
+            for name in ("eval_results.json", "report.html"):
+                door.store.link(f"stage3_eval/{name}", report.path / name)
+            return door.result(report, _shown_report(report))
 
     @stage_asset(
-        "eval", profile.gate, deps=("eval_metrics", "checkpoint", "base_model"), kinds={"huggingface"}
+        "eval",
+        profile.gate,
+        deps=("eval_metrics", "checkpoint", "base_model"),
+        accelerated=True,
+        kinds={"huggingface"},
+        logic="2",
     )
     def promoted_model(
         context: dg.AssetExecutionContext,
         store: ArtifactStoreResource,
+        encoders: EncoderResource,
         alerts: AlertsResource,
         config: PromotionChoice,
     ) -> dg.MaterializeResult:
         """The model that everything downstream uses: moved by the gate, or by hand, and back again."""
         with open_door(context, store) as door:
-            model, decision = _by_hand(door, config) if config.version else _by_gate(door, profile)
+            if config.version:
+                model, decision = _by_hand(door, config)
+            else:
+                model, decision = _by_gate(door, profile, encoders)
             door.store.link("promoted_model", model.path)
             context.log.info(decision.reason)
             if not decision.passed:
@@ -80,21 +91,70 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             shown = {
                 "decision": dg.MetadataValue.md(decision.reason),
                 "moved": decision.passed,
+                "rules": table(asdict(check) for check in decision.checks),
                 "previous": str(before.metadata[ARTIFACT_KEY].value) if before else "(none)",
+                "history": table(rows(promotions(door.instance, SHOWN_HISTORY))),
             }
             return door.result(model, shown)
 
     return [eval_metrics, promoted_model]
 
 
-def _by_gate(door: Door, profile: Profile) -> tuple[Checkpoint, Decision]:
-    report = door.input(EvalReport, "eval_metrics")
-    exam = door.input(EvalSet, "eval_set")
-    decision = decide(report.comparison(), profile.gate, exam.version)
-    if decision.passed:
-        return door.input(Checkpoint, "checkpoint"), decision
-    kept = "promoted_model" if door.previous("promoted_model") else "base_model"
-    return door.input(Checkpoint, kept), decision
+def _measure(
+    folder: Path,
+    models: Mapping[str, Checkpoint],
+    exam: EvalSet,
+    door: Door,
+    settings: EvalSettings,
+    encoders: EncoderResource,
+) -> None:
+    """Every model at full length and at the shorter ones of ``settings``."""
+    device = encoders.accelerator.get().device
+    full, all_lengths = {}, {}
+    for name, model in models.items():
+        with encoders.open(model) as encoder:
+            lengths = sorted({encoder.dimensions, *settings.eval_dimensions})
+            scores = evaluate_dimensions(exam, encoder, settings, lengths, door.progress(), device=device)
+            full[name], all_lengths[name] = scores[encoder.dimensions], scores
+    digests = {name: model.version for name, model in models.items()}
+    write_eval_report(folder, full, exam, digests, settings, all_lengths)
+
+
+def _shown_report(report: EvalReport) -> dict[str, object]:
+    comparison = [{"metric": name, **row} for name, row in report.comparison()["metrics"].items()]
+    drawn = [name for name in PICTURES if (report.path / f"{name}.png").exists()]
+    return {
+        **numbers(report.summary()),
+        "report": dg.MetadataValue.path(report.path / "report.html"),
+        "comparison": table(comparison),
+        **{name: picture(report.path / f"{name}.png") for name in drawn},
+    }
+
+
+def _by_gate(door: Door, profile: Profile, encoders: EncoderResource) -> tuple[Checkpoint, Decision]:
+    report, exam = door.input(EvalReport, "eval_metrics"), door.input(EvalSet, "eval_set")
+    base, candidate = door.input(Checkpoint, "base_model"), door.input(Checkpoint, "checkpoint")
+    promoted = door.input(Checkpoint, "promoted_model") if door.previous("promoted_model") else base
+    check_report(report, base, candidate, exam)
+    against = None
+    if promoted.version not in (base.version, candidate.version) and report.comparison()["metrics"]:
+        against = _against(promoted, report, exam, door, profile, encoders)
+    decision = decide(report.comparison(), profile.gate, against)
+    return (candidate if decision.passed else promoted), decision
+
+
+def _against(
+    promoted: Checkpoint,
+    report: EvalReport,
+    exam: EvalSet,
+    door: Door,
+    profile: Profile,
+    encoders: EncoderResource,
+) -> Mapping[str, Difference]:
+    """The candidate against the promoted model, which sits the same exam now: its vectors are mostly cached."""
+    with encoders.open(promoted) as encoder:
+        scores = evaluate_retrieval(exam, encoder, profile.eval, door.progress())
+    return compare(scores, read_scores(report, "finetuned"), profile.eval)
 
 
 def _by_hand(door: Door, config: PromotionChoice) -> tuple[Checkpoint, Decision]:

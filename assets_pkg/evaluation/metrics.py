@@ -44,6 +44,11 @@ class RetrievalScores:
         return {name: float(values.mean()) for name, values in self.per_query.items()}
 
 
+def ranked(found: Mapping[str, float]) -> list[tuple[str, float]]:
+    """Documents and scores of one query in trec_eval's order: equal scores by document id, descending."""
+    return sorted(found.items(), key=lambda item: (item[1], item[0]), reverse=True)
+
+
 def metric_names(k_values: Sequence[int]) -> list[str]:
     """``NDCG@1``, ``NDCG@5``...: every family at every k, ascending."""
     return [f"{family}@{k}" for family in FAMILIES for k in sorted(set(k_values))]

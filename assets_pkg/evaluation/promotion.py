@@ -2,56 +2,141 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from assets_pkg.evaluation.compare import Difference
 from assets_pkg.profile import GateSettings
+from storage.artifacts import Checkpoint, EvalReport, EvalSet
+
+SAME = 1e-6
+"""Differences of means below this are rounding."""
 
 
 class GateError(Exception):
-    """The gate cannot decide: the report lacks what it needs."""
+    """The gate cannot decide: the report lacks what it needs, or is about something else."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One rule of the gate, whether it holds, and the figures in words."""
+
+    rule: str
+    passed: bool
+    figures: str
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether the candidate passed, and why, in words for people."""
+    """Whether the candidate passed; ``reason`` in words for people, ``checks`` rule by rule."""
 
     passed: bool
     reason: str
+    checks: tuple[Check, ...] = ()
 
 
-def decide(comparison: dict[str, Any], settings: GateSettings, eval_set: str | None = None) -> Decision:
-    """Apply the gate to a report's comparison of base and fine-tuned model.
-
-    Passed when the lower end of the paired bootstrap interval of the gain lies above zero and the gain itself
-    is at least ``min_delta``.
-
-    Args:
-        eval_set: the version of the exam that counts now, where it is known.
+def check_report(report: EvalReport, base: Checkpoint, candidate: Checkpoint, exam: EvalSet) -> None:
+    """See that a report measured these two models on this exam.
 
     Raises:
-        GateError: the report has no comparison for the gate's metric, or was made on another exam.
+        GateError: it measured others.
     """
-    measured_on = comparison.get("eval_set", eval_set)
-    if eval_set is not None and measured_on != eval_set:
-        raise GateError(
-            f"the report was made on eval set {measured_on}, and the current one is {eval_set}: measure again "
-            "(retune eval)"
+    told = report.results()["metadata"]
+    measured = {"eval_set": told["eval_set"], **told["models"]}
+    wanted = {"eval_set": exam.version, "base": base.version, "finetuned": candidate.version}
+    for name, version in wanted.items():
+        if name in measured and measured[name] != version:
+            raise GateError(
+                f"the report measured {name} {measured[name]}, but now it is {version}: "
+                "measure again first (retune eval)"
+            )
+
+
+def decide(
+    comparison: Mapping[str, Any],
+    settings: GateSettings,
+    against_promoted: Mapping[str, Difference] | None = None,
+) -> Decision:
+    """Apply the gate to a report's comparison of base and fine-tuned model.
+
+    Passed when the lower end of the paired bootstrap interval of the gain over the base lies above zero, the gain
+    itself is at least ``min_delta``, and no other metric falls by more than ``max_regression`` with its whole
+    interval below zero. Where another
+    model than the base is promoted, the candidate must not be worse than that one either, by the same metrics.
+
+    Args:
+        comparison: ``comparison.json`` of a report.
+        against_promoted: candidate (``finetuned``) minus promoted model (``base``), on the same exam.
+
+    Raises:
+        GateError: the report compares, but not by the gate's metric.
+    """
+    metrics = comparison["metrics"]
+    if not metrics:
+        return Decision(
+            False,
+            "not promoted: base and fine-tuned model were not both measured (eval_base, eval_finetuned)",
         )
-    measured = comparison.get("metrics", {}).get(settings.metric)
-    if measured is None:
-        raise GateError(
-            f"the report compares no {settings.metric}: set eval_base=true and eval_finetuned=true, and add "
-            "its cut-off to k_values"
-        )
-    delta, low, high = measured["delta"], measured["low"], measured["high"]
+    if settings.metric not in metrics:
+        raise GateError(f"the report compares no {settings.metric}: add its cut-off to eval.k_values")
+    own = metrics[settings.metric]
+    delta, low, high = own["delta"], own["low"], own["high"]
     gain = (
-        f"{settings.metric} {measured['base']:.4f} -> {measured['finetuned']:.4f} "
+        f"{settings.metric} {own['base']:.4f} -> {own['finetuned']:.4f} "
         f"({delta:+.4f}, {comparison['confidence']:.0%} interval [{low:+.4f}, {high:+.4f}], "
         f"{comparison['queries']} queries)"
     )
-    if low <= 0:
-        return Decision(False, f"not promoted: {gain}; the interval's lower end is not above zero")
-    if delta < settings.min_delta:
-        return Decision(False, f"not promoted: {gain}; the gain is below min_delta = {settings.min_delta:g}")
-    return Decision(True, f"promoted: {gain}")
+    checks = [
+        Check(
+            "the interval's lower end is above zero",
+            low > 0,
+            f"{low:+.4f}; this exam shows gains from {own['detectable']:.4f} on",
+        ),
+        Check(
+            f"the gain reaches min_delta = {settings.min_delta:g}",
+            delta >= settings.min_delta,
+            f"{delta:+.4f}",
+        ),
+        _regression(
+            {name: (row["delta"], row["high"]) for name, row in metrics.items()}, settings, "the base"
+        ),
+    ]
+    if against_promoted is not None:
+        checks += _against_promoted(against_promoted, settings)
+    return _decision(gain, checks)
+
+
+def _regression(changes: Mapping[str, tuple[float, float]], settings: GateSettings, other: str) -> Check:
+    """No real loss beyond the limit: of some twenty metrics, one or the other falls by chance.
+
+    Args:
+        changes: (mean, upper end of its interval) of the change of every metric.
+    """
+    real = {name: delta for name, (delta, high) in changes.items() if name != settings.metric and high < 0}
+    worst = min(real, key=lambda name: real[name], default=None)
+    return Check(
+        f"no other metric is really more than max_regression = {settings.max_regression:g} below {other}",
+        worst is None or real[worst] >= -settings.max_regression - SAME,
+        "none is below" if worst is None else f"{worst} {real[worst]:+.4f}",
+    )
+
+
+def _against_promoted(differences: Mapping[str, Difference], settings: GateSettings) -> list[Check]:
+    own = differences[settings.metric]
+    figures = (
+        f"{settings.metric} {own.base:.4f} promoted, {own.finetuned:.4f} new "
+        f"({own.delta:+.4f}, interval [{own.low:+.4f}, {own.high:+.4f}])"
+    )
+    changes = {name: (each.delta, each.high) for name, each in differences.items()}
+    return [
+        Check("it is not worse than the promoted model", own.delta >= -SAME, figures),
+        _regression(changes, settings, "the promoted model"),
+    ]
+
+
+def _decision(gain: str, checks: list[Check]) -> Decision:
+    failed = [f"{check.rule} ({check.figures})" for check in checks if not check.passed]
+    if failed:
+        return Decision(False, f"not promoted: {gain}; rules not met: {'; '.join(failed)}", tuple(checks))
+    return Decision(True, f"promoted: {gain}", tuple(checks))

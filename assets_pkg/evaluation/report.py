@@ -1,4 +1,4 @@
-"""What a measurement leaves behind: results in the recipe's shape, intervals, runs, per-query scores, a plot."""
+"""What a measurement leaves behind: results in the recipe's shape, intervals, runs, per-query scores, a report."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from assets_pkg.evaluation.changes import largest_changes
 from assets_pkg.evaluation.compare import Difference, compare
 from assets_pkg.evaluation.errors import EvaluationError
-from assets_pkg.evaluation.metrics import FAMILIES, RetrievalScores, Run
+from assets_pkg.evaluation.metrics import FAMILIES, RetrievalScores, Run, ranked
+from assets_pkg.evaluation.page import write_page
+from assets_pkg.evaluation.plots import draw_dimensions, draw_gains, draw_slices
+from assets_pkg.evaluation.slices import compare_slices
 from assets_pkg.profile import EvalSettings
-from storage.artifacts import EvalSet
+from storage.artifacts import EvalReport, EvalSet
+from storage.formats.beir import read_qrels, read_queries
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,6 +33,7 @@ def write_eval_report(
     eval_set: EvalSet,
     digests: Mapping[str, str],
     settings: EvalSettings,
+    dimensions: Mapping[str, Mapping[int, RetrievalScores]] | None = None,
 ) -> None:
     """Write the report of the models in ``scores`` (``base``, ``finetuned``; either may be absent).
 
@@ -37,9 +43,13 @@ def write_eval_report(
       ties, detectable; ``queries``, ``confidence``. Without both models ``metrics`` is empty.
     - ``per_query.parquet`` (query_id, model, one column per metric), ``runs/<model>.trec``, ``summary.json``,
       ``bars.png``.
+    - Of both models: ``slices.json`` (the comparison on parts of the exam), ``changes.json`` (the queries that
+      gained and lost most), ``dimensions.json`` (the comparison of shortened vectors), and their pictures.
+    - ``report.html``: all of it on one page that needs no other file.
 
     Args:
         digests: the model digest of each model in ``scores`` (others are ignored).
+        dimensions: scores of shortened vectors, by model and length.
 
     Raises:
         EvaluationError: no scores, or models measured on different queries.
@@ -66,15 +76,83 @@ def write_eval_report(
         write_trec_run(folder / "runs" / f"{name}.trec", each.run, name)
     _write_json(folder / "summary.json", _summary(scores, metrics, queries))
     draw_bars(scores, differences, settings, folder / "bars.png")
+    if differences:
+        _write_details(folder, scores["base"], scores["finetuned"], eval_set, settings)
+        _write_dimensions(folder, dimensions or {}, settings)
+    write_page(folder, settings)
+
+
+def read_scores(report: EvalReport, model: str) -> RetrievalScores:
+    """The scores per query that a report holds of one model; without the run.
+
+    Raises:
+        EvaluationError: the report did not measure the model.
+    """
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(report.path / "per_query.parquet")
+    own = table.filter(pc.field("model") == model)
+    if not own.num_rows:
+        raise EvaluationError(f"{report.path}: no model {model} was measured")
+    names = [name for name in own.column_names if name not in ("query_id", "model")]
+    per_query = {name: own.column(name).to_numpy() for name in names}
+    query_ids = tuple(map(str, own.column("query_id").to_pylist()))
+    return RetrievalScores(query_ids, per_query, {}, eval_set=report.comparison()["eval_set"])
+
+
+def main_metric(family: str, settings: EvalSettings) -> str:
+    """The metric of a family at the cut-off nearest to 10."""
+    return f"{family}@{min(settings.k_values, key=lambda k: abs(k - 10))}"
+
+
+def _write_details(
+    folder: Path,
+    base: RetrievalScores,
+    finetuned: RetrievalScores,
+    eval_set: EvalSet,
+    settings: EvalSettings,
+) -> None:
+    metric = main_metric("NDCG", settings)
+    queries = {each.query_id: each for each in read_queries(eval_set.beir)}
+    parts = compare_slices(base, finetuned, queries, [metric, main_metric("Recall", settings)], settings)
+    rows = [
+        {"kind": part.kind, "value": part.value, "queries": part.queries, "metric": part.metric}
+        | _rounded(asdict(part.difference))
+        for part in parts
+    ]
+    _write_json(folder / "slices.json", rows)
+    texts = {query_id: each.text for query_id, each in queries.items()}
+    changes = largest_changes(base, finetuned, metric, eval_set, texts, read_qrels(eval_set.beir))
+    listed = {side: [_rounded(asdict(change)) for change in chosen] for side, chosen in changes.items()}
+    _write_json(folder / "changes.json", {"metric": metric, **listed})
+    draw_gains(finetuned.per_query[metric] - base.per_query[metric], metric, folder / "gains.png")
+    if shown := [row for row in rows if row["metric"] == metric]:
+        draw_slices(shown, metric, folder / "slices.png")
+
+
+def _write_dimensions(
+    folder: Path, dimensions: Mapping[str, Mapping[int, RetrievalScores]], settings: EvalSettings
+) -> None:
+    """Base and fine-tuned model at each length that both were measured at; nothing for the full one alone."""
+    both = sorted(set(dimensions.get("base", {})) & set(dimensions.get("finetuned", {})))
+    if len(both) < 2:
+        return
+    metric = main_metric("NDCG", settings)
+    rows = [
+        {"dimensions": each, "metric": metric}
+        | _rounded(asdict(compare(dimensions["base"][each], dimensions["finetuned"][each], settings)[metric]))
+        for each in both
+    ]
+    _write_json(folder / "dimensions.json", rows)
+    draw_dimensions(rows, metric, folder / "dimensions.png")
 
 
 def write_trec_run(path: Path, run: Run, tag: str) -> None:
     """A run in trec_eval's format: ``query Q0 document rank score tag``."""
     with path.open("w", encoding="utf-8", newline="\n") as stream:
         for query_id, found in run.items():
-            # trec_eval orders equal scores by document id, descending; its ranks are written likewise.
-            ranked = sorted(found.items(), key=lambda item: (item[1], item[0]), reverse=True)
-            for rank, (doc_id, score) in enumerate(ranked, start=1):
+            for rank, (doc_id, score) in enumerate(ranked(found), start=1):
                 stream.write(f"{query_id} Q0 {doc_id} {rank} {score:.6f} {tag}\n")
 
 
@@ -133,7 +211,7 @@ def _table(model: str, scores: RetrievalScores) -> pa.Table:
     columns: dict[str, Any] = {
         "query_id": list(scores.query_ids),
         "model": [model] * len(scores.query_ids),
-        **{name: values.round(DECIMALS) for name, values in scores.per_query.items()},
+        **scores.per_query,
     }
     return pa.table(columns)
 
@@ -147,8 +225,7 @@ def draw_bars(
     """Bars per model at the cut-off nearest to 10; on the fine-tuned one the interval of its gain."""
     from matplotlib.figure import Figure
 
-    cut = min(settings.k_values, key=lambda k: abs(k - 10))
-    names = [f"{family}@{cut}" for family in BARS]
+    names = [main_metric(family, settings) for family in BARS]
     figure = Figure(figsize=(7, 3.4), layout="constrained")
     axes = figure.subplots()
     width = 0.8 / len(scores)
@@ -170,7 +247,7 @@ def draw_bars(
     axes.legend(loc="upper left", ncols=2)
     if differences:
         axes.set_title(f"bar: {settings.confidence:.0%} interval of the gain", fontsize=9)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
 def _write_json(path: Path, value: Any) -> None:

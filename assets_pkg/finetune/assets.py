@@ -1,14 +1,18 @@
 """The base model and what training makes of it."""
 
+from pathlib import Path
+
 import dagster as dg
 
 from assets_pkg.door import open_door, stage_asset
+from assets_pkg.finetune.adapter import train_adapter
 from assets_pkg.finetune.base_model import fetch_base_model
-from assets_pkg.finetune.train import finetune
+from assets_pkg.finetune.launch import finetune_here
 from assets_pkg.profile import Profile
 from assets_pkg.showing import numbers, picture
 from resources.accelerator import AcceleratorResource
 from resources.artifacts import ArtifactStoreResource
+from resources.encoders.resource import EncoderResource
 from storage.artifacts import Checkpoint, MinedTrainSet
 
 CHECKPOINTS = "stage2_finetune/checkpoints"
@@ -35,18 +39,25 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         kinds={"pytorch", "huggingface"},
     )
     def checkpoint(
-        context: dg.AssetExecutionContext, store: ArtifactStoreResource, accelerator: AcceleratorResource
+        context: dg.AssetExecutionContext,
+        store: ArtifactStoreResource,
+        accelerator: AcceleratorResource,
+        encoders: EncoderResource,
     ) -> dg.MaterializeResult:
         """The fine-tuned model; the base itself, and saying so, where training has nothing to gain."""
         with open_door(context, store) as door:
             mined = door.input(MinedTrainSet, "mined_train_set")
             base = door.input(Checkpoint, "base_model")
-            tuned = door.build(
-                Checkpoint,
-                lambda folder: finetune(
-                    mined, base, profile.model, profile.finetune, accelerator.get(), folder, door.progress()
-                ),
-            )
+            given = (mined, base, profile.model, profile.finetune)
+
+            def produce(folder: Path) -> None:
+                if profile.finetune.method == "adapter":
+                    with encoders.open(base) as encoder:
+                        train_adapter(*given, encoder, folder, door.progress())
+                else:
+                    finetune_here(*given, accelerator.get(), folder, door.progress())
+
+            tuned = door.build(Checkpoint, produce)
             door.store.link(f"{CHECKPOINTS}/{tuned.version}", tuned.path)
             door.store.link(f"{CHECKPOINTS}/LATEST", tuned.path)
             curves = tuned.path / "loss.png"

@@ -72,20 +72,25 @@ class PairCollator:
         rows = [self.rows[number] for number in numbers]
         wanted = {name for row in rows for name in (row.positive, *row.negatives)}
         passages = sorted(wanted, key=lambda name: (-len(self.passages[name]), name))
-        column = {name: index for index, name in enumerate(passages)}
         query = pad([self.questions[number] for number in numbers], self.padding_id)
         passage = pad([self.passages[name] for name in passages], self.padding_id)
         return {
             **{f"query_{key}": value for key, value in query.items()},
             **{f"passage_{key}": value for key, value in passage.items()},
             "rows": torch.tensor(numbers),
-            "label": {
-                "target": torch.tensor([column[row.positive] for row in rows]),
-                "passages": torch.tensor(passages),
-                "known": _fill([row.known for row in rows]),
-                "negatives": _fill([row.negatives for row in rows]),
-            },
+            "label": describe(rows, passages),
         }
+
+
+def describe(rows: Sequence[Row], passages: Sequence[int]) -> dict[str, Tensor]:
+    """Who is who in a batch of ``rows`` over the distinct ``passages``: the label of :class:`PairCollator`."""
+    column = {name: index for index, name in enumerate(passages)}
+    return {
+        "target": torch.tensor([column[row.positive] for row in rows]),
+        "passages": torch.tensor(passages),
+        "known": _fill([row.known for row in rows]),
+        "negatives": _fill([row.negatives for row in rows]),
+    }
 
 
 def _fill(lists: Sequence[Sequence[int]]) -> Tensor:
@@ -95,8 +100,21 @@ def _fill(lists: Sequence[Sequence[int]]) -> Tensor:
 
 def collator_for(model: SentenceTransformer, data: TrainData, settings: ModelSettings) -> PairCollator:
     """Tokenise the whole training set."""
+    questions = [example.question for example in data.examples]
+    return PairCollator(
+        questions=tokenize(model, questions, settings.query_prefix, settings.query_max_length),
+        passages=tokenize(
+            model, list(data.passages.values()), settings.passage_prefix, settings.passage_max_length
+        ),
+        rows=rows_of(data),
+        padding_id=padding_id(model),
+    )
+
+
+def rows_of(data: TrainData) -> list[Row]:
+    """The training rows by numbers."""
     number = {name: index for index, name in enumerate(data.passages)}
-    rows = [
+    return [
         Row(
             positive=number[example.positive],
             negatives=tuple(number[name] for name in example.negatives),
@@ -104,15 +122,6 @@ def collator_for(model: SentenceTransformer, data: TrainData, settings: ModelSet
         )
         for example in data.examples
     ]
-    questions = [example.question for example in data.examples]
-    return PairCollator(
-        questions=tokenize(model, questions, settings.query_prefix, settings.query_max_length),
-        passages=tokenize(
-            model, list(data.passages.values()), settings.passage_prefix, settings.passage_max_length
-        ),
-        rows=rows,
-        padding_id=padding_id(model),
-    )
 
 
 def padding_id(model: SentenceTransformer) -> int:
@@ -125,12 +134,14 @@ class PlannedBatches(BatchSampler):
 
     An epoch is one random order of all rows, cut into batches whose sizes differ by at most one, so that no
     batch is left with too few negatives. The order depends on seed and epoch only, which is what lets a
-    resumed run go on exactly where it was.
+    resumed run go on exactly where it was. Of several processes each draws its own share of every batch.
     """
 
-    def __init__(self, plan: TrainingPlan, seed: int):
+    def __init__(self, plan: TrainingPlan, seed: int, rank: int = 0, processes: int = 1):
         self.plan = plan
         self.seed = seed
+        self.rank = rank
+        self.processes = processes
         self.batch_size = plan.batch_size
         self.drop_last = False
 
@@ -141,4 +152,4 @@ class PlannedBatches(BatchSampler):
         for epoch in range(self.plan.epochs):
             order = np.random.default_rng([self.seed, epoch]).permutation(self.plan.examples)
             for batch in np.array_split(order, self.plan.steps_per_epoch):
-                yield batch.tolist()
+                yield np.array_split(batch, self.processes)[self.rank].tolist()

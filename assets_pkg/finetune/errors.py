@@ -13,3 +13,7 @@ class TrainingDataError(ValueError):
 
 class TrainingStopped(RuntimeError):
     """Training ended before its last step, because going on would be useless; names the step and why."""
+
+
+class NoRoomError(RuntimeError):
+    """The disk is too small for what training would write; gives both figures."""

@@ -9,6 +9,8 @@ import torch
 from sentence_transformers.base.losses.gradcache import CachedLossMixin
 from torch import Tensor, nn
 
+from assets_pkg.finetune.distributed import whole_batch
+
 
 def info_nce(
     queries: Tensor, passages: Tensor, label: dict[str, Tensor], temperature: float, in_batch: bool
@@ -45,6 +47,8 @@ class ContrastiveLoss(CachedLossMixin, nn.Module):
     With ``cached``, gradients go through the embeddings as in GradCache (Gao et al. 2021, arXiv 2101.06983):
     the activations of only one mini-batch are in memory, for a second forward pass, and the loss and its
     gradient are the same. Without, mini-batches merely save padding.
+
+    In several processes the loss is that of all processes' batches together (see ``distributed``).
     """
 
     def __init__(
@@ -64,7 +68,8 @@ class ContrastiveLoss(CachedLossMixin, nn.Module):
     ) -> Tensor:
         queries, passages = (torch.cat(mini_batches) for mini_batches in reps)
         with torch.autocast(queries.device.type, enabled=False):
-            loss = info_nce(queries.float(), passages.float(), labels, self.temperature, self.in_batch)
+            batch = whole_batch(queries.float(), passages.float(), labels)
+            loss = info_nce(*batch, self.temperature, self.in_batch)
         if with_backward:
             loss.backward()
             loss = loss.detach()

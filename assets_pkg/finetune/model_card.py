@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
+
+from assets_pkg.profile import ModelSettings
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 TEMPLATE = """\
 ---
@@ -24,14 +29,20 @@ passages = model.encode_document(["..."])
 scores = queries @ passages.T
 ```
 
-Vectors have unit length: dot product and cosine are the same.
+Vectors have {dimension} dimensions and unit length: dot product and cosine are the same. Queries begin with
+`{query_prefix}` and passages with `{passage_prefix}` (both methods add it), and are cut at {max_length} tokens.
 
 | made from | |
 |---|---|
 | base model | {source} |
+| revision of the base | {revision} |
 | base digest | {base_version} |
 | training set digest | {data_version} |
 | licence of the base | {licence} |
+
+The digest of this model, the exam it was measured on, and its scores with their intervals are in the `eval_metrics`
+report of the project that made it; it was adapted to that project's documents, and its quality on others was not
+measured.
 
 {results}
 ## Settings
@@ -46,6 +57,7 @@ def model_card(
     base_summary: dict[str, Any],
     base_version: str,
     data_version: str,
+    model: ModelSettings,
     settings: dict[str, Any],
     results: dict[str, Any],
 ) -> str:
@@ -53,14 +65,25 @@ def model_card(
     licence = base_summary.get("licence")
     source = base_summary.get("source", "unknown base model")
     return TEMPLATE.format(
-        front=f"license: {licence}\n" if licence else "",
+        front=_front(source, licence),
         source=source,
+        revision=base_summary.get("revision") or "not stated",
+        dimension=base_summary.get("dimension", "the base's"),
+        max_length=base_summary.get("max_length") or model.passage_max_length,
+        query_prefix=model.query_prefix,
+        passage_prefix=model.passage_prefix,
         base_version=base_version,
         data_version=data_version,
         licence=licence or "not stated",
         results=_section("Training", results),
         settings=_rows(settings),
     )
+
+
+def _front(source: str, licence: str | None) -> str:
+    """Front matter lines; the hub links ``base_model`` only where it is a hub id."""
+    base = f"base_model: {source}\n" if HUB_ID.fullmatch(source) else ""
+    return base + (f"license: {licence}\n" if licence else "")
 
 
 def _section(title: str, values: dict[str, Any]) -> str:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assets_pkg.finetune.curves import draw_curves
+from assets_pkg.finetune.disk import check_room
 from assets_pkg.finetune.errors import TrainingDataError
 from assets_pkg.finetune.examples import TrainData, ValidationData, read_train_data, read_validation_data
 from assets_pkg.finetune.loading import attention, load_for_training, load_model, use_bf16
 from assets_pkg.finetune.model_card import model_card
 from assets_pkg.finetune.plan import TrainingPlan, plan_training
 from assets_pkg.finetune.saving import copy_unchanged, save_consolidated
+from assets_pkg.finetune.tracking import TENSORBOARD, check_trackers, trackers
 from assets_pkg.profile import FinetuneSettings, ModelSettings
 from resources.accelerator import Accelerator
 from storage.artifact_store import write_atomic
@@ -85,11 +88,17 @@ def finetune(
     ``headroom_loss`` on the first batch where there are none) nothing is trained and the checkpoint is the base.
     A folder that a killed run left is taken up at its last checkpoint, and ends in the same weights.
 
+    Called in several processes that were joined (``distributed.start``), all train one model together, as one
+    process with the same global batch would; the first one writes it.
+
     Raises:
         RetrieverFileError: a file of the training set is missing or malformed.
         TrainingDataError: the training set cannot be used, or lacks validation questions that a setting needs.
         TrainingStopped: the loss or its gradient is no longer a finite number.
+        NoRoomError: the disk is too small for checkpoints and result.
     """
+    from assets_pkg.finetune.distributed import is_main, main_first
+
     data = read_train_data(mined.unrolled, settings.train_n_passages - 1)
     validation = read_validation_data(mined.path / "val.json", VALIDATION_POOL)
     _check(mined, settings, data, validation)
@@ -98,14 +107,17 @@ def finetune(
     logger.info("Training plan: %s", plan)
     for warning in plan.warnings:
         logger.warning("%s", warning)
-    _claim(job)
+    with main_first():
+        _claim(job)
     results = _run(job, validation)
-    _finish(job, results)
+    if is_main():
+        _finish(job, results)
 
 
 def _check(
     mined: MinedTrainSet, settings: FinetuneSettings, data: TrainData, validation: ValidationData | None
 ) -> None:
+    check_trackers(settings)
     needs = [
         name
         for name, wanted in (
@@ -134,13 +146,16 @@ def _claim(job: _Job) -> None:
     stamp = job.work / "run.txt"
     if not stamp.exists() or stamp.read_text("utf-8") != owner:
         shutil.rmtree(job.work, ignore_errors=True)
+        shutil.rmtree(job.folder / TENSORBOARD, ignore_errors=True)
         job.log.unlink(missing_ok=True)
         write_atomic(stamp, owner)
 
 
 def _run(job: _Job, validation: ValidationData | None) -> dict[str, Any]:
-    """Train unless there is no headroom; leaves the model folder and returns what to report."""
+    """Train unless there is no headroom; leaves the model folder (in the main process) and returns what to
+    report."""
     from assets_pkg.finetune.batches import collator_for
+    from assets_pkg.finetune.distributed import agreed, is_main
     from assets_pkg.finetune.validation import Validator
 
     tuned = load_for_training(job.base.model, job.model, job.settings, job.accelerator)
@@ -150,16 +165,28 @@ def _run(job: _Job, validation: ValidationData | None) -> dict[str, Any]:
     target = job.folder / "model" / "consolidated"
     before = validator.ndcg(tuned) if validator else None
     results: dict[str, Any] = {"validation_ndcg_before": before}
-    reason = _no_headroom(job, before, loss, collator)
+    reason = agreed(_no_headroom(job, before, loss, collator))
     if reason is not None:
-        copy_unchanged(job.base.model, target)
+        if is_main():
+            copy_unchanged(job.base.model, target)
         return results | {"trained": False, "reason": reason}
     trained = _train(job, tuned, loss, collator, validator)
     results |= {"trained": True, "steps_done": trained}
+    if is_main():
+        results |= _conclude(job, tuned, validator, results)
+    return results
+
+
+def _conclude(
+    job: _Job, tuned: SentenceTransformer, validator: Validator | None, trained: dict[str, Any]
+) -> dict[str, Any]:
+    """Measure what was trained, merge it if asked to, and save it; returns what to report of that."""
+    results: dict[str, Any] = {}
+    target = job.folder / "model" / "consolidated"
     if validator is not None:
         results["validation_ndcg_after"] = validator.ndcg(tuned)
     if job.settings.merge_with_base and validator is not None:
-        results |= _merge(job, tuned, validator, results)
+        results |= _merge(job, tuned, validator, trained | results)
     if results.get("merge_weight") == 0:
         copy_unchanged(job.base.model, target)
     else:
@@ -170,9 +197,11 @@ def _run(job: _Job, validation: ValidationData | None) -> dict[str, Any]:
 def _loss(job: _Job, model: SentenceTransformer) -> ContrastiveLoss:
     """Mini-batches hold as many tokens as ``local_batch_size`` questions with all their passages at full length
     would, or fewer where that is faster."""
+    from assets_pkg.finetune.distributed import processes
     from assets_pkg.finetune.loss import ContrastiveLoss
 
     settings = job.settings
+    share = math.ceil(job.plan.batch_size / processes())
     in_memory = settings.local_batch_size * settings.train_n_passages * job.model.passage_max_length
     efficient = EFFICIENT_TOKENS.get(job.accelerator.device, EFFICIENT_TOKENS_ON_GPU)
     return ContrastiveLoss(
@@ -180,7 +209,7 @@ def _loss(job: _Job, model: SentenceTransformer) -> ContrastiveLoss:
         temperature=settings.temperature,
         in_batch=settings.in_batch_negatives,
         mini_batch_tokens=min(in_memory, efficient),
-        cached=settings.local_batch_size < job.plan.batch_size,
+        cached=settings.local_batch_size < share,
     )
 
 
@@ -229,13 +258,16 @@ def _train(
     validator: Validator | None,
 ) -> int:
     """Train ``model`` in place, from the last checkpoint if there is one; returns the steps done."""
+    from assets_pkg.finetune.distributed import main_first
     from assets_pkg.finetune.lora import add_lora, merge_lora
     from assets_pkg.finetune.trainer import last_checkpoint
 
     if job.settings.lora_rank is not None:
         add_lora(model, job.settings.lora_rank, job.settings.dropout, job.settings.seed)
+    check_room(job.folder, model)
     trainer = _trainer(job, model, loss, collator, validator)
-    checkpoint = last_checkpoint(job.work)
+    with main_first():
+        checkpoint = last_checkpoint(job.work)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if job.settings.lora_rank is not None:
         merge_lora(model)
@@ -255,9 +287,13 @@ def _trainer(
     from transformers.trainer_callback import PrinterCallback
 
     from assets_pkg.finetune.batches import PlannedBatches
+    from assets_pkg.finetune.distributed import is_main, processes, rank
     from assets_pkg.finetune.trainer import ContrastiveTrainer, StepLog, ValidationEvaluator
 
-    callbacks: list[Any] = [StepLog(job.log, job.plan.examples, job.plan.epochs, job.progress)]
+    callbacks: list[Any] = []
+    if is_main():
+        callbacks.append(StepLog(job.log, job.plan.examples, job.plan.epochs, job.progress))
+        callbacks += trackers(job.folder, job.settings)
     evaluator = None
     patience = job.settings.early_stop_patience
     if patience is not None and validator is not None:
@@ -274,7 +310,7 @@ def _trainer(
         data_collator=collator,
         evaluator=evaluator,
         callbacks=callbacks,
-        batches=PlannedBatches(job.plan, job.settings.seed),
+        batches=PlannedBatches(job.plan, job.settings.seed, rank(), processes()),
         name_rows=lambda rows: _name_rows(job.data, rows),
     )
     trainer.remove_callback(PrinterCallback)
@@ -294,6 +330,8 @@ def _matryoshka_dims(job: _Job, model: SentenceTransformer) -> list[int]:
 def _arguments(job: _Job, stops_early: bool) -> Any:
     from sentence_transformers import SentenceTransformerTrainingArguments
 
+    from assets_pkg.finetune.distributed import processes
+
     settings, plan = job.settings, job.plan
     cpu = job.accelerator.device == "cpu"
     stop: dict[str, Any] = {}
@@ -311,6 +349,7 @@ def _arguments(job: _Job, stops_early: bool) -> Any:
     arguments = SentenceTransformerTrainingArguments(
         output_dir=str(job.work),
         use_cpu=cpu,
+        ddp_backend="gloo" if cpu and processes() > 1 else None,
         num_train_epochs=1,  # the batches of all epochs are drawn as one
         per_device_train_batch_size=plan.batch_size,
         learning_rate=settings.learning_rate,
@@ -421,7 +460,8 @@ def _write_card(job: _Job, results: dict[str, Any]) -> None:
         base_summary,
         job.base.version,
         job.mined.version,
-        settings=job.settings.model_dump(mode="json"),
+        job.model,
+        settings=job.settings.decisive(),
         results={name: value for name, value in figures.items() if value is not None},
     )
     write_atomic(job.folder / "model" / "consolidated" / "README.md", card)

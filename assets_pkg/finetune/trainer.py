@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from sentence_transformers import SentenceTransformerTrainer
 from sentence_transformers.base.evaluation import BaseEvaluator
-from torch.utils.data import BatchSampler
+from torch.utils.data import BatchSampler, DataLoader
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from assets_pkg.finetune.distributed import agreed, is_main, processes, sum_gradients, wait_for_all
 from assets_pkg.finetune.errors import TrainingStopped
 from assets_pkg.finetune.validation import Validator
 from storage.progress import Progress
@@ -43,11 +44,21 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
     def get_batch_sampler(self, *args: Any, **kwargs: Any) -> BatchSampler:
         return self.batches
 
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """The batches as they are: accelerate would deal whole ones out to the processes."""
+        assert self.train_dataset is not None
+        self._train_dataloader = self._build_dataloader(
+            self.train_dataset, self.args.train_batch_size, dataset_kind="train"
+        )
+        return self._train_dataloader
+
     def training_step(
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> torch.Tensor:
         rows = inputs.pop("rows").tolist()
-        loss = self._step_in_memory(model, inputs, num_items_in_batch)
+        with self.accelerator.no_sync(model):
+            loss = self._step_in_memory(model, inputs, num_items_in_batch)
+        sum_gradients(model.parameters())
         if not math.isfinite(loss.item()):
             raise TrainingStopped(
                 f"step {self.state.global_step + 1}: the loss is {loss.item()}. The batch: "
@@ -61,6 +72,8 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
             try:
                 return super().training_step(model, dict(inputs), num_items_in_batch)
             except torch.OutOfMemoryError:
+                if processes() > 1:  # the others wait in the middle of this step
+                    raise
                 loss = _innermost(self.loss)
                 if loss.uses_gradient_cache and loss.mini_batch_num_tokens < 2:
                     raise
@@ -80,8 +93,11 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
-        folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
-        (folder / COMPLETE).touch()
+        wait_for_all()
+        if is_main():
+            folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+            (folder / COMPLETE).touch()
+        wait_for_all()
 
 
 def _innermost(loss: Any) -> Any:
@@ -181,4 +197,4 @@ class ValidationEvaluator(BaseEvaluator):
     def __call__(
         self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
     ) -> dict[str, float]:
-        return {"ndcg": self.validator.ndcg(model)}
+        return {"ndcg": agreed(self.validator.ndcg(model))}

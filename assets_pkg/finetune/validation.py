@@ -35,18 +35,22 @@ class Validator:
 
     def ndcg(self, model: SentenceTransformer) -> float:
         """Mean nDCG@10 (linear gain, as trec_eval) of the questions over the pool, between 0 and 1."""
-        import ir_measures
-
         questions = embed(model, self._questions, self.bf16)
-        passages = embed(model, self._passages, self.bf16)
-        names = list(self.data.pool)
-        run: dict[str, dict[str, float]] = {}
-        for question, scores in zip(self.data.questions, questions @ passages.T, strict=True):
-            best = np.argsort(-scores, kind="stable")[:CUTOFF]
-            run[question] = {names[index]: float(scores[index]) for index in best}
-        relevant = {question: dict.fromkeys(ids, 1) for question, ids in self.data.positives.items()}
-        measure = ir_measures.nDCG @ CUTOFF
-        return float(ir_measures.calc_aggregate([measure], relevant, run)[measure])
+        return ndcg_of(self.data, questions, embed(model, self._passages, self.bf16))
+
+
+def ndcg_of(data: ValidationData, questions: NDArray[np.float32], passages: NDArray[np.float32]) -> float:
+    """Mean nDCG@10 of unit vectors of all questions and of the pool, float32 [n, d] and [m, d] in their order."""
+    import ir_measures
+
+    names = list(data.pool)
+    run: dict[str, dict[str, float]] = {}
+    for question, scores in zip(data.questions, questions @ passages.T, strict=True):
+        best = np.argsort(-scores, kind="stable")[:CUTOFF]
+        run[question] = {names[index]: float(scores[index]) for index in best}
+    relevant = {question: dict.fromkeys(ids, 1) for question, ids in data.positives.items()}
+    measure = ir_measures.nDCG @ CUTOFF
+    return float(ir_measures.calc_aggregate([measure], relevant, run)[measure])
 
 
 def embed(model: SentenceTransformer, sequences: Sequence[Sequence[int]], bf16: bool) -> NDArray[np.float32]:

@@ -79,6 +79,25 @@ def test_the_server_serves_the_promoted_model(done: Workplace) -> None:
     assert served @ model.encode("the pump is checked") == pytest.approx(1, abs=1e-5)
 
 
+def test_the_measurement_and_every_decision_are_shown(done: Workplace) -> None:
+    code, output = done.retune("eval")
+    assert code == 0
+    assert "NDCG@10" in output
+    report = done.home / "output/stage3_eval/report.html"
+    assert str(report.resolve()) in "".join(output.split())
+    assert "data:image/png;base64," in report.read_text()
+    code, output = done.retune("promote", "--show")
+    assert code == 0
+    words = " ".join(output.split())
+    assert "promoted: NDCG@10" in words
+    assert done.link("promoted_model").rpartition("/")[2] in "".join(output.split())
+    assert done.retune("promote")[0] == 2
+    assert done.retune("promote", "feedfacefeedface")[0] == 2
+    code, output = done.retune("rollback")
+    assert code == 1
+    assert "no earlier promotion" in output
+
+
 def test_wrong_usage_exits_with_2_and_failure_with_1(done: Workplace) -> None:
     assert done.retune("run", "--to", "nowhere")[0] == 2
     assert done.retune("run", "no_such_key=1")[0] == 2

@@ -156,3 +156,39 @@ def content_of(folder: Path) -> dict[str, str]:
     """Digests of the files that decide a checkpoint's version."""
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     return {name: digest_file(folder / name) for name in sorted(names) if Checkpoint.is_content(name)}
+
+
+def llama(folder: Path, **changes: Any) -> None:
+    """A tiny random Llama, its configuration changed after saving."""
+    import torch
+    from transformers import LlamaConfig, LlamaModel
+
+    make_tokenizer(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=60,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        pad_token_id=0,
+    )
+    LlamaModel(config).save_pretrained(folder)
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def first_token_sees_the_last(folder: Path) -> bool:
+    """Whether the first token's state depends on what comes after it."""
+    import torch
+
+    from assets_pkg.finetune.loading import load_model
+
+    model: Any = load_model(folder, "cpu")[0]
+    with torch.no_grad():
+        one, other = (
+            model.model(input_ids=torch.tensor([[2, 9, last]])).last_hidden_state[0, 0] for last in (10, 11)
+        )
+    return not torch.allclose(one, other)

@@ -14,7 +14,7 @@ from assets_pkg.finetune.errors import BaseModelError
 from assets_pkg.finetune.loading import load_model
 from assets_pkg.profile import ModelSettings, load_profile
 from storage.artifacts import Checkpoint
-from tests.finetune.conftest import content_of, make_tokenizer
+from tests.finetune.conftest import content_of, first_token_sees_the_last, llama
 
 TEXTS = ["badin kefel ligor", "mohat nujum", "radin"]
 
@@ -83,37 +83,6 @@ def test_the_source_folder_stays_as_it_was(
     fetch_base_model(model_settings, tmp_path)
     fetch_base_model(with_base(model_settings, tmp_path / "model" / "consolidated"), tmp_path / "again")
     assert {path.name: path.read_bytes() for path in plain_bert.iterdir()} == before
-
-
-def llama(folder: Path, **changes: Any) -> None:
-    """A tiny random Llama, its configuration changed after saving."""
-    from transformers import LlamaConfig, LlamaModel
-
-    make_tokenizer(folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=60,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=64,
-        pad_token_id=0,
-    )
-    LlamaModel(config).save_pretrained(folder)
-    path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-
-def first_token_sees_the_last(folder: Path) -> bool:
-    """Whether the first token's state depends on what comes after it."""
-    model: Any = load_model(folder, "cpu")[0]
-    with torch.no_grad():
-        one, other = (
-            model.model(input_ids=torch.tensor([[2, 9, last]])).last_hidden_state[0, 0] for last in (10, 11)
-        )
-    return not torch.allclose(one, other)
 
 
 @pytest.mark.parametrize(("kind", "bidirectional"), [("llama_bidirec", True), ("llama", False)])

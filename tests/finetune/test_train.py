@@ -111,6 +111,7 @@ def test_a_run_makes_a_better_model_and_all_that_belongs_to_it(run: Run, base: C
         "loss.png",
         "model",
         "summary.json",
+        "tensorboard",
         "training.jsonl",
     ]
     ours, theirs = content_of(folder), content_of(base.path)

@@ -1,0 +1,171 @@
+"""Instant fine-tuning: one linear layer on top of the base, learned from embeddings that are cached already.
+
+The base's weights stay as they are, so a corpus needs no second pass through the transformer to train on it. Gains
+less than fine-tuning does.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from assets_pkg.finetune.curves import draw_curves
+from assets_pkg.finetune.errors import TrainingDataError
+from assets_pkg.finetune.examples import TrainData, ValidationData, read_train_data, read_validation_data
+from assets_pkg.finetune.model_card import model_card
+from assets_pkg.finetune.plan import TrainingPlan, plan_training
+from assets_pkg.finetune.saving import copy_unchanged
+from assets_pkg.profile import FinetuneSettings, ModelSettings
+from resources.encoders.base import Encoder
+from storage.artifact_store import write_atomic
+from storage.artifacts import Checkpoint, MinedTrainSet
+from storage.progress import Progress, no_progress
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+VALIDATION_POOL = 1000
+UNFIT = ("lora_rank", "merge_with_base", "early_stop_patience", "matryoshka_dims")
+
+logger = logging.getLogger(__name__)
+
+
+def train_adapter(
+    mined: MinedTrainSet,
+    base: Checkpoint,
+    model: ModelSettings,
+    settings: FinetuneSettings,
+    encoder: Encoder,
+    folder: Path,
+    progress: Progress = no_progress,
+) -> None:
+    """Write a checkpoint into ``folder``: the base, followed by a square matrix on its vectors, as a Dense module of
+    sentence-transformers before the normalisation.
+
+    Makes ``model/consolidated/``, ``training.jsonl``, ``loss.png`` and ``summary.json``. Batches, schedule and loss
+    are those of ``finetune``; a learning rate of 1e-3 suits it.
+
+    Args:
+        encoder: of ``base``.
+
+    Raises:
+        RetrieverFileError: a file of the training set is missing or malformed.
+        TrainingDataError: the training set cannot be used, or a setting does not go with an adapter.
+    """
+    if unfit := [name for name in UNFIT if getattr(settings, name)]:
+        raise TrainingDataError(f"finetune.method = adapter: finetune.{unfit[0]} does not go with it")
+    data = read_train_data(mined.unrolled, settings.train_n_passages - 1)
+    validation = read_validation_data(mined.path / "val.json", VALIDATION_POOL)
+    plan = plan_training(len(data.examples), settings, data.median_negatives)
+    logger.info("Training plan: %s", plan)
+    questions = encoder.embed([each.question for each in data.examples], "query", progress)
+    passages = encoder.embed(list(data.passages.values()), "passage", progress)
+    started = time.perf_counter()
+    matrix, log = _fit(questions, passages, data, plan, settings, progress)
+    seconds = time.perf_counter() - started
+    _save(matrix, base.model, folder / "model" / "consolidated")
+    draw_curves(log, folder / "loss.png")
+    write_atomic(folder / "training.jsonl", "".join(json.dumps(line) + "\n" for line in log))
+    summary = {
+        "trained": True,
+        "method": "adapter",
+        "steps_done": len(log),
+        **_validated(matrix, validation, encoder),
+        "plan": plan.as_dict(),
+        "initial_loss": log[0]["loss"],
+        "final_loss": log[-1]["loss"],
+        "training_seconds": round(seconds, 1),
+    }
+    figures = {name: value for name, value in summary.items() if name.startswith("validation")}
+    told = base.summary() if (base.path / "summary.json").exists() else {}
+    card = model_card(told, base.version, mined.version, model, settings.decisive(), figures)
+    write_atomic(folder / "model" / "consolidated" / "README.md", card)
+    write_atomic(folder / "summary.json", json.dumps(summary, indent=1))
+
+
+def _fit(
+    questions: NDArray[np.float32],
+    passages: NDArray[np.float32],
+    data: TrainData,
+    plan: TrainingPlan,
+    settings: FinetuneSettings,
+    progress: Progress,
+) -> tuple[torch.Tensor, list[dict[str, float]]]:
+    """The matrix, float32 [d, d], that starts as the identity; and one line of the log a step."""
+    import torch
+    from transformers import get_scheduler
+
+    from assets_pkg.finetune.batches import PlannedBatches, describe, rows_of
+    from assets_pkg.finetune.loss import info_nce
+
+    rows = rows_of(data)
+    asked, given = torch.from_numpy(questions), torch.from_numpy(passages)
+    matrix = torch.nn.Parameter(torch.eye(asked.shape[1]))
+    optimizer = torch.optim.AdamW([matrix], lr=settings.learning_rate, weight_decay=0.0)
+    name = {"constant": "constant_with_warmup"}.get(settings.lr_scheduler, settings.lr_scheduler)
+    schedule = get_scheduler(name, optimizer, plan.warmup_steps, plan.steps)
+    log: list[dict[str, float]] = []
+    for step, numbers in enumerate(PlannedBatches(plan, settings.seed), start=1):
+        batch = [rows[number] for number in numbers]
+        present = sorted({each for row in batch for each in (row.positive, *row.negatives)})
+        queries = torch.nn.functional.normalize(asked[numbers] @ matrix.T, dim=1)
+        candidates = torch.nn.functional.normalize(given[present] @ matrix.T, dim=1)
+        label = describe(batch, present)
+        loss = info_nce(queries, candidates, label, settings.temperature, settings.in_batch_negatives)
+        rate = float(schedule.get_last_lr()[0])
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_([matrix], settings.max_grad_norm)
+        optimizer.step()
+        schedule.step()
+        log.append({"step": step, "loss": round(loss.item(), 6), "learning_rate": rate})
+        progress(step, plan.steps, "step", loss=log[-1]["loss"])
+    return matrix.detach(), log
+
+
+def _validated(
+    matrix: torch.Tensor, data: ValidationData | None, encoder: Encoder
+) -> dict[str, float | None]:
+    from assets_pkg.finetune.validation import ndcg_of
+
+    if data is None:
+        return {"validation_ndcg_before": None, "validation_ndcg_after": None}
+    questions = encoder.embed(list(data.questions.values()), "query")
+    passages = encoder.embed(list(data.pool.values()), "passage")
+    after = (_apply(matrix, questions), _apply(matrix, passages))
+    return {
+        "validation_ndcg_before": ndcg_of(data, questions, passages),
+        "validation_ndcg_after": ndcg_of(data, *after),
+    }
+
+
+def _apply(matrix: torch.Tensor, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    import torch
+
+    turned = torch.from_numpy(vectors) @ matrix.T
+    return torch.nn.functional.normalize(turned, dim=1).numpy()
+
+
+def _save(matrix: torch.Tensor, base: Path, target: Path) -> None:
+    """Write ``target``: the base's folder, and the matrix as a module before the last, which normalises."""
+    import torch
+    from sentence_transformers.sentence_transformer.modules import Dense
+
+    shutil.rmtree(target, ignore_errors=True)
+    copy_unchanged(base, target)
+    modules: list[dict[str, Any]] = json.loads((base / "modules.json").read_text("utf-8"))
+    name = f"{len(modules)}_Dense"
+    size = len(matrix)
+    dense = Dense(size, size, bias=False, activation_function=torch.nn.Identity(), init_weight=matrix)
+    (target / name).mkdir()
+    dense.save(str(target / name))
+    place = max(number for number, each in enumerate(modules) if each["type"].endswith("Normalize"))
+    modules.insert(place, {"path": name, "type": "sentence_transformers.models.Dense"})
+    numbered = [{**each, "idx": number, "name": str(number)} for number, each in enumerate(modules)]
+    write_atomic(target / "modules.json", json.dumps(numbered, indent=2))

@@ -1,0 +1,141 @@
+"""Training in several processes of this machine, started by torchrun and watched from here."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from assets_pkg.finetune.errors import TrainingStopped
+from assets_pkg.finetune.train import finetune
+from assets_pkg.profile import FinetuneSettings, ModelSettings
+from resources.accelerator import Accelerator, find_accelerator
+from storage.artifacts import Checkpoint, MinedTrainSet
+from storage.progress import Progress, no_progress
+
+STOP_SECONDS = 20
+LAST_LINES = 30
+
+
+@dataclass(frozen=True)
+class _Files:
+    """How the processes learn what to do and tell what went wrong."""
+
+    folder: Path
+
+    @property
+    def job(self) -> Path:
+        return self.folder / "job.json"
+
+    @property
+    def error(self) -> Path:
+        return self.folder / "error.txt"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log.txt"
+
+
+def finetune_here(
+    mined: MinedTrainSet,
+    base: Checkpoint,
+    model: ModelSettings,
+    settings: FinetuneSettings,
+    accelerator: Accelerator,
+    folder: Path,
+    progress: Progress = no_progress,
+) -> None:
+    """:func:`finetune` in ``settings.num_processes`` processes: in this one, if it is one.
+
+    Raises:
+        TrainingStopped: a process of several failed; with its message, or the last lines it wrote.
+    """
+    if settings.num_processes == 1:
+        finetune(mined, base, model, settings, accelerator, folder, progress)
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        files = _Files(Path(temporary))
+        described = {
+            "mined": [str(mined.path.absolute()), mined.asset, mined.version],
+            "base": [str(base.path.absolute()), base.asset, base.version],
+            "model": model.model_dump(mode="json"),
+            "settings": settings.model_dump(mode="json"),
+            "device": accelerator.device.partition(":")[0],
+            "folder": str(folder.absolute()),
+        }
+        files.job.write_text(json.dumps(described), "utf-8")
+        _launch(files, settings.num_processes, progress)
+
+
+def _launch(files: _Files, count: int, progress: Progress) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    command += ["-m", "assets_pkg.finetune", str(files.folder)]
+    threads = max(1, (os.cpu_count() or 1) // count)
+    with files.log.open("w") as log:
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env={"OMP_NUM_THREADS": str(threads), **os.environ},
+        )
+        try:
+            assert process.stdout is not None
+            _pass_on(process.stdout, progress)
+            code = process.wait()
+        finally:
+            _stop(process)
+    if code != 0:
+        told = files.error if files.error.exists() else files.log
+        last = told.read_text("utf-8", errors="replace").splitlines()[-LAST_LINES:]
+        raise TrainingStopped("\n".join(last) or f"training in {count} processes ended with code {code}")
+
+
+def _pass_on(lines: Iterable[str], progress: Progress) -> None:
+    for line in lines:
+        if line.startswith('{"done"'):
+            told = json.loads(line)
+            progress(told["done"], told["total"], told["unit"], **told["figures"])
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    if process.poll() is None:
+        process.terminate()  # torchrun ends its children
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def train_share(folder: Path) -> None:
+    """What each of the processes runs: read the job in ``folder``, join the others, train."""
+    from assets_pkg.finetune.distributed import start
+
+    files = _Files(folder)
+    told: dict[str, Any] = json.loads(files.job.read_text("utf-8"))
+    accelerator = find_accelerator(start(told["device"]))
+    try:
+        finetune(
+            MinedTrainSet(Path(told["mined"][0]), *told["mined"][1:]),
+            Checkpoint(Path(told["base"][0]), *told["base"][1:]),
+            ModelSettings.model_validate(told["model"]),
+            FinetuneSettings.model_validate(told["settings"]),
+            accelerator,
+            Path(told["folder"]),
+            _report,
+        )
+    except Exception as error:
+        files.error.write_text(f"{type(error).__name__}: {error}", "utf-8")
+        raise
+
+
+def _report(done: int, total: int, unit: str, **figures: float) -> None:
+    line = json.dumps({"done": done, "total": total, "unit": unit, "figures": figures})
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,236 @@
+"""Parts of the exam, the largest changes, shortened vectors, the page; and memory that does not grow."""
+
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from assets_pkg.evaluation import evaluate as module
+from assets_pkg.evaluation.compare import compare
+from assets_pkg.evaluation.errors import EvaluationError
+from assets_pkg.evaluation.evaluate import evaluate_dimensions, evaluate_retrieval, shorten
+from assets_pkg.evaluation.metrics import score_run
+from assets_pkg.evaluation.report import read_scores, write_eval_report
+from assets_pkg.profile import EvalSettings
+from storage.artifacts import EvalReport, EvalSet
+from storage.formats.beir import BeirDocument, BeirQuery, read_qrels, write_beir
+from storage.progress import no_progress
+
+DOCUMENTS = 40
+
+
+class NoisyEncoder:
+    """Document n and query n share a random vector; queries are disturbed by ``noise``."""
+
+    dimensions = 16
+
+    def __init__(self, noise: float):
+        self.noise = noise
+
+    def identity(self, role):
+        return f"noisy{self.noise}"
+
+    def embed(self, texts, role, progress=no_progress):
+        rows = []
+        for text in texts:
+            number = int(text.split()[-1])
+            vector = np.random.default_rng(number).normal(size=16)
+            if role == "query":
+                vector = vector + self.noise * np.random.default_rng(1000 + number).normal(size=16)
+            rows.append(vector / np.linalg.norm(vector))
+        progress(len(texts), len(texts), "texts")
+        return np.array(rows, dtype=np.float32)
+
+
+@pytest.fixture
+def exam(tmp_path: Path) -> EvalSet:
+    queries = [
+        BeirQuery(
+            f"q{n}",
+            f"<what> is {n}",
+            {
+                "query_type": "structural" if n % 2 else "multi_hop",
+                "reasoning_type": "factual",
+                "hop_count": 1 + n % 3 if n < 36 else 9,
+                "file_name": [f"file{n // 10}.md"],
+            },
+        )
+        for n in range(DOCUMENTS)
+    ]
+    write_beir(
+        tmp_path / "exam" / "eval_beir",
+        [BeirDocument(f"d{n}", f"this is {n}") for n in range(DOCUMENTS)],
+        queries,
+        {f"q{n}": {f"d{n}": 1} for n in range(DOCUMENTS)},
+    )
+    return EvalSet(tmp_path / "exam", "eval_set", "exam1")
+
+
+@pytest.fixture
+def report(exam: EvalSet, tmp_path: Path, settings: EvalSettings) -> EvalReport:
+    folder = tmp_path / "report"
+    folder.mkdir()
+    models = {"base": NoisyEncoder(1.5), "finetuned": NoisyEncoder(0.7)}
+    lengths = {name: evaluate_dimensions(exam, model, settings, [4, 16]) for name, model in models.items()}
+    full = {name: scores[16] for name, scores in lengths.items()}
+    write_eval_report(folder, full, exam, {"base": "b1", "finetuned": "f1"}, settings, lengths)
+    return EvalReport(folder, "eval_metrics", "r1")
+
+
+def read(report: EvalReport, name: str):
+    return json.loads((report.path / name).read_text("utf-8"))
+
+
+def test_parts_are_compared_as_the_whole_is(report: EvalReport, settings: EvalSettings) -> None:
+    rows = read(report, "slices.json")
+    sizes = {(row["kind"], row["value"]): row["queries"] for row in rows}
+    assert sizes == {
+        ("query type", "multi_hop"): 20,
+        ("query type", "structural"): 20,
+        ("hops", "1"): 12,
+        ("hops", "2"): 12,
+        ("hops", "3"): 12,  # hops 9: four queries only; reasoning type: one part only
+        **{("document", f"file{n}.md"): 10 for n in range(4)},
+    }
+    base, tuned = (read_scores(report, name) for name in ("base", "finetuned"))
+    odd = [place for place, query in enumerate(base.query_ids) if int(query[1:]) % 2]
+    expected = (tuned.per_query["NDCG@10"] - base.per_query["NDCG@10"])[odd]
+    (row,) = [row for row in rows if row["value"] == "structural" and row["metric"] == "NDCG@10"]
+    assert row["delta"] == pytest.approx(expected.mean(), abs=1e-5)
+    assert row["low"] < row["delta"] < row["high"]
+    assert row["wins"] == (expected > 1e-9).sum()
+
+
+def test_the_largest_changes_come_with_what_was_found(report: EvalReport, exam: EvalSet) -> None:
+    changes = read(report, "changes.json")
+    base, tuned = (read_scores(report, name).per_query["NDCG@10"] for name in ("base", "finetuned"))
+    gains = tuned - base
+    shown = [row["finetuned"] - row["base"] for row in changes["gained"]]
+    assert shown == pytest.approx(sorted(gains, reverse=True)[: len(shown)], abs=2e-5)
+    assert len(shown) == min(10, (gains > 0).sum()) > 3
+    lost = [row["finetuned"] - row["base"] for row in changes["lost"]]
+    assert lost == pytest.approx(sorted(gains)[: len(lost)], abs=2e-5)
+    assert len(lost) == min(10, (gains < 0).sum())
+    runs = {}
+    for model in ("base", "finetuned"):
+        for line in (report.path / "runs" / f"{model}.trec").read_text().splitlines():
+            query, _, document, rank, *_ = line.split()
+            runs[model, query, int(rank)] = document
+    for row in changes["gained"]:
+        answer = f"d{row['query_id'][1:]}"
+        for side, model in (("before", "base"), ("after", "finetuned")):
+            hits = row[side]
+            assert [hit["rank"] for hit in hits[:3]] == [1, 2, 3]
+            for hit in hits:
+                assert runs[model, row["query_id"], hit["rank"]] == hit["doc_id"]
+                assert hit["relevant"] == (hit["doc_id"] == answer)
+                assert hit["text"] == f"this is {hit['doc_id'][1:]}"
+            assert sum(hit["relevant"] for hit in hits) == 1
+
+
+def test_shortened_vectors_are_measured_as_vectors_of_that_length(
+    report: EvalReport, exam: EvalSet, settings: EvalSettings
+) -> None:
+    encoder = NoisyEncoder(0.7)
+    texts = [[f"{n}" for n in range(DOCUMENTS)]] * 2
+    queries, passages = (
+        encoder.embed(part, role)[:, :4] for part, role in zip(texts, ("query", "passage"), strict=True)
+    )
+    cosines = queries @ passages.T / np.linalg.norm(passages, axis=1)
+    run = {f"q{n}": {f"d{m}": float(cosines[n, m]) for m in range(DOCUMENTS)} for n in range(DOCUMENTS)}
+    expected = score_run(run, read_qrels(exam.beir), settings.k_values).means()["NDCG@10"]
+    short, full = read(report, "dimensions.json")
+    assert (short["dimensions"], full["dimensions"]) == (4, 16)
+    assert short["finetuned"] == pytest.approx(expected, abs=1e-5)
+    assert full["finetuned"] == report.comparison()["metrics"]["NDCG@10"]["finetuned"]
+    assert short["finetuned"] < full["finetuned"]
+    assert np.linalg.norm(shorten(np.eye(3, dtype=np.float32), 2)[0]) == 1
+    with pytest.raises(EvaluationError, match="16 dimensions"):
+        evaluate_dimensions(exam, encoder, settings, [8, 32])
+
+
+@pytest.mark.parametrize("block", [1, 7, 39, 40])
+def test_a_corpus_in_blocks_gives_the_same_run(
+    exam: EvalSet, settings: EvalSettings, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    whole = evaluate_retrieval(exam, NoisyEncoder(1.5), settings)
+    monkeypatch.setattr(module, "DOCUMENTS_AT_A_TIME", block)
+    monkeypatch.setattr(module, "RUN_DEPTH", 10)
+    settings = settings.model_copy(update={"k_values": [1, 5, 10]})
+    encoder = NoisyEncoder(1.5)
+    seen: list[tuple[int, int]] = []
+    blocks = evaluate_retrieval(
+        exam, encoder, settings, lambda done, total, *_, **__: seen.append((done, total))
+    )
+    for query, found in blocks.run.items():
+        best = sorted(whole.run[query].items(), key=lambda item: -item[1])[:10]
+        assert found == dict(best)
+    assert blocks.per_query["NDCG@10"].tolist() == whole.per_query["NDCG@10"].tolist()
+    assert seen[-1] == (DOCUMENTS, DOCUMENTS)
+
+
+def test_two_documents_of_one_id_are_an_error(exam: EvalSet, settings: EvalSettings) -> None:
+    path = exam.beir / "corpus.jsonl"
+    path.write_text(path.read_text() + path.read_text().splitlines()[0] + "\n")
+    with pytest.raises(EvaluationError, match="two documents have the same _id"):
+        evaluate_retrieval(exam, NoisyEncoder(1.0), settings)
+
+
+def test_scores_per_query_are_read_back_exactly(
+    report: EvalReport, exam: EvalSet, settings: EvalSettings
+) -> None:
+    measured = evaluate_retrieval(exam, NoisyEncoder(1.5), settings)
+    read_back = read_scores(report, "base")
+    assert read_back.query_ids == measured.query_ids
+    assert set(compare(measured, read_back, settings)) == set(measured.per_query)
+    for name, values in measured.per_query.items():
+        assert read_back.per_query[name].tolist() == values.tolist()
+    with pytest.raises(EvaluationError, match="no model nim"):
+        read_scores(report, "nim")
+
+
+class Page(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.sources: list[str] = []
+        self.text: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.sources += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_the_page_holds_everything_and_needs_nothing(report: EvalReport, settings: EvalSettings) -> None:
+    page = Page()
+    page.feed((report.path / "report.html").read_text("utf-8"))
+    assert page.open == []
+    assert len(page.sources) == 4
+    assert all(source.startswith("data:image/png;base64,") for source in page.sources)
+    text = " ".join(" ".join(page.text).split())
+    row = report.comparison()["metrics"]["NDCG@10"]
+    for words in (
+        f"{row['base']:.4f}",
+        f"{row['delta']:+.4f}",
+        f"{row['p_value']:.4f}",
+        f"{row['detectable']:.4f}",
+        "exam1",
+        "b1",
+        "f1",
+        "query type: multi_hop",
+        "Queries that lost most",
+        read(report, "changes.json")["gained"][0]["text"],
+        str(settings.bootstrap_samples),
+    ):
+        assert words in text, words

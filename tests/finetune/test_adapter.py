@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from assets_pkg.finetune.adapter import train_adapter
+from assets_pkg.finetune.errors import TrainingDataError
+from assets_pkg.profile import FinetuneSettings, ModelSettings
+from resources.encoders.sentence_transformer import SentenceTransformerEncoder
+from storage.artifacts import Checkpoint, MinedTrainSet
+from tests.finetune.conftest import CPU, content_of
+
+
+@pytest.fixture
+def train(
+    mined: MinedTrainSet,
+    base: Checkpoint,
+    model_settings: ModelSettings,
+    settings: Callable[..., FinetuneSettings],
+    tmp_path: Path,
+) -> Callable[..., Path]:
+    def go(name: str = "tuned", **changes: Any) -> Path:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        encoder = SentenceTransformerEncoder(
+            base.model, base.version, accelerator=CPU, **model_settings.encoder_config()
+        )
+        chosen = settings(method="adapter", learning_rate=1e-2, num_epochs=6, **changes)
+        train_adapter(mined, base, model_settings, chosen, encoder, folder)
+        return folder
+
+    return go
+
+
+def test_the_saved_model_is_the_base_and_one_matrix(train: Callable[..., Path], base: Checkpoint) -> None:
+    from safetensors.numpy import load_file
+    from sentence_transformers import SentenceTransformer
+
+    folder = train()
+    saved = folder / "model" / "consolidated"
+    ours, theirs = content_of(folder), content_of(base.path)
+    new = set(ours) - set(theirs)
+    assert {name for name in theirs if ours[name] != theirs[name]} == {"model/consolidated/modules.json"}
+    assert all("3_Dense" in name for name in new)
+    matrix = load_file(saved / "3_Dense" / "model.safetensors")["linear.weight"]
+    before, after = (SentenceTransformer(str(path), device="cpu") for path in (base.model, saved))
+    texts = ["badin kefel ligor", "mohat"]
+    turned = before.encode_query(texts) @ matrix.T
+    expected = turned / np.linalg.norm(turned, axis=1, keepdims=True)
+    assert after.encode_query(texts) == pytest.approx(expected, abs=1e-5)
+    assert np.abs(matrix - np.eye(32)).max() > 0.01
+
+
+def test_it_learns_and_says_what_it_did(train: Callable[..., Path]) -> None:
+    folder = train()
+    told = json.loads((folder / "summary.json").read_text())
+    assert told["final_loss"] < told["initial_loss"] - 0.3
+    assert told["steps_done"] == told["plan"]["steps"] == 24
+    assert told["validation_ndcg_after"] is not None
+    assert len((folder / "training.jsonl").read_text().splitlines()) == 24
+    assert (folder / "loss.png").exists()
+    assert "base0" in (folder / "model" / "consolidated" / "README.md").read_text()
+
+
+def test_same_inputs_same_bytes_over_leftovers(train: Callable[..., Path]) -> None:
+    first = content_of(train())
+    assert content_of(train()) == first
+    assert content_of(train("other", seed=7)) != first
+
+
+def test_settings_that_do_not_go_with_it_are_refused(train: Callable[..., Path]) -> None:
+    with pytest.raises(TrainingDataError, match=r"method = adapter: finetune\.lora_rank"):
+        train(lora_rank=4)

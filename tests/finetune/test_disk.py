@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assets_pkg.finetune import disk
+from assets_pkg.finetune.disk import bytes_needed
+from assets_pkg.finetune.errors import NoRoomError, TrainingDataError
+from assets_pkg.finetune.loading import load_model
+from assets_pkg.finetune.train import finetune
+from assets_pkg.profile import FinetuneSettings, ModelSettings
+from storage.artifacts import Checkpoint, MinedTrainSet
+from tests.finetune.conftest import CPU
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.fixture
+def train(
+    mined: MinedTrainSet,
+    base: Checkpoint,
+    model_settings: ModelSettings,
+    settings: Callable[..., FinetuneSettings],
+    tmp_path: Path,
+) -> Callable[..., Path]:
+    def go(progress: Any = lambda *_, **__: None, **changes: Any) -> Path:
+        (tmp_path / "out").mkdir(exist_ok=True)
+        finetune(mined, base, model_settings, settings(**changes), CPU, tmp_path / "out", progress)
+        return tmp_path / "out"
+
+    return go
+
+
+def test_the_estimate_covers_what_is_written(
+    train: Callable[..., Path], base: Checkpoint, tmp_path: Path
+) -> None:
+    def size() -> int:
+        return sum(path.stat().st_size for path in (tmp_path / "out").rglob("*") if path.is_file())
+
+    largest = 0
+
+    def watch(done: int, *_: Any, **__: Any) -> None:
+        nonlocal largest
+        largest = max(largest, size())
+
+    train(watch, checkpoint_every_steps=1)
+    weights = sum(each.numel() for each in load_model(base.model, "cpu").parameters())
+    estimate = bytes_needed(weights, weights)
+    assert largest < estimate + 400_000  # of the tiny model's files most are not weights
+    assert largest > estimate * 0.5
+
+
+def test_a_disk_that_is_too_small_stops_before_the_first_step(
+    train: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: usage._replace(free=100_000))
+    steps: list[int] = []
+    with pytest.raises(NoRoomError, match=r"writes up to 0\.00 GB, but .*out has 0\.00 GB free: free some"):
+        train(lambda done, *_, **__: steps.append(done))
+    assert steps == []
+
+
+def test_the_curves_go_to_tensorboard(train: Callable[..., Path]) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder = train()
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    steps = [event.step for event in events.Scalars("train/loss")]
+    assert steps == list(range(1, 9))
+    assert "train/learning_rate" in events.Tags()["scalars"]
+
+
+def test_wandb_is_asked_for_and_not_there(
+    train: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from assets_pkg.finetune import tracking
+
+    monkeypatch.setattr(tracking.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(TrainingDataError, match=r"finetune\.wandb_project = 'mine': wandb is not installed"):
+        train(wandb_project="mine")
