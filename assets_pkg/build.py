@@ -21,6 +21,7 @@ from assets_pkg.sdg.assets import build_assets as sdg
 from resources.accelerator import AcceleratorResource
 from resources.alerts import AlertsResource
 from resources.artifacts import ArtifactStoreResource
+from resources.containers import ContainerEngineResource
 from resources.encoders.resource import EncoderResource
 
 ROOMS = (corpus, sdg, prep, finetune, evaluation, export, deploy, reindex)
@@ -50,6 +51,7 @@ def build_definitions(
             "accelerator": accelerator,
             "encoders": encoders,
             "alerts": AlertsResource(),
+            "containers": ContainerEngineResource(),
             **(resource_overrides or {}),
         },
     )

@@ -289,6 +289,7 @@ class EvalSettings(Settings):
     eval_base: bool
     eval_finetuned: bool
     eval_nim: Annotated[bool, RuntimeOnly]
+    fail_on_nim_metric_drift: Annotated[bool, RuntimeOnly]
     eval_batch_size: BatchSize
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
     bootstrap_samples: Annotated[int, Field(ge=100)]
@@ -317,7 +318,12 @@ class DeploySettings(Settings):
 
     backend: Literal["process", "docker"]
     served_model_name: str
+    server: Literal["retune", "nim"]
+    server_image: str
     nim_image: str
+    use_onnx: bool
+    gpus: Annotated[str, Field(pattern=r"^(all|[1-9][0-9]*|device=[\w:,-]+)$")] | None
+    shm_size: Annotated[Annotated[str, Field(pattern=r"^[0-9]+[bkmg]?$")] | None, RuntimeOnly]
     container_name: Annotated[str, RuntimeOnly]
     host: str
     host_port: Port

@@ -38,6 +38,7 @@ GRAPH = {
     "promoted_model": {"eval_metrics", "checkpoint", "base_model"},
     "onnx_model": {"promoted_model"},
     "running_nim": {"onnx_model", "promoted_model"},
+    "nim_eval_metrics": {"running_nim", "promoted_model", "eval_set", "eval_metrics"},
     "corpus_embeddings": {"promoted_model", "passages"},
     "vector_index": {"promoted_model", "passages"},
 }

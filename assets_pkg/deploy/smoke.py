@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from assets_pkg.deploy.server_process import DeployError
+from assets_pkg.deploy.contract import DeployError
 from resources.encoders.base import Role
 
 if TYPE_CHECKING:
