@@ -60,6 +60,7 @@ def running_engine(folder: Path) -> Generator[str]:
     finally:
         process.terminate()
         process.wait(60)
+        _unmount(folder)
         subprocess.run(["ip", "link", "del", BRIDGE], check=False)
 
 
@@ -81,18 +82,24 @@ def _install() -> None:
     if all(shutil.which(program) for program in ("dockerd", "ip")):
         return
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    # Without this, installing would start the machine's own engine.
     quiet = ["-o", "Dpkg::Use-Pty=0", "-qq"]
     subprocess.run(["apt-get", "update", *quiet], check=True, env=environment, stdout=subprocess.DEVNULL)
     install = ["apt-get", "install", "-y", "--no-install-recommends", *quiet, *PACKAGES]
     subprocess.run(install, check=True, env=environment, stdout=subprocess.DEVNULL)
 
 
+def _unmount(folder: Path) -> None:
+    """What the engine leaves mounted would keep its folder from being deleted."""
+    mounted = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+    for place in mounted:
+        if place.startswith(str(folder)):
+            subprocess.run(["umount", "--lazy", place], check=False)
+
+
 def _await_engine(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            docker.DockerClient(base_url=address).close()
             client = docker.DockerClient(base_url=address, version="auto")
             client.ping()
             client.close()

@@ -41,7 +41,9 @@ def batches(vectors: np.ndarray, size: int = 64) -> Iterator[pa.RecordBatch]:
             "doc_id": [f"doc{n // 10}" for n in numbers],
             "title": [f"Title {n // 10}" for n in numbers],
             "section": ["" for _ in numbers],
-            "text": [f"passage {n} about {'pumps' if n % 2 else 'kilns'} and 'quotes' — ünïcode" for n in numbers],
+            "text": [
+                f"passage {n} about {'pumps' if n % 2 else 'kilns'} and 'quotes' — ünïcode" for n in numbers
+            ],
             "chunk_id": [n % 10 + 1 for n in numbers],
         }
         arrays = [pa.array(columns[field.name], field.type) for field in list(schema)[:-1]]
@@ -49,7 +51,9 @@ def batches(vectors: np.ndarray, size: int = 64) -> Iterator[pa.RecordBatch]:
         yield pa.record_batch(arrays, schema=schema)
 
 
-def test_search_equals_brute_force_and_returns_the_row_as_written(index: PassageIndex, vectors: np.ndarray) -> None:
+def test_search_equals_brute_force_and_returns_the_row_as_written(
+    index: PassageIndex, vectors: np.ndarray
+) -> None:
     assert index.write(batches(vectors), DIMENSIONS) == ROWS
     assert index.optimise(ROWS, DIMENSIONS, exact_below=1000) == "exact"
     query = np.random.default_rng(1).standard_normal(DIMENSIONS).astype(np.float32)
@@ -67,7 +71,9 @@ def test_search_equals_brute_force_and_returns_the_row_as_written(index: Passage
 def test_a_filter_narrows_the_search(index: PassageIndex, vectors: np.ndarray) -> None:
     index.write(batches(vectors), DIMENSIONS)
     index.optimise(ROWS, DIMENSIONS, exact_below=1000)
-    hits = index.search(vectors[0], 5, where="doc_id = 'doc7'" if isinstance(index, LanceIndex) else "doc_id == 'doc7'")
+    hits = index.search(
+        vectors[0], 5, where="doc_id = 'doc7'" if isinstance(index, LanceIndex) else "doc_id == 'doc7'"
+    )
     expected = 70 + np.argsort(-(vectors[70:80] @ vectors[0]))[:5]
     assert [hit.passage_id for hit in hits] == [f"d_{n:016x}" for n in expected]
 
@@ -79,7 +85,9 @@ def test_a_filter_that_makes_no_sense_is_a_clear_error(index: PassageIndex, vect
         index.search(vectors[0], 5, where="no_such_column = 1 AND")
 
 
-def test_writing_again_replaces_what_an_interrupted_try_left(index: PassageIndex, vectors: np.ndarray) -> None:
+def test_writing_again_replaces_what_an_interrupted_try_left(
+    index: PassageIndex, vectors: np.ndarray
+) -> None:
     index.write(batches(vectors[:50]), DIMENSIONS)
     assert index.write(batches(vectors), DIMENSIONS) == ROWS
 
@@ -96,7 +104,9 @@ def test_an_approximate_index_finds_nearly_all_that_exact_search_finds(
     assert found >= 0.9 * 200
 
 
-def test_milvus_readers_of_the_alias_move_to_the_new_version_at_once(tmp_path: Path, vectors: np.ndarray) -> None:
+def test_milvus_readers_of_the_alias_move_to_the_new_version_at_once(
+    tmp_path: Path, vectors: np.ndarray
+) -> None:
     uri = str(tmp_path / "milvus.db")
     for name, part in (("passages_a", vectors[:100]), ("passages_b", vectors[100:])):
         version = MilvusIndex(uri, name)
