@@ -307,10 +307,12 @@ class ExportSettings(Settings):
     """Stage 4."""
 
     opset: Annotated[int, Field(ge=17)]
-    export_dtype: Literal["fp32", "fp16"]
+    export_dtype: Literal["fp32", "fp16", "int8_weights", "int8_dynamic"]
     attn_implementation: Literal["eager", "sdpa"]
     export_to_trt: bool
     max_cosine_distance: Annotated[float, Field(gt=0, le=1), RuntimeOnly]
+    min_top10_overlap: Annotated[float, Field(ge=0, le=1), RuntimeOnly]
+    max_ndcg_loss: Annotated[float, Field(ge=0, le=1), RuntimeOnly]
 
 
 class DeploySettings(Settings):

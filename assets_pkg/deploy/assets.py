@@ -67,7 +67,8 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             model = door.input(Checkpoint, "promoted_model")
             with encoders.open(model) as encoder:
                 expected = encoder.embed(SMOKE_TEXTS, "passage")
-            check = smoke_check(profile.deploy.served_model_name, SMOKE_TEXTS, "passage", expected)
+            name, dtype = profile.deploy.served_model_name, exported.manifest()["dtype"]
+            check = smoke_check(name, SMOKE_TEXTS, "passage", expected, dtype)
             served = Served(exported.folder, model.model, model.version)
             folder = door.store.root / STATE_FOLDER
             state = deploy(served, profile.deploy, folder, check, containers.get)
