@@ -48,6 +48,7 @@ CACHE = Path.home() / ".cache" / "retune-bench"
 MODEL = "minilm"
 SENTENCE = "the pump seal is checked when pressure falls below its limit and a valve opens to let flow pass"
 WARM_UP = 0.1
+NO_ANSWER = 0
 
 PLAIN_SERVER = """
 import sys
@@ -153,7 +154,10 @@ def drive(server: Server, load: Load, scale: float = 1, clients: int | None = No
             for turn in range(max(1, round(scale * load.each))):
                 texts = load.requests[(number + turn * load.clients) % len(load.requests)]
                 started = time.perf_counter()
-                status = http.post(server.path, json={"model": MODEL, "input": texts}).status_code
+                try:
+                    status = http.post(server.path, json={"model": MODEL, "input": texts}).status_code
+                except httpx.HTTPError:
+                    status = NO_ANSWER
                 spent = time.perf_counter() - started
                 with lock:
                     outcome.statuses[status] = outcome.statuses.get(status, 0) + 1

@@ -210,7 +210,9 @@ class ArtifactStore:
         for entry in folder.iterdir():
             if entry.is_symlink():
                 yield entry
-            elif entry.is_dir() and entry not in (self.root / name for name in ("artifacts", "keys", ".work")):
+            elif entry.is_dir() and entry not in (
+                self.root / name for name in ("artifacts", "keys", ".work")
+            ):
                 yield from self._links(entry)
 
     def _disk_full(self, asset: str) -> str:

@@ -1,6 +1,7 @@
 """The promoted model as an ONNX folder that the embedding server serves alone."""
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import get_args
@@ -9,18 +10,22 @@ import dagster as dg
 
 from assets_pkg.door import Inputs, open_door, stage_asset
 from assets_pkg.export.onnx import OnnxExportSettings, export_onnx
+from assets_pkg.export.tensorrt import build_engine, plan_engine
 from assets_pkg.nim.manifest import QuantizedDtype
-from assets_pkg.profile import Profile
+from assets_pkg.profile import GraphSettings, Profile, TensorrtSettings
 from assets_pkg.showing import numbers, table
 from resources.artifacts import ArtifactStoreResource
 from resources.encoders.resource import EncoderResource
-from storage.artifacts import Checkpoint, EvalSet, OnnxModel, Passages
+from storage.artifacts import Checkpoint, EvalSet, OnnxModel, Passages, TensorrtEngine
 
 
 def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksDefinition]:
     """The ``export`` group."""
 
-    @stage_asset("export", profile.export, profile.model, deps=("promoted_model",), kinds={"onnx"})
+    graph_settings = profile.export.part(GraphSettings)
+    engine_settings = profile.export.part(TensorrtSettings)
+
+    @stage_asset("export", graph_settings, profile.model, deps=("promoted_model",), kinds={"onnx"})
     def onnx_model(context: dg.AssetExecutionContext, store: ArtifactStoreResource) -> dg.MaterializeResult:
         """The promoted model with pooling and normalisation inside the graph, tokenizer and manifest beside."""
         with open_door(context, store) as door:
@@ -58,7 +63,26 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksD
             passed=kept and loss <= profile.export.max_ndcg_loss, metadata={**shown, "ndcg10_loss": loss}
         )
 
-    return [onnx_model, onnx_parity]
+    @stage_asset("export", engine_settings, deps=("onnx_model",), kinds={"tensorrt"}, optional=True)
+    def tensorrt_engine(
+        context: dg.AssetExecutionContext, store: ArtifactStoreResource
+    ) -> Iterator[dg.MaterializeResult]:
+        """The graph as a TensorRT engine for this machine's GPU; nothing unless export_to_trt is true."""
+        plan = plan_engine(engine_settings)
+        if not profile.export.export_to_trt:
+            context.log.info("export_to_trt is false: no TensorRT engine is built")
+            return
+        with open_door(context, store) as door:
+            folder = door.input(OnnxModel, "onnx_model").folder
+
+            def produce(target: Path) -> None:
+                build_engine(plan, folder, target)
+
+            engine = door.build(TensorrtEngine, produce)
+            door.store.link("stage4_export/tensorrt", engine.path)
+            yield door.result(engine, {"shapes": str(plan.shapes), "precision": plan.precision})
+
+    return [onnx_model, onnx_parity, tensorrt_engine]
 
 
 def _export(model: Checkpoint, profile: Profile, folder: Path) -> None:
