@@ -13,6 +13,7 @@ import shutil
 import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from assets_pkg.deploy.contract import (
@@ -95,7 +96,7 @@ class ContainerState:
             return f"({error})"
 
     def _engine(self) -> ContainerEngine:
-        return ContainerEngine(self.engine)
+        return _engine_at(self.engine)
 
 
 def deploy_container(
@@ -259,7 +260,7 @@ def _tidy(engine: ContainerEngine, settings: DeploySettings, folder: Path, old: 
 def resume(state: ContainerState) -> None:
     """Mend what a deployment that was killed between two containers left: the old one stopped and renamed."""
     try:
-        engine = ContainerEngine(state.engine)
+        engine = _engine_at(state.engine)
     except ContainerError:
         return
     found = engine.find(state.id)
@@ -288,6 +289,12 @@ def _state(
         tells_digest=settings.server == "retune",
         engine=engine.base_url,
     )
+
+
+@cache
+def _engine_at(address: str | None) -> ContainerEngine:
+    """One connection for all the questions that are asked while a server starts."""
+    return ContainerEngine(address)
 
 
 def _owner(folder: Path) -> str:
