@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import IO
 
@@ -77,6 +78,21 @@ def test_the_server_serves_the_promoted_model(done: Workplace) -> None:
     served = np.array(httpx.post(f"{base}/v1/embeddings", json=body).json()["data"][0]["embedding"])
     model = SentenceTransformer(str(done.home / "output/promoted_model/model/consolidated"), device="cpu")
     assert served @ model.encode("the pump is checked") == pytest.approx(1, abs=1e-5)
+
+
+def test_deploy_shows_the_servers_command_and_its_log(done: Workplace) -> None:
+    code, output = done.retune("deploy", "-d")
+    assert code == 0
+    command = " ".join(output.split())
+    assert f"NIM_MAX_CLIENT_BATCH_SIZE=2048 {sys.executable} -m assets_pkg.nim --model-dir" in command
+    assert f"--host 127.0.0.1 --port {done.port}" in command
+    code, output = done.retune("deploy", "-d", "backend=docker")
+    assert "docker run --detach --name nemotron-embed-nim --restart unless-stopped" in " ".join(
+        output.split()
+    )
+    code, output = done.retune("deploy", "--logs")
+    assert code == 0
+    assert "listening on" in output
 
 
 def test_wrong_usage_exits_with_2_and_failure_with_1(done: Workplace) -> None:
