@@ -9,7 +9,7 @@ from assets_pkg.corpus.assets import SOURCE_FINGERPRINT
 from assets_pkg.corpus.rest import seconds_since_change
 from assets_pkg.corpus.sources import CorpusError, source_fingerprint
 from assets_pkg.deploy.assets import ALIVE, STATE_FOLDER
-from assets_pkg.deploy.server_process import read_state
+from assets_pkg.deploy.server import read_state
 from assets_pkg.profile import AutomationSettings, Profile
 from assets_pkg.stages import BENCHMARKS, STAGES
 from resources.alerts import AlertsResource
@@ -134,16 +134,17 @@ def _server_sensor(profile: Profile) -> dg.SensorDefinition:
         state = read_state(Path(profile.artifact_root) / STATE_FOLDER)
         if state is None:
             return dg.SkipReason("no server was deployed")
-        standing = f"{state.pid}:{state.alive()}"
+        alive = state.alive()
+        standing = f"{state.handle}:{alive}"
         if context.cursor == standing:
             return dg.SkipReason("nothing new")
-        if not state.alive():
+        if not alive:
             alerts.send("server_died", f"the embedding server at {state.url} is gone; its log: {state.log}")
         evaluation = dg.AssetCheckEvaluation(
             asset_key=ALIVE.asset_key,
             check_name=ALIVE.name,
-            passed=state.alive(),
-            metadata={"url": state.url, "pid": state.pid, "log": dg.MetadataValue.path(state.log)},
+            passed=alive,
+            metadata={"url": state.url, "server": state.handle, "log": dg.MetadataValue.path(state.log)},
         )
         return dg.SensorResult(asset_events=[evaluation], cursor=standing)
 

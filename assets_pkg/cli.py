@@ -20,6 +20,7 @@ from assets_pkg.stages import BENCHMARKS, STAGES, StageError, assets_between
 if TYPE_CHECKING:
     import dagster as dg
 
+    from assets_pkg.deploy.contract import RunningServer
     from assets_pkg.plan import Plan
     from assets_pkg.prep.exam_commands import ExamCommands
 
@@ -46,7 +47,9 @@ QUIET_LIBRARIES = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TRANSFORMERS_VERBOSITY": "error",
     "LANCEDB_LOG": "error",
+    "ORT_DISABLE_TELEMETRY": "1",
 }
+LOG_LINES = 200
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 
@@ -97,12 +100,15 @@ def _stage_command(stage: str) -> None:
     def command(
         config: ConfigOption = DEFAULT_PROFILE, dry_run: DryRunOption = False, overrides: Overrides = None
     ) -> None:
-        _run(_profile(config, overrides, section=stage), list(STAGES[stage]), dry_run)
+        section = "eval" if stage == "eval_nim" else stage
+        profile = _profile(config, overrides, section=section)
+        asked_too = STAGES["eval_nim"] if stage == "eval" and profile.eval.eval_nim else ()
+        _run(profile, [*STAGES[stage], *asked_too], dry_run)
 
     app.command(stage, help=f"Run the stage {stage}: {', '.join(STAGES[stage])}.")(command)
 
 
-for _stage in ("prep", "finetune", "eval", "export", "reindex"):
+for _stage in ("prep", "finetune", "eval", "export", "reindex", "eval_nim"):
     _stage_command(_stage)
 
 
@@ -157,14 +163,19 @@ def deploy(
     stop: Annotated[
         bool, typer.Option("--stop", help="Stop the server that an earlier deploy started.")
     ] = False,
+    logs: Annotated[bool, typer.Option("--logs", help="Print the end of the server's log.")] = False,
     overrides: Overrides = None,
 ) -> None:
     """Start the embedding server of the promoted model, or replace the running one."""
     profile = _profile(config, overrides, section="deploy")
     if stop:
         _stop_server(profile)
+    elif logs:
+        _show_server_log(profile)
     else:
         _run(profile, list(STAGES["deploy"]), dry_run)
+        if dry_run:
+            _show_deploy_command(profile)
 
 
 @app.command()
@@ -462,14 +473,41 @@ def _show_promotions() -> None:
 
 
 def _stop_server(profile: Profile) -> None:
-    from assets_pkg.deploy.assets import STATE_FOLDER
-    from assets_pkg.deploy.server_process import read_state, stop
-
-    state = read_state(Path(profile.artifact_root) / STATE_FOLDER)
-    if state is not None and stop(state):
-        console.print(f"stopped the server at {state.url}")
+    server = _server(profile)
+    if server is not None and server.stop():
+        console.print(f"stopped the server at {server.url}")
     else:
         console.print("no server is running")
+
+
+def _show_server_log(profile: Profile) -> None:
+    server = _server(profile)
+    if server is None:
+        raise _failed("no server was deployed")
+    console.print(server.last_log(LOG_LINES), markup=False, highlight=False)
+
+
+def _show_deploy_command(profile: Profile) -> None:
+    from assets_pkg.deploy.assets import STATE_FOLDER
+    from assets_pkg.deploy.contract import Served
+    from assets_pkg.deploy.server import shown_command
+
+    root = Path(profile.artifact_root)
+    exported, promoted = (root / "stage4_export/onnx").resolve(), (root / "promoted_model").resolve()
+    served = Served(exported, promoted / "model" / "consolidated", promoted.name)
+    console.print("the server's command, once proven:")
+    console.print(shown_command(served, profile.deploy, root / STATE_FOLDER), markup=False, highlight=False)
+
+
+def _server(profile: Profile) -> RunningServer | None:
+    from assets_pkg.deploy.assets import STATE_FOLDER
+    from assets_pkg.deploy.contract import DeployError
+    from assets_pkg.deploy.server import read_state
+
+    try:
+        return read_state(Path(profile.artifact_root) / STATE_FOLDER)
+    except DeployError as error:
+        raise _failed(str(error)) from error
 
 
 def _show_hits(found: dict[str, list], as_json: bool) -> None:

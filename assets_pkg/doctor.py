@@ -88,9 +88,13 @@ def _docker(needed: bool) -> Finding:
     return Finding("ok", "docker", f"engine {version}")
 
 
+def _runs_nim(profile: Profile) -> bool:
+    return profile.deploy.backend == "docker" and profile.deploy.server == "nim"
+
+
 def _keys(profile: Profile) -> Iterator[Finding]:
     needed = {"NVIDIA_API_KEY"} if profile.sdg.generator == "llm" else set()
-    needed |= {"NGC_API_KEY"} if profile.deploy.backend == "docker" else set()
+    needed |= {"NGC_API_KEY"} if _runs_nim(profile) else set()
     for key in KEYS:
         if os.environ.get(key):
             yield Finding("ok", key, "set")
@@ -128,7 +132,7 @@ def _corpus(profile: Profile) -> Finding:
 
 def _port(profile: Profile) -> Finding:
     from assets_pkg.deploy.assets import STATE_FOLDER
-    from assets_pkg.deploy.server_process import read_state
+    from assets_pkg.deploy.server import read_state
 
     port, host = profile.deploy.host_port, profile.deploy.host
     state = read_state(Path(profile.artifact_root) / STATE_FOLDER)

@@ -46,6 +46,7 @@ def stage_asset(
     deps: tuple[str, ...] = (),
     accelerated: bool = False,
     check_specs: Sequence[dg.AssetCheckSpec] = (),
+    optional: bool = False,
     logic: str = "1",
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """``@dg.asset`` with what every asset of the graph has.
@@ -53,6 +54,7 @@ def stage_asset(
     Args:
         settings: the settings that decide the result; with ``logic`` they make the code version.
         accelerated: the step trains or embeds, so it waits for its turn on the accelerator.
+        optional: the step may make nothing.
         logic: raised when the step's code makes something else of the same inputs and settings.
     """
     return dg.asset(
@@ -63,6 +65,7 @@ def stage_asset(
         owners=OWNERS,
         pool=GPU_POOL if accelerated else None,
         check_specs=check_specs,
+        output_required=not optional,
         metadata={SETTINGS_KEY: shown_settings(*settings)},
     )
 

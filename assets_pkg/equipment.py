@@ -11,6 +11,7 @@ from resources.accelerator import AcceleratorResource
 from resources.alerts import AlertsResource
 from resources.artifacts import ArtifactStoreResource
 from resources.chat_model.resource import ChatModelResource
+from resources.containers import ContainerEngineResource
 from resources.encoders.resource import EncoderResource
 
 ANSWER_CACHE = ".cache/chat_answers.sqlite"
@@ -25,6 +26,7 @@ class Equipment:
     encoders: EncoderResource
     chat_model: ChatModelResource
     alerts: AlertsResource
+    containers: ContainerEngineResource
 
 
 def equip(profile: Profile) -> Equipment:
@@ -37,6 +39,7 @@ def equip(profile: Profile) -> Equipment:
         encoders=encoders_for(store.get().root, profile.model, profile.eval.eval_batch_size),
         chat_model=ChatModelResource.from_config(chat_config(profile.sdg, answers)),
         alerts=AlertsResource(),
+        containers=ContainerEngineResource(),
     )
 
 

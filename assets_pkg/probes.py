@@ -70,11 +70,11 @@ def _own_files_changed(instance: dg.DagsterInstance, profile: Profile) -> str | 
 
 
 def _server_gone(instance: dg.DagsterInstance, profile: Profile) -> str | None:
-    from assets_pkg.deploy.server_process import read_state, served_digest
+    from assets_pkg.deploy.server import read_state
 
     state = read_state(Path(profile.artifact_root) / STATE_FOLDER)
     if state is None or not state.alive():
         return "the server is not running"
-    if served_digest(state.url) != state.model_digest:
+    if not state.serves_its_model():
         return f"the server at {state.url} does not answer as the model that was deployed"
     return None

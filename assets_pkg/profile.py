@@ -353,6 +353,7 @@ class EvalSettings(IntervalSettings):
     eval_base: bool
     eval_finetuned: bool
     eval_nim: Annotated[bool, RuntimeOnly]
+    fail_on_nim_metric_drift: Annotated[bool, RuntimeOnly]
     eval_batch_size: BatchSize
 
 
@@ -365,14 +366,44 @@ class GateSettings(Settings):
     max_regression: Annotated[float, Field(ge=0, le=1)]
 
 
-class ExportSettings(Settings):
-    """Stage 4."""
+class TensorrtSettings(Settings):
+    """The engine's shapes (batch and sequence at least, usually, at most) and numbers.
+
+    ``trt_layer_precisions`` are ``layer:precision``, such as ``*LayerNorm*:fp32``.
+    """
+
+    export_to_trt: bool
+    trt_precision: Literal["fp32", "fp16", "bf16"]
+    trt_min_batch: PositiveInt
+    trt_opt_batch: PositiveInt
+    trt_max_batch: PositiveInt
+    trt_min_seq: PositiveInt
+    trt_opt_seq: PositiveInt
+    trt_max_seq: PositiveInt
+    trt_layer_precisions: list[Annotated[str, Field(pattern=r"^[^:,]+:(fp32|fp16|bf16|int8)$")]]
+
+    @model_validator(mode="after")
+    def _shapes_ascend(self) -> TensorrtSettings:
+        for name in ("batch", "seq"):
+            least, usual, most = (getattr(self, f"trt_{place}_{name}") for place in ("min", "opt", "max"))
+            if not least <= usual <= most:
+                raise ValueError(f"trt_opt_{name} = {usual}: must lie between {least} and {most}")
+        return self
+
+
+class GraphSettings(Settings):
+    """The exported graph."""
 
     opset: Annotated[int, Field(ge=17)]
-    export_dtype: Literal["fp32", "fp16"]
+    export_dtype: Literal["fp32", "fp16", "int8_weights", "int8_dynamic"]
     attn_implementation: Literal["eager", "sdpa"]
-    export_to_trt: bool
     max_cosine_distance: Annotated[float, Field(gt=0, le=1), RuntimeOnly]
+    min_top10_overlap: Annotated[float, Field(ge=0, le=1), RuntimeOnly]
+    max_ndcg_loss: Annotated[float, Field(ge=0, le=1), RuntimeOnly]
+
+
+class ExportSettings(GraphSettings, TensorrtSettings):
+    """Stage 4."""
 
 
 class DeploySettings(Settings):
@@ -380,7 +411,12 @@ class DeploySettings(Settings):
 
     backend: Literal["process", "docker"]
     served_model_name: str
+    server: Literal["retune", "nim"]
+    server_image: str
     nim_image: str
+    use_onnx: bool
+    gpus: Annotated[str, Field(pattern=r"^(all|[1-9][0-9]*|device=[\w:,-]+)$")] | None
+    shm_size: Annotated[Annotated[str, Field(pattern=r"^[0-9]+[bkmg]?$")] | None, RuntimeOnly]
     container_name: Annotated[str, RuntimeOnly]
     host: str
     host_port: Port

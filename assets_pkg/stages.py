@@ -12,6 +12,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "export": ("onnx_model",),
     "deploy": ("running_nim",),
     "reindex": ("corpus_embeddings", "vector_index"),
+    "eval_nim": ("nim_eval_metrics",),
 }
 
 BENCHMARKS: dict[str, tuple[str, ...]] = {

@@ -186,6 +186,13 @@ class OnnxModel(Artifact):
 
 
 @dataclass(frozen=True)
+class TensorrtEngine(Artifact):
+    """``model.plan``: an engine for one kind of GPU and one version of TensorRT."""
+
+    content: ClassVar[tuple[str, ...]] = ("model.plan",)
+
+
+@dataclass(frozen=True)
 class CorpusEmbeddings(Artifact):
     """``embeddings.parquet``: ``passage_id`` and ``vector`` (float32 [d], unit length), one row per passage in
     the passages' order; ``embeddings.json`` names model digest, passages version, dimensions and count."""

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import yaml
+
+if TYPE_CHECKING:
+    from resources.containers import ContainerEngine
 
 TOPICS = {
     "pump": ["pressure", "valve", "rotor", "bearing", "seal", "flow"],
@@ -95,3 +102,32 @@ def write_profile(path: Path, *, corpus: Path, model: Path, root: Path, port: in
     }
     path.write_text(yaml.safe_dump(settings), "utf-8")
     return path
+
+
+@pytest.fixture(scope="session")
+def engine_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A private engine, the one that ``DOCKER_HOST`` names for as long as it runs."""
+    from tests.containers.engine import running_engine
+
+    with running_engine(tmp_path_factory.mktemp("engine")) as address, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DOCKER_HOST", address)
+        yield address
+
+
+@pytest.fixture(scope="session")
+def engine(engine_address: str, tmp_path_factory: pytest.TempPathFactory) -> ContainerEngine:
+    """The engine with Retune's image built in it, without a registry."""
+    from assets_pkg.deploy.server_container import IMAGE_FOLDER, build_image
+    from resources.containers import ContainerEngine
+    from tests.containers.engine import BASE, make_base_image
+
+    make_base_image(engine_address)
+    wheels = tmp_path_factory.mktemp("wheels")
+    download = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:"]
+    subprocess.run([*download, "-d", wheels, "-r", IMAGE_FOLDER / "requirements.txt"], check=True)
+    started = ContainerEngine(engine_address)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RETUNE_BASE_IMAGE", BASE)
+        patch.setenv("RETUNE_WHEELS", str(wheels))
+        build_image(started, "retune-nim:latest")
+    return started

@@ -37,7 +37,9 @@ GRAPH = {
     "eval_metrics": {"checkpoint", "base_model", "eval_set"},
     "promoted_model": {"eval_metrics", "checkpoint", "base_model"},
     "onnx_model": {"promoted_model"},
+    "tensorrt_engine": {"onnx_model"},
     "running_nim": {"onnx_model", "promoted_model"},
+    "nim_eval_metrics": {"running_nim", "promoted_model", "eval_set", "eval_metrics"},
     "corpus_embeddings": {"promoted_model", "passages"},
     "vector_index": {"promoted_model", "passages"},
 }

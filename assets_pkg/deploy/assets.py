@@ -1,14 +1,29 @@
-"""The exported model as a running embedding server."""
+"""The exported model as a running embedding server, and the exam taken through it."""
+
+from dataclasses import asdict
+from pathlib import Path
 
 import dagster as dg
 
-from assets_pkg.deploy.server_process import deploy_process
+from assets_pkg.deploy.contract import DeployError, Served
+from assets_pkg.deploy.nim_eval import (
+    Drift,
+    ServedEncoder,
+    add_to_results,
+    measure_drift,
+    recorded_means,
+    require_no_drift,
+)
+from assets_pkg.deploy.server import deploy, read_state, shown_command
+from assets_pkg.deploy.server_container import ContainerState
 from assets_pkg.deploy.smoke import smoke_check
-from assets_pkg.door import ARTIFACT_KEY, SETTINGS_KEY, open_door, shown_settings, stage_asset
+from assets_pkg.door import ARTIFACT_KEY, SETTINGS_KEY, Door, open_door, shown_settings, stage_asset
 from assets_pkg.profile import Profile
+from assets_pkg.showing import numbers, table
 from resources.artifacts import ArtifactStoreResource
+from resources.containers import ContainerEngineResource
 from resources.encoders.resource import EncoderResource
-from storage.artifacts import Checkpoint, OnnxModel
+from storage.artifacts import Checkpoint, EvalReport, EvalSet, OnnxModel
 from storage.digests import digest_json
 
 STATE_FOLDER = "stage5_deploy"
@@ -16,6 +31,11 @@ ALIVE = dg.AssetCheckSpec(
     "server_is_alive",
     asset="running_nim",
     description="The deployed process runs; watched by a sensor from then on.",
+)
+NO_DRIFT = dg.AssetCheckSpec(
+    "served_metrics_match",
+    asset="nim_eval_metrics",
+    description="Every metric through the endpoint is within the recipe's tolerance of the checkpoint's.",
 )
 SMOKE_TEXTS = (
     "a",
@@ -36,7 +56,10 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         check_specs=[ALIVE],
     )
     def running_nim(
-        context: dg.AssetExecutionContext, store: ArtifactStoreResource, encoders: EncoderResource
+        context: dg.AssetExecutionContext,
+        store: ArtifactStoreResource,
+        encoders: EncoderResource,
+        containers: ContainerEngineResource,
     ) -> dg.MaterializeResult:
         """A NIM-compatible server of the promoted model, proven before it takes over the port."""
         with open_door(context, store) as door:
@@ -44,10 +67,12 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             model = door.input(Checkpoint, "promoted_model")
             with encoders.open(model) as encoder:
                 expected = encoder.embed(SMOKE_TEXTS, "passage")
-            check = smoke_check(profile.deploy.served_model_name, SMOKE_TEXTS, "passage", expected)
-            state = deploy_process(
-                exported.folder, model.version, profile.deploy, door.store.root / STATE_FOLDER, check
-            )
+            name, dtype = profile.deploy.served_model_name, exported.manifest()["dtype"]
+            check = smoke_check(name, SMOKE_TEXTS, "passage", expected, dtype)
+            served = Served(exported.folder, model.model, model.version)
+            folder = door.store.root / STATE_FOLDER
+            state = deploy(served, profile.deploy, folder, check, containers.get)
+            gap = {"gap_s": state.gap_s} if isinstance(state, ContainerState) else {}
             version = digest_json([exported.version, state.url])
             return dg.MaterializeResult(
                 metadata={
@@ -55,11 +80,72 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
                     SETTINGS_KEY: shown_settings(profile.deploy),
                     "url": dg.MetadataValue.url(f"{state.url}/docs"),
                     "model_digest": model.version,
-                    "pid": state.pid,
+                    "server": state.handle,
+                    "command": dg.MetadataValue.text(shown_command(served, profile.deploy, folder)),
                     "log": dg.MetadataValue.path(state.log),
+                    **gap,
                 },
                 data_version=dg.DataVersion(version),
                 check_results=[dg.AssetCheckResult(check_name=ALIVE.name, passed=state.alive())],
             )
 
-    return [running_nim]
+    @stage_asset(
+        "deploy",
+        profile.eval,
+        profile.model,
+        deps=("running_nim", "promoted_model", "eval_set", "eval_metrics"),
+        kinds={"json"},
+        check_specs=[NO_DRIFT],
+    )
+    def nim_eval_metrics(
+        context: dg.AssetExecutionContext, store: ArtifactStoreResource, encoders: EncoderResource
+    ) -> dg.MaterializeResult:
+        """The exam through the served endpoint, and how far its metrics are from the checkpoint's."""
+        with open_door(context, store) as door:
+            # Measured anew by each run: what is asked about is the server as it is now.
+            this_run = {"run": context.run_id}
+            report = door.build(
+                EvalReport, lambda folder: _measure(door, profile, encoders, folder), outside=this_run
+            )
+            door.store.link("stage3_eval/eval_results.json", report.path / "eval_results.json")
+            metadata = report.results()["metadata"]
+            rows = [Drift(**row) for row in metadata["nim_drift"]]
+            if profile.eval.fail_on_nim_metric_drift:
+                require_no_drift(rows)
+            worst = max(rows, key=lambda row: abs(row.drift))
+            shown = {
+                "worst_drift": worst.drift,
+                "worst_metric": worst.metric,
+                "invalid_vectors": metadata["nim_invalid_vectors"],
+            }
+            figures = numbers({**report.summary(), **shown})
+            result = door.result(report, {**figures, "drift": table(map(asdict, rows))})
+            passed = all(row.within for row in rows)
+            check = dg.AssetCheckResult(
+                check_name=NO_DRIFT.name, passed=passed, severity=dg.AssetCheckSeverity.WARN
+            )
+            return result._replace(check_results=[check])
+
+    return [running_nim, nim_eval_metrics]
+
+
+def _measure(door: Door, profile: Profile, encoders: EncoderResource, folder: Path) -> None:
+    from assets_pkg.evaluation.evaluate import evaluate_retrieval
+    from assets_pkg.evaluation.report import write_eval_report
+
+    exam, model = door.input(EvalSet, "eval_set"), door.input(Checkpoint, "promoted_model")
+    server = read_state(door.store.root / STATE_FOLDER)
+    if server is None or not server.serves_its_model() or server.model_digest != model.version:
+        raise DeployError("no server serves the promoted model: run `retune deploy` first")
+    earlier = door.input(EvalReport, "eval_metrics").results()
+    with encoders.open(model) as encoder:
+        served = ServedEncoder(
+            server.url, profile.deploy.served_model_name, encoder.dimensions, model.version
+        )
+        scores = evaluate_retrieval(exam, served, profile.eval, door.progress())
+        served.close()
+        means = recorded_means(earlier, model.version, exam.version, profile.eval.k_values)
+        expected = means or evaluate_retrieval(exam, encoder, profile.eval, door.progress()).means()
+    rows = measure_drift(expected, scores.means())
+    write_eval_report(folder, {"nim": scores}, exam, {"nim": model.version}, profile.eval)
+    add_to_results(folder, earlier, rows, served.invalid)

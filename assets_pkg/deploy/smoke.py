@@ -7,22 +7,23 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from assets_pkg.deploy.server_process import DeployError
+from assets_pkg.deploy.contract import DeployError
 from resources.encoders.base import Role
 
 if TYPE_CHECKING:
     import numpy as np
 
-TOLERANCE = 1e-3
+TOLERANCES = {"fp32": 1e-3, "fp16": 1e-3, "int8_weights": 1e-2, "int8_dynamic": 1e-1}
+"""Cosine distance to the checkpoint's vectors, by the numbers that the exported model computes with."""
 
 
 def smoke_check(
-    model_name: str, texts: Sequence[str], role: Role, expected: np.ndarray
+    model_name: str, texts: Sequence[str], role: Role, expected: np.ndarray, dtype: str = "fp32"
 ) -> Callable[[str], None]:
     """A check that the server at a URL embeds ``texts`` as ``expected`` (float32 [n, d], unit length).
 
-    The returned function raises DeployError when a vector is missing, not finite, or further than 1e-3 in
-    cosine distance from the expected one.
+    The returned function raises DeployError when a vector is missing, not finite, or further from the expected
+    one than ``TOLERANCES[dtype]``.
     """
 
     def check(url: str) -> None:
@@ -36,7 +37,7 @@ def smoke_check(
         if served.shape != expected.shape or not np.isfinite(served).all():
             raise DeployError(f"smoke test: expected finite vectors {expected.shape}, got {served.shape}")
         distance = float((1 - (served * expected).sum(axis=1)).max())
-        if distance > TOLERANCE:
+        if distance > TOLERANCES[dtype]:
             raise DeployError(f"smoke test: served vectors are {distance:.2g} away from the checkpoint's")
 
     return check

@@ -1,22 +1,31 @@
 """The promoted model as an ONNX folder that the embedding server serves alone."""
 
 import shutil
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
+from typing import get_args
 
 import dagster as dg
 
 from assets_pkg.door import Inputs, open_door, stage_asset
 from assets_pkg.export.onnx import OnnxExportSettings, export_onnx
-from assets_pkg.profile import Profile
-from assets_pkg.showing import numbers
+from assets_pkg.export.tensorrt import build_engine, plan_engine
+from assets_pkg.nim.manifest import QuantizedDtype
+from assets_pkg.profile import GraphSettings, Profile, TensorrtSettings
+from assets_pkg.showing import numbers, table
 from resources.artifacts import ArtifactStoreResource
-from storage.artifacts import Checkpoint, OnnxModel, Passages
+from resources.encoders.resource import EncoderResource
+from storage.artifacts import Checkpoint, EvalSet, OnnxModel, Passages, TensorrtEngine
 
 
 def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksDefinition]:
     """The ``export`` group."""
 
-    @stage_asset("export", profile.export, profile.model, deps=("promoted_model",), kinds={"onnx"})
+    graph_settings = profile.export.part(GraphSettings)
+    engine_settings = profile.export.part(TensorrtSettings)
+
+    @stage_asset("export", graph_settings, profile.model, deps=("promoted_model",), kinds={"onnx"})
     def onnx_model(context: dg.AssetExecutionContext, store: ArtifactStoreResource) -> dg.MaterializeResult:
         """The promoted model with pooling and normalisation inside the graph, tokenizer and manifest beside."""
         with open_door(context, store) as door:
@@ -26,26 +35,54 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksD
             size = (exported.folder / "model.onnx").stat().st_size / 1e6
             return door.result(exported, {**numbers(exported.manifest()), "megabytes": size})
 
-    @dg.asset_check(asset="onnx_model", additional_deps=["promoted_model", "passages"], blocking=True)
+    @dg.asset_check(
+        asset="onnx_model",
+        additional_deps=["promoted_model", "passages", "eval_set"],
+        blocking=True,
+        description="The exported model gives the checkpoint's vectors, on real passages at many shapes.",
+    )
     def onnx_parity(
-        context: dg.AssetCheckExecutionContext, store: ArtifactStoreResource
+        context: dg.AssetCheckExecutionContext, store: ArtifactStoreResource, encoders: EncoderResource
     ) -> dg.AssetCheckResult:
-        """The exported model gives the checkpoint's vectors, on real passages at many shapes."""
         from assets_pkg.export.parity import measure_parity  # loads onnxruntime
 
         inputs = Inputs(context.instance, store)
-        parity = measure_parity(
-            inputs.input(Checkpoint, "promoted_model").model,
-            inputs.input(OnnxModel, "onnx_model").folder,
-            [passage.text for passage in inputs.input(Passages, "passages").sample(48)],
-        )
-        limit = profile.export.max_cosine_distance
+        model, exported = inputs.input(Checkpoint, "promoted_model"), inputs.input(OnnxModel, "onnx_model")
+        texts = [passage.text for passage in inputs.input(Passages, "passages").sample(48)]
+        parity = measure_parity(model.model, exported.folder, texts)
+        figures = {"max_cosine_distance": parity.max_cosine_distance, "top10_overlap": parity.top10_overlap}
+        shown = {**figures, "shapes": table(map(asdict, parity.shapes))}
+        if profile.export.export_dtype not in get_args(QuantizedDtype):
+            limit = profile.export.max_cosine_distance
+            return dg.AssetCheckResult(
+                passed=parity.max_cosine_distance <= limit, metadata={**shown, "limit": limit}
+            )
+        loss = _ndcg_loss(inputs.input(EvalSet, "eval_set"), model, exported, profile, encoders)
+        kept = parity.top10_overlap >= profile.export.min_top10_overlap
         return dg.AssetCheckResult(
-            passed=parity.max_cosine_distance <= limit,
-            metadata={"max_cosine_distance": parity.max_cosine_distance, "limit": limit},
+            passed=kept and loss <= profile.export.max_ndcg_loss, metadata={**shown, "ndcg10_loss": loss}
         )
 
-    return [onnx_model, onnx_parity]
+    @stage_asset("export", engine_settings, deps=("onnx_model",), kinds={"tensorrt"}, optional=True)
+    def tensorrt_engine(
+        context: dg.AssetExecutionContext, store: ArtifactStoreResource
+    ) -> Iterator[dg.MaterializeResult]:
+        """The graph as a TensorRT engine for this machine's GPU; nothing unless export_to_trt is true."""
+        plan = plan_engine(engine_settings)
+        if not profile.export.export_to_trt:
+            context.log.info("export_to_trt is false: no TensorRT engine is built")
+            return
+        with open_door(context, store) as door:
+            folder = door.input(OnnxModel, "onnx_model").folder
+
+            def produce(target: Path) -> None:
+                build_engine(plan, folder, target)
+
+            engine = door.build(TensorrtEngine, produce)
+            door.store.link("stage4_export/tensorrt", engine.path)
+            yield door.result(engine, {"shapes": str(plan.shapes), "precision": plan.precision})
+
+    return [onnx_model, onnx_parity, tensorrt_engine]
 
 
 def _export(model: Checkpoint, profile: Profile, folder: Path) -> None:
@@ -66,3 +103,16 @@ def _export(model: Checkpoint, profile: Profile, folder: Path) -> None:
         model_digest=model.version,
         settings=settings,
     )
+
+
+def _ndcg_loss(
+    exam: EvalSet, model: Checkpoint, exported: OnnxModel, profile: Profile, encoders: EncoderResource
+) -> float:
+    """How much nDCG@10 on the eval set the exported model loses against its checkpoint; negative for a gain."""
+    from assets_pkg.evaluation.evaluate import evaluate_retrieval
+    from assets_pkg.export.served import FolderEncoder
+
+    settings = profile.eval.model_copy(update={"k_values": [10]})
+    with encoders.open(model) as encoder:
+        before = evaluate_retrieval(exam, encoder, settings).means()["NDCG@10"]
+    return before - evaluate_retrieval(exam, FolderEncoder(exported), settings).means()["NDCG@10"]

@@ -13,7 +13,7 @@ import logging
 import tempfile
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -23,6 +23,7 @@ from assets_pkg.nim.manifest import (
     TOKENIZER_FILE,
     ExportDtype,
     Pooling,
+    QuantizedDtype,
     ServedModelManifest,
 )
 
@@ -88,6 +89,8 @@ def export_onnx(
     pooling = _pooling_of(model)
     max_length = _max_length(model, settings.max_length)
     _trace(model, folder / MODEL_FILE, settings)
+    if settings.export_dtype in get_args(QuantizedDtype):
+        _quantize(folder, settings.export_dtype)
     _write_tokenizer(model, folder)
     _transformer(model).config.save_pretrained(folder)
     dimensions = model.get_embedding_dimension()
@@ -103,11 +106,20 @@ def export_onnx(
         passage_prefix=_prefix(model, settings.passage_prefix, ("document", "passage")),
         pooling=pooling,
         dtype=settings.export_dtype,
+        batch_invariant=settings.export_dtype != "int8_dynamic",
         opset=settings.opset,
         license=settings.license,
     )
     manifest.write(folder)
     return manifest
+
+
+def _quantize(folder: Path, dtype: Any) -> None:
+    from assets_pkg.export.quantize import quantize
+
+    if (folder / EXTERNAL_DATA_FILE).exists():
+        raise ExportError(f"export_dtype={dtype}: only for models below 2 GB; use fp16 for this one")
+    quantize(folder / MODEL_FILE, dtype)
 
 
 def load_checkpoint(checkpoint: Path, attn_implementation: str = "eager") -> SentenceTransformer:

@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
@@ -93,7 +94,7 @@ def _add_health(app: FastAPI, service: EmbeddingService) -> None:
         }
         return _json(body, HTTPStatus.OK if reason is None else HTTPStatus.SERVICE_UNAVAILABLE)
 
-    @app.get("/v1/metrics")
+    @app.get("/v1/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Prometheus metrics."""
         return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)

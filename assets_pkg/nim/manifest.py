@@ -13,7 +13,8 @@ TOKENIZER_FILE = "tokenizer.json"
 OUTPUT_NAME = "embeddings"
 
 Pooling = Literal["mean", "cls", "lasttoken"]
-ExportDtype = Literal["fp32", "fp16"]
+QuantizedDtype = Literal["int8_weights", "int8_dynamic"]
+ExportDtype = Literal["fp32", "fp16"] | QuantizedDtype
 PositiveInt = Annotated[int, Field(gt=0)]
 
 
@@ -36,6 +37,8 @@ class ServedModelManifest(BaseModel):
     passage_prefix: str = ""
     pooling: Pooling
     dtype: ExportDtype
+    batch_invariant: bool = True
+    """Whether a text gets the same vector whatever texts are in its batch."""
     opset: PositiveInt
     license: str | None = None
 

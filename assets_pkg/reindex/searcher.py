@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from assets_pkg.deploy.server_process import read_state
+from assets_pkg.deploy.server import read_state
 from assets_pkg.equipment import encoders_for
 from assets_pkg.profile import ModelSettings
 from assets_pkg.reindex.index import open_index

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import IO
 
@@ -96,6 +97,21 @@ def test_the_measurement_and_every_decision_are_shown(done: Workplace) -> None:
     code, output = done.retune("rollback")
     assert code == 1
     assert "no earlier promotion" in output
+
+
+def test_deploy_shows_the_servers_command_and_its_log(done: Workplace) -> None:
+    code, output = done.retune("deploy", "-d")
+    assert code == 0
+    command = " ".join(output.split())
+    assert f"NIM_MAX_CLIENT_BATCH_SIZE=2048 {sys.executable} -m assets_pkg.nim --model-dir" in command
+    assert f"--host 127.0.0.1 --port {done.port}" in command
+    code, output = done.retune("deploy", "-d", "backend=docker")
+    assert "docker run --detach --name nemotron-embed-nim --restart unless-stopped" in " ".join(
+        output.split()
+    )
+    code, output = done.retune("deploy", "--logs")
+    assert code == 0
+    assert "listening on" in output
 
 
 def test_wrong_usage_exits_with_2_and_failure_with_1(done: Workplace) -> None:

@@ -18,7 +18,9 @@ from assets_pkg.profile import Profile, load_profile
 from assets_pkg.runner import Outcome, run_assets
 from assets_pkg.stages import STAGES, assets_between
 
-WITHOUT_SERVER = [asset for stage in STAGES if stage not in ("export", "deploy") for asset in STAGES[stage]]
+WITHOUT_SERVER = [
+    asset for stage in STAGES if stage not in ("export", "deploy", "eval_nim") for asset in STAGES[stage]
+]
 
 
 @dataclass

@@ -1,0 +1,74 @@
+"""A TensorRT engine of the exported graph: planned anywhere, built where there is a GPU and ``trtexec``.
+
+The flags are those of https://docs.nvidia.com/deeplearning/tensorrt/latest/reference/command-line-programs.html
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from assets_pkg.export.onnx import INPUT_NAMES, ExportError
+from assets_pkg.nim.manifest import MODEL_FILE
+from assets_pkg.profile import TensorrtSettings
+from resources.accelerator import find_accelerator
+
+ENGINE_FILE = "model.plan"
+PRECISION_FLAGS = {"fp32": [], "fp16": ["--fp16"], "bf16": ["--bf16"]}
+
+
+@dataclass(frozen=True)
+class TensorrtPlan:
+    """What would be built; ``shapes`` are (batch, sequence) at least, usually and at most."""
+
+    shapes: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+    precision: str
+    overrides: tuple[str, ...]
+
+    def command(self, graph: Path, engine: Path) -> list[str]:
+        """The ``trtexec`` command."""
+        command = ["trtexec", f"--onnx={graph}", f"--saveEngine={engine}", "--skipInference"]
+        for option, (batch, sequence) in zip(("min", "opt", "max"), self.shapes, strict=True):
+            shape = ",".join(f"{name}:{batch}x{sequence}" for name in INPUT_NAMES)
+            command.append(f"--{option}Shapes={shape}")
+        command += PRECISION_FLAGS[self.precision]
+        if self.overrides:
+            command += ["--precisionConstraints=obey", f"--layerPrecisions={','.join(self.overrides)}"]
+        return command
+
+
+def plan_engine(settings: TensorrtSettings) -> TensorrtPlan:
+    """The engine that the settings ask for."""
+    shapes = (
+        (settings.trt_min_batch, settings.trt_min_seq),
+        (settings.trt_opt_batch, settings.trt_opt_seq),
+        (settings.trt_max_batch, settings.trt_max_seq),
+    )
+    return TensorrtPlan(shapes, settings.trt_precision, tuple(settings.trt_layer_precisions))
+
+
+def build_engine(plan: TensorrtPlan, exported: Path, folder: Path) -> Path:
+    """Build the engine of the exported ``folder``'s graph; the file made.
+
+    Raises:
+        ExportError: there is no GPU or no ``trtexec``, with the command to run where there are; or it failed.
+    """
+    command = plan.command(exported / MODEL_FILE, folder / ENGINE_FILE)
+    if not find_accelerator().device.startswith("cuda"):
+        raise ExportError(
+            f"a TensorRT engine is built on the GPU that runs it, and there is none here. {_where(command)}"
+        )
+    if shutil.which(command[0]) is None:
+        raise ExportError(
+            f"trtexec is not on the PATH: install TensorRT, or use its container. {_where(command)}"
+        )
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ExportError("trtexec failed:\n" + "\n".join(done.stdout.splitlines()[-15:]))
+    return folder / ENGINE_FILE
+
+
+def _where(command: list[str]) -> str:
+    return f"On a machine that has both: {' '.join(command)}"

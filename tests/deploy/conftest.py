@@ -1,0 +1,54 @@
+"""Two tiny models to serve."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from assets_pkg.deploy.contract import Served, SmokeCheck
+from assets_pkg.deploy.smoke import smoke_check
+from assets_pkg.export.onnx import OnnxExportSettings, export_onnx, load_checkpoint
+from assets_pkg.nim.manifest import read_manifest
+from assets_pkg.profile import DeploySettings, load_profile
+from tests.command.conftest import free_port
+
+NAME = "tiny"
+TEXTS = ("one text", "and another text")
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> tuple[Served, Served]:
+    """The same weights under two digests."""
+    folder = tmp_path_factory.mktemp("models")
+    export_onnx(tiny_model, folder / "a", model_id=NAME, model_digest="a" * 16, settings=OnnxExportSettings())
+    shutil.copytree(folder / "a", folder / "b")
+    read_manifest(folder / "a").model_copy(update={"model_digest": "b" * 16}).write(folder / "b")
+    return Served(folder / "a", tiny_model, "a" * 16), Served(folder / "b", tiny_model, "b" * 16)
+
+
+@pytest.fixture(scope="session")
+def smoke(tiny_model: Path) -> SmokeCheck:
+    expected = load_checkpoint(tiny_model).encode(list(TEXTS), normalize_embeddings=True)
+    return smoke_check(NAME, TEXTS, "passage", np.asarray(expected, dtype=np.float32))
+
+
+@pytest.fixture
+def settings() -> Callable[..., DeploySettings]:
+    """The laptop profile's settings on a free port, with changes."""
+    port = free_port()
+
+    def make(**changes: object) -> DeploySettings:
+        base = {
+            "host_port": port,
+            "served_model_name": NAME,
+            "startup_timeout_s": 60,
+            "container_name": f"t{port}",
+        }
+        profile = load_profile("laptop").deploy.model_dump()
+        return DeploySettings.model_validate({**profile, **base, **changes})
+
+    return make

@@ -1,0 +1,218 @@
+"""The container backend on a real engine: deployed, replaced under load, rolled back, mended after a kill."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import docker
+import httpx
+import pytest
+
+from assets_pkg.deploy.contract import DeployError, Served, SmokeCheck, served_digest
+from assets_pkg.deploy.server import deploy, read_state, shown_command
+from assets_pkg.deploy.server_container import PREVIOUS, ContainerState, container_spec
+from assets_pkg.profile import DeploySettings
+from resources.containers import ContainerEngine, ContainerError, ContainerSpec, ContainerStatus
+from tests.deploy.conftest import NAME
+from tests.deploy.load import SteadyLoad
+
+MEGABYTE = 2**20
+Settings = Callable[..., DeploySettings]
+
+
+class Place:
+    """One project's deployments."""
+
+    def __init__(self, folder: Path, settings: DeploySettings, smoke: SmokeCheck, engine: ContainerEngine):
+        self.folder, self.settings, self.smoke, self.engine = folder, settings, smoke, engine
+
+    def deploy(self, served: Served, engine: ContainerEngine | None = None) -> ContainerState:
+        state = deploy(served, self.settings, self.folder, self.smoke, lambda: engine or self.engine)
+        assert isinstance(state, ContainerState)
+        return state
+
+    def containers(self) -> list[str]:
+        return sorted(each.name for each in self.engine.labelled("retune.state", str(self.folder)))
+
+
+@pytest.fixture
+def place(tmp_path: Path, settings: Settings, smoke: SmokeCheck, engine: ContainerEngine) -> Iterator[Place]:
+    made = Place(tmp_path / "stage5_deploy", settings(backend="docker"), smoke, engine)
+    yield made
+    for name in made.containers():
+        engine.remove(name)
+
+
+def test_the_image_is_small_and_runs_hardened(place: Place, models: tuple[Served, Served]) -> None:
+    from tests.containers.engine import BASE
+
+    beyond = place.engine.image_size("retune-nim:latest") - place.engine.image_size(BASE)
+    assert beyond < 400 * MEGABYTE
+    state = place.deploy(models[0])
+    container = docker.DockerClient(base_url=place.engine.base_url).containers.get(state.id)
+    assert container.exec_run(["python", "-c", "import os; print(os.getuid())"]).output == b"10001\n"
+    assert container.exec_run(["python", "-c", "open('/x', 'w')"]).exit_code == 1
+    health = container.attrs["Config"]["Healthcheck"]["Test"]
+    assert container.exec_run(health[1:]).exit_code == 0
+    assert served_digest(state.url) == models[0].digest
+
+
+def test_deployed_once_and_remembered(place: Place, models: tuple[Served, Served]) -> None:
+    state = place.deploy(models[0])
+    assert place.containers() == [place.settings.container_name]
+    assert read_state(place.folder) == state
+    assert place.deploy(models[0]) == state
+    assert "listening" in state.last_log()
+    assert state.stop()
+    assert not state.alive()
+    assert not state.stop()
+
+
+def test_replaced_under_load_with_no_more_than_the_stated_gap(
+    place: Place, models: tuple[Served, Served]
+) -> None:
+    first = place.deploy(models[0])
+    with SteadyLoad(first.url, NAME) as load:
+        second = place.deploy(models[1])
+        assert second.url == first.url
+        assert served_digest(second.url) == models[1].digest
+    assert set(load.statuses) == {200}
+    assert place.containers() == [place.settings.container_name]
+    # Between its last answer and the end of the old container the gap is longer by what it takes to end.
+    assert load.longest_gap_s < second.gap_s + 10
+
+
+def test_a_broken_artifact_never_touches_the_old_server(
+    place: Place, models: tuple[Served, Served], tmp_path: Path
+) -> None:
+    old = place.deploy(models[0])
+    shutil.copytree(models[1].onnx, tmp_path / "broken")
+    (tmp_path / "broken" / "model.onnx").write_bytes(b"not a model")
+    with SteadyLoad(old.url, NAME) as load, pytest.raises(DeployError, match=r"model\.onnx cannot be loaded"):
+        place.deploy(replace(models[1], onnx=tmp_path / "broken"))
+    assert set(load.statuses) == {200}
+    assert (load.refused, load.broken) == (0, 0)
+    assert read_state(place.folder) == old
+    assert place.containers() == [place.settings.container_name]
+
+
+def test_another_model_than_the_one_meant_is_refused(place: Place, models: tuple[Served, Served]) -> None:
+    place.settings = place.settings.model_copy(update={"startup_timeout_s": 5})
+    with pytest.raises(DeployError, match="did not serve model"):
+        place.deploy(replace(models[0], digest="c" * 16))
+    assert place.containers() == []
+
+
+class FailsToTakeOver(ContainerEngine):
+    """An engine that cannot start a container on the public port."""
+
+    def run(self, spec: ContainerSpec) -> ContainerStatus:
+        if spec.restart:
+            raise ContainerError("cannot start")
+        return super().run(spec)
+
+
+def test_a_failed_take_over_brings_the_old_server_back(place: Place, models: tuple[Served, Served]) -> None:
+    old = place.deploy(models[0])
+    with pytest.raises(ContainerError, match="cannot start"):
+        place.deploy(models[1], FailsToTakeOver(place.engine.base_url))
+    assert served_digest(old.url) == models[0].digest
+    assert place.containers() == [old.name]
+    assert read_state(place.folder) == old
+
+
+def test_a_deployment_killed_between_two_containers_is_mended(
+    place: Place, models: tuple[Served, Served]
+) -> None:
+    old = place.deploy(models[0])
+    place.engine.stop(old.id, 10)
+    place.engine.rename(old.id, old.name + PREVIOUS)
+    assert not old.alive()
+    assert place.deploy(models[0]) == old
+    assert served_digest(old.url) == models[0].digest
+
+
+def test_a_name_or_port_of_somebody_else_is_refused(
+    place: Place, models: tuple[Served, Served], settings: Settings, smoke: SmokeCheck, tmp_path: Path
+) -> None:
+    place.deploy(models[0])
+    other = Place(tmp_path / "other", place.settings, smoke, place.engine)
+    with pytest.raises(DeployError, match="that this project did not start"):
+        other.deploy(models[0])
+    other.settings = place.settings.model_copy(update={"container_name": "another"})
+    with pytest.raises(DeployError, match="is in use"):
+        other.deploy(models[0])
+
+
+def test_no_engine_is_said_in_plain_words(tmp_path: Path) -> None:
+    with pytest.raises(ContainerError, match="no Docker engine answers"):
+        ContainerEngine(f"unix://{tmp_path}/nobody.sock")
+
+
+def test_the_nim_image_gets_the_key_from_the_environment_only(
+    models: tuple[Served, Served],
+    settings: Settings,
+    smoke: SmokeCheck,
+    engine: ContainerEngine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A stand-in NIM: Retune's image under another name, with the closed NIM's mounts and variables."""
+    client = docker.DockerClient(base_url=engine.base_url)
+    client.images.get("retune-nim:latest").tag("local/nim", "1")
+    nim = settings(backend="docker", server="nim", nim_image="local/nim:1", shm_size="64m")
+    monkeypatch.delenv("NGC_API_KEY", raising=False)
+    with pytest.raises(DeployError, match="NGC_API_KEY is not set"):
+        deploy(models[0], nim, tmp_path / "nim", smoke, lambda: engine)
+    monkeypatch.setenv("NGC_API_KEY", "very-secret")
+    state = deploy(models[0], nim, tmp_path / "nim", smoke, lambda: engine)
+    try:
+        attrs = client.containers.get(state.handle.split()[1]).attrs
+        assert "NGC_API_KEY=very-secret" in attrs["Config"]["Env"]
+        assert "NIM_CUSTOM_MODEL=/opt/nim/custom_model" in attrs["Config"]["Env"]
+        assert attrs["HostConfig"]["ShmSize"] == 64 * MEGABYTE
+        written = (tmp_path / "nim" / "server.json").read_text() + state.last_log(1000)
+        assert "very-secret" not in written + shown_command(models[0], nim, tmp_path / "nim")
+    finally:
+        state.stop()
+    spec = container_spec(models[0], nim.model_copy(update={"use_onnx": False, "gpus": "all"}), tmp_path)
+    assert f"{models[0].checkpoint}:/model:ro" in spec.argv()
+    assert spec.environment["NIM_MODEL_PATH"] == "/model"
+    assert spec.argv()[spec.argv().index("--gpus") :][:2] == ["--gpus", "all"]
+
+
+def test_gpus_that_the_engine_does_not_have_are_refused_first(
+    place: Place, models: tuple[Served, Served]
+) -> None:
+    place.settings = place.settings.model_copy(update={"gpus": "all"})
+    with pytest.raises(DeployError, match="cannot hand out GPUs"):
+        place.deploy(models[0])
+
+
+def test_the_printed_command_starts_the_same_server(place: Place, models: tuple[Served, Served]) -> None:
+    """What `retune deploy -d` prints, run by a shell where the docker program exists; here through its parts."""
+    command = container_spec(models[0], place.settings, place.folder).argv()
+    assert command[:3] == ["docker", "run", "--detach"]
+    assert command[-1] == "retune-nim:latest"
+    assert f"127.0.0.1:{place.settings.host_port}:8000" in command
+    assert "--read-only" in command
+
+
+def test_state_of_a_stopped_engine_reads_as_not_alive(tmp_path: Path) -> None:
+    state = ContainerState("ab", "n", "i", "127.0.0.1", 1, "aa", True, f"unix://{tmp_path}/gone.sock")
+    assert not state.alive()
+    (tmp_path / "server.json").write_text(json.dumps({"backend": "docker"}))
+    with pytest.raises(DeployError, match="is damaged"):
+        read_state(tmp_path)
+
+
+def test_served_vectors_equal_the_checkpoints(
+    place: Place, models: tuple[Served, Served], smoke: SmokeCheck
+) -> None:
+    state = place.deploy(models[0])
+    smoke(state.url)
+    assert httpx.get(f"{state.url}/v1/health/ready").status_code == 200

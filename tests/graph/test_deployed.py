@@ -1,0 +1,81 @@
+"""The deployed server as assets: materialised as process and as container, and the exam taken through it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import httpx
+import pytest
+
+from assets_pkg.deploy.contract import served_digest
+from assets_pkg.deploy.server import read_state
+from assets_pkg.runner import run_assets
+from resources.containers import ContainerEngine
+from tests.command.conftest import free_port
+from tests.graph.harness import Project
+
+SERVED = ["onnx_model", "running_nim", "nim_eval_metrics"]
+STATE = Path("output/stage5_deploy")
+
+
+@pytest.fixture(autouse=True)
+def in_project(project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(project.profile_path.parent)
+    yield
+    state = read_state(STATE)
+    if state is not None:
+        state.stop()
+
+
+def _metadata(project: Project, asset: str) -> dict[str, object]:
+    event = project.instance.get_latest_materialization_event(dg.AssetKey(asset))
+    assert event is not None
+    assert event.asset_materialization is not None
+    return {name: value.value for name, value in event.asset_materialization.metadata.items()}
+
+
+def test_the_exam_through_the_endpoint_agrees_with_the_checkpoint(project: Project) -> None:
+    here = project.with_overrides(f"deploy.host_port={free_port()}")
+    here.run(SERVED)
+    shown = _metadata(here, "nim_eval_metrics")
+    assert abs(float(str(shown["worst_drift"]))) <= 0.01
+    assert shown["invalid_vectors"] == 0
+    results = json.loads(Path("output/stage3_eval/eval_results.json").read_text())
+    assert {"base", "finetuned", "nim"} <= set(results)
+    assert [list(family) for family in results["nim"]] == [list(family) for family in results["base"]]
+    assert set(results["mrr"]) == {"base", "finetuned", "nim"}
+    models = results["metadata"]["models"]
+    assert models["nim"] == here.version("promoted_model")
+    assert all(row["within"] for row in results["metadata"]["nim_drift"])
+
+
+def test_a_container_is_deployed_by_materialising_and_examined(
+    project: Project, engine: ContainerEngine
+) -> None:
+    port = free_port()
+    changes = ["backend=docker", f"host_port={port}", f"container_name=graph-{port}"]
+    here = project.with_overrides(*(f"deploy.{change}" for change in changes))
+    here.run(SERVED)
+    url = f"http://127.0.0.1:{port}"
+    assert served_digest(url) == here.version("promoted_model")
+    assert _metadata(here, "running_nim")["server"] == read_state(STATE).handle  # type: ignore[union-attr]
+    assert "docker run --detach" in str(_metadata(here, "running_nim")["command"])
+    assert _metadata(here, "nim_eval_metrics")["invalid_vectors"] == 0
+    assert engine.find(f"graph-{port}") is not None
+    assert here.plan(SERVED).to_run == []
+
+
+def test_a_server_that_died_is_found_by_the_plan_and_by_the_exam(project: Project) -> None:
+    here = project.with_overrides(f"deploy.host_port={free_port()}")
+    here.run(["onnx_model", "running_nim"])
+    state = read_state(STATE)
+    assert state is not None
+    assert httpx.get(f"{state.url}/v1/health/ready").status_code == 200
+    state.stop()
+    assert here.stale(["running_nim"]) == ["running_nim"]
+    outcome = run_assets(here.defs, here.instance, ["nim_eval_metrics"])
+    assert not outcome.succeeded
+    assert "run `retune deploy` first" in outcome.failures[0].message
