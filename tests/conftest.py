@@ -104,6 +104,13 @@ def write_profile(path: Path, *, corpus: Path, model: Path, root: Path, port: in
     return path
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that need the Docker engine: there is one, so they run in one process."""
+    for item in items:
+        if "engine_address" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.engine)
+
+
 @pytest.fixture(scope="session")
 def engine_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A private engine, the one that ``DOCKER_HOST`` names for as long as it runs."""

@@ -48,7 +48,7 @@ def check_report(report: EvalReport, base: Checkpoint, candidate: Checkpoint, ex
     for name, version in wanted.items():
         if name in measured and measured[name] != version:
             raise GateError(
-                f"the report measured {name} {measured[name]}, but now it is {version}: "
+                f"the report measured {name} {measured[name]}, but the current one is {version}: "
                 "measure again first (retune eval)"
             )
 

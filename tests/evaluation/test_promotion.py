@@ -95,5 +95,5 @@ def test_a_report_about_something_else_decides_nothing(tmp_path: Path, other: st
 
     check()
     now[other] = "new"
-    with pytest.raises(GateError, match=rf"measured {other} \w1, but now it is new: measure again"):
+    with pytest.raises(GateError, match=rf"measured {other} \w1, but the current one is new: measure again"):
         check()
