@@ -340,7 +340,7 @@ def _run(profile: Profile, assets: list[str], dry_run: bool) -> None:
     from assets_pkg.display import show_plan
     from assets_pkg.instance import end_dead_runs, open_instance
     from assets_pkg.plan import PlanError
-    from assets_pkg.summary import show_summary
+    from assets_pkg.summary import show_places, show_summary
 
     defs = _definitions(profile)
     with open_instance() as instance:
@@ -358,7 +358,10 @@ def _run(profile: Profile, assets: list[str], dry_run: bool) -> None:
             _execute(defs, instance, plan)
         else:
             console.print("nothing is stale: nothing to run", style="green")
-        show_summary(console, instance, profile)
+        if any(asset in tuning for tuning in STAGES.values() for asset in assets):
+            show_summary(console, instance, profile)
+        else:
+            show_places(console, instance, assets)
 
 
 def _show_forecast(profile: Profile, plan: Plan, instance: dg.DagsterInstance) -> None:

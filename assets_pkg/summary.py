@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,13 @@ def show_summary(console: Console, instance: dg.DagsterInstance, profile: Profil
             f"{described['index']}, by model {described['model_digest']}"
         )
     console.print(f"[bold]files[/]    {store.root}")
+
+
+def show_places(console: Console, instance: dg.DagsterInstance, assets: Sequence[str]) -> None:
+    """Print where the latest version of each asset lies."""
+    for name in assets:
+        if made := _latest(instance, name):
+            console.print(f"[bold]{name}[/]  {made.metadata['path'].value}", highlight=False)
 
 
 def _show_measurement(console: Console, report: EvalReport) -> None:
