@@ -1,7 +1,6 @@
 """Pairs of images and texts, captions of the images, and how well models bring the partners together."""
 
 import os
-from collections.abc import Callable
 
 import dagster as dg
 
@@ -11,18 +10,15 @@ from assets_pkg.image_text.pairs import Pair, source_digest, write_pairs
 from assets_pkg.image_text.report import write_report
 from assets_pkg.image_text.scores import score_models, split_models
 from assets_pkg.profile import CaptionSettings, IntervalSettings, PairSettings, Profile, ScoreSettings
+from assets_pkg.registered import opener
 from assets_pkg.showing import numbers, picture, table
 from resources.accelerator import AcceleratorResource
 from resources.artifacts import ArtifactStoreResource
 from resources.chat_model import ChatModel
-from resources.encoders.cached_items import CachedItems
-from resources.encoders.items import ItemEncoder
 from resources.encoders.open import Availability, look_up, open_encoder
-from resources.encoders.resource import CACHE_FOLDER
 from resources.models.registry import load_registry
 from storage.artifacts import Captions, ImageTextPairs, ImageTextReport, ImageTextScores
 from storage.digests import digest_json
-from storage.embedding_cache import EmbeddingCache
 
 SHOWN = 8
 ANSWERS = ".cache/answers.sqlite"
@@ -78,20 +74,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             found, skipped = split_models([look_up(registry, name) for name in of_scores.image_text_models])
             for name, reason in skipped.items():
                 context.log.warning(f"model {name} is skipped: {reason}")
-            cache = EmbeddingCache(door.store.root / CACHE_FOLDER)
-
-            def opener(model: Availability) -> Callable[[], ItemEncoder]:
-                return lambda: CachedItems(
-                    open_encoder(
-                        model,
-                        accelerator.get(),
-                        allow_egress=profile.sdg.allow_corpus_egress,
-                        approved_endpoints=profile.sdg.approved_endpoints,
-                    ),
-                    cache,
-                )
-
-            models = {model.name: opener(model) for model in found}
+            models = {model.name: opener(model, door.store, accelerator, profile.sdg) for model in found}
             scores = door.build(
                 ImageTextScores,
                 lambda folder: score_models(pairs, told, models, skipped, of_scores, folder, door.progress()),

@@ -1,6 +1,5 @@
 """Captions judged by embedding models, and the captioners ranked by them."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import dagster as dg
@@ -8,17 +7,14 @@ import dagster as dg
 from assets_pkg.door import open_door, stage_asset
 from assets_pkg.judges.run import load_captions, present_judges, rank_captioners, score_captions
 from assets_pkg.profile import IntervalSettings, Profile
+from assets_pkg.registered import opener
 from assets_pkg.showing import numbers, picture, table
 from resources.accelerator import AcceleratorResource
 from resources.artifacts import ArtifactStoreResource
-from resources.encoders.cached_items import CachedItems
-from resources.encoders.items import ItemEncoder
 from resources.encoders.open import Availability, open_encoder
-from resources.encoders.resource import CACHE_FOLDER
 from resources.models.registry import load_registry
 from storage.artifacts import JudgeRanking, JudgeScores
 from storage.digests import digest_json
-from storage.embedding_cache import EmbeddingCache
 
 
 def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
@@ -33,20 +29,11 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         with open_door(context, store) as door:
             captions = load_captions(profile.judges)
             found = present_judges(profile.judges, load_registry())
-            cache = EmbeddingCache(door.store.root / CACHE_FOLDER)
-
-            def opener(judge: Availability) -> Callable[[], ItemEncoder]:
-                return lambda: CachedItems(
-                    open_encoder(
-                        judge,
-                        accelerator.get(),
-                        allow_egress=profile.sdg.allow_corpus_egress,
-                        approved_endpoints=profile.sdg.approved_endpoints,
-                    ),
-                    cache,
-                )
-
-            judges = {judge.name: opener(judge) for judge in found if judge.usable}
+            judges = {
+                judge.name: opener(judge, door.store, accelerator, profile.sdg)
+                for judge in found
+                if judge.usable
+            }
             skipped = {judge.name: judge.problem or "" for judge in found if not judge.usable}
             for name, reason in skipped.items():
                 context.log.warning(f"judge {name} is skipped: {reason}")
