@@ -50,6 +50,7 @@ MODEL = "minilm"
 SENTENCE = "the pump seal is checked when pressure falls below its limit and a valve opens to let flow pass"
 WARM_UP = 0.1
 IDEAL_SECONDS = 3.0
+GROWTH = 0.1
 NO_ANSWER = 0
 
 PLAIN_SERVER = """
@@ -284,21 +285,40 @@ def run_load(name: str, start: Callable[[], Any], load: Load, scale: float) -> O
 
 
 def soak(folder: Path, minutes: float) -> None:
-    """Twice the clients that the queue holds requests for: memory, statuses and throughput, span by span."""
+    """Twice the clients that the queue holds requests for: memory, statuses and throughput, span by span.
+
+    Fails on answers other than 200 and 503, on memory that grows by more than `GROWTH` after the first quarter,
+    and when the server does not answer promptly, with an empty queue, once the load is over.
+    """
     load = make_loads()[2]
     variables = {"NIM_SERVER_MAX_QUEUE_SIZE": str(load.clients), "NIM_SERVED_MODEL_NAME": MODEL}
     command = [sys.executable, "-m", "assets_pkg.nim", "--model-dir", str(folder), "--port", "{port}"]
     with running(command, "/v1/health/ready", "/v1/embeddings", **variables) as server:
-        deadline, seen, span = time.monotonic() + 60 * minutes, dict[int, int](), 0
+        deadline, seen, memory = time.monotonic() + 60 * minutes, dict[int, int](), list[float]()
         while time.monotonic() < deadline:
-            span += 1
             outcome = drive(server, load, clients=2 * load.clients)
             for status, count in outcome.statuses.items():
                 seen[status] = seen.get(status, 0) + count
-            row = {"span": span, "memory MB": server.memory_mb(), "texts/s": outcome.texts / outcome.wall_s}
+            memory.append(server.memory_mb())
+            row = {"span": len(memory), "memory MB": memory[-1], "texts/s": outcome.texts / outcome.wall_s}
             print(_line({**row, **{str(status): count for status, count in seen.items()}}), flush=True)
+        _require_rest(server)
     if not set(seen) <= {200, 503}:
         raise SystemExit(f"answers other than 200 and 503: {seen}")
+    settled = max(memory[: max(1, len(memory) // 4)])
+    print(_line({"settled MB": settled, "most MB after": max(memory), "last MB": memory[-1]}))
+    if memory[-1] > settled * (1 + GROWTH):
+        raise SystemExit(f"memory grew from {settled:.0f} to {memory[-1]:.0f} MB")
+
+
+def _require_rest(server: Server) -> None:
+    """The server answers at once, and nothing is left in its queue."""
+    with httpx2.Client(base_url=server.url, timeout=10) as http:
+        status = http.post(server.path, json={"input": "still here"}).status_code
+        metrics = http.get("/v1/metrics").text.splitlines()
+    left = [line for line in metrics if line.startswith("retune_queued_") and not line.endswith(" 0.0")]
+    if status != 200 or left:
+        raise SystemExit(f"after the load: status {status}, {left}")
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -33,7 +33,7 @@ class TorchModel(Model):
             ).model_copy(update={"opset": None})
         except ExportError as error:
             raise FolderError(f"{folder} cannot be served: {error}") from error
-        except (OSError, ValueError, RuntimeError) as error:
+        except Exception as error:  # each reader of a format raises errors of its own
             raise FolderError(f"{folder} cannot be loaded: {' '.join(str(error).split())}") from error
         super().__init__(folder, self.manifest.dimensions)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
