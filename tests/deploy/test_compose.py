@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 import subprocess
 import tarfile
 import time
@@ -23,6 +22,7 @@ import yaml
 from assets_pkg.deploy.contract import Served, served_digest
 from assets_pkg.deploy.server_container import IMAGE_FOLDER
 from resources.containers import ContainerEngine
+from tests.apt import install_packages, unpack_package
 from tests.command.conftest import free_port
 from tests.containers.engine import shared_libraries
 
@@ -34,12 +34,8 @@ PATIENCE_S = 90
 def prometheus_image(engine: ContainerEngine, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A real Prometheus under the name that the compose file asks for."""
     work = tmp_path_factory.mktemp("prometheus")
-    quiet = ["-o", "Dpkg::Use-Pty=0", "-qq"]
-    subprocess.run(["apt-get", "update", *quiet], check=True, stdout=subprocess.DEVNULL)
-    # apt's own user may not write here, which it says on standard error.
-    subprocess.run(["apt-get", "download", *quiet, "prometheus"], check=True, cwd=work, capture_output=True)
-    subprocess.run(["dpkg-deb", "-x", next(work.glob("*.deb")), work / "root"], check=True)
-    program = work / "root" / "usr" / "bin" / "prometheus"
+    unpack_package("prometheus", work)
+    program = work / "usr" / "bin" / "prometheus"
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as archive:
         archive.add(program, "bin/prometheus")
@@ -61,10 +57,7 @@ Compose = Callable[..., str]
 @pytest.fixture
 def compose(engine: ContainerEngine, models: tuple[Served, Served]) -> Iterator[Compose]:
     """Runs ``docker-compose`` on the file; what it brought up goes at the end."""
-    if shutil.which("docker-compose") is None:
-        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        install = ["apt-get", "install", "-y", "--no-install-recommends", "-qq", "docker-compose"]
-        subprocess.run(install, check=True, env=environment, stdout=subprocess.DEVNULL)
+    install_packages({"docker-compose": "docker-compose"})
     environment = {
         "PATH": os.environ["PATH"],
         "DOCKER_HOST": str(engine.base_url),
