@@ -76,8 +76,9 @@ class Scheduler:
 
     A batch is made around the oldest waiting text of the request whose turn it is, from texts of any request.
     Turns keep a short request from waiting behind every text of a large one. While all threads are busy the
-    queue fills by itself. The last free thread, when fewer requests are here than usual of late, gives the
-    others a moment (``gather_s``) to come: a batch reads all weights once, however few texts are in it.
+    queue fills by itself. When fewer requests are here than usual of late, a free thread gives the others a
+    moment (``gather_s``) to come, up to its share of them: a batch reads all weights once, however few texts
+    are in it, but threads that all find work are better still.
 
     Args:
         run: embeds rows of token ids as one batch; called from many threads at once.
@@ -105,13 +106,13 @@ class Scheduler:
         self._max_tokens = max_tokens
         self._max_wait_s = max_wait_s
         self._metrics = metrics
+        self._workers = workers
         self._gather_s = gather_s
         self._deliver = deliver
         self._lock = threading.Lock()
         self._work_waits = threading.Condition(self._lock)
         self._nobody_missing = threading.Condition(self._lock)
         self._gathering = False
-        self._idle = 0
         self._open: set[Job] = set()
         self._usual = 0.0
         self._queue: LengthQueue[_Item] = LengthQueue()
@@ -216,14 +217,10 @@ class Scheduler:
                 self._work_waits.notify_all()
                 return False
             else:
-                self._idle += 1
                 self._work_waits.wait()
-                self._idle -= 1
 
     def _gather(self) -> None:
         """Give requests that are on their way a moment to join the batch about to be made."""
-        if self._idle:
-            return
         self._gathering = True
         deadline = time.monotonic() + self._gather_s
         while self._more_may_come():
@@ -234,8 +231,10 @@ class Scheduler:
         self._gathering = False
 
     def _more_may_come(self) -> bool:
-        fewer = len(self._open) < int(self._usual)
-        return fewer and self._queued_tokens < self._batch_tokens and not self._closing
+        """Whether some are missing, and this batch has not yet the share of one thread among all."""
+        usual = int(self._usual)
+        missing = len(self._open) < usual and len(self._turns) < usual // self._workers
+        return missing and self._queued_tokens < self._batch_tokens and not self._closing
 
     def _mark_taken(self, item: _Item) -> None:
         item.waits = False

@@ -218,6 +218,25 @@ def test_a_batch_waits_for_the_clients_that_are_usual(gathering: Scheduler, mode
         job.vectors.result(PATIENCE_S)
 
 
+def test_as_many_clients_as_threads_wait_for_nobody(model: StepModel) -> None:
+    """Each has a thread of its own: together in one batch they would leave the other threads idle."""
+    scheduler = Scheduler(
+        model.run,
+        2,
+        workers=3,
+        batch_tokens=40,
+        max_tokens=200,
+        max_wait_s=1e9,
+        metrics=Metrics(),
+        gather_s=1e9,
+    )
+    _three_clients(scheduler, model)
+    scheduler.submit(rows((4, 5)))
+    assert model.started() == [[4, 5]]
+    model.release(10)
+    scheduler.close()
+
+
 def test_a_full_batch_waits_for_nobody(gathering: Scheduler, model: StepModel) -> None:
     _three_clients(gathering, model)
     gathering.submit(rows((4, 40)))
