@@ -86,6 +86,7 @@ def by_retune(training: TrainingSet, base: Path, out: Path) -> dict[str, list[st
         hard_neg_margin_type="perc",
         hard_neg_margin=MARGIN,
         mining_batch_size=BATCH,
+        mining_processes=None,
         too_few_negatives="keep",
     )
     with SentenceTransformerEncoder(

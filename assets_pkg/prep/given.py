@@ -8,7 +8,8 @@ from pathlib import Path
 
 from assets_pkg.prep.errors import PrepError
 from assets_pkg.prep.exam import text_keys
-from assets_pkg.prep.split import FixedExam, question_key
+from assets_pkg.prep.filtering import question_key
+from assets_pkg.prep.split import FixedExam
 from storage.digests import digest_file, digest_json
 from storage.formats.retriever_json import (
     RetrieverExample,
