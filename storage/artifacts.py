@@ -116,7 +116,7 @@ class QAPairs(Artifact):
 @dataclass(frozen=True)
 class TrainingSet(Artifact):
     """``train.json``, ``val.json`` and ``corpus/`` in the recipe's retriever format; ``splits.json``;
-    ``rejected.jsonl``: the pairs left out, if it was made of pairs."""
+    ``rejected.jsonl``: the pairs left out."""
 
     content: ClassVar[tuple[str, ...]] = (
         "train.json",

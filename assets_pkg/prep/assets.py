@@ -50,7 +50,7 @@ def _training_set(profile: Profile) -> dg.AssetsDefinition:
             fingerprint = training_fingerprint(profile.prep)
             outside = {"files": fingerprint, "exam": "fixed" if fixed else "split"}
             made = door.build(TrainingSet, produce, outside=outside)
-            _link(door, made.path, ("train.json", "val.json", "corpus"))
+            _link(door, made.path, ("train.json", "val.json", "corpus", "rejected.jsonl"))
             rejected = made.summary().get("rejected_examples")
             shown = {"rejected_pairs": table(rejected)} if rejected else {}
             if rejected:

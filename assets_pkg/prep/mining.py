@@ -251,7 +251,7 @@ def _write(mined: Mined, training_set: TrainingSet, settings: MiningSettings, fo
             "negatives: lower it, lower prep.hard_neg_margin, or set prep.too_few_negatives=keep"
         )
     texts = dict(zip(mined.pool.ids, mined.pool.texts, strict=True))
-    margin = describe_margin(mined.found.above, short, settings)
+    margin = describe_margin(mined.found.above, short, len(texts), settings)
     _write_files(examples, texts, training_set, settings.decisive(), margin, folder)
 
 

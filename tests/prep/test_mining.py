@@ -141,6 +141,7 @@ def test_too_few_negatives_are_written_as_they_are_and_counted(small):
     summary = read_json(out / "summary.json")
     assert (summary["questions_with_fewer_negatives"], summary["questions_without_negatives"]) == (1, 0)
     assert summary["questions_with_passages_over_the_margin"] == 1.0
+    assert summary["share_excluded_by_the_margin"] == 0.2  # "near", of five passages
     assert summary["passages"] == 5
     histogram = summary["histogram"]
     assert (sum(histogram["positives"]), sum(histogram["negatives"])) == (1, 2)
