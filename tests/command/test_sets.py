@@ -36,7 +36,7 @@ def document(number: int) -> dict[str, Any]:
 
 
 def documents_with_faults() -> list[dict[str, Any]]:
-    """Thirty good records; the third has an unknown segment, the fifth an unworthy pair; the last two are the
+    """Thirty records; the third has an unknown segment, the fifth an unworthy pair; the last two are the
     first again, and another text under its id."""
     records = [document(number) for number in range(DOCUMENTS)]
     records[2]["deduplicated_qa_pairs"][1]["segment_ids"] = [7]
@@ -132,8 +132,8 @@ def test_every_format_makes_the_same_sets_and_every_rejection_has_its_place(
     exam = (place.home / PREP / "eval_beir/queries.jsonl").read_text().splitlines()
     assert len(training) + len(validation) + len(exam) == 2 * DOCUMENTS - 2
     for suffix, output in made.items():
-        at = "pairs.jsonl:3" if suffix == ".jsonl" else f"pairs{suffix}: row 3"
-        assert f"6 pairs left out, such as {at}, pair 2: segment_does_not_exist" in output
+        at = "pairs.jsonl:31" if suffix == ".jsonl" else f"pairs{suffix}: row 31"
+        assert f"6 pairs left out, such as {at}, pair 1: repeated_pair" in output
     mined = read(place.home / PREP / "train_mined.automodel_unrolled.json")["data"]
     assert len(mined) == len(training)
     assert all(1 <= len(row["neg_doc"]) <= 5 and len(row["pos_doc"]) == 1 for row in mined)

@@ -100,6 +100,22 @@ def test_equals_brute_force(large, tmp_path, kind, margin):
     assert np.isfinite(got_scores).all()
 
 
+def test_two_processes_mine_the_same_bytes_as_one(large, tmp_path):
+    examples, texts, held_out, encoded = large
+    settings = mining_settings(
+        hard_neg_margin_type="abs", hard_neg_margin=1.0, hard_negatives_to_mine=7, too_few_negatives="fill"
+    )
+    source = write_set(tmp_path / "set", examples, texts, held_out)
+    made = []
+    for devices in (["cpu"], ["cpu", "cpu"]):
+        out = tmp_path / str(len(devices))
+        out.mkdir()
+        mine_hard_negatives(source, TableEncoder(encoded), settings, out, devices=devices)
+        made.append({path.name: digest_file(path) for path in out.iterdir() if path.is_file()})
+    assert made[0] == made[1]
+    assert read_json(out / "summary.json")["questions_filled"] > 100
+
+
 @pytest.mark.parametrize(
     ("kind", "margin", "lowest", "top"),
     [
