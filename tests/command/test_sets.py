@@ -136,7 +136,8 @@ def test_every_format_makes_the_same_sets_and_every_rejection_has_its_place(
         assert f"6 pairs left out, such as {at}, pair 1: repeated_pair" in output
     mined = read(place.home / PREP / "train_mined.automodel_unrolled.json")["data"]
     assert len(mined) == len(training)
-    assert all(1 <= len(row["neg_doc"]) <= 5 and len(row["pos_doc"]) == 1 for row in mined)
+    assert all(len(row["neg_doc"]) <= 5 and len(row["pos_doc"]) == 1 for row in mined)
+    assert any(len(row["neg_doc"]) == 5 for row in mined)  # the margin leaves some fewer
 
 
 def wrong_type(records: list[dict[str, Any]]) -> None:
