@@ -44,13 +44,16 @@ class Cluster:
         self.run("scontrol", "update", f"nodename={self.node}", f"state={state}", *reason)
 
     def start(self, daemon: str) -> None:
-        command = {
-            "munged": ["munged", "--foreground", "--force", f"--key-file={self.folder / 'munge.key'}"]
-            + [f"--socket={self.folder / 'munge.socket'}", f"--pid-file={self.folder / 'munge.pid'}"]
-            + [f"--log-file={self.folder / 'munge.log'}", f"--seed-file={self.folder / 'munge.seed'}"],
-            "slurmctld": ["slurmctld", "-D", "-f", str(self.folder / "slurm.conf")],
-            "slurmd": ["slurmd", "-D", "-f", str(self.folder / "slurm.conf")],
-        }[daemon]
+        munge = {
+            "key-file": "key",
+            "socket": "socket",
+            "pid-file": "pid",
+            "log-file": "log",
+            "seed-file": "seed",
+        }
+        options = [f"--{option}={self.folder}/munge.{ending}" for option, ending in munge.items()]
+        slurm = ["-D", "-f", str(self.folder / "slurm.conf")]
+        command = [daemon, *(["--foreground", "--force", *options] if daemon == "munged" else slurm)]
         with (self.folder / f"{daemon}.out").open("ab") as log:
             self.daemons[daemon] = subprocess.Popen(command, stdout=log, stderr=log)
 
