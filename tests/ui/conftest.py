@@ -32,6 +32,8 @@ class Ui:
             env=place.environment,
             stdout=(place.home / "ui.log").open("wb"),
             stderr=subprocess.STDOUT,
+            # As a script's `retune ui &` starts it; it must be stoppable all the same.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
         )
 
     def ask(self, query: str) -> Any:
@@ -66,8 +68,8 @@ class Ui:
         raise AssertionError(f"waited in vain for: {what}\n{log[-4000:]}")
 
     def stop(self) -> None:
-        self.process.send_signal(signal.SIGINT)
-        self.process.wait(60)
+        self.process.terminate()
+        assert self.process.wait(60) == 0
 
 
 @pytest.fixture(scope="module")
