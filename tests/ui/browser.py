@@ -43,6 +43,10 @@ class Screen:
         self.open(f"{path}?expanded={quote(expanded)}")
         return self.page.locator("foreignObject")
 
+    def await_colours(self) -> None:
+        """Wait until every asset of a graph that is seen from afar has the colour of its status."""
+        expect(self.page.locator("foreignObject [style*='--color-border-default']")).to_have_count(0)
+
     def show_asset(self, asset: str) -> None:
         """The asset's page, its metadata loaded."""
         self.open(f"/assets/{asset}")

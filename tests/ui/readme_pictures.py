@@ -31,6 +31,7 @@ def take_lineage(screen: Screen) -> None:
     page.keyboard.press("Alt+e")
     node.click(trial=True)  # waits until it no longer moves
     page.mouse.move(0, 0)
+    screen.await_colours()
     screen.keep("ui-lineage")
 
 

@@ -51,6 +51,7 @@ def test_the_lineage_shows_every_group_and_its_assets(screen: Screen) -> None:
     for group, assets in GROUPS.items():
         for name in (group, *assets):
             expect(boxes.get_by_text(name, exact=True)).to_be_visible()
+    screen.await_colours()
     screen.keep("lineage")
 
 
