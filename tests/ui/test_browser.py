@@ -114,8 +114,8 @@ def test_after_a_promotion_the_index_is_unsynced_until_the_sensor_has_rebuilt_it
     screen.keep("runs")
     for asset in GROUPS["reindex"]:
         screen.show_asset(asset)
+        screen.keep(f"{asset}-in-sync")  # everything is loaded by then
         expect(unsynced).to_have_count(0)
-    screen.keep("vector_index-in-sync")
 
 
 def _switch_sensor(screen: Screen, *, on: bool) -> None:
