@@ -22,10 +22,8 @@ from pathlib import Path
 import docker
 from docker.errors import DockerException
 
-from tests.debian import install
+from tests.apt import install_packages
 
-PROGRAMS = ("dockerd", "ip")
-PACKAGES = ("docker.io", "iproute2")
 BRIDGE = "retune-test0"
 SUBNET = "172.29.77.1/24"
 BASE = "retune-test/python-base:latest"
@@ -44,7 +42,7 @@ LEFT_OUT = {
 @contextmanager
 def running_engine(folder: Path) -> Generator[str]:
     """Start an engine with its data under ``folder``; gives its address (for ``DOCKER_HOST``)."""
-    install(PROGRAMS, PACKAGES)
+    install_packages({"dockerd": "docker.io", "ip": "iproute2"})
     subprocess.run(["ip", "link", "del", BRIDGE], capture_output=True, check=False)
     subprocess.run(["ip", "link", "add", BRIDGE, "type", "bridge"], check=True)
     subprocess.run(["ip", "addr", "add", SUBNET, "dev", BRIDGE], check=True)

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 
-from tests.debian import install
+from tests.apt import install_packages
 
 CHROMIUM = "/usr/bin/chromium"
 WINDOW = (1600, 1000)
@@ -67,7 +67,7 @@ class Screen:
 @contextmanager
 def open_screen(url: str, pictures: Path, window: tuple[int, int] = WINDOW) -> Iterator[Screen]:
     """A window on the UI at ``url``, in a browser of its own; Chromium is installed if need be."""
-    install(["chromium"], ["chromium"])
+    install_packages({"chromium": "chromium"})
     expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])

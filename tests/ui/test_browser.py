@@ -33,6 +33,7 @@ AUTOMATION = {
     f"sensors/{SENSOR}": "Rebuilds the index after a promotion",
     "sensors/corpus_when_documents_change": "Reads the corpus again",
     "sensors/server_watch": "Marks the embedding server as dead or alive",
+    "sensors/pick_up_batch_jobs": "Materializes what detached jobs have made",
     "sensors/alert_when_a_run_fails": "Raises an alert for each failed run",
     "schedules/nightly_refresh": "Runs the whole line",
     "schedules/weekly_measurement": "lets the gate decide anew",
