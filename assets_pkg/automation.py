@@ -167,7 +167,7 @@ def _server_sensor(profile: Profile) -> dg.SensorDefinition:
 
 def _batch_sensor(profile: Profile) -> dg.SensorDefinition:
     @dg.sensor(
-        description="Materializes what detached jobs have made once they have ended; until then it says how they stand.",
+        description="Materializes what detached jobs have made once they have ended; until then says how they stand.",
         asset_selection=dg.AssetSelection.all(),
         minimum_interval_seconds=profile.automation.batch_sensor_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,

@@ -18,12 +18,12 @@ PREP = ("eval_set", "training_set", "mined_train_set")
 
 
 @pytest.fixture(scope="module")
-def inline(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Workplace]:
+def inline(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Workplace:
     """The same project, run in its own process as far as prep."""
     made = make_workplace(tmp_path_factory.mktemp("inline"), tiny_model, documents=12)
     code, output = made.retune("run", "--to", "prep")
     assert code == 0, output
-    yield made
+    return made
 
 
 def versions(place: Workplace, asset: str) -> list[str]:
