@@ -22,6 +22,9 @@ class StillNeeded(Exception):
 MADE_OF_TEXTS = ("eval_set", "mined_train_set", "eval_metrics")
 """Assets that hold passages without their documents' names, each after what it is made from."""
 
+MODELS = ("base_model", "checkpoint", "onnx_model", "tensorrt_engine")
+"""Assets that hold no passages; a document may well be called like a word of their vocabulary."""
+
 
 @dataclass(frozen=True)
 class Removal:
@@ -50,7 +53,7 @@ def find_holders(store: ArtifactStore, instance: dg.DagsterInstance, doc_id: str
     needed = store.linked() | _current(store, instance)
     holders: set[str] = set()
     # Sets that keep no document ids hold the text if what they were made from does.
-    named = [asset for asset in store.assets() if asset not in MADE_OF_TEXTS]
+    named = [asset for asset in store.assets() if asset not in (*MADE_OF_TEXTS, *MODELS)]
     for asset in [*named, *MADE_OF_TEXTS]:
         for version in store.versions(asset):
             folder = store.root / "artifacts" / asset / version
