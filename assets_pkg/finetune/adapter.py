@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-VALIDATION_POOL = 1000
 UNFIT = ("lora_rank", "merge_with_base", "early_stop_patience", "matryoshka_dims")
 
 logger = logging.getLogger(__name__)
@@ -61,7 +60,7 @@ def train_adapter(
     if unfit := [name for name in UNFIT if getattr(settings, name)]:
         raise TrainingDataError(f"finetune.method = adapter: finetune.{unfit[0]} does not go with it")
     data = read_train_data(mined.unrolled, settings.train_n_passages - 1)
-    validation = read_validation_data(mined.path / "val.json", VALIDATION_POOL)
+    validation = read_validation_data(mined.path / "val.json")
     plan = plan_training(len(data.examples), settings, data.median_negatives)
     logger.info("Training plan: %s", plan)
     questions = encoder.embed([each.question for each in data.examples], "query", progress)
