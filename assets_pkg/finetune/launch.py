@@ -19,6 +19,9 @@ from resources.accelerator import Accelerator, find_accelerator
 from storage.artifacts import Checkpoint, MinedTrainSet
 from storage.progress import Progress, no_progress
 
+PROCESS = ("-m", "assets_pkg.finetune")
+"""What each process runs, as arguments of Python."""
+
 STOP_SECONDS = 20
 LAST_LINES = 30
 
@@ -75,7 +78,7 @@ def finetune_here(
 
 def _launch(files: _Files, count: int, progress: Progress) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-    command += ["-m", "assets_pkg.finetune", str(files.folder)]
+    command += [*PROCESS, str(files.folder)]
     threads = max(1, (os.cpu_count() or 1) // count)
     with files.log.open("w") as log:
         process = subprocess.Popen(
