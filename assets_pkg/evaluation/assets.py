@@ -117,7 +117,15 @@ def _measure(
             scores = evaluate_dimensions(exam, encoder, settings, lengths, door.progress(), device=device)
             full[name], all_lengths[name] = scores[encoder.dimensions], scores
     digests = {name: model.version for name, model in models.items()}
-    write_eval_report(folder, full, exam, digests, settings, all_lengths)
+    write_eval_report(folder, full, exam, digests, settings, all_lengths, _training(models))
+
+
+def _training(models: Mapping[str, Checkpoint]) -> dict[str, object]:
+    """How the fine-tuned model came about."""
+    if "finetuned" not in models:
+        return {}
+    source = {"base_model": models["base"].summary().get("source")} if "base" in models else {}
+    return {**source, **models["finetuned"].summary()}
 
 
 def _shown_report(report: EvalReport) -> dict[str, object]:

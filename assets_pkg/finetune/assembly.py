@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from assets_pkg.finetune.errors import TrainingDataError
 from assets_pkg.finetune.examples import TrainData
 from assets_pkg.finetune.job import Job
-from assets_pkg.finetune.tracking import trackers
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -50,6 +50,7 @@ def build_trainer(
     loss: ContrastiveLoss,
     collator: PairCollator,
     validator: Validator | None,
+    trackers: Sequence[Any],
 ) -> ContrastiveTrainer:
     from datasets import Dataset
     from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
@@ -62,10 +63,9 @@ def build_trainer(
     from assets_pkg.finetune.training_log import StepLog
     from assets_pkg.finetune.validation import ValidationEvaluator
 
-    callbacks: list[Any] = []
+    callbacks = [*trackers]
     if is_main():
         callbacks.append(StepLog(job.log, job.plan.examples, job.plan.epochs, job.progress))
-        callbacks += trackers(job.folder, job.settings)
     evaluator = None
     patience = job.settings.early_stop_patience
     if patience is not None and validator is not None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from assets_pkg.finetune.examples import TrainData
 from assets_pkg.finetune.loading import use_bf16
 from assets_pkg.finetune.plan import TrainingPlan
-from assets_pkg.finetune.tracking import TENSORBOARD
 from assets_pkg.profile import FinetuneSettings, ModelSettings
 from resources.accelerator import Accelerator
 from storage.artifact_store import write_atomic
@@ -47,6 +46,14 @@ class Job:
         return self.folder / "training.jsonl"
 
     @property
+    def tensorboard(self) -> Path:
+        return self.folder / "tensorboard"
+
+    @property
+    def wandb(self) -> Path:
+        return self.folder / "wandb"
+
+    @property
     def bf16(self) -> bool:
         return use_bf16(self.settings, self.accelerator)
 
@@ -62,6 +69,7 @@ def claim(job: Job) -> None:
     stamp = job.work / "run.txt"
     if not stamp.exists() or stamp.read_text("utf-8") != job.identity:
         shutil.rmtree(job.work, ignore_errors=True)
-        shutil.rmtree(job.folder / TENSORBOARD, ignore_errors=True)
+        shutil.rmtree(job.tensorboard, ignore_errors=True)
+        shutil.rmtree(job.wandb, ignore_errors=True)
         job.log.unlink(missing_ok=True)
         write_atomic(stamp, job.identity)

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import logging
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assets_pkg.finetune.assembly import build_loss, build_trainer
+from assets_pkg.finetune.checks import check_request
 from assets_pkg.finetune.disk import check_room
-from assets_pkg.finetune.errors import TrainingDataError
-from assets_pkg.finetune.examples import TrainData, ValidationData, read_train_data, read_validation_data
+from assets_pkg.finetune.examples import ValidationData, read_train_data, read_validation_data
 from assets_pkg.finetune.headroom import no_headroom
 from assets_pkg.finetune.job import Job, claim
 from assets_pkg.finetune.loading import load_for_training
 from assets_pkg.finetune.merging import merge_with_base
 from assets_pkg.finetune.outcome import write_outcome
-from assets_pkg.finetune.plan import plan_training
+from assets_pkg.finetune.plan import plan_training, tell_plan
 from assets_pkg.finetune.saving import copy_unchanged, save_consolidated
-from assets_pkg.finetune.tracking import check_trackers
+from assets_pkg.finetune.tracking import trackers
 from assets_pkg.profile import FinetuneSettings, ModelSettings
 from resources.accelerator import Accelerator
 from storage.artifacts import Checkpoint, MinedTrainSet
-from storage.progress import Progress, no_progress
+from storage.progress import Note, Progress, no_note, no_progress
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from assets_pkg.finetune.batches import PairCollator
     from assets_pkg.finetune.loss import ContrastiveLoss
     from assets_pkg.finetune.validation import Validator
-
-logger = logging.getLogger(__name__)
 
 
 def finetune(
@@ -41,6 +39,7 @@ def finetune(
     accelerator: Accelerator,
     folder: Path,
     progress: Progress = no_progress,
+    note: Note = no_note,
 ) -> None:
     """Write a tuned checkpoint into ``folder``.
 
@@ -50,7 +49,7 @@ def finetune(
     A folder that a killed run left is taken up at its last checkpoint, and ends in the same weights.
 
     Called in several processes that were joined (``distributed.start``), all train one model together, as one
-    process with the same global batch would; the first one writes it.
+    process with the same global batch would; the first one writes it. ``note`` is told the plan before the start.
 
     Raises:
         RetrieverFileError: a file of the training set is missing or malformed.
@@ -62,41 +61,16 @@ def finetune(
 
     data = read_train_data(mined.unrolled, settings.train_n_passages - 1)
     validation = read_validation_data(mined.path / "val.json")
-    _check(mined, settings, data, validation)
+    check_request(mined, settings, data, validation)
     plan = plan_training(len(data.examples), settings, data.median_negatives)
     job = Job(mined, base, model, settings, accelerator, folder, progress, data, plan)
-    logger.info("Training plan: %s", plan)
-    for warning in plan.warnings:
-        logger.warning("%s", warning)
     with main_first():
         claim(job)
+    if is_main():
+        tell_plan(plan, note)
     results = _run(job, validation)
     if is_main():
         write_outcome(job, results)
-
-
-def _check(
-    mined: MinedTrainSet, settings: FinetuneSettings, data: TrainData, validation: ValidationData | None
-) -> None:
-    check_trackers(settings)
-    needs = [
-        name
-        for name, wanted in (
-            ("merge_with_base", settings.merge_with_base),
-            ("early_stop_patience", settings.early_stop_patience is not None),
-        )
-        if wanted
-    ]
-    if needs and validation is None:
-        raise TrainingDataError(
-            f"{mined.path / 'val.json'} holds no questions, but finetune.{needs[0]} chooses by them: "
-            "set prep.val_ratio above 0"
-        )
-    if not settings.in_batch_negatives and data.median_negatives == 0:
-        raise TrainingDataError(
-            f"{mined.unrolled}: most questions have no mined negatives, and finetune.in_batch_negatives is "
-            "false: set it to true, or mine again with a softer prep.hard_neg_margin"
-        )
 
 
 def _run(job: Job, validation: ValidationData | None) -> dict[str, Any]:
@@ -148,17 +122,18 @@ def _train(
     validator: Validator | None,
 ) -> int:
     """Train ``model`` in place, from the last checkpoint if there is one; returns the steps done."""
-    from assets_pkg.finetune.distributed import main_first
+    from assets_pkg.finetune.distributed import is_main, main_first
     from assets_pkg.finetune.lora import add_lora, merge_lora
     from assets_pkg.finetune.trainer import last_checkpoint
 
     if job.settings.lora_rank is not None:
         add_lora(model, job.settings.lora_rank, job.settings.dropout, job.settings.seed)
     check_room(job.folder, model)
-    trainer = build_trainer(job, model, loss, collator, validator)
     with main_first():
         checkpoint = last_checkpoint(job.work)
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    with trackers(job) if is_main() else nullcontext([]) as callbacks:
+        trainer = build_trainer(job, model, loss, collator, validator, callbacks)
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if job.settings.lora_rank is not None:
         merge_lora(model)
     return trainer.state.global_step

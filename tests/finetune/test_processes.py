@@ -20,6 +20,7 @@ from assets_pkg.finetune.launch import finetune_here
 from assets_pkg.finetune.loading import load_model
 from assets_pkg.profile import FinetuneSettings, ModelSettings
 from storage.artifacts import Checkpoint, MinedTrainSet
+from storage.progress import Note, no_note
 from tests.finetune.conftest import CPU, content_of
 from tests.finetune.short_of_memory import MEMORY
 
@@ -35,11 +36,17 @@ def train(
     settings: Callable[..., FinetuneSettings],
     tmp_path: Path,
 ) -> Train:
-    def go(processes: int, progress: Any = lambda *_, **__: None, name: str = "", **changes: Any) -> Path:
+    def go(
+        processes: int,
+        progress: Any = lambda *_, **__: None,
+        name: str = "",
+        note: Note = no_note,
+        **changes: Any,
+    ) -> Path:
         folder = tmp_path / (name or f"in{processes}")
         folder.mkdir(exist_ok=True)
         chosen = settings(num_processes=processes, learning_rate=1e-3, **changes)
-        finetune_here(mined, base, model_settings, chosen, CPU, folder, progress)
+        finetune_here(mined, base, model_settings, chosen, CPU, folder, progress, note)
         return folder
 
     return go
@@ -66,8 +73,11 @@ def assert_same_training(one: Path, two: Path) -> None:
 )
 def test_two_processes_have_the_loss_curve_and_weights_of_one(train: Train, changes: dict[str, Any]) -> None:
     seen: list[int] = []
-    two = train(2, lambda done, *_, **__: seen.append(done), **changes)
-    one = train(1, **changes)
+    notes: dict[int, list[str]] = {1: [], 2: []}
+    two = train(2, lambda done, *_, **__: seen.append(done), note=notes[2].append, **changes)
+    one = train(1, note=notes[1].append, **changes)
+    assert notes[1] == notes[2]
+    assert notes[1][0].startswith("plan: 48 examples, 2 epoch(s) of 4 steps in batches of 1")
     assert seen == list(range(1, len(losses(one)) + 1))
     assert_same_training(one, two)
 
