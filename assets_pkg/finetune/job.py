@@ -14,7 +14,7 @@ from resources.accelerator import Accelerator
 from storage.artifact_store import write_atomic
 from storage.artifacts import Checkpoint, MinedTrainSet
 from storage.digests import digest_json
-from storage.progress import Progress
+from storage.progress import Note, Progress
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Job:
     accelerator: Accelerator
     folder: Path
     progress: Progress
+    note: Note
     data: TrainData
     plan: TrainingPlan
 

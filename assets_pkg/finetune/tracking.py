@@ -63,6 +63,7 @@ def _wandb_run(job: Job) -> Iterator[None]:
             f"finetune.wandb_project = {job.settings.wandb_project!r}: {error}. Set WANDB_API_KEY, or "
             "WANDB_MODE=offline, or set finetune.wandb_project to null"
         ) from error
+    job.note(f"W&B run: {run.url or run.dir}")
     try:
         yield
     finally:

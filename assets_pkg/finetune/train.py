@@ -63,7 +63,7 @@ def finetune(
     validation = read_validation_data(mined.path / "val.json")
     check_request(mined, settings, data, validation)
     plan = plan_training(len(data.examples), settings, data.median_negatives)
-    job = Job(mined, base, model, settings, accelerator, folder, progress, data, plan)
+    job = Job(mined, base, model, settings, accelerator, folder, progress, note, data, plan)
     with main_first():
         claim(job)
     if is_main():

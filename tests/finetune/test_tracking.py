@@ -14,6 +14,7 @@ from assets_pkg.finetune.errors import TrainingDataError
 from assets_pkg.finetune.train import finetune
 from assets_pkg.profile import FinetuneSettings, ModelSettings
 from storage.artifacts import Checkpoint, MinedTrainSet
+from storage.progress import Note, no_note
 from tests.finetune.conftest import CPU
 
 Train = Callable[..., Path]
@@ -32,9 +33,9 @@ def train(
     settings: Callable[..., FinetuneSettings],
     tmp_path: Path,
 ) -> Train:
-    def go(progress: Any = lambda *_, **__: None, **changes: Any) -> Path:
+    def go(progress: Any = lambda *_, **__: None, note: Note = no_note, **changes: Any) -> Path:
         (tmp_path / "out").mkdir(exist_ok=True)
-        finetune(mined, base, model_settings, settings(**changes), CPU, tmp_path / "out", progress)
+        finetune(mined, base, model_settings, settings(**changes), CPU, tmp_path / "out", progress, note)
         return tmp_path / "out"
 
     return go
@@ -101,7 +102,9 @@ def test_the_curves_go_to_tensorboard(train: Train) -> None:
 
 @pytest.mark.usefixtures("offline")
 def test_the_curves_go_to_wandb_and_the_key_nowhere(train: Train) -> None:
-    folder = train(wandb_project="mine")
+    notes: list[str] = []
+    folder = train(note=notes.append, wandb_project="mine")
+    assert any(text.startswith(f"W&B run: {folder / 'wandb'}") for text in notes)
     (path,) = (folder / "wandb").rglob("run-*.wandb")
     records = list(wandb_records(path))
     (run,) = [each.run for each in records if each.WhichOneof("record_type") == "run"][:1]
