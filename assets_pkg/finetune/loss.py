@@ -77,10 +77,11 @@ class ContrastiveLoss(CachedLossMixin, nn.Module):
 
     def halve(self) -> bool:
         """Keep half as much in memory from now on, with the same loss; False when that is no longer possible."""
-        if self.uses_gradient_cache and self.mini_batch_num_tokens < 2:
+        tokens = self.mini_batch_num_tokens or 0
+        if self.uses_gradient_cache and tokens < 2:
             return False
         self.uses_gradient_cache = True
-        self.mini_batch_num_tokens = max(1, self.mini_batch_num_tokens // 2)
+        self.mini_batch_num_tokens = max(1, tokens // 2)
         return True
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Any) -> Tensor:
