@@ -35,15 +35,18 @@ def draw_bars(
         means = each.means()
         places = [place + width * (number - (len(scores) - 1) / 2) for place in range(len(names))]
         heights = [means[name] for name in names]
-        axes.bar(places, heights, width, label=model, color=COLOURS.get(model))
-        tops = heights
-        if model == "finetuned" and differences:
-            gains = [differences[name] for name in names]
-            ends = [[gain.delta - gain.low for gain in gains], [gain.high - gain.delta for gain in gains]]
-            axes.errorbar(places, heights, yerr=ends, fmt="none", ecolor="black", capsize=4)
-            tops = [height + above for height, above in zip(heights, ends[1], strict=True)]
-        for place, top, height in zip(places, tops, heights, strict=True):
-            axes.text(place, top + 0.015, f"{height:.3f}", ha="center", fontsize=8)
+        gains = [differences[name] for name in names] if model == "finetuned" and differences else []
+        whiskers = [[gain.delta - gain.low for gain in gains], [gain.high - gain.delta for gain in gains]]
+        bars = axes.bar(
+            places,
+            heights,
+            width,
+            yerr=whiskers if gains else None,  # given here, so that the labels stand above it
+            capsize=4,
+            label=model,
+            color=COLOURS.get(model),
+        )
+        axes.bar_label(bars, fmt="%.3f", padding=2, fontsize=8)
     axes.set_xticks(range(len(names)), names)
     axes.set_ylim(0, 1.1)
     axes.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
