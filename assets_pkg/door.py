@@ -150,10 +150,7 @@ class Door(Inputs):
             self.store.forget(key)
         artifact = self.store.find(kind, key)
         if artifact is not None:
-            self.context.log.info(
-                f"{key.asset}: made before from the same inputs, reusing {artifact.version}"
-            )
-            watcher().note(f"{key.asset}: reused {artifact.version}")
+            self.note(f"{key.asset}: made before from the same inputs, reused {artifact.version}")
             return artifact
         started = time.monotonic()
         place = self.compute.place_of(STAGE_OF[key.asset])
@@ -200,6 +197,11 @@ class Door(Inputs):
         return dg.MaterializeResult(
             asset_key=asset, metadata=recorded, data_version=dg.DataVersion(artifact.version)
         )
+
+    def note(self, text: str) -> None:
+        """A sentence into the run's log, and to whoever watches in a terminal."""
+        self.context.log.info(text)
+        watcher().note(text)
 
     def progress(self) -> Progress:
         """Progress into the run's log (every few seconds) and to whoever watches in a terminal."""

@@ -57,9 +57,9 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             def produce(folder: Path) -> None:
                 if profile.finetune.method == "adapter":
                     with encoders.open(base) as encoder:
-                        train_adapter(*given, encoder, folder, door.progress())
+                        train_adapter(*given, encoder, folder, door.progress(), door.note)
                 else:
-                    finetune_here(*given, accelerator.get(), folder, door.progress())
+                    finetune_here(*given, accelerator.get(), folder, door.progress(), door.note)
 
             tuned = door.build(Checkpoint, produce)
             door.link(f"{CHECKPOINTS}/{tuned.version}", tuned.path)

@@ -231,6 +231,24 @@ def test_a_loss_that_is_not_a_number_stops_with_step_and_questions(
         run()
 
 
+def test_a_gradient_that_is_not_a_number_stops_with_step_and_questions(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from assets_pkg.finetune.trainer import ContrastiveTrainer
+
+    step = ContrastiveTrainer.training_step
+
+    def break_third(self: Any, model: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        loss = step(self, model, *args, **kwargs)
+        if self.state.global_step == 2:
+            next(model.parameters()).grad.mul_(float("inf"))
+        return loss
+
+    monkeypatch.setattr(ContrastiveTrainer, "training_step", break_third)
+    with pytest.raises(TrainingStopped, match=r"step 3: the gradient is nan\. The batch: questions q\d+"):
+        run(checkpoint_every_steps=1)
+
+
 def test_a_small_local_batch_trains_the_same_model(run: Run) -> None:
     assert_close(run("cached", local_batch_size=1), run("whole"))
 
