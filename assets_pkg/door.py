@@ -18,6 +18,7 @@ import dagster as dg
 from assets_pkg.profile import Settings
 from assets_pkg.watch import watcher
 from resources.artifacts import ArtifactStoreResource
+from resources.usage import UsageMeter
 from storage.artifact_store import BuildKey
 from storage.artifacts import Artifact
 from storage.digests import digest_json
@@ -113,6 +114,7 @@ class Door(Inputs):
     def __init__(self, context: dg.AssetExecutionContext, store: ArtifactStoreResource):
         super().__init__(context.instance, store)
         self.context = context
+        self._usage: dict[dg.AssetKey, dict[str, Any]] = {}
 
     def build(
         self,
@@ -141,19 +143,23 @@ class Door(Inputs):
             watcher().note(f"{key.asset}: reused {artifact.version}")
             return artifact
         started = time.monotonic()
-        artifact = self.store.build(kind, key, produce)
+        with UsageMeter() as meter:
+            artifact = self.store.build(kind, key, produce)
+        self._usage[self._spec(asset).key] = meter.figures()
         self.context.log.info(f"{key.asset}: made {artifact.version} in {time.monotonic() - started:.1f} s")
         return artifact
 
     def result(
         self, artifact: Artifact, metadata: Mapping[str, Any], asset: str | None = None
     ) -> dg.MaterializeResult[Any]:
-        """The materialization of ``artifact``: its version, where it lies, and ``metadata``."""
+        """The materialization of ``artifact``: its version, where it lies, what making it took of the machine (if it
+        was made just now), and ``metadata``."""
         # Tables and pictures first: they are what people look for.
         shown = sorted(metadata.items(), key=lambda item: not isinstance(item[1], dg.MarkdownMetadataValue))
         recorded = {
             ARTIFACT_KEY: f"{artifact.asset}/{artifact.version}",
             "path": dg.MetadataValue.path(artifact.path),
+            **self._usage.get(self._spec(asset).key, {}),
             **dict(shown),
             SETTINGS_KEY: self._spec(asset).metadata[SETTINGS_KEY],
         }

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from resources.accelerator import DEVICES
 from resources.chat_model.consent import endpoint_host
 from storage.digests import digest_json
 from storage.formats.qa_records import QueryType, ReasoningType
@@ -479,6 +480,14 @@ class ImageTextSettings(PairSettings, CaptionSettings, ScoreSettings):
     """The image-text benchmark."""
 
 
+class AcceleratorSettings(Settings):
+    """The device that training and embedding run on. With ``check_memory`` a stage is refused before its weights are
+    loaded when it would need more memory than is free."""
+
+    device: Annotated[str, Field(pattern=DEVICES), RuntimeOnly]
+    check_memory: Annotated[bool, RuntimeOnly]
+
+
 class AutomationSettings(Settings):
     """What runs by itself."""
 
@@ -509,6 +518,7 @@ class Profile(Settings):
     reindex: ReindexSettings
     judges: JudgeSettings
     image_text: ImageTextSettings
+    accelerator: AcceleratorSettings
     automation: AutomationSettings
 
     @model_validator(mode="after")

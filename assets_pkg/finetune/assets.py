@@ -22,12 +22,16 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
     """The ``finetune`` group."""
 
     @stage_asset("finetune", profile.model, kinds={"huggingface"})
-    def base_model(context: dg.AssetExecutionContext, store: ArtifactStoreResource) -> dg.MaterializeResult:
+    def base_model(
+        context: dg.AssetExecutionContext, store: ArtifactStoreResource, accelerator: AcceleratorResource
+    ) -> dg.MaterializeResult:
         """The embedding model to adapt, as a folder that sentence-transformers loads."""
         with open_door(context, store) as door:
-            model = door.build(
-                Checkpoint, lambda folder: fetch_base_model(profile.model, folder, door.progress())
-            )
+
+            def produce(folder: Path) -> None:
+                fetch_base_model(profile.model, folder, door.progress(), accelerator.host())
+
+            model = door.build(Checkpoint, produce)
             return door.result(model, numbers(model.summary()))
 
     @stage_asset(

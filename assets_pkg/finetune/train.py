@@ -15,6 +15,7 @@ from assets_pkg.finetune.disk import check_room
 from assets_pkg.finetune.errors import TrainingDataError
 from assets_pkg.finetune.examples import TrainData, ValidationData, read_train_data, read_validation_data
 from assets_pkg.finetune.loading import attention, load_for_training, load_model, use_bf16
+from assets_pkg.finetune.memory import check_memory, mini_batches
 from assets_pkg.finetune.model_card import model_card
 from assets_pkg.finetune.plan import TrainingPlan, plan_training
 from assets_pkg.finetune.saving import copy_unchanged, save_consolidated
@@ -37,10 +38,6 @@ if TYPE_CHECKING:
 VALIDATION_POOL = 1000
 EVALUATIONS_PER_RUN = 10
 MERGE_WEIGHTS = (0.25, 0.5, 0.75)
-# What a mini-batch costs per token is least here: less padding and a working set that stays in the cache,
-# against the overhead of one more call. Measured with a six-layer model on a CPU.
-EFFICIENT_TOKENS = {"cpu": 768}
-EFFICIENT_TOKENS_ON_GPU = 16384
 
 logger = logging.getLogger(__name__)
 
@@ -96,13 +93,15 @@ def finetune(
         TrainingDataError: the training set cannot be used, or lacks validation questions that a setting needs.
         TrainingStopped: the loss or its gradient is no longer a finite number.
         NoRoomError: the disk is too small for checkpoints and result.
+        NotEnoughMemoryError: the accelerator is too small; nothing was loaded.
     """
-    from assets_pkg.finetune.distributed import is_main, main_first
+    from assets_pkg.finetune.distributed import is_main, main_first, processes
 
     data = read_train_data(mined.unrolled, settings.train_n_passages - 1)
     validation = read_validation_data(mined.path / "val.json", VALIDATION_POOL)
     _check(mined, settings, data, validation)
     plan = plan_training(len(data.examples), settings, data.median_negatives)
+    check_memory(base.model, model, settings, accelerator, data, plan.batch_size, processes())
     job = _Job(mined, base, model, settings, accelerator, folder, progress, data, plan)
     logger.info("Training plan: %s", plan)
     for warning in plan.warnings:
@@ -195,21 +194,18 @@ def _conclude(
 
 
 def _loss(job: _Job, model: SentenceTransformer) -> ContrastiveLoss:
-    """Mini-batches hold as many tokens as ``local_batch_size`` questions with all their passages at full length
-    would, or fewer where that is faster."""
     from assets_pkg.finetune.distributed import processes
     from assets_pkg.finetune.loss import ContrastiveLoss
 
     settings = job.settings
     share = math.ceil(job.plan.batch_size / processes())
-    in_memory = settings.local_batch_size * settings.train_n_passages * job.model.passage_max_length
-    efficient = EFFICIENT_TOKENS.get(job.accelerator.device, EFFICIENT_TOKENS_ON_GPU)
+    parts = mini_batches(settings, job.model, share, job.accelerator.device)
     return ContrastiveLoss(
         model,
         temperature=settings.temperature,
         in_batch=settings.in_batch_negatives,
-        mini_batch_tokens=min(in_memory, efficient),
-        cached=settings.local_batch_size < share,
+        mini_batch_tokens=parts.tokens,
+        cached=parts.cached,
     )
 
 

@@ -102,8 +102,9 @@ def _mined_train_set(profile: Profile) -> dg.AssetsDefinition:
             base = door.input(Checkpoint, "base_model")
 
             def produce(folder: Path) -> None:
+                device = encoders.accelerator.get().device
                 with encoders.open(base, batch_size=mining.mining_batch_size) as encoder:
-                    mine_hard_negatives(training, encoder, mining, folder, door.progress())
+                    mine_hard_negatives(training, encoder, mining, folder, door.progress(), device=device)
 
             made = door.build(MinedTrainSet, produce)
             _link(door, made.path, ("train_mined.automodel.json", "train_mined.automodel_unrolled.json"))
