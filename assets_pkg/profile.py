@@ -87,7 +87,10 @@ class PassageSettings(Settings):
 
 
 class ModelSettings(Settings):
-    """The embedding model that is adapted, and the one prompt contract that every stage uses."""
+    """The embedding model that is adapted, and the one prompt contract and precision that every stage embeds with.
+
+    ``embed_precision`` bf16 is several times faster on a GPU, and moves nDCG in the third decimal.
+    """
 
     base_model: str
     revision: str | None
@@ -96,11 +99,13 @@ class ModelSettings(Settings):
     query_max_length: PositiveInt
     passage_max_length: PositiveInt
     attn_implementation: Literal["auto", "eager", "sdpa", "flash_attention_2"]
+    embed_precision: Literal["fp32", "bf16"]
     trust_remote_code: bool
 
     def encoder_config(self) -> dict[str, Any]:
-        """The prompt contract, as an encoder takes it."""
-        return {name: getattr(self, name) for name in ENCODER_FIELDS}
+        """The prompt contract and the precision, as an encoder takes them."""
+        given = {name: getattr(self, name) for name in ENCODER_FIELDS}
+        return {**given, "precision": self.embed_precision}
 
 
 class QuestionSettings(Settings):

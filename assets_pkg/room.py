@@ -39,8 +39,13 @@ def stage_rooms(
     """Stages in the order of a run; all with a model as large as the base."""
 
     def embedding(stage: str, batch_size: int) -> StageRoom:
-        how = Numerics(accelerator.device, fused=profile.model.attn_implementation != "eager")
-        length = max(profile.model.query_max_length, profile.model.passage_max_length)
+        model = profile.model
+        how = Numerics(
+            accelerator.device,
+            bf16=model.embed_precision == "bf16",
+            fused=model.attn_implementation != "eager",
+        )
+        length = max(model.query_max_length, model.passage_max_length)
         return StageRoom(stage, encoder_need(shape, batch_size, length, how), accelerator)
 
     rooms = [embedding("mining", profile.prep.mining_batch_size)]

@@ -179,6 +179,7 @@ def _values_per_token(
     block = rows * shape.hidden + inner + (SCORES_KEPT + SCORES_DROPPED * how.dropout) * scores
     # Of one block there are at the same time what is kept, its gradients, and scores before they are normalised.
     widest = 2 * block + SCORES_ALIVE * scores
-    if checkpointing:  # each block keeps its input only
-        return shape.hidden * (shape.layers + 2) + widest
-    return block * (shape.layers - 1) + widest
+    if not checkpointing:
+        return block * (shape.layers - 1) + widest
+    # Each block keeps its input only; those that are computed again leave gaps behind (measured on a CPU).
+    return shape.hidden * (shape.layers + 2) + widest + 2 * block

@@ -30,6 +30,7 @@ TOKENISE_BLOCK = 8192
 CPU_BATCH_TOKENS = 2048
 """Padded tokens of one batch on a CPU: beyond this the activations fall out of the cache and it slows down."""
 
+Precision = Literal["fp32", "bf16"]
 BATCH_SETTINGS = "eval.eval_batch_size; prep.mining_batch_size when mining"
 
 
@@ -59,7 +60,7 @@ class SentenceTransformerEncoder:
         query_max_length: int = 512,
         passage_max_length: int = 512,
         accelerator: Accelerator,
-        precision: Literal["fp32", "bf16"] = "fp32",
+        precision: Precision = "fp32",
         batch_size: int = 128,
         attn_implementation: str = "auto",
     ):
