@@ -175,7 +175,9 @@ def _values_per_token(
 ) -> float:
     rows = HIDDEN_KEPT + HIDDEN_DROPPED * how.dropout + HIDDEN_ADAPTED * lora
     inner = (4 if shape.gated else 2) * shape.inner
-    scores = 0 if how.fused else shape.heads * length
+    # The fused kernels of a CPU know no dropout.
+    fused = how.fused and (not how.dropout or how.device.startswith("cuda"))
+    scores = 0 if fused else shape.heads * length
     block = rows * shape.hidden + inner + (SCORES_KEPT + SCORES_DROPPED * how.dropout) * scores
     # Of one block there are at the same time what is kept, its gradients, and scores before they are normalised.
     widest = 2 * block + SCORES_ALIVE * scores

@@ -19,12 +19,12 @@ from resources.models.shape import ModelShape, read_shape
 # against the overhead of one more call. Measured with a six-layer model on a CPU.
 EFFICIENT_TOKENS = {"cpu": 768}
 EFFICIENT_TOKENS_ON_GPU = 16384
-BYTES_PER_TOKEN = 2
-"""Of UTF-8 text, at least: English has four, code three."""
+BYTES_PER_TOKEN = 3
+"""Of UTF-8 text, about the least: English has more than four, code and Chinese three."""
 
 SPECIAL_TOKENS = 2
-PADDING = 1.5
-"""What a mini-batch holds at most for each real token; its texts are of like length."""
+PADDING, PADDING_OF_ALL = 1.5, 1.25
+"""What a mini-batch, and what all of a batch hold at most for each real token; texts of like length go together."""
 
 SPREAD = 3
 """Standard deviations that the fullest batch lies above the mean one."""
@@ -42,7 +42,7 @@ class MiniBatches:
 
 @dataclass(frozen=True)
 class Lengths:
-    """Tokens of texts: upper bounds from their bytes."""
+    """Tokens of texts, told from their bytes, rather too many."""
 
     mean: float
     variance: float
@@ -98,7 +98,7 @@ class Load:
         mean = self.questions * (self.asked.mean + each * self.passages.mean)
         deviation = math.sqrt(self.questions * (self.asked.variance + each * self.passages.variance))
         most = self.questions * (self.asked.longest + each * self.passages.longest)
-        return Batch(min(most, int(PADDING * (mean + SPREAD * deviation))), longest)
+        return Batch(min(most, int(PADDING_OF_ALL * (mean + SPREAD * deviation))), longest)
 
 
 def mini_batches(
