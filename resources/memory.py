@@ -184,4 +184,4 @@ def _values_per_token(
     if not checkpointing:
         return block * (shape.layers - 1) + widest
     # Each block keeps its input only; those that are computed again leave gaps behind (measured on a CPU).
-    return shape.hidden * (shape.layers + 2) + widest + 2 * block
+    return shape.hidden * (shape.layers + 2) + widest + 4 * block
