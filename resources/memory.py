@@ -183,5 +183,6 @@ def _values_per_token(
     widest = 2 * block + SCORES_ALIVE * scores
     if not checkpointing:
         return block * (shape.layers - 1) + widest
-    # Each block keeps its input only; those that are computed again leave gaps behind (measured on a CPU).
-    return shape.hidden * (shape.layers + 2) + widest + 4 * block
+    # Each block keeps its input only. On a CPU those that are computed again leave gaps behind (measured).
+    gaps = 0 if how.device.startswith("cuda") else 4 * block
+    return shape.hidden * (shape.layers + 2) + widest + gaps
