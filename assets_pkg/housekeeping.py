@@ -81,7 +81,8 @@ def _mentions(folder: Path, doc_id: str) -> bool:
     if (folder / "lancedb").exists():
         return LanceIndex(folder / "lancedb").holds(doc_id)
     texts = [path for path in folder.rglob("*.json*") if path.name != "manifest.json"]
-    return any(json.dumps(doc_id).encode() in path.read_bytes() for path in texts)
+    spellings = [json.dumps(doc_id, ensure_ascii=ascii_only).encode() for ascii_only in (True, False)]
+    return any(spelling in path.read_bytes() for path in texts for spelling in spellings)
 
 
 def _current(store: ArtifactStore, instance: dg.DagsterInstance) -> set[tuple[str, str]]:

@@ -156,8 +156,9 @@ def _against(
     encoders: EncoderResource,
 ) -> Mapping[str, Difference]:
     """The candidate against the promoted model, which sits the same exam now: its vectors are mostly cached."""
+    device = encoders.accelerator.get().device
     with encoders.open(promoted) as encoder:
-        scores = evaluate_retrieval(exam, encoder, profile.eval, door.progress())
+        scores = evaluate_retrieval(exam, encoder, profile.eval, door.progress(), device=device)
     return compare(scores, read_scores(report, "finetuned"), profile.eval)
 
 

@@ -134,15 +134,13 @@ def test_a_detached_job_is_recorded_and_picked_up(place: Workplace, inline: Work
     name = json.loads(record.read_text())["name"]
     assert name in output
     deadline = time.monotonic() + 120
-    while "done" not in (listed := place.retune("jobs", "list", "-c", "profile.yaml")[1]):
-        assert time.monotonic() < deadline, (
-            listed + place.retune("jobs", "logs", name, "-c", "profile.yaml")[1]
-        )
-    code, output = place.retune("jobs", "pick-up", "-c", "profile.yaml")
+    while "done" not in (listed := place.retune("jobs", "list")[1]):
+        assert time.monotonic() < deadline, listed + place.retune("jobs", "logs", name)[1]
+    code, output = place.retune("jobs", "pick-up")
     assert code == 0, output
     assert (place.home / "output" / "promoted_model").is_symlink()
     assert versions(place, "mined_train_set") == versions(inline, "mined_train_set")
-    assert "taken" in place.retune("jobs", "list", "-c", "profile.yaml")[1]
+    assert "taken" in place.retune("jobs", "list")[1]
     assert "nothing is stale" in place.retune("run", "--to", "eval")[1]
 
 
