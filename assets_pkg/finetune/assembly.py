@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from assets_pkg.finetune.errors import TrainingDataError
 from assets_pkg.finetune.examples import TrainData
 from assets_pkg.finetune.job import Job
+from assets_pkg.finetune.memory import mini_batches
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -19,28 +20,21 @@ if TYPE_CHECKING:
     from assets_pkg.finetune.validation import Validator
 
 EVALUATIONS_PER_RUN = 10
-# What a mini-batch costs per token is least here: less padding and a working set that stays in the cache,
-# against the overhead of one more call. Measured with a six-layer model on a CPU.
-EFFICIENT_TOKENS = {"cpu": 768}
-EFFICIENT_TOKENS_ON_GPU = 16384
 
 
 def build_loss(job: Job, model: SentenceTransformer) -> ContrastiveLoss:
-    """Mini-batches hold as many tokens as ``local_batch_size`` questions with all their passages at full length
-    would, or fewer where that is faster."""
     from assets_pkg.finetune.distributed import processes
     from assets_pkg.finetune.loss import ContrastiveLoss
 
     settings = job.settings
     share = math.ceil(job.plan.batch_size / processes())
-    in_memory = settings.local_batch_size * settings.train_n_passages * job.model.passage_max_length
-    efficient = EFFICIENT_TOKENS.get(job.accelerator.device, EFFICIENT_TOKENS_ON_GPU)
+    parts = mini_batches(settings, job.model, share, job.accelerator.device)
     return ContrastiveLoss(
         model,
         temperature=settings.temperature,
         in_batch=settings.in_batch_negatives,
-        mini_batch_tokens=min(in_memory, efficient),
-        cached=settings.local_batch_size < share,
+        mini_batch_tokens=parts.tokens,
+        cached=parts.cached,
     )
 
 

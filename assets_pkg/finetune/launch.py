@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from assets_pkg.finetune.errors import TrainingStopped
+from assets_pkg.finetune.errors import TooFewDevicesError, TrainingStopped
 from assets_pkg.finetune.train import finetune
 from assets_pkg.profile import FinetuneSettings, ModelSettings
-from resources.accelerator import Accelerator, find_accelerator
+from resources.accelerator import VISIBLE, Accelerator, AcceleratorResource, visible_gpus
 from storage.artifacts import Checkpoint, MinedTrainSet
 from storage.progress import Note, Progress, no_note, no_progress
 
@@ -59,10 +59,16 @@ def finetune_here(
 
     Raises:
         TrainingStopped: a process of several failed; with its message, or the last lines it wrote.
+        TooFewDevicesError: there are more processes than GPUs.
     """
     if settings.num_processes == 1:
         finetune(mined, base, model, settings, accelerator, folder, progress, note)
         return
+    if accelerator.device.startswith("cuda") and settings.num_processes > visible_gpus():
+        raise TooFewDevicesError(
+            f"finetune.num_processes = {settings.num_processes}, one for each GPU, but torch sees {visible_gpus()} "
+            f"({VISIBLE}={os.environ.get(VISIBLE, 'not set')})"
+        )
     with tempfile.TemporaryDirectory() as temporary:
         files = _Files(Path(temporary))
         described = {
@@ -71,6 +77,7 @@ def finetune_here(
             "model": model.model_dump(mode="json"),
             "settings": settings.model_dump(mode="json"),
             "device": accelerator.device.partition(":")[0],
+            "check_memory": accelerator.memory_bytes > 0,
             "folder": str(folder.absolute()),
         }
         files.job.write_text(json.dumps(described), "utf-8")
@@ -125,7 +132,7 @@ def train_share(folder: Path) -> None:
 
     files = _Files(folder)
     told: dict[str, Any] = json.loads(files.job.read_text("utf-8"))
-    accelerator = find_accelerator(start(told["device"]))
+    accelerator = AcceleratorResource(device=start(told["device"]), check_memory=told["check_memory"]).get()
     try:
         finetune(
             MinedTrainSet(Path(told["mined"][0]), *told["mined"][1:]),

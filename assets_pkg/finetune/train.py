@@ -13,6 +13,7 @@ from assets_pkg.finetune.examples import ValidationData, read_train_data, read_v
 from assets_pkg.finetune.headroom import no_headroom
 from assets_pkg.finetune.job import Job, claim
 from assets_pkg.finetune.loading import load_for_training
+from assets_pkg.finetune.memory import check_memory
 from assets_pkg.finetune.merging import merge_with_base
 from assets_pkg.finetune.outcome import write_outcome
 from assets_pkg.finetune.plan import plan_training, tell_plan
@@ -56,13 +57,15 @@ def finetune(
         TrainingDataError: the training set cannot be used, or lacks validation questions that a setting needs.
         TrainingStopped: the loss or its gradient is no longer a finite number.
         NoRoomError: the disk is too small for checkpoints and result.
+        NotEnoughMemoryError: the accelerator is too small; nothing was loaded.
     """
-    from assets_pkg.finetune.distributed import is_main, main_first
+    from assets_pkg.finetune.distributed import is_main, main_first, processes
 
     data = read_train_data(mined.unrolled, settings.train_n_passages - 1)
     validation = read_validation_data(mined.path / "val.json")
     check_request(mined, settings, data, validation)
     plan = plan_training(len(data.examples), settings, data.median_negatives)
+    check_memory(base.model, model, settings, accelerator, data, plan.batch_size, processes())
     job = Job(mined, base, model, settings, accelerator, folder, progress, note, data, plan)
     with main_first():
         claim(job)

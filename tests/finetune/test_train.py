@@ -165,7 +165,7 @@ def progress(done, total, unit, **figures):
 
 finetune(MinedTrainSet(Path(mined), "mined_train_set", "mined0"), Checkpoint(Path(base), "base_model", "base0"),
          ModelSettings.model_validate_json(model), FinetuneSettings.model_validate_json(settings),
-         Accelerator("cpu", "test", bf16=False, memory_bytes=1), Path(folder), progress)
+         Accelerator("cpu", "test", bf16=False, memory_bytes=0), Path(folder), progress)
 """
 
 
