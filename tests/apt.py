@@ -7,20 +7,27 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import gettempdir
+
+from filelock import FileLock
+
+LOCK = Path(gettempdir()) / "retune-tests-apt.lock"
 
 
 def install_packages(programs: Mapping[str, str]) -> None:
     """Install the package (by program) of every program that is not on the path."""
-    missing = sorted({package for program, package in programs.items() if not shutil.which(program)})
-    if missing:
-        _apt_get("update")
-        _apt_get("install", "-y", "--no-install-recommends", *missing)
+    with FileLock(LOCK):  # tests run side by side, and apt refuses a second one instead of waiting
+        missing = sorted({package for program, package in programs.items() if not shutil.which(program)})
+        if missing:
+            _apt_get("update")
+            _apt_get("install", "-y", "--no-install-recommends", *missing)
 
 
 def unpack_package(package: str, folder: Path) -> None:
     """Put a package's files under ``folder``; nothing is installed or started."""
-    _apt_get("update")
-    _apt_get("download", package, cwd=folder)
+    with FileLock(LOCK):
+        _apt_get("update")
+        _apt_get("download", package, cwd=folder)
     for archive in folder.glob("*.deb"):
         subprocess.run(["dpkg-deb", "-x", archive, folder], check=True)
         archive.unlink()

@@ -26,6 +26,9 @@ from assets_pkg.nim.manifest import (
     QuantizedDtype,
     ServedModelManifest,
 )
+from resources.accelerator import Accelerator
+from resources.memory import export_need
+from resources.models.shape import read_shape
 
 if TYPE_CHECKING:
     import torch
@@ -121,6 +124,18 @@ def manifest_of(
         opset=settings.opset,
         license=settings.license,
     )
+
+
+def admit_export(checkpoint: Path, host: Accelerator) -> None:
+    """See that the machine's memory is enough to export ``checkpoint``; nothing is loaded.
+
+    Raises:
+        NotEnoughMemoryError: it is not.
+    """
+    try:
+        host.admit(export_need(read_shape(checkpoint)))
+    except ValueError:
+        return  # an unusual model: the export says what is wrong
 
 
 def _quantize(folder: Path, dtype: Any) -> None:
