@@ -253,7 +253,7 @@ def search(
     try:
         found = {"base model": search_with_base(store, profile, text, k)} if compare else {}
         with open_searcher(store, profile.model) as searcher:
-            found["index"] = searcher.search(text, k, where, hybrid=hybrid)
+            found["index"] = searcher.search(text, k, where, hybrid=hybrid).hits
     except (SearchError, ArtifactError, VectorStoreError) as error:
         raise _failed(str(error)) from error
     _show_hits(found, as_json)

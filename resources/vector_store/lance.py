@@ -27,6 +27,7 @@ class LanceIndex:
         import lancedb
 
         self._db: Any = lancedb.connect(str(folder))
+        self._opened: Any = None
 
     def write(self, batches: Iterable[pa.RecordBatch], dimensions: int) -> int:
         """Write the whole table; a full-text index over the passages comes with it."""
@@ -35,6 +36,7 @@ class LanceIndex:
         schema = index_schema(dimensions)
         table = self._db.create_table(TABLE, data=iter(batches), schema=schema, mode="overwrite")
         table.create_index("text", config=FTS())
+        self._opened = table
         return self.count()
 
     def optimise(self, rows: int, dimensions: int, *, exact_below: int) -> str:
@@ -74,7 +76,9 @@ class LanceIndex:
         """Nothing to do: the link to the folder is the switch."""
 
     def _table(self) -> Any:
-        return self._db.open_table(TABLE)
+        if self._opened is None:
+            self._opened = self._db.open_table(TABLE)
+        return self._opened
 
 
 def _rows(query: Any, where: str | None) -> list[dict[str, Any]]:

@@ -75,5 +75,5 @@ def _check(project: Project) -> None:
     with open_searcher(store, project.profile.model) as searcher:
         for query in QUERIES:
             scores = vectors @ model.encode(query)
-            found = [hit.score for hit in searcher.search(query, 5)]
+            found = [hit.score for hit in searcher.search(query, 5).hits]
             np.testing.assert_allclose(found, np.sort(scores)[::-1][:5], atol=1e-4)
