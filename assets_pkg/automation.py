@@ -10,7 +10,9 @@ from assets_pkg.corpus.rest import seconds_since_change
 from assets_pkg.corpus.sources import CorpusError, source_fingerprint
 from assets_pkg.deploy.assets import ALIVE, STATE_FOLDER
 from assets_pkg.deploy.server import read_state
-from assets_pkg.profile import AutomationSettings, Profile
+from assets_pkg.door import data_version
+from assets_pkg.profile import Profile
+from assets_pkg.reindex.assets import reindex_deps
 from assets_pkg.stages import BENCHMARKS, STAGES
 from resources.alerts import AlertsResource
 
@@ -19,6 +21,7 @@ BENCHMARK_JOB = "benchmarks"
 REINDEX_JOB = "reindex"
 CORPUS_JOB = "refresh_corpus"
 MEASURE_JOB = "measure"
+SERVER = "running_nim"
 
 
 def build_jobs() -> list[Any]:
@@ -52,7 +55,7 @@ def build_jobs() -> list[Any]:
 def build_sensors(profile: Profile) -> list[dg.SensorDefinition]:
     """All sensors are on unless switched off."""
     return [
-        _reindex_sensor(profile.automation),
+        _reindex_sensor(profile),
         _corpus_sensor(profile),
         _server_sensor(profile),
         _failure_sensor(),
@@ -77,21 +80,25 @@ def build_schedules(profile: Profile) -> list[dg.ScheduleDefinition]:
     ]
 
 
-def _reindex_sensor(settings: AutomationSettings) -> dg.SensorDefinition:
+def _reindex_sensor(profile: Profile) -> dg.SensorDefinition:
+    followed = reindex_deps(profile.reindex)
+
     @dg.sensor(
         job_name=REINDEX_JOB,
-        minimum_interval_seconds=settings.reindex_sensor_seconds,
+        minimum_interval_seconds=profile.automation.reindex_sensor_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def reindex_when_model_or_corpus_changes(
         context: dg.SensorEvaluationContext,
     ) -> dg.RunRequest | dg.SkipReason:
         """Ask for stale re-indexing assets only, once for each promotion and each corpus event."""
-        events = [_latest_storage_id(context.instance, key) for key in ("promoted_model", "passages")]
+        events = [_latest_storage_id(context.instance, key) for key in followed]
         if None in events:
-            return dg.SkipReason("no promoted model or no passages yet")
+            return dg.SkipReason("no promoted model or no passages yet, or no server that is to embed them")
+        if SERVER in followed and not _serves_promoted(context.instance):
+            return dg.SkipReason("the server does not serve the promoted model yet: run `retune deploy`")
         # Event ids, not versions: a rollback to an older model is a new event and must re-index again.
-        return dg.RunRequest(run_key=f"reindex-{events[0]}-{events[1]}", stale_assets_only=True)
+        return dg.RunRequest(run_key="-".join(["reindex", *map(str, events)]), stale_assets_only=True)
 
     return reindex_when_model_or_corpus_changes
 
@@ -104,15 +111,15 @@ def _corpus_sensor(profile: Profile) -> dg.SensorDefinition:
     )
     def corpus_when_documents_change(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         """Read the corpus again when its files differ from what was last read and have come to rest."""
-        event = context.instance.get_latest_materialization_event(dg.AssetKey("raw_corpus"))
-        if event is None or event.asset_materialization is None:
+        read = _latest(context.instance, "raw_corpus")
+        if read is None:
             return dg.SkipReason("the corpus was never read: run the main job first")
         try:
             quiet = seconds_since_change(profile.corpus)
             now = source_fingerprint(profile.corpus)
         except CorpusError as error:
             return dg.SkipReason(f"the corpus cannot be read now: {error}")
-        if now == event.asset_materialization.metadata[SOURCE_FINGERPRINT].value:
+        if now == read.metadata[SOURCE_FINGERPRINT].value:
             return dg.SkipReason("no document changed")
         if quiet < profile.automation.corpus_quiet_seconds:
             return dg.SkipReason(f"documents changed {quiet:.0f} s ago: waiting until they are at rest")
@@ -159,6 +166,17 @@ def _failure_sensor() -> dg.SensorDefinition:
         alerts.send("run_failed", f"{run.job_name} {run.run_id}: {context.failure_event.message}")
 
     return alert_when_a_run_fails
+
+
+def _serves_promoted(instance: dg.DagsterInstance) -> bool:
+    """Whether the last deployment was of the model that is promoted now."""
+    served, promoted = (_latest(instance, key) for key in (SERVER, "promoted_model"))
+    return bool(served and promoted and served.metadata["model_digest"].value == data_version(promoted))
+
+
+def _latest(instance: dg.DagsterInstance, key: str) -> dg.AssetMaterialization | None:
+    event = instance.get_latest_materialization_event(dg.AssetKey(key))
+    return None if event is None else event.asset_materialization
 
 
 def _latest_storage_id(instance: dg.DagsterInstance, key: str) -> int | None:

@@ -71,12 +71,16 @@ REASONING_SHARES = dict.fromkeys(get_args(ReasoningType), 1)
 
 
 class CorpusSettings(Settings):
-    """What to read: a folder, or ``pydoc://stdlib`` for the running interpreter's own documentation."""
+    """What to read: a folder, or ``pydoc://stdlib`` for the running interpreter's own documentation.
+
+    ``metadata_fields``: which of the documents' own fields (YAML front matter, ``metadata.jsonl``) are kept.
+    """
 
     corpus_dir: str
     file_extensions: list[str]
     min_text_length: Annotated[int, Field(ge=0)]
     num_files: PositiveInt | None
+    metadata_fields: list[str] | None
 
 
 class PassageSettings(Settings):
@@ -427,6 +431,7 @@ class DeploySettings(Settings):
 class ReindexSettings(Settings):
     """The corpus embedded by the promoted model, and the index that search reads."""
 
+    encoder: Literal["local", "nim"]
     store: Literal["lancedb", "milvus"]
     milvus_uri: str
     milvus_token_env: Annotated[str, RuntimeOnly]

@@ -8,15 +8,16 @@ from pathlib import Path
 import dagster as dg
 
 from assets_pkg.door import GPU_POOL, OWNERS, SETTINGS_KEY, code_version, open_door, shown_settings
-from assets_pkg.profile import Profile
+from assets_pkg.profile import Profile, ReindexSettings
 from assets_pkg.reindex.embeddings import embed_passages
+from assets_pkg.reindex.encoding import served_encoder
 from assets_pkg.reindex.index import build_index, open_index
 from assets_pkg.reindex.searcher import INDEX_LINK
 from assets_pkg.reindex.verify import verify_index
 from assets_pkg.showing import numbers
 from resources.artifacts import ArtifactStoreResource
 from resources.encoders.resource import EncoderResource
-from storage.artifacts import Checkpoint, CorpusEmbeddings, Passages, VectorIndex
+from storage.artifacts import Checkpoint, CorpusEmbeddings, OnnxModel, Passages, VectorIndex
 
 CHECK = dg.AssetCheckSpec(
     "index_is_fit",
@@ -26,10 +27,16 @@ CHECK = dg.AssetCheckSpec(
 )
 
 
+def reindex_deps(settings: ReindexSettings) -> list[str]:
+    """What the index is made from."""
+    return ["promoted_model", "passages", *(["running_nim"] if settings.encoder == "nim" else [])]
+
+
 def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
     """The ``reindex`` group."""
+    served = profile.reindex.encoder == "nim"
     spec = {
-        "deps": ["promoted_model", "passages"],
+        "deps": reindex_deps(profile.reindex),
         "group_name": "reindex",
         "code_version": code_version("1", profile.reindex, profile.model),
         "owners": OWNERS,
@@ -66,7 +73,12 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             model = door.input(Checkpoint, "promoted_model")
 
             def embed(folder: Path) -> None:
-                with encoders.open(model) as encoder:
+                if served:
+                    deployed = door.input(OnnxModel, "running_nim")
+                    opened = served_encoder(door.store, profile.deploy, model, deployed)
+                else:
+                    opened = encoders.open(model)
+                with opened as encoder:
                     embed_passages(passages, model, encoder, folder, door.progress())
 
             embeddings = door.build(CorpusEmbeddings, embed, asset="corpus_embeddings")
