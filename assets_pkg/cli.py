@@ -233,7 +233,7 @@ def search(
     ] = None,
     where: Annotated[
         str | None,
-        typer.Option("--filter", help="A condition such as \"doc_id = 'a.md'\" (SQL; Milvus: its own)."),
+        typer.Option("--filter", help="A condition on columns, yours too: \"lang = 'de' AND year > 2020\"."),
     ] = None,
     hybrid: Annotated[bool, typer.Option("--hybrid", help="Fuse with full-text search.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
@@ -248,6 +248,8 @@ def search(
 
     if compare not in (None, "base"):
         raise _usage(f"--compare {compare}: only 'base' can be compared with")
+    if compare and (where or hybrid):
+        raise _usage("--compare shows plain search: leave out --filter and --hybrid")
     profile = _profile(config, overrides)
     store = ArtifactStore(Path(profile.artifact_root))
     try:
@@ -267,7 +269,7 @@ def gc(
     overrides: Overrides = None,
 ) -> None:
     """Delete old versions; what is linked, current, promoted or served always stays."""
-    from assets_pkg.housekeeping import find_removals
+    from assets_pkg.housekeeping import find_removals, remove
     from assets_pkg.instance import open_instance
     from storage.artifact_store import ArtifactStore
 
@@ -277,7 +279,7 @@ def gc(
     for removal in removals:
         console.print(f"{removal.asset} {removal.version}  {removal.size / 1e6:.1f} MB", highlight=False)
         if not dry_run:
-            store.remove(removal.asset, removal.version)
+            remove(store, removal)
     total = sum(removal.size for removal in removals) / 1e6
     console.print(f"{len(removals)} versions, {total:.1f} MB {'would go' if dry_run else 'deleted'}")
 
@@ -291,7 +293,7 @@ def forget(
 ) -> None:
     """Delete every old version and kept answer that holds text of a document that left the corpus."""
     from assets_pkg.equipment import ANSWER_CACHE
-    from assets_pkg.housekeeping import StillNeeded, find_holders
+    from assets_pkg.housekeeping import StillNeeded, find_holders, remove
     from assets_pkg.instance import open_instance
     from storage.artifact_store import ArtifactStore
 
@@ -304,7 +306,7 @@ def forget(
     for holder in holders:
         console.print(f"{holder.asset} {holder.version}", highlight=False)
         if not dry_run:
-            store.remove(holder.asset, holder.version)
+            remove(store, holder)
     if not dry_run:
         # Answers are kept by the digest of what was asked: which documents were asked about cannot be told.
         for path in (store.root / ANSWER_CACHE).parent.glob(f"{Path(ANSWER_CACHE).name}*"):

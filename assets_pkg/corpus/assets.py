@@ -19,7 +19,7 @@ SOURCE_FINGERPRINT = "fingerprint"
 def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
     """The ``corpus`` group."""
 
-    @stage_asset("corpus", profile.corpus, kinds={"parquet"})
+    @stage_asset("corpus", profile.corpus, kinds={"parquet"}, logic="2")
     def raw_corpus(context: dg.AssetExecutionContext, store: ArtifactStoreResource) -> dg.MaterializeResult:
         """The documents of the corpus as they are now: one row per document, UTF-8 text."""
         with open_door(context, store) as door:
@@ -37,7 +37,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             }
             return door.result(corpus, shown)
 
-    @stage_asset("corpus", profile.passages, deps=("raw_corpus",), kinds={"parquet"})
+    @stage_asset("corpus", profile.passages, deps=("raw_corpus",), kinds={"parquet"}, logic="2")
     def passages(context: dg.AssetExecutionContext, store: ArtifactStoreResource) -> dg.MaterializeResult:
         """The corpus cut into retrieval units of whole sentences that never cross a section boundary."""
         with open_door(context, store) as door:

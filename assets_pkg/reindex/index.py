@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from assets_pkg.corpus.metadata import FieldTypes
 from assets_pkg.profile import ReindexSettings
-from resources.vector_store.base import PassageIndex, index_schema
+from resources.vector_store.base import OWN_COLUMNS, FieldType, PassageIndex, index_schema
 from storage.artifact_store import write_atomic
 from storage.artifacts import CorpusEmbeddings, Passages
 from storage.digests import digest_json
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 BLOCK = 4096
+INDEX_MANIFEST = "index.json"
 
 
 class IndexMismatch(Exception):
@@ -43,9 +45,11 @@ def build_index(
             "materialize corpus_embeddings and vector_index again"
         )
     dimensions = min(settings.dimensions or described["dimensions"], described["dimensions"])
-    place = _place(settings, [described["model_digest"], passages.version, dimensions])
+    place = _place(settings, [embeddings.version, settings.digest()])
     index = open_index(folder, place)
-    rows = index.write(_batches(passages, embeddings, dimensions), dimensions)
+    fields = field_types(passages)
+    schema = index_schema(dimensions, fields)
+    rows = index.write(_batches(passages, embeddings, schema), schema)
     kind = index.optimise(rows, dimensions, exact_below=settings.exact_below)
     manifest = {
         "schema_version": 1,
@@ -53,11 +57,12 @@ def build_index(
         "encoder": described["encoder"],
         "passages": passages.version,
         "dimensions": dimensions,
+        "metadata_fields": fields,
         "rows": rows,
         "index": kind,
         "place": place,
     }
-    write_atomic(folder / "index.json", json.dumps(manifest, indent=1, sort_keys=True))
+    write_atomic(folder / INDEX_MANIFEST, json.dumps(manifest, indent=1, sort_keys=True))
 
 
 def open_index(folder: Path, place: dict[str, Any]) -> PassageIndex:
@@ -88,11 +93,26 @@ def _place(settings: ReindexSettings, identity: list[Any]) -> dict[str, Any]:
     }
 
 
-def _batches(passages: Passages, embeddings: CorpusEmbeddings, dimensions: int) -> Iterator[pa.RecordBatch]:
+def field_types(passages: Passages) -> dict[str, FieldType]:
+    """The user's own columns, by name."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    types = FieldTypes()
+    with pq.ParquetFile(passages.path / "passages.parquet") as file:
+        for batch in file.iter_batches(columns=["doc_id", "metadata"]):
+            distinct: Any = pc.unique(batch.column("metadata"))
+            for metadata in distinct.to_pylist():
+                types.add(metadata, str(passages.path))
+    return dict(sorted(types.types.items()))
+
+
+def _batches(passages: Passages, embeddings: CorpusEmbeddings, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = index_schema(dimensions)
+    dimensions = schema.field("vector").type.list_size
+    fields = [name for name in schema.names if name not in OWN_COLUMNS]
     with (
         pq.ParquetFile(passages.path / "passages.parquet") as texts,
         pq.ParquetFile(embeddings.path / "embeddings.parquet") as vectors,
@@ -107,7 +127,12 @@ def _batches(passages: Passages, embeddings: CorpusEmbeddings, dimensions: int) 
                     rows.column("doc_id").to_pylist(), rows.column("chunk_id").to_pylist(), strict=True
                 )
             ]
+            metadata = [json.loads(each) for each in rows.column("metadata").to_pylist()]
             columns = {
+                **{
+                    name: pa.array([each.get(name) for each in metadata], schema.field(name).type)
+                    for name in fields
+                },
                 "row_id": pa.array(ids),
                 **{name: rows.column(name) for name in ("passage_id", "doc_id", "title", "section", "text")},
                 "chunk_id": rows.column("chunk_id").cast(pa.int32()),

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resources.vector_store.base import Hit, VectorStoreError, index_schema
+from resources.vector_store.base import OWN_COLUMNS, Hit, VectorStoreError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 TABLE = "passages"
 RESULT_COLUMNS = ["passage_id", "doc_id", "chunk_id", "title", "section", "text"]
+NOT_METADATA = {*OWN_COLUMNS, "_distance", "_score"}
 
 
 class LanceIndex:
@@ -29,11 +30,10 @@ class LanceIndex:
         self._db: Any = lancedb.connect(str(folder))
         self._opened: Any = None
 
-    def write(self, batches: Iterable[pa.RecordBatch], dimensions: int) -> int:
+    def write(self, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> int:
         """Write the whole table; a full-text index over the passages comes with it."""
         from lancedb.index import FTS
 
-        schema = index_schema(dimensions)
         table = self._db.create_table(TABLE, data=iter(batches), schema=schema, mode="overwrite")
         table.create_index("text", config=FTS())
         self._opened = table
@@ -58,13 +58,13 @@ class LanceIndex:
     def search(self, vector: NDArray[np.float32], k: int, where: str | None = None) -> list[Hit]:
         """Dot-product search; an approximate index is re-ranked with the full vectors."""
         query = self._table().search(vector, vector_column_name="vector").distance_type("dot")
-        query = query.nprobes(32).refine_factor(8).select([*RESULT_COLUMNS, "_distance"]).limit(k)
+        query = query.nprobes(32).refine_factor(8).select([*self._columns(), "_distance"]).limit(k)
         # LanceDB's "dot" distance is 1 - dot product.
         return [_hit(row, 1.0 - float(row["_distance"])) for row in _rows(query, where)]
 
     def search_text(self, text: str, k: int, where: str | None = None) -> list[Hit]:
         """The ``k`` passages with the highest BM25 score for the words of ``text``."""
-        query = self._table().search(text, query_type="fts").select([*RESULT_COLUMNS, "_score"]).limit(k)
+        query = self._table().search(text, query_type="fts").select([*self._columns(), "_score"]).limit(k)
         return [_hit(row, float(row["_score"])) for row in _rows(query, where)]
 
     def holds(self, doc_id: str) -> bool:
@@ -74,6 +74,13 @@ class LanceIndex:
 
     def activate(self) -> None:
         """Nothing to do: the link to the folder is the switch."""
+
+    def drop(self) -> None:
+        """Nothing to do: all of it is in the folder."""
+
+    def _columns(self) -> list[str]:
+        """What a search returns: all but the vector and the row's own name."""
+        return [name for name in self._table().schema.names if name not in ("vector", "row_id")]
 
     def _table(self) -> Any:
         if self._opened is None:
@@ -91,4 +98,5 @@ def _rows(query: Any, where: str | None) -> list[dict[str, Any]]:
 
 
 def _hit(row: dict[str, Any], score: float) -> Hit:
-    return Hit(score=score, **{name: row[name] for name in RESULT_COLUMNS})
+    metadata = {name: row[name] for name in row if name not in NOT_METADATA and row[name] is not None}
+    return Hit(score=score, metadata=metadata, **{name: row[name] for name in RESULT_COLUMNS})

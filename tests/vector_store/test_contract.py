@@ -54,7 +54,7 @@ def batches(vectors: np.ndarray, size: int = 64) -> Iterator[pa.RecordBatch]:
 def test_search_equals_brute_force_and_returns_the_row_as_written(
     index: PassageIndex, vectors: np.ndarray
 ) -> None:
-    assert index.write(batches(vectors), DIMENSIONS) == ROWS
+    assert index.write(batches(vectors), index_schema(DIMENSIONS)) == ROWS
     assert index.optimise(ROWS, DIMENSIONS, exact_below=1000) == "exact"
     query = np.random.default_rng(1).standard_normal(DIMENSIONS).astype(np.float32)
     query /= np.linalg.norm(query)
@@ -69,7 +69,7 @@ def test_search_equals_brute_force_and_returns_the_row_as_written(
 
 
 def test_a_filter_narrows_the_search(index: PassageIndex, vectors: np.ndarray) -> None:
-    index.write(batches(vectors), DIMENSIONS)
+    index.write(batches(vectors), index_schema(DIMENSIONS))
     index.optimise(ROWS, DIMENSIONS, exact_below=1000)
     hits = index.search(
         vectors[0], 5, where="doc_id = 'doc7'" if isinstance(index, LanceIndex) else "doc_id == 'doc7'"
@@ -79,7 +79,7 @@ def test_a_filter_narrows_the_search(index: PassageIndex, vectors: np.ndarray) -
 
 
 def test_a_filter_that_makes_no_sense_is_a_clear_error(index: PassageIndex, vectors: np.ndarray) -> None:
-    index.write(batches(vectors), DIMENSIONS)
+    index.write(batches(vectors), index_schema(DIMENSIONS))
     index.optimise(ROWS, DIMENSIONS, exact_below=1000)
     with pytest.raises(VectorStoreError, match="no_such_column"):
         index.search(vectors[0], 5, where="no_such_column = 1 AND")
@@ -88,14 +88,14 @@ def test_a_filter_that_makes_no_sense_is_a_clear_error(index: PassageIndex, vect
 def test_writing_again_replaces_what_an_interrupted_try_left(
     index: PassageIndex, vectors: np.ndarray
 ) -> None:
-    index.write(batches(vectors[:50]), DIMENSIONS)
-    assert index.write(batches(vectors), DIMENSIONS) == ROWS
+    index.write(batches(vectors[:50]), index_schema(DIMENSIONS))
+    assert index.write(batches(vectors), index_schema(DIMENSIONS)) == ROWS
 
 
 def test_an_approximate_index_finds_nearly_all_that_exact_search_finds(
     index: PassageIndex, vectors: np.ndarray
 ) -> None:
-    index.write(batches(vectors), DIMENSIONS)
+    index.write(batches(vectors), index_schema(DIMENSIONS))
     assert index.optimise(ROWS, DIMENSIONS, exact_below=100) != "exact"
     found = 0
     for query in vectors[:20]:
@@ -110,7 +110,7 @@ def test_milvus_readers_of_the_alias_move_to_the_new_version_at_once(
     uri = str(tmp_path / "milvus.db")
     for name, part in (("passages_a", vectors[:100]), ("passages_b", vectors[100:])):
         version = MilvusIndex(uri, name)
-        version.write(batches(part), DIMENSIONS)
+        version.write(batches(part), index_schema(DIMENSIONS))
         version.optimise(len(part), DIMENSIONS, exact_below=1000)
         version.activate()
     assert MilvusIndex(uri, ALIAS).count() == 200
@@ -118,7 +118,7 @@ def test_milvus_readers_of_the_alias_move_to_the_new_version_at_once(
 
 def test_lance_finds_words_too(tmp_path: Path, vectors: np.ndarray) -> None:
     index = LanceIndex(tmp_path / "lance")
-    index.write(batches(vectors), DIMENSIONS)
+    index.write(batches(vectors), index_schema(DIMENSIONS))
     hits = index.search_text("kilns", 5)
     assert len(hits) == 5
     assert all("kilns" in hit.text for hit in hits)
