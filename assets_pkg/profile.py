@@ -438,6 +438,7 @@ class ReindexSettings(Settings):
     exact_below: Annotated[int, Field(ge=0)]
     dimensions: PositiveInt | None
     min_index_recall: Annotated[float, Field(ge=0, le=1), RuntimeOnly]
+    eval_tolerance: Annotated[float, Field(ge=0), RuntimeOnly]
 
 
 class JudgeSettings(Settings):

@@ -1,14 +1,21 @@
 """The corpus through the promoted model, and the index that search reads: one step, so never mixed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
-from assets_pkg.door import GPU_POOL, OWNERS, SETTINGS_KEY, code_version, open_door, shown_settings
-from assets_pkg.profile import Profile, ReindexSettings
+from assets_pkg.door import GPU_POOL, OWNERS, SETTINGS_KEY, Door, code_version, open_door, shown_settings
+from assets_pkg.profile import ModelSettings, Profile, ReindexSettings
+from assets_pkg.reindex.agreement import (
+    NOTHING_TO_COMPARE,
+    Agreement,
+    compare_with_measurement,
+    measured_as,
+)
 from assets_pkg.reindex.embeddings import embed_passages
 from assets_pkg.reindex.encoding import served_encoder
 from assets_pkg.reindex.index import build_index, open_index
@@ -17,7 +24,16 @@ from assets_pkg.reindex.verify import verify_index
 from assets_pkg.showing import numbers
 from resources.artifacts import ArtifactStoreResource
 from resources.encoders.resource import EncoderResource
-from storage.artifacts import Checkpoint, CorpusEmbeddings, OnnxModel, Passages, VectorIndex
+from resources.vector_store.base import PassageIndex
+from storage.artifacts import (
+    Checkpoint,
+    CorpusEmbeddings,
+    EvalReport,
+    EvalSet,
+    OnnxModel,
+    Passages,
+    VectorIndex,
+)
 
 CHECK = dg.AssetCheckSpec(
     "index_is_fit",
@@ -87,7 +103,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
                 lambda folder: build_index(passages, embeddings, profile.reindex, folder),
                 asset="vector_index",
             )
-            check = _verify(index, passages, embeddings, profile.reindex.min_index_recall)
+            check = _verify(door, index, passages, embeddings, profile, encoders)
             if check.passed:
                 door.store.link(INDEX_LINK, index.path)
                 open_index(index.path, index.describe()["place"]).activate()
@@ -99,15 +115,58 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
 
 
 def _verify(
-    index: VectorIndex, passages: Passages, embeddings: CorpusEmbeddings, min_recall: float
+    door: Door,
+    index: VectorIndex,
+    passages: Passages,
+    embeddings: CorpusEmbeddings,
+    profile: Profile,
+    encoders: EncoderResource,
 ) -> dg.AssetCheckResult:
     described = index.describe()
     opened = open_index(index.path, described["place"])
     verdict = verify_index(opened, passages, embeddings, described["dimensions"])
-    problems = verdict.problems(min_recall)
+    agreement = _agreement(door, opened, described, passages, embeddings, profile.model, encoders)
+    problem = agreement.problem(profile.reindex.eval_tolerance)
+    problems = [*verdict.problems(profile.reindex.min_index_recall), *([problem] if problem else [])]
     return dg.AssetCheckResult(
         check_name=CHECK.name,
         asset_key=CHECK.asset_key,
         passed=not problems,
-        metadata={**numbers(asdict(verdict)), "problems": "; ".join(problems) or "(none)"},
+        metadata={
+            **numbers({**asdict(verdict), **asdict(agreement)}),
+            "problems": "; ".join(problems) or "(none)",
+        },
     )
+
+
+def _agreement(
+    door: Door,
+    opened: PassageIndex,
+    described: Mapping[str, Any],
+    passages: Passages,
+    embeddings: CorpusEmbeddings,
+    settings: ModelSettings,
+    encoders: EncoderResource,
+) -> Agreement:
+    """With the measurement of the model; of no query where it was not measured so."""
+    measured = door.previous("eval_metrics")
+    if measured is None or described["dimensions"] < embeddings.describe()["dimensions"]:
+        return NOTHING_TO_COMPARE
+    # Measured with other prefixes or lengths, the model ranks otherwise.
+    if not settings.encoder_config().items() <= dict(measured.metadata[SETTINGS_KEY].value).items():
+        return NOTHING_TO_COMPARE
+    report, model = door.input(EvalReport, "eval_metrics"), door.input(Checkpoint, "promoted_model")
+    name = measured_as(report, model.version)
+    exam = report.comparison()["eval_set"]
+    if name is None or exam not in door.store.versions("eval_set"):
+        return NOTHING_TO_COMPARE
+    with encoders.open(model) as encoder:
+        return compare_with_measurement(
+            opened,
+            described["dimensions"],
+            passages,
+            encoder,
+            door.store.get(EvalSet, "eval_set", exam),
+            report,
+            name,
+        )
