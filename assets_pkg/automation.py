@@ -1,5 +1,9 @@
 """What runs by itself: jobs, sensors that follow the model, the corpus and the server, and schedules."""
 
+import json
+import math
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,7 @@ from assets_pkg.deploy.assets import ALIVE, STATE_FOLDER
 from assets_pkg.deploy.server import read_state
 from assets_pkg.door import data_version
 from assets_pkg.profile import Profile
-from assets_pkg.reindex.assets import reindex_deps
+from assets_pkg.reindex.assets import IN_STEP, reindex_deps
 from assets_pkg.stages import BENCHMARKS, STAGES
 from resources.alerts import AlertsResource
 
@@ -22,6 +26,8 @@ REINDEX_JOB = "reindex"
 CORPUS_JOB = "refresh_corpus"
 MEASURE_JOB = "measure"
 SERVER = "running_nim"
+INPUT_VERSION = "dagster/input_data_version/"
+"""Begins the tag in which Dagster records an input's data version."""
 
 
 def build_jobs() -> list[Any]:
@@ -58,6 +64,7 @@ def build_sensors(profile: Profile) -> list[dg.SensorDefinition]:
         _reindex_sensor(profile),
         _corpus_sensor(profile),
         _server_sensor(profile),
+        _index_sensor(profile),
         _failure_sensor(),
     ]
 
@@ -156,6 +163,56 @@ def _server_sensor(profile: Profile) -> dg.SensorDefinition:
         return dg.SensorResult(asset_events=[evaluation], cursor=standing)
 
     return server_watch
+
+
+def _index_sensor(profile: Profile) -> dg.SensorDefinition:
+    followed = reindex_deps(profile.reindex)
+    patience = profile.automation.index_may_lag_minutes * 60
+
+    @dg.sensor(
+        minimum_interval_seconds=profile.automation.reindex_sensor_seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+    )
+    def index_watch(
+        context: dg.SensorEvaluationContext, alerts: AlertsResource
+    ) -> dg.SensorResult | dg.SkipReason:
+        """Say in the UI, and once as an alert, that the index has been behind the model or the corpus for too long."""
+        if _latest(context.instance, "vector_index") is None:
+            return dg.SkipReason("nothing is indexed yet")
+        before: dict[str, Any] = json.loads(context.cursor or "{}")
+        behind = behind_since(context.instance, followed)
+        since = min([*behind.values(), before.get("since") or math.inf]) if behind else None
+        late = since is not None and time.time() - since >= patience
+        standing = json.dumps({"since": since, "late": late})
+        if context.cursor == standing:
+            return dg.SkipReason("the index is behind" if behind else "the index is in step")
+        told = before.get("late", False)
+        said = f"the index is behind {' and '.join(behind)} for more than {patience / 60:g} minutes"
+        if late and not told:
+            alerts.send("index_behind", f"{said}: look at the runs of the job {REINDEX_JOB}")
+        evaluation = dg.AssetCheckEvaluation(
+            asset_key=IN_STEP.asset_key,
+            check_name=IN_STEP.name,
+            passed=not late,
+            severity=dg.AssetCheckSeverity.WARN,
+            metadata={"standing": said if late else "in step"},
+        )
+        return dg.SensorResult(asset_events=[evaluation] if late != told else [], cursor=standing)
+
+    return index_watch
+
+
+def behind_since(instance: dg.DagsterInstance, followed: Sequence[str]) -> dict[str, float]:
+    """Which of the index's inputs have moved on since it was made, and when (seconds since the epoch)."""
+    index = _latest(instance, "vector_index")
+    used = {} if index is None else index.tags or {}
+    found: dict[str, float] = {}
+    for key in followed:
+        records = instance.fetch_materializations(dg.AssetKey(key), limit=1).records
+        now = records[0].asset_materialization if records else None
+        if now is not None and used.get(f"{INPUT_VERSION}{key}") != data_version(now):
+            found[key] = records[0].timestamp
+    return found
 
 
 def _failure_sensor() -> dg.SensorDefinition:

@@ -435,6 +435,8 @@ class ReindexSettings(Settings):
     store: Literal["lancedb", "milvus"]
     milvus_uri: str
     milvus_token_env: Annotated[str, RuntimeOnly]
+    index_type: Literal["auto", "exact", "ivf", "hnsw"]
+    index_parameters: dict[str, PositiveInt]
     exact_below: Annotated[int, Field(ge=0)]
     dimensions: PositiveInt | None
     min_index_recall: Annotated[float, Field(ge=0, le=1), RuntimeOnly]
@@ -496,6 +498,7 @@ class AutomationSettings(Settings):
     measure_cron: str
     timezone: str
     index_max_age_hours: Annotated[float, Field(gt=0)]
+    index_may_lag_minutes: Annotated[float, Field(ge=0)]
 
 
 class Profile(Settings):

@@ -35,11 +35,19 @@ from storage.artifacts import (
     VectorIndex,
 )
 
+WARN = dg.AssetCheckSeverity.WARN
 CHECK = dg.AssetCheckSpec(
     "index_is_fit",
     asset="vector_index",
     description="Every passage is there with a sound vector and is found; search switches only then.",
     blocking=True,
+)
+
+
+IN_STEP = dg.AssetCheckSpec(
+    "index_is_in_step",
+    asset="vector_index",
+    description="The index is of the promoted model and the current corpus, or not for long; watched by a sensor.",
 )
 
 
@@ -77,7 +85,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
                 **spec,
             ),
         ],
-        check_specs=[CHECK],
+        check_specs=[CHECK, IN_STEP],
         pool=GPU_POOL,
     )
     def embed_and_index(
@@ -110,6 +118,9 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             yield door.result(embeddings, numbers(embeddings.describe()), asset="corpus_embeddings")
             yield door.result(index, numbers(index.describe()), asset="vector_index")
             yield check
+            yield dg.AssetCheckResult(
+                check_name=IN_STEP.name, asset_key=IN_STEP.asset_key, passed=check.passed, severity=WARN
+            )
 
     return [embed_and_index]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from assets_pkg.corpus.metadata import FieldTypes
 from assets_pkg.profile import ReindexSettings
-from resources.vector_store.base import OWN_COLUMNS, FieldType, PassageIndex, index_schema
+from resources.vector_store.base import OWN_COLUMNS, FieldType, IndexType, PassageIndex, index_schema
 from storage.artifact_store import write_atomic
 from storage.artifacts import CorpusEmbeddings, Passages
 from storage.digests import digest_json
@@ -32,8 +32,8 @@ def build_index(
 ) -> None:
     """Write the index and its manifest ``index.json`` from passages and their vectors.
 
-    ``settings.dimensions`` keeps the leading components and renormalises (Matryoshka embeddings). At or above
-    ``settings.exact_below`` rows an approximate index is built beside the vectors.
+    ``settings.dimensions`` keeps the leading components and renormalises (Matryoshka embeddings). An approximate
+    index is built beside the vectors where :func:`index_type` says so.
 
     Raises:
         IndexMismatch: passages and embeddings do not belong together.
@@ -50,7 +50,7 @@ def build_index(
     fields = field_types(passages)
     schema = index_schema(dimensions, fields)
     rows = index.write(_batches(passages, embeddings, schema), schema)
-    kind = index.optimise(rows, dimensions, exact_below=settings.exact_below)
+    kind = index.optimise(index_type(settings, rows), rows, dimensions, settings.index_parameters)
     manifest = {
         "schema_version": 1,
         "model_digest": described["model_digest"],
@@ -63,6 +63,16 @@ def build_index(
         "place": place,
     }
     write_atomic(folder / INDEX_MANIFEST, json.dumps(manifest, indent=1, sort_keys=True))
+
+
+def index_type(settings: ReindexSettings, rows: int) -> IndexType:
+    """The type that was set, or the one that suits the size: exact below ``exact_below`` rows, then each store's own
+    strength."""
+    if settings.index_type != "auto":
+        return settings.index_type
+    if rows < settings.exact_below:
+        return "exact"
+    return "ivf" if settings.store == "lancedb" else "hnsw"
 
 
 def open_index(folder: Path, place: dict[str, Any]) -> PassageIndex:

@@ -18,6 +18,10 @@ FieldType = Literal["text", "int", "float", "bool", "texts"]
 """Of a user's own column; ``texts`` is a list of them."""
 
 
+IndexType = Literal["exact", "ivf", "hnsw"]
+"""How vectors are looked up: all of them, those of the nearest clusters, or along a graph of neighbours."""
+
+
 class VectorStoreError(Exception):
     """The store cannot be reached or refuses what was asked; the message says what to do."""
 
@@ -46,8 +50,15 @@ class PassageIndex(Protocol):
         returns the number of rows."""
         ...
 
-    def optimise(self, rows: int, dimensions: int, *, exact_below: int) -> str:
-        """Build the vector index that suits the size (none below ``exact_below``) and say which it is."""
+    def optimise(
+        self, kind: IndexType, rows: int, dimensions: int, parameters: Mapping[str, int] | None = None
+    ) -> str:
+        """Build the vector index of that kind and say in words which it is. ``parameters`` are the engine's own, for
+        those chosen by size.
+
+        Raises:
+            VectorStoreError: the engine has no such parameter, or not such values.
+        """
         ...
 
     def count(self) -> int:
@@ -100,3 +111,14 @@ def index_schema(dimensions: int, fields: Mapping[str, FieldType] | None = None)
     own = [(name, types[kind]) for name, kind in (fields or {}).items()]
     text = [(name, pa.string()) for name in TEXT_COLUMNS]
     return pa.schema([*text, ("chunk_id", pa.int32()), *own, ("vector", pa.list_(pa.float32(), dimensions))])
+
+
+def described(name: str, parameters: Mapping[str, int]) -> str:
+    """A vector index in words, for the manifest."""
+    return ", ".join([name, *(f"{key} {value}" for key, value in parameters.items())])
+
+
+def refused_parameters(name: str, parameters: Mapping[str, int], error: Exception) -> VectorStoreError:
+    """What to say when an engine does not take the parameters of a vector index."""
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return VectorStoreError(f"{described(name, parameters)}: {reason} (reindex.index_parameters)")

@@ -5,11 +5,18 @@ API: https://lancedb.github.io/lancedb/python/python/ (0.40).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resources.vector_store.base import OWN_COLUMNS, Hit, VectorStoreError
+from resources.vector_store.base import (
+    OWN_COLUMNS,
+    Hit,
+    IndexType,
+    VectorStoreError,
+    described,
+    refused_parameters,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,18 +46,27 @@ class LanceIndex:
         self._opened = table
         return self.count()
 
-    def optimise(self, rows: int, dimensions: int, *, exact_below: int) -> str:
-        """Exact search for small tables; beyond, IVF-PQ with about sqrt(rows) partitions and sub-vectors of 8
-        dimensions."""
-        if rows < exact_below:
+    def optimise(
+        self, kind: IndexType, rows: int, dimensions: int, parameters: Mapping[str, int] | None = None
+    ) -> str:
+        """``ivf``: IVF-PQ with about sqrt(rows) partitions and sub-vectors of about 8 dimensions. ``hnsw``: a graph
+        over eight-bit vectors in one partition for each million rows."""
+        if kind == "exact":
             return "exact"
-        from lancedb.index import IvfPq
+        from lancedb.index import HnswSq, IvfPq
 
-        partitions = max(1, round(rows**0.5))
-        subvectors = max(1, dimensions // 8)
-        config = IvfPq(distance_type="dot", num_partitions=partitions, num_sub_vectors=subvectors)
-        self._table().create_index("vector", config=config)
-        return f"IVF-PQ, {partitions} partitions, {subvectors} sub-vectors"
+        if kind == "ivf":
+            name, make = "IVF-PQ", IvfPq
+            chosen = {"num_partitions": max(1, round(rows**0.5)), "num_sub_vectors": _subvectors(dimensions)}
+        else:
+            name, make = "IVF-HNSW-SQ", HnswSq
+            chosen = {"num_partitions": max(1, rows // 1_000_000), "m": 20, "ef_construction": 300}
+        chosen |= parameters or {}
+        try:
+            self._table().create_index("vector", config=make(distance_type="dot", **chosen))
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise refused_parameters(name, chosen, error) from error
+        return described(name, chosen)
 
     def count(self) -> int:
         return int(self._table().count_rows())
@@ -86,6 +102,11 @@ class LanceIndex:
         if self._opened is None:
             self._opened = self._db.open_table(TABLE)
         return self._opened
+
+
+def _subvectors(dimensions: int) -> int:
+    """Parts of equal size, of 8 dimensions or a little more."""
+    return next(count for count in range(max(1, dimensions // 8), 0, -1) if dimensions % count == 0)
 
 
 def _rows(query: Any, where: str | None) -> list[dict[str, Any]]:

@@ -8,11 +8,19 @@ API: https://milvus.io/api-reference/pymilvus/ (3.0).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from resources.vector_store.base import OWN_COLUMNS, TEXT_COLUMNS, Hit, VectorStoreError
+from resources.vector_store.base import (
+    OWN_COLUMNS,
+    TEXT_COLUMNS,
+    Hit,
+    IndexType,
+    VectorStoreError,
+    described,
+    refused_parameters,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,16 +69,27 @@ class MilvusIndex:
         self._client.flush(self.collection)
         return self.count()
 
-    def optimise(self, rows: int, dimensions: int, *, exact_below: int) -> str:
-        """Exact search for small collections; HNSW with M = 16 and efConstruction = 200 beyond."""
-        exact = rows < exact_below
+    def optimise(
+        self, kind: IndexType, rows: int, dimensions: int, parameters: Mapping[str, int] | None = None
+    ) -> str:
+        """``ivf``: IVF_FLAT with about 4 sqrt(rows) lists. ``hnsw``: M = 16 and efConstruction = 200."""
+        from pymilvus import MilvusException
+
+        kinds: dict[IndexType, tuple[str, dict[str, int]]] = {
+            "exact": ("FLAT", {}),
+            "ivf": ("IVF_FLAT", {"nlist": max(1, min(65_536, round(4 * rows**0.5)))}),
+            "hnsw": ("HNSW", {"M": 16, "efConstruction": 200}),
+        }
+        name, chosen = kinds[kind]
+        chosen = {**chosen, **(parameters or {})} if kind != "exact" else {}
         index = self._client.prepare_index_params()
-        parameters = {} if exact else {"M": 16, "efConstruction": 200}
-        kind = "FLAT" if exact else "HNSW"
-        index.add_index("vector", index_type=kind, metric_type="IP", params=parameters)
-        self._client.create_index(self.collection, index)
+        index.add_index("vector", index_type=name, metric_type="IP", params=chosen)
+        try:
+            self._client.create_index(self.collection, index)
+        except MilvusException as error:
+            raise refused_parameters(name, chosen, error) from error
         self._client.load_collection(self.collection)
-        return "exact" if exact else "HNSW, M 16, efConstruction 200"
+        return "exact" if kind == "exact" else described(name, chosen)
 
     def count(self) -> int:
         answer = self._client.query(self.collection, filter="", output_fields=["count(*)"])
@@ -97,6 +116,7 @@ class MilvusIndex:
                 limit=k,
                 filter=from_sql(where or ""),
                 output_fields=[*RESULT_COLUMNS, *self._own],
+                search_params={"params": self._effort(k)},
             )
         except MilvusException as error:
             raise VectorStoreError(
@@ -122,6 +142,15 @@ class MilvusIndex:
         """The user's own columns."""
         fields: list[dict[str, Any]] = self._client.describe_collection(self.collection)["fields"]
         return [field["name"] for field in fields if field["name"] not in OWN_COLUMNS]
+
+    @cached_property
+    def _kind(self) -> str:
+        """Milvus's name of the vector index."""
+        return str(self._client.describe_index(self.collection, "vector")["index_type"])
+
+    def _effort(self, k: int) -> dict[str, int]:
+        """How much of an approximate index is looked through: lists, or candidates along the graph."""
+        return {"IVF_FLAT": {"nprobe": 64}, "HNSW": {"ef": max(64, 2 * k)}}.get(self._kind, {})
 
     def _hit(self, entity: dict[str, Any], score: float) -> Hit:
         metadata = {name: _listed(entity[name]) for name in self._own if entity.get(name) is not None}
