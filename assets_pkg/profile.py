@@ -14,8 +14,9 @@ from typing import Annotated, Any, Literal, get_args
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from assets_pkg.stages import BENCHMARKS, STAGES
 from resources.chat_model.consent import endpoint_host
 from storage.digests import digest_json
 from storage.formats.qa_records import QueryType, ReasoningType
@@ -27,6 +28,7 @@ ENCODER_FIELDS = (
     "passage_max_length",
     "attn_implementation",
 )
+PLACE_PREFIX = "run.env."
 PROFILE_FOLDER = Path(__file__).parent / "profiles"
 
 
@@ -494,11 +496,30 @@ class AutomationSettings(Settings):
     corpus_sensor_seconds: Annotated[int, Field(ge=5)]
     corpus_quiet_seconds: Annotated[float, Field(ge=0)]
     server_sensor_seconds: Annotated[int, Field(ge=5)]
+    batch_sensor_seconds: Annotated[int, Field(ge=5)]
     refresh_cron: str
     measure_cron: str
     timezone: str
     index_max_age_hours: Annotated[float, Field(gt=0)]
     index_may_lag_minutes: Annotated[float, Field(ge=0)]
+
+
+class ComputeSettings(Settings):
+    """Where stages run: a place of ``env_file``, or ``inline`` for this process. ``overrides`` replaces keys of the
+    place (``run.env.key=value``)."""
+
+    env_file: str
+    run_on: str
+    stages: dict[str, str]
+    overrides: dict[str, str]
+
+    @field_validator("stages")
+    @classmethod
+    def _stages_exist(cls, given: dict[str, str]) -> dict[str, str]:
+        for stage in given:
+            if stage not in (*STAGES, *BENCHMARKS):
+                raise ValueError(f"no stage {stage!r}: choose from {', '.join((*STAGES, *BENCHMARKS))}")
+        return given
 
 
 class Profile(Settings):
@@ -519,6 +540,7 @@ class Profile(Settings):
     judges: JudgeSettings
     image_text: ImageTextSettings
     automation: AutomationSettings
+    compute: ComputeSettings
 
     @model_validator(mode="after")
     def _enough_negatives(self) -> Profile:
@@ -622,6 +644,9 @@ def _find(name: str) -> Path:
 
 def _parse_override(text: str) -> tuple[str, Any]:
     key, found, _ = text.partition("=")
+    if key.startswith(PLACE_PREFIX):
+        key = f"compute.overrides.{key.removeprefix(PLACE_PREFIX)}"
+        return key, text.partition("=")[2]
     if not found or not key.strip():
         raise ProfileError(f"override {text!r}: must have the form key=value or stage.key=value")
     parsed = OmegaConf.from_dotlist([f"value={text.partition('=')[2]}"])
@@ -635,7 +660,7 @@ def _full_key(key: str, section: str | None) -> str:
         return key
     stage, dot, rest = key.partition(".")
     if dot:
-        if stage not in sections or rest not in sections[stage].model_fields:
+        if stage not in sections or rest.partition(".")[0] not in sections[stage].model_fields:
             raise ProfileError(f"override key {key!r}: no such setting{_suggest(key, list(_all_keys()))}")
         return key
     homes = [name for name, group in sections.items() if key in group.model_fields]

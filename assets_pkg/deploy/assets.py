@@ -107,7 +107,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             report = door.build(
                 EvalReport, lambda folder: _measure(door, profile, encoders, folder), outside=this_run
             )
-            door.store.link("stage3_eval/eval_results.json", report.path / "eval_results.json")
+            door.link("stage3_eval/eval_results.json", report.path / "eval_results.json")
             metadata = report.results()["metadata"]
             rows = [Drift(**row) for row in metadata["nim_drift"]]
             if profile.eval.fail_on_nim_metric_drift:

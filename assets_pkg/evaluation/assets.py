@@ -16,6 +16,7 @@ from assets_pkg.profile import EvalSettings, Profile
 from assets_pkg.showing import numbers, picture, table
 from resources.alerts import AlertsResource
 from resources.artifacts import ArtifactStoreResource
+from resources.compute.resource import ComputeResource
 from resources.encoders.resource import EncoderResource
 from storage.artifacts import Checkpoint, EvalReport, EvalSet
 
@@ -45,10 +46,13 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         logic="2",
     )
     def eval_metrics(
-        context: dg.AssetExecutionContext, store: ArtifactStoreResource, encoders: EncoderResource
+        context: dg.AssetExecutionContext,
+        store: ArtifactStoreResource,
+        compute: ComputeResource,
+        encoders: EncoderResource,
     ) -> dg.MaterializeResult:
         """nDCG, recall, precision, MAP and MRR of base and fine-tuned model, with paired intervals."""
-        with open_door(context, store) as door:
+        with open_door(context, store, compute) as door:
             exam = door.input(EvalSet, "eval_set")
             wanted = {
                 "base": (measured.eval_base, door.input(Checkpoint, "base_model")),
@@ -59,7 +63,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
                 EvalReport, lambda folder: _measure(folder, models, exam, door, measured, encoders)
             )
             for name in ("eval_results.json", "report.html"):
-                door.store.link(f"stage3_eval/{name}", report.path / name)
+                door.link(f"stage3_eval/{name}", report.path / name)
             return door.result(report, _shown_report(report))
 
     @stage_asset(
@@ -83,7 +87,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
                 model, decision = _by_hand(door, config)
             else:
                 model, decision = _by_gate(door, profile, encoders)
-            door.store.link("promoted_model", model.path)
+            door.link("promoted_model", model.path)
             context.log.info(decision.reason)
             if not decision.passed:
                 alerts.send("gate_failed", decision.reason)

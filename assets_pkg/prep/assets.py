@@ -14,6 +14,7 @@ from assets_pkg.prep.outside import FINGERPRINT, exam_fingerprint, training_fing
 from assets_pkg.profile import ExamSettings, MiningSettings, Profile, SplitSettings, TrainingSourceSettings
 from assets_pkg.showing import numbers, picture, table
 from resources.artifacts import ArtifactStoreResource
+from resources.compute.resource import ComputeResource
 from resources.encoders.resource import EncoderResource
 from storage.artifacts import Checkpoint, EvalSet, MinedTrainSet, QAPairs, TrainingSet
 
@@ -31,9 +32,11 @@ def _training_set(profile: Profile) -> dg.AssetsDefinition:
     deps = ("eval_set",) if source.train_input_file else ("synthetic_qa", "eval_set")
 
     @stage_asset("prep", split, source, deps=deps, kinds={"json"}, logic="2")
-    def training_set(context: dg.AssetExecutionContext, store: ArtifactStoreResource) -> dg.MaterializeResult:
+    def training_set(
+        context: dg.AssetExecutionContext, store: ArtifactStoreResource, compute: ComputeResource
+    ) -> dg.MaterializeResult:
         """The questions to train and validate on, in the recipe's retriever format; nothing of the exam."""
-        with open_door(context, store) as door:
+        with open_door(context, store, compute) as door:
             exam = door.input(EvalSet, "eval_set")
             fixed = bool(profile.prep.eval_data_path) or frozen_exam(door.store) is not None
 
@@ -62,10 +65,12 @@ def _eval_set(profile: Profile) -> dg.AssetsDefinition:
     deps = () if exam.eval_data_path else ("synthetic_qa",)
 
     @stage_asset("prep", split, exam, deps=deps, kinds={"json"})
-    def eval_set(context: dg.AssetExecutionContext, store: ArtifactStoreResource) -> dg.MaterializeResult:
+    def eval_set(
+        context: dg.AssetExecutionContext, store: ArtifactStoreResource, compute: ComputeResource
+    ) -> dg.MaterializeResult:
         """The exam, as a BEIR folder: questions about documents that training never sees; once frozen, always
         the same."""
-        with open_door(context, store) as door:
+        with open_door(context, store, compute) as door:
             fingerprint = exam_fingerprint(profile.prep, door.store)
 
             def produce(folder: Path) -> None:
@@ -94,10 +99,13 @@ def _mined_train_set(profile: Profile) -> dg.AssetsDefinition:
         "prep", mining, profile.model, deps=("training_set", "base_model"), accelerated=True, kinds={"json"}
     )
     def mined_train_set(
-        context: dg.AssetExecutionContext, store: ArtifactStoreResource, encoders: EncoderResource
+        context: dg.AssetExecutionContext,
+        store: ArtifactStoreResource,
+        compute: ComputeResource,
+        encoders: EncoderResource,
     ) -> dg.MaterializeResult:
         """The training set with hard negatives that the margin does not suspect of being positives."""
-        with open_door(context, store) as door:
+        with open_door(context, store, compute) as door:
             training = door.input(TrainingSet, "training_set")
             base = door.input(Checkpoint, "base_model")
 
@@ -117,4 +125,4 @@ def _mined_train_set(profile: Profile) -> dg.AssetsDefinition:
 
 def _link(door: Door, folder: Path, names: tuple[str, ...]) -> None:
     for name in names:
-        door.store.link(f"{STAGE}/{name}", folder / name)
+        door.link(f"{STAGE}/{name}", folder / name)
