@@ -177,6 +177,30 @@ def import_eval_set(
     console.print(_exam_commands(config).take(path), highlight=False)
 
 
+@eval_set.command("search")
+def search_eval_set(config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = None) -> None:
+    """Does hybrid search help here? The exam by the promoted model's vectors, by words, and by both."""
+    import dagster as dg
+
+    from assets_pkg.door import Inputs
+    from assets_pkg.equipment import equip
+    from assets_pkg.instance import open_instance
+    from assets_pkg.reindex.measure import measure_search
+    from storage.artifacts import Checkpoint, EvalSet
+
+    resources = equip(_profile(config, overrides))
+    with open_instance() as instance:
+        inputs = Inputs(instance, resources.store)
+        try:
+            exam, model = inputs.input(EvalSet, "eval_set"), inputs.input(Checkpoint, "promoted_model")
+        except dg.Failure as error:
+            raise _failed(error.description or "") from error
+    with resources.encoders.open(model) as encoder:
+        for kind, means in measure_search(exam, encoder).items():
+            figures = "  ".join(f"{name} {means[name]:.4f}" for name in ("NDCG@10", "Recall@10", "MRR@10"))
+            console.print(f"{kind:8} {figures}", highlight=False)
+
+
 @eval_set.command("release")
 def release_eval_set(config: ConfigOption = DEFAULT_PROFILE) -> None:
     """Let the exam be split from the pairs again."""

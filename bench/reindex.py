@@ -86,9 +86,12 @@ def embed(options: argparse.Namespace) -> None:
             work = [
                 (
                     "re-index, nothing cached",
-                    lambda: embed_passages(passages, base, cached, folder, no_progress),
+                    lambda: embed_passages(passages, base, cached, {}, folder, no_progress),
                 ),
-                ("re-index, all cached", lambda: embed_passages(passages, base, cached, folder, no_progress)),
+                (
+                    "re-index, all cached",
+                    lambda: embed_passages(passages, base, cached, {}, folder, no_progress),
+                ),
             ]
             print(_rate("bare loop", len(texts), bare_cpu, bare_wall, bare_cpu))
             for name, run in work:

@@ -63,7 +63,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
     spec = {
         "deps": reindex_deps(profile.reindex),
         "group_name": "reindex",
-        "code_version": code_version("1", profile.reindex, profile.model),
+        "code_version": code_version("2", profile.reindex, profile.model),
         "owners": OWNERS,
         "metadata": {SETTINGS_KEY: shown_settings(profile.reindex, profile.model)},
     }
@@ -107,7 +107,8 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
                 else:
                     opened = encoders.open(model)
                 with opened as encoder:
-                    embed_passages(passages, model, encoder, folder, door.progress())
+                    contract = profile.model.encoder_config()
+                    embed_passages(passages, model, encoder, contract, folder, door.progress())
 
             embeddings = door.build(CorpusEmbeddings, embed, asset="corpus_embeddings")
             index = door.build(

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
-from assets_pkg.reindex.reader import Answer, IndexReader, QueryEncoder
+from assets_pkg.reindex.reader import Answer, IndexReader, QueryEncoder, encoded_by
 from storage.artifacts import VectorIndex
 
 CHECK_EVERY_S = 1.0
@@ -27,13 +27,13 @@ class Searcher:
 
     Args:
         find: the index to be searched now; asked every ``check_every_s`` seconds, and when a search fails.
-        open_encoder: an encoder of the model with a digest; kept as long as the index is of that model.
+        open_encoder: an encoder of an index's model; kept as long as the index is made with the same.
     """
 
     def __init__(
         self,
         find: Callable[[], VectorIndex],
-        open_encoder: Callable[[str], AbstractContextManager[QueryEncoder]],
+        open_encoder: Callable[[VectorIndex], AbstractContextManager[QueryEncoder]],
         check_every_s: float = CHECK_EVERY_S,
     ):
         self._find = find
@@ -86,13 +86,12 @@ class Searcher:
                 return True
 
     def _open(self, index: VectorIndex, current: _Version | None) -> _Shared[_Version]:
-        digest: str = index.describe()["model_digest"]
         with ExitStack() as opened:
-            if current is not None and current.reader.model == digest:
+            if current is not None and current.reader.encoded_by == encoded_by(index):
                 encoder = current.encoder.take()
             else:
                 context = ExitStack()
-                encoder = _Shared(context.enter_context(self._open_encoder(digest)), context.close)
+                encoder = _Shared(context.enter_context(self._open_encoder(index)), context.close)
             opened.callback(encoder.release)
             version = _Version(IndexReader(index, encoder.value), encoder)
             if current is not None:

@@ -55,6 +55,7 @@ def build_index(
         "schema_version": 1,
         "model_digest": described["model_digest"],
         "encoder": described["encoder"],
+        "contract": described["contract"],
         "passages": passages.version,
         "dimensions": dimensions,
         "metadata_fields": fields,

@@ -11,6 +11,7 @@ from assets_pkg.reindex.index import open_index
 from resources.encoders.base import Role
 from resources.vector_store.base import Hit
 from storage.artifacts import VectorIndex
+from storage.digests import digest_json
 from storage.vectors import leading
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class IndexReader:
         described = index.describe()
         self.version = index.version
         self.model: str = described["model_digest"]
+        self.encoded_by = encoded_by(index)
         self._dimensions: int = described["dimensions"]
         self._opened = open_index(index.path, described["place"])
         self._encoder = encoder
@@ -69,6 +71,12 @@ class IndexReader:
 
     def _answer(self, hits: list[Hit]) -> Answer:
         return Answer(hits, self.version, self.model)
+
+
+def encoded_by(index: VectorIndex) -> str:
+    """Names the model of an index with its prefixes and lengths: indexes that share it share query vectors."""
+    described = index.describe()
+    return digest_json([described["model_digest"], described["contract"]])
 
 
 def fuse(rankings: Sequence[Sequence[Hit]]) -> list[Hit]:

@@ -32,11 +32,14 @@ def open_searcher(
         SearchError: nothing is indexed yet, not by the served model, or the model is no longer in the store.
     """
 
-    def open_encoder(digest: str) -> AbstractContextManager[QueryEncoder]:
-        exported = exported_encoder(store, digest)
+    def open_encoder(index: VectorIndex) -> AbstractContextManager[QueryEncoder]:
+        described = index.describe()
+        # Prefixes and lengths as the passages had them, whatever the profile says by now.
+        then = model.model_copy(update=described["contract"])
+        exported = exported_encoder(store, described["model_digest"], then.query_prefix)
         if exported is not None:
             return nullcontext(exported)
-        return checkpoint_encoder(store, model, find_model(store, digest))
+        return checkpoint_encoder(store, then, find_model(store, described["model_digest"]))
 
     return Searcher(lambda: wanted_index(store), open_encoder, check_every_s)
 
@@ -88,15 +91,17 @@ def index_of(store: ArtifactStore, digest: str) -> VectorIndex:
     )
 
 
-def exported_encoder(store: ArtifactStore, digest: str) -> QueryEncoder | None:
-    """The ONNX export of the model with this digest (no torch to load), if it is the current export."""
+def exported_encoder(store: ArtifactStore, digest: str, query_prefix: str) -> QueryEncoder | None:
+    """The ONNX export of the model with this digest (no torch to load), if it is the current export and has this
+    prefix."""
     from assets_pkg.nim.engine import OnnxEncoder
     from assets_pkg.nim.manifest import read_manifest
 
     exported = (store.root / ONNX_LINK).resolve()
-    if exported.exists() and read_manifest(exported).model_digest == digest:
-        return OnnxEncoder(exported)
-    return None
+    if not exported.exists():
+        return None
+    made = read_manifest(exported)
+    return OnnxEncoder(exported) if (made.model_digest, made.query_prefix) == (digest, query_prefix) else None
 
 
 def find_model(store: ArtifactStore, digest: str) -> Checkpoint:

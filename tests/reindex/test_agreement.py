@@ -85,7 +85,9 @@ def test_an_index_of_other_vectors_is_found_out(
 
     folder = tmp_path / "other"
     folder.mkdir()
-    embed_passages(passages, Checkpoint(tmp_path, "checkpoint", "m1"), MirroredEncoder(), folder, no_progress)
+    embed_passages(
+        passages, Checkpoint(tmp_path, "checkpoint", "m1"), MirroredEncoder(), {}, folder, no_progress
+    )
     other = CorpusEmbeddings(folder, "corpus_embeddings", "e2")
     found = agreement(passages, other, exam, report, tmp_path / "index")
     problem = found.problem(0.02)

@@ -71,7 +71,7 @@ def embeddings(passages: Passages, tmp_path: Path) -> CorpusEmbeddings:
     folder = tmp_path / "embeddings"
     folder.mkdir()
     model = Checkpoint(tmp_path, "checkpoint", "m1")
-    embed_passages(passages, model, HashingEncoder(), folder, no_progress)
+    embed_passages(passages, model, HashingEncoder(), {}, folder, no_progress)
     return CorpusEmbeddings(folder, "corpus_embeddings", "e1")
 
 

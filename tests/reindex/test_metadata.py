@@ -46,7 +46,7 @@ def reader(request: pytest.FixtureRequest, tmp_path: Path) -> IndexReader:
     split_passages(corpus, profile.passages, tmp_path / "passages")
     passages = Passages(tmp_path / "passages", "passages", "p1")
     model = Checkpoint(tmp_path, "checkpoint", "m1")
-    embed_passages(passages, model, HashingEncoder(), tmp_path / "embeddings", no_progress)
+    embed_passages(passages, model, HashingEncoder(), {}, tmp_path / "embeddings", no_progress)
     embeddings = CorpusEmbeddings(tmp_path / "embeddings", "corpus_embeddings", "e1")
     build_index(passages, embeddings, profile.reindex, tmp_path / "index")
     return IndexReader(VectorIndex(tmp_path / "index", "vector_index", "i1"), HashingEncoder())
