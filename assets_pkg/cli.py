@@ -342,17 +342,20 @@ def gc(
     overrides: Overrides = None,
 ) -> None:
     """Delete old versions; what is linked, current, promoted or served always stays."""
-    from assets_pkg.housekeeping import find_removals, remove
+    from assets_pkg.housekeeping import TROUBLES, find_removals, remove
     from assets_pkg.instance import open_instance
     from storage.artifact_store import ArtifactStore
 
     store = ArtifactStore(Path(_profile(config, overrides).artifact_root))
-    with open_instance() as instance:
-        removals = list(find_removals(store, instance, keep))
-    for removal in removals:
-        console.print(f"{removal.asset} {removal.version}  {removal.size / 1e6:.1f} MB", highlight=False)
-        if not dry_run:
-            remove(store, removal)
+    try:
+        with open_instance() as instance:
+            removals = list(find_removals(store, instance, keep))
+        for removal in removals:
+            console.print(f"{removal.asset} {removal.version}  {removal.size / 1e6:.1f} MB", highlight=False)
+            if not dry_run:
+                remove(store, removal)
+    except TROUBLES as error:
+        raise _failed(str(error)) from error
     total = sum(removal.size for removal in removals) / 1e6
     console.print(f"{len(removals)} versions, {total:.1f} MB {'would go' if dry_run else 'deleted'}")
 
@@ -366,20 +369,20 @@ def forget(
 ) -> None:
     """Delete every old version and kept answer that holds text of a document that left the corpus."""
     from assets_pkg.equipment import ANSWER_CACHE
-    from assets_pkg.housekeeping import StillNeeded, find_holders, remove
+    from assets_pkg.housekeeping import TROUBLES, find_holders, remove
     from assets_pkg.instance import open_instance
     from storage.artifact_store import ArtifactStore
 
     store = ArtifactStore(Path(_profile(config, overrides).artifact_root))
-    with open_instance() as instance:
-        try:
+    try:
+        with open_instance() as instance:
             holders = list(find_holders(store, instance, document))
-        except StillNeeded as error:
-            raise _failed(str(error)) from error
-    for holder in holders:
-        console.print(f"{holder.asset} {holder.version}", highlight=False)
-        if not dry_run:
-            remove(store, holder)
+        for holder in holders:
+            console.print(f"{holder.asset} {holder.version}", highlight=False)
+            if not dry_run:
+                remove(store, holder)
+    except TROUBLES as error:
+        raise _failed(str(error)) from error
     if not dry_run:
         # Answers are kept by the digest of what was asked: which documents were asked about cannot be told.
         for path in (store.root / ANSWER_CACHE).parent.glob(f"{Path(ANSWER_CACHE).name}*"):

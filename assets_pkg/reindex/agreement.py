@@ -128,8 +128,9 @@ def _texts(passages: Passages) -> Iterator[tuple[str, str]]:
 
     with pq.ParquetFile(passages.path / "passages.parquet") as file:
         for batch in file.iter_batches(columns=["passage_id", "text"]):
-            ids, texts = batch.column("passage_id"), batch.column("text")
-            yield from zip(ids.to_pylist(), texts.to_pylist(), strict=True)
+            ids: Any = batch.column("passage_id").to_pylist()
+            texts: Any = batch.column("text").to_pylist()
+            yield from zip(ids, texts, strict=True)
 
 
 def _judged(judged: Mapping[str, int], shared: Mapping[str, str]) -> dict[str, int]:

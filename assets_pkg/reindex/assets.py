@@ -169,7 +169,8 @@ def _agreement(
     if measured is None or described["dimensions"] < embeddings.describe()["dimensions"]:
         return NOTHING_TO_COMPARE
     # Measured with other prefixes or lengths, the model ranks otherwise.
-    if not settings.encoder_config().items() <= dict(measured.metadata[SETTINGS_KEY].value).items():
+    then: Any = measured.metadata[SETTINGS_KEY].value
+    if not settings.encoder_config().items() <= then.items():
         return NOTHING_TO_COMPARE
     report, model = door.input(EvalReport, "eval_metrics"), door.input(Checkpoint, "promoted_model")
     name = measured_as(report, model.version)

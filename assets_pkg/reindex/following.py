@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
-from assets_pkg.reindex.reader import Answer, IndexReader, QueryEncoder, encoded_by
+from assets_pkg.reindex.reader import Answer, IndexReader, OneAtATime, QueryEncoder, encoded_by
 from storage.artifacts import VectorIndex
 
 CHECK_EVERY_S = 1.0
@@ -91,7 +91,8 @@ class Searcher:
                 encoder = current.encoder.take()
             else:
                 context = ExitStack()
-                encoder = _Shared(context.enter_context(self._open_encoder(index)), context.close)
+                opened_encoder = OneAtATime(context.enter_context(self._open_encoder(index)))
+                encoder = _Shared(opened_encoder, context.close)
             opened.callback(encoder.release)
             version = _Version(IndexReader(index, encoder.value), encoder)
             if current is not None:
@@ -136,7 +137,7 @@ class Searcher:
 class _Version:
     """An index version, and its model, which the next version may go on using."""
 
-    def __init__(self, reader: IndexReader, encoder: _Shared[QueryEncoder]):
+    def __init__(self, reader: IndexReader, encoder: _Shared[OneAtATime]):
         self.reader = reader
         self.encoder = encoder
 

@@ -138,7 +138,8 @@ def _batches(passages: Passages, embeddings: CorpusEmbeddings, schema: pa.Schema
                     rows.column("doc_id").to_pylist(), rows.column("chunk_id").to_pylist(), strict=True
                 )
             ]
-            metadata = [json.loads(each) for each in rows.column("metadata").to_pylist()]
+            told: Any = rows.column("metadata").to_pylist()
+            metadata = [json.loads(each) for each in told]
             columns = {
                 **{
                     name: pa.array([each.get(name) for each in metadata], schema.field(name).type)

@@ -37,8 +37,20 @@ class Answer:
     model: str
 
 
+class OneAtATime:
+    """An encoder that threads may share: models are loaded at first use, and tokenizers are made for one thread."""
+
+    def __init__(self, encoder: QueryEncoder):
+        self._encoder = encoder
+        self._lock = threading.Lock()
+
+    def embed(self, texts: Sequence[str], role: Role) -> NDArray[np.float32]:
+        with self._lock:
+            return self._encoder.embed(texts, role)
+
+
 class IndexReader:
-    """An open index version and an encoder of the very model that it names. Threads may share it."""
+    """An open index version and an encoder of the very model that it names."""
 
     def __init__(self, index: VectorIndex, encoder: QueryEncoder):
         described = index.describe()
@@ -48,8 +60,6 @@ class IndexReader:
         self._dimensions: int = described["dimensions"]
         self._opened = open_index(index.path, described["place"])
         self._encoder = encoder
-        # Models are loaded at first use, and tokenizers are not made for several threads.
-        self._one_at_a_time = threading.Lock()
 
     def search(self, text: str, k: int = 10, where: str | None = None, *, hybrid: bool = False) -> Answer:
         """The ``k`` passages nearest to ``text``, best first.
@@ -60,9 +70,7 @@ class IndexReader:
         Raises:
             VectorStoreError: the condition makes no sense, or the engine has no full-text search.
         """
-        with self._one_at_a_time:
-            embedded = self._encoder.embed([text], "query")
-        vector = leading(embedded, self._dimensions)[0]
+        vector = leading(self._encoder.embed([text], "query"), self._dimensions)[0]
         if not hybrid:
             return self._answer(self._opened.search(vector, k, where))
         deep = max(k, FUSION_DEPTH)

@@ -55,6 +55,7 @@ class LanceIndex:
             return "exact"
         from lancedb.index import HnswSq, IvfPq
 
+        make: Any
         if kind == "ivf":
             name, make = "IVF-PQ", IvfPq
             chosen = {"num_partitions": max(1, round(rows**0.5)), "num_sub_vectors": _subvectors(dimensions)}

@@ -159,13 +159,15 @@ class MilvusIndex:
     def _schema(self, wanted: pa.Schema) -> Any:
         from pymilvus import DataType
 
+        types: list[Any] = wanted.types
+        columns = dict(zip(wanted.names, types, strict=True))
         schema = self._client.create_schema(auto_id=False)
         for name in TEXT_COLUMNS:
             schema.add_field(
                 name, DataType.VARCHAR, max_length=LONGEST_TEXT_BYTES, is_primary=name == "row_id"
             )
         schema.add_field("chunk_id", DataType.INT64)
-        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=wanted.field("vector").type.list_size)
+        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=columns["vector"].list_size)
         text = {"max_length": LONGEST_TEXT_BYTES}
         kinds: dict[str, tuple[Any, dict[str, Any]]] = {
             "string": (DataType.VARCHAR, text),
@@ -174,10 +176,10 @@ class MilvusIndex:
             "bool": (DataType.BOOL, {}),
         }
         list_of_texts = {"element_type": DataType.VARCHAR, "max_capacity": LONGEST_LIST, **text}
-        for field in wanted:
-            if field.name not in OWN_COLUMNS:
-                kind, limits = kinds.get(str(field.type), (DataType.ARRAY, list_of_texts))
-                schema.add_field(field.name, kind, nullable=True, **limits)
+        for name, column in columns.items():
+            if name not in OWN_COLUMNS:
+                kind, limits = kinds.get(str(column), (DataType.ARRAY, list_of_texts))
+                schema.add_field(name, kind, nullable=True, **limits)
         return schema
 
 
