@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from assets_pkg.evaluation.metrics import score_run
 from assets_pkg.reindex.reader import FUSION_DEPTH, fuse
@@ -56,7 +56,9 @@ def _rows(exam: EvalSet, encoder: Encoder) -> Iterator[pa.RecordBatch]:
     schema = index_schema(encoder.dimensions)
     while block := list(islice(documents, BLOCK)):
         vectors = encoder.embed([each.joined for each in block], "passage")
-        columns = {name: pa.array([_text(name, each) for each in block]) for name in TEXT_COLUMNS}
+        columns: dict[str, Any] = {
+            name: pa.array([_text(name, each) for each in block]) for name in TEXT_COLUMNS
+        }
         columns["chunk_id"] = pa.array([1] * len(block), pa.int32())
         columns["vector"] = pa.FixedSizeListArray.from_arrays(
             pa.array(vectors.reshape(-1)), encoder.dimensions
