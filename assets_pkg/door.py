@@ -191,10 +191,10 @@ class Door(Inputs):
         # Tables and pictures first: they are what people look for.
         shown = sorted(metadata.items(), key=lambda item: not isinstance(item[1], dg.MarkdownMetadataValue))
         recorded = {
-            **self._reported.get(artifact.asset, {}),
-            ARTIFACT_KEY: f"{artifact.asset}/{artifact.version}",
-            "path": dg.MetadataValue.path(artifact.path),
             **dict(shown),
+            **self._reported.get(artifact.asset, {}),
+            "path": dg.MetadataValue.path(artifact.path),
+            ARTIFACT_KEY: f"{artifact.asset}/{artifact.version}",
             SETTINGS_KEY: self._spec(asset).metadata[SETTINGS_KEY],
         }
         return dg.MaterializeResult(

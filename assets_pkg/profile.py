@@ -283,13 +283,15 @@ class MiningSettings(Settings):
 
     ``too_few_negatives``: a question that the margin leaves fewer than ``hard_negatives_to_mine`` keeps what it
     has (``keep``), is filled up with the lowest-scoring of the suspected passages (``fill``), or is left out
-    (``drop``).
+    (``drop``). ``mining_processes``: how many search at most; null: one on each GPU, one on a CPU (it uses all
+    cores).
     """
 
     hard_negatives_to_mine: PositiveInt
     hard_neg_margin_type: Literal["perc", "abs"]
     hard_neg_margin: Fraction
     mining_batch_size: BatchSize
+    mining_processes: Annotated[PositiveInt | None, RuntimeOnly]
     too_few_negatives: Literal["keep", "fill", "drop"]
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import dagster as dg
 import psutil
+import pytest
 from pymilvus import MilvusClient
 
 from assets_pkg.deploy.contract import write_state
 from assets_pkg.deploy.server_process import ServerState
 from assets_pkg.door import ARTIFACT_KEY
-from assets_pkg.housekeeping import find_removals, remove
+from assets_pkg.housekeeping import find_holders, find_removals, remove
 from resources.vector_store.base import index_schema
 from resources.vector_store.milvus import MilvusIndex
 from storage.artifact_store import ArtifactStore, BuildKey
@@ -81,3 +82,21 @@ def test_the_served_models_index_stays_and_collections_of_removed_ones_go(
     remove(store, removals[0])
     assert set(store.versions("vector_index")) == {served.version, current.version}
     assert sorted(MilvusClient(uri).list_collections()) == ["c_aa", "c_cc"]
+
+
+@pytest.mark.parametrize("ascii_only", [True, False])
+@pytest.mark.parametrize("document", ["a.md", "übung.md"])
+def test_a_document_is_found_however_json_spells_its_name(
+    tmp_path: Path, document: str, ascii_only: bool
+) -> None:
+    store = ArtifactStore(tmp_path)
+    line = json.dumps({"source_id": document}, ensure_ascii=ascii_only)
+
+    def produce(folder: Path) -> None:
+        (folder / "qa_records.jsonl").write_text(line, "utf-8")
+
+    made = store.build(Artifact, BuildKey("synthetic_qa", "1", {}), produce)
+    with dg.DagsterInstance.ephemeral() as instance:
+        found = list(find_holders(store, instance, document))
+        assert [(each.asset, each.version) for each in found] == [("synthetic_qa", made.version)]
+        assert list(find_holders(store, instance, "other.md")) == []

@@ -79,6 +79,7 @@ class DockerExecutor:
             image=given.container_image,
             name=f"retune-{job.name}",
             environment={"HOME": "/tmp"},
+            labels={"retune": "job"},
             secrets=given.secrets,
             volumes=tuple(f"{path}:{path}" for path in dict.fromkeys((job.cwd, *job.needs))) + given.mounts,
             command=("/bin/sh", str(job.script)),

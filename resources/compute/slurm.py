@@ -26,7 +26,7 @@ WAITING = (
 )
 AT_WORK = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING")
 ENDINGS = {
-    "CANCELLED": "cancelled by somebody (scancel)",
+    "CANCELLED": "by scancel",
     "TIMEOUT": "reached its time limit: raise `time`, and run again to go on from the last checkpoint",
     "OUT_OF_MEMORY": "ran out of memory: raise `mem`, or lower the stage's batch size",
     "NODE_FAIL": "its node failed: run again to go on from the last checkpoint",

@@ -96,6 +96,8 @@ class MilvusIndex:
         return int(answer[0]["count(*)"])
 
     def holds(self, doc_id: str) -> bool:
+        if not self._client.has_collection(self.collection):
+            return False
         quoted = doc_id.replace("\\", "\\\\").replace("'", "\\'")
         found = self._client.query(
             self.collection, filter=f"doc_id == '{quoted}'", output_fields=["doc_id"], limit=1

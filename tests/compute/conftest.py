@@ -22,6 +22,14 @@ partition = "batch"
 executor = "slurm"
 partition = "nowhere"
 
+[gated]
+executor = "slurm"
+setup = ["while [ ! -e gate ]; do sleep 0.1; done"]
+
+[greedy]
+executor = "slurm"
+mem = "900G"
+
 [far-away]
 executor = "slurm"
 tunnel = "ssh"

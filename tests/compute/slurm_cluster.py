@@ -106,7 +106,7 @@ def _configuration(folder: Path) -> str:
         "SelectTypeParameters=CR_Core",
         "ReturnToService=2",
         "SlurmdTimeout=15",
-        "SchedulerParameters=sched_interval=1,batch_sched_delay=0,requeue_delay=0",
+        "SchedulerParameters=sched_interval=1,batch_sched_delay=0",
         f"SlurmctldPort={controller}",
         f"SlurmdPort={node}",
         f"StateSaveLocation={folder / 'state'}",
