@@ -27,7 +27,10 @@ class Watch:
         with (
             pytest.MonkeyPatch.context() as patch,
             dg.build_sensor_context(
-                instance=self.project.instance, definitions=defs, cursor=self.cursor
+                instance=self.project.instance,
+                definitions=defs,
+                cursor=self.cursor,
+                resources={"alerts": AlertsResource()},
             ) as context,
         ):
             patch.setattr(AlertsResource, "send", lambda _, event, text: self.sent.append(f"{event}: {text}"))
