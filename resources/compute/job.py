@@ -108,13 +108,13 @@ def shell_script(job: Job, environment: Environment, head: tuple[str, ...] = (),
     lines = [
         "#!/bin/bash",
         *head,
-        f"rm -f {mark}",
+        f": > {mark}",
         f"cd {shlex.quote(str(job.cwd))} || exit 1",
         *(f"export {name}={shlex.quote(value)}" for name, value in exports.items()),
         *environment.setup,
         f"{prefix}{command}",
         "code=$?",
-        f"echo $code > {mark}.part && mv {mark}.part {mark}",
+        f"echo $code > {mark}",
         "exit $code",
     ]
     return "\n".join(lines) + "\n"
