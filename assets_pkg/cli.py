@@ -178,6 +178,30 @@ def import_eval_set(
     console.print(_exam_commands(config).take(path), highlight=False)
 
 
+@eval_set.command("search")
+def search_eval_set(config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = None) -> None:
+    """Does hybrid search help here? The exam by the promoted model's vectors, by words, and by both."""
+    import dagster as dg
+
+    from assets_pkg.door import Inputs
+    from assets_pkg.equipment import equip
+    from assets_pkg.instance import open_instance
+    from assets_pkg.reindex.measure import measure_search
+    from storage.artifacts import Checkpoint, EvalSet
+
+    resources = equip(_profile(config, overrides))
+    with open_instance() as instance:
+        inputs = Inputs(instance, resources.store)
+        try:
+            exam, model = inputs.input(EvalSet, "eval_set"), inputs.input(Checkpoint, "promoted_model")
+        except dg.Failure as error:
+            raise _failed(error.description or "") from error
+    with resources.encoders.open(model) as encoder:
+        for kind, means in measure_search(exam, encoder).items():
+            figures = "  ".join(f"{name} {means[name]:.4f}" for name in ("NDCG@10", "Recall@10", "MRR@10"))
+            console.print(f"{kind:8} {figures}", highlight=False)
+
+
 @eval_set.command("release")
 def release_eval_set(config: ConfigOption = DEFAULT_PROFILE) -> None:
     """Let the exam be split from the pairs again."""
@@ -283,7 +307,7 @@ def search(
     ] = None,
     where: Annotated[
         str | None,
-        typer.Option("--filter", help="A condition such as \"doc_id = 'a.md'\" (SQL; Milvus: its own)."),
+        typer.Option("--filter", help="A condition on columns, yours too: \"lang = 'de' AND year > 2020\"."),
     ] = None,
     hybrid: Annotated[bool, typer.Option("--hybrid", help="Fuse with full-text search.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
@@ -298,12 +322,14 @@ def search(
 
     if compare not in (None, "base"):
         raise _usage(f"--compare {compare}: only 'base' can be compared with")
+    if compare and (where or hybrid):
+        raise _usage("--compare shows plain search: leave out --filter and --hybrid")
     profile = _profile(config, overrides)
     store = ArtifactStore(Path(profile.artifact_root))
     try:
         found = {"base model": search_with_base(store, profile, text, k)} if compare else {}
         with open_searcher(store, profile.model) as searcher:
-            found["index"] = searcher.search(text, k, where, hybrid=hybrid)
+            found["index"] = searcher.search(text, k, where, hybrid=hybrid).hits
     except (SearchError, ArtifactError, VectorStoreError) as error:
         raise _failed(str(error)) from error
     _show_hits(found, as_json)
@@ -317,17 +343,20 @@ def gc(
     overrides: Overrides = None,
 ) -> None:
     """Delete old versions; what is linked, current, promoted or served always stays."""
-    from assets_pkg.housekeeping import find_removals
+    from assets_pkg.housekeeping import TROUBLES, find_removals, remove
     from assets_pkg.instance import open_instance
     from storage.artifact_store import ArtifactStore
 
     store = ArtifactStore(Path(_profile(config, overrides).artifact_root))
-    with open_instance() as instance:
-        removals = list(find_removals(store, instance, keep))
-    for removal in removals:
-        console.print(f"{removal.asset} {removal.version}  {removal.size / 1e6:.1f} MB", highlight=False)
-        if not dry_run:
-            store.remove(removal.asset, removal.version)
+    try:
+        with open_instance() as instance:
+            removals = list(find_removals(store, instance, keep))
+        for removal in removals:
+            console.print(f"{removal.asset} {removal.version}  {removal.size / 1e6:.1f} MB", highlight=False)
+            if not dry_run:
+                remove(store, removal)
+    except TROUBLES as error:
+        raise _failed(str(error)) from error
     total = sum(removal.size for removal in removals) / 1e6
     console.print(f"{len(removals)} versions, {total:.1f} MB {'would go' if dry_run else 'deleted'}")
 
@@ -341,20 +370,20 @@ def forget(
 ) -> None:
     """Delete every old version and kept answer that holds text of a document that left the corpus."""
     from assets_pkg.equipment import ANSWER_CACHE
-    from assets_pkg.housekeeping import StillNeeded, find_holders
+    from assets_pkg.housekeeping import TROUBLES, find_holders, remove
     from assets_pkg.instance import open_instance
     from storage.artifact_store import ArtifactStore
 
     store = ArtifactStore(Path(_profile(config, overrides).artifact_root))
-    with open_instance() as instance:
-        try:
+    try:
+        with open_instance() as instance:
             holders = list(find_holders(store, instance, document))
-        except StillNeeded as error:
-            raise _failed(str(error)) from error
-    for holder in holders:
-        console.print(f"{holder.asset} {holder.version}", highlight=False)
-        if not dry_run:
-            store.remove(holder.asset, holder.version)
+        for holder in holders:
+            console.print(f"{holder.asset} {holder.version}", highlight=False)
+            if not dry_run:
+                remove(store, holder)
+    except TROUBLES as error:
+        raise _failed(str(error)) from error
     if not dry_run:
         # Answers are kept by the digest of what was asked: which documents were asked about cannot be told.
         for path in (store.root / ANSWER_CACHE).parent.glob(f"{Path(ANSWER_CACHE).name}*"):

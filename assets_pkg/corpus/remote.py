@@ -15,6 +15,7 @@ from typing import Any
 
 from assets_pkg.corpus.errors import CorpusError
 from assets_pkg.corpus.folder import FolderSource
+from assets_pkg.corpus.metadata_file import NAMES as METADATA_FILES
 from assets_pkg.corpus.reading import Reading
 from assets_pkg.profile import CorpusSettings
 from storage.digests import digest_text, digest_tree
@@ -59,7 +60,12 @@ class RemoteFolder:
     def _list(self) -> str:
         system, root = self._open()
         wanted = {extension.lower() for extension in self._settings.file_extensions}
-        names = [name for name in system.find(root) if PurePosixPath(name).suffix.lower() in wanted]
+        beside = {f"{root}/{name}" for name in METADATA_FILES}
+        names = [
+            name
+            for name in system.find(root)
+            if PurePosixPath(name).suffix.lower() in wanted or name in beside
+        ]
         return digest_tree((str(name).removeprefix(root), str(system.ukey(name))) for name in names)
 
     def _copy(self) -> Path:

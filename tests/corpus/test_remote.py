@@ -19,7 +19,13 @@ TEXT = "# A title\n\nA sentence that is long enough to be kept as a document of 
 
 
 def settings(url: str) -> CorpusSettings:
-    return CorpusSettings(corpus_dir=url, file_extensions=[".md", ""], min_text_length=10, num_files=None)
+    return CorpusSettings(
+        corpus_dir=url,
+        file_extensions=[".md", ""],
+        min_text_length=10,
+        num_files=None,
+        metadata_fields=None,
+    )
 
 
 def read(url: str, folder: Path) -> tuple[list[str], dict[str, Any]]:
