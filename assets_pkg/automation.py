@@ -1,6 +1,5 @@
 """What runs by itself: jobs, sensors that follow the model, the corpus and the server, and schedules."""
 
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -13,6 +12,7 @@ from assets_pkg.deploy.server import read_state
 from assets_pkg.profile import AutomationSettings, Profile
 from assets_pkg.stages import BENCHMARKS, STAGES
 from resources.alerts import AlertsResource
+from storage.opening import open_store
 
 MAIN_JOB = "retune"
 BENCHMARK_JOB = "benchmarks"
@@ -131,7 +131,7 @@ def _server_sensor(profile: Profile) -> dg.SensorDefinition:
         context: dg.SensorEvaluationContext, alerts: AlertsResource
     ) -> dg.SensorResult | dg.SkipReason:
         """Say in the UI, and once as an alert, that the deployed server died."""
-        state = read_state(Path(profile.artifact_root) / STATE_FOLDER)
+        state = read_state(open_store(profile.artifact_root).root / STATE_FOLDER)
         if state is None:
             return dg.SkipReason("no server was deployed")
         alive = state.alive()

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Literal
 
 from assets_pkg.profile import Profile
+from storage.artifact_store import ArtifactError
+from storage.opening import open_store
 
 NEEDED_DISK_GB = 5
 NEEDED_MEMORY_GB = 4
@@ -32,7 +34,8 @@ class Finding:
 def examine(profile: Profile) -> Iterator[Finding]:
     """Look at everything that a run of ``profile`` needs."""
     yield _python()
-    yield _disk(Path(profile.artifact_root))
+    yield _artifacts(profile)
+    yield _disk(open_store(profile.artifact_root).root)
     yield _memory()
     yield _gpu()
     yield _docker(needed=profile.deploy.backend == "docker")
@@ -44,6 +47,16 @@ def examine(profile: Profile) -> Iterator[Finding]:
 
 def _python() -> Finding:
     return Finding("ok", "python", f"{platform.python_version()} at {sys.executable}")
+
+
+def _artifacts(profile: Profile) -> Finding:
+    store = open_store(profile.artifact_root)
+    try:
+        store.check()
+    except ArtifactError as error:
+        return Finding("problem", "artifacts", str(error))
+    copy = "" if store.place == str(store.root) else f"; this machine's copy is in {store.root}"
+    return Finding("ok", "artifacts", f"{store.place} can be read and written{copy}")
 
 
 def _disk(root: Path) -> Finding:
@@ -135,7 +148,7 @@ def _port(profile: Profile) -> Finding:
     from assets_pkg.deploy.server import read_state
 
     port, host = profile.deploy.host_port, profile.deploy.host
-    state = read_state(Path(profile.artifact_root) / STATE_FOLDER)
+    state = read_state(open_store(profile.artifact_root).root / STATE_FOLDER)
     if state is not None and state.port == port and state.alive():
         return Finding("ok", "port", f"{port}: our embedding server answers there")
     with socket.socket() as probe:

@@ -113,6 +113,7 @@ class Door(Inputs):
     def __init__(self, context: dg.AssetExecutionContext, store: ArtifactStoreResource):
         super().__init__(context.instance, store)
         self.context = context
+        self.store.progress = self.progress()
 
     def build(
         self,
@@ -148,12 +149,13 @@ class Door(Inputs):
     def result(
         self, artifact: Artifact, metadata: Mapping[str, Any], asset: str | None = None
     ) -> dg.MaterializeResult[Any]:
-        """The materialization of ``artifact``: its version, where it lies, and ``metadata``."""
+        """The materialization of ``artifact``: its version, where it lies (here, and for all), and ``metadata``."""
         # Tables and pictures first: they are what people look for.
         shown = sorted(metadata.items(), key=lambda item: not isinstance(item[1], dg.MarkdownMetadataValue))
         recorded = {
             ARTIFACT_KEY: f"{artifact.asset}/{artifact.version}",
             "path": dg.MetadataValue.path(artifact.path),
+            "dagster/uri": self.store.address(artifact),
             **dict(shown),
             SETTINGS_KEY: self._spec(asset).metadata[SETTINGS_KEY],
         }

@@ -13,6 +13,7 @@ import dagster as dg
 from assets_pkg.door import ARTIFACT_KEY
 from resources.vector_store.lance import LanceIndex
 from storage.artifact_store import ArtifactStore
+from storage.artifacts import Artifact
 
 
 class StillNeeded(Exception):
@@ -53,7 +54,7 @@ def find_holders(store: ArtifactStore, instance: dg.DagsterInstance, doc_id: str
     named = [asset for asset in store.assets() if asset not in MADE_OF_TEXTS]
     for asset in [*named, *MADE_OF_TEXTS]:
         for version in store.versions(asset):
-            folder = store.root / "artifacts" / asset / version
+            folder = store.get(Artifact, asset, version).path
             if not (_mentions(folder, doc_id) or (asset in MADE_OF_TEXTS and holders & _inputs(folder))):
                 continue
             if (asset, version) in needed:

@@ -14,11 +14,13 @@ from typing import Annotated, Any, Literal, get_args
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from resources.chat_model.consent import endpoint_host
+from storage.artifact_store import ArtifactError
 from storage.digests import digest_json
 from storage.formats.qa_records import QueryType, ReasoningType
+from storage.remote import check_url, is_url
 
 ENCODER_FIELDS = (
     "query_prefix",
@@ -510,6 +512,14 @@ class Profile(Settings):
     judges: JudgeSettings
     image_text: ImageTextSettings
     automation: AutomationSettings
+
+    @field_validator("artifact_root")
+    @classmethod
+    def _root_holds_no_key(cls, root: str) -> str:
+        try:
+            return check_url(root) if is_url(root) else root
+        except ArtifactError as error:
+            raise ValueError(str(error)) from None
 
     @model_validator(mode="after")
     def _enough_negatives(self) -> Profile:

@@ -97,9 +97,9 @@ def open_searcher(store: ArtifactStore, model: ModelSettings) -> Iterator[Search
 
 def current_index(store: ArtifactStore) -> VectorIndex:
     """The index version that ``reindex/index`` points at."""
-    folder = (store.root / INDEX_LINK).resolve()
-    if not folder.exists():
-        raise SearchError(f"nothing is indexed yet under {store.root}: run `retune run --to reindex` first")
+    folder = store.resolve(INDEX_LINK)
+    if folder is None or not folder.exists():
+        raise SearchError(f"nothing is indexed yet under {store.place}: run `retune run --to reindex` first")
     return store.get(VectorIndex, "vector_index", folder.name)
 
 
@@ -122,8 +122,8 @@ def exported_encoder(store: ArtifactStore, digest: str) -> QueryEncoder | None:
     from assets_pkg.nim.engine import OnnxEncoder
     from assets_pkg.nim.manifest import read_manifest
 
-    exported = (store.root / ONNX_LINK).resolve()
-    if exported.exists() and read_manifest(exported).model_digest == digest:
+    exported = store.resolve(ONNX_LINK)
+    if exported is not None and exported.exists() and read_manifest(exported).model_digest == digest:
         return OnnxEncoder(exported)
     return None
 
@@ -138,7 +138,7 @@ def find_model(store: ArtifactStore, digest: str) -> Checkpoint:
         if digest in store.versions(asset):
             return store.get(Checkpoint, asset, digest)
     raise SearchError(
-        f"the index was built by model {digest}, which is no longer in {store.root}: run `retune reindex`"
+        f"the index was built by model {digest}, which is no longer in {store.place}: run `retune reindex`"
     )
 
 
