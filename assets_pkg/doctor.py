@@ -34,6 +34,7 @@ class Finding:
 def examine(profile: Profile) -> Iterator[Finding]:
     """Look at everything that a run of ``profile`` needs."""
     yield _python()
+    yield _history()
     yield _artifacts(profile)
     yield _disk(open_store(profile.artifact_root).root)
     yield _memory()
@@ -47,6 +48,18 @@ def examine(profile: Profile) -> Iterator[Finding]:
 
 def _python() -> Finding:
     return Finding("ok", "python", f"{platform.python_version()} at {sys.executable}")
+
+
+def _history() -> Finding:
+    from assets_pkg.instance import POSTGRES_ENVIRONMENT, InstanceError, check_postgres
+
+    if not os.environ.get(POSTGRES_ENVIRONMENT):
+        home = Path(os.environ.get("DAGSTER_HOME") or ".dagster").expanduser().absolute()
+        return Finding("ok", "history", f"files in {home}; set {POSTGRES_ENVIRONMENT} to share one in a team")
+    try:
+        return Finding("ok", "history", f"on the PostgreSQL server {check_postgres()}")
+    except InstanceError as error:
+        return Finding("problem", "history", str(error))
 
 
 def _artifacts(profile: Profile) -> Finding:

@@ -20,9 +20,7 @@ def bucket(s3: S3Server) -> str:
 
 
 @pytest.fixture(scope="module")
-def laptop(
-    tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, bucket: str
-) -> Iterator[Workplace]:
+def laptop(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, bucket: str) -> Iterator[Workplace]:
     """A workplace after a run and a re-index, everything it made in the bucket."""
     folder = tmp_path_factory.mktemp("remote")
     place = make_workplace(folder / "place", tiny_model, documents=24, root=f"s3://{bucket}/team")
@@ -86,11 +84,18 @@ def test_gc_deletes_old_versions_from_the_bucket(server: Workplace, s3: S3Server
         return {name.split("/")[3] for name in names}
 
     before = versions()
+    code, output = server.retune("finetune", "temperature=0.07")
+    assert code == 0, output
+    after = versions()
     assert len(before) == 2
+    assert len(after) == 3
     code, output = server.retune("gc", "--keep", "1")
     assert code == 0, output
-    # The promoted model stays, and so does the one that is current.
-    assert versions() == before
+    # The promoted model stays, and so does the newest one, which is current.
+    gone = {line.split()[1] for line in output.splitlines() if line.startswith("checkpoint ")}
+    assert len(gone) == 1
+    assert gone < before
+    assert versions() == after - gone
     assert server.retune("search", "the pump", "-k", "1")[0] == 0
 
 
