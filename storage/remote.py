@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
@@ -173,10 +174,12 @@ class RemoteRoot:
         """
         there = self.sizes(target)
 
-        def send_one(file: RemoteFile) -> None:
+        def send_one(file: RemoteFile, given_up: Event) -> None:
             if there.get(file.name) != file.bytes:
                 source, name = str(folder / file.name), f"{target}/{file.name}"
-                self._patiently(lambda: self._put(name, lambda path: self._system.put_file(source, path)))
+                self._patiently(
+                    lambda: self._put(name, lambda path: self._system.put_file(source, path)), given_up
+                )
 
         self._side_by_side(send_one, files, f"bytes to {self.url}", progress)
 
@@ -189,10 +192,10 @@ class RemoteRoot:
             LocalDiskFull: no room for it in ``folder``.
         """
 
-        def fetch_one(file: RemoteFile) -> None:
+        def fetch_one(file: RemoteFile, given_up: Event) -> None:
             target = folder / file.name
             if not target.exists():
-                self._patiently(lambda: self._fetch(f"{source}/{file.name}", file, target))
+                self._patiently(lambda: self._fetch(f"{source}/{file.name}", file, target), given_up)
 
         self._side_by_side(fetch_one, files, f"bytes from {self.url}", progress)
 
@@ -228,26 +231,33 @@ class RemoteRoot:
         return f"{self.url}/{name} is missing or damaged: delete {self.url}/{version} and run again"
 
     def _side_by_side(
-        self, work: Callable[[RemoteFile], None], files: list[RemoteFile], unit: str, progress: Progress
+        self,
+        work: Callable[[RemoteFile, Event], None],
+        files: list[RemoteFile],
+        unit: str,
+        progress: Progress,
     ) -> None:
         total, done = sum(file.bytes for file in files), 0
+        given_up = Event()
         with ThreadPoolExecutor(PARALLEL_FILES) as pool:
-            futures = [pool.submit(work, file) for file in files]
+            futures = [pool.submit(work, file, given_up) for file in files]
             try:
                 for file, future in zip(files, futures, strict=True):
                     future.result()
                     done += file.bytes
                     progress(done, total, unit)
             except BaseException:
+                given_up.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def _patiently(self, transfer: Callable[[], T]) -> T:
+    def _patiently(self, transfer: Callable[[], T], given_up: Event) -> T:
         from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+        from tenacity.stop import stop_when_event_set
 
         again = Retrying(
             retry=retry_if_exception(is_transient),
-            stop=stop_after_delay(PATIENCE_S),
+            stop=stop_after_delay(PATIENCE_S) | stop_when_event_set(given_up),
             wait=wait_random_exponential(multiplier=0.5, max=15),
             reraise=True,
         )

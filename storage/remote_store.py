@@ -204,8 +204,9 @@ class RemoteArtifactStore(ArtifactStore):
 
     def link(self, name: str, target: Path) -> Path:
         relative = target.absolute().relative_to(self.root).as_posix()
+        link = super().link(name, target)
         self._remote.write(f"links/{name}", relative.encode())
-        return super().link(name, target)
+        return link
 
     def unlink(self, name: str) -> None:
         self._remote.remove(f"links/{name}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +19,7 @@ def bucket(s3: S3Server) -> str:
 
 
 @pytest.fixture(scope="module")
-def laptop(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, bucket: str) -> Iterator[Workplace]:
+def laptop(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, bucket: str) -> Workplace:
     """A workplace after a run and a re-index, everything it made in the bucket."""
     folder = tmp_path_factory.mktemp("remote")
     place = make_workplace(folder / "place", tiny_model, documents=24, root=f"s3://{bucket}/team")
@@ -28,7 +27,7 @@ def laptop(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, bucket: s
     for command in (["run", "--to", "eval"], ["reindex"]):
         code, output = place.retune(*command)
         assert code == 0, output
-    yield place
+    return place
 
 
 @pytest.fixture(scope="module")
