@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from assets_pkg.cli_jobs import HERE, Where, check_places, hand_over, jobs
 from assets_pkg.cli_models import models, serve
 from assets_pkg.profile import Profile, ProfileError, load_profile, profile_names
 from assets_pkg.stages import BENCHMARKS, STAGES, StageError, assets_between
@@ -31,6 +33,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 app.add_typer(models, name="models")
+app.add_typer(jobs, name="jobs")
 app.command()(serve)
 console = Console(soft_wrap=True)
 errors = Console(stderr=True, soft_wrap=True)
@@ -38,6 +41,15 @@ errors = Console(stderr=True, soft_wrap=True)
 ConfigOption = Annotated[str, typer.Option("--config", "-c", help="A profile's name or a YAML file.")]
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", "-d", help="Show what would run and why; change nothing.")
+]
+RunOption = Annotated[
+    str | None, typer.Option("--run", help="Where the work runs: a place of env.toml. Ctrl-C ends it there.")
+]
+BatchOption = Annotated[
+    str | None, typer.Option("--batch", help="Submit one job to a place of env.toml, and leave it there.")
+]
+StageOption = Annotated[
+    bool, typer.Option("--stage", help="With --run or --batch: write the job, and submit nothing.")
 ]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings as key=value or stage.key=value.")]
 DEFAULT_PROFILE = os.environ.get("RETUNE_PROFILE", "laptop")
@@ -94,24 +106,34 @@ def run(
     first: Annotated[str, typer.Option("--from", help="First stage.")] = "sdg",
     last: Annotated[str, typer.Option("--to", help="Last stage.")] = "eval",
     dry_run: DryRunOption = False,
+    run_on: RunOption = None,
+    batch: BatchOption = None,
+    stage: StageOption = False,
     overrides: Overrides = None,
 ) -> None:
     """Run the stages from one to another: only what is missing or stale."""
+    where = Where(run_on, batch, stage)
     try:
         assets = assets_between(first, last)
     except StageError as error:
         raise _usage(str(error)) from error
-    _run(_profile(config, overrides), assets, dry_run)
+    _run(_profile(config, where.overrides(overrides)), assets, dry_run, where)
 
 
 def _stage_command(stage: str) -> None:
     def command(
-        config: ConfigOption = DEFAULT_PROFILE, dry_run: DryRunOption = False, overrides: Overrides = None
+        config: ConfigOption = DEFAULT_PROFILE,
+        dry_run: DryRunOption = False,
+        run_on: RunOption = None,
+        batch: BatchOption = None,
+        staged: StageOption = False,
+        overrides: Overrides = None,
     ) -> None:
+        where = Where(run_on, batch, staged)
         section = "eval" if stage == "eval_nim" else stage
-        profile = _profile(config, overrides, section=section)
+        profile = _profile(config, where.overrides(overrides), section=section)
         asked_too = STAGES["eval_nim"] if stage == "eval" and profile.eval.eval_nim else ()
-        _run(profile, [*STAGES[stage], *asked_too], dry_run)
+        _run(profile, [*STAGES[stage], *asked_too], dry_run, where)
 
     app.command(stage, help=f"Run the stage {stage}: {', '.join(STAGES[stage])}.")(command)
 
@@ -122,12 +144,18 @@ for _stage in ("prep", "finetune", "eval", "export", "reindex", "eval_nim"):
 
 @app.command()
 def sdg(
-    config: ConfigOption = DEFAULT_PROFILE, dry_run: DryRunOption = False, overrides: Overrides = None
+    config: ConfigOption = DEFAULT_PROFILE,
+    dry_run: DryRunOption = False,
+    run_on: RunOption = None,
+    batch: BatchOption = None,
+    stage: StageOption = False,
+    overrides: Overrides = None,
 ) -> None:
     """Run the stage sdg: documents to question-passage pairs. preview=true shows a few and publishes nothing."""
-    profile = _profile(config, overrides, section="sdg")
+    where = Where(run_on, batch, stage)
+    profile = _profile(config, where.overrides(overrides), section="sdg")
     if not profile.sdg.preview or dry_run:
-        _run(profile, list(STAGES["sdg"]), dry_run)
+        _run(profile, list(STAGES["sdg"]), dry_run, where)
         return
     _run(profile, [asset for asset in STAGES["sdg"] if asset != "synthetic_qa"], dry_run=False)
     _preview(profile)
@@ -188,18 +216,40 @@ def deploy(
 
 @app.command()
 def judge(
-    config: ConfigOption = DEFAULT_PROFILE, dry_run: DryRunOption = False, overrides: Overrides = None
+    config: ConfigOption = DEFAULT_PROFILE,
+    dry_run: DryRunOption = False,
+    run_on: RunOption = None,
+    batch: BatchOption = None,
+    stage: StageOption = False,
+    overrides: Overrides = None,
 ) -> None:
     """Score captions against references with the judges that are here, and rank the captioners."""
-    _run(_profile(config, overrides, section="judges"), list(BENCHMARKS["judges"]), dry_run)
+    where = Where(run_on, batch, stage)
+    _run(
+        _profile(config, where.overrides(overrides), section="judges"),
+        list(BENCHMARKS["judges"]),
+        dry_run,
+        where,
+    )
 
 
 @app.command("image-text")
 def image_text(
-    config: ConfigOption = DEFAULT_PROFILE, dry_run: DryRunOption = False, overrides: Overrides = None
+    config: ConfigOption = DEFAULT_PROFILE,
+    dry_run: DryRunOption = False,
+    run_on: RunOption = None,
+    batch: BatchOption = None,
+    stage: StageOption = False,
+    overrides: Overrides = None,
 ) -> None:
     """Measure how well models put images and texts side by side."""
-    _run(_profile(config, overrides, section="image_text"), list(BENCHMARKS["image_text"]), dry_run)
+    where = Where(run_on, batch, stage)
+    _run(
+        _profile(config, where.overrides(overrides), section="image_text"),
+        list(BENCHMARKS["image_text"]),
+        dry_run,
+        where,
+    )
 
 
 @app.command()
@@ -336,6 +386,8 @@ def ui(
         workspace = workspace_file(instance)
     os.environ["RETUNE_PROFILE"] = config
     os.environ["RETUNE_OVERRIDES"] = "\n".join(overrides or [])
+    # A script's `retune ui &` ignores SIGINT, and Dagster would then ignore SIGTERM too: nothing could stop it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # `dagster dev` rather than `dg dev`: it needs no project folder around it.
     command = [sys.executable, "-W", "ignore", "-m", "dagster", "dev", "-w", str(workspace)]
     os.execv(sys.executable, [*command, "--host", host, "--port", str(port)])
@@ -344,7 +396,7 @@ def ui(
 # ---- doing it ------------------------------------------------------------------------------------------------
 
 
-def _run(profile: Profile, assets: list[str], dry_run: bool) -> None:
+def _run(profile: Profile, assets: list[str], dry_run: bool, where: Where = HERE) -> None:
     from assets_pkg.corpus.sources import CorpusError
     from assets_pkg.display import show_plan
     from assets_pkg.instance import end_dead_runs, open_instance
@@ -352,6 +404,7 @@ def _run(profile: Profile, assets: list[str], dry_run: bool) -> None:
     from assets_pkg.summary import show_places, show_summary
     from storage.opening import open_store
 
+    check_places(errors, profile)
     defs = _definitions(profile)
     with open_instance() as instance:
         for run_id in end_dead_runs(instance):
@@ -363,6 +416,9 @@ def _run(profile: Profile, assets: list[str], dry_run: bool) -> None:
         if dry_run:
             show_plan(console, plan)
             _show_forecast(profile, plan, instance)
+            return
+        if plan.to_run and where.detached:
+            hand_over(console, profile, instance, defs, plan.to_run, where)
             return
         if plan.to_run:
             open_store(profile.artifact_root).check()

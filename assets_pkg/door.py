@@ -15,9 +15,14 @@ from typing import Any, TypeVar
 
 import dagster as dg
 
+from assets_pkg.elsewhere import run_elsewhere
 from assets_pkg.profile import Settings
+from assets_pkg.stages import STAGE_OF
 from assets_pkg.watch import watcher
 from resources.artifacts import ArtifactStoreResource
+from resources.compute.environment import Environment
+from resources.compute.errors import ComputeError
+from resources.compute.resource import ComputeResource
 from storage.artifact_store import BuildKey
 from storage.artifacts import Artifact
 from storage.digests import digest_json
@@ -108,11 +113,21 @@ class Inputs:
 
 
 class Door(Inputs):
-    """The context of one asset's execution: its inputs, its build, its result."""
+    """The context of one asset's execution: its inputs, its build, its result.
 
-    def __init__(self, context: dg.AssetExecutionContext, store: ArtifactStoreResource):
+    ``compute`` says where its builds run; without it they run in this process.
+    """
+
+    def __init__(
+        self,
+        context: dg.AssetExecutionContext,
+        store: ArtifactStoreResource,
+        compute: ComputeResource | None = None,
+    ):
         super().__init__(context.instance, store)
         self.context = context
+        self.compute = compute or ComputeResource()
+        self._reported: dict[str, Mapping[str, Any]] = {}
         self.store.progress = self.progress()
 
     def build(
@@ -142,9 +157,33 @@ class Door(Inputs):
             watcher().note(f"{key.asset}: reused {artifact.version}")
             return artifact
         started = time.monotonic()
-        artifact = self.store.build(kind, key, produce)
+        place = self.compute.place_of(STAGE_OF[key.asset])
+        artifact = self.store.build(kind, key, produce) if place is None else self._built_at(place, kind, key)
         self.context.log.info(f"{key.asset}: made {artifact.version} in {time.monotonic() - started:.1f} s")
         return artifact
+
+    def _built_at(self, place: tuple[str, Environment], kind: type[A], key: BuildKey) -> A:
+        name = f"{key.asset}-{key.digest[:12]}"
+        self._reported = run_elsewhere(
+            self.context, self.compute, place, self.store.root, name, self.progress()
+        )
+        artifact = self.store.find(kind, key)
+        if artifact is None:
+            raise ComputeError(
+                f"{place[0]}: the job made {key.asset}, but not in {self.store.root}: artifact_root must be the same "
+                "folder there (a shared file system or a mount), and Retune the same version"
+            )
+        return artifact
+
+    @property
+    def points(self) -> bool:
+        """Whether this run moves pointers. A job leaves that to the run that asked for it."""
+        return not self.compute.inside_job
+
+    def link(self, name: str, target: Path) -> None:
+        """Point the recipe-named path ``name`` at ``target``, if this run moves pointers."""
+        if self.points:
+            self.store.link(name, target)
 
     def result(
         self, artifact: Artifact, metadata: Mapping[str, Any], asset: str | None = None
@@ -153,10 +192,11 @@ class Door(Inputs):
         # Tables and pictures first: they are what people look for.
         shown = sorted(metadata.items(), key=lambda item: not isinstance(item[1], dg.MarkdownMetadataValue))
         recorded = {
-            ARTIFACT_KEY: f"{artifact.asset}/{artifact.version}",
+            **dict(shown),
+            **self._reported.get(artifact.asset, {}),
             "path": dg.MetadataValue.path(artifact.path),
             "dagster/uri": self.store.address(artifact),
-            **dict(shown),
+            ARTIFACT_KEY: f"{artifact.asset}/{artifact.version}",
             SETTINGS_KEY: self._spec(asset).metadata[SETTINGS_KEY],
         }
         return dg.MaterializeResult(
@@ -198,12 +238,14 @@ def data_version(materialization: dg.AssetMaterialization) -> str:
 
 
 @contextmanager
-def open_door(context: dg.AssetExecutionContext, store: ArtifactStoreResource) -> Iterator[Door]:
+def open_door(
+    context: dg.AssetExecutionContext, store: ArtifactStoreResource, compute: ComputeResource | None = None
+) -> Iterator[Door]:
     """A :class:`Door`; errors that Retune raises itself fail the step with their message and no retry."""
     step = context.op_execution_context.op.name
     watcher().started(step)
     try:
-        yield Door(context, store)
+        yield Door(context, store, compute)
     except dg.Failure:
         raise
     except Exception as error:

@@ -11,6 +11,7 @@ from resources.accelerator import AcceleratorResource
 from resources.alerts import AlertsResource
 from resources.artifacts import ArtifactStoreResource
 from resources.chat_model.resource import ChatModelResource
+from resources.compute.resource import ComputeResource
 from resources.containers import ContainerEngineResource
 from resources.encoders.resource import EncoderResource
 
@@ -27,6 +28,7 @@ class Equipment:
     chat_model: ChatModelResource
     alerts: AlertsResource
     containers: ContainerEngineResource
+    compute: ComputeResource
 
 
 def equip(profile: Profile) -> Equipment:
@@ -40,6 +42,7 @@ def equip(profile: Profile) -> Equipment:
         chat_model=ChatModelResource.from_config(chat_config(profile.sdg, answers)),
         alerts=AlertsResource(),
         containers=ContainerEngineResource(),
+        compute=ComputeResource(**profile.compute.model_dump(), profile=profile.model_dump_json()),
     )
 
 

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from assets_pkg.stages import BENCHMARKS, STAGES
 from resources.chat_model.consent import endpoint_host
 from storage.artifact_store import ArtifactError
 from storage.digests import digest_json
@@ -29,6 +30,7 @@ ENCODER_FIELDS = (
     "passage_max_length",
     "attn_implementation",
 )
+PLACE_PREFIX = "run.env."
 PROFILE_FOLDER = Path(__file__).parent / "profiles"
 
 
@@ -279,13 +281,15 @@ class MiningSettings(Settings):
 
     ``too_few_negatives``: a question that the margin leaves fewer than ``hard_negatives_to_mine`` keeps what it
     has (``keep``), is filled up with the lowest-scoring of the suspected passages (``fill``), or is left out
-    (``drop``).
+    (``drop``). ``mining_processes``: how many search at most; null: one on each GPU, one on a CPU (it uses all
+    cores).
     """
 
     hard_negatives_to_mine: PositiveInt
     hard_neg_margin_type: Literal["perc", "abs"]
     hard_neg_margin: Fraction
     mining_batch_size: BatchSize
+    mining_processes: Annotated[PositiveInt | None, RuntimeOnly]
     too_few_negatives: Literal["keep", "fill", "drop"]
 
 
@@ -488,10 +492,29 @@ class AutomationSettings(Settings):
     corpus_sensor_seconds: Annotated[int, Field(ge=5)]
     corpus_quiet_seconds: Annotated[float, Field(ge=0)]
     server_sensor_seconds: Annotated[int, Field(ge=5)]
+    batch_sensor_seconds: Annotated[int, Field(ge=5)]
     refresh_cron: str
     measure_cron: str
     timezone: str
     index_max_age_hours: Annotated[float, Field(gt=0)]
+
+
+class ComputeSettings(Settings):
+    """Where stages run: a place of ``env_file``, or ``inline`` for this process. ``overrides`` replaces keys of the
+    place (``run.env.key=value``)."""
+
+    env_file: str
+    run_on: str
+    stages: dict[str, str]
+    overrides: dict[str, str]
+
+    @field_validator("stages")
+    @classmethod
+    def _stages_exist(cls, given: dict[str, str]) -> dict[str, str]:
+        for stage in given:
+            if stage not in (*STAGES, *BENCHMARKS):
+                raise ValueError(f"no stage {stage!r}: choose from {', '.join((*STAGES, *BENCHMARKS))}")
+        return given
 
 
 class Profile(Settings):
@@ -512,6 +535,7 @@ class Profile(Settings):
     judges: JudgeSettings
     image_text: ImageTextSettings
     automation: AutomationSettings
+    compute: ComputeSettings
 
     @field_validator("artifact_root")
     @classmethod
@@ -623,6 +647,9 @@ def _find(name: str) -> Path:
 
 def _parse_override(text: str) -> tuple[str, Any]:
     key, found, _ = text.partition("=")
+    if key.startswith(PLACE_PREFIX):
+        key = f"compute.overrides.{key.removeprefix(PLACE_PREFIX)}"
+        return key, text.partition("=")[2]
     if not found or not key.strip():
         raise ProfileError(f"override {text!r}: must have the form key=value or stage.key=value")
     parsed = OmegaConf.from_dotlist([f"value={text.partition('=')[2]}"])
@@ -636,7 +663,7 @@ def _full_key(key: str, section: str | None) -> str:
         return key
     stage, dot, rest = key.partition(".")
     if dot:
-        if stage not in sections or rest not in sections[stage].model_fields:
+        if stage not in sections or rest.partition(".")[0] not in sections[stage].model_fields:
             raise ProfileError(f"override key {key!r}: no such setting{_suggest(key, list(_all_keys()))}")
         return key
     homes = [name for name, group in sections.items() if key in group.model_fields]

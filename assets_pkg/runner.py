@@ -12,6 +12,8 @@ from assets_pkg.automation import BENCHMARK_JOB, MAIN_JOB
 from assets_pkg.instance import PROCESS_TAG, process_tag
 from assets_pkg.stages import STAGES
 
+NO_CONSOLE = {"console": {"config": {"log_level": "CRITICAL"}}}
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -36,13 +38,15 @@ def run_assets(
     instance: dg.DagsterInstance,
     assets: Sequence[str],
     config: Mapping[str, Any] | None = None,
+    loggers: Mapping[str, Any] = NO_CONSOLE,
 ) -> Outcome:
-    """Materialize ``assets`` with their checks; ``config`` is run config of ops by asset name."""
+    """Materialize ``assets`` with their checks; ``config`` is run config of ops by asset name, ``loggers`` that of
+    loggers by name."""
     main = {asset for stage in STAGES.values() for asset in stage}
     job = defs.resolve_job_def(MAIN_JOB if set(assets) <= main else BENCHMARK_JOB)
     result = job.execute_in_process(
         run_config={
-            "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+            "loggers": loggers,
             "ops": {name: {"config": value} for name, value in (config or {}).items()},
         },
         instance=instance,

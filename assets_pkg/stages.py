@@ -21,6 +21,12 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
 }
 """Groups beside the stages: models compared, nothing tuned."""
 
+STAGE_OF: dict[str, str] = {
+    "tensorrt_engine": "export",
+    **{asset: stage for group in (STAGES, BENCHMARKS) for stage, assets in group.items() for asset in assets},
+}
+"""The stage or group that makes an asset."""
+
 
 class StageError(ValueError):
     """A stage that does not exist, or a range that runs backwards."""

@@ -27,9 +27,9 @@ class ContainerSpec:
     """A container, described once: `argv` shows the command that `ContainerEngine.run` amounts to.
 
     ``secrets`` names variables of this process's environment that are handed on; their values are in neither the
-    command nor the spec. ``mounts`` are read-only: folder here to folder inside. ``publish`` maps ports inside to
-    (address, port) here, port 0 for a free one. ``gpus`` is ``all``, a count, or device ids separated by commas
-    after ``device=``.
+    command nor the spec. ``mounts`` are read-only: folder here to folder inside; ``volumes`` are Docker's own
+    ``source:target[:ro]``. ``publish`` maps ports inside to (address, port) here, port 0 for a free one. ``gpus`` is
+    ``all``, a count, or device ids separated by commas after ``device=``.
     """
 
     image: str
@@ -43,6 +43,12 @@ class ContainerSpec:
     shm_size: str | None = None
     read_only: bool = False
     restart: bool = False
+    volumes: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    user: str | None = None
+    working_dir: str | None = None
+    runtime: str | None = None
+    ipc_mode: str | None = None
 
     def argv(self) -> list[str]:
         """The ``docker run`` command."""
@@ -52,19 +58,23 @@ class ContainerSpec:
         if self.read_only:
             command += ["--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL"]
             command += ["--security-opt", "no-new-privileges"]
-        for inside, (address, port) in self.publish.items():
-            command += ["--publish", f"{address}:{port or ''}:{inside}"]
-        for folder, inside in self.mounts.items():
-            command += ["--volume", f"{folder}:{inside}:ro"]
-        for name, value in self.environment.items():
-            command += ["--env", f"{name}={value}"]
-        for name in self.secrets:
-            command += ["--env", name]
-        for name, value in self.labels.items():
-            command += ["--label", f"{name}={value}"]
-        command += ["--gpus", self.gpus] if self.gpus else []
-        command += ["--shm-size", self.shm_size] if self.shm_size else []
-        return [*command, self.image]
+        repeated = {
+            "--publish": [f"{at}:{port or ''}:{inside}" for inside, (at, port) in self.publish.items()],
+            "--volume": [f"{here}:{inside}:ro" for here, inside in self.mounts.items()] + list(self.volumes),
+            "--env": [*(f"{name}={value}" for name, value in self.environment.items()), *self.secrets],
+            "--label": [f"{name}={value}" for name, value in self.labels.items()],
+        }
+        command += [part for name, values in repeated.items() for value in values for part in (name, value)]
+        options = {
+            "--gpus": self.gpus,
+            "--shm-size": self.shm_size,
+            "--user": self.user,
+            "--workdir": self.working_dir,
+            "--runtime": self.runtime,
+            "--ipc": self.ipc_mode,
+        }
+        command += [part for name, value in options.items() if value for part in (name, value)]
+        return [*command, self.image, *self.command]
 
     def shell(self) -> str:
         """`argv` as a line for a shell."""
@@ -85,7 +95,12 @@ class ContainerSpec:
             "image": self.image,
             "name": self.name,
             "environment": {**self.environment, **{name: os.environ[name] for name in self.secrets}},
-            "volumes": {str(here): {"bind": inside, "mode": "ro"} for here, inside in self.mounts.items()},
+            "volumes": [*(f"{here}:{inside}:ro" for here, inside in self.mounts.items()), *self.volumes],
+            "command": list(self.command) or None,
+            "user": self.user,
+            "working_dir": self.working_dir,
+            "runtime": self.runtime,
+            "ipc_mode": self.ipc_mode,
             "ports": {
                 f"{inside}/tcp": (address, port or None) for inside, (address, port) in self.publish.items()
             },
@@ -282,5 +297,5 @@ def _plainly(doing: str) -> Generator[None]:
         raise ContainerError(f"cannot {doing}: {error.explanation or error}") from error
     except (DockerException, RequestException, OSError) as error:
         raise ContainerError(
-            f"cannot {doing}: no Docker engine answers. Start it, or set deploy.backend=process"
+            f"cannot {doing}: no Docker engine answers. Start it, or do without it (for deploy: backend=process)"
         ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -103,6 +104,12 @@ def write_profile(path: Path, *, corpus: Path, model: Path, root: Path | str, po
     }
     path.write_text(yaml.safe_dump(settings), "utf-8")
     return path
+
+
+def pytest_configure() -> None:
+    """Interrupts reach the tests' processes even where the tests themselves run in the background of a script,
+    whose children are started with SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -10,6 +10,7 @@ from assets_pkg.door import open_door, stage_asset
 from assets_pkg.profile import Profile
 from assets_pkg.showing import numbers, table
 from resources.artifacts import ArtifactStoreResource
+from resources.compute.resource import ComputeResource
 from storage.artifacts import Corpus, Passages
 
 SHOWN = 8
@@ -20,9 +21,11 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
     """The ``corpus`` group."""
 
     @stage_asset("corpus", profile.corpus, kinds={"parquet"})
-    def raw_corpus(context: dg.AssetExecutionContext, store: ArtifactStoreResource) -> dg.MaterializeResult:
+    def raw_corpus(
+        context: dg.AssetExecutionContext, store: ArtifactStoreResource, compute: ComputeResource
+    ) -> dg.MaterializeResult:
         """The documents of the corpus as they are now: one row per document, UTF-8 text."""
-        with open_door(context, store) as door:
+        with open_door(context, store, compute) as door:
             corpus = door.build(
                 Corpus,
                 lambda folder: read_corpus(profile.corpus, folder, door.progress()),
@@ -38,9 +41,11 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             return door.result(corpus, shown)
 
     @stage_asset("corpus", profile.passages, deps=("raw_corpus",), kinds={"parquet"})
-    def passages(context: dg.AssetExecutionContext, store: ArtifactStoreResource) -> dg.MaterializeResult:
+    def passages(
+        context: dg.AssetExecutionContext, store: ArtifactStoreResource, compute: ComputeResource
+    ) -> dg.MaterializeResult:
         """The corpus cut into retrieval units of whole sentences that never cross a section boundary."""
-        with open_door(context, store) as door:
+        with open_door(context, store, compute) as door:
             corpus = door.input(Corpus, "raw_corpus")
             made = door.build(
                 Passages,

@@ -11,11 +11,12 @@ from assets_pkg.evaluation.compare import Difference, compare
 from assets_pkg.evaluation.evaluate import evaluate_dimensions, evaluate_retrieval
 from assets_pkg.evaluation.history import promotions, rows
 from assets_pkg.evaluation.promotion import Decision, check_report, decide
-from assets_pkg.evaluation.report import read_scores, write_eval_report
+from assets_pkg.evaluation.report import BARS, main_metric, read_scores, write_eval_report
 from assets_pkg.profile import EvalSettings, Profile
 from assets_pkg.showing import numbers, picture, table
 from resources.alerts import AlertsResource
 from resources.artifacts import ArtifactStoreResource
+from resources.compute.resource import ComputeResource
 from resources.encoders.resource import EncoderResource
 from storage.artifacts import Checkpoint, EvalReport, EvalSet
 
@@ -45,10 +46,13 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         logic="2",
     )
     def eval_metrics(
-        context: dg.AssetExecutionContext, store: ArtifactStoreResource, encoders: EncoderResource
+        context: dg.AssetExecutionContext,
+        store: ArtifactStoreResource,
+        compute: ComputeResource,
+        encoders: EncoderResource,
     ) -> dg.MaterializeResult:
         """nDCG, recall, precision, MAP and MRR of base and fine-tuned model, with paired intervals."""
-        with open_door(context, store) as door:
+        with open_door(context, store, compute) as door:
             exam = door.input(EvalSet, "eval_set")
             wanted = {
                 "base": (measured.eval_base, door.input(Checkpoint, "base_model")),
@@ -59,8 +63,8 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
                 EvalReport, lambda folder: _measure(folder, models, exam, door, measured, encoders)
             )
             for name in ("eval_results.json", "report.html"):
-                door.store.link(f"stage3_eval/{name}", report.path / name)
-            return door.result(report, _shown_report(report))
+                door.link(f"stage3_eval/{name}", report.path / name)
+            return door.result(report, _shown_report(report, measured))
 
     @stage_asset(
         "eval",
@@ -83,7 +87,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
                 model, decision = _by_hand(door, config)
             else:
                 model, decision = _by_gate(door, profile, encoders)
-            door.store.link("promoted_model", model.path)
+            door.link("promoted_model", model.path)
             context.log.info(decision.reason)
             if not decision.passed:
                 alerts.send("gate_failed", decision.reason)
@@ -120,14 +124,28 @@ def _measure(
     write_eval_report(folder, full, exam, digests, settings, all_lengths)
 
 
-def _shown_report(report: EvalReport) -> dict[str, object]:
-    comparison = [{"metric": name, **row} for name, row in report.comparison()["metrics"].items()]
+def _shown_report(report: EvalReport, settings: EvalSettings) -> dict[str, object]:
+    metrics = report.comparison()["metrics"]
+    main = (main_metric(family, settings) for family in BARS)
+    comparison = [_in_short(name, metrics[name]) for name in main if name in metrics]
     drawn = [name for name in PICTURES if (report.path / f"{name}.png").exists()]
     return {
         **numbers(report.summary()),
         "report": dg.MetadataValue.path(report.path / "report.html"),
         "comparison": table(comparison),
         **{name: picture(report.path / f"{name}.png") for name in drawn},
+        "every_metric": table({"metric": name, **row} for name, row in metrics.items()),
+    }
+
+
+def _in_short(metric: str, row: Mapping[str, float]) -> dict[str, str | float]:
+    """A row short enough for the UI to show the table without a click."""
+    return {
+        "metric": metric,
+        "base": row["base"],
+        "finetuned": row["finetuned"],
+        "gain": f"{row['delta']:+.4f}",
+        "interval": f"{row['low']:+.4f} to {row['high']:+.4f}",
     }
 
 
@@ -152,8 +170,9 @@ def _against(
     encoders: EncoderResource,
 ) -> Mapping[str, Difference]:
     """The candidate against the promoted model, which sits the same exam now: its vectors are mostly cached."""
+    device = encoders.accelerator.get().device
     with encoders.open(promoted) as encoder:
-        scores = evaluate_retrieval(exam, encoder, profile.eval, door.progress())
+        scores = evaluate_retrieval(exam, encoder, profile.eval, door.progress(), device=device)
     return compare(scores, read_scores(report, "finetuned"), profile.eval)
 
 

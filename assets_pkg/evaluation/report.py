@@ -233,20 +233,24 @@ def draw_bars(
         means = each.means()
         places = [place + width * (number - (len(scores) - 1) / 2) for place in range(len(names))]
         heights = [means[name] for name in names]
-        bars = axes.bar(places, heights, width, label=model, color=f"C{number}", alpha=0.85)
+        gains = [differences[name] for name in names] if model == "finetuned" and differences else []
+        whiskers = [[gain.delta - gain.low for gain in gains], [gain.high - gain.delta for gain in gains]]
+        bars = axes.bar(
+            places,
+            heights,
+            width,
+            yerr=whiskers if gains else None,  # given here, so that the labels stand above it
+            capsize=4,
+            label=model,
+            color=f"C{number}",
+            alpha=0.85,
+        )
         axes.bar_label(bars, fmt="%.3f", padding=2, fontsize=8)
-        if model == "finetuned" and differences:
-            gains = [differences[name] for name in names]
-            below, above = (
-                [gain.delta - gain.low for gain in gains],
-                [gain.high - gain.delta for gain in gains],
-            )
-            axes.errorbar(places, heights, yerr=[below, above], fmt="none", ecolor="black", capsize=4)
     axes.set_xticks(range(len(names)), names)
     axes.set_ylim(0, 1)
     axes.legend(loc="upper left", ncols=2)
     if differences:
-        axes.set_title(f"bar: {settings.confidence:.0%} interval of the gain", fontsize=9)
+        axes.set_title(f"whisker: {settings.confidence:.0%} interval of the gain over the base", fontsize=9)
     figure.savefig(path, dpi=110, metadata={"Software": None})
 
 

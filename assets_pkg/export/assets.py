@@ -15,6 +15,7 @@ from assets_pkg.nim.manifest import QuantizedDtype
 from assets_pkg.profile import GraphSettings, Profile, TensorrtSettings
 from assets_pkg.showing import numbers, table
 from resources.artifacts import ArtifactStoreResource
+from resources.compute.resource import ComputeResource
 from resources.encoders.resource import EncoderResource
 from storage.artifacts import Checkpoint, EvalSet, OnnxModel, Passages, TensorrtEngine
 
@@ -26,12 +27,14 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksD
     engine_settings = profile.export.part(TensorrtSettings)
 
     @stage_asset("export", graph_settings, profile.model, deps=("promoted_model",), kinds={"onnx"})
-    def onnx_model(context: dg.AssetExecutionContext, store: ArtifactStoreResource) -> dg.MaterializeResult:
+    def onnx_model(
+        context: dg.AssetExecutionContext, store: ArtifactStoreResource, compute: ComputeResource
+    ) -> dg.MaterializeResult:
         """The promoted model with pooling and normalisation inside the graph, tokenizer and manifest beside."""
-        with open_door(context, store) as door:
+        with open_door(context, store, compute) as door:
             model = door.input(Checkpoint, "promoted_model")
             exported = door.build(OnnxModel, lambda folder: _export(model, profile, folder))
-            door.store.link("stage4_export/onnx", exported.folder)
+            door.link("stage4_export/onnx", exported.folder)
             size = (exported.folder / "model.onnx").stat().st_size / 1e6
             return door.result(exported, {**numbers(exported.manifest()), "megabytes": size})
 
@@ -65,21 +68,21 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksD
 
     @stage_asset("export", engine_settings, deps=("onnx_model",), kinds={"tensorrt"}, optional=True)
     def tensorrt_engine(
-        context: dg.AssetExecutionContext, store: ArtifactStoreResource
+        context: dg.AssetExecutionContext, store: ArtifactStoreResource, compute: ComputeResource
     ) -> Iterator[dg.MaterializeResult]:
         """The graph as a TensorRT engine for this machine's GPU; nothing unless export_to_trt is true."""
         plan = plan_engine(engine_settings)
         if not profile.export.export_to_trt:
             context.log.info("export_to_trt is false: no TensorRT engine is built")
             return
-        with open_door(context, store) as door:
+        with open_door(context, store, compute) as door:
             folder = door.input(OnnxModel, "onnx_model").folder
 
             def produce(target: Path) -> None:
                 build_engine(plan, folder, target)
 
             engine = door.build(TensorrtEngine, produce)
-            door.store.link("stage4_export/tensorrt", engine.path)
+            door.link("stage4_export/tensorrt", engine.path)
             yield door.result(engine, {"shapes": str(plan.shapes), "precision": plan.precision})
 
     return [onnx_model, onnx_parity, tensorrt_engine]

@@ -12,6 +12,7 @@ from assets_pkg.profile import Profile
 from assets_pkg.showing import numbers, picture
 from resources.accelerator import AcceleratorResource
 from resources.artifacts import ArtifactStoreResource
+from resources.compute.resource import ComputeResource
 from resources.encoders.resource import EncoderResource
 from storage.artifacts import Checkpoint, MinedTrainSet
 
@@ -22,9 +23,11 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
     """The ``finetune`` group."""
 
     @stage_asset("finetune", profile.model, kinds={"huggingface"})
-    def base_model(context: dg.AssetExecutionContext, store: ArtifactStoreResource) -> dg.MaterializeResult:
+    def base_model(
+        context: dg.AssetExecutionContext, store: ArtifactStoreResource, compute: ComputeResource
+    ) -> dg.MaterializeResult:
         """The embedding model to adapt, as a folder that sentence-transformers loads."""
-        with open_door(context, store) as door:
+        with open_door(context, store, compute) as door:
             model = door.build(
                 Checkpoint, lambda folder: fetch_base_model(profile.model, folder, door.progress())
             )
@@ -41,11 +44,12 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
     def checkpoint(
         context: dg.AssetExecutionContext,
         store: ArtifactStoreResource,
+        compute: ComputeResource,
         accelerator: AcceleratorResource,
         encoders: EncoderResource,
     ) -> dg.MaterializeResult:
         """The fine-tuned model; the base itself, and saying so, where training has nothing to gain."""
-        with open_door(context, store) as door:
+        with open_door(context, store, compute) as door:
             mined = door.input(MinedTrainSet, "mined_train_set")
             base = door.input(Checkpoint, "base_model")
             given = (mined, base, profile.model, profile.finetune)
@@ -58,8 +62,8 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
                     finetune_here(*given, accelerator.get(), folder, door.progress())
 
             tuned = door.build(Checkpoint, produce)
-            door.store.link(f"{CHECKPOINTS}/{tuned.version}", tuned.path)
-            door.store.link(f"{CHECKPOINTS}/LATEST", tuned.path)
+            door.link(f"{CHECKPOINTS}/{tuned.version}", tuned.path)
+            door.link(f"{CHECKPOINTS}/LATEST", tuned.path)
             curves = tuned.path / "loss.png"
             shown = {"curves": picture(curves)} if curves.exists() else {}
             return door.result(tuned, {**numbers(tuned.summary()), **shown})

@@ -15,6 +15,7 @@ from assets_pkg.showing import numbers, picture, table
 from resources.accelerator import AcceleratorResource
 from resources.artifacts import ArtifactStoreResource
 from resources.chat_model import ChatModel
+from resources.compute.resource import ComputeResource
 from resources.encoders.open import Availability, look_up, open_encoder
 from resources.models.registry import load_registry
 from storage.artifacts import Captions, ImageTextPairs, ImageTextReport, ImageTextScores
@@ -34,10 +35,10 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
 
     @stage_asset("image_text", of_pairs, kinds={"parquet"})
     def image_text_pairs(
-        context: dg.AssetExecutionContext, store: ArtifactStoreResource
+        context: dg.AssetExecutionContext, store: ArtifactStoreResource, compute: ComputeResource
     ) -> dg.MaterializeResult:
         """Images and the texts that belong to them."""
-        with open_door(context, store) as door:
+        with open_door(context, store, compute) as door:
             pairs = door.build(
                 ImageTextPairs,
                 lambda folder: write_pairs(of_pairs, folder, door.progress()),
@@ -47,9 +48,11 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             return door.result(pairs, {**numbers(pairs.summary()), "sample": sample})
 
     @stage_asset("image_text", of_captions, kinds={"openai"}, deps=("image_text_pairs",))
-    def captions(context: dg.AssetExecutionContext, store: ArtifactStoreResource) -> dg.MaterializeResult:
+    def captions(
+        context: dg.AssetExecutionContext, store: ArtifactStoreResource, compute: ComputeResource
+    ) -> dg.MaterializeResult:
         """The images told in words: by a vision model behind an endpoint, or by the nearest named colour."""
-        with open_door(context, store) as door:
+        with open_door(context, store, compute) as door:
             pairs = load_pairs(door.input(ImageTextPairs, "image_text_pairs"))
             endpoint = caption_endpoint(of_captions, profile.sdg, door.store.root / ANSWERS)
             chat = ChatModel(endpoint, os.environ.get(endpoint.api_key_env))
@@ -64,10 +67,13 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         "image_text", of_scores, kinds={"json"}, deps=("image_text_pairs", "captions"), accelerated=True
     )
     def image_text_scores(
-        context: dg.AssetExecutionContext, store: ArtifactStoreResource, accelerator: AcceleratorResource
+        context: dg.AssetExecutionContext,
+        store: ArtifactStoreResource,
+        compute: ComputeResource,
+        accelerator: AcceleratorResource,
     ) -> dg.MaterializeResult:
         """Every model that is here, on images and on captions, between floors and ceiling."""
-        with open_door(context, store) as door:
+        with open_door(context, store, compute) as door:
             pairs = load_pairs(door.input(ImageTextPairs, "image_text_pairs"))
             told = door.input(Captions, "captions").captions()
             registry = load_registry()
@@ -80,7 +86,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
                 lambda folder: score_models(pairs, told, models, skipped, of_scores, folder, door.progress()),
                 outside={"models": digest_json({model.name: _identity(model) for model in found})},
             )
-            door.store.link("image_text/benchmark_results.tsv", scores.path / "benchmark_results.tsv")
+            door.link("image_text/benchmark_results.tsv", scores.path / "benchmark_results.tsv")
             pictures = {
                 path.stem: picture(path) for path in sorted((scores.path / "figs").glob("*.png"))[:SHOWN]
             }
@@ -88,17 +94,17 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
 
     @stage_asset("image_text", of_scores, intervals, kinds={"json"}, deps=("image_text_scores", "captions"))
     def image_text_report(
-        context: dg.AssetExecutionContext, store: ArtifactStoreResource
+        context: dg.AssetExecutionContext, store: ArtifactStoreResource, compute: ComputeResource
     ) -> dg.MaterializeResult:
         """Intervals, images against captions on the same pairs, what is above the floor, and what it cost."""
-        with open_door(context, store) as door:
+        with open_door(context, store, compute) as door:
             scores = door.input(ImageTextScores, "image_text_scores")
             told = door.input(Captions, "captions")
             report = door.build(
                 ImageTextReport,
                 lambda folder: write_report(scores, told, intervals, of_scores.recall_at, folder),
             )
-            door.store.link("image_text/report", report.path)
+            door.link("image_text/report", report.path)
             shown = {
                 "report": dg.MetadataValue.md((report.path / "report.md").read_text("utf-8")),
                 "mrr": picture(report.path / "mrr.png"),

@@ -11,6 +11,7 @@ from assets_pkg.registered import opener
 from assets_pkg.showing import numbers, picture, table
 from resources.accelerator import AcceleratorResource
 from resources.artifacts import ArtifactStoreResource
+from resources.compute.resource import ComputeResource
 from resources.encoders.open import Availability, open_encoder
 from resources.models.registry import load_registry
 from storage.artifacts import JudgeRanking, JudgeScores
@@ -23,10 +24,13 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
 
     @stage_asset("judges", profile.judges, kinds={"json"}, accelerated=True)
     def judge_scores(
-        context: dg.AssetExecutionContext, store: ArtifactStoreResource, accelerator: AcceleratorResource
+        context: dg.AssetExecutionContext,
+        store: ArtifactStoreResource,
+        compute: ComputeResource,
+        accelerator: AcceleratorResource,
     ) -> dg.MaterializeResult:
         """Every caption against its reference, by every judge that is here: coarse, fine-grained, and both."""
-        with open_door(context, store) as door:
+        with open_door(context, store, compute) as door:
             captions = load_captions(profile.judges)
             found = present_judges(profile.judges, load_registry())
             judges = {
@@ -43,23 +47,23 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
                 lambda folder: score_captions(captions, judges, skipped, folder, door.progress()),
                 outside={"captions": captions.digest(), "judges": digest_json(identities)},
             )
-            door.store.link("judges/results", made.path)
+            door.link("judges/results", made.path)
             missing = [{"judge": name, "reason": reason} for name, reason in skipped.items()]
             return door.result(made, {**numbers(made.summary()), "skipped": table(missing)})
 
     @stage_asset("judges", intervals, kinds={"json"}, deps=("judge_scores",))
     def judge_ranking(
-        context: dg.AssetExecutionContext, store: ArtifactStoreResource
+        context: dg.AssetExecutionContext, store: ArtifactStoreResource, compute: ComputeResource
     ) -> dg.MaterializeResult:
         """Captioners by Borda points over the judges, with intervals, agreement and stability."""
-        with open_door(context, store) as door:
+        with open_door(context, store, compute) as door:
             scores = door.input(JudgeScores, "judge_scores")
 
             def produce(folder: Path) -> None:
                 rank_captioners(scores, intervals, folder)
 
             ranking = door.build(JudgeRanking, produce)
-            door.store.link("judges/ranking", ranking.path)
+            door.link("judges/ranking", ranking.path)
             shown = {
                 "ranking": table(ranking.ranking()["ranking"]),
                 "chart": picture(ranking.path / "ranking.png"),

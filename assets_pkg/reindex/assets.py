@@ -15,6 +15,7 @@ from assets_pkg.reindex.searcher import INDEX_LINK
 from assets_pkg.reindex.verify import verify_index
 from assets_pkg.showing import numbers
 from resources.artifacts import ArtifactStoreResource
+from resources.compute.resource import ComputeResource
 from resources.encoders.resource import EncoderResource
 from storage.artifacts import Checkpoint, CorpusEmbeddings, Passages, VectorIndex
 
@@ -44,12 +45,16 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
     @dg.multi_asset(
         specs=[
             dg.AssetSpec(
-                "corpus_embeddings", kinds={"parquet"}, description="Every passage's vector.", **spec
+                "corpus_embeddings",
+                kinds={"parquet"},
+                description="Every passage's vector by the promoted model.",
+                **spec,
             ),
             dg.AssetSpec(
                 "vector_index",
                 kinds={"lancedb"},
-                description="The index that search reads.",
+                description="The index that search reads. A new one is built beside the old, which serves until the "
+                "new one has passed its check.",
                 freshness_policy=freshness,
                 **spec,
             ),
@@ -58,10 +63,13 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         pool=GPU_POOL,
     )
     def embed_and_index(
-        context: dg.AssetExecutionContext, store: ArtifactStoreResource, encoders: EncoderResource
+        context: dg.AssetExecutionContext,
+        store: ArtifactStoreResource,
+        compute: ComputeResource,
+        encoders: EncoderResource,
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
         """Embed the corpus with the promoted model and index it; both results appear together, at the end."""
-        with open_door(context, store) as door:
+        with open_door(context, store, compute) as door:
             passages = door.input(Passages, "passages")
             model = door.input(Checkpoint, "promoted_model")
 
@@ -76,8 +84,8 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
                 asset="vector_index",
             )
             check = _verify(index, passages, embeddings, profile.reindex.min_index_recall)
-            if check.passed:
-                door.store.link(INDEX_LINK, index.path)
+            if check.passed and door.points:
+                door.link(INDEX_LINK, index.path)
                 open_index(index.path, index.describe()["place"]).activate()
             yield door.result(embeddings, numbers(embeddings.describe()), asset="corpus_embeddings")
             yield door.result(index, numbers(index.describe()), asset="vector_index")

@@ -14,6 +14,7 @@ from assets_pkg.sdg.sources import generate_pairs, outside_digests
 from assets_pkg.showing import numbers, table
 from resources.artifacts import ArtifactStoreResource
 from resources.chat_model.resource import ChatModelResource
+from resources.compute.resource import ComputeResource
 from resources.encoders.resource import EncoderResource
 from storage.artifacts import Checkpoint, Corpus, Passages, QAPairs
 from storage.formats.qa_records import read_records
@@ -31,9 +32,11 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
 
 def _own_pairs_asset(profile: Profile, path: Path) -> dg.AssetsDefinition:
     @stage_asset("sdg", profile.sdg, kinds={"json"})
-    def synthetic_qa(context: dg.AssetExecutionContext, store: ArtifactStoreResource) -> dg.MaterializeResult:
+    def synthetic_qa(
+        context: dg.AssetExecutionContext, store: ArtifactStoreResource, compute: ComputeResource
+    ) -> dg.MaterializeResult:
         """The user's own question-passage pairs, in the recipe's record format; nothing is generated."""
-        with open_door(context, store) as door:
+        with open_door(context, store, compute) as door:
             return _result(
                 door,
                 profile,
@@ -56,11 +59,12 @@ def _generated_asset(profile: Profile) -> dg.AssetsDefinition:
     def synthetic_qa(
         context: dg.AssetExecutionContext,
         store: ArtifactStoreResource,
+        compute: ComputeResource,
         encoders: EncoderResource,
         chat_model: ChatModelResource,
     ) -> dg.MaterializeResult:
         """Question-passage pairs in the recipe's record format, by a chat model or from the documents' structure."""
-        with open_door(context, store) as door:
+        with open_door(context, store, compute) as door:
             corpus = door.input(Corpus, "raw_corpus")
             passages = door.input(Passages, "passages")
             base = door.input(Checkpoint, "base_model")
@@ -81,7 +85,7 @@ def _result(door: Door, profile: Profile, produce: Any, shown: dict[str, Any]) -
     pairs = door.build(QAPairs, produce, outside=outside, anew=profile.sdg.resume == "never")
     for name in ("qa_records.jsonl", "generation_result.json"):
         if (pairs.path / name).exists():
-            door.store.link(f"stage0_sdg/{name}", pairs.path / name)
+            door.link(f"stage0_sdg/{name}", pairs.path / name)
     sample = table(islice(_sample(pairs), SHOWN))
     return door.result(pairs, {**numbers(pairs.summary()), OUTSIDE: outside, "sample": sample, **shown})
 

@@ -1,0 +1,161 @@
+"""``--run``, ``--batch`` and ``--stage``, and ``retune jobs``: work that runs somewhere else."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from assets_pkg.profile import Profile, load_profile
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+    from assets_pkg.batch import Batches
+
+jobs = typer.Typer(help="Detached jobs: how they stand, their logs, their end.", no_args_is_help=True)
+NameArgument = Annotated[str, typer.Argument(help="The job's name, or its beginning.")]
+ConfigOption = Annotated[str, typer.Option("--config", "-c", help="A profile's name or a YAML file.")]
+DEFAULT_PROFILE = os.environ.get("RETUNE_PROFILE", "laptop")
+EXIT_FAILED = 1
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where a command's work runs, as the user said: attached at ``run_on``, detached at ``batch``, or here."""
+
+    run_on: str | None = None
+    batch: str | None = None
+    stage: bool = False
+
+    def __post_init__(self) -> None:
+        if self.run_on and self.batch:
+            raise typer.BadParameter("--run waits for the work, --batch leaves it: give one of them")
+        if self.stage and not (self.run_on or self.batch):
+            raise typer.BadParameter("--stage needs a place: --run NAME or --batch NAME")
+
+    @property
+    def detached(self) -> bool:
+        return bool(self.batch) or self.stage
+
+    def overrides(self, given: Sequence[str] | None) -> list[str]:
+        """The command's overrides, and the place among them."""
+        place = self.run_on or self.batch
+        return [*(given or []), *([f"compute.run_on={place}", "compute.stages={}"] if place else [])]
+
+
+HERE = Where()
+
+
+def hand_over(
+    console: Console,
+    profile: Profile,
+    instance: dg.DagsterInstance,
+    defs: dg.Definitions,
+    assets: Sequence[str],
+    where: Where,
+) -> None:
+    """Submit ``assets`` as one detached job, or only write what would be submitted."""
+    batches = _batches(profile)
+    with _plainly(console):
+        if where.stage:
+            script = batches.stage(instance, defs, assets)
+            console.print(script.read_text("utf-8") if script.exists() else str(script), markup=False)
+            console.print(f"nothing was submitted; by hand: bash {script}", markup=False)
+            return
+        batch = batches.submit(instance, defs, assets)
+    console.print(f"submitted {batch.name} to {batch.place} as {batch.handle}", highlight=False)
+    console.print(f"its state: retune jobs list; its log: retune jobs logs {batch.name}", highlight=False)
+    console.print("when it has ended: the sensor of `retune ui` picks it up, or `retune jobs pick-up`")
+
+
+@jobs.command("list")
+def list_jobs(config: ConfigOption = DEFAULT_PROFILE) -> None:
+    """Every detached job, newest first, and how it stands."""
+    console = Console(width=None if sys.stdout.isatty() else 240)
+    batches = _batches(load_profile(config))
+    table = Table(box=None, pad_edge=False)
+    for column in ("job", "place", "handle", "state", "assets"):
+        table.add_column(column, overflow="fold", no_wrap=column in ("job", "place", "handle"))
+    with _plainly(console):
+        for batch in batches.all():
+            made = ", ".join(batch.assets)
+            table.add_row(batch.name, batch.place, batch.handle, batches.describe(batch), made)
+    console.print(table if table.rows else "no job was submitted")
+
+
+@jobs.command("logs")
+def show_log(name: NameArgument, config: ConfigOption = DEFAULT_PROFILE) -> None:
+    """What a job has written."""
+    console = Console(soft_wrap=True)
+    batches = _batches(load_profile(config))
+    with _plainly(console):
+        console.print(batches.log(batches.find(name)), markup=False, highlight=False)
+
+
+@jobs.command("cancel")
+def cancel_job(name: NameArgument, config: ConfigOption = DEFAULT_PROFILE) -> None:
+    """End a job; what it finished stays."""
+    console = Console(soft_wrap=True)
+    batches = _batches(load_profile(config))
+    with _plainly(console):
+        batch = batches.find(name)
+        batches.cancel(batch)
+    console.print(f"cancelled {batch.name}", highlight=False)
+
+
+@jobs.command("pick-up")
+def pick_up(config: ConfigOption = DEFAULT_PROFILE) -> None:
+    """Materialize what ended jobs have made."""
+    from assets_pkg.build import build_definitions
+    from assets_pkg.instance import open_instance
+    from assets_pkg.runner import run_assets
+
+    console = Console(soft_wrap=True)
+    batches = _batches(load_profile(config))
+    good = True
+    with _plainly(console), open_instance() as instance:
+        for batch, state in batches.open():
+            console.print(f"{batch.name}: {state.standing} {state.reason}".rstrip(), highlight=False)
+            good &= state.standing not in ("failed", "cancelled")
+            if state.standing == "done":
+                asked = Profile.model_validate_json(batch.profile)
+                outcome = run_assets(build_definitions(asked), instance, batch.assets)
+                good &= outcome.succeeded
+                if outcome.succeeded:
+                    batches.taken(batch)
+                for failure in outcome.failures:
+                    console.print(f"{failure.step}: {failure.message}", markup=False, highlight=False)
+    raise typer.Exit(0 if good else EXIT_FAILED)
+
+
+def check_places(console: Console, profile: Profile) -> None:
+    """End the command, before anything is recorded, where a place that the profile names takes no job."""
+    from assets_pkg.equipment import equip
+
+    with _plainly(console):
+        equip(profile).compute.check()
+
+
+def _batches(profile: Profile) -> Batches:
+    from assets_pkg.batch import open_batches
+
+    return open_batches(profile)
+
+
+@contextmanager
+def _plainly(console: Console) -> Iterator[None]:
+    from resources.compute.errors import ComputeError
+
+    try:
+        yield
+    except ComputeError as error:
+        console.print(str(error), markup=False, highlight=False)
+        raise typer.Exit(EXIT_FAILED) from error

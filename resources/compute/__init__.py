@@ -1,0 +1,1 @@
+"""Where a stage runs: here, or as a job of an executor that ``env.toml`` describes."""

@@ -1,0 +1,97 @@
+"""A job from its submission to its end, with somebody waiting for it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from resources.compute.environment import Environment
+from resources.compute.errors import JobFailed
+from resources.compute.executors import make_executor
+from resources.compute.host import Host, Unreachable, open_host
+from resources.compute.job import Executor, Job, State
+
+LOCAL_POLL_SECONDS = 0.5
+REMOTE_POLL_SECONDS = 3.0
+PATIENCE_SECONDS = 300.0
+LAST_LINES = 30
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """The record of a submission, kept in the job's folder so that another process finds the job again."""
+
+    place: str
+    handle: str
+
+
+class Attendance:
+    """One job and the one who waits for it. A job that an earlier, killed process submitted is taken up again."""
+
+    def __init__(self, place: str, environment: Environment, job: Job):
+        self.place = place
+        self.job = job
+        self.host: Host = open_host(environment)
+        self.executor: Executor = make_executor(environment)
+        self._seconds = REMOTE_POLL_SECONDS if environment.tunnel == "ssh" else LOCAL_POLL_SECONDS
+        self.handle = self._running()
+
+    def submit(self, job: Job, work: str) -> None:
+        """Write ``work`` into the folder of ``job`` and start it."""
+        for stale in (job.exit_code, job.messages):
+            self.host.write(stale, "")
+        self.host.write(job.work, work)
+        self.handle = self.executor.submit(job)
+        self.host.write(self._record, json.dumps({"place": self.place, "handle": self.handle}))
+
+    def wait(self, meanwhile: Callable[[State], None]) -> None:
+        """Until the job is done, calling ``meanwhile`` now and then. An interruption cancels the job.
+
+        Raises:
+            JobFailed: it failed or was ended.
+            ComputeError: its place could not be asked for long; the job may still run there.
+        """
+        assert self.handle is not None
+        try:
+            state = self._follow(self.handle, meanwhile)
+        except BaseException as error:
+            if not isinstance(error, Exception):  # Ctrl-C, or Dagster's interruption
+                self.executor.cancel(self.handle)
+            raise
+        if state.standing != "done":
+            raise JobFailed(f"{self.place}: {state.reason}{self._last_lines()}")
+
+    def _follow(self, handle: str, meanwhile: Callable[[State], None]) -> State:
+        silent_since: float | None = None
+        while True:
+            try:
+                state = self.executor.state(handle, self.job)
+                meanwhile(state)
+                silent_since = None
+                if state.over:
+                    return state
+            except Unreachable:
+                silent_since = silent_since or time.monotonic()
+                if time.monotonic() - silent_since > PATIENCE_SECONDS:
+                    raise
+            time.sleep(self._seconds)
+
+    def _running(self) -> str | None:
+        record = self.host.read(self._record)
+        if not record:
+            return None
+        told = Submitted(**json.loads(record))
+        if told.place != self.place or self.executor.state(told.handle, self.job).over:
+            return None
+        return told.handle
+
+    @property
+    def _record(self) -> Path:
+        return self.job.folder / "submitted.json"
+
+    def _last_lines(self) -> str:
+        lines = self.host.read(self.job.log).decode("utf-8", "replace").splitlines()[-LAST_LINES:]
+        return "".join(f"\n  {line}" for line in lines)

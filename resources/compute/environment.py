@@ -1,0 +1,147 @@
+"""``env.toml``: the places where stages can run, by name.
+
+The keys are those of NeMo-Run's executor profiles, as the Nemotron recipes use them. A ``[wandb]`` table, if there
+is one, names the project and entity that training reports to; its key stays in ``WANDB_API_KEY``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from resources.compute.errors import ComputeError
+
+WANDB = "wandb"
+SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|PASSWD", re.IGNORECASE)
+MOUNT = r"^[^:]+(:[^:]+)?(:(ro|rw))?$"
+SLURM_TIME = r"^(\d+-)?\d+(:\d+){0,2}$"
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Environment(BaseModel):
+    """One place to run.
+
+    Attributes:
+        executor: ``inline`` is this process, ``subprocess`` a child of it; the others submit a job.
+        account, partition, time, nodes, gpus_per_node, cpus_per_task, mem: Slurm's options of the same names;
+            ``batch_partition`` takes the place of ``partition`` for detached jobs.
+        tunnel: ``ssh`` runs Slurm's commands on ``host`` as ``user``, with this machine's ssh settings and keys, or
+            those of ``ssh_config``.
+        remote_job_dir: where job folders lie on that machine; by default beside the artifacts.
+        container_image: what the job runs in (Docker; Slurm with the Pyxis plugin).
+        mounts: ``source:target`` or ``source:target:ro``, beside the folders that the job needs anyway.
+        runtime, ipc_mode, shm_size: Docker's options of the same names.
+        address: of the Ray cluster's dashboard.
+        python: the interpreter that has Retune there.
+        env_vars: variables for the job. Secrets are named in ``secrets`` and handed on from this environment.
+        setup: shell lines before the job's command, such as ``module load``.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    executor: Literal["inline", "subprocess", "docker", "slurm", "ray"]
+    account: str | None = None
+    partition: str | None = None
+    batch_partition: str | None = None
+    time: Annotated[str, Field(pattern=SLURM_TIME)] | None = None
+    nodes: Positive = 1
+    gpus_per_node: Positive | None = None
+    cpus_per_task: Positive | None = None
+    mem: Annotated[str, Field(pattern=r"^\d+[KMGT]?$")] | None = None
+    tunnel: Literal["local", "ssh"] = "local"
+    host: str | None = None
+    user: str | None = None
+    ssh_config: Path | None = None
+    remote_job_dir: Path | None = None
+    container_image: str | None = None
+    mounts: tuple[Annotated[str, Field(pattern=MOUNT)], ...] = ()
+    runtime: str | None = None
+    ipc_mode: str | None = None
+    shm_size: Annotated[str, Field(pattern=r"^[0-9]+[bkmg]?$")] | None = None
+    address: str | None = None
+    python: str | None = None
+    env_vars: Mapping[str, str] = {}
+    secrets: tuple[str, ...] = ()
+    setup: tuple[str, ...] = ()
+
+    @field_validator("env_vars")
+    @classmethod
+    def _no_secrets(cls, given: Mapping[str, str]) -> Mapping[str, str]:
+        for name in given:
+            if SECRET_NAME.search(name):
+                raise ValueError(
+                    f"{name} looks like a secret: list its name under secrets, and set it in the environment"
+                )
+        return given
+
+    @model_validator(mode="after")
+    def _has_what_its_executor_needs(self) -> Environment:
+        if self.executor == "docker" and not self.container_image:
+            raise ValueError("executor 'docker' needs container_image")
+        if self.tunnel == "ssh" and not self.host:
+            raise ValueError("tunnel 'ssh' needs host")
+        if self.tunnel == "ssh" and self.executor != "slurm":
+            raise ValueError(f"tunnel 'ssh' goes with executor 'slurm', not {self.executor!r}")
+        return self
+
+
+def read_environment(file: Path, name: str, overrides: Mapping[str, str] | None = None) -> Environment:
+    """The place ``name`` of ``file``, with single keys replaced by ``overrides`` (``run.env.key=value``).
+
+    Raises:
+        ComputeError: no such file or name, an unknown key, a value of a wrong form.
+    """
+    places = _read(file)
+    if name == WANDB or name not in places:
+        known = ", ".join(sorted(places.keys() - {WANDB})) or "none"
+        raise ComputeError(f"{file} has no place {name!r}; it has: {known}")
+    given = {**places[name], **{key: _typed(value) for key, value in (overrides or {}).items()}}
+    try:
+        return Environment.model_validate(given)
+    except ValidationError as error:
+        raise ComputeError("\n".join(_explain(file, name, each) for each in error.errors())) from error
+
+
+def read_wandb(file: Path) -> Mapping[str, str]:
+    """The ``[wandb]`` table: ``project`` and ``entity``, each where given."""
+    return _read(file).get(WANDB, {}) if file.exists() else {}
+
+
+def _read(file: Path) -> dict[str, dict[str, Any]]:
+    try:
+        places = tomllib.loads(file.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise ComputeError(
+            f'there is no {file}: describe the place there, such as\n[my-cluster]\nexecutor = "slurm"\n'
+            'partition = "batch"'
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ComputeError(f"{file}: not readable as TOML: {error}") from error
+    for name, table in places.items():
+        if not isinstance(table, dict):
+            raise ComputeError(f"{file}: {name} stands outside any [place]")
+    return cast("dict[str, dict[str, Any]]", places)
+
+
+def _typed(text: str) -> Any:
+    """A value of an override, read as TOML where it is TOML, else as a string."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _explain(file: Path, name: str, error: Any) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(key, Environment.model_fields, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        return f"{file} [{name}] {key}: no such key{hint}"
+    said = str(error["msg"]).removeprefix("Value error, ")
+    return f"{file} [{name}]{' ' + key if key else ''}: {said[0].lower()}{said[1:]}"

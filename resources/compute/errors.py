@@ -1,0 +1,11 @@
+"""What can go wrong between this machine and the one where a job runs."""
+
+from __future__ import annotations
+
+
+class ComputeError(Exception):
+    """A place to run that is described wrongly, cannot be reached, or refused; the message says what to do."""
+
+
+class JobFailed(ComputeError):
+    """The job ran and failed, or was ended by somebody else; the message is its own, or its last lines."""

@@ -1,0 +1,20 @@
+"""The executor that a place of ``env.toml`` names."""
+
+from __future__ import annotations
+
+from resources.compute.docker import DockerExecutor
+from resources.compute.environment import Environment
+from resources.compute.job import Executor
+from resources.compute.slurm import SlurmExecutor
+from resources.compute.subprocess import SubprocessExecutor
+
+
+def make_executor(environment: Environment) -> Executor:
+    """Whatever runs jobs as ``environment`` says; ``inline`` runs none."""
+    if environment.executor == "slurm":
+        return SlurmExecutor(environment)
+    if environment.executor == "docker":
+        return DockerExecutor(environment)
+    if environment.executor == "subprocess":
+        return SubprocessExecutor(environment)
+    raise ValueError(f"executor {environment.executor!r} runs in this process: it takes no jobs")

@@ -1,0 +1,125 @@
+"""The machine that a scheduler's commands run on: this one, or one that is reached by ssh.
+
+ssh is OpenSSH's own command: keys, agents, jump hosts and known hosts are the user's settings, not ours.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from resources.compute.environment import Environment
+from resources.compute.errors import ComputeError
+from storage.artifact_store import write_atomic
+
+SECONDS = 60
+SSH_FAILED = 255
+SSH_OPTIONS = ("-o", "BatchMode=yes", "-o", "ConnectTimeout=15", "-o", "ServerAliveInterval=15")
+
+
+class Unreachable(ComputeError):
+    """The machine does not answer now; it may later."""
+
+
+class Host(Protocol):
+    """Runs commands and holds job folders. Every method raises `ComputeError` in plain words."""
+
+    def run(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]: ...
+    def write(self, path: Path, text: str) -> None: ...
+    def read(self, path: Path, offset: int = 0) -> bytes:
+        """What ``path`` holds from ``offset`` on; nothing if there is no such file."""
+        ...
+
+
+class ThisHost:
+    """This machine."""
+
+    def run(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        try:
+            return subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+        except FileNotFoundError as error:
+            raise ComputeError(
+                f"{command[0]} is not installed here: run where the cluster's commands are, or set tunnel = "
+                '"ssh" and host'
+            ) from error
+        except subprocess.TimeoutExpired as error:
+            raise Unreachable(f"{command[0]} did not answer within {SECONDS} s") from error
+
+    def write(self, path: Path, text: str) -> None:
+        try:
+            write_atomic(path, text)
+        except OSError as error:
+            raise ComputeError(f"cannot write {path}: {error.strerror}") from error
+
+    def read(self, path: Path, offset: int = 0) -> bytes:
+        try:
+            with path.open("rb") as stream:
+                stream.seek(offset)
+                return stream.read()
+        except FileNotFoundError:
+            return b""
+
+
+class SshHost:
+    """A machine behind ssh."""
+
+    def __init__(self, host: str, user: str | None = None, config: Path | None = None):
+        self.target = f"{user}@{host}" if user else host
+        self._options = [*SSH_OPTIONS, *(["-F", str(config)] if config else [])]
+
+    def run(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        done = self._ssh(shlex.join(command))
+        return subprocess.CompletedProcess(
+            list(command), done.returncode, done.stdout.decode(), done.stderr.decode()
+        )
+
+    def write(self, path: Path, text: str) -> None:
+        beside = shlex.quote(f"{path}.part")
+        folder, place = shlex.quote(str(path.parent)), shlex.quote(str(path))
+        done = self._ssh(f"mkdir -p {folder} && cat > {beside} && mv {beside} {place}", text.encode())
+        if done.returncode != 0:
+            raise ComputeError(f"cannot write {path} on {self.target}: {done.stderr.decode().strip()}")
+
+    def read(self, path: Path, offset: int = 0) -> bytes:
+        place = shlex.quote(str(path))
+        done = self._ssh(f"test ! -e {place} || tail -c +{offset + 1} {place}")
+        if done.returncode != 0:
+            raise ComputeError(f"cannot read {path} on {self.target}: {done.stderr.decode().strip()}")
+        return done.stdout
+
+    def _ssh(self, line: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        command = ["ssh", *self._options, self.target, line]
+        try:
+            done = subprocess.run(command, input=given, capture_output=True, timeout=SECONDS, check=False)
+        except FileNotFoundError as error:
+            raise ComputeError("ssh is not installed here") from error
+        except subprocess.TimeoutExpired as error:
+            raise Unreachable(f"{self.target} did not answer within {SECONDS} s") from error
+        if done.returncode == SSH_FAILED:
+            said = done.stderr.decode(errors="replace").strip()
+            raise Unreachable(f"cannot reach {self.target}: {said}. Does `ssh {self.target} true` work?")
+        return done
+
+
+def open_host(environment: Environment) -> Host:
+    """The machine that ``environment`` submits from."""
+    if environment.tunnel == "ssh":
+        assert environment.host is not None
+        return SshHost(environment.host, environment.user, environment.ssh_config)
+    return ThisHost()
+
+
+def secrets_of(environment: Environment) -> dict[str, str]:
+    """The variables that ``environment`` names as secrets.
+
+    Raises:
+        ComputeError: one is not set.
+    """
+    missing = [name for name in environment.secrets if not os.environ.get(name)]
+    if missing:
+        raise ComputeError(f"{', '.join(missing)} is not set: put it in the environment")
+    return {name: os.environ[name] for name in environment.secrets}

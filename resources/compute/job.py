@@ -1,0 +1,120 @@
+"""A job: the folder that carries it, and how it stands."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+from resources.compute.environment import Environment
+
+EntryPoint = tuple[str, ...]
+Standing = Literal["pending", "running", "done", "failed", "cancelled"]
+ENTRY: EntryPoint = ("-m", "assets_pkg.job")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to run somewhere: ``python -m assets_pkg.job FOLDER`` in ``cwd``.
+
+    Attributes:
+        name: short, for the scheduler's listings.
+        folder: the job's files (work to do, messages, log, exit code), where the job sees them.
+        cwd: the working folder, against which settings' relative paths are read.
+        needs: folders that the job reads or writes; containers get them mounted under the same paths.
+        variables: environment variables, none of them secret.
+        detached: submitted for later; nobody waits.
+    """
+
+    name: str
+    folder: Path
+    cwd: Path
+    needs: tuple[Path, ...]
+    variables: dict[str, str] = field(default_factory=dict[str, str])
+    detached: bool = False
+
+    @property
+    def work(self) -> Path:
+        return self.folder / "work.json"
+
+    @property
+    def context(self) -> Path:
+        return self.folder / "context.json"
+
+    @property
+    def messages(self) -> Path:
+        return self.folder / "messages.jsonl"
+
+    @property
+    def script(self) -> Path:
+        return self.folder / "job.sh"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log.txt"
+
+    @property
+    def exit_code(self) -> Path:
+        return self.folder / "exit"
+
+
+@dataclass(frozen=True)
+class State:
+    """How a job stands, and why, in the executor's words."""
+
+    standing: Standing
+    reason: str = ""
+
+    @property
+    def over(self) -> bool:
+        return self.standing in ("done", "failed", "cancelled")
+
+
+class Executor(Protocol):
+    """Runs jobs somewhere. Every method raises `ComputeError` in plain words."""
+
+    def check(self) -> None:
+        """Raise if a job could not be submitted now."""
+        ...
+
+    def script(self, job: Job) -> str:
+        """What would run there, as a shell script that also runs by hand."""
+        ...
+
+    def submit(self, job: Job) -> str:
+        """Start the job; returns the handle that the other methods take."""
+        ...
+
+    def state(self, handle: str, job: Job) -> State: ...
+
+    def cancel(self, handle: str) -> None:
+        """End the job; one that is over already is left as it is."""
+        ...
+
+
+def shell_script(job: Job, environment: Environment, head: tuple[str, ...] = (), prefix: str = "") -> str:
+    """The job as a shell script. It leaves its exit code in a file, the mark by which its end is known.
+
+    Args:
+        head: lines after the first, such as a scheduler's directives.
+        prefix: put before the command, such as ``srun``.
+    """
+    exports = {**environment.env_vars, **job.variables}
+    python = environment.python or sys.executable
+    command = shlex.join([python, *ENTRY, str(job.folder)])
+    mark = shlex.quote(str(job.exit_code))
+    lines = [
+        "#!/bin/bash",
+        *head,
+        f"rm -f {mark}",
+        f"cd {shlex.quote(str(job.cwd))} || exit 1",
+        *(f"export {name}={shlex.quote(value)}" for name, value in exports.items()),
+        *environment.setup,
+        f"{prefix}{command}",
+        "code=$?",
+        f"echo $code > {mark}.part && mv {mark}.part {mark}",
+        "exit $code",
+    ]
+    return "\n".join(lines) + "\n"

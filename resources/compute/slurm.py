@@ -1,0 +1,142 @@
+"""A job of a Slurm cluster, submitted here or over ssh.
+
+The commands and states are those of https://slurm.schedmd.com/sbatch.html and squeue.html. The job's folder must
+lie on a file system that the nodes share, as must the artifacts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from resources.compute.environment import Environment
+from resources.compute.errors import ComputeError
+from resources.compute.host import Unreachable, open_host, secrets_of
+from resources.compute.job import Job, State, shell_script
+from resources.compute.subprocess import ended
+
+WAITING = (
+    "PENDING",
+    "CONFIGURING",
+    "REQUEUED",
+    "REQUEUE_HOLD",
+    "REQUEUE_FED",
+    "SPECIAL_EXIT",
+    "RESV_DEL_HOLD",
+)
+AT_WORK = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING")
+ENDINGS = {
+    "CANCELLED": "by scancel",
+    "TIMEOUT": "reached its time limit: raise `time`, and run again to go on from the last checkpoint",
+    "OUT_OF_MEMORY": "ran out of memory: raise `mem`, or lower the stage's batch size",
+    "NODE_FAIL": "its node failed: run again to go on from the last checkpoint",
+    "PREEMPTED": "preempted: run again to go on from the last checkpoint",
+    "DEADLINE": "its deadline passed before it could run",
+    "BOOT_FAIL": "its node did not boot",
+}
+BUSY = ("Socket timed out", "Unable to contact slurm controller", "slurm_load_jobs error: Connection")
+
+
+class SlurmExecutor:
+    """Runs the job's script with sbatch. The handle is the job's number."""
+
+    def __init__(self, environment: Environment):
+        self.environment = environment
+        self.host = open_host(environment)
+
+    def script(self, job: Job) -> str:
+        head = tuple(f"#SBATCH {option}" for option in self._options(job))
+        return shell_script(job, self.environment, head, self._container(job))
+
+    def check(self) -> None:
+        secrets_of(self.environment)
+        for partition in filter(None, (self.environment.partition, self.environment.batch_partition)):
+            if not self._slurm("sinfo", "--noheader", "--partition", partition).strip():
+                known = " ".join(self._slurm("sinfo", "--noheader", "--format=%R").split())
+                raise ComputeError(f"the cluster has no partition {partition!r}; it has: {known}")
+
+    def submit(self, job: Job) -> str:
+        self.host.write(job.script, self.script(job))
+        # Secrets go by the environment that sbatch hands on; over ssh they are those of the cluster's own login.
+        said = self._slurm("sbatch", "--parsable", str(job.script))
+        number = said.strip().partition(";")[0]
+        if not number.isdigit():
+            raise ComputeError(f"sbatch did not tell a job number, but: {said.strip()}")
+        return number
+
+    def state(self, handle: str, job: Job) -> State:
+        queued = self._queued(handle)
+        if queued is not None:
+            return queued
+        ending = self._ending(handle)
+        if ending == "COMPLETED":
+            return State("done")
+        if ending in ENDINGS:
+            return State("cancelled" if ending == "CANCELLED" else "failed", ENDINGS[ending])
+        return ended(self.host.read(job.exit_code), f"Slurm says {ending or 'nothing'} of job {handle}")
+
+    def cancel(self, handle: str) -> None:
+        self._slurm("scancel", handle)
+
+    def _options(self, job: Job) -> Iterator[str]:
+        given = self.environment
+        partition = (given.batch_partition if job.detached else None) or given.partition
+        yield f"--job-name=retune-{job.name}"
+        yield f"--output={job.log}"
+        yield "--open-mode=append"
+        yield "--requeue"
+        named = {
+            "account": given.account,
+            "partition": partition,
+            "time": given.time,
+            "nodes": given.nodes,
+            "ntasks-per-node": 1,
+            "cpus-per-task": given.cpus_per_task,
+            "mem": given.mem,
+            "gpus-per-node": given.gpus_per_node,
+        }
+        yield from (f"--{name}={value}" for name, value in named.items() if value is not None)
+
+    def _container(self, job: Job) -> str:
+        """``srun`` with the options of the Pyxis plugin, where a container is asked for."""
+        image = self.environment.container_image
+        if image is None:
+            return ""
+        shared = [f"{path}:{path}" for path in dict.fromkeys((job.cwd, *job.needs))]
+        mounts = ",".join([*shared, *self.environment.mounts])
+        return f"srun --nodes=1 --ntasks=1 --container-image={image} --container-mounts={mounts} "
+
+    def _queued(self, handle: str) -> State | None:
+        """What squeue says, or None for a job that it has forgotten or that is over."""
+        done = self.host.run(["squeue", "--noheader", "--jobs", handle, "--format=%T|%r|%N"])
+        if done.returncode != 0 and "Invalid job id" not in done.stderr:
+            raise _refused("squeue", done.stderr)
+        state, reason, nodes = [*done.stdout.strip().split("|"), "", "", ""][:3]
+        if state in WAITING:
+            return State("pending", f"({reason})" if state == "PENDING" else f"{state.lower()} ({reason})")
+        if state in AT_WORK:
+            return State("running", f"on {nodes}" if nodes else "")
+        return None
+
+    def _ending(self, handle: str) -> str:
+        """The state in which Slurm keeps an ended job: from its accounting, or its short memory."""
+        accounted = self.host.run(["sacct", "-n", "-X", "-P", "-j", handle, "-o", "State"])
+        if accounted.returncode == 0 and accounted.stdout.strip():
+            return accounted.stdout.split()[0]
+        shown = self.host.run(["scontrol", "show", "job", "-o", handle])
+        found = re.search(r"JobState=(\w+)", shown.stdout)
+        return found[1] if found else ""
+
+    def _slurm(self, *command: str) -> str:
+        done = self.host.run(command)
+        if done.returncode != 0:
+            raise _refused(command[0], done.stderr)
+        return done.stdout
+
+
+def _refused(program: str, said: str) -> ComputeError:
+    lines = [line.removeprefix(f"{program}: ").removeprefix("error: ") for line in said.splitlines()]
+    line = "; ".join(line for line in lines if line.strip()) or "no reason given"
+    if any(sign in said for sign in BUSY):
+        return Unreachable(f"{program}: the Slurm controller does not answer: {line}")
+    return ComputeError(f"{program}: {line}")
