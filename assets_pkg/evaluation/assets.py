@@ -10,8 +10,10 @@ from assets_pkg.door import ARTIFACT_KEY, Door, open_door, stage_asset
 from assets_pkg.evaluation.compare import Difference, compare
 from assets_pkg.evaluation.evaluate import evaluate_dimensions, evaluate_retrieval
 from assets_pkg.evaluation.history import promotions, rows
+from assets_pkg.evaluation.metrics import main_metric
+from assets_pkg.evaluation.plots import BARS
 from assets_pkg.evaluation.promotion import Decision, check_report, decide
-from assets_pkg.evaluation.report import BARS, main_metric, read_scores, write_eval_report
+from assets_pkg.evaluation.report import read_scores, write_eval_report
 from assets_pkg.profile import EvalSettings, Profile
 from assets_pkg.showing import numbers, picture, table
 from resources.alerts import AlertsResource
@@ -121,12 +123,20 @@ def _measure(
             scores = evaluate_dimensions(exam, encoder, settings, lengths, door.progress(), device=device)
             full[name], all_lengths[name] = scores[encoder.dimensions], scores
     digests = {name: model.version for name, model in models.items()}
-    write_eval_report(folder, full, exam, digests, settings, all_lengths)
+    write_eval_report(folder, full, exam, digests, settings, all_lengths, _training(models))
+
+
+def _training(models: Mapping[str, Checkpoint]) -> dict[str, object]:
+    """How the fine-tuned model came about."""
+    if "finetuned" not in models:
+        return {}
+    source = {"base_model": models["base"].summary().get("source")} if "base" in models else {}
+    return {**source, **models["finetuned"].summary()}
 
 
 def _shown_report(report: EvalReport, settings: EvalSettings) -> dict[str, object]:
     metrics = report.comparison()["metrics"]
-    main = (main_metric(family, settings) for family in BARS)
+    main = (main_metric(family, settings.k_values) for family in BARS)
     comparison = [_in_short(name, metrics[name]) for name in main if name in metrics]
     drawn = [name for name in PICTURES if (report.path / f"{name}.png").exists()]
     return {

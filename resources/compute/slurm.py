@@ -7,6 +7,7 @@ lie on a file system that the nodes share, as must the artifacts.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 
 from resources.compute.environment import Environment
@@ -45,7 +46,7 @@ class SlurmExecutor:
         self.host = open_host(environment)
 
     def script(self, job: Job) -> str:
-        head = tuple(f"#SBATCH {option}" for option in self._options(job))
+        head = tuple(f"#SBATCH {shlex.quote(option)}" for option in self._options(job))
         return shell_script(job, self.environment, head, self._container(job))
 
     def check(self) -> None:

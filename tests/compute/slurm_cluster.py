@@ -104,7 +104,7 @@ def _configuration(folder: Path) -> str:
         "TaskPlugin=task/none",
         "SelectType=select/cons_tres",
         "SelectTypeParameters=CR_Core",
-        "ReturnToService=2",
+        "ReturnToService=1",
         "SlurmdTimeout=15",
         "SchedulerParameters=sched_interval=1,batch_sched_delay=0",
         f"SlurmctldPort={controller}",

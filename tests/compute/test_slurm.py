@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -153,7 +154,8 @@ def test_the_script_asks_for_what_the_place_says(tmp_path: Path) -> None:
     )
     job = Job("checkpoint-1", tmp_path / "job", tmp_path, (tmp_path / "output",), detached=True)
     script = SlurmExecutor(place).script(job)
-    asked = {line.removeprefix("#SBATCH --") for line in script.splitlines() if line.startswith("#SBATCH")}
+    directives = [line for line in script.splitlines() if line.startswith("#SBATCH")]
+    asked = {shlex.split(line.removeprefix("#"))[1].removeprefix("--") for line in directives}
     assert asked >= {
         "account=search",
         "partition=long",
