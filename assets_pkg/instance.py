@@ -56,6 +56,7 @@ def check_postgres() -> str:
         InstanceError: it does not; the password is not in the message.
     """
     import sqlalchemy as sa
+    from sqlalchemy import exc
 
     url = os.environ[POSTGRES_ENVIRONMENT]
     if find_spec("dagster_postgres") is None:
@@ -69,10 +70,10 @@ def check_postgres() -> str:
     try:
         place = sa.make_url(url)
         sa.create_engine(place, connect_args={"connect_timeout": CONNECT_TIMEOUT_S}).connect().close()
-    except sa.exc.OperationalError as error:
+    except exc.OperationalError as error:
         reason = str(error.orig).strip().splitlines()[0]
         raise InstanceError(f"the PostgreSQL server of {POSTGRES_ENVIRONMENT} refuses: {reason}") from None
-    except (sa.exc.SQLAlchemyError, ValueError) as error:
+    except (exc.SQLAlchemyError, ValueError) as error:
         raise InstanceError(
             f"{POSTGRES_ENVIRONMENT} is no usable address ({type(error).__name__}): write special characters of the "
             "password as %XX"
