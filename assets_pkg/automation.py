@@ -4,7 +4,6 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -21,6 +20,7 @@ from assets_pkg.reindex.assets import IN_STEP, reindex_deps
 from assets_pkg.stages import BENCHMARKS, STAGES
 from resources.alerts import AlertsResource
 from resources.compute.errors import ComputeError
+from storage.opening import open_store
 
 MAIN_JOB = "retune"
 BENCHMARK_JOB = "benchmarks"
@@ -159,7 +159,7 @@ def _server_sensor(profile: Profile) -> dg.SensorDefinition:
     def server_watch(
         context: dg.SensorEvaluationContext, alerts: AlertsResource
     ) -> dg.SensorResult | dg.SkipReason:
-        state = read_state(Path(profile.artifact_root) / STATE_FOLDER)
+        state = read_state(open_store(profile.artifact_root).root / STATE_FOLDER)
         if state is None:
             return dg.SkipReason("no server was deployed")
         alive = state.alive()

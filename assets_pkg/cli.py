@@ -62,6 +62,7 @@ QUIET_LIBRARIES = {
     "ORT_DISABLE_TELEMETRY": "1",
 }
 LOG_LINES = 200
+OUR_PACKAGES = ("assets_pkg", "resources", "storage")
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 
@@ -69,10 +70,17 @@ EXIT_USAGE = 2
 @app.command()
 def info(config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = None) -> None:
     """The stages, the profiles, and every setting of one profile."""
+    from storage.opening import open_store
+
     profile = _profile(config, overrides)
     console.print(f"[bold]profiles[/]  {', '.join(profile_names())}, or a YAML file of your own")
     for stage, assets in STAGES.items():
         console.print(f"[bold]{stage:9}[/] {' -> '.join(assets)}", highlight=False)
+    store = open_store(profile.artifact_root)
+    if store.place != str(store.root):
+        console.print(
+            f"[bold]artifacts[/] {store.place}, this machine's copy in {store.root}", highlight=False
+        )
     console.print(f"\n[bold]settings of {config}[/]")
     console.print_json(profile.model_dump_json())
 
@@ -318,14 +326,15 @@ def search(
     from assets_pkg.reindex.compare import search_with_base
     from assets_pkg.reindex.searcher import SearchError, open_searcher
     from resources.vector_store.base import VectorStoreError
-    from storage.artifact_store import ArtifactError, ArtifactStore
+    from storage.artifact_store import ArtifactError
+    from storage.opening import open_store
 
     if compare not in (None, "base"):
         raise _usage(f"--compare {compare}: only 'base' can be compared with")
     if compare and (where or hybrid):
         raise _usage("--compare shows plain search: leave out --filter and --hybrid")
     profile = _profile(config, overrides)
-    store = ArtifactStore(Path(profile.artifact_root))
+    store = open_store(profile.artifact_root)
     try:
         found = {"base model": search_with_base(store, profile, text, k)} if compare else {}
         with open_searcher(store, profile.model) as searcher:
@@ -345,9 +354,9 @@ def gc(
     """Delete old versions; what is linked, current, promoted or served always stays."""
     from assets_pkg.housekeeping import TROUBLES, find_removals, remove
     from assets_pkg.instance import open_instance
-    from storage.artifact_store import ArtifactStore
+    from storage.opening import open_store
 
-    store = ArtifactStore(Path(_profile(config, overrides).artifact_root))
+    store = open_store(_profile(config, overrides).artifact_root)
     try:
         with open_instance() as instance:
             removals = list(find_removals(store, instance, keep))
@@ -372,9 +381,9 @@ def forget(
     from assets_pkg.equipment import ANSWER_CACHE
     from assets_pkg.housekeeping import TROUBLES, find_holders, remove
     from assets_pkg.instance import open_instance
-    from storage.artifact_store import ArtifactStore
+    from storage.opening import open_store
 
-    store = ArtifactStore(Path(_profile(config, overrides).artifact_root))
+    store = open_store(_profile(config, overrides).artifact_root)
     try:
         with open_instance() as instance:
             holders = list(find_holders(store, instance, document))
@@ -422,6 +431,7 @@ def _run(profile: Profile, assets: list[str], dry_run: bool, where: Where = HERE
     from assets_pkg.instance import end_dead_runs, open_instance
     from assets_pkg.plan import PlanError
     from assets_pkg.summary import show_places, show_summary
+    from storage.opening import open_store
 
     check_places(errors, profile)
     defs = _definitions(profile)
@@ -440,6 +450,7 @@ def _run(profile: Profile, assets: list[str], dry_run: bool, where: Where = HERE
             hand_over(console, profile, instance, defs, plan.to_run, where)
             return
         if plan.to_run:
+            open_store(profile.artifact_root).check()
             _execute(defs, instance, plan)
         else:
             console.print("nothing is stale: nothing to run", style="green")
@@ -513,7 +524,7 @@ def _execute(defs: dg.Definitions, instance: dg.DagsterInstance, plan: Plan) -> 
 def _exam_commands(config: str) -> ExamCommands:
     from assets_pkg.prep.exam_commands import ExamCommands
 
-    return ExamCommands(Path(_profile(config, None).artifact_root), _failed)
+    return ExamCommands(_profile(config, None).artifact_root, _failed)
 
 
 def _promote(profile: Profile, version: str, because: str) -> None:
@@ -579,21 +590,27 @@ def _show_deploy_command(profile: Profile) -> None:
     from assets_pkg.deploy.assets import STATE_FOLDER
     from assets_pkg.deploy.contract import Served
     from assets_pkg.deploy.server import shown_command
+    from storage.opening import open_store
 
-    root = Path(profile.artifact_root)
-    exported, promoted = (root / "stage4_export/onnx").resolve(), (root / "promoted_model").resolve()
+    store = open_store(profile.artifact_root)
+    exported, promoted = (
+        store.resolve(name) or store.root / name for name in ("stage4_export/onnx", "promoted_model")
+    )
     served = Served(exported, promoted / "model" / "consolidated", promoted.name)
     console.print("the server's command, once proven:")
-    console.print(shown_command(served, profile.deploy, root / STATE_FOLDER), markup=False, highlight=False)
+    console.print(
+        shown_command(served, profile.deploy, store.root / STATE_FOLDER), markup=False, highlight=False
+    )
 
 
 def _server(profile: Profile) -> RunningServer | None:
     from assets_pkg.deploy.assets import STATE_FOLDER
     from assets_pkg.deploy.contract import DeployError
     from assets_pkg.deploy.server import read_state
+    from storage.opening import open_store
 
     try:
-        return read_state(Path(profile.artifact_root) / STATE_FOLDER)
+        return read_state(open_store(profile.artifact_root).root / STATE_FOLDER)
     except DeployError as error:
         raise _failed(str(error)) from error
 
@@ -636,8 +653,13 @@ def _failed(message: str) -> typer.Exit:
 
 
 def main() -> None:
-    """Entry point of the ``retune`` command."""
-    app()
+    """Entry point of the ``retune`` command. Errors that Retune raises itself end it with their message alone."""
+    try:
+        app()
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in OUR_PACKAGES:
+            raise
+        sys.exit(_failed(str(error)).exit_code)
 
 
 if __name__ == "__main__":

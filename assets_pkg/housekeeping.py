@@ -18,6 +18,7 @@ from assets_pkg.reindex.index import INDEX_MANIFEST, open_index
 from assets_pkg.reindex.searcher import STATE_FOLDER, SearchError, index_of
 from resources.vector_store.base import PassageIndex, VectorStoreError
 from storage.artifact_store import ArtifactStore
+from storage.artifacts import Artifact
 
 
 class StillNeeded(Exception):
@@ -64,7 +65,7 @@ def find_holders(store: ArtifactStore, instance: dg.DagsterInstance, doc_id: str
     named = [asset for asset in store.assets() if asset not in (*MADE_OF_TEXTS, *MODELS)]
     for asset in [*named, *MADE_OF_TEXTS]:
         for version in store.versions(asset):
-            folder = store.root / "artifacts" / asset / version
+            folder = store.get(Artifact, asset, version).path
             if not (_mentions(folder, doc_id) or (asset in MADE_OF_TEXTS and holders & _inputs(folder))):
                 continue
             if (asset, version) in needed:

@@ -19,8 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from assets_pkg.stages import BENCHMARKS, STAGES
 from resources.accelerator import DEVICES
 from resources.chat_model.consent import endpoint_host
+from storage.artifact_store import ArtifactError
 from storage.digests import digest_json
 from storage.formats.qa_records import QueryType, ReasoningType
+from storage.remote import check_url, is_url
 
 ENCODER_FIELDS = (
     "query_prefix",
@@ -559,6 +561,14 @@ class Profile(Settings):
     accelerator: AcceleratorSettings
     automation: AutomationSettings
     compute: ComputeSettings
+
+    @field_validator("artifact_root")
+    @classmethod
+    def _root_holds_no_key(cls, root: str) -> str:
+        try:
+            return check_url(root) if is_url(root) else root
+        except ArtifactError as error:
+            raise ValueError(str(error)) from None
 
     @model_validator(mode="after")
     def _enough_negatives(self) -> Profile:

@@ -62,17 +62,16 @@ def current_index(store: ArtifactStore) -> VectorIndex:
         SearchError: nothing is indexed yet.
         ArtifactError: its files are gone or damaged.
     """
-    link = store.root / INDEX_LINK
     while True:
-        folder = link.resolve()
-        if not link.is_symlink():
+        folder = store.resolve(INDEX_LINK)
+        if folder is None:
             raise SearchError(
-                f"nothing is indexed yet under {store.root}: run `retune run --to reindex` first"
+                f"nothing is indexed yet under {store.place}: run `retune run --to reindex` first"
             )
         try:
             return store.get(VectorIndex, "vector_index", folder.name)
         except ArtifactError:
-            if link.resolve() == folder:
+            if store.resolve(INDEX_LINK) == folder:
                 raise
             # It was replaced and deleted between the two looks.
 
@@ -97,8 +96,8 @@ def exported_encoder(store: ArtifactStore, digest: str, query_prefix: str) -> Qu
     from assets_pkg.nim.engine import OnnxEncoder
     from assets_pkg.nim.manifest import read_manifest
 
-    exported = (store.root / ONNX_LINK).resolve()
-    if not exported.exists():
+    exported = store.resolve(ONNX_LINK)
+    if exported is None or not exported.exists():
         return None
     made = read_manifest(exported)
     return OnnxEncoder(exported) if (made.model_digest, made.query_prefix) == (digest, query_prefix) else None
@@ -114,7 +113,7 @@ def find_model(store: ArtifactStore, digest: str) -> Checkpoint:
         if digest in store.versions(asset):
             return store.get(Checkpoint, asset, digest)
     raise SearchError(
-        f"the index was built by model {digest}, which is no longer in {store.root}: run `retune reindex`"
+        f"the index was built by model {digest}, which is no longer in {store.place}: run `retune reindex`"
     )
 
 
