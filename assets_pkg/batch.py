@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import dagster as dg
 
-from assets_pkg.elsewhere import JOBS, describe_work, make_job
+from assets_pkg.elsewhere import JOBS, describe_work, make_job, profile_for_jobs
 from assets_pkg.equipment import equip
 from assets_pkg.profile import Profile
 from resources.compute.attend import Attendance
@@ -148,7 +148,7 @@ class Batches:
         name, environment = place
         graph = defs.resolve_asset_graph()
         work = describe_work(
-            instance, graph.get_all_asset_keys(), _without_decisions(assets), self.compute.profile
+            instance, graph.get_all_asset_keys(), _without_decisions(assets), profile_for_jobs(self.compute)
         )
         stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
         job = make_job(f"batch-{stamp}", environment, self.compute, self.root, {}, detached=True)

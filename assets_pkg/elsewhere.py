@@ -57,6 +57,15 @@ def describe_work(
     return Work(assets, profile, [dg.serialize_value(each) for each in found])
 
 
+def profile_for_jobs(compute: ComputeResource) -> str:
+    """The settings as a job gets them, as JSON: training reports to the ``[wandb]`` project of the places' file."""
+    profile = json.loads(compute.profile)
+    project = read_wandb(Path(compute.env_file)).get("project")
+    if project and "finetune" in profile and not profile["finetune"]["wandb_project"]:
+        profile["finetune"]["wandb_project"] = project
+    return json.dumps(profile)
+
+
 def make_job(
     name: str,
     environment: Environment,
@@ -70,13 +79,13 @@ def make_job(
     profile = json.loads(compute.profile)
     given = [profile.get("corpus", {}).get("corpus_dir"), profile.get("model", {}).get("base_model")]
     local = (Path(text).expanduser().absolute() for text in given if text)
-    wandb = {f"WANDB_{key.upper()}": value for key, value in read_wandb(Path(compute.env_file)).items()}
+    entity = read_wandb(Path(compute.env_file)).get("entity")
     return Job(
         name=name,
         folder=(environment.remote_job_dir or beside) / name,
         cwd=Path.cwd(),
         needs=(root.absolute(), *(path for path in local if path.is_dir())),
-        variables={**wandb, **variables},
+        variables={**({"WANDB_ENTITY": entity} if entity else {}), **variables},
         detached=detached,
     )
 
@@ -108,7 +117,7 @@ def run_elsewhere(
         if attendance.handle is None:
             assets = [key.to_user_string() for key in context.selected_asset_keys]
             known = {*context.assets_def.keys, *context.assets_def.dependency_keys}
-            work = describe_work(context.instance, known, assets, compute.profile)
+            work = describe_work(context.instance, known, assets, profile_for_jobs(compute))
             job = make_job(name, environment, compute, root, session.get_bootstrap_env_vars())
             attendance.submit(job, work.dump())
             told.line(f"submitted as {attendance.handle}; its files lie in {job.folder}")

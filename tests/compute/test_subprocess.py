@@ -52,9 +52,7 @@ def test_jobs_make_the_same_versions_as_this_process(
         assert versions(place, asset) == versions(inline, asset)
     made = latest(place, "mined_train_set", monkeypatch)
     assert made.metadata["job_host"].value
-    assert (
-        made.metadata["num_queries"] == latest(inline, "mined_train_set", monkeypatch).metadata["num_queries"]
-    )
+    assert made.metadata["questions"] == latest(inline, "mined_train_set", monkeypatch).metadata["questions"]
     again, said = place.retune("run", "--to", "prep", "--run", "child")
     assert (again, "nothing is stale" in said) == (0, True)
 
