@@ -24,18 +24,22 @@ from storage.progress import Progress
 
 JOBS = ".jobs"
 SCHEMA = 1
+WORKERS_SHARE = {"mined_train_set", "corpus_embeddings", "vector_index"}
+"""Assets whose corpus several workers embed together, and what is made of it in the same step."""
 
 
 @dataclass(frozen=True)
 class Work:
     """What a job is to do: make ``assets`` of a project whose other assets stand as ``recorded``.
 
-    ``profile`` is JSON; ``recorded`` are Dagster's serialized materializations.
+    ``profile`` is JSON; ``recorded`` are Dagster's serialized materializations; ``spread`` describes the place, if
+    its workers are to embed the corpus together.
     """
 
     assets: Sequence[str]
     profile: str
     recorded: Sequence[str]
+    spread: Mapping[str, Any] | None = None
 
     def dump(self) -> str:
         return json.dumps({"schema_version": SCHEMA, **vars(self)}, indent=1)
@@ -49,12 +53,22 @@ class Work:
 
 
 def describe_work(
-    instance: dg.DagsterInstance, known: Iterable[dg.AssetKey], assets: Sequence[str], profile: str
+    instance: dg.DagsterInstance,
+    known: Iterable[dg.AssetKey],
+    assets: Sequence[str],
+    profile: str,
+    environment: Environment,
 ) -> Work:
-    """The work of making ``assets``, given what ``instance`` has recorded of the ``known`` ones."""
+    """The work of making ``assets`` in ``environment``, given what ``instance`` has recorded of the ``known`` ones."""
     events = (instance.get_latest_materialization_event(key) for key in known)
     found = [event.asset_materialization for event in events if event and event.asset_materialization]
-    return Work(assets, profile, [dg.serialize_value(each) for each in found])
+    spread = environment.model_dump(mode="json") if spreads(assets, environment) else None
+    return Work(assets, profile, [dg.serialize_value(each) for each in found], spread)
+
+
+def spreads(assets: Iterable[str], environment: Environment) -> bool:
+    """Whether a job that makes ``assets`` is one for several workers: with nothing else for most of them to wait for."""
+    return environment.workers_share and set(assets) <= WORKERS_SHARE
 
 
 def make_job(
@@ -62,10 +76,11 @@ def make_job(
     environment: Environment,
     compute: ComputeResource,
     root: Path,
+    assets: Iterable[str],
     variables: Mapping[str, str],
     detached: bool = False,
 ) -> Job:
-    """The job ``name`` over the artifacts at ``root``."""
+    """The job ``name`` that makes ``assets``, over the artifacts at ``root``."""
     beside = root.absolute() / JOBS
     profile = json.loads(compute.profile)
     given = [profile.get("corpus", {}).get("corpus_dir"), profile.get("model", {}).get("base_model")]
@@ -78,6 +93,7 @@ def make_job(
         needs=(root.absolute(), *(path for path in local if path.is_dir())),
         variables={**wandb, **variables},
         detached=detached,
+        spread=spreads(assets, environment),
     )
 
 
@@ -98,7 +114,8 @@ def run_elsewhere(
         ComputeError: the place cannot be reached, or the job failed there.
     """
     where, environment = place
-    plain = make_job(name, environment, compute, root, {})
+    assets = [key.to_user_string() for key in context.selected_asset_keys]
+    plain = make_job(name, environment, compute, root, assets, {})
     attendance = Attendance(where, environment, plain)
     told = _Told(context, where, progress)
     messages = JobMessages(attendance.host, plain, told.custom)
@@ -106,10 +123,9 @@ def run_elsewhere(
         context=context, context_injector=_JobContext(attendance.host, plain), message_reader=messages
     ) as session:
         if attendance.handle is None:
-            assets = [key.to_user_string() for key in context.selected_asset_keys]
             known = {*context.assets_def.keys, *context.assets_def.dependency_keys}
-            work = describe_work(context.instance, known, assets, compute.profile)
-            job = make_job(name, environment, compute, root, session.get_bootstrap_env_vars())
+            work = describe_work(context.instance, known, assets, compute.profile, environment)
+            job = make_job(name, environment, compute, root, assets, session.get_bootstrap_env_vars())
             attendance.submit(job, work.dump())
             told.line(f"submitted as {attendance.handle}; its files lie in {job.folder}")
         else:

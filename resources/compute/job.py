@@ -26,6 +26,7 @@ class Job:
         needs: folders that the job reads or writes; containers get them mounted under the same paths.
         variables: environment variables, none of them secret.
         detached: submitted for later; nobody waits.
+        spread: several workers embed a corpus together; the job's own process does little.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Job:
     needs: tuple[Path, ...]
     variables: dict[str, str] = field(default_factory=dict[str, str])
     detached: bool = False
+    spread: bool = False
 
     @property
     def work(self) -> Path:
@@ -46,6 +48,11 @@ class Job:
     @property
     def messages(self) -> Path:
         return self.folder / "messages.jsonl"
+
+    @property
+    def share(self) -> Path:
+        """What the first task of a job array tells the others to do."""
+        return self.folder / "share.json"
 
     @property
     def script(self) -> Path:
