@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 
+from assets_pkg.batch import open_batches, same_work
 from assets_pkg.corpus.assets import SOURCE_FINGERPRINT
 from assets_pkg.corpus.rest import seconds_since_change
 from assets_pkg.corpus.sources import CorpusError, source_fingerprint
@@ -13,6 +14,7 @@ from assets_pkg.deploy.server import read_state
 from assets_pkg.profile import AutomationSettings, Profile
 from assets_pkg.stages import BENCHMARKS, STAGES
 from resources.alerts import AlertsResource
+from resources.compute.errors import ComputeError
 
 MAIN_JOB = "retune"
 BENCHMARK_JOB = "benchmarks"
@@ -55,6 +57,7 @@ def build_sensors(profile: Profile) -> list[dg.SensorDefinition]:
         _reindex_sensor(profile.automation),
         _corpus_sensor(profile),
         _server_sensor(profile),
+        _batch_sensor(profile),
         _failure_sensor(),
     ]
 
@@ -149,6 +152,40 @@ def _server_sensor(profile: Profile) -> dg.SensorDefinition:
         return dg.SensorResult(asset_events=[evaluation], cursor=standing)
 
     return server_watch
+
+
+def _batch_sensor(profile: Profile) -> dg.SensorDefinition:
+    @dg.sensor(
+        asset_selection=dg.AssetSelection.all(),
+        minimum_interval_seconds=profile.automation.batch_sensor_seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+    )
+    def pick_up_batch_jobs(
+        context: dg.SensorEvaluationContext, alerts: AlertsResource
+    ) -> dg.SensorResult | dg.SkipReason:
+        """Materialize what detached jobs have made once they have ended; until then, say how they stand."""
+        batches = open_batches(profile)
+        said: list[str] = []
+        requests: list[dg.RunRequest] = []
+        try:
+            for batch, state in batches.open():
+                said.append(f"{batch.name}: {state.standing} {state.reason}".strip())
+                if state.standing in ("failed", "cancelled"):
+                    alerts.send("batch_job_failed", f"{batch.name} at {batch.place}: {state.reason}")
+                elif state.standing == "done" and not same_work(batch, profile):
+                    said.append("it ran with other settings than these: `retune jobs pick-up` takes it")
+                elif state.standing == "done":
+                    selection = [dg.AssetKey(asset) for asset in batch.assets]
+                    tags = {"retune/batch": batch.name, "retune/place": batch.place}
+                    requests.append(dg.RunRequest(run_key=batch.name, asset_selection=selection, tags=tags))
+                    batches.taken(batch)
+        except ComputeError as error:
+            said.append(str(error))
+        if requests:
+            return dg.SensorResult(run_requests=requests)
+        return dg.SkipReason("; ".join(said) or "no detached job")
+
+    return pick_up_batch_jobs
 
 
 def _failure_sensor() -> dg.SensorDefinition:

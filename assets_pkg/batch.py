@@ -17,6 +17,8 @@ from typing import Any, Literal
 import dagster as dg
 
 from assets_pkg.elsewhere import JOBS, describe_work, make_job
+from assets_pkg.equipment import equip
+from assets_pkg.profile import Profile
 from resources.compute.attend import Attendance
 from resources.compute.environment import Environment
 from resources.compute.errors import ComputeError
@@ -38,7 +40,7 @@ class Batch:
         assets: all that were asked for; the pick-up run makes them.
         profile: the settings they were asked for with, as JSON.
         folder: the job's files, where the job sees them.
-        standing: ``submitted`` until somebody saw it end.
+        standing: ``submitted`` until somebody saw it end; ``taken`` when its work was picked up.
     """
 
     name: str
@@ -49,7 +51,7 @@ class Batch:
     folder: str
     profile: str
     submitted: str
-    standing: Literal["submitted", "done", "failed", "cancelled"] = "submitted"
+    standing: Literal["submitted", "done", "failed", "cancelled", "taken"] = "submitted"
     reason: str = ""
 
 
@@ -104,18 +106,28 @@ class Batches:
             raise ComputeError(f"{len(found)} batch jobs are called {name!r}; there are: {known}")
         return found[0]
 
-    def ended(self) -> Iterator[tuple[Batch, State]]:
-        """How every batch stands that was not seen to end yet."""
+    def open(self) -> Iterator[tuple[Batch, State]]:
+        """Every batch whose work was not picked up and may come, and how it stands now; an end is recorded."""
         for batch in self.all():
             if batch.standing == "submitted":
-                yield batch, self.state(batch)
+                yield batch, self._look(batch)
+            elif batch.standing == "done":
+                yield batch, State("done")
 
-    def state(self, batch: Batch) -> State:
-        """How it stands now; an end is recorded."""
+    def describe(self, batch: Batch) -> str:
+        """How it stands now, in words."""
         if batch.standing != "submitted":
-            return State(batch.standing, batch.reason)
+            return f"{batch.standing} {batch.reason}".strip()
+        state = self._look(batch)
+        return f"{state.standing} {state.reason}".strip()
+
+    def taken(self, batch: Batch) -> None:
+        """Its work was picked up."""
+        self._keep(replace(batch, standing="taken"))
+
+    def _look(self, batch: Batch) -> State:
         state = make_executor(_environment(batch)).state(batch.handle, _job(batch))
-        if state.over:
+        if state.standing in ("done", "failed", "cancelled"):
             self._keep(replace(batch, standing=state.standing, reason=state.reason))
         return state
 
@@ -145,6 +157,19 @@ class Batches:
     def _keep(self, batch: Batch) -> None:
         path = self.root / JOBS / RECORDS / f"{batch.name}.json"
         write_atomic(path, json.dumps(asdict(batch), indent=1))
+
+
+def open_batches(profile: Profile) -> Batches:
+    """The detached jobs of the profile's artifact root."""
+    equipment = equip(profile)
+    return Batches(equipment.store.get().root, equipment.compute)
+
+
+def same_work(batch: Batch, profile: Profile) -> bool:
+    """Whether ``profile`` would make what the batch was asked to make."""
+    how = {"compute", "automation"}
+    asked = Profile.model_validate_json(batch.profile)
+    return asked.model_dump(exclude=how) == profile.model_dump(exclude=how)
 
 
 def _without_decisions(assets: Sequence[str]) -> list[str]:

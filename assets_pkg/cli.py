@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from assets_pkg.cli_jobs import HERE, Where, hand_over, jobs
+from assets_pkg.cli_jobs import HERE, Where, check_places, hand_over, jobs
 from assets_pkg.cli_models import models, serve
 from assets_pkg.profile import Profile, ProfileError, load_profile, profile_names
 from assets_pkg.stages import BENCHMARKS, STAGES, StageError, assets_between
@@ -391,6 +391,7 @@ def _run(profile: Profile, assets: list[str], dry_run: bool, where: Where = HERE
     from assets_pkg.plan import PlanError
     from assets_pkg.summary import show_places, show_summary
 
+    check_places(errors, profile)
     defs = _definitions(profile)
     with open_instance() as instance:
         for run_id in end_dead_runs(instance):

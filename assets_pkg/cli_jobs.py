@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -80,13 +79,12 @@ def list_jobs(config: ConfigOption = "laptop") -> None:
     console = Console(soft_wrap=True)
     batches = _batches(load_profile(config))
     table = Table(box=None, pad_edge=False)
-    for column in ("job", "place", "handle", "assets", "state"):
-        table.add_column(column, overflow="fold")
+    for column in ("job", "place", "handle", "state", "assets"):
+        table.add_column(column, overflow="fold", no_wrap=column != "assets")
     with _plainly(console):
         for batch in batches.all():
-            state = batches.state(batch)
-            said = f"{state.standing} {state.reason}".strip()
-            table.add_row(batch.name, batch.place, batch.handle, ", ".join(batch.assets), said)
+            made = ", ".join(batch.assets)
+            table.add_row(batch.name, batch.place, batch.handle, batches.describe(batch), made)
     console.print(table if table.rows else "no job was submitted")
 
 
@@ -121,24 +119,32 @@ def pick_up(config: ConfigOption = "laptop") -> None:
     batches = _batches(load_profile(config))
     good = True
     with _plainly(console), open_instance() as instance:
-        for batch, state in batches.ended():
+        for batch, state in batches.open():
             console.print(f"{batch.name}: {state.standing} {state.reason}".rstrip(), highlight=False)
             good &= state.standing not in ("failed", "cancelled")
             if state.standing == "done":
                 asked = Profile.model_validate_json(batch.profile)
                 outcome = run_assets(build_definitions(asked), instance, batch.assets)
                 good &= outcome.succeeded
+                if outcome.succeeded:
+                    batches.taken(batch)
                 for failure in outcome.failures:
                     console.print(f"{failure.step}: {failure.message}", markup=False, highlight=False)
     raise typer.Exit(0 if good else EXIT_FAILED)
 
 
-def _batches(profile: Profile) -> Batches:
-    from assets_pkg.batch import Batches
+def check_places(console: Console, profile: Profile) -> None:
+    """End the command, before anything is recorded, where a place that the profile names takes no job."""
     from assets_pkg.equipment import equip
 
-    equipment = equip(profile)
-    return Batches(Path(equipment.store.get().root), equipment.compute)
+    with _plainly(console):
+        equip(profile).compute.check()
+
+
+def _batches(profile: Profile) -> Batches:
+    from assets_pkg.batch import open_batches
+
+    return open_batches(profile)
 
 
 @contextmanager

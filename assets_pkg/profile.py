@@ -488,6 +488,7 @@ class AutomationSettings(Settings):
     corpus_sensor_seconds: Annotated[int, Field(ge=5)]
     corpus_quiet_seconds: Annotated[float, Field(ge=0)]
     server_sensor_seconds: Annotated[int, Field(ge=5)]
+    batch_sensor_seconds: Annotated[int, Field(ge=5)]
     refresh_cron: str
     measure_cron: str
     timezone: str

@@ -297,5 +297,5 @@ def _plainly(doing: str) -> Generator[None]:
         raise ContainerError(f"cannot {doing}: {error.explanation or error}") from error
     except (DockerException, RequestException, OSError) as error:
         raise ContainerError(
-            f"cannot {doing}: no Docker engine answers. Start it, or set deploy.backend=process"
+            f"cannot {doing}: no Docker engine answers. Start it, or do without it (for deploy: backend=process)"
         ) from error

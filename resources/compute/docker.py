@@ -6,7 +6,7 @@ import os
 
 from resources.compute.environment import Environment
 from resources.compute.errors import ComputeError
-from resources.compute.host import ThisHost
+from resources.compute.host import ThisHost, secrets_of
 from resources.compute.job import Job, State, shell_script
 from resources.compute.subprocess import ended
 from resources.containers import ContainerEngine, ContainerError, ContainerSpec
@@ -23,6 +23,13 @@ class DockerExecutor:
 
     def script(self, job: Job) -> str:
         return f"# {self._spec(job).shell()}\n{shell_script(job, self.environment)}"
+
+    def check(self) -> None:
+        secrets_of(self.environment)
+        try:
+            self._engine().close()
+        except ContainerError as error:
+            raise ComputeError(str(error)) from error
 
     def submit(self, job: Job) -> str:
         spec = self._spec(job)
@@ -72,6 +79,7 @@ class DockerExecutor:
             image=given.container_image,
             name=f"retune-{job.name}",
             environment={"HOME": "/tmp"},
+            labels={"retune": "job"},
             secrets=given.secrets,
             volumes=tuple(f"{path}:{path}" for path in dict.fromkeys((job.cwd, *job.needs))) + given.mounts,
             command=("/bin/sh", str(job.script)),

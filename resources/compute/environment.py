@@ -33,7 +33,8 @@ class Environment(BaseModel):
         executor: ``inline`` is this process, ``subprocess`` a child of it; the others submit a job.
         account, partition, time, nodes, gpus_per_node, cpus_per_task, mem: Slurm's options of the same names;
             ``batch_partition`` takes the place of ``partition`` for detached jobs.
-        tunnel: ``ssh`` runs Slurm's commands on ``host`` as ``user``, with this machine's ssh settings and keys.
+        tunnel: ``ssh`` runs Slurm's commands on ``host`` as ``user``, with this machine's ssh settings and keys, or
+            those of ``ssh_config``.
         remote_job_dir: where job folders lie on that machine; by default beside the artifacts.
         container_image: what the job runs in (Docker; Slurm with the Pyxis plugin).
         mounts: ``source:target`` or ``source:target:ro``, beside the folders that the job needs anyway.
@@ -61,6 +62,7 @@ class Environment(BaseModel):
     tunnel: Literal["local", "ssh"] = "local"
     host: str | None = None
     user: str | None = None
+    ssh_config: Path | None = None
     remote_job_dir: Path | None = None
     container_image: str | None = None
     mounts: tuple[Annotated[str, Field(pattern=MOUNT)], ...] = ()

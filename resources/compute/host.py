@@ -67,8 +67,9 @@ class ThisHost:
 class SshHost:
     """A machine behind ssh."""
 
-    def __init__(self, host: str, user: str | None):
+    def __init__(self, host: str, user: str | None = None, config: Path | None = None):
         self.target = f"{user}@{host}" if user else host
+        self._options = [*SSH_OPTIONS, *(["-F", str(config)] if config else [])]
 
     def run(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
         done = self._ssh(shlex.join(command))
@@ -91,7 +92,7 @@ class SshHost:
         return done.stdout
 
     def _ssh(self, line: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        command = ["ssh", *SSH_OPTIONS, self.target, line]
+        command = ["ssh", *self._options, self.target, line]
         try:
             done = subprocess.run(command, input=given, capture_output=True, timeout=SECONDS, check=False)
         except FileNotFoundError as error:
@@ -108,7 +109,7 @@ def open_host(environment: Environment) -> Host:
     """The machine that ``environment`` submits from."""
     if environment.tunnel == "ssh":
         assert environment.host is not None
-        return SshHost(environment.host, environment.user)
+        return SshHost(environment.host, environment.user, environment.ssh_config)
     return ThisHost()
 
 

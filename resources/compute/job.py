@@ -82,6 +82,10 @@ class State:
 class Executor(Protocol):
     """Runs jobs somewhere. Every method raises `ComputeError` in plain words."""
 
+    def check(self) -> None:
+        """Raise if a job could not be submitted now."""
+        ...
+
     def script(self, job: Job) -> str:
         """What would run there, as a shell script that also runs by hand."""
         ...

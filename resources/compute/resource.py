@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 
 from resources.compute.environment import Environment, read_environment
+from resources.compute.executors import make_executor
 
 INLINE = "inline"
 
@@ -43,3 +44,14 @@ class ComputeResource(dg.ConfigurableResource[Any]):
             return None
         environment = read_environment(Path(self.env_file), name, self.overrides)
         return None if environment.executor == "inline" else (name, environment)
+
+    def check(self) -> None:
+        """Look at every place that is named.
+
+        Raises:
+            ComputeError: one of them is described wrongly, or cannot take a job now.
+        """
+        for stage in ("", *self.stages):
+            place = self.place_of(stage)
+            if place is not None:
+                make_executor(place[1]).check()

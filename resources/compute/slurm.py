@@ -48,8 +48,14 @@ class SlurmExecutor:
         head = tuple(f"#SBATCH {option}" for option in self._options(job))
         return shell_script(job, self.environment, head, self._container(job))
 
-    def submit(self, job: Job) -> str:
+    def check(self) -> None:
         secrets_of(self.environment)
+        for partition in filter(None, (self.environment.partition, self.environment.batch_partition)):
+            if not self._slurm("sinfo", "--noheader", "--partition", partition).strip():
+                known = " ".join(self._slurm("sinfo", "--noheader", "--format=%R").split())
+                raise ComputeError(f"the cluster has no partition {partition!r}; it has: {known}")
+
+    def submit(self, job: Job) -> str:
         self.host.write(job.script, self.script(job))
         # Secrets go by the environment that sbatch hands on; over ssh they are those of the cluster's own login.
         said = self._slurm("sbatch", "--parsable", str(job.script))
@@ -107,7 +113,7 @@ class SlurmExecutor:
             raise _refused("squeue", done.stderr)
         state, reason, nodes = [*done.stdout.strip().split("|"), "", "", ""][:3]
         if state in WAITING:
-            return State("pending", f"{state.lower()} ({reason})")
+            return State("pending", f"({reason})" if state == "PENDING" else f"{state.lower()} ({reason})")
         if state in AT_WORK:
             return State("running", f"on {nodes}" if nodes else "")
         return None
@@ -129,7 +135,8 @@ class SlurmExecutor:
 
 
 def _refused(program: str, said: str) -> ComputeError:
-    line = " ".join(said.split()) or "no reason given"
+    lines = [line.removeprefix(f"{program}: ").removeprefix("error: ") for line in said.splitlines()]
+    line = "; ".join(line for line in lines if line.strip()) or "no reason given"
     if any(sign in said for sign in BUSY):
         return Unreachable(f"{program}: the Slurm controller does not answer: {line}")
     return ComputeError(f"{program}: {line}")

@@ -24,6 +24,9 @@ class SubprocessExecutor:
     def script(self, job: Job) -> str:
         return shell_script(job, self.environment)
 
+    def check(self) -> None:
+        secrets_of(self.environment)
+
     def submit(self, job: Job) -> str:
         secrets = secrets_of(self.environment)
         ThisHost().write(job.script, self.script(job))

@@ -8,9 +8,7 @@ and the shared libraries that they need.
 from __future__ import annotations
 
 import io
-import os
 import re
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -24,7 +22,8 @@ from pathlib import Path
 import docker
 from docker.errors import DockerException
 
-PACKAGES = ["docker.io", "iproute2"]
+from tests.apt import install_packages
+
 BRIDGE = "retune-test0"
 SUBNET = "172.29.77.1/24"
 BASE = "retune-test/python-base:latest"
@@ -43,7 +42,7 @@ LEFT_OUT = {
 @contextmanager
 def running_engine(folder: Path) -> Generator[str]:
     """Start an engine with its data under ``folder``; gives its address (for ``DOCKER_HOST``)."""
-    _install()
+    install_packages({"dockerd": "docker.io", "ip": "iproute2"})
     subprocess.run(["ip", "link", "del", BRIDGE], capture_output=True, check=False)
     subprocess.run(["ip", "link", "add", BRIDGE, "type", "bridge"], check=True)
     subprocess.run(["ip", "addr", "add", SUBNET, "dev", BRIDGE], check=True)
@@ -76,16 +75,6 @@ def make_base_image(address: str) -> None:
     changes = ["ENV PATH=/usr/local/bin:/bin", "ENV PYTHONHOME=/usr/local"]
     client.api.import_image_from_data(stream.getvalue(), repository=repository, tag=tag, changes=changes)
     client.close()
-
-
-def _install() -> None:
-    if all(shutil.which(program) for program in ("dockerd", "ip")):
-        return
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    quiet = ["-o", "Dpkg::Use-Pty=0", "-qq"]
-    subprocess.run(["apt-get", "update", *quiet], check=True, env=environment, stdout=subprocess.DEVNULL)
-    install = ["apt-get", "install", "-y", "--no-install-recommends", *quiet, *PACKAGES]
-    subprocess.run(install, check=True, env=environment, stdout=subprocess.DEVNULL)
 
 
 def _unmount(folder: Path) -> None:

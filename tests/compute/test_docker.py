@@ -1,0 +1,85 @@
+"""A stage in a container of a real Docker engine."""
+
+from __future__ import annotations
+
+import sysconfig
+import time
+from pathlib import Path
+
+import pytest
+
+from resources.containers import ContainerEngine
+from tests.command.conftest import Workplace
+from tests.containers.engine import BASE, make_base_image
+
+HOUSE = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def image(engine_address: str) -> str:
+    """This interpreter in an image; its packages are mounted."""
+    make_base_image(engine_address)
+    return BASE
+
+
+@pytest.fixture
+def docked(place: Workplace, image: str, tiny_model: Path) -> Workplace:
+    packages = sysconfig.get_path("purelib")
+    (place.home / "env.toml").write_text(
+        f'[local-docker]\nexecutor = "docker"\ncontainer_image = "{image}"\n'
+        f'mounts = ["{packages}:{packages}:ro", "{HOUSE}:{HOUSE}:ro"]\n'
+        f'env_vars = {{ PYTHONPATH = "{HOUSE}:{packages}", OMP_NUM_THREADS = "1" }}\n',
+        "utf-8",
+    )
+    return place
+
+
+def versions(place: Workplace, asset: str) -> list[str]:
+    return sorted(path.name for path in (place.home / "output" / "artifacts" / asset).iterdir())
+
+
+def test_a_container_trains_the_same_checkpoint(docked: Workplace, engine_address: str) -> None:
+    assert docked.retune("run", "--to", "prep")[0] == 0
+    code, output = docked.retune("finetune", "--run", "local-docker")
+    assert code == 0, output
+    inside = versions(docked, "checkpoint")
+    (docked.home / "output").rename(docked.home / "before")
+    (docked.home / ".dagster").rename(docked.home / "instance before")
+    code, output = docked.retune("run", "--to", "finetune")
+    assert code == 0, output
+    assert versions(docked, "checkpoint") == inside
+    engine = ContainerEngine(engine_address)
+    assert not engine.labelled("retune", "job")
+    engine.close()
+
+
+def test_an_interrupt_removes_the_container(docked: Workplace, engine_address: str) -> None:
+    import signal
+
+    command = docked.start("sdg", "--run", "local-docker")
+    engine = ContainerEngine(engine_address)
+    deadline = time.monotonic() + 60
+    while not engine.labelled("retune", "job"):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    command.send_signal(signal.SIGINT)
+    command.communicate(timeout=90)
+    assert command.returncode != 0
+    assert not engine.labelled("retune", "job")
+    engine.close()
+
+
+def test_an_image_that_is_nowhere_is_said_plainly(docked: Workplace) -> None:
+    code, output = docked.retune("sdg", "--run", "local-docker", "run.env.container_image=nowhere/image:1")
+    assert code == 1
+    assert "cannot pull nowhere/image:1" in output
+    assert "Traceback" not in output
+
+
+def test_no_engine_is_said_before_anything_is_recorded(
+    docked: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere.sock")
+    code, output = docked.retune("sdg", "--run", "local-docker")
+    assert (code, "no Docker engine answers" in output) == (1, True)
+    assert not (docked.home / ".dagster").exists()

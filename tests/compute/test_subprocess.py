@@ -1,0 +1,160 @@
+"""Stages as children of the command: the same artifacts as in its own process, and what it takes to end them."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import dagster as dg
+import psutil
+import pytest
+
+from tests.command.conftest import Workplace, make_workplace
+
+PREP = ("eval_set", "training_set", "mined_train_set")
+
+
+@pytest.fixture(scope="module")
+def inline(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Workplace:
+    """The same project, run in its own process as far as prep."""
+    made = make_workplace(tmp_path_factory.mktemp("inline"), tiny_model, documents=12)
+    code, output = made.retune("run", "--to", "prep")
+    assert code == 0, output
+    return made
+
+
+def versions(place: Workplace, asset: str) -> list[str]:
+    return sorted(path.name for path in (place.home / "output" / "artifacts" / asset).iterdir())
+
+
+def latest(place: Workplace, asset: str, monkeypatch: pytest.MonkeyPatch) -> dg.AssetMaterialization:
+    monkeypatch.setenv("DAGSTER_HOME", str(place.home / ".dagster"))
+    with dg.DagsterInstance.get() as instance:
+        event = instance.get_latest_materialization_event(dg.AssetKey(asset))
+    assert event is not None
+    assert event.asset_materialization is not None
+    return event.asset_materialization
+
+
+def test_jobs_make_the_same_versions_as_this_process(
+    place: Workplace, inline: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, output = place.retune("run", "--to", "prep", "--run", "child")
+    assert code == 0, output
+    for asset in PREP:
+        assert versions(place, asset) == versions(inline, asset)
+    made = latest(place, "mined_train_set", monkeypatch)
+    assert made.metadata["job_host"].value
+    assert (
+        made.metadata["num_queries"] == latest(inline, "mined_train_set", monkeypatch).metadata["num_queries"]
+    )
+    again, said = place.retune("run", "--to", "prep", "--run", "child")
+    assert (again, "nothing is stale" in said) == (0, True)
+
+
+def test_one_stage_can_have_a_place_of_its_own(place: Workplace) -> None:
+    code, output = place.retune("sdg", "compute.stages.sdg=child")
+    assert code == 0, output
+    jobs = {path.name.rpartition("-")[0] for path in (place.home / "output" / ".jobs").iterdir()}
+    assert jobs == {"raw_corpus", "passages", "base_model", "synthetic_qa"}
+    code, output = place.retune("prep")
+    assert code == 0, output
+    assert len(list((place.home / "output" / ".jobs").iterdir())) == len(jobs)
+
+
+def test_an_error_of_the_job_is_told_plainly(place: Workplace) -> None:
+    code, output = place.retune("sdg", "--run", "child", "corpus_dir=nowhere")
+    assert code == 1
+    assert "child: " in output
+    assert "nowhere" in output
+    assert "Traceback" not in output
+
+
+def test_an_unknown_place_ends_the_command_before_anything_is_recorded(place: Workplace) -> None:
+    code, output = place.retune("sdg", "--run", "my-clutser")
+    assert (code, "has no place 'my-clutser'" in output) == (1, True)
+    assert not (place.home / ".dagster").exists()
+
+
+def job_process(place: Workplace) -> psutil.Process | None:
+    for process in psutil.process_iter(["cmdline"]):
+        line = process.info["cmdline"] or []
+        if "assets_pkg.job" in line and str(place.home) in line[-1]:
+            return process
+    return None
+
+
+def await_job(place: Workplace) -> psutil.Process:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        found = job_process(place)
+        if found is not None:
+            return found
+        time.sleep(0.1)
+    raise AssertionError("no job was started")
+
+
+def test_an_interrupt_ends_the_job_too(place: Workplace) -> None:
+    command = place.start("sdg", "--run", "child")
+    job = await_job(place)
+    command.send_signal(signal.SIGINT)
+    command.communicate(timeout=60)
+    assert command.returncode != 0
+    psutil.wait_procs([job], timeout=10)
+    assert not job.is_running()
+
+
+def test_a_job_whose_command_was_killed_is_waited_for_by_the_next_one(place: Workplace) -> None:
+    command = place.start("sdg", "--run", "child")
+    job = await_job(place)
+    command.kill()
+    command.communicate(timeout=60)
+    assert job.is_running()
+    code, output = place.retune("sdg", "--run", "child")
+    assert code == 0, output
+    assert "still runs: waiting for it" in output or "reused" in output
+
+
+def test_a_killed_job_is_told_and_made_again(place: Workplace) -> None:
+    command = place.start("sdg", "--run", "child")
+    await_job(place).kill()
+    output, _ = command.communicate(timeout=120)
+    assert command.returncode == 1
+    assert "child: exit code 137" in output or "its process was killed" in output
+    code, output = place.retune("sdg", "--run", "child")
+    assert code == 0, output
+
+
+def test_a_detached_job_is_recorded_and_picked_up(place: Workplace, inline: Workplace) -> None:
+    code, output = place.retune("run", "--to", "eval", "--batch", "child")
+    assert code == 0, output
+    record = next((place.home / "output" / ".jobs" / "batches").iterdir())
+    name = json.loads(record.read_text())["name"]
+    assert name in output
+    deadline = time.monotonic() + 120
+    while "done" not in (listed := place.retune("jobs", "list", "-c", "profile.yaml")[1]):
+        assert time.monotonic() < deadline, (
+            listed + place.retune("jobs", "logs", name, "-c", "profile.yaml")[1]
+        )
+    code, output = place.retune("jobs", "pick-up", "-c", "profile.yaml")
+    assert code == 0, output
+    assert (place.home / "output" / "promoted_model").is_symlink()
+    assert versions(place, "mined_train_set") == versions(inline, "mined_train_set")
+    assert "taken" in place.retune("jobs", "list", "-c", "profile.yaml")[1]
+    assert "nothing is stale" in place.retune("run", "--to", "eval")[1]
+
+
+def test_a_staged_job_is_not_submitted_and_runs_by_hand(place: Workplace) -> None:
+    import subprocess
+
+    code, output = place.retune("sdg", "--batch", "child", "--stage")
+    assert code == 0, output
+    folder = next((place.home / "output" / ".jobs").iterdir())
+    assert not (place.home / "output" / "artifacts").exists()
+    done = subprocess.run(
+        ["bash", str(folder / "job.sh")], env=place.environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert versions(place, "synthetic_qa")
