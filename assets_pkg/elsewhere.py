@@ -67,7 +67,7 @@ def describe_work(
 
 
 def spreads(assets: Iterable[str], environment: Environment) -> bool:
-    """Whether a job that makes ``assets`` is one for several workers: with nothing else for most of them to wait for."""
+    """Whether a job that makes ``assets`` is one for several workers, and nothing that most of them would wait for."""
     return environment.workers_share and set(assets) <= WORKERS_SHARE
 
 

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from resources.compute.spread import Spread
 from resources.encoders.base import Encoder
+from resources.encoders.recipe import EncoderRecipe
+from resources.encoders.shards import BLOCK, Shards
 from storage.artifact_store import write_atomic
 from storage.artifacts import Checkpoint, Passages
 from storage.progress import Progress
 
-BLOCK = 4096
+if TYPE_CHECKING:
+    from resources.encoders.base import Vectors
+
+MANIFEST = "embeddings.json"
+SHARDS = "shards"
 
 
 def embed_passages(
@@ -19,31 +29,74 @@ def embed_passages(
 ) -> None:
     """Write ``embeddings.parquet`` (one row per passage, same order: ``passage_id``, ``vector`` float32 [d])
     and ``embeddings.json``. Blocks of passages stream through, so memory does not grow with the corpus."""
+    _write(passages, model, encoder, _embedded(passages, encoder, progress), folder)
+
+
+def embed_together(
+    passages: Passages,
+    model: Checkpoint,
+    encoder: Encoder,
+    recipe: EncoderRecipe,
+    spread: Spread,
+    folder: Path,
+    progress: Progress,
+) -> None:
+    """The same by several workers, each with an encoder by ``recipe``: in shards, which are then put together.
+
+    Shards that a killed try left are taken up. ``encoder`` is needed only for those that turn out damaged.
+    """
+    shards = Shards(_file(passages), folder / SHARDS, "passage")
+    if not (folder / MANIFEST).exists():  # the last that is written
+        spread(shards, recipe, progress)
+        _write(passages, model, encoder, shards.vectors(encoder), folder)
+    shutil.rmtree(shards.folder, ignore_errors=True)
+
+
+def _embedded(passages: Passages, encoder: Encoder, progress: Progress) -> Iterator[Vectors]:
+    import pyarrow.parquet as pq
+
+    done = 0
+    with pq.ParquetFile(_file(passages)) as source:
+        total = source.metadata.num_rows
+        for batch in source.iter_batches(batch_size=BLOCK, columns=["text"]):
+            texts: list[Any] = batch.column("text").to_pylist()
+            yield encoder.embed(texts, "passage", _from(done, total, progress))
+            done += len(texts)
+
+
+def _write(
+    passages: Passages, model: Checkpoint, encoder: Encoder, blocks: Iterable[Vectors], folder: Path
+) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = pa.schema([("passage_id", pa.string()), ("vector", pa.list_(pa.float32(), encoder.dimensions))])
+    waiting = iter(blocks)
+    first = next(waiting, None)
+    dimensions = encoder.dimensions if first is None else first.shape[1]
+    schema = pa.schema([("passage_id", pa.string()), ("vector", pa.list_(pa.float32(), dimensions))])
     done = 0
     with (
-        pq.ParquetFile(passages.path / "passages.parquet") as source,
+        pq.ParquetFile(_file(passages)) as source,
         pq.ParquetWriter(folder / "embeddings.parquet", schema) as writer,
     ):
-        total = source.metadata.num_rows
-        for batch in source.iter_batches(batch_size=BLOCK, columns=["passage_id", "text"]):
-            texts: list[Any] = batch.column("text").to_pylist()
-            vectors = encoder.embed(texts, "passage", _from(done, total, progress))
-            column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), encoder.dimensions)
+        ids = source.iter_batches(batch_size=BLOCK, columns=["passage_id"])
+        for batch, vectors in zip(ids, chain([] if first is None else [first], waiting), strict=True):
+            column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), dimensions)
             writer.write_batch(pa.record_batch([batch.column("passage_id"), column], schema=schema))
-            done += len(texts)
+            done += len(vectors)
     manifest: dict[str, Any] = {
         "schema_version": 1,
         "model_digest": model.version,
         "encoder": encoder.identity("passage"),
         "passages": passages.version,
-        "dimensions": encoder.dimensions,
+        "dimensions": dimensions,
         "count": done,
     }
-    write_atomic(folder / "embeddings.json", json.dumps(manifest, indent=1, sort_keys=True))
+    write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True))
+
+
+def _file(passages: Passages) -> Path:
+    return passages.path / "passages.parquet"
 
 
 def _from(before: int, of: int, progress: Progress) -> Progress:

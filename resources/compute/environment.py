@@ -97,7 +97,9 @@ class Environment(BaseModel):
         if self.tunnel == "ssh" and self.executor != "slurm":
             raise ValueError(f"tunnel 'ssh' goes with executor 'slurm', not {self.executor!r}")
         if self.executor == "ray" and not self.address:
-            raise ValueError("executor 'ray' needs address: the dashboard's, such as http://head:8265, or 'local'")
+            raise ValueError(
+                "executor 'ray' needs address: the dashboard's, such as http://head:8265, or 'local'"
+            )
         return self
 
     @property

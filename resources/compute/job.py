@@ -12,6 +12,9 @@ from resources.compute.environment import Environment
 
 EntryPoint = tuple[str, ...]
 Standing = Literal["pending", "running", "done", "failed", "cancelled"]
+TASK = "RETUNE_TASK"
+"""Set in the tasks of a job array but the first: their number."""
+
 ENTRY: EntryPoint = ("-m", "assets_pkg.job")
 
 
@@ -115,13 +118,14 @@ def shell_script(job: Job, environment: Environment, head: tuple[str, ...] = (),
     lines = [
         "#!/bin/bash",
         *head,
-        f"rm -f {mark}",
+        f"mark={mark}${{{TASK}:+.${TASK}}}",
+        'rm -f "$mark"',
         f"cd {shlex.quote(str(job.cwd))} || exit 1",
         *(f"export {name}={shlex.quote(value)}" for name, value in exports.items()),
         *environment.setup,
         f"{prefix}{command}",
         "code=$?",
-        f"echo $code > {mark}.part && mv {mark}.part {mark}",
+        'echo $code > "$mark.part" && mv "$mark.part" "$mark"',
         "exit $code",
     ]
     return "\n".join(lines) + "\n"

@@ -15,6 +15,7 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from resources.compute.environment import LOCAL, Environment
@@ -24,6 +25,7 @@ from resources.encoders.recipe import EncoderRecipe
 from resources.encoders.shards import Shards
 from storage.progress import Progress
 
+NOT_INSTALLED = "Ray is not installed here: pip install 'retune[ray]'"
 MOST_TASKS = 10_000
 """Ray's tasks, however many shards there are: several shards each, if need be."""
 
@@ -49,8 +51,7 @@ class RaySpread:
                 raise _explain(error) from error
 
     def _embed(self, shards: Shards, recipe: EncoderRecipe, missing: list[int], progress: Progress) -> None:
-        import ray
-
+        ray = _ray()
         each = math.ceil(len(missing) / MOST_TASKS)
         tasks = [{"shards": missing[start : start + each]} for start in range(0, len(missing), each)]
         workers, gpus = self._workers()
@@ -71,9 +72,7 @@ class RaySpread:
 
     def _workers(self) -> tuple[int, float]:
         """How many, and what share of the GPUs each has; by default one a GPU, or one a CPU where there are none."""
-        import ray
-
-        there: dict[str, float] = ray.cluster_resources()
+        there: dict[str, float] = _ray().cluster_resources()
         gpus = self.environment.gpus_per_worker
         if gpus is None:
             gpus = 1.0 if there.get("GPU") else 0.0
@@ -111,11 +110,7 @@ def _connected(environment: Environment) -> Generator[None]:
     local = environment.address == LOCAL
     if local:
         _prepare_local()
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise ComputeError(NOT_INSTALLED) from error
+    ray = _ray()
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if local:
@@ -140,7 +135,17 @@ def _connected(environment: Environment) -> Generator[None]:
         ray.shutdown()
 
 
-NOT_INSTALLED = "Ray is not installed here: pip install 'retune[ray]'"
+def _ray() -> Any:
+    """Ray with Ray Data, untyped: its own types are incomplete.
+
+    Raises:
+        ComputeError: it is not installed.
+    """
+    try:
+        import_module("ray.data")
+        return import_module("ray")
+    except ImportError as error:
+        raise ComputeError(NOT_INSTALLED) from error
 
 
 def _prepare_local() -> None:
@@ -153,12 +158,10 @@ def _prepare_local() -> None:
 
 def _explain(error: Exception) -> Exception:
     """The error that an actor met, without the way that it came."""
-    import ray
-
     if isinstance(error, ComputeError):
         return error
     cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, ray.exceptions.RayTaskError):
+    while cause is not None and not isinstance(cause, _ray().exceptions.RayTaskError):
         cause = cause.__cause__
     met = error if cause is None else getattr(cause, "cause", cause)
     return ComputeError(f"a worker failed: {type(met).__name__}: {met}")

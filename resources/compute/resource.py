@@ -10,6 +10,8 @@ import dagster as dg
 
 from resources.compute.environment import Environment, read_environment
 from resources.compute.executors import make_executor
+from resources.compute.ray_data import RaySpread
+from resources.compute.spread import ArraySpread, Spread
 
 INLINE = "inline"
 
@@ -23,6 +25,8 @@ class ComputeResource(dg.ConfigurableResource[Any]):
         stages: places by stage.
         overrides: keys of the chosen places to replace (``run.env.key=value``).
         profile: the settings that a job is handed, as JSON.
+        spread: the place whose workers embed corpora together with this job, if there are any.
+        share: the file by which tasks of a job array learn what to embed.
         inside_job: this process is a job itself: it builds what it is told, and points at nothing.
     """
 
@@ -31,6 +35,8 @@ class ComputeResource(dg.ConfigurableResource[Any]):
     stages: Mapping[str, str] = {}
     overrides: Mapping[str, str] = {}
     profile: str = "{}"
+    spread: Mapping[str, Any] | None = None
+    share: str = ""
     inside_job: bool = False
 
     def place_of(self, stage: str) -> tuple[str, Environment] | None:
@@ -55,3 +61,13 @@ class ComputeResource(dg.ConfigurableResource[Any]):
             place = self.place_of(stage)
             if place is not None:
                 make_executor(place[1]).check()
+
+    def workers(self) -> Spread | None:
+        """Who embeds a corpus together with this process; None if it is alone."""
+        if self.spread is None:
+            return None
+        environment = Environment.model_validate(self.spread)
+        if environment.executor == "ray":
+            return RaySpread(environment)
+        assert environment.array is not None
+        return ArraySpread(Path(self.share), environment.array)

@@ -7,12 +7,13 @@ lie on a file system that the nodes share, as must the artifacts.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 
 from resources.compute.environment import Environment
 from resources.compute.errors import ComputeError
 from resources.compute.host import Unreachable, open_host, secrets_of
-from resources.compute.job import Job, State, shell_script
+from resources.compute.job import TASK, Job, State, shell_script
 from resources.compute.subprocess import ended
 
 WAITING = (
@@ -38,15 +39,20 @@ BUSY = ("Socket timed out", "Unable to contact slurm controller", "slurm_load_jo
 
 
 class SlurmExecutor:
-    """Runs the job's script with sbatch. The handle is the job's number."""
+    """Runs the job's script with sbatch. The handle is the job's number; of a job array, the first task's."""
 
     def __init__(self, environment: Environment):
         self.environment = environment
         self.host = open_host(environment)
 
     def script(self, job: Job) -> str:
-        head = tuple(f"#SBATCH {option}" for option in self._options(job))
-        return shell_script(job, self.environment, head, self._container(job))
+        head = [f"#SBATCH {option}" for option in self._options(job)]
+        if job.spread:
+            log = shlex.quote(str(job.folder / "task"))
+            head.append('if [ "${SLURM_ARRAY_TASK_ID:-0}" != 0 ]; then')
+            head.append(f"  export {TASK}=$SLURM_ARRAY_TASK_ID; exec >> {log}-$SLURM_ARRAY_TASK_ID.txt 2>&1")
+            head.append("fi")
+        return shell_script(job, self.environment, tuple(head), self._container(job))
 
     def check(self) -> None:
         secrets_of(self.environment)
@@ -62,7 +68,7 @@ class SlurmExecutor:
         number = said.strip().partition(";")[0]
         if not number.isdigit():
             raise ComputeError(f"sbatch did not tell a job number, but: {said.strip()}")
-        return number
+        return f"{number}_0" if job.spread else number
 
     def state(self, handle: str, job: Job) -> State:
         queued = self._queued(handle)
@@ -76,7 +82,7 @@ class SlurmExecutor:
         return ended(self.host.read(job.exit_code), f"Slurm says {ending or 'nothing'} of job {handle}")
 
     def cancel(self, handle: str) -> None:
-        self._slurm("scancel", handle)
+        self._slurm("scancel", handle.partition("_")[0])
 
     def _options(self, job: Job) -> Iterator[str]:
         given = self.environment
@@ -85,6 +91,8 @@ class SlurmExecutor:
         yield f"--output={job.log}"
         yield "--open-mode=append"
         yield "--requeue"
+        if job.spread:
+            yield f"--array=0-{(self.environment.array or 1) - 1}"
         named = {
             "account": given.account,
             "partition": partition,

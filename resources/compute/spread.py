@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from resources.compute.environment import Environment
 from resources.encoders.base import Encoder
 from resources.encoders.recipe import EncoderRecipe
 from resources.encoders.shards import Shards

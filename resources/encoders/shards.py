@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,9 +41,7 @@ class Shards:
     @cached_property
     def rows(self) -> int:
         """Texts in all."""
-        import pyarrow.parquet as pq
-
-        with pq.ParquetFile(self.source) as file:
+        with _parquet().ParquetFile(self.source) as file:
             return file.metadata.num_rows
 
     @property
@@ -63,9 +62,7 @@ class Shards:
 
     def make(self, number: int, encoder: Encoder) -> Vectors:
         """Embed one block and put its shard in place; returns the vectors."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
+        pa, pq = _arrow(), _parquet()
         vectors = CachedEncoder(encoder).embed(self._texts(number), self.role)
         column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
         beside = self.folder / f".{number}.{uuid.uuid4().hex}"
@@ -79,12 +76,10 @@ class Shards:
 
     def read(self, number: int) -> Vectors | None:
         """The vectors of a shard, float32 [n, d], or None where there is none that is whole."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
+        pa, pq = _arrow(), _parquet()
         try:
             table = pq.read_table(self._path(number), page_checksum_verification=True)
-            column: Any = table.column("vector").combine_chunks()
+            column = table.column("vector").combine_chunks()
             width: int = column.type.list_size
             vectors = column.flatten().to_numpy().reshape(-1, width)
         except (OSError, pa.ArrowException, KeyError, AttributeError, ValueError):
@@ -101,10 +96,8 @@ class Shards:
         return self.folder / f"{number:08}{SUFFIX}"
 
     def _texts(self, number: int) -> list[str]:
-        import pyarrow.parquet as pq
-
         start, size = number * self.block, self.size(number)
-        with pq.ParquetFile(self.source) as file:
+        with _parquet().ParquetFile(self.source) as file:
             groups: list[int] = []
             before = at = 0
             for group in range(file.num_row_groups):
@@ -114,5 +107,14 @@ class Shards:
                 elif at < start + size:
                     groups.append(group)
                 at += rows
-            column: Any = file.read_row_groups(groups, columns=["text"]).column("text")
+            column = file.read_row_groups(groups, columns=["text"]).column("text")
             return column.slice(start - before, size).to_pylist()
+
+
+def _arrow() -> Any:
+    """pyarrow, untyped: its own types are incomplete."""
+    return import_module("pyarrow")
+
+
+def _parquet() -> Any:
+    return import_module("pyarrow.parquet")
