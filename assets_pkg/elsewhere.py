@@ -32,14 +32,14 @@ WORKERS_SHARE = {"mined_train_set", "corpus_embeddings", "vector_index"}
 class Work:
     """What a job is to do: make ``assets`` of a project whose other assets stand as ``recorded``.
 
-    ``profile`` is JSON; ``recorded`` are Dagster's serialized materializations; ``spread`` describes the place, if
-    its workers are to embed the corpus together.
+    ``profile`` is JSON; ``recorded`` are Dagster's serialized materializations; ``spread`` describes the place,
+    as JSON, if its workers are to embed the corpus together.
     """
 
     assets: Sequence[str]
     profile: str
     recorded: Sequence[str]
-    spread: Mapping[str, Any] | None = None
+    spread: str = ""
 
     def dump(self) -> str:
         return json.dumps({"schema_version": SCHEMA, **vars(self)}, indent=1)
@@ -62,7 +62,7 @@ def describe_work(
     """The work of making ``assets`` in ``environment``, given what ``instance`` has recorded of the ``known`` ones."""
     events = (instance.get_latest_materialization_event(key) for key in known)
     found = [event.asset_materialization for event in events if event and event.asset_materialization]
-    spread = environment.model_dump(mode="json") if spreads(assets, environment) else None
+    spread = environment.model_dump_json() if spreads(assets, environment) else ""
     return Work(assets, profile, [dg.serialize_value(each) for each in found], spread)
 
 

@@ -110,8 +110,12 @@ def _mined_train_set(profile: Profile) -> dg.AssetsDefinition:
             base = door.input(Checkpoint, "base_model")
 
             def produce(folder: Path) -> None:
-                with encoders.open(base, batch_size=mining.mining_batch_size) as encoder:
-                    mine_hard_negatives(training, encoder, mining, folder, door.progress())
+                size = mining.mining_batch_size
+                workers = compute.workers(encoders.recipe(base, size))
+                with encoders.open(base, batch_size=size) as encoder:
+                    mine_hard_negatives(
+                        training, encoder, mining, folder, door.progress(), make_shards=workers
+                    )
 
             made = door.build(MinedTrainSet, produce)
             _link(door, made.path, ("train_mined.automodel.json", "train_mined.automodel_unrolled.json"))

@@ -9,7 +9,7 @@ import dagster as dg
 
 from assets_pkg.door import GPU_POOL, OWNERS, SETTINGS_KEY, code_version, open_door, shown_settings
 from assets_pkg.profile import Profile
-from assets_pkg.reindex.embeddings import embed_passages, embed_together
+from assets_pkg.reindex.embeddings import embed_passages
 from assets_pkg.reindex.index import build_index, open_index
 from assets_pkg.reindex.searcher import INDEX_LINK
 from assets_pkg.reindex.verify import verify_index
@@ -70,14 +70,9 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             model = door.input(Checkpoint, "promoted_model")
 
             def embed(folder: Path) -> None:
-                workers = compute.workers()
+                workers = compute.workers(encoders.recipe(model))
                 with encoders.open(model) as encoder:
-                    given = (passages, model, encoder)
-                    if workers is None:
-                        embed_passages(*given, folder, door.progress())
-                    else:
-                        recipe = encoders.recipe(model)
-                        embed_together(*given, recipe, workers, folder, door.progress())
+                    embed_passages(passages, model, encoder, folder, door.progress(), workers)
 
             embeddings = door.build(CorpusEmbeddings, embed, asset="corpus_embeddings")
             index = door.build(

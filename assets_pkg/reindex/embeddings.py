@@ -9,9 +9,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resources.compute.spread import Spread
+from resources.compute.spread import MakeShards
 from resources.encoders.base import Encoder
-from resources.encoders.recipe import EncoderRecipe
 from resources.encoders.shards import BLOCK, Shards
 from storage.artifact_store import write_atomic
 from storage.artifacts import Checkpoint, Passages
@@ -25,29 +24,26 @@ SHARDS = "shards"
 
 
 def embed_passages(
-    passages: Passages, model: Checkpoint, encoder: Encoder, folder: Path, progress: Progress
-) -> None:
-    """Write ``embeddings.parquet`` (one row per passage, same order: ``passage_id``, ``vector`` float32 [d])
-    and ``embeddings.json``. Blocks of passages stream through, so memory does not grow with the corpus."""
-    _write(passages, model, encoder, _embedded(passages, encoder, progress), folder)
-
-
-def embed_together(
     passages: Passages,
     model: Checkpoint,
     encoder: Encoder,
-    recipe: EncoderRecipe,
-    spread: Spread,
     folder: Path,
     progress: Progress,
+    make_shards: MakeShards | None = None,
 ) -> None:
-    """The same by several workers, each with an encoder by ``recipe``: in shards, which are then put together.
+    """Write ``embeddings.parquet`` (one row per passage, same order: ``passage_id``, ``vector`` float32 [d])
+    and ``embeddings.json``. Blocks of passages stream through, so memory does not grow with the corpus.
 
-    Shards that a killed try left are taken up. ``encoder`` is needed only for those that turn out damaged.
+    With ``make_shards``, several workers embed: in shards, which are then put together to the same files. Shards that a
+    killed try left are taken up, and ``encoder`` is needed only for those that turn out damaged.
     """
+    if make_shards is None:
+        _write(passages, model, encoder, _embedded(passages, encoder, progress), folder)
+        return
     shards = Shards(_file(passages), folder / SHARDS, "passage")
     if not (folder / MANIFEST).exists():  # the last that is written
-        spread(shards, recipe, progress)
+        shards.folder.mkdir(exist_ok=True)
+        make_shards(shards, progress)
         _write(passages, model, encoder, shards.vectors(encoder), folder)
     shutil.rmtree(shards.folder, ignore_errors=True)
 

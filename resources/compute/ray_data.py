@@ -21,6 +21,7 @@ from typing import Any
 from resources.compute.environment import LOCAL, Environment
 from resources.compute.errors import ComputeError
 from resources.compute.spread import tell
+from resources.encoders.base import Encoder
 from resources.encoders.recipe import EncoderRecipe
 from resources.encoders.shards import Shards
 from storage.progress import Progress
@@ -38,33 +39,32 @@ class RaySpread:
     """The workers of the place ``environment``: a Ray cluster's, or those of a Ray that is started for this."""
 
     environment: Environment
+    recipe: EncoderRecipe
 
-    def __call__(self, shards: Shards, recipe: EncoderRecipe, progress: Progress) -> None:
-        shards.folder.mkdir(parents=True, exist_ok=True)
+    def __call__(self, shards: Shards, progress: Progress) -> None:
         missing = shards.missing()
         if not missing:
             return
         with _connected(self.environment):
-            try:
-                self._embed(shards, recipe, missing, progress)
-            except Exception as error:
-                raise _explain(error) from error
+            self._embed(shards, missing, progress)
 
-    def _embed(self, shards: Shards, recipe: EncoderRecipe, missing: list[int], progress: Progress) -> None:
+    def _embed(self, shards: Shards, missing: list[int], progress: Progress) -> None:
         ray = _ray()
         each = math.ceil(len(missing) / MOST_TASKS)
         tasks = [{"shards": missing[start : start + each]} for start in range(0, len(missing), each)]
         workers, gpus = self._workers()
         done = ray.data.from_items(tasks, override_num_blocks=len(tasks)).map_batches(
             ShardMaker,
-            fn_constructor_args=(shards, recipe),
+            fn_constructor_args=(shards, self.recipe),
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=min(workers, len(tasks))),
             num_cpus=self.environment.cpus_per_task or 1,
             num_gpus=gpus,
         )
         told = -math.inf
-        for _ in done.iter_rows():
+        for row in done.iter_rows():
+            if row["failure"]:
+                raise ComputeError(f"a worker failed: {row['failure']}")
             if time.monotonic() - told > TELL_SECONDS:
                 told = time.monotonic()
                 tell(shards, shards.missing(), progress)
@@ -91,13 +91,18 @@ class ShardMaker:
 
     def __init__(self, shards: Shards, recipe: EncoderRecipe):
         self._shards = shards
-        self._encoder = recipe.open()
+        self._recipe = recipe
+        self._encoder: Encoder | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        for number in (int(each) for numbers in batch["shards"] for each in numbers):
-            if not self._shards.has(number):
-                self._shards.make(number, self._encoder)
-        return {"done": [True]}
+        try:
+            self._encoder = self._encoder or self._recipe.open()
+            for number in (int(each) for numbers in batch["shards"] for each in numbers):
+                if not self._shards.has(number):
+                    self._shards.make(number, self._encoder)
+        except Exception as error:  # noqa: BLE001 (Ray would hand on its own, without this one's message)
+            return {"failure": [f"{type(error).__name__}: {error}"]}
+        return {"failure": [""]}
 
 
 @contextmanager
@@ -154,14 +159,3 @@ def _prepare_local() -> None:
     if "RAY_AUTH_MODE" not in os.environ:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-
-
-def _explain(error: Exception) -> Exception:
-    """The error that an actor met, without the way that it came."""
-    if isinstance(error, ComputeError):
-        return error
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, _ray().exceptions.RayTaskError):
-        cause = cause.__cause__
-    met = error if cause is None else getattr(cause, "cause", cause)
-    return ComputeError(f"a worker failed: {type(met).__name__}: {met}")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from resources.encoders.base import Encoder
 from resources.encoders.recipe import EncoderRecipe
@@ -21,10 +21,8 @@ PATIENCE_SECONDS = 900.0
 POLL_SECONDS = 1.0
 
 
-class Spread(Protocol):
-    """Makes every shard that is missing, by all workers that there are."""
-
-    def __call__(self, shards: Shards, recipe: EncoderRecipe, progress: Progress) -> None: ...
+MakeShards = Callable[[Shards, Progress], None]
+"""Makes every shard that is missing, by all workers that there are."""
 
 
 @dataclass(frozen=True)
@@ -37,19 +35,19 @@ class ArraySpread:
 
     share: Path
     tasks: int
+    recipe: EncoderRecipe
 
-    def __call__(self, shards: Shards, recipe: EncoderRecipe, progress: Progress) -> None:
-        shards.folder.mkdir(parents=True, exist_ok=True)
+    def __call__(self, shards: Shards, progress: Progress) -> None:
         told = {
             "source": str(shards.source.absolute()),
             "folder": str(shards.folder.absolute()),
             "role": shards.role,
             "block": shards.block,
-            "recipe": recipe.dump(),
+            "recipe": self.recipe.dump(),
             "tasks": self.tasks,
         }
         write_atomic(self.share, json.dumps(told))
-        work_through(shards, recipe.open(), 0, self.tasks, progress)
+        work_through(shards, self.recipe.open(), 0, self.tasks, progress)
 
 
 def help_with(share: Path, task: int, over: Callable[[], bool]) -> None:

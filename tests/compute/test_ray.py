@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from sentence_transformers import SentenceTransformer
 
 from resources.compute.environment import Environment
 from resources.compute.errors import ComputeError
@@ -28,68 +30,12 @@ from storage.progress import no_progress
 from tests.command.conftest import Workplace, free_port
 from tests.compute.slow_encoder import SlowRecipe, expected
 
-LOCAL = Environment(executor="ray", address="local", num_workers=2)
-
 
 def until(found: Callable[[], bool], seconds: float = 90) -> None:
     deadline = time.monotonic() + seconds
     while not found():
         assert time.monotonic() < deadline, "it did not come to pass"
         time.sleep(0.1)
-
-
-def write_texts(folder: Path, texts: list[str], block: int) -> Shards:
-    pq.write_table(pa.table({"text": texts}), folder / "texts.parquet", row_group_size=1000)
-    return Shards(folder / "texts.parquet", folder / "shards", "passage", block)
-
-
-def test_two_workers_make_what_one_process_makes(tmp_path: Path, tiny_model: Path) -> None:
-    texts = [
-        f"Valve {number % 1700} of pump {number} has pressure {number * 7 % 1000}." for number in range(5000)
-    ]
-    shards = write_texts(tmp_path, texts, 500)
-    recipe = EncoderRecipe(str(tiny_model), "tiny", "", "", 32, 32, "auto", 64, "cpu")
-    told: list[int] = []
-
-    def progress(done: int, total: int, unit: str, **figures: float) -> None:
-        told.append(done)
-
-    RaySpread(LOCAL)(shards, recipe, progress)
-    assert not shards.missing()
-    assert told[-1] == 5000
-    encoder = recipe.open()
-    together = np.concatenate(list(shards.vectors(encoder)))
-    np.testing.assert_allclose(together, encoder.embed(texts, "passage"), atol=1e-6)
-
-
-def test_a_killed_worker_costs_its_shard(tmp_path: Path) -> None:
-    texts = [f"text {number}" for number in range(200)]
-    shards = write_texts(tmp_path, texts, 10)
-
-    def kill() -> None:
-        until((tmp_path / "victim").exists)
-        os.kill(int((tmp_path / "victim").read_text()), signal.SIGKILL)
-
-    killer = threading.Thread(target=kill)
-    killer.start()
-    recipe = SlowRecipe(str(tmp_path), "text 57", "", "", 0, 0, "", 1)
-    RaySpread(LOCAL)(shards, recipe, no_progress)
-    killer.join()
-    encoder = recipe.open()
-    np.testing.assert_array_equal(np.concatenate(list(shards.vectors(encoder))), expected(texts))
-    asked = (tmp_path / "asked.txt").read_text().splitlines()
-    assert sorted(asked) == sorted([*texts[::10], "text 50"])
-
-
-def test_what_a_worker_met_is_told_plainly(tmp_path: Path) -> None:
-    shards = write_texts(tmp_path, ["text"], 10)
-    recipe = EncoderRecipe(str(tmp_path / "nowhere"), "tiny", "", "", 32, 32, "auto", 64, "cpu")
-    with pytest.raises(ComputeError, match=r"a worker failed: EncoderError: .*nowhere: no such model folder"):
-        RaySpread(LOCAL)(shards, recipe, no_progress)
-    with pytest.raises(ComputeError, match="num_workers = 64, but this Ray has"):
-        RaySpread(LOCAL.model_copy(update={"num_workers": 64, "gpus_per_worker": 1.0}))(
-            shards, recipe, no_progress
-        )
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +46,7 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         patch.setenv("RAY_AUTH_MODE", "token")
         patch.setenv("RAY_AUTH_TOKEN", "a" * 64)
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")  # as it is in a job of the cluster
         ray = [sys.executable, "-m", "ray.scripts.scripts"]
         options = [f"--port={port}", f"--dashboard-port={dashboard}", "--num-cpus=4"]
         options += [
@@ -125,10 +72,70 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         until(answers)
         yield address
         children = psutil.Process(head.pid).children(recursive=True)
-        head.terminate()
+        for process in (*children, head):
+            process.kill()
         head.wait(60)
-        for child in psutil.wait_procs(children, timeout=20)[1]:
-            child.kill()
+
+
+@pytest.fixture
+def two_workers(ray_cluster: str) -> Environment:
+    return Environment(executor="ray", address=ray_cluster, num_workers=2)
+
+
+def write_texts(folder: Path, texts: list[str], block: int) -> Shards:
+    pq.write_table(pa.table({"text": texts}), folder / "texts.parquet", row_group_size=1000)
+    (folder / "shards").mkdir()
+    return Shards(folder / "texts.parquet", folder / "shards", "passage", block)
+
+
+def test_two_workers_make_what_one_process_makes(
+    two_workers: Environment, tmp_path: Path, tiny_model: Path
+) -> None:
+    texts = [
+        f"Valve {number % 1700} of pump {number} has pressure {number * 7 % 1000}." for number in range(5000)
+    ]
+    shards = write_texts(tmp_path, texts, 500)
+    recipe = EncoderRecipe(str(tiny_model), "tiny", "", "", 32, 32, "auto", 64, "cpu")
+    told: list[int] = []
+
+    def progress(done: int, total: int, unit: str, **figures: float) -> None:
+        told.append(done)
+
+    RaySpread(two_workers, recipe)(shards, progress)
+    assert not shards.missing()
+    assert told[-1] == 5000
+    encoder = recipe.open()
+    together = np.concatenate(list(shards.vectors(encoder)))
+    np.testing.assert_allclose(together, encoder.embed(texts, "passage"), atol=1e-6)
+
+
+def test_a_killed_worker_costs_its_shard(two_workers: Environment, tmp_path: Path) -> None:
+    texts = [f"text {number}" for number in range(200)]
+    shards = write_texts(tmp_path, texts, 10)
+
+    def kill() -> None:
+        until((tmp_path / "victim").exists)
+        os.kill(int((tmp_path / "victim").read_text()), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    recipe = SlowRecipe(str(tmp_path), "text 57", "", "", 0, 0, "", 1)
+    RaySpread(two_workers, recipe)(shards, no_progress)
+    killer.join()
+    encoder = recipe.open()
+    np.testing.assert_array_equal(np.concatenate(list(shards.vectors(encoder))), expected(texts))
+    asked = (tmp_path / "asked.txt").read_text().splitlines()
+    assert sorted(asked) == sorted([*texts[::10], "text 50"])
+
+
+def test_what_a_worker_met_is_told_plainly(two_workers: Environment, tmp_path: Path) -> None:
+    shards = write_texts(tmp_path, ["text"], 10)
+    recipe = EncoderRecipe(str(tmp_path / "nowhere"), "tiny", "", "", 32, 32, "auto", 64, "cpu")
+    with pytest.raises(ComputeError, match=r"a worker failed: EncoderError: .*nowhere: no such model folder"):
+        RaySpread(two_workers, recipe)(shards, no_progress)
+    crowd = two_workers.model_copy(update={"num_workers": 64})
+    with pytest.raises(ComputeError, match="num_workers = 64, but this Ray has"):
+        RaySpread(crowd, recipe)(shards, no_progress)
 
 
 @pytest.fixture
@@ -154,17 +161,30 @@ address = "http://127.0.0.1:{free_port()}"
     return place
 
 
-def test_the_corpus_is_embedded_in_a_local_ray_and_by_a_cluster(ray_place: Workplace) -> None:
-    code, output = ray_place.retune("run", "--to", "sdg")
+def test_stages_run_as_jobs_of_a_cluster_and_in_a_ray_of_their_own(ray_place: Workplace) -> None:
+    code, output = ray_place.retune("sdg")
     assert code == 0, output
     code, output = ray_place.retune("prep", "--run", "ray")
     assert code == 0, output
     assert "ray: running" in output
-    code, output = ray_place.retune("promote", "base")
+    code, output = ray_place.retune("run", "--to", "reindex", "compute.stages={reindex: local-ray}")
     assert code == 0, output
-    code, output = ray_place.retune("reindex", "--run", "local-ray")
-    assert code == 0, output
-    assert "embeddings" in output
+    assert "local-ray: submitted as" in output
+    made = ray_place.home / "output" / "artifacts"
+    embeddings = next((made / "corpus_embeddings").iterdir())
+    assert {each.name for each in embeddings.iterdir()} == {
+        "embeddings.json",
+        "embeddings.parquet",
+        "manifest.json",
+    }
+    digest = json.loads((embeddings / "embeddings.json").read_text())["model_digest"]
+    model = SentenceTransformer(str(next(made.glob(f"*/{digest}")) / "model" / "consolidated"), device="cpu")
+    model.max_seq_length = 64
+    texts = pq.read_table(next((made / "passages").iterdir()) / "passages.parquet").column("text").to_pylist()
+    vectors = pq.read_table(embeddings / "embeddings.parquet").column("vector").to_pylist()
+    np.testing.assert_allclose(
+        np.array(vectors), model.encode(texts, normalize_embeddings=True, convert_to_numpy=True), atol=1e-5
+    )
 
 
 def test_a_job_is_stopped_and_its_end_is_told(ray_cluster: str, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from assets_pkg.reindex.embeddings import embed_passages, embed_together
+from assets_pkg.reindex.embeddings import embed_passages
 from resources.compute.spread import ArraySpread, help_with, work_through
 from resources.encoders.cached import CachedEncoder
 from resources.encoders.recipe import EncoderRecipe
@@ -89,7 +89,7 @@ def test_the_tasks_of_an_array_are_told_by_the_first(shards: Shards, tiny_model:
     ended: list[bool] = []
     helper = threading.Thread(target=help_with, args=(share, 1, lambda: bool(ended)))
     helper.start()
-    ArraySpread(share, 2)(shards, recipe, progress)
+    ArraySpread(share, 2, recipe)(shards, progress)
     helper.join(60)
     assert not helper.is_alive()
     assert not shards.missing()
@@ -122,13 +122,12 @@ def test_shards_put_together_are_the_bytes_of_one_process(tmp_path: Path, tiny_m
     one.mkdir()
     together.mkdir()
 
-    def alone(shards: Shards, recipe: EncoderRecipe, progress: Progress) -> None:
-        shards.folder.mkdir()
+    def in_shards(shards: Shards, progress: Progress) -> None:
         work_through(shards, recipe.open(), 0, 2)
 
     encoder = CachedEncoder(recipe.open())
     embed_passages(passages, model, encoder, one, no_progress)
-    embed_together(passages, model, encoder, recipe, alone, together, no_progress)
+    embed_passages(passages, model, encoder, together, no_progress, in_shards)
     names = {each.name for each in together.iterdir()}
     assert names == {"embeddings.json", "embeddings.parquet"}
     for name in names:
@@ -144,8 +143,8 @@ def test_what_was_put_together_before_a_kill_is_not_embedded_again(tmp_path: Pat
     embed_passages(passages, model, recipe.open(), folder, no_progress)
     (folder / "shards").mkdir()  # what the kill left of them
 
-    def never(shards: Shards, recipe: EncoderRecipe, progress: Progress) -> None:
+    def never(shards: Shards, progress: Progress) -> None:
         raise AssertionError("embedded again")
 
-    embed_together(passages, model, recipe.open(), recipe, never, folder, no_progress)
+    embed_passages(passages, model, recipe.open(), folder, no_progress, never)
     assert not (folder / "shards").exists()
