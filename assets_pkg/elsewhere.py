@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,9 @@ from storage.progress import Progress
 
 JOBS = ".jobs"
 SCHEMA = 1
+TRAINED = "checkpoint"
+"""The asset that several nodes make together."""
+
 WORKERS_SHARE = {"mined_train_set", "corpus_embeddings", "vector_index"}
 """Assets whose corpus several workers embed together, and what is made of it in the same step."""
 
@@ -76,7 +79,7 @@ def make_job(
     environment: Environment,
     compute: ComputeResource,
     root: Path,
-    assets: Iterable[str],
+    assets: Collection[str],
     variables: Mapping[str, str],
     detached: bool = False,
 ) -> Job:
@@ -94,6 +97,7 @@ def make_job(
         variables={**wandb, **variables},
         detached=detached,
         spread=spreads(assets, environment),
+        nodes=environment.nodes if TRAINED in assets else 1,
     )
 
 

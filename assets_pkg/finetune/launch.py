@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from assets_pkg.finetune.errors import TrainingStopped
+from assets_pkg.finetune.nodes import node_count, torchrun
 from assets_pkg.finetune.train import finetune
 from assets_pkg.profile import FinetuneSettings, ModelSettings
 from resources.accelerator import Accelerator, find_accelerator
@@ -56,10 +57,12 @@ def finetune_here(
     Raises:
         TrainingStopped: a process of several failed; with its message, or the last lines it wrote.
     """
-    if settings.num_processes == 1:
+    if settings.num_processes == node_count() == 1:
         finetune(mined, base, model, settings, accelerator, folder, progress)
         return
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory(
+        prefix=".processes-", dir=folder
+    ) as temporary:  # where other nodes see it
         files = _Files(Path(temporary))
         described = {
             "mined": [str(mined.path.absolute()), mined.asset, mined.version],
@@ -74,9 +77,8 @@ def finetune_here(
 
 
 def _launch(files: _Files, count: int, progress: Progress) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-    command += ["-m", "assets_pkg.finetune", str(files.folder)]
-    threads = max(1, (os.cpu_count() or 1) // count)
+    command = [*torchrun(count), "-m", "assets_pkg.finetune", str(files.folder)]
+    threads = max(1, (os.cpu_count() or 1) * node_count() // count)
     with files.log.open("w") as log:
         process = subprocess.Popen(
             command,

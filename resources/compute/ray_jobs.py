@@ -76,6 +76,7 @@ class RayExecutor:
             raise ComputeError(NOT_INSTALLED) from error
         logging.getLogger("ray").setLevel(logging.ERROR)
         address: Any = self.environment.address
+        os.environ["RAY_API_SERVER_ADDRESS"] = address  # else RAY_ADDRESS would win over what the place says
         try:
             yield JobSubmissionClient(address)
         except AuthenticationError as error:

@@ -97,7 +97,7 @@ class SlurmExecutor:
             "account": given.account,
             "partition": partition,
             "time": given.time,
-            "nodes": given.nodes,
+            "nodes": job.nodes,
             "ntasks-per-node": 1,
             "cpus-per-task": given.cpus_per_task,
             "mem": given.mem,

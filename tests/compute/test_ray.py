@@ -21,6 +21,7 @@ from sentence_transformers import SentenceTransformer
 
 from resources.compute.environment import Environment
 from resources.compute.errors import ComputeError
+from resources.compute.host import Unreachable
 from resources.compute.job import Job
 from resources.compute.ray_data import RaySpread
 from resources.compute.ray_jobs import RayExecutor
@@ -151,10 +152,6 @@ num_workers = 2
 executor = "ray"
 address = "{ray_cluster}"
 num_workers = 2
-
-[nowhere]
-executor = "ray"
-address = "http://127.0.0.1:{free_port()}"
 """,
         "utf-8",
     )
@@ -162,13 +159,10 @@ address = "http://127.0.0.1:{free_port()}"
 
 
 def test_stages_run_as_jobs_of_a_cluster_and_in_a_ray_of_their_own(ray_place: Workplace) -> None:
-    code, output = ray_place.retune("sdg")
-    assert code == 0, output
-    code, output = ray_place.retune("prep", "--run", "ray")
+    places = "compute.stages={prep: ray, reindex: local-ray}"
+    code, output = ray_place.retune("run", "--to", "reindex", places, "finetune.headroom_ndcg=0")
     assert code == 0, output
     assert "ray: running" in output
-    code, output = ray_place.retune("run", "--to", "reindex", "compute.stages={reindex: local-ray}")
-    assert code == 0, output
     assert "local-ray: submitted as" in output
     made = ray_place.home / "output" / "artifacts"
     embeddings = next((made / "corpus_embeddings").iterdir())
@@ -226,12 +220,11 @@ def test_a_failed_job_tells_its_exit_code(ray_cluster: str, tmp_path: Path) -> N
 
 
 def test_an_unreachable_cluster_and_a_missing_token_are_plain_errors(
-    ray_place: Workplace, ray_cluster: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ray_cluster: str, tmp_path: Path
 ) -> None:
-    code, output = ray_place.retune("sdg", "--run", "nowhere")
-    assert code == 1
-    assert "does not answer: is its dashboard there?" in output
-    assert not (ray_place.home / "output" / "artifacts").exists()
+    nowhere = RayExecutor(Environment(executor="ray", address=f"http://127.0.0.1:{free_port()}"))
+    with pytest.raises(Unreachable, match="does not answer: is its dashboard there"):
+        nowhere.check()
     probe = "from resources.compute.environment import Environment as E\n"
     probe += "from resources.compute.ray_jobs import RayExecutor\n"
     probe += f"RayExecutor(E(executor='ray', address={ray_cluster!r})).check()"
