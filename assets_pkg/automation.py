@@ -64,32 +64,42 @@ def build_sensors(profile: Profile) -> list[dg.SensorDefinition]:
 
 def build_schedules(profile: Profile) -> list[dg.ScheduleDefinition]:
     """The nightly refresh and the weekly measurement, off until they are switched on."""
-    crons = {
-        "nightly_refresh": (MAIN_JOB, profile.automation.refresh_cron),
-        "weekly_measurement": (MEASURE_JOB, profile.automation.measure_cron),
+    timetable = {
+        "nightly_refresh": (
+            MAIN_JOB,
+            profile.automation.refresh_cron,
+            "Runs the whole line, documents to index. What is made of unchanged inputs is reused.",
+        ),
+        "weekly_measurement": (
+            MEASURE_JOB,
+            profile.automation.measure_cron,
+            "Measures base and fine-tuned model again and lets the gate decide anew.",
+        ),
     }
     return [
         dg.ScheduleDefinition(
             name=name,
             job_name=job,
             cron_schedule=cron,
+            description=description,
             execution_timezone=profile.automation.timezone,
             default_status=dg.DefaultScheduleStatus.STOPPED,
         )
-        for name, (job, cron) in crons.items()
+        for name, (job, cron, description) in timetable.items()
     ]
 
 
 def _reindex_sensor(settings: AutomationSettings) -> dg.SensorDefinition:
     @dg.sensor(
         job_name=REINDEX_JOB,
+        description="Rebuilds the index after a promotion, a rollback or a changed corpus: what is stale, once for "
+        "each change. A failed re-index is tried once more, then stays visibly stale.",
         minimum_interval_seconds=settings.reindex_sensor_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def reindex_when_model_or_corpus_changes(
         context: dg.SensorEvaluationContext,
     ) -> dg.RunRequest | dg.SkipReason:
-        """Ask for stale re-indexing assets only, once for each promotion and each corpus event."""
         events = [_latest_storage_id(context.instance, key) for key in ("promoted_model", "passages")]
         if None in events:
             return dg.SkipReason("no promoted model or no passages yet")
@@ -102,11 +112,11 @@ def _reindex_sensor(settings: AutomationSettings) -> dg.SensorDefinition:
 def _corpus_sensor(profile: Profile) -> dg.SensorDefinition:
     @dg.sensor(
         job_name=CORPUS_JOB,
+        description="Reads the corpus again when its files differ from what was last read and have come to rest.",
         minimum_interval_seconds=profile.automation.corpus_sensor_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def corpus_when_documents_change(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        """Read the corpus again when its files differ from what was last read and have come to rest."""
         event = context.instance.get_latest_materialization_event(dg.AssetKey("raw_corpus"))
         if event is None or event.asset_materialization is None:
             return dg.SkipReason("the corpus was never read: run the main job first")
@@ -127,13 +137,14 @@ def _corpus_sensor(profile: Profile) -> dg.SensorDefinition:
 
 def _server_sensor(profile: Profile) -> dg.SensorDefinition:
     @dg.sensor(
+        description="Marks the embedding server as dead or alive (the check of running_nim), and raises an alert once "
+        "when it died.",
         minimum_interval_seconds=profile.automation.server_sensor_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def server_watch(
         context: dg.SensorEvaluationContext, alerts: AlertsResource
     ) -> dg.SensorResult | dg.SkipReason:
-        """Say in the UI, and once as an alert, that the deployed server died."""
         state = read_state(Path(profile.artifact_root) / STATE_FOLDER)
         if state is None:
             return dg.SkipReason("no server was deployed")
@@ -156,6 +167,7 @@ def _server_sensor(profile: Profile) -> dg.SensorDefinition:
 
 def _batch_sensor(profile: Profile) -> dg.SensorDefinition:
     @dg.sensor(
+        description="Materializes what detached jobs have made once they have ended; until then says how they stand.",
         asset_selection=dg.AssetSelection.all(),
         minimum_interval_seconds=profile.automation.batch_sensor_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
@@ -163,7 +175,6 @@ def _batch_sensor(profile: Profile) -> dg.SensorDefinition:
     def pick_up_batch_jobs(
         context: dg.SensorEvaluationContext, alerts: AlertsResource
     ) -> dg.SensorResult | dg.SkipReason:
-        """Materialize what detached jobs have made once they have ended; until then, say how they stand."""
         batches = open_batches(profile)
         said: list[str] = []
         requests: list[dg.RunRequest] = []
@@ -189,9 +200,11 @@ def _batch_sensor(profile: Profile) -> dg.SensorDefinition:
 
 
 def _failure_sensor() -> dg.SensorDefinition:
-    @dg.run_failure_sensor(default_status=dg.DefaultSensorStatus.RUNNING)
+    @dg.run_failure_sensor(
+        description="Raises an alert for each failed run: in the log, and to RETUNE_ALERT_WEBHOOK where that is set.",
+        default_status=dg.DefaultSensorStatus.RUNNING,
+    )
     def alert_when_a_run_fails(context: dg.RunFailureSensorContext, alerts: AlertsResource) -> None:
-        """A re-index or a refresh that nobody watched did not work."""
         run = context.dagster_run
         alerts.send("run_failed", f"{run.job_name} {run.run_id}: {context.failure_event.message}")
 

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -376,6 +377,8 @@ def ui(
         workspace = workspace_file(instance)
     os.environ["RETUNE_PROFILE"] = config
     os.environ["RETUNE_OVERRIDES"] = "\n".join(overrides or [])
+    # A script's `retune ui &` ignores SIGINT, and Dagster would then ignore SIGTERM too: nothing could stop it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # `dagster dev` rather than `dg dev`: it needs no project folder around it.
     command = [sys.executable, "-W", "ignore", "-m", "dagster", "dev", "-w", str(workspace)]
     os.execv(sys.executable, [*command, "--host", host, "--port", str(port)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 jobs = typer.Typer(help="Detached jobs: how they stand, their logs, their end.", no_args_is_help=True)
 NameArgument = Annotated[str, typer.Argument(help="The job's name, or its beginning.")]
 ConfigOption = Annotated[str, typer.Option("--config", "-c", help="A profile's name or a YAML file.")]
+DEFAULT_PROFILE = os.environ.get("RETUNE_PROFILE", "laptop")
 EXIT_FAILED = 1
 
 
@@ -74,13 +77,13 @@ def hand_over(
 
 
 @jobs.command("list")
-def list_jobs(config: ConfigOption = "laptop") -> None:
+def list_jobs(config: ConfigOption = DEFAULT_PROFILE) -> None:
     """Every detached job, newest first, and how it stands."""
-    console = Console(soft_wrap=True)
+    console = Console(width=None if sys.stdout.isatty() else 240)
     batches = _batches(load_profile(config))
     table = Table(box=None, pad_edge=False)
     for column in ("job", "place", "handle", "state", "assets"):
-        table.add_column(column, overflow="fold", no_wrap=column != "assets")
+        table.add_column(column, overflow="fold", no_wrap=column in ("job", "place", "handle"))
     with _plainly(console):
         for batch in batches.all():
             made = ", ".join(batch.assets)
@@ -89,7 +92,7 @@ def list_jobs(config: ConfigOption = "laptop") -> None:
 
 
 @jobs.command("logs")
-def show_log(name: NameArgument, config: ConfigOption = "laptop") -> None:
+def show_log(name: NameArgument, config: ConfigOption = DEFAULT_PROFILE) -> None:
     """What a job has written."""
     console = Console(soft_wrap=True)
     batches = _batches(load_profile(config))
@@ -98,7 +101,7 @@ def show_log(name: NameArgument, config: ConfigOption = "laptop") -> None:
 
 
 @jobs.command("cancel")
-def cancel_job(name: NameArgument, config: ConfigOption = "laptop") -> None:
+def cancel_job(name: NameArgument, config: ConfigOption = DEFAULT_PROFILE) -> None:
     """End a job; what it finished stays."""
     console = Console(soft_wrap=True)
     batches = _batches(load_profile(config))
@@ -109,7 +112,7 @@ def cancel_job(name: NameArgument, config: ConfigOption = "laptop") -> None:
 
 
 @jobs.command("pick-up")
-def pick_up(config: ConfigOption = "laptop") -> None:
+def pick_up(config: ConfigOption = DEFAULT_PROFILE) -> None:
     """Materialize what ended jobs have made."""
     from assets_pkg.build import build_definitions
     from assets_pkg.instance import open_instance

@@ -73,7 +73,7 @@ class _Lines:
         self.console.print(f"  [green]done[/] {step} ({seconds:.1f} s)", highlight=False)
 
     def note(self, text: str) -> None:
-        self.console.print(f"  {text}", highlight=False)
+        self.console.print(f"  {escape(text)}", highlight=False)
 
     def progress(self, step: str, done: int, total: int, unit: str, **figures: float) -> None:
         now = time.monotonic()

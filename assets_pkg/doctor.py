@@ -11,9 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from assets_pkg.profile import Profile
+
+if TYPE_CHECKING:
+    from resources.accelerator import Accelerator
 
 NEEDED_DISK_GB = 5
 NEEDED_MEMORY_GB = 4
@@ -34,7 +37,7 @@ def examine(profile: Profile) -> Iterator[Finding]:
     yield _python()
     yield _disk(Path(profile.artifact_root))
     yield _memory()
-    yield _gpu()
+    yield from _devices(profile)
     yield _docker(needed=profile.deploy.backend == "docker")
     yield from _keys(profile)
     yield _model(profile)
@@ -57,23 +60,56 @@ def _disk(root: Path) -> Finding:
 
 
 def _memory() -> Finding:
-    import psutil
+    from resources.host_memory import available_memory
 
-    free = psutil.virtual_memory().available / 1e9
+    free = available_memory() / 1e9
     if free < NEEDED_MEMORY_GB:
         return Finding("problem", "memory", f"{free:.1f} GB available: close programs, or lower batch sizes")
     return Finding("ok", "memory", f"{free:.0f} GB available")
 
 
-def _gpu() -> Finding:
-    from resources.accelerator import find_accelerator
+def _devices(profile: Profile) -> Iterator[Finding]:
+    """The device that the profile's stages run on, and whether each of them fits."""
+    from resources.accelerator import VISIBLE, find_accelerator, visible_gpus
 
-    found = find_accelerator()
+    try:
+        found = find_accelerator(profile.accelerator.device)
+    except ValueError as error:
+        yield Finding("problem", "device", str(error))
+        return
+    free = f"{found.memory_bytes / 1e9:.1f} GB free"
     if found.device == "cpu":
-        return Finding(
-            "note", "gpu", "none that torch sees: the laptop profile needs none; models of 1B and more do"
-        )
-    return Finding("ok", "gpu", f"{found.name}, {found.memory_bytes / 1e9:.0f} GB free")
+        text = f"cpu ({found.name}), {free}: the laptop profile needs no GPU; models of 1B and more do"
+        yield Finding("note", "device", text)
+    else:
+        count = f", {visible_gpus()} visible" if found.device.startswith("cuda") else ""
+        limited = f" ({VISIBLE}={os.environ[VISIBLE]})" if VISIBLE in os.environ else ""
+        yield Finding("ok", "device", f"{found.device} ({found.name}), {free}{count}{limited}")
+    yield from _rooms(profile, found, find_accelerator("cpu"))
+
+
+def _rooms(profile: Profile, accelerator: Accelerator, host: Accelerator) -> Iterator[Finding]:
+    from assets_pkg.finetune.base_model import local_base_model
+    from assets_pkg.finetune.errors import BaseModelError
+    from assets_pkg.room import stage_rooms
+    from resources.models.shape import read_shape
+
+    try:
+        folder = local_base_model(profile.model)
+        shape = None if folder is None else read_shape(folder)
+    except (BaseModelError, ValueError):
+        return  # said of the model itself
+    if shape is None:
+        name = profile.model.base_model
+        yield Finding("note", "room", f"{name}: told when its weights are here, before they are loaded")
+        return
+    for room in stage_rooms(profile, shape, accelerator, host):
+        if room.fits:
+            yield Finding("ok", "room", str(room))
+            continue
+        level: Literal["note", "problem"] = "problem" if room.certain else "note"
+        advice = f": {room.way_out} would fit" if room.way_out else ""
+        yield Finding(level, "room", f"{room}{advice}")
 
 
 def _docker(needed: bool) -> Finding:

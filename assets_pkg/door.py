@@ -23,6 +23,7 @@ from resources.artifacts import ArtifactStoreResource
 from resources.compute.environment import Environment
 from resources.compute.errors import ComputeError
 from resources.compute.resource import ComputeResource
+from resources.usage import UsageMeter
 from storage.artifact_store import BuildKey
 from storage.artifacts import Artifact
 from storage.digests import digest_json
@@ -128,6 +129,7 @@ class Door(Inputs):
         self.context = context
         self.compute = compute or ComputeResource()
         self._reported: dict[str, Mapping[str, Any]] = {}
+        self._usage: dict[dg.AssetKey, dict[str, Any]] = {}
 
     def build(
         self,
@@ -150,14 +152,16 @@ class Door(Inputs):
             self.store.forget(key)
         artifact = self.store.find(kind, key)
         if artifact is not None:
-            self.context.log.info(
-                f"{key.asset}: made before from the same inputs, reusing {artifact.version}"
-            )
-            watcher().note(f"{key.asset}: reused {artifact.version}")
+            self.note(f"{key.asset}: made before from the same inputs, reused {artifact.version}")
             return artifact
         started = time.monotonic()
         place = self.compute.place_of(STAGE_OF[key.asset])
-        artifact = self.store.build(kind, key, produce) if place is None else self._built_at(place, kind, key)
+        if place is None:
+            with UsageMeter() as meter:
+                artifact = self.store.build(kind, key, produce)
+            self._usage[self._spec(asset).key] = meter.figures()
+        else:
+            artifact = self._built_at(place, kind, key)
         self.context.log.info(f"{key.asset}: made {artifact.version} in {time.monotonic() - started:.1f} s")
         return artifact
 
@@ -187,19 +191,26 @@ class Door(Inputs):
     def result(
         self, artifact: Artifact, metadata: Mapping[str, Any], asset: str | None = None
     ) -> dg.MaterializeResult[Any]:
-        """The materialization of ``artifact``: its version, where it lies, and ``metadata``."""
+        """The materialization of ``artifact``: its version, where it lies, what making it took of the machine (if it
+        was made just now), and ``metadata``."""
         # Tables and pictures first: they are what people look for.
         shown = sorted(metadata.items(), key=lambda item: not isinstance(item[1], dg.MarkdownMetadataValue))
         recorded = {
-            **self._reported.get(artifact.asset, {}),
-            ARTIFACT_KEY: f"{artifact.asset}/{artifact.version}",
-            "path": dg.MetadataValue.path(artifact.path),
             **dict(shown),
+            **self._usage.get(self._spec(asset).key, {}),
+            **self._reported.get(artifact.asset, {}),
+            "path": dg.MetadataValue.path(artifact.path),
+            ARTIFACT_KEY: f"{artifact.asset}/{artifact.version}",
             SETTINGS_KEY: self._spec(asset).metadata[SETTINGS_KEY],
         }
         return dg.MaterializeResult(
             asset_key=asset, metadata=recorded, data_version=dg.DataVersion(artifact.version)
         )
+
+    def note(self, text: str) -> None:
+        """A sentence into the run's log, and to whoever watches in a terminal."""
+        self.context.log.info(text)
+        watcher().note(text)
 
     def progress(self) -> Progress:
         """Progress into the run's log (every few seconds) and to whoever watches in a terminal."""

@@ -97,7 +97,7 @@ def make_job(
         variables={**wandb, **variables},
         detached=detached,
         spread=spreads(assets, environment),
-        nodes=environment.nodes if TRAINED in assets else 1,
+        nodes=None if TRAINED in assets else 1,
     )
 
 

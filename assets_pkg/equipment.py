@@ -34,11 +34,12 @@ class Equipment:
 def equip(profile: Profile) -> Equipment:
     """The resources that ``profile`` describes. Nothing is loaded or opened yet."""
     store = ArtifactStoreResource(root=profile.artifact_root)
+    accelerator = AcceleratorResource(**profile.accelerator.model_dump())
     answers = store.get().root / ANSWER_CACHE
     return Equipment(
         store=store,
-        accelerator=AcceleratorResource(),
-        encoders=encoders_for(store.get().root, profile.model, profile.eval.eval_batch_size),
+        accelerator=accelerator,
+        encoders=encoders_for(store.get().root, profile.model, profile.eval.eval_batch_size, accelerator),
         chat_model=ChatModelResource.from_config(chat_config(profile.sdg, answers)),
         alerts=AlertsResource(),
         containers=ContainerEngineResource(),
@@ -46,11 +47,16 @@ def equip(profile: Profile) -> Equipment:
     )
 
 
-def encoders_for(root: Path, model: ModelSettings, batch_size: int = 128) -> EncoderResource:
+def encoders_for(
+    root: Path,
+    model: ModelSettings,
+    batch_size: int = 128,
+    accelerator: AcceleratorResource | None = None,
+) -> EncoderResource:
     """Encoders of checkpoints under one prompt contract, with their cache of vectors below ``root``."""
     return EncoderResource(
         store=ArtifactStoreResource(root=str(root)),
-        accelerator=AcceleratorResource(),
+        accelerator=accelerator or AcceleratorResource(),
         batch_size=batch_size,
         **model.encoder_config(),
     )

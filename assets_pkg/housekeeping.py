@@ -22,6 +22,9 @@ class StillNeeded(Exception):
 MADE_OF_TEXTS = ("eval_set", "mined_train_set", "eval_metrics")
 """Assets that hold passages without their documents' names, each after what it is made from."""
 
+MODELS = ("base_model", "checkpoint", "onnx_model", "tensorrt_engine")
+"""Assets that hold no passages; a document may well be called like a word of their vocabulary."""
+
 
 @dataclass(frozen=True)
 class Removal:
@@ -50,7 +53,7 @@ def find_holders(store: ArtifactStore, instance: dg.DagsterInstance, doc_id: str
     needed = store.linked() | _current(store, instance)
     holders: set[str] = set()
     # Sets that keep no document ids hold the text if what they were made from does.
-    named = [asset for asset in store.assets() if asset not in MADE_OF_TEXTS]
+    named = [asset for asset in store.assets() if asset not in (*MADE_OF_TEXTS, *MODELS)]
     for asset in [*named, *MADE_OF_TEXTS]:
         for version in store.versions(asset):
             folder = store.root / "artifacts" / asset / version
@@ -81,7 +84,8 @@ def _mentions(folder: Path, doc_id: str) -> bool:
     if (folder / "lancedb").exists():
         return LanceIndex(folder / "lancedb").holds(doc_id)
     texts = [path for path in folder.rglob("*.json*") if path.name != "manifest.json"]
-    return any(json.dumps(doc_id).encode() in path.read_bytes() for path in texts)
+    spellings = [json.dumps(doc_id, ensure_ascii=ascii_only).encode() for ascii_only in (True, False)]
+    return any(spelling in path.read_bytes() for path in texts for spelling in spellings)
 
 
 def _current(store: ArtifactStore, instance: dg.DagsterInstance) -> set[tuple[str, str]]:

@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from assets_pkg.stages import BENCHMARKS, STAGES
+from resources.accelerator import DEVICES
 from resources.chat_model.consent import endpoint_host
 from storage.digests import digest_json
 from storage.formats.qa_records import QueryType, ReasoningType
@@ -88,7 +89,10 @@ class PassageSettings(Settings):
 
 
 class ModelSettings(Settings):
-    """The embedding model that is adapted, and the one prompt contract that every stage uses."""
+    """The embedding model that is adapted, and the one prompt contract and precision that every stage embeds with.
+
+    ``embed_precision`` bf16 is several times faster on a GPU, and moves nDCG in the third decimal.
+    """
 
     base_model: str
     revision: str | None
@@ -97,11 +101,13 @@ class ModelSettings(Settings):
     query_max_length: PositiveInt
     passage_max_length: PositiveInt
     attn_implementation: Literal["auto", "eager", "sdpa", "flash_attention_2"]
+    embed_precision: Literal["fp32", "bf16"]
     trust_remote_code: bool
 
     def encoder_config(self) -> dict[str, Any]:
-        """The prompt contract, as an encoder takes it."""
-        return {name: getattr(self, name) for name in ENCODER_FIELDS}
+        """The prompt contract and the precision, as an encoder takes them."""
+        given = {name: getattr(self, name) for name in ENCODER_FIELDS}
+        return {**given, "precision": self.embed_precision}
 
 
 class QuestionSettings(Settings):
@@ -279,13 +285,15 @@ class MiningSettings(Settings):
 
     ``too_few_negatives``: a question that the margin leaves fewer than ``hard_negatives_to_mine`` keeps what it
     has (``keep``), is filled up with the lowest-scoring of the suspected passages (``fill``), or is left out
-    (``drop``).
+    (``drop``). ``mining_processes``: how many search at most; null: one on each GPU, one on a CPU (it uses all
+    cores).
     """
 
     hard_negatives_to_mine: PositiveInt
     hard_neg_margin_type: Literal["perc", "abs"]
     hard_neg_margin: Fraction
     mining_batch_size: BatchSize
+    mining_processes: Annotated[PositiveInt | None, RuntimeOnly]
     too_few_negatives: Literal["keep", "fill", "drop"]
 
 
@@ -481,6 +489,14 @@ class ImageTextSettings(PairSettings, CaptionSettings, ScoreSettings):
     """The image-text benchmark."""
 
 
+class AcceleratorSettings(Settings):
+    """The device that training and embedding run on. With ``check_memory`` a stage is refused before its weights are
+    loaded when it would need more memory than is free."""
+
+    device: Annotated[str, Field(pattern=DEVICES), RuntimeOnly]
+    check_memory: Annotated[bool, RuntimeOnly]
+
+
 class AutomationSettings(Settings):
     """What runs by itself."""
 
@@ -530,6 +546,7 @@ class Profile(Settings):
     reindex: ReindexSettings
     judges: JudgeSettings
     image_text: ImageTextSettings
+    accelerator: AcceleratorSettings
     automation: AutomationSettings
     compute: ComputeSettings
 

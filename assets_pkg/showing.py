@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
+DIGITS = 6
+CELL_CHARS = 120
+UNBROKEN_CHARS = 24
+BREAK_HERE = "\u200b"  # a zero-width space
+
 
 def numbers(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """The plain numbers and short texts among ``figures``, as metadata that the UI can plot or show."""
+    """The plain numbers and short texts among ``figures``, as metadata that the UI can plot or show.
+
+    Floats are rounded to six digits: these are for the eye; the artifact has them whole.
+    """
     shown: dict[str, Any] = {}
     for name, value in figures.items():
         if isinstance(value, bool):
@@ -19,7 +28,7 @@ def numbers(figures: Mapping[str, Any]) -> dict[str, Any]:
         elif isinstance(value, int):
             shown[name] = dg.MetadataValue.int(value)
         elif isinstance(value, float):
-            shown[name] = dg.MetadataValue.float(value)
+            shown[name] = dg.MetadataValue.float(float(f"{value:.{DIGITS}g}"))
         elif isinstance(value, str):
             shown[name] = dg.MetadataValue.text(value)
     return shown
@@ -44,4 +53,6 @@ def table(rows: Iterable[Mapping[str, Any]]) -> dg.MarkdownMetadataValue:
 def _cell(value: Any) -> str:
     text = f"{value:.4f}" if isinstance(value, float) else str(value)
     text = " ".join(text.split()).replace("|", "\\|")
-    return text if len(text) <= 160 else text[:157] + "..."
+    text = text if len(text) <= CELL_CHARS else text[: CELL_CHARS - 3] + "..."
+    # A signature or an address without a blank would widen its column beyond the page.
+    return re.sub(rf"(\S{{{UNBROKEN_CHARS}}})(?=\S)", rf"\1{BREAK_HERE}", text)

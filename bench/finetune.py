@@ -1,10 +1,10 @@
 """How fast fine-tuning is, and what each of its parts gains, on sets that the asset graph has made.
 
-    python bench/finetune.py speed    # pairs per CPU second against sentence-transformers' own scripts
-    python bench/finetune.py quality  # the recipe's loss and settings against in-batch and mined negatives
+    python bench/finetune.py speed    # against sentence-transformers' own scripts, in turn: about 5 minutes
+    python bench/finetune.py quality  # mined negatives, in-batch negatives, both: about 7 minutes
 
-Reads ``stage1_data_prep`` and the base model below ``--root`` (``retune run -c laptop`` makes them). CPU seconds
-are of this process, so that they compare on a machine that does other work too.
+Reads ``stage1_data_prep`` and the base model below ``--root`` (``retune run -c laptop --to prep`` makes them). CPU
+seconds are of this process, so that they compare on a machine that does other work too. ``--small`` only tries it out.
 """
 
 from __future__ import annotations
@@ -23,11 +23,16 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 
+from assets_pkg.evaluation.compare import Difference, compare
+from assets_pkg.evaluation.evaluate import evaluate_retrieval
+from assets_pkg.evaluation.metrics import RetrievalScores
 from assets_pkg.finetune.examples import TrainData, read_train_data
 from assets_pkg.finetune.train import finetune
-from assets_pkg.profile import load_profile
+from assets_pkg.profile import FinetuneSettings, load_profile
 from resources.accelerator import find_accelerator
-from storage.artifacts import Checkpoint, MinedTrainSet
+from resources.encoders.sentence_transformer import SentenceTransformerEncoder
+from storage.artifacts import Checkpoint, EvalSet, MinedTrainSet
+from storage.formats.beir import read_documents, read_qrels, read_queries, write_beir
 
 PROFILE = load_profile("laptop")
 BATCH = 64
@@ -82,87 +87,131 @@ def stock_script(data: TrainData, base: Path, folder: Path, bf16: bool) -> None:
 
 
 def speed(options: argparse.Namespace) -> None:
-    settings = PROFILE.finetune.model_copy(update={"headroom_loss": 0.0, "checkpoint_every_steps": 10**6})
+    """All scripts in turn, as often as ``--rounds`` says: what the machine does meanwhile falls on all of them."""
+    pairs = options.pairs or (64 if options.small else 512)
+    alone = {"headroom_loss": 0.0, "checkpoint_every_steps": 10**6}
+    whole = PROFILE.finetune.model_copy(update={**alone, "local_batch_size": BATCH})
+    halves = PROFILE.finetune.model_copy(update={**alone, "local_batch_size": BATCH // 2})
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        mined = subset(options.mined, options.pairs, folder)
+        mined = subset(options.mined, pairs, folder)
         data = read_train_data(mined.unrolled, 0)
         base = Checkpoint(options.base, "base_model", "bench")
 
-        def ours() -> None:
-            finetune(mined, base, PROFILE.model, settings, find_accelerator("cpu"), folder / "ours")
+        def ours(settings: FinetuneSettings) -> None:
+            with tempfile.TemporaryDirectory(dir=folder) as own:
+                finetune(mined, base, PROFILE.model, settings, find_accelerator("cpu"), Path(own))
 
-        (folder / "ours").mkdir()
-        scripts = {
-            "stock, float32": lambda: stock_script(data, base.model, folder / "a", bf16=False),
-            "stock, bfloat16": lambda: stock_script(data, base.model, folder / "b", bf16=True),
-            "retune": ours,
+        scripts: dict[str, Callable[[], None]] = {
+            "stock, float32": lambda: stock_script(data, base.model, folder / "stock", bf16=False),
+            "stock, bfloat16": lambda: stock_script(data, base.model, folder / "stock", bf16=True),
+            "retune": lambda: ours(whole),
+            "retune, half batches": lambda: ours(halves),
         }
         few = replace(data, examples=data.examples[:8])
-        stock_script(
-            few, base.model, folder / "warm", bf16=True
-        )  # imports, so that nobody is charged for them
-        rates: dict[str, float] = {}
-        for name, script in scripts.items():
-            cpu, wall = cpu_seconds(script)
-            rates[name] = len(data.examples) / cpu
-            print(f"{name:16} {cpu:7.1f} cpu-s {wall:7.1f} s {rates[name]:6.2f} pairs per cpu-s", flush=True)
-        for name in list(rates)[:2]:
-            print(f"retune / {name}: {rates['retune'] / rates[name]:.2f}")
+        stock_script(few, base.model, folder / "stock", bf16=True)  # imports: nobody is charged for them
+        taken: dict[str, list[tuple[float, float]]] = {name: [] for name in scripts}
+        for turn in range(1, options.rounds + 1):
+            for name, script in scripts.items():
+                taken[name].append(cpu_seconds(script))
+                cpu, wall = taken[name][-1]
+                print(f"round {turn}: {name:22} {cpu:7.1f} cpu-s {wall:7.1f} s", flush=True)
+        _show_speed(pairs, taken)
+
+
+def _show_speed(pairs: int, taken: dict[str, list[tuple[float, float]]]) -> None:
+    """Medians over the rounds, as a Markdown table."""
+    medians = {name: np.median(times, axis=0) for name, times in taken.items()}
+    print(
+        "\n| script | pairs per cpu-s | pairs per s | times stock float32: cpu, wall | times stock bfloat16 |"
+    )
+    print("|---|---|---|---|---|")
+    for name, median in medians.items():
+        fp32, bf16 = (medians[stock] / median for stock in ("stock, float32", "stock, bfloat16"))
+        print(
+            f"| {name} | {pairs / median[0]:.2f} | {pairs / median[1]:.2f} | {fp32[0]:.2f}, {fp32[1]:.2f} | "
+            f"{bf16[0]:.2f}, {bf16[1]:.2f} |"
+        )
+
+
+RECIPE = {"in_batch_negatives": False, "train_n_passages": 5, "learning_rate": 1e-5, "temperature": 0.02}
+BOTH = "in-batch and mined"
+WAYS: dict[str, dict[str, Any]] = {
+    "recipe: mined only": RECIPE,
+    "mined only": {"in_batch_negatives": False, "train_n_passages": 5},
+    "in-batch only": {"train_n_passages": 1},
+    BOTH: {"train_n_passages": 5},
+}
+"""The recipe with its own learning rate and temperature; the others with those of the laptop profile."""
 
 
 def quality(options: argparse.Namespace) -> None:
-    """Each way on the same rows; nDCG@10 on the exam with the interval of its gain over the base."""
-    from assets_pkg.evaluation.compare import compare
-    from assets_pkg.evaluation.evaluate import evaluate_retrieval
-    from resources.encoders.sentence_transformer import SentenceTransformerEncoder
-    from storage.artifacts import EvalSet
-
-    recipe: dict[str, Any] = {
-        "in_batch_negatives": False,
-        "train_n_passages": 5,
-        "learning_rate": 1e-5,
-        "temperature": 0.02,
-    }
-    ways: dict[str, dict[str, Any]] = {
-        "recipe: mined only": recipe,
-        "mined only": {"in_batch_negatives": False, "train_n_passages": 5},
-        "in-batch only": {"train_n_passages": 1},
-        "in-batch and mined": {"train_n_passages": 5},
-    }
-    exam = EvalSet(options.exam, "eval_set", "bench")
-
-    def score(model: Path) -> Any:
-        encoder = SentenceTransformerEncoder(
-            model,
-            model.parent.parent.name,
-            query_max_length=PROFILE.model.query_max_length,
-            passage_max_length=PROFILE.model.passage_max_length,
-            accelerator=find_accelerator("cpu"),
-        )
-        return evaluate_retrieval(exam, encoder, PROFILE.eval)
-
+    """Each way on the same rows in the same number of steps; nDCG@10 on the exam, with paired intervals."""
+    pairs = options.pairs or (96 if options.small else 512)
+    base = Checkpoint(options.base, "base_model", "bench")
     with tempfile.TemporaryDirectory() as temporary:
-        mined = subset(options.mined, options.pairs, Path(temporary))
-        base = Checkpoint(options.base, "base_model", "bench")
-        before = score(base.model)
-        for name, changes in ways.items():
-            settings = PROFILE.finetune.model_copy(
-                update={"headroom_loss": 0.0, "global_batch_size": 32} | changes
-            )
-            folder = Path(temporary) / name
-            folder.mkdir()
-            cpu, _ = cpu_seconds(
-                lambda s=settings, f=folder: finetune(
-                    mined, base, PROFILE.model, s, find_accelerator("cpu"), f
-                )
-            )
-            gain = compare(before, score(folder / "model" / "consolidated"), PROFILE.eval)["NDCG@10"]
-            print(
-                f"{name:20} nDCG@10 {gain.base:.4f} -> {gain.finetuned:.4f}, {gain.delta:+.4f} "
-                f"[{gain.low:+.4f}, {gain.high:+.4f}], {cpu:.0f} cpu-s",
-                flush=True,
-            )
+        folder = Path(temporary)
+        exam = EvalSet(options.exam, "eval_set", "bench")
+        if options.small:
+            exam = small_exam(exam, folder / "exam")
+        mined = subset(options.mined, pairs, folder)
+        scores = {"base": measure(exam, base.model)}
+        cost: dict[str, float] = {}
+        for name, changes in WAYS.items():
+            fixed = {"headroom_loss": 0.0, "global_batch_size": 32, "local_batch_size": 32}
+            settings = PROFILE.finetune.model_copy(update={**fixed, **changes})
+            own = folder / name
+            own.mkdir()
+
+            def train(own: Path = own, settings: FinetuneSettings = settings) -> None:
+                finetune(mined, base, PROFILE.model, settings, find_accelerator("cpu"), own)
+
+            cost[name], wall = cpu_seconds(train)
+            scores[name] = measure(exam, own / "model" / "consolidated")
+            print(f"{name}: trained in {cost[name]:.0f} cpu-s, {wall:.0f} s", flush=True)
+    print(f"\n{pairs} pairs, {len(scores['base'].query_ids)} queries")
+    print("\n| trained with | nDCG@10 | over the base | cpu-s |\n|---|---|---|---|")
+    for name in WAYS:
+        gain = _gain(scores["base"], scores[name])
+        print(f"| {name} | {gain.base:.4f} -> {gain.finetuned:.4f} | {_told(gain)} | {cost[name]:.0f} |")
+    print(f"\n| {BOTH}, against | difference in nDCG@10 |\n|---|---|")
+    for name in (each for each in WAYS if each != BOTH):
+        print(f"| {name} | {_told(_gain(scores[name], scores[BOTH]))} |")
+
+
+def measure(exam: EvalSet, model: Path) -> RetrievalScores:
+    encoder = SentenceTransformerEncoder(
+        model,
+        model.parent.parent.name,
+        query_max_length=PROFILE.model.query_max_length,
+        passage_max_length=PROFILE.model.passage_max_length,
+        accelerator=find_accelerator("cpu"),
+    )
+    return evaluate_retrieval(exam, encoder, PROFILE.eval)
+
+
+def small_exam(exam: EvalSet, folder: Path, queries: int = 80, others: int = 300) -> EvalSet:
+    """The first queries, their answers, and some other documents."""
+    qrels = dict(list(read_qrels(exam.beir).items())[:queries])
+    answers = {doc_id for judged in qrels.values() for doc_id in judged}
+    documents = list(read_documents(exam.beir))
+    filler = {each.doc_id for each in documents[:: max(1, len(documents) // others)]}
+    kept = [each for each in documents if each.doc_id in answers | filler]
+    write_beir(
+        folder / "eval_beir",
+        kept,
+        [each for each in read_queries(exam.beir) if each.query_id in qrels],
+        qrels,
+    )
+    return EvalSet(folder, "eval_set", "small")
+
+
+def _gain(one: RetrievalScores, other: RetrievalScores) -> Difference:
+    return compare(one, other, PROFILE.eval)["NDCG@10"]
+
+
+def _told(gain: Difference) -> str:
+    return f"{gain.delta:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}], p {gain.p_value:.4f}"
 
 
 def main() -> None:
@@ -174,7 +223,9 @@ def main() -> None:
     parser.add_argument("--mined", type=Path, help="folder of a mined training set")
     parser.add_argument("--base", type=Path, help="folder that holds the base's model/consolidated")
     parser.add_argument("--exam", type=Path, help="folder that holds eval_beir")
-    parser.add_argument("--pairs", type=int, default=512)
+    parser.add_argument("--pairs", type=int, help="how many training rows (512)")
+    parser.add_argument("--rounds", type=int, default=2, help="how often speed runs every script")
+    parser.add_argument("--small", action="store_true", help="few pairs, a small exam: does it run?")
     options = parser.parse_args()
     prep = options.root / "stage1_data_prep"
     options.mined = options.mined or (prep / "train_mined.automodel_unrolled.json").resolve().parent

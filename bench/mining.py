@@ -5,8 +5,9 @@
     python bench/mining.py search --passages 1000000
 
 ``library`` reads ``stage1_data_prep`` and the base model below ``--root`` (``retune run -c laptop`` makes them); both
-sides get the same questions, passages, model, batch size and margin. CPU seconds are of this process, so that they
-compare on a machine that does other work too.
+sides get the same questions, passages, model, batch size and margin. What is compared runs in one process, with the
+same threads, one after the other, ``--repeats`` times in turns; figures are medians. CPU seconds are of this process,
+so that they compare on a machine that does other work too.
 """
 
 from __future__ import annotations
@@ -14,10 +15,14 @@ from __future__ import annotations
 import argparse
 import os
 import resource
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -46,11 +51,49 @@ SUSPECTED = 30
 """Passages over the ceiling, per question, in the synthetic search with ceilings."""
 
 
-def timed(work: Callable[[], Any]) -> tuple[Any, float, float]:
-    """What ``work`` returns, its CPU seconds and its wall seconds."""
-    cpu, wall = time.process_time(), time.perf_counter()
-    result = work()
-    return result, time.process_time() - cpu, time.perf_counter() - wall
+@dataclass(frozen=True)
+class Times:
+    """Medians, in seconds, and the wall seconds of every repeat."""
+
+    cpu: float
+    wall: float
+    walls: list[float]
+
+
+def in_turns(works: Mapping[str, Callable[[], Any]], repeats: int) -> tuple[dict[str, Any], dict[str, Times]]:
+    """What each of ``works`` returns and how long it takes; every other round in the opposite order, so that none
+    always finds the machine as the other has left it."""
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in works}
+    results: dict[str, Any] = {}
+    for number in range(repeats):
+        for name in list(works)[:: -1 if number % 2 else 1]:
+            cpu, wall = time.process_time(), time.perf_counter()
+            results[name] = works[name]()
+            taken[name].append((time.process_time() - cpu, time.perf_counter() - wall))
+            say(f"round {number + 1} of {repeats}: {name} {taken[name][-1][1]:.1f} s\n")
+    times = {
+        name: Times(
+            median(cpu for cpu, _ in each), median(wall for _, wall in each), [wall for _, wall in each]
+        )
+        for name, each in taken.items()
+    }
+    return results, times
+
+
+def say(text: str) -> None:
+    """Progress, beside the figures."""
+    sys.stderr.write(text)
+    sys.stderr.flush()
+
+
+def tell(done: int, total: int, unit: str, **figures: float) -> None:
+    say(f"\r{done:,} of {total:,} {unit} " + ("\r" if done == total else ""))
+
+
+def threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
 
 
 def peak_gigabytes() -> float:
@@ -86,6 +129,7 @@ def by_retune(training: TrainingSet, base: Path, out: Path) -> dict[str, list[st
         hard_neg_margin_type="perc",
         hard_neg_margin=MARGIN,
         mining_batch_size=BATCH,
+        mining_processes=None,
         too_few_negatives="keep",
     )
     with SentenceTransformerEncoder(
@@ -136,18 +180,26 @@ def library(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder, out = Path(scratch) / "set", Path(scratch) / "mined"
         folder.mkdir(), out.mkdir()
+        few = small_set(prep, 8, 16, folder)
+        by_library(few, base), by_retune(few, base, out)  # imports and first calls
         training = small_set(prep, options.questions, options.passages or 2000, folder)
-        by_library(small_set(prep, 8, 16, folder), base)  # imports and first calls
-        training = small_set(prep, options.questions, options.passages or 2000, folder)
-        theirs, their_cpu, their_wall = timed(lambda: by_library(training, base))
-        ours, our_cpu, our_wall = timed(lambda: by_retune(training, base, out))
+        works = {
+            "sentence-transformers": partial(by_library, training, base),
+            "retune": partial(by_retune, training, base, out),
+        }
+        found, times = in_turns(works, options.repeats)
+    theirs, ours = found["sentence-transformers"], found["retune"]
     both = [question for question in theirs if len(ours[question]) == NEGATIVES]
     same = sum(ours[question] == theirs[question] for question in both)
     alike = np.mean([len(set(ours[q]) & set(theirs[q])) / NEGATIVES for q in both])
+    print(f"{options.questions} questions, {options.repeats} rounds, {threads()} threads")
+    for name, each in times.items():
+        walls = ", ".join(f"{wall:.1f}" for wall in each.walls)
+        print(f"{name:22} {each.cpu:6.1f} cpu-s {each.wall:6.1f} s  (rounds: {walls})")
+    their, our = times["sentence-transformers"], times["retune"]
     print(
-        f"sentence-transformers {their_cpu:.1f} cpu-s {their_wall:.1f} s, retune {our_cpu:.1f} cpu-s {our_wall:.1f} s: "
-        f"{their_cpu / our_cpu:.2f}x cpu, {their_wall / our_wall:.2f}x wall; {same} of {len(both)} questions have the "
-        f"same negatives in the same order, {alike:.1%} of negatives are shared"
+        f"retune is {their.cpu / our.cpu:.2f}x as fast by cpu, {their.wall / our.wall:.2f}x by wall; {same} of "
+        f"{len(both)} questions have the same negatives in the same order, {alike:.1%} of negatives are shared"
     )
 
 
@@ -185,16 +237,23 @@ def search(options: argparse.Namespace) -> None:
         passages = random_vectors(Path(scratch) / "passages.npy", count, seed=0)
         queries = np.array(random_vectors(Path(scratch) / "queries.npy", options.queries, seed=1))
         ceilings = np.full(len(queries), float(np.sort(queries[0] @ passages.T)[-SUSPECTED]))
-        plain_products(queries[:QUERY_BLOCK], passages[:50_000])
-        _, plain, wall = timed(lambda: plain_products(queries, passages))
-        print(f"plain products   {operations / plain:6.1f} GFLOP/cpu-s, {plain:.1f} cpu-s, {wall:.1f} s")
-        for name, tops in (("top 5", None), ("under a ceiling", ceilings)):
-            _, cpu, wall = timed(lambda tops=tops: exact_search(queries, passages, 5, ceilings=tops))
-            print(
-                f"{name:16} {operations / cpu:6.1f} GFLOP/cpu-s, {cpu:.1f} cpu-s, {wall:.1f} s, {plain / cpu:.0%} of "
-                f"plain, peak {peak_gigabytes():.2f} GB",
-                flush=True,
-            )
+        plain_products(queries[:QUERY_BLOCK], passages[:50_000])  # first calls
+        find = partial(exact_search, queries, passages, 5, progress=tell)
+        works = {
+            "plain products": partial(plain_products, queries, passages),
+            "top 5": find,
+            "under a ceiling": partial(find, ceilings=ceilings),
+        }
+        _, times = in_turns(works, options.repeats)
+        mapped = (Path(scratch) / "passages.npy").stat().st_size / 1e9
+    print(f"{count:,} passages x {len(queries):,} questions, {options.repeats} rounds, {threads()} threads")
+    plain = times["plain products"]
+    for name, each in times.items():
+        print(
+            f"{name:16} {each.wall:7.1f} s {each.cpu:7.1f} cpu-s {operations / each.cpu:6.1f} GFLOP/cpu-s "
+            f"{plain.cpu / each.cpu:5.0%} of plain by cpu, {plain.wall / each.wall:5.0%} by wall"
+        )
+    print(f"peak memory {peak_gigabytes():.2f} GB, the mapped file of passages ({mapped:.2f} GB) included")
 
 
 def main() -> None:
@@ -206,6 +265,7 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=300, help="of `library`")
     parser.add_argument("--queries", type=int, default=10_000, help="of `search`")
     parser.add_argument("--passages", type=int)
+    parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     {"library": library, "search": search}[options.what](options)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -11,5 +12,13 @@ class Progress(Protocol):
     def __call__(self, done: int, total: int, unit: str, **figures: float) -> None: ...
 
 
+Note = Callable[[str], None]
+"""Told a sentence for the user: what a step is about to do, or what is odd."""
+
+
 def no_progress(done: int, total: int, unit: str, **figures: float) -> None:
     """For callers who do not watch."""
+
+
+def no_note(text: str) -> None:
+    """For callers who do not listen."""

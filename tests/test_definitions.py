@@ -74,6 +74,16 @@ def test_every_asset_says_what_it_is(definitions: dg.Definitions) -> None:
         assert spec.group_name != "default", spec.key
 
 
+def test_every_sensor_schedule_and_job_says_what_it_does(definitions: dg.Definitions) -> None:
+    repository = definitions.get_repository_def()
+    jobs = [job for job in repository.get_all_jobs() if not job.name.startswith("__")]
+    automation = [*repository.sensor_defs, *repository.schedule_defs, *jobs]
+    assert {each.name: bool(each.description) for each in automation} == {
+        each.name: True for each in automation
+    }
+    assert len(automation) >= 11
+
+
 def test_steps_that_train_or_embed_wait_for_the_gpu_pool(definitions: dg.Definitions) -> None:
     graph = definitions.resolve_asset_graph()
     for name in ("synthetic_qa", "mined_train_set", "checkpoint", "eval_metrics", "corpus_embeddings"):

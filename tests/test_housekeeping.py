@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import dagster as dg
+import pytest
 
 from assets_pkg.door import ARTIFACT_KEY
-from assets_pkg.housekeeping import find_removals
+from assets_pkg.housekeeping import find_holders, find_removals
 from storage.artifact_store import ArtifactStore, BuildKey
 from storage.artifacts import Artifact
 
@@ -45,3 +47,21 @@ def test_a_removed_version_is_built_again_when_asked_for(tmp_path: Path) -> None
     store.remove("checkpoint", version)
     assert make(store, "checkpoint", 1).version == version
     assert store.versions("checkpoint") == [version]
+
+
+@pytest.mark.parametrize("ascii_only", [True, False])
+@pytest.mark.parametrize("document", ["a.md", "übung.md"])
+def test_a_document_is_found_however_json_spells_its_name(
+    tmp_path: Path, document: str, ascii_only: bool
+) -> None:
+    store = ArtifactStore(tmp_path)
+    line = json.dumps({"source_id": document}, ensure_ascii=ascii_only)
+
+    def produce(folder: Path) -> None:
+        (folder / "qa_records.jsonl").write_text(line, "utf-8")
+
+    made = store.build(Artifact, BuildKey("synthetic_qa", "1", {}), produce)
+    with dg.DagsterInstance.ephemeral() as instance:
+        found = list(find_holders(store, instance, document))
+        assert [(each.asset, each.version) for each in found] == [("synthetic_qa", made.version)]
+        assert list(find_holders(store, instance, "other.md")) == []

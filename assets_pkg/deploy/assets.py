@@ -52,7 +52,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         "deploy",
         profile.deploy,
         deps=("onnx_model", "promoted_model"),
-        kinds={"docker"},
+        kinds={"docker" if profile.deploy.backend == "docker" else "python"},
         check_specs=[ALIVE],
     )
     def running_nim(
@@ -76,14 +76,14 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             version = digest_json([exported.version, state.url])
             return dg.MaterializeResult(
                 metadata={
-                    ARTIFACT_KEY: f"onnx_model/{exported.version}",
-                    SETTINGS_KEY: shown_settings(profile.deploy),
                     "url": dg.MetadataValue.url(f"{state.url}/docs"),
                     "model_digest": model.version,
                     "server": state.handle,
                     "command": dg.MetadataValue.text(shown_command(served, profile.deploy, folder)),
                     "log": dg.MetadataValue.path(state.log),
                     **gap,
+                    ARTIFACT_KEY: f"onnx_model/{exported.version}",
+                    SETTINGS_KEY: shown_settings(profile.deploy),
                 },
                 data_version=dg.DataVersion(version),
                 check_results=[dg.AssetCheckResult(check_name=ALIVE.name, passed=state.alive())],

@@ -10,6 +10,8 @@ from assets_pkg.door import ARTIFACT_KEY, Door, open_door, stage_asset
 from assets_pkg.evaluation.compare import Difference, compare
 from assets_pkg.evaluation.evaluate import evaluate_dimensions, evaluate_retrieval
 from assets_pkg.evaluation.history import promotions, rows
+from assets_pkg.evaluation.metrics import main_metric
+from assets_pkg.evaluation.plots import BARS
 from assets_pkg.evaluation.promotion import Decision, check_report, decide
 from assets_pkg.evaluation.report import read_scores, write_eval_report
 from assets_pkg.profile import EvalSettings, Profile
@@ -64,7 +66,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             )
             for name in ("eval_results.json", "report.html"):
                 door.link(f"stage3_eval/{name}", report.path / name)
-            return door.result(report, _shown_report(report))
+            return door.result(report, _shown_report(report, measured))
 
     @stage_asset(
         "eval",
@@ -121,17 +123,39 @@ def _measure(
             scores = evaluate_dimensions(exam, encoder, settings, lengths, door.progress(), device=device)
             full[name], all_lengths[name] = scores[encoder.dimensions], scores
     digests = {name: model.version for name, model in models.items()}
-    write_eval_report(folder, full, exam, digests, settings, all_lengths)
+    write_eval_report(folder, full, exam, digests, settings, all_lengths, _training(models))
 
 
-def _shown_report(report: EvalReport) -> dict[str, object]:
-    comparison = [{"metric": name, **row} for name, row in report.comparison()["metrics"].items()]
+def _training(models: Mapping[str, Checkpoint]) -> dict[str, object]:
+    """How the fine-tuned model came about."""
+    if "finetuned" not in models:
+        return {}
+    source = {"base_model": models["base"].summary().get("source")} if "base" in models else {}
+    return {**source, **models["finetuned"].summary()}
+
+
+def _shown_report(report: EvalReport, settings: EvalSettings) -> dict[str, object]:
+    metrics = report.comparison()["metrics"]
+    main = (main_metric(family, settings.k_values) for family in BARS)
+    comparison = [_in_short(name, metrics[name]) for name in main if name in metrics]
     drawn = [name for name in PICTURES if (report.path / f"{name}.png").exists()]
     return {
         **numbers(report.summary()),
         "report": dg.MetadataValue.path(report.path / "report.html"),
         "comparison": table(comparison),
         **{name: picture(report.path / f"{name}.png") for name in drawn},
+        "every_metric": table({"metric": name, **row} for name, row in metrics.items()),
+    }
+
+
+def _in_short(metric: str, row: Mapping[str, float]) -> dict[str, str | float]:
+    """A row short enough for the UI to show the table without a click."""
+    return {
+        "metric": metric,
+        "base": row["base"],
+        "finetuned": row["finetuned"],
+        "gain": f"{row['delta']:+.4f}",
+        "interval": f"{row['low']:+.4f} to {row['high']:+.4f}",
     }
 
 
@@ -156,8 +180,9 @@ def _against(
     encoders: EncoderResource,
 ) -> Mapping[str, Difference]:
     """The candidate against the promoted model, which sits the same exam now: its vectors are mostly cached."""
+    device = encoders.accelerator.get().device
     with encoders.open(promoted) as encoder:
-        scores = evaluate_retrieval(exam, encoder, profile.eval, door.progress())
+        scores = evaluate_retrieval(exam, encoder, profile.eval, door.progress(), device=device)
     return compare(scores, read_scores(report, "finetuned"), profile.eval)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from assets_pkg.evaluation.errors import EvaluationError
 from assets_pkg.evaluation.metrics import RetrievalScores, score_run
-from assets_pkg.prep.search import exact_search
+from assets_pkg.prep.search import TopK, exact_search, merge
 from assets_pkg.profile import EvalSettings
 from resources.encoders.base import Encoder
 from storage.artifacts import EvalSet
@@ -109,27 +109,23 @@ class _Best:
         self.questions = questions
         self.depth = depth
         self.device = device
-        self.places = np.empty((len(questions), 0), dtype=np.int64)
-        self.scores = np.empty((len(questions), 0))
+        nothing = np.empty((len(questions), 0))
+        self.found = TopK(nothing.astype(np.int64), nothing, np.zeros(len(questions), dtype=np.int64))
 
     def look_through(self, start: int, passages: Vectors) -> None:
         """Take in the documents from place ``start`` on."""
         depth = min(self.depth, len(passages))
         found = exact_search(self.questions, passages, depth, device=self.device)
-        places = np.concatenate([self.places, found.ids + start], axis=1)
-        scores = np.concatenate([self.scores, found.scores], axis=1)
-        order = np.lexsort((places, -scores))[:, : self.depth]
-        self.places = np.take_along_axis(places, order, axis=1)
-        self.scores = np.take_along_axis(scores, order, axis=1)
+        self.found = merge([(0, self.found), (start, found)], self.depth)
 
     def run(self, query_ids: Sequence[str], doc_ids: Sequence[str]) -> dict[str, dict[str, float]]:
+        ids: list[list[int]] = self.found.ids.tolist()
+        scored = zip(query_ids, ids, self.found.scores.tolist(), strict=True)
         return {
             query_id: {
                 doc_ids[place]: round(score, DECIMALS) for place, score in zip(places, scores, strict=True)
             }
-            for query_id, places, scores in zip(
-                query_ids, self.places.tolist(), self.scores.tolist(), strict=True
-            )
+            for query_id, places, scores in scored
         }
 
 

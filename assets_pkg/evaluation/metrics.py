@@ -54,6 +54,11 @@ def metric_names(k_values: Sequence[int]) -> list[str]:
     return [f"{family}@{k}" for family in FAMILIES for k in sorted(set(k_values))]
 
 
+def main_metric(family: str, k_values: Sequence[int]) -> str:
+    """The metric of a family at the cut-off nearest to 10."""
+    return f"{family}@{min(k_values, key=lambda k: abs(k - 10))}"
+
+
 def score_run(run: Run, qrels: Mapping[str, Mapping[str, int]], k_values: Sequence[int]) -> RetrievalScores:
     """Every metric at every k for every query that has a relevant document.
 

@@ -4,19 +4,37 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from assets_pkg.evaluation.metrics import main_metric
+from assets_pkg.evaluation.verdict import verdict
 from assets_pkg.profile import EvalSettings
 from storage.artifact_store import write_atomic
 
 TEMPLATE = "report.html"
-PICTURES = {
-    "bars.png": "Base and fine-tuned model",
-    "gains.png": "Gain of every query",
-    "dimensions.png": "Shortened vectors",
-    "slices.png": "Parts of the exam",
-}
+PICTURES = {"bars.png": "Means of both models", "gains.png": "Gain of every query"}
+MAIN = ("NDCG", "Recall", "MRR", "MAP")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Places on a line from ``low`` to ``high``, in percent."""
+
+    low: float
+    high: float
+
+    def place(self, value: float) -> float:
+        return round(100 * (value - self.low) / (self.high - self.low), 2)
+
+
+def scale_of(rows: Iterable[Mapping[str, Any]]) -> Scale:
+    """The scale on which the intervals of all ``rows`` and zero have room."""
+    ends = [0.0, *(row[end] for row in rows for end in ("low", "high"))]
+    margin = 0.04 * (max(ends) - min(ends)) or 1.0
+    return Scale(min(ends) - margin, max(ends) + margin)
 
 
 def write_page(folder: Path, settings: EvalSettings) -> None:
@@ -31,20 +49,62 @@ def write_page(folder: Path, settings: EvalSettings) -> None:
         undefined=jinja2.StrictUndefined,
     )
     results = _read(folder / "eval_results.json", {})
+    comparison = _read(folder / "comparison.json", {})
+    metrics, metric = comparison["metrics"], main_metric("NDCG", settings.k_values)
+    slices = [row for row in _read(folder / "slices.json", []) if row["metric"] == metric]
+    dimensions = _read(folder / "dimensions.json", [])
+    main = [main_metric(family, settings.k_values) for family in MAIN]
     page = environment.get_template(TEMPLATE).render(
+        verdict=verdict(comparison, metric, results["metadata"]["models"]),
         metadata=results["metadata"],
         results={name: results[name] for name in results["metadata"]["models"]},
         mrr=results["mrr"],
-        comparison=_read(folder / "comparison.json", {}),
-        slices=_read(folder / "slices.json", []),
-        dimensions=_read(folder / "dimensions.json", []),
+        comparison=comparison,
+        confidence=f"{comparison['confidence']:.0%}",
+        main_metrics=main,
+        scale=scale_of(metrics.values()),
+        slices=slices,
+        slice_scale=scale_of(slices),
+        dimensions=dimensions,
+        dimension_scale=scale_of(dimensions),
         changes=_read(folder / "changes.json", {}),
         pictures={
             title: _data_uri(folder / name) for name, title in PICTURES.items() if (folder / name).exists()
         },
+        training=_training(_read(folder / "training.json", {})),
         settings=settings.model_dump(mode="json"),
     )
     write_atomic(folder / "report.html", page)
+
+
+def _training(told: Mapping[str, Any]) -> dict[str, str]:
+    """The lines worth reading of a checkpoint's summary."""
+    plan: Mapping[str, Any] = told.get("plan", {})
+    lines = {
+        "base model": told.get("base_model"),
+        "not trained, because": told.get("reason"),
+        "questions": plan.get("examples"),
+        "steps": _steps(told, plan),
+        "loss": _from_to(told, "initial_loss", "final_loss"),
+        "validation nDCG@10": _from_to(told, "validation_ndcg_before", "validation_ndcg_after"),
+        "share of the tuned weights": told.get("merge_weight"),
+        "seconds": told.get("training_seconds") or None,
+        "device": told.get("device"),
+        "numbers": told.get("precision"),
+    }
+    return {name: str(value) for name, value in lines.items() if value is not None}
+
+
+def _steps(told: Mapping[str, Any], plan: Mapping[str, Any]) -> str | None:
+    if not told.get("trained"):
+        return None
+    return f"{told['steps_done']} of {plan['steps']}, {plan['epochs']} epoch(s) in batches of {plan['batch_size']}"
+
+
+def _from_to(told: Mapping[str, Any], before: str, after: str) -> str | None:
+    if told.get(before) is None or told.get(after) is None:
+        return None
+    return f"{told[before]:.4f} → {told[after]:.4f}"
 
 
 def _read(path: Path, otherwise: Any) -> Any:

@@ -6,10 +6,55 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from assets_pkg.evaluation.compare import Difference
+from assets_pkg.evaluation.metrics import RetrievalScores, main_metric
+from assets_pkg.profile import EvalSettings
+
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
+
+
+COLOURS = {"base": "tab:gray", "finetuned": "tab:blue"}
+BARS = ("NDCG", "Recall", "MAP", "MRR")
+
+
+def draw_bars(
+    scores: Mapping[str, RetrievalScores],
+    differences: Mapping[str, Difference],
+    settings: EvalSettings,
+    path: Path,
+) -> None:
+    """Bars per model at the cut-off nearest to 10; on the fine-tuned one the interval of its gain."""
+    names = [main_metric(family, settings.k_values) for family in BARS]
+    figure = _figure(7, 3.2)
+    axes = figure.subplots()
+    width = 0.8 / len(scores)
+    for number, (model, each) in enumerate(scores.items()):
+        means = each.means()
+        places = [place + width * (number - (len(scores) - 1) / 2) for place in range(len(names))]
+        heights = [means[name] for name in names]
+        gains = [differences[name] for name in names] if model == "finetuned" and differences else []
+        whiskers = [[gain.delta - gain.low for gain in gains], [gain.high - gain.delta for gain in gains]]
+        bars = axes.bar(
+            places,
+            heights,
+            width,
+            yerr=whiskers if gains else None,  # given here, so that the labels stand above it
+            capsize=4,
+            label=model,
+            color=COLOURS.get(model),
+        )
+        axes.bar_label(bars, fmt="%.3f", padding=2, fontsize=8)
+    axes.set_xticks(range(len(names)), names)
+    axes.set_ylim(0, 1.1)
+    axes.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
+    axes.legend(loc="upper center", ncols=2, frameon=False, bbox_to_anchor=(0.5, 1.16))
+    axes.spines[["top", "right"]].set_visible(False)
+    if differences:
+        axes.set_xlabel(f"whiskers: {settings.confidence:.0%} interval of the gain over the base", fontsize=8)
+    _save(figure, path)
 
 
 def draw_gains(gains: NDArray[np.float64], metric: str, path: Path) -> None:
@@ -20,7 +65,11 @@ def draw_gains(gains: NDArray[np.float64], metric: str, path: Path) -> None:
     colours = ["tab:green" if gain > 0 else "tab:red" for gain in ordered]
     axes.bar(range(len(ordered)), ordered, width=1.0, color=colours)
     axes.axhline(0, color="black", linewidth=0.8)
-    axes.set_xlabel("queries, the largest gain first")
+    axes.spines[["top", "right"]].set_visible(False)
+    gained, lost = (sum(sign * gain > 0 for gain in ordered) for sign in (1, -1))
+    axes.set_xlabel(
+        f"queries, the largest gain first: {gained} gained, {lost} lost, {len(ordered) - gained - lost} stayed"
+    )
     axes.set_ylabel(f"gain in {metric}")
     _save(figure, path)
 
@@ -45,7 +94,7 @@ def draw_dimensions(rows: Sequence[Mapping[str, Any]], metric: str, path: Path) 
     axes = figure.subplots()
     lengths = [row["dimensions"] for row in rows]
     for model in ("base", "finetuned"):
-        axes.plot(lengths, [row[model] for row in rows], marker="o", label=model)
+        axes.plot(lengths, [row[model] for row in rows], marker="o", label=model, color=COLOURS[model])
     axes.set_xscale("log", base=2)
     axes.set_xticks(lengths, [str(length) for length in lengths])
     axes.set_xlabel("dimensions")

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assets_pkg.evaluation.changes import largest_changes
-from assets_pkg.evaluation.compare import Difference, compare
+from assets_pkg.evaluation.compare import compare
 from assets_pkg.evaluation.errors import EvaluationError
-from assets_pkg.evaluation.metrics import FAMILIES, RetrievalScores, Run, ranked
+from assets_pkg.evaluation.metrics import FAMILIES, RetrievalScores, Run, main_metric, ranked
 from assets_pkg.evaluation.page import write_page
-from assets_pkg.evaluation.plots import draw_dimensions, draw_gains, draw_slices
+from assets_pkg.evaluation.plots import draw_bars, draw_dimensions, draw_gains, draw_slices
 from assets_pkg.evaluation.slices import compare_slices
 from assets_pkg.profile import EvalSettings
 from storage.artifacts import EvalReport, EvalSet
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 DECIMALS = 5
 RECIPE_FAMILIES = FAMILIES[:4]
-BARS = ("NDCG", "Recall", "MAP", "MRR")
 
 
 def write_eval_report(
@@ -34,6 +33,7 @@ def write_eval_report(
     digests: Mapping[str, str],
     settings: EvalSettings,
     dimensions: Mapping[str, Mapping[int, RetrievalScores]] | None = None,
+    training: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the report of the models in ``scores`` (``base``, ``finetuned``; either may be absent).
 
@@ -50,6 +50,7 @@ def write_eval_report(
     Args:
         digests: the model digest of each model in ``scores`` (others are ignored).
         dimensions: scores of shortened vectors, by model and length.
+        training: the summary of the fine-tuned checkpoint, for the page; ``base_model`` in it names the base.
 
     Raises:
         EvaluationError: no scores, or models measured on different queries.
@@ -79,6 +80,8 @@ def write_eval_report(
     if differences:
         _write_details(folder, scores["base"], scores["finetuned"], eval_set, settings)
         _write_dimensions(folder, dimensions or {}, settings)
+    if training:
+        _write_json(folder / "training.json", training)
     write_page(folder, settings)
 
 
@@ -101,11 +104,6 @@ def read_scores(report: EvalReport, model: str) -> RetrievalScores:
     return RetrievalScores(query_ids, per_query, {}, eval_set=report.comparison()["eval_set"])
 
 
-def main_metric(family: str, settings: EvalSettings) -> str:
-    """The metric of a family at the cut-off nearest to 10."""
-    return f"{family}@{min(settings.k_values, key=lambda k: abs(k - 10))}"
-
-
 def _write_details(
     folder: Path,
     base: RetrievalScores,
@@ -113,9 +111,11 @@ def _write_details(
     eval_set: EvalSet,
     settings: EvalSettings,
 ) -> None:
-    metric = main_metric("NDCG", settings)
+    metric = main_metric("NDCG", settings.k_values)
     queries = {each.query_id: each for each in read_queries(eval_set.beir)}
-    parts = compare_slices(base, finetuned, queries, [metric, main_metric("Recall", settings)], settings)
+    parts = compare_slices(
+        base, finetuned, queries, [metric, main_metric("Recall", settings.k_values)], settings
+    )
     rows = [
         {"kind": part.kind, "value": part.value, "queries": part.queries, "metric": part.metric}
         | _rounded(asdict(part.difference))
@@ -138,7 +138,7 @@ def _write_dimensions(
     both = sorted(set(dimensions.get("base", {})) & set(dimensions.get("finetuned", {})))
     if len(both) < 2:
         return
-    metric = main_metric("NDCG", settings)
+    metric = main_metric("NDCG", settings.k_values)
     rows = [
         {"dimensions": each, "metric": metric}
         | _rounded(asdict(compare(dimensions["base"][each], dimensions["finetuned"][each], settings)[metric]))
@@ -214,40 +214,6 @@ def _table(model: str, scores: RetrievalScores) -> pa.Table:
         **scores.per_query,
     }
     return pa.table(columns)
-
-
-def draw_bars(
-    scores: Mapping[str, RetrievalScores],
-    differences: Mapping[str, Difference],
-    settings: EvalSettings,
-    path: Path,
-) -> None:
-    """Bars per model at the cut-off nearest to 10; on the fine-tuned one the interval of its gain."""
-    from matplotlib.figure import Figure
-
-    names = [main_metric(family, settings) for family in BARS]
-    figure = Figure(figsize=(7, 3.4), layout="constrained")
-    axes = figure.subplots()
-    width = 0.8 / len(scores)
-    for number, (model, each) in enumerate(scores.items()):
-        means = each.means()
-        places = [place + width * (number - (len(scores) - 1) / 2) for place in range(len(names))]
-        heights = [means[name] for name in names]
-        bars = axes.bar(places, heights, width, label=model, color=f"C{number}", alpha=0.85)
-        axes.bar_label(bars, fmt="%.3f", padding=2, fontsize=8)
-        if model == "finetuned" and differences:
-            gains = [differences[name] for name in names]
-            below, above = (
-                [gain.delta - gain.low for gain in gains],
-                [gain.high - gain.delta for gain in gains],
-            )
-            axes.errorbar(places, heights, yerr=[below, above], fmt="none", ecolor="black", capsize=4)
-    axes.set_xticks(range(len(names)), names)
-    axes.set_ylim(0, 1)
-    axes.legend(loc="upper left", ncols=2)
-    if differences:
-        axes.set_title(f"bar: {settings.confidence:.0%} interval of the gain", fontsize=9)
-    figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
 def _write_json(path: Path, value: Any) -> None:

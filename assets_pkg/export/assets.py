@@ -9,11 +9,12 @@ from typing import get_args
 import dagster as dg
 
 from assets_pkg.door import Inputs, open_door, stage_asset
-from assets_pkg.export.onnx import OnnxExportSettings, export_onnx
+from assets_pkg.export.onnx import OnnxExportSettings, admit_export, export_onnx
 from assets_pkg.export.tensorrt import build_engine, plan_engine
 from assets_pkg.nim.manifest import QuantizedDtype
 from assets_pkg.profile import GraphSettings, Profile, TensorrtSettings
 from assets_pkg.showing import numbers, table
+from resources.accelerator import AcceleratorResource
 from resources.artifacts import ArtifactStoreResource
 from resources.compute.resource import ComputeResource
 from resources.encoders.resource import EncoderResource
@@ -28,12 +29,15 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksD
 
     @stage_asset("export", graph_settings, profile.model, deps=("promoted_model",), kinds={"onnx"})
     def onnx_model(
-        context: dg.AssetExecutionContext, store: ArtifactStoreResource, compute: ComputeResource
+        context: dg.AssetExecutionContext,
+        store: ArtifactStoreResource,
+        compute: ComputeResource,
+        accelerator: AcceleratorResource,
     ) -> dg.MaterializeResult:
         """The promoted model with pooling and normalisation inside the graph, tokenizer and manifest beside."""
         with open_door(context, store, compute) as door:
             model = door.input(Checkpoint, "promoted_model")
-            exported = door.build(OnnxModel, lambda folder: _export(model, profile, folder))
+            exported = door.build(OnnxModel, lambda folder: _export(model, profile, accelerator, folder))
             door.link("stage4_export/onnx", exported.folder)
             size = (exported.folder / "model.onnx").stat().st_size / 1e6
             return door.result(exported, {**numbers(exported.manifest()), "megabytes": size})
@@ -88,7 +92,8 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksD
     return [onnx_model, onnx_parity, tensorrt_engine]
 
 
-def _export(model: Checkpoint, profile: Profile, folder: Path) -> None:
+def _export(model: Checkpoint, profile: Profile, accelerator: AcceleratorResource, folder: Path) -> None:
+    admit_export(model.model, accelerator.host())
     target = folder / "onnx"
     shutil.rmtree(target, ignore_errors=True)
     settings = OnnxExportSettings(

@@ -26,6 +26,9 @@ from assets_pkg.nim.manifest import (
     QuantizedDtype,
     ServedModelManifest,
 )
+from resources.accelerator import Accelerator
+from resources.memory import export_need
+from resources.models.shape import read_shape
 
 if TYPE_CHECKING:
     import torch
@@ -112,6 +115,18 @@ def export_onnx(
     )
     manifest.write(folder)
     return manifest
+
+
+def admit_export(checkpoint: Path, host: Accelerator) -> None:
+    """See that the machine's memory is enough to export ``checkpoint``; nothing is loaded.
+
+    Raises:
+        NotEnoughMemoryError: it is not.
+    """
+    try:
+        host.admit(export_need(read_shape(checkpoint)))
+    except ValueError:
+        return  # an unusual model: the export says what is wrong
 
 
 def _quantize(folder: Path, dtype: Any) -> None:

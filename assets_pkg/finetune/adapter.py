@@ -7,7 +7,6 @@ less than fine-tuning does.
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 import time
 from pathlib import Path
@@ -17,23 +16,20 @@ from assets_pkg.finetune.curves import draw_curves
 from assets_pkg.finetune.errors import TrainingDataError
 from assets_pkg.finetune.examples import TrainData, ValidationData, read_train_data, read_validation_data
 from assets_pkg.finetune.model_card import model_card
-from assets_pkg.finetune.plan import TrainingPlan, plan_training
+from assets_pkg.finetune.plan import TrainingPlan, plan_training, tell_plan
 from assets_pkg.finetune.saving import copy_unchanged
 from assets_pkg.profile import FinetuneSettings, ModelSettings
 from resources.encoders.base import Encoder
 from storage.artifact_store import write_atomic
 from storage.artifacts import Checkpoint, MinedTrainSet
-from storage.progress import Progress, no_progress
+from storage.progress import Note, Progress, no_note, no_progress
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from numpy.typing import NDArray
 
-VALIDATION_POOL = 1000
 UNFIT = ("lora_rank", "merge_with_base", "early_stop_patience", "matryoshka_dims")
-
-logger = logging.getLogger(__name__)
 
 
 def train_adapter(
@@ -44,6 +40,7 @@ def train_adapter(
     encoder: Encoder,
     folder: Path,
     progress: Progress = no_progress,
+    note: Note = no_note,
 ) -> None:
     """Write a checkpoint into ``folder``: the base, followed by a square matrix on its vectors, as a Dense module of
     sentence-transformers before the normalisation.
@@ -61,9 +58,9 @@ def train_adapter(
     if unfit := [name for name in UNFIT if getattr(settings, name)]:
         raise TrainingDataError(f"finetune.method = adapter: finetune.{unfit[0]} does not go with it")
     data = read_train_data(mined.unrolled, settings.train_n_passages - 1)
-    validation = read_validation_data(mined.path / "val.json", VALIDATION_POOL)
+    validation = read_validation_data(mined.path / "val.json")
     plan = plan_training(len(data.examples), settings, data.median_negatives)
-    logger.info("Training plan: %s", plan)
+    tell_plan(plan, note)
     questions = encoder.embed([each.question for each in data.examples], "query", progress)
     passages = encoder.embed(list(data.passages.values()), "passage", progress)
     started = time.perf_counter()

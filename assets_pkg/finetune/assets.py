@@ -24,13 +24,18 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
 
     @stage_asset("finetune", profile.model, kinds={"huggingface"})
     def base_model(
-        context: dg.AssetExecutionContext, store: ArtifactStoreResource, compute: ComputeResource
+        context: dg.AssetExecutionContext,
+        store: ArtifactStoreResource,
+        compute: ComputeResource,
+        accelerator: AcceleratorResource,
     ) -> dg.MaterializeResult:
         """The embedding model to adapt, as a folder that sentence-transformers loads."""
         with open_door(context, store, compute) as door:
-            model = door.build(
-                Checkpoint, lambda folder: fetch_base_model(profile.model, folder, door.progress())
-            )
+
+            def produce(folder: Path) -> None:
+                fetch_base_model(profile.model, folder, door.progress(), accelerator.host())
+
+            model = door.build(Checkpoint, produce)
             return door.result(model, numbers(model.summary()))
 
     @stage_asset(
@@ -57,9 +62,9 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             def produce(folder: Path) -> None:
                 if profile.finetune.method == "adapter":
                     with encoders.open(base) as encoder:
-                        train_adapter(*given, encoder, folder, door.progress())
+                        train_adapter(*given, encoder, folder, door.progress(), door.note)
                 else:
-                    finetune_here(*given, accelerator.get(), folder, door.progress())
+                    finetune_here(*given, accelerator.get(), folder, door.progress(), door.note)
 
             tuned = door.build(Checkpoint, produce)
             door.link(f"{CHECKPOINTS}/{tuned.version}", tuned.path)

@@ -17,6 +17,8 @@ from typing import Any
 from assets_pkg.finetune.errors import BaseModelError
 from assets_pkg.finetune.weights import check_tokenizer, check_weights, parameter_count
 from assets_pkg.profile import ModelSettings
+from resources.accelerator import Accelerator
+from resources.encoders.loading import admit_weights
 from storage.artifact_store import write_atomic
 from storage.progress import Progress, no_progress
 
@@ -37,7 +39,12 @@ class _Source:
     revision: str | None = None
 
 
-def fetch_base_model(settings: ModelSettings, folder: Path, progress: Progress = no_progress) -> None:
+def fetch_base_model(
+    settings: ModelSettings,
+    folder: Path,
+    progress: Progress = no_progress,
+    host: Accelerator | None = None,
+) -> None:
     """Write ``model/consolidated/`` and ``summary.json`` into ``folder``.
 
     ``settings.base_model`` is ``package://<package>/<folder>`` (a model inside an installed Python package), a
@@ -45,8 +52,12 @@ def fetch_base_model(settings: ModelSettings, folder: Path, progress: Progress =
     transformers model gets mean pooling and normalisation; a bidirectional decoder that would need remote code
     is described by its stock architecture with ``is_causal: false`` instead.
 
+    Args:
+        host: the CPU, on which the model is tried out, if its memory is to be looked at before.
+
     Raises:
         BaseModelError: the model is not found, incomplete, cut short, or of a kind that cannot be tuned.
+        NotEnoughMemoryError: the host's memory cannot hold the weights.
     """
     source = _locate(settings)
     target = folder / "model" / "consolidated"
@@ -57,6 +68,8 @@ def fetch_base_model(settings: ModelSettings, folder: Path, progress: Progress =
     check_weights(_transformer_folder(target))
     check_tokenizer(_transformer_folder(target))
     _set_contract(target, settings)
+    if host is not None:
+        admit_weights(target, host, "fp32")
     dimension, max_length = _try_out(target, settings)
     summary = {
         "source": source.name,
@@ -74,16 +87,27 @@ def fetch_base_model(settings: ModelSettings, folder: Path, progress: Progress =
 
 def _locate(settings: ModelSettings) -> _Source:
     name = settings.base_model
-    if name.startswith(PACKAGE):
-        return _Source(_package_folder(name), name)
-    local = Path(name).expanduser()
-    if local.is_dir():
-        return _Source(local, name)
+    here = local_base_model(settings)
+    if here is not None:
+        return _Source(here, name)
     if name.startswith(("/", ".", "~")) or not HUB_ID.fullmatch(name):
         raise BaseModelError(
             f"base_model {name!r}: no such folder: give a model folder or a hub id (owner/name)"
         )
     return _download(name, settings.revision)
+
+
+def local_base_model(settings: ModelSettings) -> Path | None:
+    """The folder of ``settings.base_model``; None where it would have to be downloaded.
+
+    Raises:
+        BaseModelError: the package that should hold it is not installed, or does not hold it.
+    """
+    name = settings.base_model
+    if name.startswith(PACKAGE):
+        return _package_folder(name)
+    local = Path(name).expanduser()
+    return local if local.is_dir() else None
 
 
 def _package_folder(name: str) -> Path:

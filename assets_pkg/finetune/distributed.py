@@ -3,12 +3,16 @@
 What a process computes is the full loss, of which only its own embeddings carry a gradient; gradients of all
 processes add up to those of one process with the whole batch. (Averaging wrappers would need equal shares, and a
 gradient cache more than one backward pass between two averages.)
+
+One process may run out of memory where others do not. So before they exchange anything within a step, all tell each
+other whether memory sufficed (``check_in``), and none is left waiting for one that has given up. What an exchange
+needs is allocated before that.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -19,6 +23,10 @@ from torch import Tensor
 NOTHING = -1
 
 T = TypeVar("T")
+
+
+class OutOfMemoryElsewhere(torch.OutOfMemoryError):
+    """Another process ran out of memory in this step."""
 
 
 def start(device: str) -> str:
@@ -68,6 +76,20 @@ def agreed(value: T) -> T:
     return box[0]
 
 
+def check_in(device: torch.device, ran_out: bool = False) -> None:
+    """Tell the other processes whether this one ``ran_out`` of memory since they last met, and hear it of them.
+
+    Raises:
+        OutOfMemoryElsewhere: another one did, and this one did not.
+    """
+    if processes() == 1:
+        return
+    failed = torch.tensor([float(ran_out)], device=device)
+    dist.all_reduce(failed)
+    if failed.item() > 0 and not ran_out:
+        raise OutOfMemoryElsewhere("another process of the training ran out of memory")
+
+
 def whole_batch(
     queries: Tensor, passages: Tensor, label: dict[str, Tensor]
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -75,21 +97,32 @@ def whole_batch(
 
     Passages that several processes hold appear once, as they would in one process. Only this process's own rows
     carry a gradient.
+
+    Raises:
+        OutOfMemoryElsewhere: another process will not come.
     """
     if processes() == 1:
         return queries, passages, label
-    numbers = _gather(label["passages"][:, None])[:, 0]
-    positives = _gather(label["passages"][label["target"]][:, None])[:, 0]
+    own = [
+        label["passages"][:, None],
+        label["passages"][label["target"]][:, None],
+        label["known"],
+        label["negatives"],
+        queries,
+        passages,
+    ]
+    numbers, positives, known, negatives, all_queries, all_passages = _gather(own)
+    numbers, positives = numbers[:, 0], positives[:, 0]
     distinct, place = torch.unique(numbers, return_inverse=True)
     rows = torch.arange(len(numbers), device=numbers.device)
     first = torch.full_like(distinct, len(numbers)).scatter_reduce_(0, place, rows, "amin")
     whole = {
         "passages": distinct,
         "target": torch.searchsorted(distinct, positives),
-        "known": _gather(label["known"]),
-        "negatives": _gather(label["negatives"]),
+        "known": known,
+        "negatives": negatives,
     }
-    return _gather(queries), _gather(passages)[first], whole
+    return all_queries, all_passages[first], whole
 
 
 def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
@@ -100,18 +133,36 @@ def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
                 dist.all_reduce(parameter.grad)
 
 
-def _gather(own: Tensor) -> Tensor:
-    """Rows of all processes, [n, d] each with its own n, in the processes' order; narrower rows of whole numbers
-    are filled up with -1. The gradient flows to this process's rows."""
-    shape = torch.tensor(own.shape, device=own.device)
-    shapes = [torch.empty_like(shape) for _ in range(processes())]
-    dist.all_gather(shapes, shape)
-    height, width = torch.stack(shapes).amax(0).tolist()
+def _gather(own: Sequence[Tensor]) -> list[Tensor]:
+    """Of each tensor, the rows of all processes, [n, d] each with its own n, in the processes' order; narrower rows of
+    whole numbers are filled up with -1. The gradient flows to this process's rows."""
+    check_in(own[0].device)
+    shapes = _everyones(torch.tensor([each.shape for each in own], device=own[0].device))
+    largest = shapes.amax(0).tolist()
+    padded = [_pad(each, height, width) for each, (height, width) in zip(own, largest, strict=True)]
+    room = [each.new_empty((processes(), *each.shape)) for each in padded]
+    check_in(own[0].device)
+    for each, everyone in zip(padded, room, strict=True):
+        dist.all_gather_into_tensor(everyone.flatten(0, 1), each)
+    heights = shapes[:, :, 0].T.tolist()
+    return [_rows(*each) for each in zip(own, room, heights, strict=True)]
+
+
+def _everyones(own: Tensor) -> Tensor:
+    """A small tensor of every process, of one shape: [processes, ...]."""
+    room = own.new_empty((processes(), *own.shape))
+    dist.all_gather_into_tensor(room.flatten(0, 1), own)
+    return room
+
+
+def _pad(own: Tensor, height: int, width: int) -> Tensor:
     padded = own.new_full((height, width), NOTHING)
     padded[: own.shape[0], : own.shape[1]] = own.detach()
-    everyone = [torch.empty_like(padded) for _ in range(processes())]
-    dist.all_gather(everyone, padded)
-    parts = [part[: int(size[0])] for part, size in zip(everyone, shapes, strict=True)]
+    return padded
+
+
+def _rows(own: Tensor, everyone: Tensor, heights: Sequence[int]) -> Tensor:
+    parts = [part[:height] for part, height in zip(everyone, heights, strict=True)]
     if own.requires_grad:
         parts[rank()] = own
     return torch.cat(parts)

@@ -17,3 +17,7 @@ class TrainingStopped(RuntimeError):
 
 class NoRoomError(RuntimeError):
     """The disk is too small for what training would write; gives both figures."""
+
+
+class TooFewDevicesError(RuntimeError):
+    """More processes were asked for than there are GPUs; gives both figures."""

@@ -9,6 +9,9 @@ from pathlib import Path
 from assets_pkg.finetune.errors import TrainingDataError
 from storage.formats.retriever_json import RetrieverExample, read_corpus, read_retriever_file
 
+VALIDATION_POOL = 1000
+"""Passages among which validation questions are to find theirs."""
+
 
 @dataclass(frozen=True)
 class Example:
@@ -65,7 +68,7 @@ def read_train_data(path: Path, negatives_per_question: int) -> TrainData:
     )
 
 
-def read_validation_data(path: Path, pool_size: int) -> ValidationData | None:
+def read_validation_data(path: Path, pool_size: int = VALIDATION_POOL) -> ValidationData | None:
     """Read ``val.json``: its questions, and a pool of their positives filled up to ``pool_size`` with other
     passages of the corpus, evenly spaced in id order. None when there is no such file or it holds no rows."""
     if not path.exists():

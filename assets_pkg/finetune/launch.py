@@ -12,13 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from assets_pkg.finetune.errors import TrainingStopped
+from assets_pkg.finetune.errors import TooFewDevicesError, TrainingStopped
 from assets_pkg.finetune.nodes import node_count, torchrun
 from assets_pkg.finetune.train import finetune
 from assets_pkg.profile import FinetuneSettings, ModelSettings
-from resources.accelerator import Accelerator, find_accelerator
+from resources.accelerator import VISIBLE, Accelerator, AcceleratorResource, visible_gpus
 from storage.artifacts import Checkpoint, MinedTrainSet
-from storage.progress import Progress, no_progress
+from storage.progress import Note, Progress, no_note, no_progress
+
+PROCESS = ("-m", "assets_pkg.finetune")
+"""What each process runs, as arguments of Python."""
 
 STOP_SECONDS = 20
 LAST_LINES = 30
@@ -51,18 +54,25 @@ def finetune_here(
     accelerator: Accelerator,
     folder: Path,
     progress: Progress = no_progress,
+    note: Note = no_note,
 ) -> None:
     """:func:`finetune` in ``settings.num_processes`` processes: in this one, if it is one.
 
     Raises:
         TrainingStopped: a process of several failed; with its message, or the last lines it wrote.
+        TooFewDevicesError: there are more processes than GPUs.
     """
     if settings.num_processes == node_count() == 1:
-        finetune(mined, base, model, settings, accelerator, folder, progress)
+        finetune(mined, base, model, settings, accelerator, folder, progress, note)
         return
-    with tempfile.TemporaryDirectory(
-        prefix=".processes-", dir=folder
-    ) as temporary:  # where other nodes see it
+    gpus = visible_gpus() * node_count()
+    if accelerator.device.startswith("cuda") and settings.num_processes > gpus:
+        raise TooFewDevicesError(
+            f"finetune.num_processes = {settings.num_processes}, one for each GPU, but torch sees {gpus} "
+            f"({VISIBLE}={os.environ.get(VISIBLE, 'not set')})"
+        )
+    # Within ``folder``, where other nodes see it.
+    with tempfile.TemporaryDirectory(prefix=".processes-", dir=folder) as temporary:
         files = _Files(Path(temporary))
         described = {
             "mined": [str(mined.path.absolute()), mined.asset, mined.version],
@@ -70,14 +80,15 @@ def finetune_here(
             "model": model.model_dump(mode="json"),
             "settings": settings.model_dump(mode="json"),
             "device": accelerator.device.partition(":")[0],
+            "check_memory": accelerator.memory_bytes > 0,
             "folder": str(folder.absolute()),
         }
         files.job.write_text(json.dumps(described), "utf-8")
-        _launch(files, settings.num_processes, progress)
+        _launch(files, settings.num_processes, progress, note)
 
 
-def _launch(files: _Files, count: int, progress: Progress) -> None:
-    command = [*torchrun(count), "-m", "assets_pkg.finetune", str(files.folder)]
+def _launch(files: _Files, count: int, progress: Progress, note: Note) -> None:
+    command = [*torchrun(count), *PROCESS, str(files.folder)]
     threads = max(1, (os.cpu_count() or 1) * node_count() // count)
     with files.log.open("w") as log:
         process = subprocess.Popen(
@@ -89,7 +100,7 @@ def _launch(files: _Files, count: int, progress: Progress) -> None:
         )
         try:
             assert process.stdout is not None
-            _pass_on(process.stdout, progress)
+            _pass_on(process.stdout, progress, note)
             code = process.wait()
         finally:
             _stop(process)
@@ -99,9 +110,11 @@ def _launch(files: _Files, count: int, progress: Progress) -> None:
         raise TrainingStopped("\n".join(last) or f"training in {count} processes ended with code {code}")
 
 
-def _pass_on(lines: Iterable[str], progress: Progress) -> None:
+def _pass_on(lines: Iterable[str], progress: Progress, note: Note) -> None:
     for line in lines:
-        if line.startswith('{"done"'):
+        if line.startswith('{"note"'):
+            note(json.loads(line)["note"])
+        elif line.startswith('{"done"'):
             told = json.loads(line)
             progress(told["done"], told["total"], told["unit"], **told["figures"])
 
@@ -121,7 +134,7 @@ def train_share(folder: Path) -> None:
 
     files = _Files(folder)
     told: dict[str, Any] = json.loads(files.job.read_text("utf-8"))
-    accelerator = find_accelerator(start(told["device"]))
+    accelerator = AcceleratorResource(device=start(told["device"]), check_memory=told["check_memory"]).get()
     try:
         finetune(
             MinedTrainSet(Path(told["mined"][0]), *told["mined"][1:]),
@@ -131,6 +144,7 @@ def train_share(folder: Path) -> None:
             accelerator,
             Path(told["folder"]),
             _report,
+            lambda text: _say({"note": text}),
         )
     except Exception as error:
         files.error.write_text(f"{type(error).__name__}: {error}", "utf-8")
@@ -138,6 +152,9 @@ def train_share(folder: Path) -> None:
 
 
 def _report(done: int, total: int, unit: str, **figures: float) -> None:
-    line = json.dumps({"done": done, "total": total, "unit": unit, "figures": figures})
-    sys.stdout.write(line + "\n")
+    _say({"done": done, "total": total, "unit": unit, "figures": figures})
+
+
+def _say(told: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(told) + "\n")
     sys.stdout.flush()

@@ -75,6 +75,15 @@ class ContrastiveLoss(CachedLossMixin, nn.Module):
             loss = loss.detach()
         return loss
 
+    def halve(self) -> bool:
+        """Keep half as much in memory from now on, with the same loss; False when that is no longer possible."""
+        tokens = self.mini_batch_num_tokens or 0
+        if self.uses_gradient_cache and tokens < 2:
+            return False
+        self.uses_gradient_cache = True
+        self.mini_batch_num_tokens = max(1, tokens // 2)
+        return True
+
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Any) -> Tensor:
         if self.uses_gradient_cache:
             return self.forward_cached(sentence_features, labels)

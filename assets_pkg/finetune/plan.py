@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from assets_pkg.profile import FinetuneSettings
+from storage.progress import Note
 
 RECIPE_BATCH = 128
 SMALL_DATA = 2000
@@ -72,6 +73,13 @@ def plan_training(
         checkpoint_every=every,
         warnings=tuple(_warnings(examples, batch_size, steps, settings, median_negatives)),
     )
+
+
+def tell_plan(plan: TrainingPlan, note: Note) -> None:
+    """The plan in a sentence, and a sentence for each of its warnings."""
+    note(f"plan: {plan}")
+    for warning in plan.warnings:
+        note(warning)
 
 
 def _batch_size(examples: int, settings: FinetuneSettings) -> int:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformerTrainer
-from sentence_transformers.base.evaluation import BaseEvaluator
 from torch.utils.data import BatchSampler, DataLoader
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from assets_pkg.finetune.distributed import agreed, is_main, processes, sum_gradients, wait_for_all
+from assets_pkg.finetune.distributed import (
+    OutOfMemoryElsewhere,
+    check_in,
+    is_main,
+    sum_gradients,
+    wait_for_all,
+)
 from assets_pkg.finetune.errors import TrainingStopped
-from assets_pkg.finetune.validation import Validator
-from storage.progress import Progress
 
 WEIGHTS = "weights.pt"
 COMPLETE = "complete"
@@ -36,6 +36,7 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
     ):
         self.batches = batches
         self.name_rows = name_rows
+        self.rows: list[int] = []
         super().__init__(*args, **kwargs)
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
@@ -55,32 +56,41 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
     def training_step(
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        rows = inputs.pop("rows").tolist()
+        self.rows = inputs.pop("rows").tolist()
         with self.accelerator.no_sync(model):
             loss = self._step_in_memory(model, inputs, num_items_in_batch)
         sum_gradients(model.parameters())
-        if not math.isfinite(loss.item()):
-            raise TrainingStopped(
-                f"step {self.state.global_step + 1}: the loss is {loss.item()}. The batch: "
-                f"{self.name_rows(rows)}. A lower learning_rate or precision=fp32 may help"
-            )
+        self._check_finite("loss", loss.item(), self.state.global_step + 1)
         return loss
 
     def _step_in_memory(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any) -> torch.Tensor:
-        """One forward and backward pass; when memory runs out, again in mini-batches half as large."""
+        """One forward and backward pass; when a process runs out of memory, again in mini-batches half as large, in
+        all of them."""
+        device = self.accelerator.device
         while True:
             try:
-                return super().training_step(model, dict(inputs), num_items_in_batch)
-            except torch.OutOfMemoryError:
-                if processes() > 1:  # the others wait in the middle of this step
+                loss = super().training_step(model, dict(inputs), num_items_in_batch)
+                check_in(device)
+                return loss
+            except torch.OutOfMemoryError as error:
+                if not isinstance(error, OutOfMemoryElsewhere):
+                    check_in(device, ran_out=True)
+                if not _innermost(self.loss).halve():
                     raise
-                loss = _innermost(self.loss)
-                if loss.uses_gradient_cache and loss.mini_batch_num_tokens < 2:
-                    raise
-                loss.uses_gradient_cache = True
-                loss.mini_batch_num_tokens = max(1, loss.mini_batch_num_tokens // 2)
             model.zero_grad()
             torch.cuda.empty_cache()
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "grad_norm" in logs:
+            self._check_finite("gradient", float(logs["grad_norm"]), self.state.global_step)
+        super().log(logs, start_time)
+
+    def _check_finite(self, what: str, value: float, step: int) -> None:
+        if not math.isfinite(value):
+            raise TrainingStopped(
+                f"step {step}: the {what} is {value}. The batch: {self.name_rows(self.rows)}. A lower "
+                "learning_rate or precision=fp32 may help"
+            )
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         assert output_dir is not None
@@ -114,87 +124,3 @@ def last_checkpoint(folder: Path) -> Path | None:
         else:
             shutil.rmtree(path)
     return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-
-
-class StepLog(TrainerCallback):
-    """Writes ``training.jsonl``, one line per step, and tells the caller how far training is.
-
-    A line holds ``step``, ``loss``, ``learning_rate``, ``gradient_norm`` and ``examples_per_second``. A resumed
-    run drops the lines of steps that it does again.
-    """
-
-    def __init__(self, path: Path, examples: int, epochs: int, progress: Progress):
-        self.path = path
-        self.examples = examples
-        self.epochs = epochs
-        self.progress = progress
-        self.started = 0.0
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        kept = [line for line in read_log(self.path) if line["step"] <= state.global_step]
-        self.path.write_text("".join(json.dumps(line) + "\n" for line in kept), "utf-8")
-        self.started = time.perf_counter()
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        if logs is None or "loss" not in logs:
-            return
-        norm = float(logs.get("grad_norm", 0.0))
-        if not math.isfinite(norm):
-            raise TrainingStopped(
-                f"step {state.global_step}: the gradient is not finite. A lower learning_rate or "
-                "precision=fp32 may help"
-            )
-        now = time.perf_counter()
-        per_step = self.examples * self.epochs / state.max_steps
-        line = {
-            "step": state.global_step,
-            "loss": round(float(logs["loss"]), 6),
-            "learning_rate": float(logs["learning_rate"]),
-            "gradient_norm": round(norm, 6),
-            "examples_per_second": round(per_step / (now - self.started), 2),
-        }
-        self.started = now
-        with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line) + "\n")
-        self.progress(
-            state.global_step,
-            state.max_steps,
-            "step",
-            loss=line["loss"],
-            examples_per_second=line["examples_per_second"],
-        )
-
-
-def read_log(path: Path) -> list[dict[str, float]]:
-    """Lines of a ``training.jsonl``; a last line that a kill cut short is left out."""
-    lines: list[dict[str, float]] = []
-    if path.exists():
-        for text in path.read_text("utf-8").splitlines():
-            try:
-                lines.append(json.loads(text))
-            except ValueError:
-                break
-    return lines
-
-
-class ValidationEvaluator(BaseEvaluator):
-    """What early stopping looks at: ``ndcg`` on the validation questions."""
-
-    def __init__(self, validator: Validator):
-        super().__init__()
-        self.validator = validator
-        self.primary_metric = "ndcg"
-
-    def __call__(
-        self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
-    ) -> dict[str, float]:
-        return {"ndcg": agreed(self.validator.ndcg(model))}

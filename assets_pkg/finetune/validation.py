@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from sentence_transformers.base.evaluation import BaseEvaluator
 
 from assets_pkg.finetune.batches import pad, padding_id, tokenize
+from assets_pkg.finetune.distributed import agreed
 from assets_pkg.finetune.examples import ValidationData
 from assets_pkg.profile import ModelSettings
 
@@ -80,3 +82,17 @@ def _groups(order: list[int], sequences: Sequence[Sequence[int]]) -> list[list[i
         groups.append(order[start : start + size])
         start += size
     return groups
+
+
+class ValidationEvaluator(BaseEvaluator):
+    """What early stopping looks at: ``ndcg`` on the validation questions."""
+
+    def __init__(self, validator: Validator):
+        super().__init__()
+        self.validator = validator
+        self.primary_metric = "ndcg"
+
+    def __call__(
+        self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
+    ) -> dict[str, float]:
+        return {"ndcg": agreed(self.validator.ndcg(model))}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from assets_pkg.finetune.errors import BaseModelError
+from resources.models.shape import read_header
 
 WEIGHT_PATTERNS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model*.json")
 
@@ -55,30 +56,20 @@ def parameter_count(folder: Path) -> int:
     return sum(
         math.prod(tensor["shape"])
         for path in folder.rglob("*.safetensors")
-        for name, tensor in _header(path)[0].items()
+        for name, tensor in read_header(path)[0].items()
         if name != "__metadata__"
     )
 
 
 def _check_size(path: Path, advice: str) -> None:
     try:
-        header, start = _header(path)
+        header, start = read_header(path)
     except (struct.error, ValueError) as error:
         raise BaseModelError(f"{path}: damaged (its header cannot be read): {advice}") from error
     end = max((t["data_offsets"][1] for name, t in header.items() if name != "__metadata__"), default=0)
     size = path.stat().st_size
     if size != start + end:
         raise BaseModelError(f"{path}: has {size:,} bytes where {start + end:,} are announced: {advice}")
-
-
-def _header(path: Path) -> tuple[dict[str, Any], int]:
-    """The header of a safetensors file and where its data start (the format's own layout:
-    https://huggingface.co/docs/safetensors)."""
-    with path.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        if length > path.stat().st_size:
-            raise ValueError("header longer than the file")
-        return json.loads(stream.read(length)), 8 + length
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -6,13 +6,15 @@ import dagster as dg
 
 from assets_pkg.door import Door, open_door, stage_asset
 from assets_pkg.prep.asset_checks import build_checks
-from assets_pkg.prep.datasets import write_eval_set, write_training_set
+from assets_pkg.prep.datasets import told_of_rejections, write_eval_set, write_training_set
 from assets_pkg.prep.exam import freeze, frozen_exam, read_fixed_exam, take_exam
 from assets_pkg.prep.given import take_training_file
 from assets_pkg.prep.mining import mine_hard_negatives
 from assets_pkg.prep.outside import FINGERPRINT, exam_fingerprint, training_fingerprint
+from assets_pkg.prep.parallel_search import search_devices
 from assets_pkg.profile import ExamSettings, MiningSettings, Profile, SplitSettings, TrainingSourceSettings
 from assets_pkg.showing import numbers, picture, table
+from assets_pkg.watch import watcher
 from resources.artifacts import ArtifactStoreResource
 from resources.compute.resource import ComputeResource
 from resources.encoders.resource import EncoderResource
@@ -31,7 +33,7 @@ def _training_set(profile: Profile) -> dg.AssetsDefinition:
     source: TrainingSourceSettings = profile.prep.part(TrainingSourceSettings)
     deps = ("eval_set",) if source.train_input_file else ("synthetic_qa", "eval_set")
 
-    @stage_asset("prep", split, source, deps=deps, kinds={"json"}, logic="2")
+    @stage_asset("prep", split, source, deps=deps, kinds={"json"}, logic="3")
     def training_set(
         context: dg.AssetExecutionContext, store: ArtifactStoreResource, compute: ComputeResource
     ) -> dg.MaterializeResult:
@@ -51,9 +53,11 @@ def _training_set(profile: Profile) -> dg.AssetsDefinition:
             fingerprint = training_fingerprint(profile.prep)
             outside = {"files": fingerprint, "exam": "fixed" if fixed else "split"}
             made = door.build(TrainingSet, produce, outside=outside)
-            _link(door, made.path, ("train.json", "val.json", "corpus"))
+            _link(door, made.path, ("train.json", "val.json", "corpus", "rejected.jsonl"))
             rejected = made.summary().get("rejected_examples")
             shown = {"rejected_pairs": table(rejected)} if rejected else {}
+            if rejected and door.points:
+                watcher().note(told_of_rejections(made))
             return door.result(made, {**numbers(made.summary()), **shown, FINGERPRINT: fingerprint})
 
     return training_set
@@ -64,7 +68,7 @@ def _eval_set(profile: Profile) -> dg.AssetsDefinition:
     exam: ExamSettings = profile.prep.part(ExamSettings)
     deps = () if exam.eval_data_path else ("synthetic_qa",)
 
-    @stage_asset("prep", split, exam, deps=deps, kinds={"json"})
+    @stage_asset("prep", split, exam, deps=deps, kinds={"json"}, logic="2")
     def eval_set(
         context: dg.AssetExecutionContext, store: ArtifactStoreResource, compute: ComputeResource
     ) -> dg.MaterializeResult:
@@ -110,12 +114,11 @@ def _mined_train_set(profile: Profile) -> dg.AssetsDefinition:
             base = door.input(Checkpoint, "base_model")
 
             def produce(folder: Path) -> None:
+                devices = search_devices(encoders.accelerator.get().device, mining.mining_processes)
                 size = mining.mining_batch_size
-                workers = compute.workers(encoders.recipe(base, size))
+                how = {"devices": devices, "make_shards": compute.workers(encoders.recipe(base, size))}
                 with encoders.open(base, batch_size=size) as encoder:
-                    mine_hard_negatives(
-                        training, encoder, mining, folder, door.progress(), make_shards=workers
-                    )
+                    mine_hard_negatives(training, encoder, mining, folder, door.progress(), **how)
 
             made = door.build(MinedTrainSet, produce)
             _link(door, made.path, ("train_mined.automodel.json", "train_mined.automodel_unrolled.json"))

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from assets_pkg.prep.filtering import question_key
 from assets_pkg.prep.leakage import Leaks
-from assets_pkg.prep.split import question_key
 from storage.artifacts import EvalSet, MinedTrainSet, TrainingSet
 from storage.formats.beir import read_documents, read_qrels, read_queries
 from storage.formats.retriever_json import read_corpus, read_retriever_file

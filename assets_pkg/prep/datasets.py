@@ -8,11 +8,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from assets_pkg.prep.divide import SplitName
 from assets_pkg.prep.errors import PrepError
-from assets_pkg.prep.split import FixedExam, Question, SplitData, split_pairs
+from assets_pkg.prep.filtering import Question, Rejections
+from assets_pkg.prep.split import FixedExam, SplitData, split_pairs
 from assets_pkg.profile import SplitSettings
-from storage.artifacts import QAPairs
+from storage.artifacts import QAPairs, TrainingSet
 from storage.formats.beir import BeirDocument, BeirQuery, write_beir
 from storage.formats.retriever_json import PassageRef, RetrieverExample, write_corpus, write_retriever_file
 from storage.progress import Progress, no_progress
@@ -25,8 +28,8 @@ def write_training_set(
     progress: Progress = no_progress,
     exam: FixedExam | None = None,
 ) -> None:
-    """Write ``train.json``, ``val.json``, ``corpus/`` (every chunk of every split), ``splits.json`` and
-    ``summary.json``.
+    """Write ``train.json``, ``val.json``, ``corpus/`` (every chunk of every split), ``splits.json``,
+    ``rejected.jsonl`` (every pair that was left out) and ``summary.json``.
 
     ``splits.json``: ``documents`` (ids by split) and ``held_out_passages`` (ids that training may not see).
 
@@ -45,16 +48,27 @@ def write_training_set(
     write_corpus(folder / "corpus", data.passages.items())
     write_retriever_file(folder / "train.json", _examples(data.questions["train"]))
     write_retriever_file(folder / "val.json", _examples(data.questions["val"]))
+    (folder / "rejected.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in data.rejected.rows))
     held_out = data.held_out_passages()
     _write_json(folder / "splits.json", {"documents": _by_split(data), "held_out_passages": held_out})
     summary = {
         **_figures(data, ("train", "val")),
         "held_out_passages": len(held_out),
-        **_rejections(data),
+        **_rejections(data.rejected),
         **_kept_together(data, settings),
-        **({"rejected_examples": data.rejected_examples} if data.rejected_examples else {}),
+        **({"rejected_examples": shown} if (shown := data.rejected.shown()) else {}),
     }
     _write_json(folder / "summary.json", summary)
+
+
+def told_of_rejections(made: TrainingSet) -> str:
+    """A line on the pairs that were left out, with the first place to look at."""
+    summary = made.summary()
+    first = summary["rejected_examples"][0]
+    return (
+        f"training_set: {summary['rejected']} pairs left out, such as {first['where']}: {first['reason']}; "
+        f"all in {made.path / 'rejected.jsonl'}"
+    )
 
 
 def write_eval_set(
@@ -149,9 +163,9 @@ def _kept_together(data: SplitData, settings: SplitSettings) -> dict[str, Any]:
     }
 
 
-def _rejections(data: SplitData) -> dict[str, int]:
-    by_reason = {f"rejected_{reason}": count for reason, count in data.rejected.items()}
-    return {"rejected": sum(data.rejected.values()), **by_reason}
+def _rejections(rejected: Rejections) -> dict[str, int]:
+    by_reason = {f"rejected_{reason}": count for reason, count in sorted(rejected.counts().items())}
+    return {"rejected": len(rejected.rows), **by_reason}
 
 
 def _write_json(path: Path, value: Any) -> None:

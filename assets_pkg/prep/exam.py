@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from assets_pkg.prep.errors import PrepError
-from assets_pkg.prep.split import FixedExam, question_key
+from assets_pkg.prep.filtering import question_key
+from assets_pkg.prep.split import FixedExam
 from storage.artifact_store import ArtifactStore, BuildKey
 from storage.artifacts import EvalSet
 from storage.digests import digest_file, digest_json

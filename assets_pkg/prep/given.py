@@ -8,7 +8,8 @@ from pathlib import Path
 
 from assets_pkg.prep.errors import PrepError
 from assets_pkg.prep.exam import text_keys
-from assets_pkg.prep.split import FixedExam, question_key
+from assets_pkg.prep.filtering import question_key
+from assets_pkg.prep.split import FixedExam
 from storage.digests import digest_file, digest_json
 from storage.formats.retriever_json import (
     RetrieverExample,
@@ -36,7 +37,8 @@ def training_file_fingerprint(path: Path) -> str:
 
 def take_training_file(path: Path, exam: FixedExam, folder: Path) -> None:
     """Check the training file ``path`` and write it as a training set: ``train.json`` (with its negatives, if it
-    has some), ``val.json`` (the one beside it, or empty), ``corpus/``, ``splits.json`` and ``summary.json``.
+    has some), ``val.json`` (the one beside it, or empty), ``corpus/``, ``splits.json``, ``rejected.jsonl``
+    (empty) and ``summary.json``.
 
     Passages that answer a question of the exam are held out, unless the file trains on them (which the leak
     check reports).
@@ -63,6 +65,7 @@ def take_training_file(path: Path, exam: FixedExam, folder: Path) -> None:
         name for name, text in texts.items() if question_key(text) in keys and name not in trained
     )
     _write_json(folder / "splits.json", {"documents": {}, "held_out_passages": held_out})
+    (folder / "rejected.jsonl").write_bytes(b"")
     summary = {
         "train_questions": len(train.examples),
         "val_questions": len(validation),

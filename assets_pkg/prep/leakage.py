@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from assets_pkg.prep.filtering import question_key
 from assets_pkg.prep.near_duplicates import near_pairs
-from assets_pkg.prep.split import question_key
 from storage.artifacts import EvalSet, TrainingSet
 from storage.formats.beir import read_documents, read_qrels, read_queries
 from storage.formats.retriever_json import read_corpus, read_retriever_file

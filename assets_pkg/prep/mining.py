@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from assets_pkg.prep.errors import PrepError
+from assets_pkg.prep.filtering import question_key
 from assets_pkg.prep.leakage import held_out_passages
 from assets_pkg.prep.mining_report import describe_margin, describe_mining, draw_scores
-from assets_pkg.prep.search import TopK, exact_search, pair_scores
-from assets_pkg.prep.split import question_key
+from assets_pkg.prep.parallel_search import search_file
+from assets_pkg.prep.search import TopK, pair_scores
 from assets_pkg.profile import MiningSettings
 from resources.compute.spread import MakeShards
 from resources.encoders.base import Encoder, Role
@@ -89,7 +90,7 @@ def mine_hard_negatives(
     folder: Path,
     progress: Progress = no_progress,
     *,
-    device: str = "cpu",
+    devices: Sequence[str] = ("cpu",),
     make_shards: MakeShards | None = None,
 ) -> None:
     """Write ``train_mined.automodel.json``, its unrolled form, ``val.json``, ``corpus/``, ``summary.json`` and
@@ -102,11 +103,12 @@ def mine_hard_negatives(
     taken over as it is.
 
     Args:
-        device: the torch device of the search.
+        devices: torch devices of the search; each has a process of its own, if there are several.
         make_shards: several workers that embed the passages together.
 
     Raises:
-        PrepError: a question names a passage that the corpus lacks or that is held out, or none is left.
+        PrepError: a question names a passage that the corpus lacks or that is held out, none is left, or a
+            process of the search failed.
         RetrieverFileError: a file of the training set cannot be read.
     """
     source = read_retriever_file(training_set.path / "train.json")
@@ -123,14 +125,16 @@ def mine_hard_negatives(
         positive_scores = _positive_scores(q, p, positives)
         tops = ceilings(np.array([scores.min() for scores in positive_scores]), settings)
         wanted = settings.hard_negatives_to_mine
-        search = partial(exact_search, device=device, progress=progress)
-        found = search(q, p, wanted, ceilings=tops, excluded=excluded)
+        search = partial(search_file, devices=devices, progress=progress)
+        found = search(q, _vector_file(folder, "passage"), wanted, ceilings=tops, excluded=excluded)
         suspects: dict[int, list[tuple[int, float]]] = {}
         short = np.flatnonzero((found.ids < 0).any(axis=1))
         if settings.too_few_negatives == "fill" and len(short):
             # The lowest scores above the ceiling are the highest of the opposite question below it.
             below = np.nextafter(-tops[short], -np.inf)
-            opposite = search(-q[short], p, wanted, ceilings=below, excluded=[excluded[row] for row in short])
+            hidden = [excluded[row] for row in short]
+            passages = _vector_file(folder, "passage")
+            opposite = search(-q[short], passages, wanted, ceilings=below, excluded=hidden)
             suspects = {int(row): _listed(opposite, at, negate=True) for at, row in enumerate(short)}
     mined = Mined(source.examples, pool, positives, positive_scores, found, suspects)
     _write(mined, training_set, settings, folder)
@@ -156,7 +160,7 @@ def _stored_vectors(
     make_shards: MakeShards | None = None,
 ) -> Generator[NDArray[np.float32]]:
     """Vectors of ``texts``, float32 [n, d], in a file mapped into memory; the file goes at the end."""
-    path = folder / f".{role}_vectors.npy"
+    path = _vector_file(folder, role)
     if make_shards is None:
         blocks = _embedded(encoder, texts, role, progress)
     else:
@@ -203,6 +207,10 @@ def _embedded_together(
     make_shards(shards, progress)
     yield from shards.vectors(encoder)
     shutil.rmtree(together)
+
+
+def _vector_file(folder: Path, role: Role) -> Path:
+    return folder / f".{role}_vectors.npy"
 
 
 @dataclass(frozen=True)
@@ -286,8 +294,8 @@ def _write(mined: Mined, training_set: TrainingSet, settings: MiningSettings, fo
             "negatives: lower it, lower prep.hard_neg_margin, or set prep.too_few_negatives=keep"
         )
     texts = dict(zip(mined.pool.ids, mined.pool.texts, strict=True))
-    margin = describe_margin(mined.found.above, short, settings)
-    _write_files(examples, texts, training_set, settings.model_dump(mode="json"), margin, folder)
+    margin = describe_margin(mined.found.above, short, len(texts), settings)
+    _write_files(examples, texts, training_set, settings.decisive(), margin, folder)
 
 
 def _take_over_mined(
@@ -318,7 +326,6 @@ def _write_files(
     figures: dict[str, Any],
     folder: Path,
 ) -> None:
-    arguments.pop("mining_batch_size", None)
     write_retriever_file(folder / "train_mined.automodel.json", examples, arguments)
     write_retriever_file(folder / "train_mined.automodel_unrolled.json", unroll(examples), arguments)
     _take_over(training_set.path, folder, ["val.json", "corpus/train.parquet", "corpus/merlin_metadata.json"])

@@ -44,9 +44,10 @@ def describe_mining(examples: Sequence[RetrieverExample], texts: Mapping[str, st
 
 
 def describe_margin(
-    above: NDArray[np.int64], short: NDArray[np.bool_], settings: MiningSettings
+    above: NDArray[np.int64], short: NDArray[np.bool_], passages: int, settings: MiningSettings
 ) -> dict[str, Any]:
-    """What the margin did: passages over each question's ceiling (int64 [n]), questions left too few (bool [n])."""
+    """What the margin did: passages over each question's ceiling (int64 [n]) of so many passages, questions left too
+    few (bool [n])."""
     fewer = int(short.sum())
     return {
         "questions_with_fewer_negatives": fewer,
@@ -54,6 +55,7 @@ def describe_margin(
         "questions_dropped": fewer if settings.too_few_negatives == "drop" else 0,
         "questions_with_passages_over_the_margin": round(float((above > 0).mean()), 4),
         "mean_passages_over_the_margin": round(float(above.mean()), 4),
+        "share_excluded_by_the_margin": round(float(above.mean()) / passages, 6),
     }
 
 

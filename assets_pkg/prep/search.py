@@ -8,7 +8,8 @@ at the speed of a float32 matrix product.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -79,12 +80,24 @@ def exact_search(
     )
     hidden = [np.unique(np.asarray(places, dtype=np.int64)) for places in excluded or [()] * count]
     tops = np.full(count, np.inf) if ceilings is None else ceilings
-    for start in range(0, count, query_block):
-        rows = slice(start, min(start + query_block, count))
-        block = _Block(queries[rows], passages, k, tops[rows], hidden[rows], device)
-        found.ids[rows], found.scores[rows], found.above[rows] = block.search()
-        progress(rows.stop, count, "queries")
+    with _full_precision():
+        for start in range(0, count, query_block):
+            rows = slice(start, min(start + query_block, count))
+            block = _Block(queries[rows], passages, k, tops[rows], hidden[rows], device)
+            told = _Share(progress, start, rows.stop - start, count)
+            found.ids[rows], found.scores[rows], found.above[rows] = block.search(told)
+            progress(rows.stop, count, "queries")
     return found
+
+
+def merge(parts: Sequence[tuple[int, TopK]], k: int) -> TopK:
+    """The best ``k`` of what was found for the same queries in several parts of the passages, each (place of its
+    first passage, what was found there); ties in favour of the lower place, as in one search."""
+    ids = np.concatenate([np.where(found.ids < 0, -1, found.ids + start) for start, found in parts], axis=1)
+    scores = np.concatenate([found.scores for _, found in parts], axis=1)
+    order = np.lexsort((ids, -scores))[:, :k]  # NaN, where there is none, comes last
+    above = np.sum([found.above for _, found in parts], axis=0)
+    return TopK(np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1), above)
 
 
 def pair_scores(queries: Vectors, passages: Vectors, pairs: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -98,6 +111,34 @@ def pair_scores(queries: Vectors, passages: Vectors, pairs: NDArray[np.int64]) -
         left = queries[pairs[part, 0]].astype(np.float64)
         scores[part] = np.einsum("ij,ij->i", left, passages[pairs[part, 1]].astype(np.float64))
     return scores
+
+
+@contextmanager
+def _full_precision() -> Generator[None]:
+    """Products of float32 in float32, though training may have set TF32 or bfloat16 for them: the margin for
+    rounding counts on it."""
+    import torch
+
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@dataclass(frozen=True)
+class _Share:
+    """Progress of the search of ``count`` queries from ``start``: told as queries done, by the share of the
+    passages that was looked through."""
+
+    progress: Progress
+    start: int
+    count: int
+    total: int
+
+    def __call__(self, looked_through: float) -> None:
+        self.progress(self.start + int(looked_through * self.count), self.total, "queries")
 
 
 @dataclass(frozen=True)
@@ -116,7 +157,9 @@ class _Block:
         """Twice the largest error of a float32 dot product of unit vectors (d half-units in the last place)."""
         return self.queries.shape[1] * float(np.finfo(np.float32).eps)
 
-    def search(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
+    def search(
+        self, told: Callable[[float], None]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
         """Places, scores and counts over the ceiling, as in :class:`TopK`."""
         best = np.full((len(self.queries), self.k), -1, dtype=np.int64)
         exact = np.full((len(self.queries), self.k), np.nan)
@@ -124,7 +167,7 @@ class _Block:
         rows, width = np.arange(len(self.queries)), self.k + SPARE
         while len(rows):
             width = min(width, len(self.passages))
-            scores, places, above[rows] = self._candidates(rows, width)
+            scores, places, above[rows] = self._candidates(rows, width, told)
             self._rank(rows, scores, places, best, exact)
             if width == len(self.passages):
                 break
@@ -132,11 +175,11 @@ class _Block:
             reached = np.where(best[rows, -1] >= 0, exact[rows, -1], -np.inf)
             last = scores[:, -1].astype(np.float64)
             rows = rows[(last > -np.inf) & (last >= reached - self.rounding)]
-            width *= 4
+            width, told = width * 4, _told_already
         return best, exact, above
 
     def _candidates(
-        self, rows: NDArray[np.int64], width: int
+        self, rows: NDArray[np.int64], width: int, told: Callable[[float], None]
     ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
         """The ``width`` best by float32 score, sorted (-inf: none), their places, and counts over the ceiling."""
         import torch
@@ -147,6 +190,8 @@ class _Block:
         columns = -(-PASSAGE_BLOCK // GROUP) * GROUP
         held = torch.full((QUERY_BLOCK, columns), -torch.inf, device=self.device)
         for start in range(0, len(self.passages), PASSAGE_BLOCK):
+            if start:
+                told(start / len(self.passages))
             block = np.array(self.passages[start : start + PASSAGE_BLOCK], order="C")
             passages = torch.from_numpy(block).to(self.device).T
             for top in range(0, len(rows), QUERY_BLOCK):
@@ -195,6 +240,10 @@ class _Block:
         kept = position < self.k
         best[query[kept], position[kept]] = place[kept]
         exact[query[kept], position[kept]] = score[kept]
+
+
+def _told_already(looked_through: float) -> None:
+    """The second look at a few queries is not told."""
 
 
 class _Best:

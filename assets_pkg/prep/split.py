@@ -8,35 +8,19 @@ split is the Nemotron recipe's: sort, shuffle with the seed, cut by the ratios.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from assets_pkg.prep.divide import SPLITS, SplitName, divide, ratios_of
 from assets_pkg.prep.errors import PrepError
+from assets_pkg.prep.filtering import LOW, Placed, Question, Rejections, filter_pairs, question_key
 from assets_pkg.prep.groups import Groups, join_sharing, read_groups
 from assets_pkg.prep.near_duplicates import near_pairs, near_pairs_within
 from assets_pkg.profile import SplitSettings
 from storage.artifacts import QAPairs
 from storage.digests import passage_id
-from storage.formats.qa_records import QAPair, SourceRecord, read_records
+from storage.formats.qa_records import read_records
 from storage.progress import Progress, no_progress
-
-UNPAIRED = "evaluations_do_not_match_pairs"
-LOW = "below_quality_threshold"
-SHOWN = 10
-"""Rejected pairs that are listed."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """A pair that was kept: ``positives`` are the ids of its passages, in the order of its segments."""
-
-    question_id: str
-    document: str
-    pair: QAPair
-    quality_score: float
-    positives: tuple[str, ...]
-    file_name: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -58,17 +42,15 @@ class SplitData:
 
     ``passages``: text by passage id, every distinct chunk of all records, by document and chunk.
     ``documents``: the split of every document that has a kept question, or that a fixed exam holds.
-    ``passages_of``: ids by document. ``rejected``: pairs left out, counted by reason;
-    ``rejected_examples``: some of them, each ``{reason, document, question}``. ``groups``: how many documents the
-    groups have that were kept together.
+    ``passages_of``: ids by document. ``rejected``: the pairs left out. ``groups``: how many documents the groups
+    have that were kept together.
     """
 
     passages: dict[str, str]
     passages_of: dict[str, tuple[str, ...]]
     questions: dict[SplitName, list[Question]]
     documents: dict[str, SplitName]
-    rejected: dict[str, int]
-    rejected_examples: list[dict[str, str]]
+    rejected: Rejections
     groups: list[int]
 
     def held_out_passages(self) -> list[str]:
@@ -94,18 +76,18 @@ def split_pairs(
             ``groups_json`` cannot be used.
         RecordError: a record cannot be read.
     """
-    records = sorted(_read(qa, progress), key=lambda record: (record.source_id, record.text))
+    records = sorted(_read(qa, progress), key=lambda placed: placed.order)
     passages: dict[str, str] = {}
     passages_of: dict[str, tuple[str, ...]] = {}
     paths_of: dict[str, tuple[str, ...]] = {}
-    for record in records:
+    for record in (placed.record for placed in records):
         ids = {passage_id(chunk.text): chunk.text for chunk in record.chunks if chunk.text.strip()}
         passages.update(ids)
         passages_of[record.source_id] = (*passages_of.get(record.source_id, ()), *ids)
         paths_of[record.source_id] = (*paths_of.get(record.source_id, ()), *record.file_name)
-    kept, rejected, examples = _filter(records, settings)
+    kept, rejected = filter_pairs(records, settings)
     if not kept:
-        raise PrepError(_nothing_left(rejected, settings))
+        raise PrepError(_nothing_left(rejected.counts(), settings))
     material = _Material(kept, passages, passages_of, paths_of, settings, exam)
     groups, held = material.groups(), material.held()
     pairs = Counter(question.document for question in kept)
@@ -114,7 +96,7 @@ def split_pairs(
         free = [group for group in groups if not held & set(group)]
         ratios = ratios_of(settings, without_test=exam is not None)
         if len(free) < len(ratios):
-            raise PrepError(_too_few(free, list(ratios), settings, len(records), rejected))
+            raise PrepError(_too_few(free, list(ratios), settings, len(records), rejected.counts()))
         documents = divide(free, pairs, settings, ratios)
         documents |= dict.fromkeys(sorted(held.union(*(each for each in groups if held & set(each)))), "test")
     questions: dict[SplitName, list[Question]] = {name: [] for name in SPLITS}
@@ -122,8 +104,7 @@ def split_pairs(
         questions[documents[question.document]].append(question)
     _drop_known_questions(questions, rejected, settings, exam)
     sizes = sorted(map(len, groups), reverse=True)
-    counts = dict(sorted(rejected.items()))
-    return SplitData(passages, passages_of, questions, documents, counts, examples, sizes)
+    return SplitData(passages, passages_of, questions, documents, rejected, sizes)
 
 
 def _whole_split(
@@ -138,85 +119,20 @@ def _whole_split(
     return documents if {each for each, split in documents.items() if split == "test"} == held else None
 
 
-def question_key(text: str) -> str:
-    """Questions with equal keys are the same question: case and spacing do not count."""
-    return " ".join(text.casefold().split())
-
-
-def _read(qa: QAPairs, progress: Progress) -> Iterator[SourceRecord]:
+def _read(qa: QAPairs, progress: Progress) -> Iterator[Placed]:
     with qa.records.open("rb") as stream:
         total = sum(1 for line in stream if line.strip())
-    for done, record in enumerate(read_records(qa.records), start=1):
-        yield record
-        progress(done, total, "documents")
+    for number, record in enumerate(read_records(qa.records), start=1):
+        yield Placed(record, f"{qa.records.name}:{number}")
+        progress(number, total, "documents")
 
 
-# ---- filtering -----------------------------------------------------------------------------------------------
-
-
-def _filter(
-    records: Iterable[SourceRecord], settings: SplitSettings
-) -> tuple[list[Question], Counter[str], list[dict[str, str]]]:
-    """The pairs that pass, how many do not by reason, and the first few of each reason but a low score. Ids
-    count every pair, kept or not, so that they stay the same when the threshold changes."""
-    kept: list[Question] = []
-    rejected: Counter[str] = Counter()
-    examples: list[dict[str, str]] = []
-    number = 0
-    for record in records:
-        evaluations = record.qa_evaluations.evaluations
-        pairs = record.deduplicated_qa_pairs
-        if len(evaluations) != len(pairs):
-            rejected[UNPAIRED] += len(pairs)
-            number += len(pairs)
-            examples.append({"reason": UNPAIRED, "document": record.source_id, "question": "(all)"})
-            continue
-        chunks = _chunks(record)
-        for pair, evaluation in zip(pairs, evaluations, strict=True):
-            reason = _objection(pair, evaluation.overall.score, chunks, settings)
-            if reason is None:
-                kept.append(_question(number, record, pair, evaluation.overall.score, chunks))
-            else:
-                rejected[reason] += 1
-                if reason != LOW and rejected[reason] <= SHOWN:
-                    shown = {"document": record.source_id, "question": pair.question[:200]}
-                    examples.append({"reason": reason, **shown})
-            number += 1
-    return kept, rejected, examples[:SHOWN]
-
-
-def _chunks(record: SourceRecord) -> dict[int, str]:
-    """Texts by ``chunk_id``; empty where two chunks with different texts claim it."""
-    chunks: dict[int, str] = {}
-    for chunk in record.chunks:
-        if chunks.setdefault(chunk.chunk_id, chunk.text) != chunk.text:
-            chunks[chunk.chunk_id] = ""
-    return chunks
-
-
-def _objection(pair: QAPair, score: float, chunks: Mapping[int, str], settings: SplitSettings) -> str | None:
-    segments = set(pair.segment_ids)
-    if score < settings.quality_threshold:
-        return LOW
-    if not pair.question.strip():
-        return "empty_question"
-    if not segments or any(not chunks.get(segment, "").strip() for segment in segments):
-        return "segment_does_not_exist"
-    if len(segments) > settings.max_pos_docs:
-        return "more_than_max_pos_docs"
-    return None
-
-
-def _question(
-    number: int, record: SourceRecord, pair: QAPair, score: float, chunks: Mapping[int, str]
-) -> Question:
-    positives = dict.fromkeys(passage_id(chunks[segment]) for segment in pair.segment_ids)
-    return Question(f"q{number}", record.source_id, pair, score, tuple(positives), tuple(record.file_name))
+# ---- questions known elsewhere ----------------------------------------------------------------------------------
 
 
 def _drop_known_questions(
     questions: dict[SplitName, list[Question]],
-    rejected: Counter[str],
+    rejected: Rejections,
     settings: SplitSettings,
     exam: FixedExam | None,
 ) -> None:
@@ -225,22 +141,28 @@ def _drop_known_questions(
     asked = list(exam.questions) if exam else []
     for name in reversed(SPLITS):
         keys = {question_key(text) for text in asked}
-        fresh = [each for each in questions[name] if question_key(each.pair.question) not in keys]
-        if dropped := len(questions[name]) - len(fresh):
-            rejected["asked_in_a_held_out_document_too"] += dropped
+        exact = {each.question_id for each in questions[name] if question_key(each.pair.question) in keys}
+        fresh = _without(questions[name], exact, "asked_in_a_held_out_document_too", rejected)
         if settings.split_strategy == "near_duplicate":
-            fresh, dropped = _without_near(fresh, asked, settings.near_duplicate_threshold)
-            if dropped:
-                rejected["nearly_asked_in_a_held_out_document"] += dropped
+            near = _near(fresh, asked, settings.near_duplicate_threshold)
+            fresh = _without(fresh, near, "nearly_asked_in_a_held_out_document", rejected)
         questions[name] = fresh
         asked += [each.pair.question for each in fresh]
 
 
-def _without_near(
-    questions: list[Question], asked: list[str], threshold: float
-) -> tuple[list[Question], int]:
-    near = {pair.left for pair in near_pairs([each.pair.question for each in questions], asked, threshold)}
-    return [each for place, each in enumerate(questions) if place not in near], len(near)
+def _near(questions: Sequence[Question], asked: Sequence[str], threshold: float) -> set[str]:
+    """Ids of the questions that are nearly one of ``asked``."""
+    pairs = near_pairs([each.pair.question for each in questions], asked, threshold)
+    return {questions[pair.left].question_id for pair in pairs}
+
+
+def _without(
+    questions: Sequence[Question], dropped: set[str], reason: str, rejected: Rejections
+) -> list[Question]:
+    for each in questions:
+        if each.question_id in dropped:
+            rejected.add(reason, each.where, each.document, each.pair.question)
+    return [each for each in questions if each.question_id not in dropped]
 
 
 def _nothing_left(rejected: Counter[str], settings: SplitSettings) -> str:

@@ -45,12 +45,16 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
     @dg.multi_asset(
         specs=[
             dg.AssetSpec(
-                "corpus_embeddings", kinds={"parquet"}, description="Every passage's vector.", **spec
+                "corpus_embeddings",
+                kinds={"parquet"},
+                description="Every passage's vector by the promoted model.",
+                **spec,
             ),
             dg.AssetSpec(
                 "vector_index",
                 kinds={"lancedb"},
-                description="The index that search reads.",
+                description="The index that search reads. A new one is built beside the old, which serves until the "
+                "new one has passed its check.",
                 freshness_policy=freshness,
                 **spec,
             ),

@@ -53,7 +53,7 @@ def load_own_pairs(path: Path, folder: Path, progress: Progress = no_progress) -
         raise RecordError(f"{path}: has no rows")
     rows = chain([first], rows)
     if "deduplicated_qa_pairs" in first[1]:
-        records = (parse_record(json.dumps(_without_nulls(row)), where) for where, row in rows)
+        records = (_recipe_record(where, row) for where, row in rows)
     else:
         records = _records_of(rows)
     counts = {"records": 0, "pairs": 0}
@@ -164,6 +164,18 @@ def _without_nulls(value: Any) -> Any:
     return value
 
 
+def _recipe_record(where: str, row: dict[str, Any]) -> SourceRecord:
+    record = parse_record(json.dumps(_without_nulls(row)), where)
+    for number, pair in enumerate(record.deduplicated_qa_pairs, start=1):
+        pair.origin = f"{_place(where)}, pair {number}"
+    return record
+
+
+def _place(where: str) -> str:
+    """``where`` without folders: a file that moves is the same."""
+    return Path(where).name
+
+
 # ---- simple rows -------------------------------------------------------------------------------------------
 
 
@@ -178,7 +190,7 @@ _PassageList = Annotated[list[_Passage], BeforeValidator(_texts)]
 
 
 class SimpleRow(BaseModel):
-    """A question with the passages that answer it."""
+    """A question with the passages that answer it; ``origin`` is its place in the file."""
 
     question: Annotated[
         str, Field(pattern=r"\S", validation_alias=AliasChoices("question", "query", "anchor"))
@@ -198,6 +210,7 @@ class SimpleRow(BaseModel):
     ] = []
     answer: str = ""
     score: Annotated[float, Field(ge=0, le=10)] = UNSCORED
+    origin: str
 
 
 @dataclass
@@ -225,7 +238,7 @@ class _Group:
 
 def _pair(row: SimpleRow, number: dict[str, int]) -> QAPair:
     segments = sorted({number[text] for text in row.positives})
-    return QAPair(question=row.question.strip(), answer=row.answer, segment_ids=segments)
+    return QAPair(question=row.question.strip(), answer=row.answer, segment_ids=segments, origin=row.origin)
 
 
 def _evaluation(row: SimpleRow) -> QAEvaluation:
@@ -246,7 +259,7 @@ def _simple(where: str, row: dict[str, Any]) -> SimpleRow:
     if "deduplicated_qa_pairs" in row:
         raise RecordError(f"{where}: a record of the recipe among simple rows: keep them in separate files")
     try:
-        return SimpleRow.model_validate(_without_nulls(row))
+        return SimpleRow.model_validate({**_without_nulls(row), "origin": _place(where)})
     except ValidationError as error:
         detail = error.errors()[0]
         name = ".".join(str(part) for part in detail["loc"])

@@ -92,6 +92,8 @@ class SshHost:
         return done.stdout
 
     def _ssh(self, line: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        # ssh's own failures are told by 255, which sbatch uses too.
+        line = f"{{ {line}\n}}; code=$?; [ $code -ne {SSH_FAILED} ] || code=1; exit $code"
         command = ["ssh", *self._options, self.target, line]
         try:
             done = subprocess.run(command, input=given, capture_output=True, timeout=SECONDS, check=False)

@@ -29,7 +29,7 @@ class Job:
         needs: folders that the job reads or writes; containers get them mounted under the same paths.
         variables: environment variables, none of them secret.
         detached: submitted for later; nobody waits.
-        nodes: how many machines it needs.
+        nodes: how many machines it needs, if not all that the place gives.
         spread: several workers embed a corpus together; the job's own process does little.
     """
 
@@ -40,7 +40,7 @@ class Job:
     variables: dict[str, str] = field(default_factory=dict[str, str])
     detached: bool = False
     spread: bool = False
-    nodes: int = 1
+    nodes: int | None = None
 
     @property
     def work(self) -> Path:

@@ -27,7 +27,7 @@ WAITING = (
 )
 AT_WORK = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING")
 ENDINGS = {
-    "CANCELLED": "cancelled by somebody (scancel)",
+    "CANCELLED": "by scancel",
     "TIMEOUT": "reached its time limit: raise `time`, and run again to go on from the last checkpoint",
     "OUT_OF_MEMORY": "ran out of memory: raise `mem`, or lower the stage's batch size",
     "NODE_FAIL": "its node failed: run again to go on from the last checkpoint",
@@ -46,12 +46,14 @@ class SlurmExecutor:
         self.host = open_host(environment)
 
     def script(self, job: Job) -> str:
-        head = [f"#SBATCH {option}" for option in self._options(job)]
+        head = [f"#SBATCH {shlex.quote(option)}" for option in self._options(job)]
         if job.spread:
-            log = shlex.quote(str(job.folder / "task"))
-            head.append('if [ "${SLURM_ARRAY_TASK_ID:-0}" != 0 ]; then')
-            head.append(f"  export {TASK}=$SLURM_ARRAY_TASK_ID; exec >> {log}-$SLURM_ARRAY_TASK_ID.txt 2>&1")
-            head.append("fi")
+            head += [
+                'if [ "${SLURM_ARRAY_TASK_ID:-0}" != 0 ]; then',
+                f"  export {TASK}=$SLURM_ARRAY_TASK_ID",
+                f"  exec >> {shlex.quote(str(job.folder))}/task-${TASK}.txt 2>&1",
+                "fi",
+            ]
         return shell_script(job, self.environment, tuple(head), self._container(job))
 
     def check(self) -> None:
@@ -97,7 +99,7 @@ class SlurmExecutor:
             "account": given.account,
             "partition": partition,
             "time": given.time,
-            "nodes": job.nodes,
+            "nodes": job.nodes or given.nodes,
             "ntasks-per-node": 1,
             "cpus-per-task": given.cpus_per_task,
             "mem": given.mem,

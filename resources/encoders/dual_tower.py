@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from resources.accelerator import Accelerator
 from resources.encoders.base import Role
 from resources.encoders.items import Input, Item, ItemError, Observation, as_items
-from resources.encoders.loading import DTYPES, load_checked, transformers, unit
+from resources.encoders.loading import DTYPES, admit_weights, load_checked, transformers, unit
 from resources.models.entry import Modality, ModelEntry
 from resources.models.files import facts_digest
 from storage.digests import digest_json
@@ -129,6 +129,7 @@ class DualTowerEncoder:
 
     def _load(self) -> tuple[Any, Any, Any]:
         if self._parts is None:
+            admit_weights(self.folder, self._accelerator, self.entry.dtype)
             self._parts = load_checked(self.folder, self._open)
         return self._parts
 

@@ -7,7 +7,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from resources.accelerator import Accelerator
 from resources.encoders.sentence_transformer import EncoderError
+from resources.memory import Numerics, loading_need
+from resources.models.shape import read_shape
 
 if TYPE_CHECKING:
     import torch
@@ -45,6 +48,21 @@ def load_checked(folder: Path, load: Callable[[], T]) -> T:
         logging.set_verbosity(level)
         if shown:
             logging.enable_progress_bar()
+
+
+def admit_weights(folder: Path, accelerator: Accelerator, dtype: str) -> None:
+    """See that the weights in ``dtype`` (of `DTYPES`; float32 on a CPU) fit the accelerator; what batches take is
+    not counted.
+
+    Raises:
+        NotEnoughMemoryError: they do not.
+    """
+    try:
+        shape = read_shape(folder)
+    except ValueError:
+        return  # an unusual model: its own code loads it, or says what is wrong
+    size = 4 if dtype == "fp32" or accelerator.device == "cpu" else 2
+    accelerator.admit(loading_need(shape, Numerics(accelerator.device, weight_bytes=size)))
 
 
 def unit(vectors: torch.Tensor) -> Vectors:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from resources.accelerator import Accelerator
 from resources.encoders.base import Role
 from resources.encoders.items import Input, Item, ItemError, Observation, as_items
-from resources.encoders.loading import DTYPES, load_checked, transformers, unit
+from resources.encoders.loading import DTYPES, admit_weights, load_checked, transformers, unit
 from resources.encoders.sentence_transformer import EncoderError
 from resources.models.entry import ImageLimits, Modality, ModelEntry
 from resources.models.files import facts_digest
@@ -253,6 +253,7 @@ class Qwen3VLEncoder:
 
     def _load(self) -> _Parts:
         if self._loaded is None:
+            admit_weights(self.folder, self._accelerator, self.entry.dtype)
             self._loaded = load_checked(self.folder, self._open)
         return self._loaded
 

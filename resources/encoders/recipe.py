@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from resources.accelerator import Accelerator, find_accelerator
+from resources.accelerator import Accelerator, AcceleratorResource
 from resources.encoders.base import Encoder
-from resources.encoders.sentence_transformer import SentenceTransformerEncoder
+from resources.encoders.sentence_transformer import Precision, SentenceTransformerEncoder
 
 
 @dataclass(frozen=True)
@@ -24,16 +24,19 @@ class EncoderRecipe:
     passage_max_length: int
     attn_implementation: str
     batch_size: int
+    precision: Precision = "fp32"
     device: str = "auto"
+    check_memory: bool = True
 
     def make(self, accelerator: Accelerator) -> SentenceTransformerEncoder:
         """The encoder on this accelerator; its weights are loaded when first needed."""
-        arguments = {name: value for name, value in vars(self).items() if name not in ("folder", "device")}
+        beside = ("folder", "device", "check_memory")
+        arguments = {name: value for name, value in vars(self).items() if name not in beside}
         return SentenceTransformerEncoder(Path(self.folder), **arguments, accelerator=accelerator)
 
     def open(self) -> Encoder:
         """The encoder on the machine of the caller."""
-        return self.make(find_accelerator(self.device))
+        return self.make(AcceleratorResource(device=self.device, check_memory=self.check_memory).get())
 
     def dump(self) -> dict[str, Any]:
         """Of JSON's types; :meth:`load` reads it."""

@@ -128,6 +128,10 @@ class RegisteredTextEncoder(SentenceTransformerEncoder):
             _append_end_token(tokenizer)
         return PooledNetwork(network.to(self._accelerator.device).eval(), tokenizer, self.entry.pooling)
 
+    @property
+    def _weight_bytes(self) -> int:
+        return 4 if self._dtype() == "float32" else 2
+
     def _dtype(self) -> str:
         return DTYPES[self.entry.dtype] if self._accelerator.device != "cpu" else "float32"
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import dagster as dg
 
@@ -10,6 +10,7 @@ from resources.accelerator import AcceleratorResource
 from resources.artifacts import ArtifactStoreResource
 from resources.encoders.cached import CachedEncoder
 from resources.encoders.recipe import EncoderRecipe
+from resources.encoders.sentence_transformer import Precision
 from storage.artifacts import Checkpoint
 from storage.embedding_cache import EmbeddingCache
 
@@ -26,6 +27,7 @@ class EncoderResource(dg.ConfigurableResource[Any]):
     query_max_length: int
     passage_max_length: int
     attn_implementation: str
+    precision: str = "fp32"
     batch_size: int = 128
 
     @contextmanager
@@ -44,6 +46,8 @@ class EncoderResource(dg.ConfigurableResource[Any]):
             query_max_length=self.query_max_length,
             passage_max_length=self.passage_max_length,
             attn_implementation=self.attn_implementation,
+            precision=cast("Precision", self.precision),
             batch_size=batch_size or self.batch_size,
             device=self.accelerator.device,
+            check_memory=self.accelerator.check_memory,
         )

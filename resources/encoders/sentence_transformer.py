@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from resources.accelerator import Accelerator
 from resources.encoders.base import Role
+from resources.memory import Batch, MemoryNeed, Numerics, embedding_need
+from resources.models.shape import ModelShape, read_shape
 from storage.digests import digest_json
 from storage.progress import Progress, no_progress
 
@@ -27,6 +29,9 @@ TOKENISE_BLOCK = 8192
 
 CPU_BATCH_TOKENS = 2048
 """Padded tokens of one batch on a CPU: beyond this the activations fall out of the cache and it slows down."""
+
+Precision = Literal["fp32", "bf16"]
+BATCH_SETTINGS = "eval.eval_batch_size; prep.mining_batch_size when mining"
 
 
 class EncoderError(ValueError):
@@ -55,7 +60,7 @@ class SentenceTransformerEncoder:
         query_max_length: int = 512,
         passage_max_length: int = 512,
         accelerator: Accelerator,
-        precision: Literal["fp32", "bf16"] = "fp32",
+        precision: Precision = "fp32",
         batch_size: int = 128,
         attn_implementation: str = "auto",
     ):
@@ -134,17 +139,13 @@ class SentenceTransformerEncoder:
         )
         lengths = [len(ids) for ids in encoded["input_ids"]]
         order = sorted(range(len(texts)), key=lambda row: -lengths[row])
-        budget = self._batch_tokens(max_length)
+        budget = batch_tokens(self._batch_size, max_length, self._accelerator.device)
         start = 0
         while start < len(order):
             rows = order[start : start + max(1, budget // max(1, lengths[order[start]]))]
             features = {key: [values[row] for row in rows] for key, values in encoded.items()}
             yield rows, pad(tokenizer, features, return_tensors="pt")
             start += len(rows)
-
-    def _batch_tokens(self, max_length: int) -> int:
-        tokens = self._batch_size * max_length
-        return min(tokens, CPU_BATCH_TOKENS) if self._accelerator.device == "cpu" else tokens
 
     def _forward(self, features: Any) -> Any:
         import torch
@@ -175,9 +176,35 @@ class SentenceTransformerEncoder:
     def _load(self) -> SentenceTransformer:
         if self._model is None:
             check_model_folder(self.folder)
+            self._admit()
             self._model = self._load_checked()
             self._check_usable(self._model)
         return self._model
+
+    def _admit(self) -> None:
+        """See that the accelerator has room. Raises `NotEnoughMemoryError`."""
+        try:
+            shape = read_shape(self.folder)
+        except ValueError:
+            return  # an unusual model: its own code loads it, or says what is wrong
+        smaller = (self._batch_size >> halvings for halvings in range(1, self._batch_size.bit_length()))
+        changes = (
+            (f"a batch of {size} ({BATCH_SETTINGS})", self._memory_need(shape, size)) for size in smaller
+        )
+        self._accelerator.admit(self._memory_need(shape, self._batch_size), changes)
+
+    def _memory_need(self, shape: ModelShape, batch_size: int) -> MemoryNeed:
+        how = Numerics(
+            self._accelerator.device,
+            bf16=self._precision == "bf16",
+            fused=self._attn_implementation != "eager",
+            weight_bytes=self._weight_bytes,
+        )
+        return encoder_need(shape, batch_size, max(self._max_length.values()), how)
+
+    @property
+    def _weight_bytes(self) -> int:
+        return 4
 
     def _load_checked(self) -> SentenceTransformer:
         from safetensors import SafetensorError
@@ -209,6 +236,18 @@ class SentenceTransformerEncoder:
                     f"{self.folder}: model.{role}_max_length = {length}, but the model has positions for "
                     f"{positions} tokens: set it to {positions} or less"
                 )
+
+
+def batch_tokens(batch_size: int, max_length: int, device: str) -> int:
+    """Padded tokens of one batch."""
+    tokens = batch_size * max_length
+    return min(tokens, CPU_BATCH_TOKENS) if device == "cpu" else tokens
+
+
+def encoder_need(shape: ModelShape, batch_size: int, length: int, how: Numerics) -> MemoryNeed:
+    """What embedding takes in batches of ``batch_size`` texts of at most ``length`` tokens."""
+    tokens = max(length, batch_tokens(batch_size, length, how.device))
+    return embedding_need(shape, Batch(tokens, length), how)
 
 
 def check_model_folder(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """The recipe's SDG record: one source document (or bundle), its chunks, QA pairs and their evaluations.
 
 Format of NVIDIA NeMo's retrieval-sdg plugin 0.2 and of the dataset Retrieval-Synthetic-NVDocs-v1: one JSON
-object per line. Field names are theirs; ``generator`` is Retune's and says what made the pairs.
+object per line. Field names are theirs; Retune's are ``generator``, which says what made the pairs, and ``origin``.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class HopContext(_Record):
 
 
 class QAPair(_Record):
-    """A question and the ``chunk_id``s of the passages that answer it."""
+    """A question and the ``chunk_id``s of the passages that answer it; ``origin`` is its place in the user's own
+    file, where it came from one."""
 
     question: str
     answer: str = ""
@@ -57,6 +58,7 @@ class QAPair(_Record):
     segment_ids: list[int]
     hop_count: int = 1
     hop_contexts: list[HopContext] = []
+    origin: str | None = None
 
 
 class Judgement(_Record):

@@ -17,10 +17,11 @@ from tests.conftest import write_corpus, write_profile
 
 @dataclass
 class Workplace:
-    """A folder with documents and a profile; ``retune`` runs there."""
+    """A folder with documents and a profile; ``retune`` runs there. ``printed``: by the run that filled it."""
 
     home: Path
     port: int
+    printed: str = ""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -72,6 +73,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator
     place = make_workplace(tmp_path_factory.mktemp("done"), tiny_model)
     code, output = place.retune("run", "--to", "reindex")
     assert code == 0, output
+    place.printed = output
     yield place
     place.retune("deploy", "--stop")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -80,13 +81,22 @@ def test_the_server_serves_the_promoted_model(done: Workplace) -> None:
     assert served @ model.encode("the pump is checked") == pytest.approx(1, abs=1e-5)
 
 
+def test_the_plan_is_printed_before_training(done: Workplace) -> None:
+    words = " ".join(done.printed.split())
+    assert re.search(r"checkpoint plan: \d+ examples, 1 epoch\(s\) of \d+ steps? in batches of \d+", words)
+    assert "optimizer steps: more documents" in words
+
+
 def test_the_measurement_and_every_decision_are_shown(done: Workplace) -> None:
     code, output = done.retune("eval")
     assert code == 0
     assert "NDCG@10" in output
     report = done.home / "output/stage3_eval/report.html"
     assert str(report.resolve()) in "".join(output.split())
-    assert "data:image/png;base64," in report.read_text()
+    page = report.read_text("utf-8")
+    assert "data:image/png;base64," in page
+    assert "How it was trained" in page
+    assert "validation nDCG@10" in page or "not trained, because" in page
     code, output = done.retune("promote", "--show")
     assert code == 0
     words = " ".join(output.split())

@@ -96,7 +96,7 @@ def test_two_workers_make_what_one_process_makes(
         f"Valve {number % 1700} of pump {number} has pressure {number * 7 % 1000}." for number in range(5000)
     ]
     shards = write_texts(tmp_path, texts, 500)
-    recipe = EncoderRecipe(str(tiny_model), "tiny", "", "", 32, 32, "auto", 64, "cpu")
+    recipe = EncoderRecipe(str(tiny_model), "tiny", "", "", 32, 32, "auto", 64, device="cpu")
     told: list[int] = []
 
     def progress(done: int, total: int, unit: str, **figures: float) -> None:
@@ -131,7 +131,7 @@ def test_a_killed_worker_costs_its_shard(two_workers: Environment, tmp_path: Pat
 
 def test_what_a_worker_met_is_told_plainly(two_workers: Environment, tmp_path: Path) -> None:
     shards = write_texts(tmp_path, ["text"], 10)
-    recipe = EncoderRecipe(str(tmp_path / "nowhere"), "tiny", "", "", 32, 32, "auto", 64, "cpu")
+    recipe = EncoderRecipe(str(tmp_path / "nowhere"), "tiny", "", "", 32, 32, "auto", 64, device="cpu")
     with pytest.raises(ComputeError, match=r"a worker failed: EncoderError: .*nowhere: no such model folder"):
         RaySpread(two_workers, recipe)(shards, no_progress)
     crowd = two_workers.model_copy(update={"num_workers": 64})

@@ -79,7 +79,7 @@ def test_workers_share_the_shards_and_take_over_those_of_one_that_never_came(
 
 
 def test_the_tasks_of_an_array_are_told_by_the_first(shards: Shards, tiny_model: Path) -> None:
-    recipe = EncoderRecipe(str(tiny_model), "tiny", "", "", 32, 32, "auto", 16, "cpu")
+    recipe = EncoderRecipe(str(tiny_model), "tiny", "", "", 32, 32, "auto", 16, device="cpu")
     share = shards.folder.parent / "share.json"
     done: list[int] = []
 
@@ -117,7 +117,7 @@ def passages_of(folder: Path, count: int) -> Passages:
 def test_shards_put_together_are_the_bytes_of_one_process(tmp_path: Path, tiny_model: Path) -> None:
     passages = passages_of(tmp_path / "passages", 4500)
     model = Checkpoint(tmp_path, "base_model", "tiny")
-    recipe = EncoderRecipe(str(tiny_model), "tiny", "", "", 32, 32, "auto", 64, "cpu")
+    recipe = EncoderRecipe(str(tiny_model), "tiny", "", "", 32, 32, "auto", 64, device="cpu")
     one, together = tmp_path / "one", tmp_path / "together"
     one.mkdir()
     together.mkdir()
@@ -137,7 +137,7 @@ def test_shards_put_together_are_the_bytes_of_one_process(tmp_path: Path, tiny_m
 def test_what_was_put_together_before_a_kill_is_not_embedded_again(tmp_path: Path, tiny_model: Path) -> None:
     passages = passages_of(tmp_path / "passages", 20)
     model = Checkpoint(tmp_path, "base_model", "tiny")
-    recipe = EncoderRecipe(str(tiny_model), "tiny", "", "", 32, 32, "auto", 64, "cpu")
+    recipe = EncoderRecipe(str(tiny_model), "tiny", "", "", 32, 32, "auto", 64, device="cpu")
     folder = tmp_path / "work"
     folder.mkdir()
     embed_passages(passages, model, recipe.open(), folder, no_progress)

@@ -6,11 +6,15 @@ import json
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import psutil
 import pytest
 
+from assets_pkg.build import build_definitions
+from assets_pkg.profile import load_profile
+from assets_pkg.runner import run_assets
 from tests.command.conftest import Workplace, make_workplace
 
 PREP = ("eval_set", "training_set", "mined_train_set")
@@ -134,16 +138,46 @@ def test_a_detached_job_is_recorded_and_picked_up(place: Workplace, inline: Work
     name = json.loads(record.read_text())["name"]
     assert name in output
     deadline = time.monotonic() + 120
-    while "done" not in (listed := place.retune("jobs", "list", "-c", "profile.yaml")[1]):
-        assert time.monotonic() < deadline, (
-            listed + place.retune("jobs", "logs", name, "-c", "profile.yaml")[1]
-        )
-    code, output = place.retune("jobs", "pick-up", "-c", "profile.yaml")
+    while "done" not in (listed := place.retune("jobs", "list")[1]):
+        assert time.monotonic() < deadline, listed + place.retune("jobs", "logs", name)[1]
+    code, output = place.retune("jobs", "pick-up")
     assert code == 0, output
     assert (place.home / "output" / "promoted_model").is_symlink()
     assert versions(place, "mined_train_set") == versions(inline, "mined_train_set")
-    assert "taken" in place.retune("jobs", "list", "-c", "profile.yaml")[1]
+    assert "taken" in place.retune("jobs", "list")[1]
     assert "nothing is stale" in place.retune("run", "--to", "eval")[1]
+
+
+def test_the_sensor_tells_how_jobs_stand_and_takes_those_that_ended(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place.home)
+    monkeypatch.setenv("DAGSTER_HOME", str(place.home / ".dagster"))
+    code, output = place.retune("sdg", "--batch", "child")
+    assert code == 0, output
+    defs = build_definitions(load_profile("profile.yaml"))
+    sensor = defs.resolve_sensor_def("pick_up_batch_jobs")
+    with dg.DagsterInstance.get() as instance:
+
+        def tick() -> Any:
+            with dg.build_sensor_context(instance=instance, definitions=defs) as context:
+                return sensor(context)
+
+        told = tick()
+        assert isinstance(told, dg.SkipReason)
+        assert "running" in str(told.skip_message)
+        deadline = time.monotonic() + 120
+        while isinstance(told, dg.SkipReason):
+            assert time.monotonic() < deadline
+            told = tick()
+        (request,) = told.run_requests
+        assets = [key.to_user_string() for key in request.asset_selection]
+        assert set(assets) == {"raw_corpus", "passages", "base_model", "synthetic_qa"}
+        jobs = len(list((place.home / "output" / ".jobs").iterdir()))
+        assert run_assets(defs, instance, assets).succeeded
+        assert len(list((place.home / "output" / ".jobs").iterdir())) == jobs
+        assert isinstance(tick(), dg.SkipReason)
+    assert "nothing is stale" in place.retune("sdg")[1]
 
 
 def test_a_staged_job_is_not_submitted_and_runs_by_hand(place: Workplace) -> None:

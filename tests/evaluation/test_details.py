@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from assets_pkg.evaluation import evaluate as module
 from assets_pkg.evaluation.compare import compare
 from assets_pkg.evaluation.errors import EvaluationError
 from assets_pkg.evaluation.evaluate import evaluate_dimensions, evaluate_retrieval, shorten
-from assets_pkg.evaluation.metrics import score_run
+from assets_pkg.evaluation.metrics import RetrievalScores, score_run
 from assets_pkg.evaluation.report import read_scores, write_eval_report
+from assets_pkg.evaluation.verdict import verdict
 from assets_pkg.profile import EvalSettings
 from storage.artifacts import EvalReport, EvalSet
 from storage.formats.beir import BeirDocument, BeirQuery, read_qrels, write_beir
@@ -77,7 +79,14 @@ def report(exam: EvalSet, tmp_path: Path, settings: EvalSettings) -> EvalReport:
     models = {"base": NoisyEncoder(1.5), "finetuned": NoisyEncoder(0.7)}
     lengths = {name: evaluate_dimensions(exam, model, settings, [4, 16]) for name, model in models.items()}
     full = {name: scores[16] for name, scores in lengths.items()}
-    write_eval_report(folder, full, exam, {"base": "b1", "finetuned": "f1"}, settings, lengths)
+    training = {
+        "trained": True,
+        "steps_done": 8,
+        "plan": {"examples": 36, "steps": 9, "epochs": 3, "batch_size": 12},
+        "initial_loss": 0.9,
+        "final_loss": 0.1,
+    }
+    write_eval_report(folder, full, exam, {"base": "b1", "finetuned": "f1"}, settings, lengths, training)
     return EvalReport(folder, "eval_metrics", "r1")
 
 
@@ -216,7 +225,7 @@ def test_the_page_holds_everything_and_needs_nothing(report: EvalReport, setting
     page = Page()
     page.feed((report.path / "report.html").read_text("utf-8"))
     assert page.open == []
-    assert len(page.sources) == 4
+    assert len(page.sources) == 2
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
     text = " ".join(" ".join(page.text).split())
     row = report.comparison()["metrics"]["NDCG@10"]
@@ -228,9 +237,46 @@ def test_the_page_holds_everything_and_needs_nothing(report: EvalReport, setting
         "exam1",
         "b1",
         "f1",
-        "query type: multi_hop",
+        "By query type",
+        "multi_hop",
+        "The fine-tuned model is better: NDCG@10",
+        "8 of 9, 3 epoch(s) in batches of 12",
+        "0.9000 → 0.1000",
         "Queries that lost most",
         read(report, "changes.json")["gained"][0]["text"],
         str(settings.bootstrap_samples),
     ):
         assert words in text, words
+
+
+@pytest.mark.parametrize(
+    ("gains", "others", "digests", "tone", "told"),
+    [
+        (
+            [0.1, 0.2, 0.1, 0.2] * 9,
+            0.0,
+            "bf",
+            "good",
+            ["The fine-tuned model is better: NDCG@10 0.300 → 0.450"],
+        ),
+        ([0.1, 0.2, 0.1, 0.2] * 9, -0.1, "bf", "good", ["By more than chance explains fell: MAP@10 -0.1000"]),
+        ([-0.1, -0.2] * 9, 0.0, "bf", "bad", ["The fine-tuned model is worse"]),
+        ([-0.1, 0.1] * 9, 0.0, "bf", "even", ["No difference is shown", "shows gains from"]),
+        ([0.0, 0.0] * 9, 0.0, "bb", "even", ["The checkpoint is the base model: nothing was trained"]),
+    ],
+)
+def test_the_verdict_says_what_the_figures_say(
+    settings: EvalSettings, gains: list[float], others: float, digests: str, tone: str, told: list[str]
+) -> None:
+    names = tuple(f"q{n}" for n in range(len(gains)))
+    base = {"NDCG@10": np.full(len(gains), 0.3), "MAP@10": np.full(len(gains), 0.3)}
+    tuned = {"NDCG@10": base["NDCG@10"] + gains, "MAP@10": base["MAP@10"] + others}
+    rows = compare(RetrievalScores(names, base, {}), RetrievalScores(names, tuned, {}), settings)
+    metrics = {name: asdict(row) for name, row in rows.items()}
+    comparison = {"metrics": metrics, "confidence": 0.95, "queries": len(gains)}
+    found = verdict(comparison, "NDCG@10", {"base": digests[0], "finetuned": digests[1]})
+    assert found.tone == tone
+    text = " ".join([found.title, *found.lines])
+    for words in told:
+        assert words in text
+    assert ("By more than chance" in text) == (others < 0)

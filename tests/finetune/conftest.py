@@ -22,7 +22,7 @@ WORDS = [
     for a in ("ba", "ke", "li", "mo", "nu", "ra", "so", "te")
     for b in ("din", "fel", "gor", "hat", "jum")
 ]
-CPU = Accelerator("cpu", "test", bf16=False, memory_bytes=1 << 30)
+CPU = Accelerator("cpu", "test", bf16=False, memory_bytes=0)
 
 
 def make_tokenizer(folder: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from assets_pkg.finetune import disk
 from assets_pkg.finetune.disk import bytes_needed
-from assets_pkg.finetune.errors import NoRoomError, TrainingDataError
+from assets_pkg.finetune.errors import NoRoomError
 from assets_pkg.finetune.loading import load_model
 from assets_pkg.finetune.train import finetune
 from assets_pkg.profile import FinetuneSettings, ModelSettings
@@ -65,23 +65,3 @@ def test_a_disk_that_is_too_small_stops_before_the_first_step(
     with pytest.raises(NoRoomError, match=r"writes up to 0\.00 GB, but .*out has 0\.00 GB free: free some"):
         train(lambda done, *_, **__: steps.append(done))
     assert steps == []
-
-
-def test_the_curves_go_to_tensorboard(train: Callable[..., Path]) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    folder = train()
-    events = EventAccumulator(str(folder / "tensorboard")).Reload()
-    steps = [event.step for event in events.Scalars("train/loss")]
-    assert steps == list(range(1, 9))
-    assert "train/learning_rate" in events.Tags()["scalars"]
-
-
-def test_wandb_is_asked_for_and_not_there(
-    train: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from assets_pkg.finetune import tracking
-
-    monkeypatch.setattr(tracking.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(TrainingDataError, match=r"finetune\.wandb_project = 'mine': wandb is not installed"):
-        train(wandb_project="mine")

@@ -1,23 +1,31 @@
-"""Two processes train what one would."""
+"""Two processes train what one would, whatever befalls one of them."""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
+from assets_pkg.finetune import launch
 from assets_pkg.finetune.errors import TrainingStopped
 from assets_pkg.finetune.launch import finetune_here
 from assets_pkg.finetune.loading import load_model
 from assets_pkg.profile import FinetuneSettings, ModelSettings
 from storage.artifacts import Checkpoint, MinedTrainSet
-from tests.finetune.conftest import CPU
+from storage.progress import Note, no_note
+from tests.finetune.conftest import CPU, content_of
+from tests.finetune.short_of_memory import MEMORY
 
 Train = Callable[..., Path]
+DEADLINE = 90
 
 
 @pytest.fixture
@@ -28,11 +36,17 @@ def train(
     settings: Callable[..., FinetuneSettings],
     tmp_path: Path,
 ) -> Train:
-    def go(processes: int, progress: Any = lambda *_, **__: None, **changes: Any) -> Path:
-        folder = tmp_path / f"in{processes}"
+    def go(
+        processes: int,
+        progress: Any = lambda *_, **__: None,
+        name: str = "",
+        note: Note = no_note,
+        **changes: Any,
+    ) -> Path:
+        folder = tmp_path / (name or f"in{processes}")
         folder.mkdir(exist_ok=True)
         chosen = settings(num_processes=processes, learning_rate=1e-3, **changes)
-        finetune_here(mined, base, model_settings, chosen, CPU, folder, progress)
+        finetune_here(mined, base, model_settings, chosen, CPU, folder, progress, note)
         return folder
 
     return go
@@ -40,6 +54,14 @@ def train(
 
 def losses(folder: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (folder / "training.jsonl").read_text().splitlines()]
+
+
+def assert_same_training(one: Path, two: Path) -> None:
+    assert losses(two) == pytest.approx(losses(one), abs=1e-4)
+    assert max(losses(one)) - min(losses(one)) > 0.05  # no flat line, that anything would fit
+    mine, theirs = (load_model(each / "model" / "consolidated", "cpu").state_dict() for each in (one, two))
+    for name, value in mine.items():
+        torch.testing.assert_close(value, theirs[name], rtol=1e-3, atol=2e-4)
 
 
 @pytest.mark.parametrize(
@@ -51,14 +73,102 @@ def losses(folder: Path) -> list[float]:
 )
 def test_two_processes_have_the_loss_curve_and_weights_of_one(train: Train, changes: dict[str, Any]) -> None:
     seen: list[int] = []
-    two = train(2, lambda done, *_, **__: seen.append(done), **changes)
-    one = train(1, **changes)
+    notes: dict[int, list[str]] = {1: [], 2: []}
+    two = train(2, lambda done, *_, **__: seen.append(done), note=notes[2].append, **changes)
+    one = train(1, note=notes[1].append, **changes)
+    assert notes[1] == notes[2]
+    assert notes[1][0].startswith("plan: 48 examples, 2 epoch(s) of 4 steps in batches of 1")
     assert seen == list(range(1, len(losses(one)) + 1))
-    assert losses(two) == pytest.approx(losses(one), abs=1e-4)
-    assert max(losses(one)) - min(losses(one)) > 0.05  # no flat line, that anything would fit
-    mine, theirs = (load_model(each / "model" / "consolidated", "cpu").state_dict() for each in (one, two))
-    for name, value in mine.items():
-        torch.testing.assert_close(value, theirs[name], rtol=1e-3, atol=2e-4)
+    assert_same_training(one, two)
+
+
+@pytest.mark.parametrize("local_batch_size", [12, 2])  # memory runs out on the way forward; on the way back
+def test_all_halve_when_one_runs_out_of_memory(
+    train: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, local_batch_size: int
+) -> None:
+    one = train(1, local_batch_size=local_batch_size)
+    monkeypatch.setattr(launch, "PROCESS", (str(Path(__file__).with_name("short_of_memory.py")),))
+    monkeypatch.setenv("RETUNE_TEST_FOLDER", str(tmp_path))
+    assert_same_training(one, train(2, local_batch_size=local_batch_size))
+    rich, poor = ([int(n) for n in (tmp_path / f"tokens{rank}.txt").read_text().split()] for rank in (0, 1))
+    assert max(poor) <= MEMORY
+    assert max(rich) > MEMORY >= max(rich[len(rich) // 2 :])  # it had enough, and halved all the same
+
+
+COMMAND = """
+import json, os, signal, sys
+from pathlib import Path
+import psutil
+from assets_pkg.finetune.launch import finetune_here
+from assets_pkg.profile import FinetuneSettings, ModelSettings
+from resources.accelerator import Accelerator
+from storage.artifacts import Checkpoint, MinedTrainSet
+
+if __name__ == "__main__":
+    mined, base, model, settings, folder, step = sys.argv[1:]
+
+    def progress(done, total, unit, **figures):
+        if unit == "step" and done == int(step):
+            children = [each.pid for each in psutil.Process().children(recursive=True)]
+            Path(folder, "children.json").write_text(json.dumps(children))
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    finetune_here(MinedTrainSet(Path(mined), "mined_train_set", "mined0"),
+                  Checkpoint(Path(base), "base_model", "base0"), ModelSettings.model_validate_json(model),
+                  FinetuneSettings.model_validate_json(settings),
+                  Accelerator("cpu", "test", bf16=False, memory_bytes=1), Path(folder), progress)
+"""
+
+
+def ended(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_killed_processes_are_taken_up_where_they_were(
+    train: Train,
+    mined: MinedTrainSet,
+    base: Checkpoint,
+    model_settings: ModelSettings,
+    settings: Callable[..., FinetuneSettings],
+    tmp_path: Path,
+) -> None:
+    """First one of the processes is killed, later the command that watches them, which none of them outlives."""
+    changes: dict[str, Any] = {"dropout": 0.1, "num_epochs": 15, "checkpoint_every_steps": 4}
+    folder = tmp_path / "killed"
+
+    def kill_one(done: int, *_: Any, **__: Any) -> None:
+        if done == 6:
+            children = psutil.Process().children(recursive=True)
+            next(each for each in children if each.environ().get("RANK") == "1").kill()
+
+    with pytest.raises(TrainingStopped):
+        train(2, kill_one, name="killed", **changes)
+    first = len(losses(folder))
+    assert 6 <= first < 40
+
+    chosen = settings(num_processes=2, learning_rate=1e-3, **changes)
+    arguments = [mined.path, base.path, model_settings.model_dump_json(), chosen.model_dump_json(), folder]
+    command = [sys.executable, "-c", COMMAND, *map(str, arguments), str(first + 10)]
+    assert subprocess.run(command, check=False).returncode == -9
+    children: list[int] = json.loads((folder / "children.json").read_text())
+    wait_until(lambda: all(ended(pid) for pid in children))
+    (folder / "children.json").unlink()
+
+    steps: list[int] = []
+    train(2, lambda done, *_, **__: steps.append(done), name="killed", **changes)
+    assert first < steps[0] < 60
+    assert len(losses(folder)) == 60
+    assert content_of(folder) == content_of(train(2, name="whole", **changes))
 
 
 def test_what_stops_one_process_is_told(

@@ -165,7 +165,7 @@ def progress(done, total, unit, **figures):
 
 finetune(MinedTrainSet(Path(mined), "mined_train_set", "mined0"), Checkpoint(Path(base), "base_model", "base0"),
          ModelSettings.model_validate_json(model), FinetuneSettings.model_validate_json(settings),
-         Accelerator("cpu", "test", bf16=False, memory_bytes=1), Path(folder), progress)
+         Accelerator("cpu", "test", bf16=False, memory_bytes=0), Path(folder), progress)
 """
 
 
@@ -229,6 +229,24 @@ def test_a_loss_that_is_not_a_number_stops_with_step_and_questions(
     monkeypatch.setattr(ContrastiveLoss, "calculate_loss", break_third)
     with pytest.raises(TrainingStopped, match=r"step 3: the loss is nan\. The batch: questions q\d+"):
         run()
+
+
+def test_a_gradient_that_is_not_a_number_stops_with_step_and_questions(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from assets_pkg.finetune.trainer import ContrastiveTrainer
+
+    step = ContrastiveTrainer.training_step
+
+    def break_third(self: Any, model: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        loss = step(self, model, *args, **kwargs)
+        if self.state.global_step == 2:
+            next(model.parameters()).grad.mul_(float("inf"))
+        return loss
+
+    monkeypatch.setattr(ContrastiveTrainer, "training_step", break_third)
+    with pytest.raises(TrainingStopped, match=r"step 3: the gradient is nan\. The batch: questions q\d+"):
+        run(checkpoint_every_steps=1)
 
 
 def test_a_small_local_batch_trains_the_same_model(run: Run) -> None:

@@ -71,6 +71,7 @@ def mining_settings(**changes) -> MiningSettings:
         "hard_neg_margin_type": "perc",
         "hard_neg_margin": 0.95,
         "mining_batch_size": 64,
+        "mining_processes": None,
         "too_few_negatives": "keep",
     }
     return MiningSettings(**{**values, **changes})

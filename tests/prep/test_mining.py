@@ -100,6 +100,22 @@ def test_equals_brute_force(large, tmp_path, kind, margin):
     assert np.isfinite(got_scores).all()
 
 
+def test_two_processes_mine_the_same_bytes_as_one(large, tmp_path):
+    examples, texts, held_out, encoded = large
+    settings = mining_settings(
+        hard_neg_margin_type="abs", hard_neg_margin=1.0, hard_negatives_to_mine=7, too_few_negatives="fill"
+    )
+    source = write_set(tmp_path / "set", examples, texts, held_out)
+    made = []
+    for devices in (["cpu"], ["cpu", "cpu"]):
+        out = tmp_path / str(len(devices))
+        out.mkdir()
+        mine_hard_negatives(source, TableEncoder(encoded), settings, out, devices=devices)
+        made.append({path.name: digest_file(path) for path in out.iterdir() if path.is_file()})
+    assert made[0] == made[1]
+    assert read_json(out / "summary.json")["questions_filled"] > 100
+
+
 @pytest.mark.parametrize(
     ("kind", "margin", "lowest", "top"),
     [
@@ -141,6 +157,7 @@ def test_too_few_negatives_are_written_as_they_are_and_counted(small):
     summary = read_json(out / "summary.json")
     assert (summary["questions_with_fewer_negatives"], summary["questions_without_negatives"]) == (1, 0)
     assert summary["questions_with_passages_over_the_margin"] == 1.0
+    assert summary["share_excluded_by_the_margin"] == 0.2  # "near", of five passages
     assert summary["passages"] == 5
     histogram = summary["histogram"]
     assert (sum(histogram["positives"]), sum(histogram["negatives"])) == (1, 2)

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -88,6 +89,27 @@ def test_any_shape(passages_count, queries_count, k, seed):
     want, _ = all_pairs(queries, passages, k, ceilings, excluded)
     got = exact_search(queries, passages, k, ceilings=ceilings, excluded=[list(e) for e in excluded])
     np.testing.assert_array_equal(got.ids, want)
+
+
+def test_is_exact_whatever_precision_training_has_set():
+    rng = np.random.default_rng(3)
+    passages, queries = unit(rng.normal(size=(3000, 64))), unit(rng.normal(size=(50, 64)))
+    want, _ = all_pairs(queries, passages, 10, np.full(50, np.inf), [()] * 50)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")  # bfloat16 products, where the CPU has them
+    try:
+        np.testing.assert_array_equal(exact_search(queries, passages, 10).ids, want)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_tells_how_much_of_the_passages_it_has_looked_through(monkeypatch):
+    monkeypatch.setattr(search, "PASSAGE_BLOCK", 64)
+    passages = unit(np.random.default_rng(4).normal(size=(256, 8)))
+    told = []
+    exact_search(passages[:40], passages, 3, query_block=20, progress=lambda *args, **_: told.append(args[0]))
+    assert told == [5, 10, 15, 20, 25, 30, 35, 40]
 
 
 def test_reads_a_memory_map_and_tells_progress(tmp_path):

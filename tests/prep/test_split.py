@@ -43,6 +43,13 @@ def test_the_order_of_the_file_does_not_matter(make_pairs):
     assert other_seed.documents != first.documents
 
 
+def test_the_order_of_records_of_one_document_does_not_matter(make_pairs):
+    more = [record("doc03", ["passage 3 one", "passage 3 two"], [(f"more {n}", [1])]) for n in range(4)]
+    first = split_pairs(make_pairs([*simple_records(5), *more]), split_settings())
+    second = split_pairs(make_pairs([*reversed(more), *simple_records(5)]), split_settings())
+    assert questions_of(first) == questions_of(second)
+
+
 def test_question_ids_count_every_pair_and_do_not_depend_on_the_threshold(make_pairs):
     records = [
         record(f"d{n}", ["a", f"b{n}"], [(f"low {n}", [2]), (f"high {n}", [2])], [3, 9]) for n in range(5)
@@ -70,17 +77,17 @@ def test_what_cannot_be_used_is_left_out_and_counted(make_pairs):
     )
     mismatch = record("mismatch", ["x"], [("a", [1]), ("b", [1])], [9])
     data = split_pairs(make_pairs([*simple_records(5), bad, mismatch]), split_settings(max_pos_docs=2))
-    assert data.rejected == {
+    assert data.rejected.counts() == {
         "below_quality_threshold": 1,
         "empty_question": 1,
         "evaluations_do_not_match_pairs": 2,
         "more_than_max_pos_docs": 1,
         "segment_does_not_exist": 3,
     }
-    assert {"reason": "segment_does_not_exist", "document": "bad", "question": "no such segment"} in (
-        data.rejected_examples
-    )
-    assert not any(each["reason"] == "below_quality_threshold" for each in data.rejected_examples)
+    row = {"reason": "segment_does_not_exist", "document": "bad", "question": "no such segment"}
+    assert {**row, "where": "qa_records.jsonl:6"} in data.rejected.shown()
+    assert len(data.rejected.rows) == 8
+    assert not any(each["reason"] == "below_quality_threshold" for each in data.rejected.shown())
     kept = [each for part in data.questions.values() for each in part if each.document == "bad"]
     assert [(each.pair.question, each.positives) for each in kept] == [
         ("kept", (passage_id("one"), passage_id("two")))
@@ -91,7 +98,31 @@ def test_a_segment_number_that_two_texts_claim_does_not_exist(make_pairs):
     twice = record("twice", ["one", "two", "three"], [("which?", [1]), ("clear", [3])])
     twice.chunks[1].chunk_id = 1
     data = split_pairs(make_pairs([*simple_records(5), twice]), split_settings())
-    assert data.rejected == {"segment_does_not_exist": 1}
+    assert data.rejected.counts() == {"segment_does_not_exist": 1}
+
+
+def test_a_pair_that_comes_again_is_rejected_where_it_comes_again(make_pairs):
+    records = [*simple_records(5), simple_records(5)[3]]
+    data = split_pairs(make_pairs(records), split_settings())
+    again = {"reason": "repeated_pair", "where": "qa_records.jsonl:6", "document": "doc03"}
+    assert data.rejected.rows == [{**again, "question": f"question 3 {n}"} for n in ("one", "two")]
+    assert sum(map(len, data.questions.values())) == 10
+    # The same question about another passage, or another question about the same, is no repetition.
+    more = record("doc05", ["a", "b"], [("x?", [1]), ("x?", [2]), ("y?", [1]), (" X? ", [1, 1])])
+    data = split_pairs(make_pairs([*simple_records(5), more]), split_settings())
+    assert [(row["reason"], row["question"]) for row in data.rejected.rows] == [("repeated_pair", " X? ")]
+
+
+def test_a_source_id_that_two_texts_claim_is_that_of_one(make_pairs):
+    records = [*simple_records(5), record("doc03", ["the text of another"], [("of what?", [1])])]
+    data = split_pairs(make_pairs(records), split_settings())
+    assert data.rejected.counts() == {"source_id_of_another_text": 1}
+    assert data.rejected.rows[0]["where"] == "qa_records.jsonl:6"
+    # More pairs about the same text are welcome.
+    more = record("doc03", ["passage 3 one", "passage 3 two"], [("what more?", [1])])
+    data = split_pairs(make_pairs([*simple_records(5), more]), split_settings())
+    assert data.rejected.rows == []
+    assert sum(map(len, data.questions.values())) == 11
 
 
 def check_no_leak(records, data):

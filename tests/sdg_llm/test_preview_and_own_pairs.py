@@ -42,6 +42,14 @@ def loaded(path: Path, folder: Path) -> list[SourceRecord]:
     return list(read_records(folder / "qa_records.jsonl"))
 
 
+def without_origins(records: list[SourceRecord]) -> list[SourceRecord]:
+    for record in records:
+        for pair in record.deduplicated_qa_pairs:
+            assert pair.origin
+            pair.origin = None
+    return records
+
+
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".parquet":
@@ -61,9 +69,14 @@ def test_records_of_the_recipe_come_back_as_they_are(
     made = list(read_records(folder / "qa_records.jsonl"))
     rows = [record.model_dump(mode="json") for record in made]
     rows[0]["file_name"] = rows[0]["file_name"] if suffix == ".parquet" else rows[0]["file_name"][0]
-    assert loaded(write(tmp_path / f"mine{suffix}", rows), tmp_path / "own") == made
-    assert loaded(folder, tmp_path / "own") == made
-    assert loaded(folder / "generation_result.json", tmp_path / "own") == made
+    place = "mine.jsonl:2" if suffix == ".jsonl" else f"mine{suffix}: row 2"
+    own = loaded(write(tmp_path / f"mine{suffix}", rows), tmp_path / "own")
+    assert [pair.origin for pair in own[1].deduplicated_qa_pairs][:2] == [
+        f"{place}, pair {n}" for n in (1, 2)
+    ]
+    assert without_origins(own) == made
+    assert without_origins(loaded(folder, tmp_path / "own")) == made
+    assert without_origins(loaded(folder / "generation_result.json", tmp_path / "own")) == made
     summary = json.loads((tmp_path / "own" / "summary.json").read_text())
     assert (summary["records"], summary["pairs"]) == (3, 21)
     assert summary["source"].endswith("generation_result.json")
@@ -84,6 +97,8 @@ def test_simple_rows_become_records(tmp_path: Path, suffix: str) -> None:
     ]
     assert [one.overall.score for one in first.qa_evaluations.evaluations] == [8, 10]
     assert first.deduplicated_qa_pairs[0].answer == "yes"
+    place = "mine.jsonl:3" if suffix == ".jsonl" else f"mine{suffix}: row 3"
+    assert first.deduplicated_qa_pairs[1].origin == place
     assert [chunk.text for chunk in second.chunks] == ["C"]
     assert first.source_id != second.source_id
     assert first.generator == "own pairs"

@@ -1,0 +1,244 @@
+"""The stage prep by command: pairs from a file in every format, files that are broken, the exam's life."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.command.conftest import Workplace, make_workplace
+
+PREP = Path("output/embed/stage1_data_prep")
+DOCUMENTS = 30
+
+
+def document(number: int) -> dict[str, Any]:
+    """A record of the recipe: two passages, a question about each."""
+    return {
+        "file_name": [f"case-{number:02}.md"],
+        "source_id": f"case-{number:02}.md",
+        "text": "",
+        "chunks": [
+            {"text": f"In case {number} the valve {number} is opened.", "chunk_id": 1},
+            {"text": f"After case {number} the pump {number} is cleaned.", "chunk_id": 2},
+        ],
+        "deduplicated_qa_pairs": [
+            {"question": f"what is opened in case {number}?", "answer": "a valve", "segment_ids": [1]},
+            {"question": f"what is cleaned after case {number}?", "answer": "a pump", "segment_ids": [2]},
+        ],
+        "qa_evaluations": {"evaluations": [{"overall": {"score": 9.0}}, {"overall": {"score": 8.0}}]},
+    }
+
+
+def documents_with_faults() -> list[dict[str, Any]]:
+    """Thirty records; the third has an unknown segment, the fifth an unworthy pair; the last two are the
+    first again, and another text under its id."""
+    records = [document(number) for number in range(DOCUMENTS)]
+    records[2]["deduplicated_qa_pairs"][1]["segment_ids"] = [7]
+    records[4]["qa_evaluations"]["evaluations"][0]["overall"]["score"] = 3.0
+    other = document(0)
+    other["chunks"][0]["text"] = "Quite another text."
+    return [*records, document(0), other]
+
+
+FAULTS = {
+    (3, 2): "segment_does_not_exist",
+    (5, 1): "below_quality_threshold",
+    (31, 1): "repeated_pair",
+    (31, 2): "repeated_pair",
+    (32, 1): "source_id_of_another_text",
+    (32, 2): "source_id_of_another_text",
+}
+"""Reasons by record and pair."""
+
+
+def as_lines(path: Path, rows: list[Any]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def as_list(path: Path, rows: list[Any]) -> None:
+    path.write_text(json.dumps(rows))
+
+
+def as_table(path: Path, rows: list[Any]) -> None:
+    pq.write_table(pa.Table.from_pylist(rows), path)
+
+
+WRITERS: dict[str, Callable[[Path, list[Any]], None]] = {
+    ".json": as_list,
+    ".jsonl": as_lines,
+    ".parquet": as_table,
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Workplace:
+    return make_workplace(tmp_path_factory.mktemp("sets"), tiny_model, documents=1)
+
+
+def prep(place: Workplace, tiny_model: Path, file: Path, *more: str) -> tuple[int, str]:
+    code, output = place.retune(
+        "prep",
+        "-c",
+        "laptop",
+        f"base_model={tiny_model}",
+        f"sdg_input_path={file}",
+        "quality_threshold=7",
+        *more,
+    )
+    return code, " ".join(output.split())
+
+
+def version(place: Workplace, name: str) -> str:
+    return str((place.home / PREP / name).resolve())
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text("utf-8"))
+
+
+@pytest.fixture(scope="module")
+def made(place: Workplace, tiny_model: Path) -> dict[str, str]:
+    """What was printed and which mined set was made, after the same records in every format; one of them mined in
+    two processes."""
+    outputs: dict[str, str] = {}
+    mined: set[str] = set()
+    for suffix, write in WRITERS.items():
+        file = place.home / f"pairs{suffix}"
+        write(file, documents_with_faults())
+        code, outputs[suffix] = prep(
+            place, tiny_model, file, f"mining_processes={2 if suffix == '.json' else 1}"
+        )
+        assert code == 0, outputs[suffix]
+        rows = [json.loads(line) for line in (place.home / PREP / "rejected.jsonl").read_text().splitlines()]
+        at = f"pairs{suffix}:" if suffix == ".jsonl" else f"pairs{suffix}: row "
+        assert {row["where"]: row["reason"] for row in rows} == {
+            f"{at}{record}, pair {pair}": reason for (record, pair), reason in FAULTS.items()
+        }
+        mined.add(version(place, "train_mined.automodel_unrolled.json"))
+    assert len(mined) == 1
+    return outputs
+
+
+def test_every_format_makes_the_same_sets_and_every_rejection_has_its_place(
+    place: Workplace, made: dict[str, str]
+) -> None:
+    training, validation = (read(place.home / PREP / f"{name}.json")["data"] for name in ("train", "val"))
+    exam = (place.home / PREP / "eval_beir/queries.jsonl").read_text().splitlines()
+    assert len(training) + len(validation) + len(exam) == 2 * DOCUMENTS - 2
+    for suffix, output in made.items():
+        at = "pairs.jsonl:31" if suffix == ".jsonl" else f"pairs{suffix}: row 31"
+        assert f"6 pairs left out, such as {at}, pair 1: repeated_pair" in output
+    mined = read(place.home / PREP / "train_mined.automodel_unrolled.json")["data"]
+    assert len(mined) == len(training)
+    assert all(len(row["neg_doc"]) <= 5 and len(row["pos_doc"]) == 1 for row in mined)
+    assert any(len(row["neg_doc"]) == 5 for row in mined)  # the margin leaves some fewer
+
+
+def wrong_type(records: list[dict[str, Any]]) -> None:
+    records[6]["deduplicated_qa_pairs"][0]["question"] = 7
+
+
+def wrong_score(records: list[dict[str, Any]]) -> None:
+    records[8]["qa_evaluations"]["evaluations"][1]["overall"]["score"] = 10.5
+
+
+@pytest.mark.parametrize(
+    ("suffix", "spoil", "cut", "says"),
+    [
+        (".jsonl", None, 40, "spoilt.jsonl:30: not JSON"),
+        (".json", None, 40, "spoilt.json: not JSON"),
+        (".parquet", None, 40, "spoilt.parquet: not a Parquet file"),
+        (".jsonl", wrong_type, 0, "spoilt.jsonl:7: deduplicated_qa_pairs.0.question: "),
+        (".parquet", wrong_score, 0, "spoilt.parquet: row 9: qa_evaluations.evaluations.1.overall.score: "),
+    ],
+)
+def test_a_file_that_cannot_be_read_says_where_and_nothing_made_is_lost(
+    place: Workplace,
+    made: dict[str, str],
+    tiny_model: Path,
+    suffix: str,
+    spoil: Callable[[list[dict[str, Any]]], None] | None,
+    cut: int,
+    says: str,
+) -> None:
+    names = ("train.json", "eval_beir", "train_mined.automodel_unrolled.json")
+    before = {name: version(place, name) for name in names}
+    records = [document(number) for number in range(DOCUMENTS)]
+    if spoil:
+        spoil(records)
+    file = place.home / f"spoilt{suffix}"
+    WRITERS[suffix](file, records)
+    if cut:
+        file.write_bytes(file.read_bytes()[:-cut])
+    code, output = prep(place, tiny_model, file)
+    assert code == 1
+    assert says in output
+    assert "Traceback" not in output
+    assert {name: version(place, name) for name in names} == before
+    assert all(Path(path).exists() for path in before.values())
+
+
+def test_the_exam_is_shown_frozen_replaced_and_released(tmp_path: Path, tiny_model: Path) -> None:
+    place = make_workplace(tmp_path / "place", tiny_model, documents=1)
+
+    def eval_set(*arguments: str) -> tuple[int, str]:
+        command, *rest = arguments
+        code, output = place.retune("eval-set", command, *rest, "-c", "laptop")
+        return code, " ".join(output.split())
+
+    assert eval_set("show") == (0, "there is no exam yet: `retune prep` makes one")
+    code, output = eval_set("freeze")
+    assert (code, "there is no exam to freeze: run `retune prep` first" in output) == (1, True)
+
+    pairs = place.home / "pairs.jsonl"
+    as_lines(pairs, [document(number) for number in range(DOCUMENTS)])
+    assert prep(place, tiny_model, pairs)[0] == 0
+    exam = version(place, "eval_beir")
+    code, output = eval_set("show")
+    assert (code, "split from the pairs, not frozen" in output, "test_questions: 12" in output) == (
+        0,
+        True,
+        True,
+    )
+
+    code, output = eval_set("freeze")
+    assert (code, "is now frozen" in output) == (0, True)
+    assert ": frozen" in eval_set("show")[1]
+    as_lines(pairs, [document(number) for number in range(2 * DOCUMENTS)])
+    assert prep(place, tiny_model, pairs)[0] == 0
+    assert version(place, "eval_beir") == exam
+    training = [row for name in ("train", "val") for row in read(place.home / PREP / f"{name}.json")["data"]]
+    assert len(training) == 4 * DOCUMENTS - 12  # every new document is for training
+    examined = {json.loads(line)["text"] for line in (Path(exam) / "queries.jsonl").read_text().splitlines()}
+    assert not examined & {row["question"] for row in training}
+
+    broken = place.home / "broken"
+    write_beir(broken, "q\tgone\t1")
+    code, output = eval_set("import", str(broken))
+    assert (code, "its answer gone is not in corpus.jsonl" in output) == (1, True)
+    assert version(place, "eval_beir") == exam
+    mine = place.home / "mine"
+    write_beir(mine, "q\ta\t1")
+    code, output = eval_set("import", str(mine))
+    assert (code, "and frozen; next: `retune prep`" in output) == (0, True)
+    assert prep(place, tiny_model, pairs)[0] == 0
+    assert (place.home / PREP / "eval_beir/qrels/test.tsv").read_text().splitlines()[1:] == ["q\ta\t1"]
+
+    assert "is released" in eval_set("release")[1]
+    assert "no eval set is frozen" in eval_set("release")[1]
+    assert prep(place, tiny_model, pairs)[0] == 0
+    assert "not frozen" in eval_set("show")[1]
+    assert len((place.home / PREP / "eval_beir/queries.jsonl").read_text().splitlines()) == 24
+
+
+def write_beir(folder: Path, judgement: str) -> None:
+    (folder / "qrels").mkdir(parents=True)
+    (folder / "corpus.jsonl").write_text('{"_id": "a", "title": "", "text": "the lathe of mine"}\n')
+    (folder / "queries.jsonl").write_text('{"_id": "q", "text": "which lathe?"}\n')
+    (folder / "qrels/test.tsv").write_text(f"query-id\tcorpus-id\tscore\n{judgement}\n")

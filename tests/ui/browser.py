@@ -1,0 +1,77 @@
+"""Debian's Chromium looking at the Dagster UI; what it saw is kept as pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+from playwright.sync_api import Locator, Page, expect, sync_playwright
+
+from tests.apt import install_packages
+
+CHROMIUM = "/usr/bin/chromium"
+WINDOW = (1600, 1000)
+PATIENCE_MS = 30_000
+
+
+class Screen:
+    """One window. ``problems``: what the pages threw, and answers of the server that were errors."""
+
+    def __init__(self, page: Page, url: str, pictures: Path):
+        self.page = page
+        self.url = url
+        self.pictures = pictures
+        self.problems: list[str] = []
+        page.on("pageerror", lambda error: self.problems.append(str(error)))
+        page.on("response", lambda answer: self._note(answer.status, answer.url))
+        pictures.mkdir(parents=True, exist_ok=True)
+
+    def open(self, path: str) -> None:
+        self.page.goto(self.url + path)
+
+    def keep(self, name: str) -> None:
+        """Keep what is to be seen, once nothing more is being fetched, as ``name.png``."""
+        self.page.wait_for_load_state("networkidle")
+        self.page.screenshot(path=self.pictures / f"{name}.png", animations="disabled")
+
+    def show_graph(self, groups: Iterable[str], selection: str = "") -> Locator:
+        """The lineage of ``selection`` (everything) with ``groups`` open; gives its boxes."""
+        path = f"/asset-groups~{quote(selection)}/" if selection else "/asset-groups"
+        expanded = ",".join(f"global@global:{group}" for group in groups)
+        self.open(f"{path}?expanded={quote(expanded)}")
+        return self.page.locator("foreignObject")
+
+    def await_colours(self) -> None:
+        """Wait until every asset of a graph that is seen from afar has the colour of its status."""
+        expect(self.page.locator("foreignObject [style*='--color-border-default']")).to_have_count(0)
+
+    def show_asset(self, asset: str) -> None:
+        """The asset's page, its metadata loaded."""
+        self.open(f"/assets/{asset}")
+        expect(self.page.get_by_placeholder("Filter metadata keys")).to_be_visible()
+
+    def show_picture(self, asset: str, key: str) -> Locator:
+        """Open a picture of the asset's metadata; gives the image."""
+        self.show_asset(asset)
+        row = self.page.locator("tr", has=self.page.get_by_text(key, exact=True))
+        row.get_by_text("[Show Markdown]").click()
+        return self.page.locator("img[src^='data:image/png']")
+
+    def _note(self, status: int, url: str) -> None:
+        if status >= 400:
+            self.problems.append(f"{status} {url}")
+
+
+@contextmanager
+def open_screen(url: str, pictures: Path, window: tuple[int, int] = WINDOW) -> Iterator[Screen]:
+    """A window on the UI at ``url``, in a browser of its own; Chromium is installed if need be."""
+    install_packages({"chromium": "chromium"})
+    expect.set_options(timeout=PATIENCE_MS)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": window[0], "height": window[1]})
+        page.set_default_timeout(PATIENCE_MS)
+        yield Screen(page, url, pictures)
+        browser.close()

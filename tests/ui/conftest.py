@@ -1,0 +1,88 @@
+"""A running ``retune ui`` of a finished small project, for the tests that ask it and those that look at it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.command.conftest import Workplace, free_port, make_workplace
+
+PATIENCE_SECONDS = 180
+STATUS = "{ assetNodes { assetKey { path } staleStatus } }"
+RUNS = '{ runsOrError(filter: {pipelineName: "reindex"}) { ... on Runs { results { runId status } } } }'
+
+
+class Ui:
+    """A running ``retune ui``."""
+
+    def __init__(self, place: Workplace, port: int):
+        self.place = place
+        self.url = f"http://127.0.0.1:{port}"
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "assets_pkg.cli", "ui", "--port", str(port)],
+            cwd=place.home,
+            env=place.environment,
+            stdout=(place.home / "ui.log").open("wb"),
+            stderr=subprocess.STDOUT,
+            # As a script's `retune ui &` starts it; it must be stoppable all the same.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+        )
+
+    def ask(self, query: str) -> Any:
+        return httpx.post(f"{self.url}/graphql", json={"query": query}, timeout=60).json()["data"]
+
+    def statuses(self) -> dict[str, str]:
+        nodes = self.ask(STATUS)["assetNodes"]
+        return {"/".join(node["assetKey"]["path"]): node["staleStatus"] for node in nodes}
+
+    def reindex_runs(self) -> list[str]:
+        return [run["status"] for run in self.ask(RUNS)["runsOrError"]["results"]]
+
+    def promote_another(self) -> None:
+        """Point at the other of the two models, by hand."""
+        promoted = self.place.link("promoted_model").split("/")[-1]
+        folders = (self.place.home / "output/artifacts").glob("*/*/model/consolidated")
+        other = ({folder.parents[1].name for folder in folders} - {promoted}).pop()
+        code, output = self.place.retune("promote", other, "--because", "test")
+        assert code == 0, output
+
+    def wait(self, what: str, condition: Callable[[], bool]) -> None:
+        """Poll until ``condition`` holds; says what did not come, with the log, when it does not."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                if condition():
+                    return
+            except (httpx.HTTPError, TypeError, KeyError):
+                pass  # still starting
+            time.sleep(0.5)
+        log = (self.place.home / "ui.log").read_text("utf-8", "replace")
+        raise AssertionError(f"waited in vain for: {what}\n{log[-4000:]}")
+
+    def stop(self) -> None:
+        self.process.terminate()
+        assert self.process.wait(60) == 0
+
+
+@pytest.fixture(scope="module")
+def ui(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Ui]:
+    """Measured, promoted and indexed; its sensors are on."""
+    place = make_workplace(tmp_path_factory.mktemp("ui"), tiny_model)
+    for arguments in (("run", "--to", "eval"), ("reindex",)):
+        code, output = place.retune(*arguments)
+        assert code == 0, output
+    running = Ui(place, free_port())
+    index = ("corpus_embeddings", "vector_index")
+    try:
+        running.wait("a synced index", lambda: {running.statuses()[name] for name in index} == {"FRESH"})
+        yield running
+    finally:
+        running.stop()
