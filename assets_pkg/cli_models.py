@@ -90,17 +90,21 @@ def serve(
     model: Annotated[
         str | None, typer.Option("--model", help="A model of models.yaml; else the export.")
     ] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--folder", help="An exported folder, or a checkpoint (then under torch).")
+    ] = None,
     host: Annotated[str, typer.Option("--host")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", "-p", min=1, max=65535)] = 8003,
     config: Annotated[str, typer.Option("--config", "-c")] = os.environ.get("RETUNE_PROFILE", "laptop"),
 ) -> None:
-    """Serve the current export, or any registered model (text and images), in the foreground."""
+    """Serve the current export, a folder, or any registered model (text and images), in the foreground."""
     if model is not None:
         from assets_pkg.provider.serve import serve_model
 
         _or_fail(lambda: serve_model(model, host, port))
         return
-    folder = Path(load_profile(config).artifact_root) / "stage4_export" / "onnx"
+    if folder is None:
+        folder = Path(load_profile(config).artifact_root) / "stage4_export" / "onnx"
     command = [sys.executable, "-m", "assets_pkg.nim", "--model-dir", str(folder)]
     os.execv(sys.executable, [*command, "--host", host, "--port", str(port)])
 

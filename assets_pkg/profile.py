@@ -419,7 +419,7 @@ class ExportSettings(GraphSettings, TensorrtSettings):
 class DeploySettings(Settings):
     """Stage 5."""
 
-    backend: Literal["process", "docker"]
+    backend: Literal["process", "docker", "vllm"]
     served_model_name: str
     server: Literal["retune", "nim"]
     server_image: str
@@ -432,6 +432,7 @@ class DeploySettings(Settings):
     host_port: Port
     startup_timeout_s: Annotated[float, Field(gt=0), RuntimeOnly]
     max_client_batch_size: Annotated[int, Field(ge=1), RuntimeOnly]
+    verify_fingerprint: Annotated[bool, RuntimeOnly]
 
 
 class ReindexSettings(Settings):

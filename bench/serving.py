@@ -6,8 +6,9 @@
 
 Loads: ``short`` 16 connections of one text of about 20 tokens; ``long`` 4 of 30 texts of about 200; ``mixed`` 8 of
 16 texts of lengths drawn from a lognormal distribution. CPU milliseconds are of the server's process (and its
-children), so they compare on a machine that does other work too. The ideal embeds the same texts offline on one
-thread, in batches cut from all of them sorted by length.
+children), so they compare on a machine that does other work too; the clients' own is not in them. The ideal tokenises
+and embeds the same texts offline on one thread, in batches cut from all of them sorted by length; it is measured
+before and after the servers, on the same load.
 
 infinity-emb gets a virtual environment of its own in ``~/.cache/retune-bench/infinity`` (its requirements are not
 compatible with Retune's); on a machine without a GPU hand pip a CPU build of torch with ``--pip-options``.
@@ -34,7 +35,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import httpx
+import httpx2
 import numpy as np
 import psutil
 
@@ -48,6 +49,8 @@ CACHE = Path.home() / ".cache" / "retune-bench"
 MODEL = "minilm"
 SENTENCE = "the pump seal is checked when pressure falls below its limit and a valve opens to let flow pass"
 WARM_UP = 0.1
+IDEAL_SECONDS = 3.0
+GROWTH = 0.1
 NO_ANSWER = 0
 
 PLAIN_SERVER = """
@@ -129,17 +132,39 @@ def make_loads() -> list[Load]:
     ]
 
 
-def ideal_cpu_ms(folder: Path, load: Load) -> float:
-    """CPU-ms per text on one thread, for the load's texts in batches cut from all of them sorted by length."""
-    tokenizer, model = TextTokenizer(folder, read_manifest(folder)), OnnxModel(folder, read_manifest(folder))
-    texts = [text for request in load.requests for text in request][:256]
-    rows = tokenizer.encode(texts, "passage", "END")
-    batches = list(plan_batches([len(row) for row in rows], DEFAULT_BATCH_TOKENS))
-    model.embed([rows[index] for index in batches[0]])
-    started = time.process_time()
-    for batch in batches:
-        model.embed([rows[index] for index in batch])
-    return 1000 * (time.process_time() - started) / len(texts)
+class Ideal:
+    """The load's texts tokenised and embedded on one thread, in batches cut from all of them sorted by length.
+
+    No HTTP, no JSON, and every text known beforehand: what is left is the work that no server is spared.
+    """
+
+    def __init__(self, folder: Path, load: Load) -> None:
+        manifest = read_manifest(folder)
+        self._tokenizer, self._model = TextTokenizer(folder, manifest), OnnxModel(folder, manifest)
+        self._requests = load.requests
+        self._seconds, self._texts = 0.0, 0
+        self._run()  # warm
+
+    def measure(self) -> None:
+        """Run it for a while; each time adds to the sample."""
+        seconds = 0.0
+        while seconds < IDEAL_SECONDS:
+            spent, texts = self._run()
+            seconds += spent
+            self._seconds, self._texts = self._seconds + spent, self._texts + texts
+
+    def _run(self) -> tuple[float, int]:
+        """CPU seconds, and texts."""
+        started = time.process_time()
+        rows = [row for texts in self._requests for row in self._tokenizer.encode(texts, "passage", "END")]
+        for batch in plan_batches([len(row) for row in rows], DEFAULT_BATCH_TOKENS):
+            self._model.embed([rows[index] for index in batch])
+        return time.process_time() - started, len(rows)
+
+    @property
+    def cpu_ms(self) -> float:
+        """CPU-ms per text."""
+        return 1000 * self._seconds / self._texts
 
 
 def drive(server: Server, load: Load, scale: float = 1, clients: int | None = None) -> Outcome:
@@ -150,13 +175,13 @@ def drive(server: Server, load: Load, scale: float = 1, clients: int | None = No
     outcome, lock = Outcome(), threading.Lock()
 
     def client(number: int) -> None:
-        with httpx.Client(base_url=server.url, timeout=120) as http:
+        with httpx2.Client(base_url=server.url, timeout=120) as http:
             for turn in range(max(1, round(scale * load.each))):
                 texts = load.requests[(number + turn * load.clients) % len(load.requests)]
                 started = time.perf_counter()
                 try:
                     status = http.post(server.path, json={"model": MODEL, "input": texts}).status_code
-                except httpx.HTTPError:
+                except httpx2.HTTPError:
                     status = NO_ANSWER
                 spent = time.perf_counter() - started
                 with lock:
@@ -201,9 +226,9 @@ def _await_ready(url: str, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + 180
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            if httpx.get(url, timeout=5).status_code == 200:
+            if httpx2.get(url, timeout=5).status_code == 200:
                 return
-        except httpx.HTTPError:
+        except httpx2.HTTPError:
             time.sleep(0.2)
     raise SystemExit(f"the server at {url} did not start")
 
@@ -234,40 +259,66 @@ def make_infinity(options: str) -> Path:
 
 
 def compare(servers: dict[str, Callable[[], Any]], folder: Path, scale: float) -> list[dict[str, Any]]:
-    rows = []
+    rows: list[dict[str, Any]] = []
     for load in make_loads():
-        ideal = ideal_cpu_ms(folder, load)
-        for name, start in servers.items():
-            with start() as server:
-                drive(server, load, WARM_UP)
-                outcome = drive(server, load, scale)
-            if set(outcome.statuses) != {200}:
-                raise SystemExit(f"{name} answered {outcome.statuses} to the load {load.name}")
+        ideal = Ideal(folder, load)
+        ideal.measure()
+        outcomes = {name: run_load(name, start, load, scale) for name, start in servers.items()}
+        ideal.measure()
+        for name, outcome in outcomes.items():
             cpu = 1000 * outcome.cpu_s / outcome.texts
             p50, p99 = np.quantile(outcome.latencies, [0.5, 0.99]) * 1000
             row = {"load": load.name, "server": name, "texts/s": outcome.texts / outcome.wall_s}
-            row |= {"CPU-ms/text": cpu, "of ideal": ideal / cpu, "p50 ms": p50, "p99 ms": p99}
-            rows.append(row)
-            print(_line(row), flush=True)
+            row |= {"CPU-ms/text": cpu, "ideal": ideal.cpu_ms, "of ideal": ideal.cpu_ms / cpu}
+            rows.append({**row, "p50 ms": p50, "p99 ms": p99})
+            print(_line(rows[-1]), flush=True)
     return rows
 
 
+def run_load(name: str, start: Callable[[], Any], load: Load, scale: float) -> Outcome:
+    with start() as server:
+        drive(server, load, WARM_UP)
+        outcome = drive(server, load, scale)
+    if set(outcome.statuses) != {200}:
+        raise SystemExit(f"{name} answered {outcome.statuses} to the load {load.name}")
+    return outcome
+
+
 def soak(folder: Path, minutes: float) -> None:
-    """Twice the clients that the queue holds requests for: memory, statuses and throughput, span by span."""
+    """Twice the clients that the queue holds requests for: memory, statuses and throughput, span by span.
+
+    Fails on answers other than 200 and 503, on memory that grows by more than `GROWTH` after the first quarter,
+    and when the server does not answer promptly, with an empty queue, once the load is over.
+    """
     load = make_loads()[2]
     variables = {"NIM_SERVER_MAX_QUEUE_SIZE": str(load.clients), "NIM_SERVED_MODEL_NAME": MODEL}
     command = [sys.executable, "-m", "assets_pkg.nim", "--model-dir", str(folder), "--port", "{port}"]
     with running(command, "/v1/health/ready", "/v1/embeddings", **variables) as server:
-        deadline, seen, span = time.monotonic() + 60 * minutes, dict[int, int](), 0
+        deadline, seen, memory = time.monotonic() + 60 * minutes, dict[int, int](), list[float]()
         while time.monotonic() < deadline:
-            span += 1
             outcome = drive(server, load, clients=2 * load.clients)
             for status, count in outcome.statuses.items():
                 seen[status] = seen.get(status, 0) + count
-            row = {"span": span, "memory MB": server.memory_mb(), "texts/s": outcome.texts / outcome.wall_s}
+            memory.append(server.memory_mb())
+            row = {"span": len(memory), "memory MB": memory[-1], "texts/s": outcome.texts / outcome.wall_s}
             print(_line({**row, **{str(status): count for status, count in seen.items()}}), flush=True)
+        _require_rest(server)
     if not set(seen) <= {200, 503}:
         raise SystemExit(f"answers other than 200 and 503: {seen}")
+    settled = max(memory[: max(1, len(memory) // 4)])
+    print(_line({"settled MB": settled, "most MB after": max(memory), "last MB": memory[-1]}))
+    if memory[-1] > settled * (1 + GROWTH):
+        raise SystemExit(f"memory grew from {settled:.0f} to {memory[-1]:.0f} MB")
+
+
+def _require_rest(server: Server) -> None:
+    """The server answers at once, and nothing is left in its queue."""
+    with httpx2.Client(base_url=server.url, timeout=10) as http:
+        status = http.post(server.path, json={"input": "still here"}).status_code
+        metrics = http.get("/v1/metrics").text.splitlines()
+    left = [line for line in metrics if line.startswith("retune_queued_") and not line.endswith(" 0.0")]
+    if status != 200 or left:
+        raise SystemExit(f"after the load: status {status}, {left}")
 
 
 def _line(row: dict[str, Any]) -> str:

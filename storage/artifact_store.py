@@ -152,6 +152,20 @@ class ArtifactStore:
             raise ArtifactError(f"{asset} {version} in {folder} is damaged: delete that folder and run again")
         return kind(path=folder, asset=asset, version=version)
 
+    def verify(self, artifact: Artifact) -> None:
+        """Hash every file of a version again.
+
+        Raises:
+            ArtifactError: one is not what was published; the message names it.
+        """
+        files = json.loads((artifact.path / MANIFEST).read_text())["files"]
+        for name, entry in files.items():
+            if digest_file(artifact.path / name) != entry["sha256"]:
+                raise ArtifactError(
+                    f"{artifact.asset} {artifact.version}: {name} is not what was published: delete "
+                    f"{artifact.path} and run again"
+                )
+
     def versions(self, asset: str) -> list[str]:
         """All whole versions of an asset, newest first."""
         folders = [folder for folder in (self.root / "artifacts" / asset).glob("*") if self._whole(folder)]

@@ -1,11 +1,11 @@
-"""Debian packages that tests need: installed where they are missing."""
+"""Debian packages that tests need: installed where they are missing, or unpacked without installing."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import gettempdir
 
@@ -19,16 +19,25 @@ def install_packages(programs: Mapping[str, str]) -> None:
     with FileLock(LOCK):  # tests run side by side, and apt refuses a second one instead of waiting
         missing = sorted({package for program, package in programs.items() if not shutil.which(program)})
         if missing:
-            _install(missing)
+            _apt_get("update")
+            _apt_get("install", "-y", "--no-install-recommends", *missing)
 
 
-def _install(packages: Sequence[str]) -> None:
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    quiet = ["-o", "Dpkg::Use-Pty=0", "-qq"]
-    for command in (["update"], ["install", "-y", "--no-install-recommends", *packages]):
-        subprocess.run(
-            ["apt-get", command[0], *quiet, *command[1:]],
-            check=True,
-            env=environment,
-            stdout=subprocess.DEVNULL,
-        )
+def unpack_package(package: str, folder: Path) -> None:
+    """Put a package's files under ``folder``; nothing is installed or started."""
+    with FileLock(LOCK):
+        _apt_get("update")
+        _apt_get("download", package, cwd=folder)
+    for archive in folder.glob("*.deb"):
+        subprocess.run(["dpkg-deb", "-x", archive, folder], check=True)
+        archive.unlink()
+
+
+def _apt_get(command: str, *arguments: str, cwd: Path | None = None) -> None:
+    subprocess.run(
+        ["apt-get", command, "-o", "Dpkg::Use-Pty=0", "-o", "APT::Sandbox::User=root", "-qq", *arguments],
+        check=True,
+        cwd=cwd,
+        env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+        stdout=subprocess.DEVNULL,
+    )

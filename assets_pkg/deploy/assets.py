@@ -6,6 +6,7 @@ from pathlib import Path
 import dagster as dg
 
 from assets_pkg.deploy.contract import DeployError, Served
+from assets_pkg.deploy.interface import interface_of
 from assets_pkg.deploy.nim_eval import (
     Drift,
     ServedEncoder,
@@ -16,6 +17,7 @@ from assets_pkg.deploy.nim_eval import (
 )
 from assets_pkg.deploy.server import deploy, read_state, shown_command
 from assets_pkg.deploy.server_container import ContainerState
+from assets_pkg.deploy.server_vllm import VllmState
 from assets_pkg.deploy.smoke import smoke_check
 from assets_pkg.door import ARTIFACT_KEY, SETTINGS_KEY, Door, open_door, shown_settings, stage_asset
 from assets_pkg.profile import Profile
@@ -65,14 +67,18 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         with open_door(context, store) as door:
             exported = door.input(OnnxModel, "onnx_model")
             model = door.input(Checkpoint, "promoted_model")
+            if profile.deploy.verify_fingerprint:
+                door.store.verify(exported)
+                door.store.verify(model)
             with encoders.open(model) as encoder:
                 expected = encoder.embed(SMOKE_TEXTS, "passage")
             name, dtype = profile.deploy.served_model_name, exported.manifest()["dtype"]
-            check = smoke_check(name, SMOKE_TEXTS, "passage", expected, dtype)
+            interface = interface_of(profile.deploy.backend)
+            check = smoke_check(name, SMOKE_TEXTS, "passage", expected, dtype, interface)
             served = Served(exported.folder, model.model, model.version)
             folder = door.store.root / STATE_FOLDER
             state = deploy(served, profile.deploy, folder, check, containers.get)
-            gap = {"gap_s": state.gap_s} if isinstance(state, ContainerState) else {}
+            gap = {"gap_s": state.gap_s} if isinstance(state, ContainerState | VllmState) else {}
             version = digest_json([exported.version, state.url])
             return dg.MaterializeResult(
                 metadata={
@@ -139,13 +145,13 @@ def _measure(door: Door, profile: Profile, encoders: EncoderResource, folder: Pa
         raise DeployError("no server serves the promoted model: run `retune deploy` first")
     earlier = door.input(EvalReport, "eval_metrics").results()
     with encoders.open(model) as encoder:
-        served = ServedEncoder(
-            server.url, profile.deploy.served_model_name, encoder.dimensions, model.version
-        )
+        name, interface = profile.deploy.served_model_name, interface_of(server.backend)
+        served = ServedEncoder(server.url, name, encoder.dimensions, model.version, interface)
         scores = evaluate_retrieval(exam, served, profile.eval, door.progress())
         served.close()
         means = recorded_means(earlier, model.version, exam.version, profile.eval.k_values)
         expected = means or evaluate_retrieval(exam, encoder, profile.eval, door.progress()).means()
     rows = measure_drift(expected, scores.means())
-    write_eval_report(folder, {"nim": scores}, exam, {"nim": model.version}, profile.eval)
+    column = "vllm" if server.backend == "vllm" else "nim"
+    write_eval_report(folder, {column: scores}, exam, {column: model.version}, profile.eval)
     add_to_results(folder, earlier, rows, served.invalid)

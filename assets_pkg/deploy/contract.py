@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import httpx
+import httpx2
 import psutil
 
 from assets_pkg.profile import DeploySettings
@@ -47,6 +47,11 @@ class RunningServer(Protocol):
     def port(self) -> int: ...
     @property
     def model_digest(self) -> str: ...
+    @property
+    def backend(self) -> str:
+        """The ``deploy.backend`` that started it."""
+        ...
+
     @property
     def handle(self) -> str:
         """What to look for: ``process 123``, ``container name``."""
@@ -104,8 +109,8 @@ def damaged(path: Path) -> DeployError:
 def is_ready(url: str) -> bool:
     """Whether the server at ``url`` says that it is ready."""
     try:
-        return httpx.get(f"{url}/v1/health/ready", timeout=5).status_code == 200
-    except httpx.HTTPError:
+        return httpx2.get(f"{url}/v1/health/ready", timeout=5).status_code == 200
+    except httpx2.HTTPError:
         return False
 
 
@@ -114,9 +119,9 @@ def served_digest(url: str) -> str | None:
     if not is_ready(url):
         return None
     try:
-        metadata: dict[str, Any] = httpx.get(f"{url}/v1/metadata", timeout=5).json()
+        metadata: dict[str, Any] = httpx2.get(f"{url}/v1/metadata", timeout=5).json()
         return metadata.get("modelDigest")
-    except (httpx.HTTPError, ValueError):
+    except (httpx2.HTTPError, ValueError):
         return None
 
 

@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import httpx
+import httpx2
 
 from assets_pkg.deploy.contract import DeployError
+from assets_pkg.deploy.interface import AnswerError, Interface, NimInterface
 from resources.encoders.base import Role
 from storage.progress import Progress, no_progress
 
@@ -46,20 +47,23 @@ class Drift:
 
 
 class ServedEncoder:
-    """An `Encoder` over ``POST /v1/embeddings`` that trusts no answer.
+    """An `Encoder` over a served model's endpoint that trusts no answer.
 
     The answer must name the model asked for and have each index once. A vector that is not numbers, not finite,
     zero or of another length is invalid: its text is asked for again, alone, at most three times; each is counted
     in ``invalid``.
     """
 
-    def __init__(self, url: str, model: str, dimensions: int, identity: str):
+    def __init__(
+        self, url: str, model: str, dimensions: int, identity: str, interface: Interface | None = None
+    ):
         self.url = url
         self.model = model
         self.dimensions = dimensions
         self.invalid = 0
         self._identity = identity
-        self._client = httpx.Client(base_url=url, timeout=300)
+        self._interface = interface or NimInterface()
+        self._client = httpx2.Client(base_url=url, timeout=300)
 
     def identity(self, role: Role) -> str:
         return f"{self._identity}-{role}-{self.url}"
@@ -94,30 +98,27 @@ class ServedEncoder:
         raise DeployError(f"{self.url} gave an invalid vector {TRIES + 1} times for one text: {text[:80]!r}")
 
     def _ask(self, texts: Sequence[str], role: Role) -> list[Any]:
-        body = {"input": list(texts), "model": self.model, "input_type": role, "truncate": "END"}
-        answer = self._post(body)
-        if answer.get("model") != self.model:
-            raise DeployError(f"{self.url} answered as {answer.get('model')!r}, asked for {self.model!r}")
-        data = sorted(answer.get("data", []), key=lambda item: item["index"])
-        if [item["index"] for item in data] != list(range(len(texts))):
-            raise DeployError(f"{self.url} answered {len(data)} embeddings for {len(texts)} texts")
-        return [item["embedding"] for item in data]
+        answer = self._post(self._interface.body(self.model, texts, role))
+        try:
+            return self._interface.vectors(answer, self.model, len(texts))
+        except AnswerError as error:
+            raise DeployError(f"{self.url} {error}") from error
 
     def _post(self, body: dict[str, Any]) -> dict[str, Any]:
         answer = self._try(body)
         for _ in range(BUSY_TRIES):
-            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+            if answer.status_code != httpx2.codes.SERVICE_UNAVAILABLE:
                 break
             time.sleep(BUSY_SECONDS)
             answer = self._try(body)
-        if answer.status_code != httpx.codes.OK:
+        if answer.status_code != httpx2.codes.OK:
             raise DeployError(f"{self.url} answered {answer.status_code}: {answer.text[:300]}")
         return answer.json()
 
-    def _try(self, body: dict[str, Any]) -> httpx.Response:
+    def _try(self, body: dict[str, Any]) -> httpx2.Response:
         try:
-            return self._client.post("/v1/embeddings", json=body)
-        except httpx.HTTPError as error:
+            return self._client.post(self._interface.path, json=body)
+        except httpx2.HTTPError as error:
             raise DeployError(f"{self.url} does not answer: {error}") from error
 
 

@@ -19,10 +19,15 @@ from assets_pkg.deploy.contract import (
 )
 from assets_pkg.deploy.server_container import ContainerState, container_spec, deploy_container, resume
 from assets_pkg.deploy.server_process import ServerState, command_line, deploy_process, environment
+from assets_pkg.deploy.server_vllm import VllmState, deploy_vllm, vllm_command
 from assets_pkg.profile import DeploySettings
 from resources.containers import ContainerEngine
 
-KINDS: dict[str, Callable[..., RunningServer]] = {"process": ServerState, "docker": ContainerState}
+KINDS: dict[str, Callable[..., RunningServer]] = {
+    "process": ServerState,
+    "docker": ContainerState,
+    "vllm": VllmState,
+}
 
 
 def read_state(folder: Path) -> RunningServer | None:
@@ -65,13 +70,15 @@ def deploy(
     if old is not None and _as_wanted(old, served, settings, folder):
         await_serving(old, settings.startup_timeout_s)
         return old
-    if isinstance(old, ContainerState) != (settings.backend == "docker") and old is not None:
+    if old is not None and old.backend != settings.backend:
         raise DeployError(
             f"{old.handle} serves at {old.url}, and a {settings.backend} server cannot take over from it: stop it "
             "first (retune deploy --stop)"
         )
     if settings.backend == "process":
         return deploy_process(served, settings, folder, smoke_check, old)
+    if settings.backend == "vllm":
+        return deploy_vllm(served, settings, folder, smoke_check, old)
     return deploy_container(served, settings, folder, smoke_check, old, engine())
 
 
@@ -79,6 +86,9 @@ def shown_command(served: Served, settings: DeploySettings, folder: Path) -> str
     """The command that `deploy` amounts to, for a shell; no secret is in it."""
     if settings.backend == "docker":
         return container_spec(served, settings, folder).shell()
+    if settings.backend == "vllm":
+        place = settings.served_model_name, settings.host, settings.host_port
+        return shlex.join(vllm_command(served.checkpoint.resolve(), *place))
     variables = [f"{name}={shlex.quote(value)}" for name, value in environment(settings).items()]
     return " ".join([*variables, shlex.join(command_line(served, settings, settings.host_port))])
 
@@ -88,5 +98,5 @@ def _as_wanted(old: RunningServer, served: Served, settings: DeploySettings, fol
         return False
     if isinstance(old, ContainerState):
         wanted = container_spec(served, settings, folder)
-        return settings.backend == "docker" and (old.name, old.image) == (wanted.name, wanted.image)
-    return settings.backend == "process"
+        return settings.backend == old.backend and (old.name, old.image) == (wanted.name, wanted.image)
+    return settings.backend == old.backend

@@ -12,8 +12,10 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import psutil
 
@@ -30,6 +32,8 @@ from assets_pkg.deploy.contract import (
     write_state,
 )
 from assets_pkg.profile import DeploySettings
+
+NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -131,7 +135,9 @@ def environment(settings: DeploySettings) -> dict[str, str]:
 
 
 def _prove(served: Served, settings: DeploySettings, folder: Path, smoke_check: SmokeCheck) -> None:
-    trial = _start(served, settings, _free_port(settings.host), folder / "trial.log")
+    # A port that the environment names for gRPC is for the server that serves.
+    port, alone = _free_port(settings.host), {"NIM_GRPC_API_PORT": ""}
+    trial = _start(served, settings, port, folder / "trial.log", alone)
     try:
         await_serving(trial, settings.startup_timeout_s)
         smoke_check(trial.url)
@@ -139,19 +145,31 @@ def _prove(served: Served, settings: DeploySettings, folder: Path, smoke_check: 
         trial.stop()
 
 
-def _start(served: Served, settings: DeploySettings, port: int, log: Path) -> ServerState:
+def _start(
+    served: Served,
+    settings: DeploySettings,
+    port: int,
+    log: Path,
+    variables: Mapping[str, str] = NO_VARIABLES,
+) -> ServerState:
+    command = command_line(served, settings, port)
+    pid, started = start_process(command, {**environment(settings), **variables}, log)
+    place = str(served.onnx), str(log.absolute())
+    return ServerState(pid, started, settings.host, port, served.digest, *place)
+
+
+def start_process(command: Sequence[str], variables: Mapping[str, str], log: Path) -> tuple[int, float]:
+    """Start a program that outlives this one, its output in ``log``: its pid and start, seconds since the epoch."""
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            command_line(served, settings, port),
+            command,
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env={**os.environ, **environment(settings)},
+            env={**os.environ, **variables},
         )
-    started = psutil.Process(process.pid).create_time()
-    place = str(served.onnx), str(log.absolute())
-    return ServerState(process.pid, started, settings.host, port, served.digest, *place)
+    return process.pid, psutil.Process(process.pid).create_time()
 
 
 def _free_port(host: str) -> int:

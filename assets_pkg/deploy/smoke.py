@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-import httpx
+import httpx2
 
 from assets_pkg.deploy.contract import DeployError
+from assets_pkg.deploy.interface import AnswerError, Interface, NimInterface
 from resources.encoders.base import Role
 
 if TYPE_CHECKING:
@@ -18,22 +19,31 @@ TOLERANCES = {"fp32": 1e-3, "fp16": 1e-3, "int8_weights": 1e-2, "int8_dynamic": 
 
 
 def smoke_check(
-    model_name: str, texts: Sequence[str], role: Role, expected: np.ndarray, dtype: str = "fp32"
+    model_name: str,
+    texts: Sequence[str],
+    role: Role,
+    expected: np.ndarray,
+    dtype: str = "fp32",
+    interface: Interface | None = None,
 ) -> Callable[[str], None]:
     """A check that the server at a URL embeds ``texts`` as ``expected`` (float32 [n, d], unit length).
 
     The returned function raises DeployError when a vector is missing, not finite, or further from the expected
-    one than ``TOLERANCES[dtype]``.
+    one than ``TOLERANCES[dtype]``. ``interface``: how the server is asked, NIM's way unless said.
     """
+    ask = interface or NimInterface()
 
     def check(url: str) -> None:
         import numpy as np
 
-        body = {"model": model_name, "input": list(texts), "input_type": role, "truncate": "END"}
-        answer = httpx.post(f"{url}/v1/embeddings", json=body, timeout=60)
+        answer = httpx2.post(url + ask.path, json=ask.body(model_name, texts, role), timeout=60)
         if answer.status_code != 200:
             raise DeployError(f"smoke test: {url} answered {answer.status_code}: {answer.text[:300]}")
-        served = np.array([item["embedding"] for item in answer.json()["data"]], dtype=np.float32)
+        try:
+            rows = ask.vectors(answer.json(), model_name, len(texts))
+        except AnswerError as error:
+            raise DeployError(f"smoke test: {url} {error}") from error
+        served = np.array(rows, dtype=np.float32)
         if served.shape != expected.shape or not np.isfinite(served).all():
             raise DeployError(f"smoke test: expected finite vectors {expected.shape}, got {served.shape}")
         distance = float((1 - (served * expected).sum(axis=1)).max())

@@ -89,32 +89,41 @@ def export_onnx(
     if any(folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty")
     model = load_checkpoint(checkpoint, settings.attn_implementation)
-    pooling = _pooling_of(model)
-    max_length = _max_length(model, settings.max_length)
+    manifest = manifest_of(model, model_id=model_id, model_digest=model_digest, settings=settings)
     _trace(model, folder / MODEL_FILE, settings)
     if settings.export_dtype in get_args(QuantizedDtype):
         _quantize(folder, settings.export_dtype)
     _write_tokenizer(model, folder)
     _transformer(model).config.save_pretrained(folder)
+    manifest.write(folder)
+    return manifest
+
+
+def manifest_of(
+    model: SentenceTransformer, *, model_id: str, model_digest: str, settings: OnnxExportSettings
+) -> ServedModelManifest:
+    """What a served folder of this checkpoint says about itself.
+
+    Raises:
+        ExportError: unsupported modules or pooling; a maximum length the model does not have.
+    """
     dimensions = model.get_embedding_dimension()
     if dimensions is None:
-        raise ExportError(f"{checkpoint} does not say how many dimensions its embeddings have")
-    manifest = ServedModelManifest(
+        raise ExportError("the checkpoint does not say how many dimensions its embeddings have")
+    return ServedModelManifest(
         model_id=model_id,
         model_digest=model_digest,
         dimensions=dimensions,
         matryoshka_dims=sorted(settings.matryoshka_dims),
-        max_length=max_length,
+        max_length=_max_length(model, settings.max_length),
         query_prefix=_prefix(model, settings.query_prefix, ("query",)),
         passage_prefix=_prefix(model, settings.passage_prefix, ("document", "passage")),
-        pooling=pooling,
+        pooling=_pooling_of(model),
         dtype=settings.export_dtype,
         batch_invariant=settings.export_dtype != "int8_dynamic",
         opset=settings.opset,
         license=settings.license,
     )
-    manifest.write(folder)
-    return manifest
 
 
 def admit_export(checkpoint: Path, host: Accelerator) -> None:
@@ -204,7 +213,7 @@ def _write_tokenizer(model: SentenceTransformer, folder: Path) -> None:
         )
 
 
-def _embedder(model: SentenceTransformer) -> torch.nn.Module:
+def embedder(model: SentenceTransformer) -> torch.nn.Module:
     """The checkpoint as a module of two tensors: its own modules, then normalisation in float32."""
     import torch
 
@@ -226,7 +235,7 @@ def _trace(model: SentenceTransformer, path: Path, settings: OnnxExportSettings)
     import torch
 
     _transformer(model).config.use_cache = False
-    module = _embedder(model)
+    module = embedder(model)
     if settings.export_dtype == "fp16":
         module = module.half()
     # Two rows of unequal length: the mask must be traced as data, not folded away as all ones.

@@ -77,7 +77,7 @@ def fetch_base_model(
         "parameters": parameter_count(target),
         "dimension": dimension,
         "max_length": max_length,
-        "licence": _licence(source.folder),
+        "licence": licence_of(source.folder),
     }
     write_atomic(folder / "summary.json", json.dumps(summary, indent=1))
 
@@ -281,7 +281,7 @@ def _try_out(target: Path, settings: ModelSettings) -> tuple[int, int]:
     return int(vector.numel()), int(model.max_seq_length or 0)
 
 
-def _licence(source: Path) -> str | None:
+def licence_of(source: Path) -> str | None:
     """The ``license`` of the model card's front matter."""
     card = source / "README.md"
     if not card.exists():

@@ -1,7 +1,8 @@
 """The embedding server: an ONNX model folder behind NVIDIA NIM's text-embedding contract.
 
-Runs alone: no module here imports dagster or torch. ``python -m assets_pkg.nim --model-dir DIR`` serves
-a folder over HTTP; `assets_pkg.nim.engine.OnnxEncoder` embeds in process, without a server.
+Runs alone: without dagster, and without torch but for checkpoints that have no export (`torch_model`).
+``python -m assets_pkg.nim --model-dir DIR`` serves a folder over HTTP; `assets_pkg.nim.engine.OnnxEncoder`
+embeds in process, without a server.
 """
 
 import os

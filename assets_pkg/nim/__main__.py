@@ -40,6 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     try:
         EmbeddingServer(service).run([listener])
+    except PortError as error:
+        log.error("%s", error)
+        return 1
     finally:
         service.close()
     return 0
@@ -50,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model-dir", type=Path, help="folder written by the export")
     parser.add_argument("--host", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on (8000); 0 takes a free one and logs it")
+    parser.add_argument("--grpc-port", type=int, help="port to answer gRPC on (none); 0 takes a free one")
     parser.add_argument(
         "--reuse-port",
         action="store_true",

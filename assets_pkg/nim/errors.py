@@ -81,3 +81,8 @@ def error_response(
 
 def response_to(error: ApiError) -> Response:
     return error_response(error.status, error.message, error.type, error.headers)
+
+
+def failure_response() -> Response:
+    """For a fault of the server itself, of which the client learns nothing."""
+    return error_response(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal error.", "internal_server_error")

@@ -39,7 +39,8 @@ class ServedModelManifest(BaseModel):
     dtype: ExportDtype
     batch_invariant: bool = True
     """Whether a text gets the same vector whatever texts are in its batch."""
-    opset: PositiveInt
+    opset: PositiveInt | None = None
+    """None for a checkpoint, which has no graph."""
     license: str | None = None
 
     @model_validator(mode="after")

@@ -1,8 +1,9 @@
-"""One onnxruntime session: a padded batch in, unit vectors out."""
+"""A padded batch in, unit vectors out; in onnxruntime."""
 
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +17,7 @@ from assets_pkg.nim.manifest import MODEL_FILE, OUTPUT_NAME, FolderError, Served
 from assets_pkg.nim.tokenize import TokenIds
 
 Vectors = npt.NDArray[np.float32]
+TokenMatrix = npt.NDArray[np.int64]
 
 PREFERRED_PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 NORM_TOLERANCE = 0.01
@@ -42,23 +44,22 @@ def usable_cpus() -> int:
         return cores
 
 
-class OnnxModel:
-    """The folder's graph, safe to run from many threads at once.
+class Model(ABC):
+    """A model of unit vectors, safe to run from many threads at once.
 
     Each call works on one core: many calls side by side use the cores better than one call spread over them.
     """
 
-    def __init__(self, folder: Path, manifest: ServedModelManifest) -> None:
-        path = folder / MODEL_FILE
-        try:
-            self._session = ort.InferenceSession(str(path), _options(), providers=_providers())
-        except Exception as error:  # the binding raises bare exceptions
-            reason = " ".join(str(error).split())
-            raise FolderError(f"{path} cannot be loaded: {reason}") from error
-        self._path = path
-        self.dimensions = manifest.dimensions
-        self._zero_inputs = _check_inputs(self._session, path)
-        self.provider: str = self._session.get_providers()[0]
+    provider: str
+    """What computes, for people."""
+
+    def __init__(self, place: Path, dimensions: int) -> None:
+        self._place = place
+        self.dimensions = dimensions
+
+    @abstractmethod
+    def _run(self, input_ids: TokenMatrix, attention_mask: TokenMatrix) -> Vectors:
+        """The vectors of one padded batch, unchecked."""
 
     def warm_up(self, rows: Sequence[TokenIds]) -> None:
         """Run once: the first run is slow, and the first to tell that graph, tokenizer and manifest disagree.
@@ -69,7 +70,7 @@ class OnnxModel:
         try:
             self.embed(rows)
         except Exception as error:
-            raise FolderError(f"{self._path} cannot be run: {' '.join(str(error).split())}") from error
+            raise FolderError(f"{self._place} cannot be run: {' '.join(str(error).split())}") from error
 
     def embed(self, rows: Sequence[TokenIds]) -> Vectors:
         """Embed token id rows as one batch: float32 [rows, dimensions], every row of length 1.
@@ -77,12 +78,7 @@ class OnnxModel:
         Raises:
             BadOutputError: a row is not finite or not of length 1.
         """
-        input_ids, attention_mask = pad(rows)
-        feed = {"input_ids": input_ids, "attention_mask": attention_mask}
-        for name in self._zero_inputs:
-            feed[name] = np.zeros_like(input_ids)
-        options = _give_back() if input_ids.size > LARGE_BATCH_TOKENS else None
-        vectors = cast(Vectors, self._session.run([OUTPUT_NAME], feed, options)[0])
+        vectors = self._run(*pad(rows))
         if vectors.shape != (len(rows), self.dimensions) or vectors.dtype != np.float32:
             raise BadOutputError(f"the model gave {vectors.dtype} {vectors.shape}")
         norms = np.linalg.norm(vectors, axis=1)
@@ -90,6 +86,28 @@ class OnnxModel:
         if not np.all(np.abs(norms - 1) < NORM_TOLERANCE):
             raise BadOutputError("the model gave a vector that is not finite and of length 1")
         return vectors
+
+
+class OnnxModel(Model):
+    """The graph of an exported folder in onnxruntime."""
+
+    def __init__(self, folder: Path, manifest: ServedModelManifest) -> None:
+        path = folder / MODEL_FILE
+        super().__init__(path, manifest.dimensions)
+        try:
+            self._session = ort.InferenceSession(str(path), _options(), providers=_providers())
+        except Exception as error:  # the binding raises bare exceptions
+            reason = " ".join(str(error).split())
+            raise FolderError(f"{path} cannot be loaded: {reason}") from error
+        self._zero_inputs = _check_inputs(self._session, path)
+        self.provider = self._session.get_providers()[0]
+
+    def _run(self, input_ids: TokenMatrix, attention_mask: TokenMatrix) -> Vectors:
+        feed = {"input_ids": input_ids, "attention_mask": attention_mask}
+        for name in self._zero_inputs:
+            feed[name] = np.zeros_like(input_ids)
+        options = _give_back() if input_ids.size > LARGE_BATCH_TOKENS else None
+        return cast(Vectors, self._session.run([OUTPUT_NAME], feed, options)[0])
 
 
 def _options() -> Any:

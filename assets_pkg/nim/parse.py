@@ -78,8 +78,18 @@ class RequestParser:
         self.names = served_names(manifest, settings)
 
     def parse(self, body: bytes) -> EmbeddingRequest:
-        """Raises `ApiError`: not JSON (400), wrong shape (422), unknown model (404), over a limit (400)."""
-        given = _read(body)
+        """Raises `ApiError`: not JSON (400), and what `check` raises."""
+        # Unlike the standard library's parser, this one refuses lone surrogates, NaN, numbers too large for a
+        # float, broken UTF-8 and endless nesting, each of which would fail further in as an internal error.
+        try:
+            document = orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            raise ApiError("the body is not valid JSON") from error
+        return self.check(document)
+
+    def check(self, document: object) -> EmbeddingRequest:
+        """Raises `ApiError`: wrong shape (422), unknown model (404), over a limit (400)."""
+        given = _shaped(document)
         texts = [given.input] if isinstance(given.input, str) else given.input
         self._check_texts(texts)
         if isinstance(given.modality, list) and len(given.modality) not in (1, len(texts)):
@@ -141,13 +151,7 @@ def served_names(manifest: ServedModelManifest, settings: ServerSettings) -> lis
     return list(dict.fromkeys(names))
 
 
-def _read(body: bytes) -> EmbeddingBody:
-    # Unlike the standard library's parser, this one refuses lone surrogates, NaN, numbers too large for a
-    # float, broken UTF-8 and endless nesting, each of which would fail further in as an internal error.
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise ApiError("the body is not valid JSON") from error
+def _shaped(document: object) -> EmbeddingBody:
     if not isinstance(document, dict):
         raise UnprocessableError("the body must be a JSON object")
     try:

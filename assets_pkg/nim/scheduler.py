@@ -10,6 +10,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -24,6 +25,12 @@ RATE_MEMORY = 0.05
 """The weight of the latest batch in the running estimate of tokens per second."""
 
 MAX_RETRY_AFTER_S = 30
+
+USUAL_MEMORY = 0.05
+"""How fast, with each batch, the number of requests that are usual together sinks to those there are now."""
+
+Deliver = Callable[[Callable[[], None]], object]
+"""Runs what hands out a batch's answers, in the thread that waits for them."""
 
 
 class QueueFullError(Exception):
@@ -68,12 +75,16 @@ class Scheduler:
     """Threads that take turns at the requests waiting, and fill each batch with texts of like length.
 
     A batch is made around the oldest waiting text of the request whose turn it is, from texts of any request.
-    Turns keep a short request from waiting behind every text of a large one. A thread never waits for a
-    batch to fill: while all are busy the queue fills by itself.
+    Turns keep a short request from waiting behind every text of a large one. While all threads are busy the
+    queue fills by itself. When fewer requests are here than usual of late, a free thread gives the others a
+    moment (``gather_s``) to come, up to its share of them: a batch reads all weights once, however few texts
+    are in it, but threads that all find work are better still.
 
     Args:
         run: embeds rows of token ids as one batch; called from many threads at once.
         max_wait_s: refuse a request when the work before it is expected to take longer.
+        gather_s: how long a batch may wait for company; a client that is alone never waits.
+        deliver: called once for a batch, with the function that resolves its requests.
     """
 
     def __init__(
@@ -86,6 +97,8 @@ class Scheduler:
         max_tokens: int,
         max_wait_s: float,
         metrics: Metrics,
+        gather_s: float = 0.0,
+        deliver: Deliver = lambda resolve: resolve(),
     ) -> None:
         self._run = run
         self._dimensions = dimensions
@@ -93,7 +106,15 @@ class Scheduler:
         self._max_tokens = max_tokens
         self._max_wait_s = max_wait_s
         self._metrics = metrics
-        self._changed = threading.Condition()
+        self._workers = workers
+        self._gather_s = gather_s
+        self._deliver = deliver
+        self._lock = threading.Lock()
+        self._work_waits = threading.Condition(self._lock)
+        self._nobody_missing = threading.Condition(self._lock)
+        self._gathering = False
+        self._open: set[Job] = set()
+        self._usual = 0.0
         self._queue: LengthQueue[_Item] = LengthQueue()
         self._turns: OrderedDict[Job, None] = OrderedDict()
         self._queued_tokens = 0
@@ -121,7 +142,7 @@ class Scheduler:
         """
         tokens = sum(len(row) for row in rows)
         job = Job(np.empty((len(rows), self._dimensions), np.float32), len(rows), time.monotonic())
-        with self._changed:
+        with self._lock:
             self._admit(tokens)
             for index, ids in enumerate(rows):
                 item = _Item(ids, job, index, self._next_order)
@@ -130,22 +151,32 @@ class Scheduler:
                 self._queue.add(item)
             self._queued_tokens += tokens
             self._turns[job] = None
-            self._changed.notify(len(rows))
+            self._open.add(job)
+            self._usual = max(self._usual, len(self._open))
+            self._wake_one()
         return job
 
     def cancel(self, job: Job) -> None:
         """Take back a job whose answer nobody waits for; what already runs is run to its end."""
-        with self._changed:
+        with self._lock:
             self._withdraw(job)
         job.vectors.cancel()
 
     def close(self) -> None:
         """End the threads once the queue is empty."""
-        with self._changed:
+        with self._lock:
             self._closing = True
-            self._changed.notify_all()
+            self._work_waits.notify_all()
+            self._nobody_missing.notify_all()
         for thread in self._threads:
             thread.join()
+
+    def _wake_one(self) -> None:
+        """Wake the one thread that has to know of new work; it wakes the next if it leaves some."""
+        if not self._gathering:
+            self._work_waits.notify()
+        elif not self._more_may_come():
+            self._nobody_missing.notify()
 
     def _admit(self, tokens: int) -> None:
         wait = self._queued_tokens / self._tokens_per_second
@@ -161,18 +192,49 @@ class Scheduler:
 
     def _take(self) -> list[_Item]:
         """Wait for the next batch; an empty one means that the scheduler is closed."""
-        with self._changed:
-            while not self._turns:
-                if self._closing:
-                    return []
-                self._changed.wait()
+        with self._lock:
+            if not self._await_turn():
+                return []
             job, _ = self._turns.popitem(last=False)
             batch = self._queue.take_around(job.waiting[0], self._batch_tokens)
             for item in batch:
                 self._mark_taken(item)
             if job.waiting:
                 self._turns[job] = None
+            if self._turns:
+                self._work_waits.notify()
+            self._usual -= USUAL_MEMORY * (self._usual - len(self._open))
             return batch
+
+    def _await_turn(self) -> bool:
+        """Wait until there is a batch to make; False when there will be none because the scheduler closes."""
+        while True:
+            if self._turns and not self._gathering:
+                self._gather()
+                if self._turns:
+                    return True
+            elif self._closing and not self._turns:
+                self._work_waits.notify_all()
+                return False
+            else:
+                self._work_waits.wait()
+
+    def _gather(self) -> None:
+        """Give requests that are on their way a moment to join the batch about to be made."""
+        self._gathering = True
+        deadline = time.monotonic() + self._gather_s
+        while self._more_may_come():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            self._nobody_missing.wait(left)
+        self._gathering = False
+
+    def _more_may_come(self) -> bool:
+        """Whether some are missing, and this batch has not yet the share of one thread among all."""
+        usual = int(self._usual)
+        missing = len(self._open) < usual and len(self._turns) < usual // self._workers
+        return missing and self._queued_tokens < self._batch_tokens and not self._closing
 
     def _mark_taken(self, item: _Item) -> None:
         item.waits = False
@@ -203,24 +265,19 @@ class Scheduler:
 
     def _finish(self, batch: list[_Item]) -> None:
         done: list[Job] = []
-        with self._changed:
+        with self._lock:
             for item in batch:
                 item.job.remaining -= 1
                 if not item.job.remaining:
                     done.append(item.job)
-        for job in done:
-            try:
-                job.vectors.set_result(job.result)
-            except InvalidStateError:  # cancelled, or failed by another of its texts
-                continue
+            self._open.difference_update(done)
+        if done:
+            self._deliver(partial(_resolve, done))
 
     def _fail(self, job: Job, error: Exception) -> None:
-        with self._changed:
+        with self._lock:
             self._withdraw(job)
-        try:
-            job.vectors.set_exception(error)
-        except InvalidStateError:
-            log.debug("a request that is over already failed again")
+        self._deliver(partial(_reject, job, error))
 
     def _withdraw(self, job: Job) -> None:
         for item in job.waiting:
@@ -230,12 +287,13 @@ class Scheduler:
                 self._queued_tokens -= item.length
         job.waiting.clear()
         self._turns.pop(job, None)
+        self._open.discard(job)
 
     def _observe(self, batch: list[_Item], started: float) -> None:
         seconds = time.monotonic() - started
         tokens = sum(item.length for item in batch)
         rate = tokens / max(seconds, 1e-6) * len(self._threads)
-        with self._changed:
+        with self._lock:
             known = self._tokens_per_second
             self._tokens_per_second = rate if math.isinf(known) else known + RATE_MEMORY * (rate - known)
         metrics = self._metrics
@@ -244,3 +302,18 @@ class Scheduler:
         metrics.batch_fill.observe(tokens / (len(batch) * max(item.length for item in batch)))
         metrics.tokens.inc(tokens)
         metrics.texts.inc(len(batch))
+
+
+def _resolve(done: Sequence[Job]) -> None:
+    for job in done:
+        try:
+            job.vectors.set_result(job.result)
+        except InvalidStateError:  # cancelled, or failed by another of its texts
+            continue
+
+
+def _reject(job: Job, error: Exception) -> None:
+    try:
+        job.vectors.set_exception(error)
+    except InvalidStateError:
+        log.debug("a request that is over already failed again")

@@ -7,6 +7,8 @@ import ctypes
 import logging
 import socket
 import struct
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -118,17 +120,23 @@ class EmbeddingServer(uvicorn.Server):
 
     To drain is to say "not ready" and "Connection: close" while still taking requests, for as long as
     ``drain_grace_s``; then to stop listening; then to answer what was taken.
+
+    Raises:
+        PortError: gRPC is asked for and its packages are missing; or, by `run`, its address cannot be had.
     """
 
     def __init__(self, service: EmbeddingService) -> None:
         self._service = service
         settings = service.settings
+        self._start_grpc = None if settings.grpc_port is None else _grpc_starter()
+        self._grpc: Any = None
         super().__init__(
             uvicorn.Config(
                 build_app(service),
                 http=GuardedProtocol,
                 log_config=None,
                 access_log=False,
+                proxy_headers=False,
                 server_header=False,
                 lifespan="off",
                 ws="none",
@@ -139,6 +147,8 @@ class EmbeddingServer(uvicorn.Server):
         )
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._start_grpc is not None:
+            self._grpc = await self._start_grpc(self._service)
         await super().startup(sockets)
         for listener in sockets or ():
             if self._service.settings.reuse_port:
@@ -150,3 +160,18 @@ class EmbeddingServer(uvicorn.Server):
         self._service.draining = True
         if not self.force_exit:
             await asyncio.sleep(self._service.settings.drain_grace_s)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._grpc is None:
+            await super().shutdown(sockets)
+            return
+        patience = 0 if self.force_exit else self._service.settings.request_timeout_s
+        await asyncio.gather(super().shutdown(sockets), self._grpc.stop(patience))
+
+
+def _grpc_starter() -> Callable[[EmbeddingService], Awaitable[Any]]:
+    try:
+        from assets_pkg.nim.grpc_server import start_grpc
+    except ImportError as error:
+        raise PortError("gRPC needs further packages: pip install 'retune[grpc]'") from error
+    return start_grpc

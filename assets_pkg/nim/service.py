@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import logging
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 
-from assets_pkg.nim.errors import ApiError, InternalError, OverloadedError
-from assets_pkg.nim.manifest import MODEL_FILE, ServedModelManifest, read_manifest
+from assets_pkg.nim.errors import ApiError, InternalError, OverloadedError, UnauthorizedError
+from assets_pkg.nim.loading import load_folder
+from assets_pkg.nim.manifest import ServedModelManifest
 from assets_pkg.nim.metrics import Metrics
-from assets_pkg.nim.model import OnnxModel, Vectors, usable_cpus
+from assets_pkg.nim.model import Vectors, usable_cpus
 from assets_pkg.nim.parse import EmbeddingRequest, RequestParser
 from assets_pkg.nim.scheduler import Job, QueueFullError, Scheduler
 from assets_pkg.nim.settings import ServerSettings
-from assets_pkg.nim.tokenize import TextError, TextTokenizer, TokenIds
+from assets_pkg.nim.tokenize import TextError, TokenIds
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +32,13 @@ BODIES_HELD = 16
 """Bodies of the largest size that may be in memory together."""
 
 
+class Embedded(NamedTuple):
+    """``vectors``: float32 [texts, dimensions]; ``tokens``: what each text came to, with prefix and special tokens."""
+
+    vectors: Vectors
+    tokens: list[int]
+
+
 class EmbeddingService:
     """Everything behind the routes: the model, its queue, its limits, and whether it is ready.
 
@@ -37,34 +47,35 @@ class EmbeddingService:
     """
 
     def __init__(self, settings: ServerSettings) -> None:
-        folder = settings.model_dir
+        loaded = load_folder(settings.model_dir, settings.max_length)
         workers = settings.workers or usable_cpus()
         self.settings = settings
         self.metrics = Metrics()
-        self.manifest: ServedModelManifest = read_manifest(folder)
-        self.created = int((folder / MODEL_FILE).stat().st_mtime)
+        self.manifest: ServedModelManifest = loaded.manifest
+        self.created = loaded.created
         self.version = settings.model_version or self.manifest.model_digest[:12]
         self.parser = RequestParser(self.manifest, settings)
         self.draining = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._requests = 0
         self._body_bytes = 0
-        self._tokenizer = TextTokenizer(folder, self.manifest, settings.max_length)
-        model = OnnxModel(folder, self.manifest)
-        model.warm_up(self._tokenizer.encode(["warm up"], "passage"))
+        self._tokenizer = loaded.tokenizer
         self.max_length = self._tokenizer.max_length
         self._tokenizer_threads = ThreadPoolExecutor(workers, thread_name_prefix="tokenize")
         self._scheduler = Scheduler(
-            model.embed,
+            loaded.model.embed,
             self.manifest.dimensions,
             workers=workers,
             batch_tokens=settings.batch_tokens,
             max_tokens=settings.max_queue_tokens,
             max_wait_s=settings.request_timeout_s,
             metrics=self.metrics,
+            gather_s=settings.gather_ms / 1000,
+            deliver=self._deliver,
         )
         self.metrics.model.labels(self.parser.names[0], self.manifest.model_digest).set(1)
         self.metrics.queued_requests.set_function(lambda: self._requests)
-        log.info("serving %s (%s) with %d workers", self.parser.names[0], model.provider, workers)
+        log.info("serving %s (%s) with %d workers", self.parser.names[0], loaded.model.provider, workers)
 
     @property
     def not_ready_because(self) -> str | None:
@@ -79,6 +90,22 @@ class EmbeddingService:
         """Finish what is queued and end the threads."""
         self._tokenizer_threads.shutdown()
         self._scheduler.close()
+
+    def check_key(self, authorization: str) -> None:
+        """Check the value of an ``Authorization`` header.
+
+        Without a key set anything goes: stock clients send placeholders when they have none.
+
+        Raises:
+            UnauthorizedError: a key is set and this is not it.
+        """
+        key = self.settings.api_key
+        if key is None:
+            return
+        scheme, _, given = authorization.partition(" ")
+        matches = hmac.compare_digest(given.strip().encode(), key.get_secret_value().encode())
+        if scheme.lower() != "bearer" or not matches:
+            raise UnauthorizedError("A valid API key is needed.", {"WWW-Authenticate": "Bearer"})
 
     @contextmanager
     def admitted(self, body_bytes: int) -> Generator[None]:
@@ -99,8 +126,8 @@ class EmbeddingService:
             self._requests -= 1
             self._body_bytes -= body_bytes
 
-    async def embed(self, request: EmbeddingRequest) -> tuple[Vectors, int]:
-        """Embed a request: float32 [texts, request.dimensions], rows of length 1; and the tokens read.
+    async def embed(self, request: EmbeddingRequest) -> Embedded:
+        """Embed a request: rows of ``request.dimensions`` numbers, of length 1, and the tokens read.
 
         Cancelling it takes its texts out of the queue.
 
@@ -115,7 +142,15 @@ class EmbeddingService:
         except TimeoutError as error:
             raise OverloadedError("The request took too long; try again later.") from error
         self.metrics.request_seconds.observe(time.monotonic() - started)
-        return leading(vectors, request.dimensions), sum(len(row) for row in rows)
+        return Embedded(leading(vectors, request.dimensions), [len(row) for row in rows])
+
+    def _deliver(self, resolve: Callable[[], None]) -> None:
+        """Called by an inference thread: one crossing to the event loop for all answers of a batch."""
+        assert self._loop is not None
+        try:
+            self._loop.call_soon_threadsafe(resolve)
+        except RuntimeError:
+            log.debug("the event loop is closed: nobody waits for this batch")
 
     async def _tokenize(self, request: EmbeddingRequest) -> list[TokenIds]:
         arguments = (request.texts, request.role, request.truncate)
@@ -132,9 +167,10 @@ class EmbeddingService:
 
     async def _infer(self, rows: list[TokenIds]) -> Vectors:
         job: Job | None = None
+        self._loop = asyncio.get_running_loop()
         try:
             job = self._scheduler.submit(rows)
-            return await asyncio.wrap_future(job.vectors)
+            return await _resolved(job, self._loop)
         except QueueFullError as error:
             raise OverloadedError("The queue is full; try again later.", error.retry_after_s) from error
         except asyncio.CancelledError:
@@ -144,6 +180,14 @@ class EmbeddingService:
         except Exception as error:
             log.exception("inference failed")
             raise InternalError("The model failed on this input.") from error
+
+
+async def _resolved(job: Job, loop: asyncio.AbstractEventLoop) -> Vectors:
+    """The job's vectors. It is resolved on the event loop (see `_deliver`), so no thread is crossed here."""
+    waiter = loop.create_future()
+    job.vectors.add_done_callback(lambda _: None if waiter.done() else waiter.set_result(None))
+    await waiter
+    return job.vectors.result()
 
 
 def leading(vectors: Vectors, dimensions: int) -> Vectors:

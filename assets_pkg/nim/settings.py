@@ -13,6 +13,7 @@ from assets_pkg.nim.batching import DEFAULT_BATCH_TOKENS
 ENVIRONMENT: dict[str, tuple[str, ...]] = {
     "model_dir": ("NIM_CUSTOM_MODEL", "NIM_MODEL_PATH"),
     "port": ("NIM_HTTP_API_PORT",),
+    "grpc_port": ("NIM_GRPC_API_PORT",),
     "served_names": ("NIM_SERVED_MODEL_NAME",),
     "model_version": ("MODEL_VERSION",),
     "max_length": ("NIM_TRITON_MAX_SEQ_LENGTH", "NIM_PIPELINE_MAX_SEQ_LEN", "MAX_SEQUENCE_LENGTH"),
@@ -20,6 +21,7 @@ ENVIRONMENT: dict[str, tuple[str, ...]] = {
     "max_client_batch_size": ("NIM_MAX_CLIENT_BATCH_SIZE",),
     "body_limit_bytes": ("NIM_SERVER_HTTP_BODY_LIMIT_BYTES",),
     "max_queue_requests": ("NIM_SERVER_MAX_QUEUE_SIZE",),
+    "gather_ms": ("NIM_SERVER_MAX_WAIT_MS",),
     "request_timeout_s": ("NIM_SERVER_REQUEST_TIMEOUT_S",),
     "workers": ("NIM_ENGINE_COUNT",),
     "log_level": ("NIM_LOG_LEVEL", "LOG_LEVEL"),
@@ -36,6 +38,7 @@ ENVIRONMENT: dict[str, tuple[str, ...]] = {
 BIND_VARIABLE = "NIM_SERVER_BIND_ADDR"
 """``host:port`` in one, as in NIM 2."""
 
+Port = Annotated[int, Field(ge=0, le=65535)]
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
@@ -64,7 +67,9 @@ class ServerSettings(BaseModel):
 
     model_dir: Path
     host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    port: Port = 8000
+    grpc_port: Port | None = None
+    """Where to answer the Open Inference Protocol over gRPC; nowhere unless set."""
     reuse_port: bool = False
     served_names: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
     """The names answered to, its own first; the folder's model_id always is one too."""
@@ -80,6 +85,8 @@ class ServerSettings(BaseModel):
     max_queue_requests: PositiveInt = 1024
     max_queue_tokens: PositiveInt = 2**19
     batch_tokens: PositiveInt = DEFAULT_BATCH_TOKENS
+    gather_ms: Annotated[float, Field(ge=0)] = 5.0
+    """How long a batch may wait for more texts while fewer requests are here than usual of late."""
     workers: PositiveInt | None = None
     """Batches run side by side; by default one for each core the process may use."""
     request_timeout_s: PositiveFloat = 120.0

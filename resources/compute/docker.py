@@ -57,7 +57,7 @@ class DockerExecutor:
             engine.remove(handle)
         except ContainerError as error:
             raise ComputeError(str(error)) from error
-        return ended(ThisHost().read(job.exit_code), f"its container ended with code {status.exit_code}")
+        return ended(str(status.exit_code).encode(), "")
 
     def cancel(self, handle: str) -> None:
         try:

@@ -120,14 +120,14 @@ def shell_script(job: Job, environment: Environment, head: tuple[str, ...] = (),
     lines = [
         "#!/bin/bash",
         *head,
-        f"mark={mark}${{{TASK}:+.${TASK}}}",
-        'rm -f "$mark"',
+        f"retune_mark={mark}${{{TASK}:+.${TASK}}}",
+        ': > "$retune_mark"',
         f"cd {shlex.quote(str(job.cwd))} || exit 1",
         *(f"export {name}={shlex.quote(value)}" for name, value in exports.items()),
         *environment.setup,
         f"{prefix}{command}",
         "code=$?",
-        'echo $code > "$mark.part" && mv "$mark.part" "$mark"',
+        'echo $code > "$retune_mark"',
         "exit $code",
     ]
     return "\n".join(lines) + "\n"

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import IO
 
-import httpx
+import httpx2
 import numpy as np
 import psutil
 import pytest
@@ -70,13 +70,13 @@ def test_the_server_serves_the_promoted_model(done: Workplace) -> None:
     from sentence_transformers import SentenceTransformer
 
     base = f"http://127.0.0.1:{done.port}"
-    assert httpx.get(f"{base}/v1/health/ready").status_code == 200
+    assert httpx2.get(f"{base}/v1/health/ready").status_code == 200
     body = {
         "input": ["the pump is checked"],
         "model": "sentence-transformers/all-MiniLM-L6-v2",
         "input_type": "query",
     }
-    served = np.array(httpx.post(f"{base}/v1/embeddings", json=body).json()["data"][0]["embedding"])
+    served = np.array(httpx2.post(f"{base}/v1/embeddings", json=body).json()["data"][0]["embedding"])
     model = SentenceTransformer(str(done.home / "output/promoted_model/model/consolidated"), device="cpu")
     assert served @ model.encode("the pump is checked") == pytest.approx(1, abs=1e-5)
 

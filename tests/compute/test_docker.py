@@ -23,7 +23,8 @@ def image(engine_address: str) -> str:
 
 
 @pytest.fixture
-def docked(place: Workplace, image: str, tiny_model: Path) -> Workplace:
+def docked(place: Workplace, image: str, monkeypatch: pytest.MonkeyPatch) -> Workplace:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as inside: sums of floats depend on the number of threads
     packages = sysconfig.get_path("purelib")
     (place.home / "env.toml").write_text(
         f'[local-docker]\nexecutor = "docker"\ncontainer_image = "{image}"\n'

@@ -115,7 +115,7 @@ def _base_files() -> Iterator[tuple[Path, str]]:
             yield path, f"usr/local/lib/{version}/{path.relative_to(pip.parent)}"
     extensions = [path for path in modules if path.suffix == ".so"]
     onnxruntime = Path(str(find_spec("onnxruntime").origin)).parent  # type: ignore[union-attr]
-    for library in _libraries([*programs, *extensions, *onnxruntime.rglob("*pybind*.so")]):
+    for library in shared_libraries([*programs, *extensions, *onnxruntime.rglob("*pybind*.so")]):
         yield library, str(library).lstrip("/")
 
 
@@ -123,7 +123,7 @@ def _wanted(path: Path) -> bool:
     return not LEFT_OUT & set(path.parts) and "config-" not in str(path) and path.suffix != ".a"
 
 
-def _libraries(programs: list[Path]) -> list[Path]:
+def shared_libraries(programs: list[Path]) -> list[Path]:
     """The shared libraries that the programs load, by the paths under which the loader finds them."""
     said = subprocess.run(["ldd", *map(str, programs)], capture_output=True, text=True, check=False).stdout
     found = {Path(path) for path in re.findall(r"(/[^\s:()]+\.so[^\s:()]*) \(0x", said)}

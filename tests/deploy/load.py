@@ -6,7 +6,7 @@ import threading
 import time
 from types import TracebackType
 
-import httpx
+import httpx2
 
 
 class SteadyLoad:
@@ -43,12 +43,12 @@ class SteadyLoad:
         body = {"model": self._model, "input": "steady", "input_type": "query"}
         while not self._stop.wait(0.01):
             try:
-                status = httpx.post(f"{self._url}/v1/embeddings", json=body, timeout=30).status_code
-            except httpx.ConnectError:
+                status = httpx2.post(f"{self._url}/v1/embeddings", json=body, timeout=30).status_code
+            except httpx2.ConnectError:
                 with self._lock:
                     self.refused += 1
                 continue
-            except httpx.HTTPError:
+            except httpx2.HTTPError:
                 with self._lock:
                     self.broken += 1
                 continue

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import docker
-import httpx
+import httpx2
 import pytest
 
 from assets_pkg.deploy.contract import DeployError, Served, SmokeCheck, served_digest
@@ -215,4 +215,4 @@ def test_served_vectors_equal_the_checkpoints(
 ) -> None:
     state = place.deploy(models[0])
     smoke(state.url)
-    assert httpx.get(f"{state.url}/v1/health/ready").status_code == 200
+    assert httpx2.get(f"{state.url}/v1/health/ready").status_code == 200

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
-import httpx
+import httpx2
 import pytest
 
 from assets_pkg.deploy.contract import served_digest
@@ -73,7 +73,7 @@ def test_a_server_that_died_is_found_by_the_plan_and_by_the_exam(project: Projec
     here.run(["onnx_model", "running_nim"])
     state = read_state(STATE)
     assert state is not None
-    assert httpx.get(f"{state.url}/v1/health/ready").status_code == 200
+    assert httpx2.get(f"{state.url}/v1/health/ready").status_code == 200
     state.stop()
     assert here.stale(["running_nim"]) == ["running_nim"]
     outcome = run_assets(here.defs, here.instance, ["nim_eval_metrics"])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
-import httpx
+import httpx2
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,10 +25,10 @@ class Server:
     url: str
 
     @property
-    def client(self) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=60)
+    def client(self) -> httpx2.Client:
+        return httpx2.Client(base_url=self.url, timeout=60)
 
-    def embed(self, **body: Any) -> httpx.Response:
+    def embed(self, **body: Any) -> httpx2.Response:
         with self.client as client:
             return client.post("/v1/embeddings", json=body)
 

@@ -6,7 +6,7 @@ import base64
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import numpy as np
 import numpy.typing as npt
 import openai
@@ -17,12 +17,12 @@ TEXTS = ["What tunes a retriever?", "A retriever is tuned on pairs of questions 
 LONG = " ".join(f"word{number}" for number in range(400))
 
 
-def vectors(response: httpx.Response) -> npt.NDArray[np.float32]:
+def vectors(response: httpx2.Response) -> npt.NDArray[np.float32]:
     assert response.status_code == 200, response.text
     return np.array([item["embedding"] for item in response.json()["data"]], dtype=np.float32)
 
 
-def error(response: httpx.Response, status: int) -> str:
+def error(response: httpx2.Response, status: int) -> str:
     """The message of an error answer, after checking its shape."""
     body = response.json()
     assert response.status_code == status, body

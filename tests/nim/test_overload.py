@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import httpx
+import httpx2
 import openai
 
 SLOW = ["a text of some length that takes the model a while to embed " * 16] * 30
@@ -52,8 +52,8 @@ def test_texts_of_clients_that_left_are_not_embedded(start: Any) -> None:
 
         def leave(_: int) -> bool:
             try:
-                httpx.post(f"{server.url}/v1/embeddings", json={"input": SLOW}, timeout=0.2)
-            except httpx.ReadTimeout:
+                httpx2.post(f"{server.url}/v1/embeddings", json={"input": SLOW}, timeout=0.2)
+            except httpx2.ReadTimeout:
                 return True
             return False
 

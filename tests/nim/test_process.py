@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from tests.nim.serving import ROOT, Server, command, environment, serving
@@ -167,7 +167,7 @@ class Load:
 
     def __init__(self, url: str, keep_alive: bool) -> None:
         self.url = url
-        self.limits = httpx.Limits(max_keepalive_connections=20 if keep_alive else 0)
+        self.limits = httpx2.Limits(max_keepalive_connections=20 if keep_alive else 0)
         self.statuses: list[int] = []
         self._stop = threading.Event()
         self._pool = ThreadPoolExecutor(6)
@@ -187,7 +187,7 @@ class Load:
             client.result()
 
     def _send(self) -> None:
-        with httpx.Client(base_url=self.url, limits=self.limits, timeout=60) as client:
+        with httpx2.Client(base_url=self.url, limits=self.limits, timeout=60) as client:
             while not self._stop.is_set():
                 answer = client.post("/v1/embeddings", json={"input": "steady"})
                 self.statuses.append(answer.status_code)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import CancelledError
 
 import numpy as np
@@ -170,6 +170,111 @@ def test_an_empty_queue_takes_a_request_of_any_size(scheduler: Scheduler, model:
     assert len(job.vectors.result(PATIENCE_S)) == 10
 
 
+@pytest.fixture
+def gathering(model: StepModel) -> Generator[Scheduler]:
+    """One thread, which waits for company for longer than any test runs."""
+    made = Scheduler(
+        model.run,
+        2,
+        workers=1,
+        batch_tokens=40,
+        max_tokens=200,
+        max_wait_s=1e9,
+        metrics=Metrics(),
+        gather_s=1e9,
+    )
+    yield made
+    model.release(1000)
+    made.close()
+
+
+def test_a_client_that_is_alone_never_waits(gathering: Scheduler, model: StepModel) -> None:
+    for number in range(1, 6):
+        job = gathering.submit(rows((number, 5)))
+        assert model.started() == [[number, 5]]
+        model.release()
+        job.vectors.result(PATIENCE_S)
+
+
+def _three_clients(scheduler: Scheduler, model: StepModel) -> None:
+    """Three requests together, answered: that is usual from now on."""
+    jobs = [scheduler.submit(rows((number, 5))) for number in (1, 2, 3)]
+    model.release(3)
+    for job in jobs:
+        job.vectors.result(PATIENCE_S)
+    while not model.batches.empty():
+        model.batches.get()
+
+
+def test_a_batch_waits_for_the_clients_that_are_usual(gathering: Scheduler, model: StepModel) -> None:
+    _three_clients(gathering, model)
+    first, second = gathering.submit(rows((4, 5))), gathering.submit(rows((5, 5)))
+    with pytest.raises(queue.Empty):
+        model.batches.get(timeout=0.2)
+    third = gathering.submit(rows((6, 5)))
+    assert sorted(model.started()) == [[4, 5], [5, 5], [6, 5]]
+    model.release()
+    for job in (first, second, third):
+        job.vectors.result(PATIENCE_S)
+
+
+def test_as_many_clients_as_threads_wait_for_nobody(model: StepModel) -> None:
+    """Each has a thread of its own: together in one batch they would leave the other threads idle."""
+    scheduler = Scheduler(
+        model.run,
+        2,
+        workers=3,
+        batch_tokens=40,
+        max_tokens=200,
+        max_wait_s=1e9,
+        metrics=Metrics(),
+        gather_s=1e9,
+    )
+    _three_clients(scheduler, model)
+    scheduler.submit(rows((4, 5)))
+    assert model.started() == [[4, 5]]
+    model.release(10)
+    scheduler.close()
+
+
+def test_a_full_batch_waits_for_nobody(gathering: Scheduler, model: StepModel) -> None:
+    _three_clients(gathering, model)
+    gathering.submit(rows((4, 40)))
+    assert model.started() == [[4, 40]]
+
+
+def test_closing_waits_for_nobody(gathering: Scheduler, model: StepModel) -> None:
+    _three_clients(gathering, model)
+    left = gathering.submit(rows((4, 5)))
+    model.release()
+    gathering.close()
+    assert left.vectors.result(0).tolist() == [[4, 5]]
+
+
+def test_answers_of_a_batch_are_delivered_together(model: StepModel) -> None:
+    deliveries: queue.Queue[Callable[[], None]] = queue.Queue()
+    scheduler = Scheduler(
+        model.run,
+        2,
+        workers=1,
+        batch_tokens=40,
+        max_tokens=200,
+        max_wait_s=1e9,
+        metrics=Metrics(),
+        deliver=deliveries.put,
+    )
+    scheduler.submit(rows((1, 5)))
+    model.started()
+    jobs = [scheduler.submit(rows((number, 8))) for number in (2, 3)]
+    model.release(2)
+    deliveries.get(timeout=PATIENCE_S)()
+    resolve = deliveries.get(timeout=PATIENCE_S)
+    assert not any(job.vectors.done() for job in jobs)
+    resolve()
+    assert [job.vectors.result(0).tolist() for job in jobs] == [[[2, 8]], [[3, 8]]]
+    scheduler.close()
+
+
 def test_close_finishes_what_is_queued(model: StepModel) -> None:
     scheduler = Scheduler(
         model.run, 2, workers=2, batch_tokens=40, max_tokens=10_000, max_wait_s=1e9, metrics=Metrics()
@@ -186,7 +291,14 @@ def test_many_threads_of_requests_and_cancellations(model: StepModel) -> None:
     model.release(100_000)
     metrics = Metrics()
     scheduler = Scheduler(
-        model.run, 2, workers=4, batch_tokens=64, max_tokens=10**9, max_wait_s=1e9, metrics=metrics
+        model.run,
+        2,
+        workers=4,
+        batch_tokens=64,
+        max_tokens=10**9,
+        max_wait_s=1e9,
+        metrics=metrics,
+        gather_s=0.001,
     )
     wrong: list[object] = []
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from tests.command.conftest import Workplace, free_port, make_workplace
@@ -37,7 +37,7 @@ class Ui:
         )
 
     def ask(self, query: str) -> Any:
-        return httpx.post(f"{self.url}/graphql", json={"query": query}, timeout=60).json()["data"]
+        return httpx2.post(f"{self.url}/graphql", json={"query": query}, timeout=60).json()["data"]
 
     def statuses(self) -> dict[str, str]:
         nodes = self.ask(STATUS)["assetNodes"]
@@ -61,7 +61,7 @@ class Ui:
             try:
                 if condition():
                     return
-            except (httpx.HTTPError, TypeError, KeyError):
+            except (httpx2.HTTPError, TypeError, KeyError):
                 pass  # still starting
             time.sleep(0.5)
         log = (self.place.home / "ui.log").read_text("utf-8", "replace")

@@ -1,0 +1,229 @@
+"""The Open Inference Protocol (KServe V2) over gRPC: the same texts, queue and limits as over HTTP.
+
+One tensor ``text`` of BYTES in, [texts] or [texts, 1]; out come ``embeddings``, FP32 [texts, dimensions], and
+``token_count``, INT32 [texts]. ``input_type``, ``truncate``, ``dimensions`` and ``embedding_type`` are request
+parameters. The model's name is its id in lower case with ``_`` for everything but letters and digits, as the
+closed NIM has it; the id itself is understood too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import struct
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import grpc
+import numpy as np
+from open_inference.grpc import protocol as pb
+from open_inference.grpc.service import (
+    GRPCInferenceServiceServicer,
+    add_GRPCInferenceServiceServicer_to_server,
+)
+
+from assets_pkg.nim.errors import (
+    ApiError,
+    BodyTooLargeError,
+    InternalError,
+    OverloadedError,
+    UnauthorizedError,
+    UnknownModelError,
+)
+from assets_pkg.nim.parse import EmbeddingRequest
+from assets_pkg.nim.server import PortError
+from assets_pkg.nim.service import Embedded, EmbeddingService
+
+log = logging.getLogger(__name__)
+
+TEXT, EMBEDDINGS, TOKEN_COUNT = "text", "embeddings", "token_count"
+MODALITY = "modality"
+MODEL_VERSION = "1"
+PARAMETERS = frozenset(["input_type", "truncate", "dimensions", "embedding_type", "user"])
+
+CODES: dict[type[ApiError], grpc.StatusCode] = {
+    UnauthorizedError: grpc.StatusCode.UNAUTHENTICATED,
+    UnknownModelError: grpc.StatusCode.NOT_FOUND,
+    BodyTooLargeError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    InternalError: grpc.StatusCode.INTERNAL,
+}
+"""Any other error is the request's fault: INVALID_ARGUMENT."""
+
+Answer = TypeVar("Answer")
+
+
+async def start_grpc(service: EmbeddingService) -> grpc.aio.Server:
+    """Serve on the settings' address until the returned server is stopped.
+
+    Raises:
+        PortError: the address is in use, not allowed or not of this machine.
+    """
+    settings = service.settings
+    server = grpc.aio.server(
+        options=[
+            ("grpc.max_receive_message_length", settings.body_limit_bytes),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.so_reuseport", int(settings.reuse_port)),
+        ]
+    )
+    add_GRPCInferenceServiceServicer_to_server(InferenceServicer(service), server)
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    try:
+        port = server.add_insecure_port(f"{host}:{settings.grpc_port}")
+    except RuntimeError as error:
+        raise PortError(f"cannot serve gRPC on {settings.host} port {settings.grpc_port}") from error
+    await server.start()
+    log.info("listening on grpc://%s:%d", host, port)
+    return server
+
+
+def grpc_name(model: str) -> str:
+    """``nvidia/llama-3.2-nv-embedqa-1b-v2`` as ``nvidia_llama_3_2_nv_embedqa_1b_v2``."""
+    return re.sub(r"[^a-z0-9]", "_", model.lower())
+
+
+class InferenceServicer(GRPCInferenceServiceServicer):
+    """The protocol's methods over an `EmbeddingService`."""
+
+    def __init__(self, service: EmbeddingService) -> None:
+        self._service = service
+        self._names = {grpc_name(name): name for name in reversed(service.parser.names)}
+
+    async def ServerLive(self, request: Any, context: Any) -> Any:
+        return pb.ServerLiveResponse(live=True)
+
+    async def ServerReady(self, request: Any, context: Any) -> Any:
+        return pb.ServerReadyResponse(ready=self._service.not_ready_because is None)
+
+    async def ModelReady(self, request: Any, context: Any) -> Any:
+        known = self._known(request.name, request.version)
+        return pb.ModelReadyResponse(ready=known and self._service.not_ready_because is None)
+
+    async def ServerMetadata(self, request: Any, context: Any) -> Any:
+        return pb.ServerMetadataResponse(name="retune", version=self._service.version)
+
+    async def ModelMetadata(self, request: Any, context: Any) -> Any:
+        async def described() -> Any:
+            self._require(request.name, request.version)
+            return self._metadata(request.name)
+
+        return await self._answered("ModelMetadata", described, context)
+
+    async def ModelInfer(self, request: Any, context: Any) -> Any:
+        async def inferred() -> Any:
+            self._require(request.model_name, request.model_version)
+            metadata: Mapping[str, Any] = dict(context.invocation_metadata() or ())
+            self._service.check_key(str(metadata.get("authorization", "")))
+            with self._service.admitted(request.ByteSize()):
+                asked = self._asked(request)
+                return _response(request, await self._service.embed(asked))
+
+        return await self._answered("ModelInfer", inferred, context)
+
+    async def _answered(self, method: str, work: Callable[[], Awaitable[Answer]], context: Any) -> Answer:
+        """What ``work`` gives; its failure becomes the call's status. A client that leaves cancels this."""
+        code, message = grpc.StatusCode.OK, ""
+        try:
+            return await work()
+        except ApiError as error:
+            code, message = CODES.get(type(error), grpc.StatusCode.INVALID_ARGUMENT), error.message
+        except asyncio.CancelledError:
+            code = grpc.StatusCode.CANCELLED
+            self._service.metrics.abandoned.inc()
+            raise
+        except Exception:
+            log.exception("a call failed")
+            code, message = grpc.StatusCode.INTERNAL, "Internal error."
+        finally:
+            self._service.metrics.requests.labels(method, code.name).inc()
+        return await context.abort(code, message)
+
+    def _known(self, name: str, version: str) -> bool:
+        return grpc_name(name) in self._names and version in ("", MODEL_VERSION)
+
+    def _require(self, name: str, version: str) -> None:
+        if not self._known(name, version):
+            expected = next(reversed(self._names))
+            raise UnknownModelError(f"Unsupported model, expected '{expected}' version '{MODEL_VERSION}'")
+
+    def _metadata(self, name: str) -> Any:
+        tensor = pb.ModelMetadataResponse.TensorMetadata
+        return pb.ModelMetadataResponse(
+            name=name,
+            versions=[MODEL_VERSION],
+            platform="retune",
+            inputs=[tensor(name=TEXT, datatype="BYTES", shape=[-1, 1])],
+            outputs=[
+                tensor(name=TOKEN_COUNT, datatype="INT32", shape=[-1]),
+                tensor(name=EMBEDDINGS, datatype="FP32", shape=[-1, self._service.manifest.dimensions]),
+            ],
+            properties={"model_digest": self._service.manifest.model_digest},
+        )
+
+    def _asked(self, request: Any) -> EmbeddingRequest:
+        tensors = dict(_tensors(request))
+        if TEXT not in tensors:
+            raise ApiError("an input tensor named `text` of datatype BYTES is needed")
+        document: dict[str, Any] = {
+            "input": tensors[TEXT],
+            "model": self._names[grpc_name(request.model_name)],
+        }
+        if MODALITY in tensors:
+            document["modality"] = tensors[MODALITY]
+        for name, parameter in request.parameters.items():
+            if name in PARAMETERS:
+                document[name] = getattr(parameter, parameter.WhichOneof("parameter_choice") or "", None)
+        return self._service.parser.check(document)
+
+
+def _tensors(request: Any) -> Iterator[tuple[str, list[str]]]:
+    """Each input's name and texts, whether they came as raw bytes or as contents."""
+    raw = request.raw_input_contents
+    if raw and len(raw) != len(request.inputs):
+        raise ApiError("raw_input_contents must have one entry for each input")
+    for place, tensor in enumerate(request.inputs):
+        if tensor.name not in (TEXT, MODALITY) or tensor.datatype != "BYTES":
+            raise ApiError("the inputs are `text` and, if wanted, `modality`; both of datatype BYTES")
+        values = list(_split(raw[place])) if raw else list(tensor.contents.bytes_contents)
+        if list(tensor.shape) not in ([len(values)], [len(values), 1]):
+            raise ApiError(f"the shape of `{tensor.name}` does not fit its {len(values)} values")
+        try:
+            yield tensor.name, [value.decode() for value in values]
+        except UnicodeDecodeError as error:
+            raise ApiError(f"`{tensor.name}` is not valid UTF-8") from error
+
+
+def _split(raw: bytes) -> Iterator[bytes]:
+    """The values of a raw BYTES tensor: before each its length, four bytes little-endian."""
+    start = 0
+    while start < len(raw):
+        end = start + 4
+        if end <= len(raw):
+            end += struct.unpack_from("<I", raw, start)[0]
+        if start + 4 > len(raw) or end > len(raw):
+            raise ApiError("raw_input_contents ends within a value")
+        yield raw[start + 4 : end]
+        start = end
+
+
+def _response(request: Any, embedded: Embedded) -> Any:
+    vectors = np.ascontiguousarray(embedded.vectors, dtype="<f4")
+    counts = np.array(embedded.tokens, dtype="<i4")
+    arrays = {TOKEN_COUNT: ("INT32", counts), EMBEDDINGS: ("FP32", vectors)}
+    wanted = [output.name for output in request.outputs] or list(arrays)
+    if unknown := set(wanted) - set(arrays):
+        raise ApiError(f"{len(unknown)} of the outputs asked for do not exist; {', '.join(arrays)} do")
+    tensor = pb.ModelInferResponse.InferOutputTensor
+    chosen = {name: arrays[name] for name in wanted}
+    return pb.ModelInferResponse(
+        model_name=request.model_name,
+        model_version=MODEL_VERSION,
+        id=request.id,
+        outputs=[
+            tensor(name=name, datatype=datatype, shape=array.shape)
+            for name, (datatype, array) in chosen.items()
+        ],
+        raw_output_contents=[array.tobytes() for _, array in chosen.values()],
+    )

@@ -1,0 +1,164 @@
+"""The vLLM backend against a stand-in for its program, which takes vLLM's arguments and speaks its interface.
+
+No vLLM runs without a GPU; what is proven is all that is Retune's: the command, the proofs, the way back.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from assets_pkg.deploy import server_vllm
+from assets_pkg.deploy.contract import DeployError, Served, SmokeCheck
+from assets_pkg.deploy.interface import VllmInterface
+from assets_pkg.deploy.nim_eval import ServedEncoder
+from assets_pkg.deploy.server import deploy, read_state, shown_command
+from assets_pkg.deploy.server_vllm import VllmState
+from assets_pkg.deploy.smoke import smoke_check
+from assets_pkg.export.onnx import load_checkpoint
+from assets_pkg.profile import DeploySettings
+from resources.containers import ContainerEngine
+from tests.deploy.conftest import NAME, TEXTS
+
+STAND_IN = """#!{python}
+import argparse, json
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+parser = argparse.ArgumentParser()
+parser.add_argument("command", choices=["serve"])
+parser.add_argument("model")
+parser.add_argument("--runner", choices=["pooling"], required=True)
+parser.add_argument("--convert", choices=["embed"], required=True)
+parser.add_argument("--served-model-name", required=True)
+parser.add_argument("--host", required=True)
+parser.add_argument("--port", type=int, required=True)
+given = parser.parse_args()
+if (Path(given.model) / "broken").exists():
+    raise SystemExit("this model is broken")
+from sentence_transformers import SentenceTransformer
+model = SentenceTransformer(given.model, device="cpu")
+
+class Handler(BaseHTTPRequestHandler):
+    def say(self, body):
+        said = json.dumps(body).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(said)))
+        self.end_headers()
+        self.wfile.write(said)
+
+    def do_GET(self):
+        card = dict(id=given.served_model_name, root=given.model, object="model")
+        self.say(dict(data=[card]) if self.path == "/v1/models" else dict())
+
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        assert self.path == "/v2/embed" and asked["input_type"] in ("query", "document")
+        assert asked["model"] == given.served_model_name and asked["embedding_types"] == ["float"]
+        rows = model.encode(asked["texts"], normalize_embeddings=True, show_progress_bar=False)
+        self.say(dict(embeddings=dict(float=rows.tolist())))
+
+ThreadingHTTPServer((given.host, given.port), Handler).serve_forever()
+"""
+
+
+def no_engine() -> ContainerEngine:
+    raise AssertionError("no container is needed")
+
+
+@pytest.fixture
+def smoke(tiny_model: Path) -> SmokeCheck:
+    expected = load_checkpoint(tiny_model).encode(list(TEXTS), normalize_embeddings=True)
+    return smoke_check(NAME, TEXTS, "passage", np.asarray(expected), interface=VllmInterface())
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder for the state, on a machine that seems to have a GPU and vLLM."""
+    program = tmp_path / "bin" / "vllm"
+    program.parent.mkdir()
+    program.write_text(STAND_IN.replace("{python}", sys.executable))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+    monkeypatch.setattr(server_vllm, "has_gpu", lambda: True)
+    folder = tmp_path / "stage5_deploy"
+    yield folder
+    state = read_state(folder)
+    if state is not None:
+        state.stop()
+
+
+def test_without_a_gpu_or_the_program_it_is_refused_in_plain_words(
+    tmp_path: Path,
+    models: tuple[Served, Served],
+    settings: Callable[..., DeploySettings],
+    smoke: SmokeCheck,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wanted = settings(backend="vllm")
+    monkeypatch.setattr(server_vllm, "has_gpu", lambda: False)
+    with pytest.raises(DeployError, match="needs a CUDA device"):
+        deploy(models[0], wanted, tmp_path / "state", smoke, no_engine)
+    monkeypatch.setattr(server_vllm, "has_gpu", lambda: True)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(DeployError, match="pip install vllm"):
+        deploy(models[0], wanted, tmp_path / "state", smoke, no_engine)
+
+
+def test_deployed_asked_and_replaced(
+    place: Path, models: tuple[Served, Served], settings: Callable[..., DeploySettings], smoke: SmokeCheck
+) -> None:
+    wanted = settings(backend="vllm")
+    state = deploy(models[0], wanted, place, smoke, no_engine)
+    assert isinstance(state, VllmState)
+    assert read_state(place) == state
+    assert deploy(models[0], wanted, place, smoke, no_engine) == state
+    command = shown_command(models[0], wanted, place)
+    assert command.startswith(
+        f"vllm serve {models[0].checkpoint.resolve()} --runner pooling --convert embed "
+    )
+    encoder = ServedEncoder(state.url, NAME, 32, "id", VllmInterface())
+    expected = load_checkpoint(models[0].checkpoint).encode(list(TEXTS), normalize_embeddings=True)
+    np.testing.assert_allclose(encoder.embed(TEXTS, "query"), np.asarray(expected), atol=1e-5)
+    encoder.close()
+    second = deploy(models[1], wanted, place, smoke, no_engine)
+    assert isinstance(second, VllmState)
+    assert second.gap_s > 0
+    assert not state.alive()
+    with pytest.raises(DeployError, match="cannot take over"):
+        deploy(models[0], settings(backend="process"), place, smoke, no_engine)
+
+
+def test_a_server_that_does_not_come_up_brings_the_old_one_back(
+    place: Path,
+    models: tuple[Served, Served],
+    settings: Callable[..., DeploySettings],
+    smoke: SmokeCheck,
+    tmp_path: Path,
+) -> None:
+    wanted = settings(backend="vllm")
+    old = deploy(models[0], wanted, place, smoke, no_engine)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "broken").touch()
+    broken = Served(models[1].onnx, tmp_path / "broken", models[1].digest)
+    with pytest.raises(DeployError, match="this model is broken"):
+        deploy(broken, wanted, place, smoke, no_engine)
+    back = read_state(place)
+    assert back is not None
+    assert back.alive()
+    assert back.serves_its_model()
+    assert back.model_digest == old.model_digest
+
+
+def test_another_folder_than_the_one_meant_is_not_taken_for_it(
+    place: Path, models: tuple[Served, Served], settings: Callable[..., DeploySettings], smoke: SmokeCheck
+) -> None:
+    state = deploy(models[0], settings(backend="vllm"), place, smoke, no_engine)
+    assert isinstance(state, VllmState)
+    assert state.serves_its_model()
+    assert not replace(state, model_folder="/elsewhere").serves_its_model()

@@ -1,0 +1,112 @@
+"""A checkpoint without an ONNX export, served by torch: the answers of its export, and plain refusals."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from assets_pkg.export.onnx import OnnxExportSettings, export_onnx
+from tests.nim.serving import ROOT, environment, serving
+from tests.nim.test_process import run
+
+TEXTS = ["What tunes a retriever?", "Short", "A retriever is tuned on pairs of questions and passages. " * 8]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with prompts of its own."""
+    folder = tmp_path_factory.mktemp("checkpoint") / "tuned"
+    shutil.copytree(tiny_model, folder)
+    path = folder / "config_sentence_transformers.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "prompts": {"query": "query: ", "document": "passage: "}}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def served(checkpoint: Path) -> Generator[Any]:
+    with serving(checkpoint, RETUNE_DRAIN_GRACE_S="0") as running:
+        yield running
+
+
+def vectors(served: Any, role: str) -> npt.NDArray[np.float32]:
+    answer = served.embed(input=TEXTS, input_type=role, truncate="END").json()
+    return np.array([item["embedding"] for item in answer["data"]], dtype=np.float32)
+
+
+@pytest.mark.parametrize("role", ["query", "passage"])
+def test_same_answers_as_sentence_transformers_and_as_the_export(
+    served: Any, checkpoint: Path, tmp_path: Path, role: str
+) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    prefixed = [f"{role}: {text}" for text in TEXTS]
+    expected = SentenceTransformer(str(checkpoint), device="cpu").encode(prefixed, prompt="")
+    answered = vectors(served, role)
+    np.testing.assert_allclose(answered, expected, atol=1e-5)
+    export_onnx(checkpoint, tmp_path / "onnx", model_id="m", model_digest="ab", settings=OnnxExportSettings())
+    with serving(tmp_path / "onnx") as exported:
+        np.testing.assert_allclose(answered, vectors(exported, role), atol=1e-5)
+
+
+def test_it_says_what_it_serves(served: Any, checkpoint: Path) -> None:
+    with served.client as client:
+        metadata = client.get("/v1/metadata").json()
+        manifest = client.get("/v1/manifest").json()
+    assert metadata["id"] == checkpoint.name
+    assert len(metadata["modelDigest"]) == 16
+    assert (manifest["opset"], manifest["query_prefix"], manifest["max_length"]) == (None, "query: ", 128)
+
+
+def test_a_damaged_checkpoint_is_refused_in_one_line(checkpoint: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(checkpoint, broken)
+    (broken / "model.safetensors").write_bytes(b"torn")
+    status, log = run(broken, "--port", "0")
+    assert status == 1
+    assert f"{broken} cannot be loaded" in log
+    assert "Traceback" not in log
+
+
+def test_an_export_is_served_without_torch(folder: Path) -> None:
+    """The process that serves an export imports none of torch's world, even where it is installed."""
+    script = (
+        "import sys\nfrom pathlib import Path\nfrom assets_pkg.nim.loading import load_folder\n"
+        "import assets_pkg.nim.server, assets_pkg.nim.grpc_server\nload_folder(Path(sys.argv[1]))\n"
+        "print([name for name in ('torch', 'transformers', 'dagster') if name in sys.modules])"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", script, str(folder)],
+        env=environment(),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout.strip() == "[]"
+
+
+def test_where_there_is_no_torch_that_is_said(checkpoint: Path) -> None:
+    script = (
+        "import sys\nsys.modules['torch'] = None\nfrom assets_pkg.nim.__main__ import main\n"
+        "sys.exit(main(['--model-dir', sys.argv[1], '--port', '0']))"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", script, str(checkpoint)],
+        env=environment(),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert said.returncode == 1
+    assert "serving one needs torch: serve its export" in said.stderr
