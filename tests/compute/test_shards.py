@@ -10,12 +10,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from assets_pkg.prep.mining import mine_hard_negatives
+from assets_pkg.profile import MiningSettings, load_profile
 from assets_pkg.reindex.embeddings import embed_passages
 from resources.compute.spread import ArraySpread, help_with, work_through
 from resources.encoders.cached import CachedEncoder
 from resources.encoders.recipe import EncoderRecipe
 from resources.encoders.shards import Shards
-from storage.artifacts import Checkpoint, Passages
+from storage.artifacts import Checkpoint, Passages, TrainingSet
+from storage.formats.retriever_json import (
+    PassageRef,
+    RetrieverExample,
+    write_corpus,
+    write_retriever_file,
+)
 from storage.progress import Progress, no_progress
 from tests.compute.slow_encoder import SlowEncoder, expected
 
@@ -131,6 +139,36 @@ def test_shards_put_together_are_the_bytes_of_one_process(tmp_path: Path, tiny_m
     names = {each.name for each in together.iterdir()}
     assert names == {"embeddings.json", "embeddings.parquet"}
     for name in names:
+        assert (one / name).read_bytes() == (together / name).read_bytes()
+
+
+def test_mining_finds_the_same_in_shards(tmp_path: Path, tiny_model: Path) -> None:
+    passages = {f"d{number}": f"Pump {number} has valve {number * 7 % 90}." for number in range(90)}
+    questions = [
+        RetrieverExample(f"q{number}", f"Which valve has pump {number}?", (PassageRef(f"d{number}"),), ())
+        for number in range(20)
+    ]
+    given, one, together = tmp_path / "given", tmp_path / "one", tmp_path / "together"
+    for folder in (given, one, together):
+        folder.mkdir()
+    write_corpus(given / "corpus", passages.items())
+    write_retriever_file(given / "train.json", questions)
+    write_retriever_file(given / "val.json", [])
+    (given / "splits.json").write_text('{"documents": {}, "held_out_passages": []}')
+    training = TrainingSet(given, "training_set", "v1")
+    settings = load_profile("laptop").prep.part(MiningSettings)
+    recipe = EncoderRecipe(str(tiny_model), "tiny", "", "", 32, 32, "auto", 64, device="cpu")
+    made: list[int] = []
+
+    def in_shards(shards: Shards, progress: Progress) -> None:
+        work_through(shards, recipe.open(), 0, 1)
+        made.append(shards.rows)
+
+    mine_hard_negatives(training, recipe.open(), settings, one)
+    mine_hard_negatives(training, recipe.open(), settings, together, make_shards=in_shards)
+    assert made == [90]
+    assert {each.name for each in one.iterdir()} == {each.name for each in together.iterdir()}
+    for name in ("train_mined.automodel.json", "train_mined.automodel_unrolled.json", "summary.json"):
         assert (one / name).read_bytes() == (together / name).read_bytes()
 
 

@@ -1,6 +1,6 @@
 """Embedding in one process and by workers of a local Ray: passages a second, and how far the vectors are apart.
 
-    python bench/ray.py [--passages 50000] [--workers 2] [--model FOLDER]
+    python bench/ray_workers.py [--passages 50000] [--workers 2] [--model FOLDER]
 
 Without ``--model``, a random two-layer BERT of 32 dimensions: what is measured then is the way there and back.
 """
