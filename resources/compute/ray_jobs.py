@@ -11,6 +11,7 @@ import os
 import shlex
 from collections.abc import Generator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from resources.compute.environment import Environment
@@ -18,10 +19,19 @@ from resources.compute.errors import ComputeError
 from resources.compute.host import ThisHost, Unreachable
 from resources.compute.job import Job, State, shell_script
 from resources.compute.ray_data import NOT_INSTALLED
-from resources.compute.subprocess import ended
+from resources.compute.subprocess import SubprocessExecutor, ended
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
+
+
+class LocalRayExecutor(SubprocessExecutor):
+    """A child of this machine, which starts the Ray that it needs."""
+
+    def check(self) -> None:
+        super().check()
+        if self.environment.python is None and find_spec("ray") is None:
+            raise ComputeError(NOT_INSTALLED)
 
 
 class RayExecutor:
