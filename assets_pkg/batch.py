@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import dagster as dg
 
-from assets_pkg.elsewhere import JOBS, describe_work, make_job
+from assets_pkg.elsewhere import JOBS, describe_work, make_job, profile_for_jobs
 from assets_pkg.equipment import equip
 from assets_pkg.profile import Profile
 from resources.compute.attend import Attendance
@@ -149,7 +149,7 @@ class Batches:
         graph = defs.resolve_asset_graph()
         made = _without_decisions(assets)
         known = graph.get_all_asset_keys()
-        work = describe_work(instance, known, made, self.compute.profile, environment)
+        work = describe_work(instance, known, made, profile_for_jobs(self.compute), environment)
         stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
         job = make_job(f"batch-{stamp}", environment, self.compute, self.root, made, {}, detached=True)
         return name, environment, job, work.dump()

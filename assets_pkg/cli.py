@@ -62,6 +62,7 @@ QUIET_LIBRARIES = {
     "ORT_DISABLE_TELEMETRY": "1",
 }
 LOG_LINES = 200
+OUR_PACKAGES = ("assets_pkg", "resources", "storage")
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 
@@ -69,10 +70,17 @@ EXIT_USAGE = 2
 @app.command()
 def info(config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = None) -> None:
     """The stages, the profiles, and every setting of one profile."""
+    from storage.opening import open_store
+
     profile = _profile(config, overrides)
     console.print(f"[bold]profiles[/]  {', '.join(profile_names())}, or a YAML file of your own")
     for stage, assets in STAGES.items():
         console.print(f"[bold]{stage:9}[/] {' -> '.join(assets)}", highlight=False)
+    store = open_store(profile.artifact_root)
+    if store.place != str(store.root):
+        console.print(
+            f"[bold]artifacts[/] {store.place}, this machine's copy in {store.root}", highlight=False
+        )
     console.print(f"\n[bold]settings of {config}[/]")
     console.print_json(profile.model_dump_json())
 
@@ -176,6 +184,30 @@ def import_eval_set(
 ) -> None:
     """Take a BEIR folder as the exam, and freeze it."""
     console.print(_exam_commands(config).take(path), highlight=False)
+
+
+@eval_set.command("search")
+def search_eval_set(config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = None) -> None:
+    """Does hybrid search help here? The exam by the promoted model's vectors, by words, and by both."""
+    import dagster as dg
+
+    from assets_pkg.door import Inputs
+    from assets_pkg.equipment import equip
+    from assets_pkg.instance import open_instance
+    from assets_pkg.reindex.measure import measure_search
+    from storage.artifacts import Checkpoint, EvalSet
+
+    resources = equip(_profile(config, overrides))
+    with open_instance() as instance:
+        inputs = Inputs(instance, resources.store)
+        try:
+            exam, model = inputs.input(EvalSet, "eval_set"), inputs.input(Checkpoint, "promoted_model")
+        except dg.Failure as error:
+            raise _failed(error.description or "") from error
+    with resources.encoders.open(model) as encoder:
+        for kind, means in measure_search(exam, encoder).items():
+            figures = "  ".join(f"{name} {means[name]:.4f}" for name in ("NDCG@10", "Recall@10", "MRR@10"))
+            console.print(f"{kind:8} {figures}", highlight=False)
 
 
 @eval_set.command("release")
@@ -283,7 +315,7 @@ def search(
     ] = None,
     where: Annotated[
         str | None,
-        typer.Option("--filter", help="A condition such as \"doc_id = 'a.md'\" (SQL; Milvus: its own)."),
+        typer.Option("--filter", help="A condition on columns, yours too: \"lang = 'de' AND year > 2020\"."),
     ] = None,
     hybrid: Annotated[bool, typer.Option("--hybrid", help="Fuse with full-text search.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
@@ -294,16 +326,19 @@ def search(
     from assets_pkg.reindex.compare import search_with_base
     from assets_pkg.reindex.searcher import SearchError, open_searcher
     from resources.vector_store.base import VectorStoreError
-    from storage.artifact_store import ArtifactError, ArtifactStore
+    from storage.artifact_store import ArtifactError
+    from storage.opening import open_store
 
     if compare not in (None, "base"):
         raise _usage(f"--compare {compare}: only 'base' can be compared with")
+    if compare and (where or hybrid):
+        raise _usage("--compare shows plain search: leave out --filter and --hybrid")
     profile = _profile(config, overrides)
-    store = ArtifactStore(Path(profile.artifact_root))
+    store = open_store(profile.artifact_root)
     try:
         found = {"base model": search_with_base(store, profile, text, k)} if compare else {}
         with open_searcher(store, profile.model) as searcher:
-            found["index"] = searcher.search(text, k, where, hybrid=hybrid)
+            found["index"] = searcher.search(text, k, where, hybrid=hybrid).hits
     except (SearchError, ArtifactError, VectorStoreError) as error:
         raise _failed(str(error)) from error
     _show_hits(found, as_json)
@@ -317,17 +352,20 @@ def gc(
     overrides: Overrides = None,
 ) -> None:
     """Delete old versions; what is linked, current, promoted or served always stays."""
-    from assets_pkg.housekeeping import find_removals
+    from assets_pkg.housekeeping import TROUBLES, find_removals, remove
     from assets_pkg.instance import open_instance
-    from storage.artifact_store import ArtifactStore
+    from storage.opening import open_store
 
-    store = ArtifactStore(Path(_profile(config, overrides).artifact_root))
-    with open_instance() as instance:
-        removals = list(find_removals(store, instance, keep))
-    for removal in removals:
-        console.print(f"{removal.asset} {removal.version}  {removal.size / 1e6:.1f} MB", highlight=False)
-        if not dry_run:
-            store.remove(removal.asset, removal.version)
+    store = open_store(_profile(config, overrides).artifact_root)
+    try:
+        with open_instance() as instance:
+            removals = list(find_removals(store, instance, keep))
+        for removal in removals:
+            console.print(f"{removal.asset} {removal.version}  {removal.size / 1e6:.1f} MB", highlight=False)
+            if not dry_run:
+                remove(store, removal)
+    except TROUBLES as error:
+        raise _failed(str(error)) from error
     total = sum(removal.size for removal in removals) / 1e6
     console.print(f"{len(removals)} versions, {total:.1f} MB {'would go' if dry_run else 'deleted'}")
 
@@ -341,20 +379,20 @@ def forget(
 ) -> None:
     """Delete every old version and kept answer that holds text of a document that left the corpus."""
     from assets_pkg.equipment import ANSWER_CACHE
-    from assets_pkg.housekeeping import StillNeeded, find_holders
+    from assets_pkg.housekeeping import TROUBLES, find_holders, remove
     from assets_pkg.instance import open_instance
-    from storage.artifact_store import ArtifactStore
+    from storage.opening import open_store
 
-    store = ArtifactStore(Path(_profile(config, overrides).artifact_root))
-    with open_instance() as instance:
-        try:
+    store = open_store(_profile(config, overrides).artifact_root)
+    try:
+        with open_instance() as instance:
             holders = list(find_holders(store, instance, document))
-        except StillNeeded as error:
-            raise _failed(str(error)) from error
-    for holder in holders:
-        console.print(f"{holder.asset} {holder.version}", highlight=False)
-        if not dry_run:
-            store.remove(holder.asset, holder.version)
+        for holder in holders:
+            console.print(f"{holder.asset} {holder.version}", highlight=False)
+            if not dry_run:
+                remove(store, holder)
+    except TROUBLES as error:
+        raise _failed(str(error)) from error
     if not dry_run:
         # Answers are kept by the digest of what was asked: which documents were asked about cannot be told.
         for path in (store.root / ANSWER_CACHE).parent.glob(f"{Path(ANSWER_CACHE).name}*"):
@@ -393,6 +431,7 @@ def _run(profile: Profile, assets: list[str], dry_run: bool, where: Where = HERE
     from assets_pkg.instance import end_dead_runs, open_instance
     from assets_pkg.plan import PlanError
     from assets_pkg.summary import show_places, show_summary
+    from storage.opening import open_store
 
     check_places(errors, profile)
     defs = _definitions(profile)
@@ -411,6 +450,7 @@ def _run(profile: Profile, assets: list[str], dry_run: bool, where: Where = HERE
             hand_over(console, profile, instance, defs, plan.to_run, where)
             return
         if plan.to_run:
+            open_store(profile.artifact_root).check()
             _execute(defs, instance, plan)
         else:
             console.print("nothing is stale: nothing to run", style="green")
@@ -484,7 +524,7 @@ def _execute(defs: dg.Definitions, instance: dg.DagsterInstance, plan: Plan) -> 
 def _exam_commands(config: str) -> ExamCommands:
     from assets_pkg.prep.exam_commands import ExamCommands
 
-    return ExamCommands(Path(_profile(config, None).artifact_root), _failed)
+    return ExamCommands(_profile(config, None).artifact_root, _failed)
 
 
 def _promote(profile: Profile, version: str, because: str) -> None:
@@ -550,21 +590,27 @@ def _show_deploy_command(profile: Profile) -> None:
     from assets_pkg.deploy.assets import STATE_FOLDER
     from assets_pkg.deploy.contract import Served
     from assets_pkg.deploy.server import shown_command
+    from storage.opening import open_store
 
-    root = Path(profile.artifact_root)
-    exported, promoted = (root / "stage4_export/onnx").resolve(), (root / "promoted_model").resolve()
+    store = open_store(profile.artifact_root)
+    exported, promoted = (
+        store.resolve(name) or store.root / name for name in ("stage4_export/onnx", "promoted_model")
+    )
     served = Served(exported, promoted / "model" / "consolidated", promoted.name)
     console.print("the server's command, once proven:")
-    console.print(shown_command(served, profile.deploy, root / STATE_FOLDER), markup=False, highlight=False)
+    console.print(
+        shown_command(served, profile.deploy, store.root / STATE_FOLDER), markup=False, highlight=False
+    )
 
 
 def _server(profile: Profile) -> RunningServer | None:
     from assets_pkg.deploy.assets import STATE_FOLDER
     from assets_pkg.deploy.contract import DeployError
     from assets_pkg.deploy.server import read_state
+    from storage.opening import open_store
 
     try:
-        return read_state(Path(profile.artifact_root) / STATE_FOLDER)
+        return read_state(open_store(profile.artifact_root).root / STATE_FOLDER)
     except DeployError as error:
         raise _failed(str(error)) from error
 
@@ -607,8 +653,13 @@ def _failed(message: str) -> typer.Exit:
 
 
 def main() -> None:
-    """Entry point of the ``retune`` command."""
-    app()
+    """Entry point of the ``retune`` command. Errors that Retune raises itself end it with their message alone."""
+    try:
+        app()
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in OUR_PACKAGES:
+            raise
+        sys.exit(_failed(str(error)).exit_code)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ RootOption = Annotated[
     Path | None, typer.Option("--root", help="Folder of weights (default: embedding_models/).")
 ]
 T = TypeVar("T")
+EXPORT_LINK = "stage4_export/onnx"
 
 
 @models.command("list")
@@ -104,9 +105,17 @@ def serve(
         _or_fail(lambda: serve_model(model, host, port))
         return
     if folder is None:
-        folder = Path(load_profile(config).artifact_root) / "stage4_export" / "onnx"
+        folder = _or_fail(lambda: _exported_model(config))
     command = [sys.executable, "-m", "assets_pkg.nim", "--model-dir", str(folder)]
     os.execv(sys.executable, [*command, "--host", host, "--port", str(port)])
+
+
+def _exported_model(config: str) -> Path:
+    from storage.opening import open_store
+
+    store = open_store(load_profile(config).artifact_root)
+    # Where nothing is exported yet, the server says so of the folder's usual name.
+    return store.resolve(EXPORT_LINK) or store.root / EXPORT_LINK
 
 
 def _registry() -> Any:

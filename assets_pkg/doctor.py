@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from assets_pkg.profile import Profile
+from storage.artifact_store import ArtifactError
+from storage.opening import open_store
 
 if TYPE_CHECKING:
     from resources.accelerator import Accelerator
@@ -35,7 +37,9 @@ class Finding:
 def examine(profile: Profile) -> Iterator[Finding]:
     """Look at everything that a run of ``profile`` needs."""
     yield _python()
-    yield _disk(Path(profile.artifact_root))
+    yield _history()
+    yield _artifacts(profile)
+    yield _disk(open_store(profile.artifact_root).root)
     yield _memory()
     yield from _devices(profile)
     yield _docker(needed=profile.deploy.backend == "docker")
@@ -47,6 +51,28 @@ def examine(profile: Profile) -> Iterator[Finding]:
 
 def _python() -> Finding:
     return Finding("ok", "python", f"{platform.python_version()} at {sys.executable}")
+
+
+def _history() -> Finding:
+    from assets_pkg.instance import POSTGRES_ENVIRONMENT, InstanceError, check_postgres
+
+    if not os.environ.get(POSTGRES_ENVIRONMENT):
+        home = Path(os.environ.get("DAGSTER_HOME") or ".dagster").expanduser().absolute()
+        return Finding("ok", "history", f"files in {home}; set {POSTGRES_ENVIRONMENT} to share one in a team")
+    try:
+        return Finding("ok", "history", f"on the PostgreSQL server {check_postgres()}")
+    except InstanceError as error:
+        return Finding("problem", "history", str(error))
+
+
+def _artifacts(profile: Profile) -> Finding:
+    store = open_store(profile.artifact_root)
+    try:
+        store.check()
+    except ArtifactError as error:
+        return Finding("problem", "artifacts", str(error))
+    copy = "" if store.place == str(store.root) else f"; this machine's copy is in {store.root}"
+    return Finding("ok", "artifacts", f"{store.place} can be read and written{copy}")
 
 
 def _disk(root: Path) -> Finding:
@@ -171,7 +197,7 @@ def _port(profile: Profile) -> Finding:
     from assets_pkg.deploy.server import read_state
 
     port, host = profile.deploy.host_port, profile.deploy.host
-    state = read_state(Path(profile.artifact_root) / STATE_FOLDER)
+    state = read_state(open_store(profile.artifact_root).root / STATE_FOLDER)
     if state is not None and state.port == port and state.alive():
         return Finding("ok", "port", f"{port}: our embedding server answers there")
     with socket.socket() as probe:

@@ -130,6 +130,7 @@ class Door(Inputs):
         self.compute = compute or ComputeResource()
         self._reported: dict[str, Mapping[str, Any]] = {}
         self._usage: dict[dg.AssetKey, dict[str, Any]] = {}
+        self.store.progress = self.progress()
 
     def build(
         self,
@@ -200,6 +201,7 @@ class Door(Inputs):
             **self._usage.get(self._spec(asset).key, {}),
             **self._reported.get(artifact.asset, {}),
             "path": dg.MetadataValue.path(artifact.path),
+            "dagster/uri": self.store.address(artifact),
             ARTIFACT_KEY: f"{artifact.asset}/{artifact.version}",
             SETTINGS_KEY: self._spec(asset).metadata[SETTINGS_KEY],
         }

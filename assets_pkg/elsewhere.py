@@ -74,6 +74,15 @@ def spreads(assets: Iterable[str], environment: Environment) -> bool:
     return environment.workers_share and set(assets) <= WORKERS_SHARE
 
 
+def profile_for_jobs(compute: ComputeResource) -> str:
+    """The settings as a job gets them, as JSON: training reports to the ``[wandb]`` project of the places' file."""
+    profile = json.loads(compute.profile)
+    project = read_wandb(Path(compute.env_file)).get("project")
+    if project and "finetune" in profile and not profile["finetune"]["wandb_project"]:
+        profile["finetune"]["wandb_project"] = project
+    return json.dumps(profile)
+
+
 def make_job(
     name: str,
     environment: Environment,
@@ -88,13 +97,13 @@ def make_job(
     profile = json.loads(compute.profile)
     given = [profile.get("corpus", {}).get("corpus_dir"), profile.get("model", {}).get("base_model")]
     local = (Path(text).expanduser().absolute() for text in given if text)
-    wandb = {f"WANDB_{key.upper()}": value for key, value in read_wandb(Path(compute.env_file)).items()}
+    entity = read_wandb(Path(compute.env_file)).get("entity")
     return Job(
         name=name,
         folder=(environment.remote_job_dir or beside) / name,
         cwd=Path.cwd(),
         needs=(root.absolute(), *(path for path in local if path.is_dir())),
-        variables={**wandb, **variables},
+        variables={**({"WANDB_ENTITY": entity} if entity else {}), **variables},
         detached=detached,
         spread=spreads(assets, environment),
         nodes=None if TRAINED in assets else 1,
@@ -128,7 +137,7 @@ def run_elsewhere(
     ) as session:
         if attendance.handle is None:
             known = {*context.assets_def.keys, *context.assets_def.dependency_keys}
-            work = describe_work(context.instance, known, assets, compute.profile, environment)
+            work = describe_work(context.instance, known, assets, profile_for_jobs(compute), environment)
             job = make_job(name, environment, compute, root, assets, session.get_bootstrap_env_vars())
             attendance.submit(job, work.dump())
             told.line(f"submitted as {attendance.handle}; its files lie in {job.folder}")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from pydantic import create_model
 
 from assets_pkg.profile import ModelSettings, Profile
 from assets_pkg.sdg.llm import chat_config
@@ -43,8 +46,18 @@ def equip(profile: Profile) -> Equipment:
         chat_model=ChatModelResource.from_config(chat_config(profile.sdg, answers)),
         alerts=AlertsResource(),
         containers=ContainerEngineResource(),
-        compute=ComputeResource(**profile.compute.model_dump(), profile=profile.model_dump_json()),
+        compute=_compute(profile),
     )
+
+
+def _compute(profile: Profile) -> ComputeResource:
+    """The profile's places as defaults of a class: a launchpad replaces a resource's values whole, so that what a
+    run leaves out must be the class's own."""
+    given = {**profile.compute.model_dump(), "profile": profile.model_dump_json()}
+    fields: dict[str, Any] = {
+        name: (ComputeResource.model_fields[name].annotation, value) for name, value in given.items()
+    }
+    return create_model("ProfileComputeResource", __base__=ComputeResource, **fields)()
 
 
 def encoders_for(

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
+from assets_pkg.deploy.contract import DeployError
+from assets_pkg.deploy.server import read_state
 from assets_pkg.door import ARTIFACT_KEY
-from resources.vector_store.lance import LanceIndex
+from assets_pkg.reindex.index import INDEX_MANIFEST, open_index
+from assets_pkg.reindex.searcher import STATE_FOLDER, SearchError, index_of
+from resources.vector_store.base import PassageIndex, VectorStoreError
 from storage.artifact_store import ArtifactStore
+from storage.artifacts import Artifact
 
 
 class StillNeeded(Exception):
     """The document is still part of the current corpus."""
 
+
+TROUBLES = (StillNeeded, DeployError, VectorStoreError)
+"""Why nothing more was deleted, in words for people."""
 
 MADE_OF_TEXTS = ("eval_set", "mined_train_set", "eval_metrics")
 """Assets that hold passages without their documents' names, each after what it is made from."""
@@ -37,7 +46,7 @@ class Removal:
 
 def find_removals(store: ArtifactStore, instance: dg.DagsterInstance, keep: int) -> Iterator[Removal]:
     """Versions beyond the newest ``keep`` of each asset that nothing points at."""
-    needed = store.linked() | _current(store, instance)
+    needed = store.linked() | _current(store, instance) | _served(store)
     for asset in store.assets():
         for version in store.versions(asset)[keep:]:
             if (asset, version) not in needed:
@@ -50,13 +59,13 @@ def find_holders(store: ArtifactStore, instance: dg.DagsterInstance, doc_id: str
     Raises:
         StillNeeded: one of them is current: the document is still part of the corpus.
     """
-    needed = store.linked() | _current(store, instance)
+    needed = store.linked() | _current(store, instance) | _served(store)
     holders: set[str] = set()
     # Sets that keep no document ids hold the text if what they were made from does.
     named = [asset for asset in store.assets() if asset not in (*MADE_OF_TEXTS, *MODELS)]
     for asset in [*named, *MADE_OF_TEXTS]:
         for version in store.versions(asset):
-            folder = store.root / "artifacts" / asset / version
+            folder = store.get(Artifact, asset, version).path
             if not (_mentions(folder, doc_id) or (asset in MADE_OF_TEXTS and holders & _inputs(folder))):
                 continue
             if (asset, version) in needed:
@@ -66,6 +75,35 @@ def find_holders(store: ArtifactStore, instance: dg.DagsterInstance, doc_id: str
                 )
             holders.add(version)
             yield Removal(asset, version, store.size(asset, version))
+
+
+def remove(store: ArtifactStore, removal: Removal) -> None:
+    """Delete one version, and what a vector store keeps of it elsewhere.
+
+    Raises:
+        VectorStoreError: the server that holds the index cannot be reached; nothing was deleted.
+    """
+    folder = store.root / "artifacts" / removal.asset / removal.version
+    index = _index(folder) if (folder / INDEX_MANIFEST).exists() else None
+    store.remove(removal.asset, removal.version)
+    if index is not None:
+        index.drop()
+
+
+def _index(folder: Path) -> PassageIndex:
+    return open_index(folder, json.loads((folder / INDEX_MANIFEST).read_text("utf-8"))["place"])
+
+
+def _served(store: ArtifactStore) -> set[tuple[str, str]]:
+    """The model that the deployed server serves, and the index that searches use as long as it does."""
+    state = read_state(store.root / STATE_FOLDER)
+    if state is None or not state.alive():
+        return set()
+    digest = state.model_digest
+    found = {(asset, digest) for asset in ("checkpoint", "base_model")}
+    with suppress(SearchError):
+        found.add(("vector_index", index_of(store, digest).version))
+    return found
 
 
 def _inputs(folder: Path) -> set[str]:
@@ -81,8 +119,8 @@ def _mentions(folder: Path, doc_id: str) -> bool:
         if (folder / name).exists():
             column: Any = pc.field("doc_id")
             return ds.dataset(folder / name).count_rows(filter=column == doc_id) > 0
-    if (folder / "lancedb").exists():
-        return LanceIndex(folder / "lancedb").holds(doc_id)
+    if (folder / INDEX_MANIFEST).exists():
+        return _index(folder).holds(doc_id)
     texts = [path for path in folder.rglob("*.json*") if path.name != "manifest.json"]
     spellings = [json.dumps(doc_id, ensure_ascii=ascii_only).encode() for ascii_only in (True, False)]
     return any(spelling in path.read_bytes() for path in texts for spelling in spellings)

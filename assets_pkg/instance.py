@@ -1,28 +1,104 @@
-"""The Dagster instance of a project: where runs, events and schedules live."""
+"""The Dagster instance of a project: where runs, events and schedules live.
+
+By default in files under ``DAGSTER_HOME``; with ``RETUNE_POSTGRES_URL`` on a PostgreSQL server that a team shares.
+``dagster.yaml`` then names the variable, never its value.
+"""
 
 from __future__ import annotations
 
 import os
 import socket
+from importlib.util import find_spec
 from pathlib import Path
 
 import dagster as dg
 import psutil
 import yaml
+from filelock import FileLock
+
+from storage.artifact_store import write_atomic
 
 PROCESS_TAG = "retune/process"
 TEMPLATE = Path(__file__).parent / "dagster.yaml"
+POSTGRES_ENVIRONMENT = "RETUNE_POSTGRES_URL"
+POSTGRES_STORAGE = {"postgres": {"postgres_url": {"env": POSTGRES_ENVIRONMENT}}}
+POSTGRES_SCHEME, POSTGRES_DRIVER = "postgresql://", "postgresql+psycopg2://"
+"""SQLAlchemy takes the plain form for another driver than the one that dagster-postgres works with."""
+
+CONNECT_TIMEOUT_S = 10
+
+
+class InstanceError(Exception):
+    """The history of runs cannot be opened; the message says what to set."""
 
 
 def open_instance() -> dg.DagsterInstance:
-    """The instance at ``DAGSTER_HOME``, by default ``.dagster`` in the current folder, made if need be."""
+    """The instance at ``DAGSTER_HOME``, by default ``.dagster`` in the current folder, made if need be.
+
+    Raises:
+        InstanceError: its PostgreSQL server does not answer, or ``dagster.yaml`` and the environment disagree.
+    """
     home = Path(os.environ.get("DAGSTER_HOME") or ".dagster").expanduser().absolute()
     home.mkdir(parents=True, exist_ok=True)
-    config = home / "dagster.yaml"
-    if not config.exists():
-        config.write_text(TEMPLATE.read_text("utf-8"), "utf-8")
     os.environ["DAGSTER_HOME"] = str(home)
-    return dg.DagsterInstance.get()
+    # One at a time: two processes that both make the tables of a new history would fail.
+    with FileLock(home / ".opening.lock"):
+        _settle_storage(home / "dagster.yaml")
+        if os.environ.get(POSTGRES_ENVIRONMENT):
+            check_postgres()
+        return dg.DagsterInstance.get()
+
+
+def check_postgres() -> str:
+    """See that the server of ``RETUNE_POSTGRES_URL`` lets us in; gives host and database, for people.
+
+    Raises:
+        InstanceError: it does not; the password is not in the message.
+    """
+    import sqlalchemy as sa
+    from sqlalchemy import exc
+
+    url = os.environ[POSTGRES_ENVIRONMENT]
+    if find_spec("dagster_postgres") is None:
+        raise InstanceError(f"{POSTGRES_ENVIRONMENT} is set: pip install 'retune[postgres]', or unset it")
+    if not url.startswith((POSTGRES_SCHEME, POSTGRES_DRIVER)):
+        raise InstanceError(
+            f"{POSTGRES_ENVIRONMENT}: must have the form postgresql://USER:PASSWORD@HOST:5432/DATABASE"
+        )
+    url = url.replace(POSTGRES_SCHEME, POSTGRES_DRIVER, 1)
+    os.environ[POSTGRES_ENVIRONMENT] = url  # for Dagster, in this process and in those it starts
+    try:
+        place = sa.make_url(url)
+        sa.create_engine(place, connect_args={"connect_timeout": CONNECT_TIMEOUT_S}).connect().close()
+    except exc.OperationalError as error:
+        reason = str(error.orig).strip().splitlines()[0]
+        raise InstanceError(f"the PostgreSQL server of {POSTGRES_ENVIRONMENT} refuses: {reason}") from None
+    except (exc.SQLAlchemyError, ValueError) as error:
+        raise InstanceError(
+            f"{POSTGRES_ENVIRONMENT} is no usable address ({type(error).__name__}): write special characters of the "
+            "password as %XX"
+        ) from None
+    return f"{place.host}/{place.database}"
+
+
+def _settle_storage(config: Path) -> None:
+    """Have ``dagster.yaml`` say where the history is. What a user wrote there himself stays."""
+    text = (config if config.exists() else TEMPLATE).read_text("utf-8")
+    storage, shared = (yaml.safe_load(text) or {}).get("storage"), bool(os.environ.get(POSTGRES_ENVIRONMENT))
+    if shared and storage is None:
+        text += yaml.safe_dump({"storage": POSTGRES_STORAGE})
+        write_atomic(config, text)
+    elif shared and storage != POSTGRES_STORAGE:
+        raise InstanceError(
+            f"{config} names a storage of its own: delete it there, or unset {POSTGRES_ENVIRONMENT}"
+        )
+    elif storage == POSTGRES_STORAGE and not shared:
+        raise InstanceError(
+            f"this project's history is on a PostgreSQL server: set {POSTGRES_ENVIRONMENT}, or delete `storage` from "
+            f"{config} to begin one in files"
+        )
+    elif not config.exists():
+        write_atomic(config, text)
 
 
 def workspace_file(instance: dg.DagsterInstance) -> Path:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import dagster as dg
 
 from assets_pkg.corpus.assets import SOURCE_FINGERPRINT
@@ -16,7 +14,8 @@ from assets_pkg.prep.outside import FINGERPRINT, exam_fingerprint, training_fing
 from assets_pkg.profile import Profile
 from assets_pkg.sdg.assets import OUTSIDE
 from assets_pkg.sdg.sources import outside_digests
-from storage.artifact_store import ArtifactStore
+from storage.artifact_store import ArtifactError
+from storage.opening import open_store
 
 
 def build_probes(profile: Profile) -> dict[str, Probe]:
@@ -27,6 +26,7 @@ def build_probes(profile: Profile) -> dict[str, Probe]:
         "eval_set": lambda instance: _exam_changed(instance, profile),
         "synthetic_qa": lambda instance: _own_files_changed(instance, profile),
         "running_nim": lambda instance: _server_gone(instance, profile),
+        "vector_index": lambda instance: _index_not_searched(instance, profile),
     }
 
 
@@ -44,7 +44,7 @@ def _training_files_changed(instance: dg.DagsterInstance, profile: Profile) -> s
 
 
 def _exam_changed(instance: dg.DagsterInstance, profile: Profile) -> str | None:
-    store = ArtifactStore(Path(profile.artifact_root))
+    store = open_store(profile.artifact_root)
     latest, frozen = _latest(instance, "eval_set"), frozen_exam(store)
     if frozen is not None and frozen.version == data_version(latest):
         return None
@@ -53,6 +53,17 @@ def _exam_changed(instance: dg.DagsterInstance, profile: Profile) -> str | None:
     if frozen is not None:
         return f"another exam was frozen: {frozen.version}"
     return "the frozen exam was released, or files of prep.eval_data_path or prep.groups_json changed"
+
+
+def _index_not_searched(instance: dg.DagsterInstance, profile: Profile) -> str | None:
+    from assets_pkg.reindex.searcher import SearchError, current_index
+
+    made = data_version(_latest(instance, "vector_index"))
+    try:
+        searched = current_index(open_store(profile.artifact_root)).version
+    except (SearchError, ArtifactError):
+        return "the index is not in the store"
+    return None if searched == made else f"index {made} failed its check: {searched} is searched"
 
 
 def _latest(instance: dg.DagsterInstance, asset: str) -> dg.AssetMaterialization:
@@ -72,7 +83,7 @@ def _own_files_changed(instance: dg.DagsterInstance, profile: Profile) -> str | 
 def _server_gone(instance: dg.DagsterInstance, profile: Profile) -> str | None:
     from assets_pkg.deploy.server import read_state
 
-    state = read_state(Path(profile.artifact_root) / STATE_FOLDER)
+    state = read_state(open_store(profile.artifact_root).root / STATE_FOLDER)
     if state is None or not state.alive():
         return "the server is not running"
     if not state.serves_its_model():

@@ -19,8 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from assets_pkg.stages import BENCHMARKS, STAGES
 from resources.accelerator import DEVICES
 from resources.chat_model.consent import endpoint_host
+from storage.artifact_store import ArtifactError
 from storage.digests import digest_json
 from storage.formats.qa_records import QueryType, ReasoningType
+from storage.remote import check_url, is_url
 
 ENCODER_FIELDS = (
     "query_prefix",
@@ -74,12 +76,16 @@ REASONING_SHARES = dict.fromkeys(get_args(ReasoningType), 1)
 
 
 class CorpusSettings(Settings):
-    """What to read: a folder, or ``pydoc://stdlib`` for the running interpreter's own documentation."""
+    """What to read: a folder, or ``pydoc://stdlib`` for the running interpreter's own documentation.
+
+    ``metadata_fields``: which of the documents' own fields (YAML front matter, ``metadata.jsonl``) are kept.
+    """
 
     corpus_dir: str
     file_extensions: list[str]
     min_text_length: Annotated[int, Field(ge=0)]
     num_files: PositiveInt | None
+    metadata_fields: list[str] | None
 
 
 class PassageSettings(Settings):
@@ -438,12 +444,16 @@ class DeploySettings(Settings):
 class ReindexSettings(Settings):
     """The corpus embedded by the promoted model, and the index that search reads."""
 
+    encoder: Literal["local", "nim"]
     store: Literal["lancedb", "milvus"]
     milvus_uri: str
     milvus_token_env: Annotated[str, RuntimeOnly]
+    index_type: Literal["auto", "exact", "ivf", "hnsw"]
+    index_parameters: dict[str, PositiveInt]
     exact_below: Annotated[int, Field(ge=0)]
     dimensions: PositiveInt | None
     min_index_recall: Annotated[float, Field(ge=0, le=1), RuntimeOnly]
+    eval_tolerance: Annotated[float, Field(ge=0), RuntimeOnly]
 
 
 class JudgeSettings(Settings):
@@ -510,6 +520,7 @@ class AutomationSettings(Settings):
     measure_cron: str
     timezone: str
     index_max_age_hours: Annotated[float, Field(gt=0)]
+    index_may_lag_minutes: Annotated[float, Field(ge=0)]
 
 
 class ComputeSettings(Settings):
@@ -550,6 +561,14 @@ class Profile(Settings):
     accelerator: AcceleratorSettings
     automation: AutomationSettings
     compute: ComputeSettings
+
+    @field_validator("artifact_root")
+    @classmethod
+    def _root_holds_no_key(cls, root: str) -> str:
+        try:
+            return check_url(root) if is_url(root) else root
+        except ArtifactError as error:
+            raise ValueError(str(error)) from None
 
     @model_validator(mode="after")
     def _enough_negatives(self) -> Profile:

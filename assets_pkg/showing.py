@@ -40,19 +40,19 @@ def picture(path: Path) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(f"![{path.stem}](data:image/png;base64,{data})")
 
 
-def table(rows: Iterable[Mapping[str, Any]]) -> dg.MarkdownMetadataValue:
-    """A Markdown table of ``rows``, which share their keys; long cells are cut."""
+def table(rows: Iterable[Mapping[str, Any]], longest: int = CELL_CHARS) -> dg.MarkdownMetadataValue:
+    """A Markdown table of ``rows``, which share their keys; cells of more than ``longest`` characters are cut."""
     listed = list(rows)
     if not listed:
         return dg.MetadataValue.md("(none)")
     lines = ["| " + " | ".join(listed[0]) + " |", "|" + " --- |" * len(listed[0])]
-    lines += ["| " + " | ".join(_cell(value) for value in row.values()) + " |" for row in listed]
+    lines += ["| " + " | ".join(_cell(value, longest) for value in row.values()) + " |" for row in listed]
     return dg.MetadataValue.md("\n".join(lines))
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, longest: int) -> str:
     text = f"{value:.4f}" if isinstance(value, float) else str(value)
     text = " ".join(text.split()).replace("|", "\\|")
-    text = text if len(text) <= CELL_CHARS else text[: CELL_CHARS - 3] + "..."
+    text = text if len(text) <= longest else text[: longest - 3] + "..."
     # A signature or an address without a blank would widen its column beyond the page.
     return re.sub(rf"(\S{{{UNBROKEN_CHARS}}})(?=\S)", rf"\1{BREAK_HERE}", text)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -13,15 +12,15 @@ from rich.table import Table
 
 from assets_pkg.door import ARTIFACT_KEY
 from assets_pkg.profile import Profile
-from storage.artifact_store import ArtifactStore
 from storage.artifacts import EvalReport, VectorIndex
+from storage.opening import open_store
 
 SHOWN_METRICS = ("NDCG@10", "Recall@10", "MRR@10", "MAP@10")
 
 
 def show_summary(console: Console, instance: dg.DagsterInstance, profile: Profile) -> None:
     """Print the measurement, the decision, the server and the index, as far as they exist."""
-    store = ArtifactStore(Path(profile.artifact_root))
+    store = open_store(profile.artifact_root)
     shown = {
         name: _latest(instance, name)
         for name in ("eval_metrics", "promoted_model", "running_nim", "vector_index")
@@ -39,7 +38,9 @@ def show_summary(console: Console, instance: dg.DagsterInstance, profile: Profil
             f"[bold]index[/]    {described['rows']:,} passages x {described['dimensions']} dimensions, "
             f"{described['index']}, by model {described['model_digest']}"
         )
-    console.print(f"[bold]files[/]    {store.root}")
+    console.print(f"[bold]files[/]    {store.place}", highlight=False)
+    if store.place != str(store.root):
+        console.print(f"         this machine's copy: {store.root}", highlight=False)
 
 
 def show_places(console: Console, instance: dg.DagsterInstance, assets: Sequence[str]) -> None:

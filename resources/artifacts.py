@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from storage.artifact_store import ArtifactStore
+from storage.opening import open_store
 
 
 class ArtifactStoreResource(dg.ConfigurableResource[Any]):
-    """Injected into every asset. ``root`` is the profile's ``artifact_root``."""
+    """Injected into every asset. ``root`` is the profile's ``artifact_root``: a folder or an fsspec URL."""
 
     root: str
 
     def get(self) -> ArtifactStore:
-        return ArtifactStore(Path(self.root).expanduser())
+        return open_store(self.root)

@@ -1,5 +1,7 @@
 """Where artifacts are kept: built once per set of inputs, published whole, never changed after.
 
+This is the store in a local folder; `storage.remote_store` keeps one at a URL, and `storage.opening` opens either.
+
 Layout under the root::
 
     artifacts/<asset>/<version>/   content-addressed; manifest.json is part of every version
@@ -28,6 +30,7 @@ from filelock import FileLock
 
 from storage.artifacts import Artifact
 from storage.digests import digest_file, digest_json, digest_tree
+from storage.progress import Progress, no_progress
 
 MANIFEST = "manifest.json"
 
@@ -53,10 +56,26 @@ A = TypeVar("A", bound=Artifact)
 
 
 class ArtifactStore:
-    """Publishes, finds and links artifact versions below one root folder."""
+    """Publishes, finds and links artifact versions below one root folder. ``progress`` hears of long transfers."""
 
     def __init__(self, root: Path):
         self.root = root.absolute()
+        self.progress: Progress = no_progress
+
+    @property
+    def place(self) -> str:
+        """Where the store is, for people."""
+        return str(self.root)
+
+    def check(self) -> None:
+        """See that the store can be written, changing nothing.
+
+        Raises:
+            ArtifactError: it cannot; the message says why.
+        """
+        there = next(folder for folder in [self.root, *self.root.parents] if folder.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            raise ArtifactError(f"{there} cannot be written: set its permissions, or artifact_root elsewhere")
 
     # ---- building ------------------------------------------------------------------------------------------
 
@@ -76,7 +95,7 @@ class ArtifactStore:
         work = self.root / ".work" / key.asset / key.digest
         work.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{work}.lock"):
-            found = self.find(kind, key)
+            found = self._found_or_resumed(kind, key)
             if found is not None:
                 return found
             work.mkdir(exist_ok=True)
@@ -103,6 +122,10 @@ class ArtifactStore:
         except ArtifactError:
             return None
 
+    def _found_or_resumed(self, kind: type[A], key: BuildKey) -> A | None:
+        """Asked with the key's lock held: what another process made meanwhile."""
+        return self.find(kind, key)
+
     def _publish(self, kind: type[A], key: BuildKey, work: Path) -> A:
         files = {name: _entry(work / name) for name in _files(work)}
         content = [(name, str(entry["sha256"])) for name, entry in files.items() if kind.is_content(name)]
@@ -115,7 +138,7 @@ class ArtifactStore:
             "version": version,
             "code_version": key.code_version,
             "inputs": dict(key.inputs),
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "created": datetime.now(UTC).isoformat(timespec="microseconds"),
             "files": files,
         }
         write_atomic(work / MANIFEST, json.dumps(manifest, indent=1))
@@ -144,10 +167,7 @@ class ArtifactStore:
         """
         folder = self._folder(asset, version)
         if not (folder / MANIFEST).exists():
-            raise ArtifactError(
-                f"{asset} {version} is not in {self.root}: materialize '{asset}' again, "
-                "or point artifact_root at the folder that holds it"
-            )
+            raise ArtifactError(self._absent(asset, version))
         if not self._whole(folder):
             raise ArtifactError(f"{asset} {version} in {folder} is damaged: delete that folder and run again")
         return kind(path=folder, asset=asset, version=version)
@@ -184,11 +204,22 @@ class ArtifactStore:
     def remove(self, asset: str, version: str) -> None:
         """Delete one version: its manifest first, so that a kill in between leaves nothing that looks whole."""
         folder = self._folder(asset, version)
-        (folder / MANIFEST).unlink()
-        shutil.rmtree(folder)
+        (folder / MANIFEST).unlink(missing_ok=True)
+        if folder.exists():
+            shutil.rmtree(folder)
         for memo in (self.root / "keys" / asset).glob("*"):
             if memo.read_text().strip() == version:
                 memo.unlink()
+
+    def address(self, artifact: Artifact) -> str:
+        """Where an artifact lies, for people: its folder, or its URL."""
+        return str(artifact.path)
+
+    def _absent(self, asset: str, version: str) -> str:
+        return (
+            f"{asset} {version} is not in {self.place}: materialize '{asset}' again, "
+            "or point artifact_root at the place that holds it"
+        )
 
     def _folder(self, asset: str, version: str) -> Path:
         return self.root / "artifacts" / asset / version
@@ -215,6 +246,15 @@ class ArtifactStore:
         beside.replace(link)
         return link
 
+    def unlink(self, name: str) -> None:
+        """Take the recipe-named path away; nothing if it points nowhere."""
+        (self.root / name).unlink(missing_ok=True)
+
+    def resolve(self, name: str) -> Path | None:
+        """What the recipe-named path points at, here on this machine (it may be gone); None if it points nowhere."""
+        link = self.root / name
+        return link.resolve() if link.is_symlink() else None
+
     def linked(self) -> set[tuple[str, str]]:
         """(asset, version) of every version that a recipe-named path points at or into."""
         found: set[tuple[str, str]] = set()
@@ -234,10 +274,10 @@ class ArtifactStore:
             ):
                 yield from self._links(entry)
 
-    def _disk_full(self, asset: str) -> str:
+    def _disk_full(self, asset: str, doing: str = "making") -> str:
         free = shutil.disk_usage(self.root).free / 1e9
         return (
-            f"disk full while making {asset}: {free:.1f} GB free at {self.root}. Free some space or set "
+            f"disk full while {doing} {asset}: {free:.1f} GB free at {self.root}. Free some space or set "
             "artifact_root to another disk, then run the same command: finished work is reused"
         )
 

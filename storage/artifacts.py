@@ -38,16 +38,18 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Document:
-    """One source document. ``doc_id`` is its corpus-relative path with ``/``."""
+    """One source document. ``doc_id`` is its corpus-relative path with ``/``; ``metadata`` is a JSON object of the
+    user's own fields."""
 
     doc_id: str
     title: str
     text: str
+    metadata: str = "{}"
 
 
 @dataclass(frozen=True)
 class Corpus(Artifact):
-    """``documents.parquet`` with columns ``doc_id``, ``title``, ``text`` (strings), ordered by ``doc_id``;
+    """``documents.parquet``: rows of :class:`Document` (columns of strings), ordered by ``doc_id``;
     ``skipped.json``: list of ``{doc_id, reason}``."""
 
     content: ClassVar[tuple[str, ...]] = ("documents.parquet",)
@@ -65,7 +67,8 @@ class Passage:
     """One retrieval unit of a document.
 
     ``passage_id`` is a content id (two equal texts share it), ``chunk_id`` counts from 1 inside the document,
-    ``section`` is the heading that the passage stands under, ``start``/``end`` are word positions.
+    ``section`` is the heading that the passage stands under, ``start``/``end`` are word positions, ``metadata``
+    is its document's.
     """
 
     passage_id: str
@@ -78,6 +81,7 @@ class Passage:
     end: int
     sentence_count: int
     word_count: int
+    metadata: str = "{}"
 
 
 @dataclass(frozen=True)

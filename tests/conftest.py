@@ -15,6 +15,7 @@ import yaml
 
 if TYPE_CHECKING:
     from resources.containers import ContainerEngine
+    from tests.s3.server import S3Server
 
 TOPICS = {
     "pump": ["pressure", "valve", "rotor", "bearing", "seal", "flow"],
@@ -83,7 +84,7 @@ def corpus_folder(tmp_path: Path) -> Path:
     return write_corpus(tmp_path / "documents")
 
 
-def write_profile(path: Path, *, corpus: Path, model: Path, root: Path, port: int = 18000) -> Path:
+def write_profile(path: Path, *, corpus: Path, model: Path, root: Path | str, port: int = 18000) -> Path:
     """A profile that runs the whole graph in seconds: small corpus, tiny model, quick sensors."""
     settings = {
         "extends": "laptop",
@@ -137,6 +138,17 @@ def engine_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with running_engine(tmp_path_factory.mktemp("engine")) as address, pytest.MonkeyPatch.context() as patch:
         patch.setenv("DOCKER_HOST", address)
         yield address
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """An S3-compatible server, the one that the environment names for as long as it runs."""
+    from tests.s3.server import running_s3
+
+    with running_s3(tmp_path_factory.mktemp("s3")) as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        yield server
 
 
 @pytest.fixture(scope="session")

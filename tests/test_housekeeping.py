@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import dagster as dg
+import psutil
 import pytest
+from pymilvus import MilvusClient
 
+from assets_pkg.deploy.contract import write_state
+from assets_pkg.deploy.server_process import ServerState
 from assets_pkg.door import ARTIFACT_KEY
-from assets_pkg.housekeeping import find_holders, find_removals
+from assets_pkg.housekeeping import find_holders, find_removals, remove
+from resources.vector_store.base import index_schema
+from resources.vector_store.milvus import MilvusIndex
 from storage.artifact_store import ArtifactStore, BuildKey
-from storage.artifacts import Artifact
+from storage.artifacts import Artifact, VectorIndex
 
 
 def make(store: ArtifactStore, asset: str, number: int) -> Artifact:
@@ -47,6 +54,34 @@ def test_a_removed_version_is_built_again_when_asked_for(tmp_path: Path) -> None
     store.remove("checkpoint", version)
     assert make(store, "checkpoint", 1).version == version
     assert store.versions("checkpoint") == [version]
+
+
+def index_version(store: ArtifactStore, model: str, uri: str) -> Artifact:
+    """A vector index of no rows, in a collection of a Milvus file."""
+    place = {"store": "milvus", "uri": uri, "collection": f"c_{model}", "token_env": "NONE"}
+    MilvusIndex(uri, place["collection"]).write([], index_schema(4))
+
+    def produce(folder: Path) -> None:
+        (folder / "index.json").write_text(json.dumps({"model_digest": model, "place": place}))
+
+    return store.build(VectorIndex, BuildKey("vector_index", model, {}), produce)
+
+
+def test_the_served_models_index_stays_and_collections_of_removed_ones_go(
+    tmp_path: Path,
+) -> None:
+    store, uri = ArtifactStore(tmp_path / "store"), str(tmp_path / "milvus.db")
+    served, old, current = (index_version(store, model, uri) for model in ("aa", "bb", "cc"))
+    store.link("reindex/index", current.path)
+    process = psutil.Process()
+    state = ServerState(process.pid, process.create_time(), "127.0.0.1", 1, "aa", "", "")
+    write_state(store.root / "stage5_deploy", asdict(state))
+    with dg.DagsterInstance.ephemeral() as instance:
+        removals = list(find_removals(store, instance, keep=1))
+    assert [removal.version for removal in removals] == [old.version]
+    remove(store, removals[0])
+    assert set(store.versions("vector_index")) == {served.version, current.version}
+    assert sorted(MilvusClient(uri).list_collections()) == ["c_aa", "c_cc"]
 
 
 @pytest.mark.parametrize("ascii_only", [True, False])

@@ -20,7 +20,7 @@ SOURCE_FINGERPRINT = "fingerprint"
 def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
     """The ``corpus`` group."""
 
-    @stage_asset("corpus", profile.corpus, kinds={"parquet"})
+    @stage_asset("corpus", profile.corpus, kinds={"parquet"}, logic="2")
     def raw_corpus(
         context: dg.AssetExecutionContext, store: ArtifactStoreResource, compute: ComputeResource
     ) -> dg.MaterializeResult:
@@ -40,7 +40,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             }
             return door.result(corpus, shown)
 
-    @stage_asset("corpus", profile.passages, deps=("raw_corpus",), kinds={"parquet"})
+    @stage_asset("corpus", profile.passages, deps=("raw_corpus",), kinds={"parquet"}, logic="2")
     def passages(
         context: dg.AssetExecutionContext, store: ArtifactStoreResource, compute: ComputeResource
     ) -> dg.MaterializeResult:

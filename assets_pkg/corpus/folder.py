@@ -5,10 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from assets_pkg.corpus.errors import CorpusError
+from assets_pkg.corpus.front_matter import split_front_matter
+from assets_pkg.corpus.metadata import TITLE, as_json, field_name, tidy
+from assets_pkg.corpus.metadata_file import find_metadata_file, read_metadata_file
 from assets_pkg.corpus.reading import Reading, Skipped
 from assets_pkg.corpus.structure import title_of
 from assets_pkg.profile import CorpusSettings
@@ -38,6 +42,7 @@ class FolderSource:
             raise CorpusError(
                 f"corpus.corpus_dir = {settings.corpus_dir!r}: a file; give the folder it is in"
             )
+        self._metadata_file = find_metadata_file(self._root)
         self._names = self._list()
 
     def __len__(self) -> int:
@@ -49,22 +54,51 @@ class FolderSource:
 
     def read(self) -> Iterator[Reading]:
         """Every file as a document or as skipped with a reason, with the digest of its bytes."""
+        fields = read_metadata_file(self._metadata_file) if self._metadata_file else {}
         for name in self._names:
-            yield _read(self._root / name, name, self._settings.min_text_length)
+            reading, digest = _read(self._root / name, name)
+            if isinstance(reading, Document):
+                reading = self._long_enough(self._with_fields(reading, fields.get(name, {})))
+            yield reading, digest
 
     def fingerprint(self, digests: list[tuple[str, str]]) -> str:
-        return digest_tree(digests)
+        return digest_tree([*digests, *self._beside()])
 
     def current_fingerprint(self) -> str:
         """Digest of the paths and bytes of the files now."""
-        return digest_tree((_shown(name), _digest(self._root / name)) for name in self._names)
+        return self.fingerprint([(_shown(name), _digest(self._root / name)) for name in self._names])
+
+    def _beside(self) -> list[tuple[str, str]]:
+        """The metadata file's name and digest, if there is one."""
+        path = self._metadata_file
+        return [(path.name, _digest(path))] if path else []
+
+    def _with_fields(self, document: Document, row: Mapping[Any, Any]) -> Document:
+        """The document without its front matter; the metadata file's fields go before those of the front matter."""
+        front, text = split_front_matter(document.text)
+        wanted = self._settings.metadata_fields
+        columns = None if wanted is None else {field_name(name) for name in wanted}
+        fields = {
+            **tidy(front, document.doc_id, columns),
+            **tidy(row, f"{self._metadata_file}, {document.doc_id}", columns),
+        }
+        given = fields.pop(TITLE, None)
+        title = str(given) if given else title_of(text, Path(document.doc_id).stem)
+        return Document(document.doc_id, title, text, as_json(fields))
+
+    def _long_enough(self, document: Document) -> Document | Skipped:
+        length, wanted = len(document.text.strip()), self._settings.min_text_length
+        if length >= max(wanted, 1):
+            return document
+        detail = f"{length} characters, corpus.min_text_length is {wanted}"
+        return Skipped(document.doc_id, "too short", detail)
 
     def _list(self) -> list[str]:
         wanted = {extension.lower() for extension in self._settings.file_extensions}
         names = sorted(
             path.relative_to(self._root).as_posix()
             for path in _walk(self._root)
-            if path.suffix.lower() in wanted
+            if path.suffix.lower() in wanted and path != self._metadata_file
         )
         return names[: self._settings.num_files]
 
@@ -95,7 +129,7 @@ def _walk_real(root: Path, seen: set[tuple[int, int]], linked: list[Path]) -> It
     yield from (Path(error.filename) for error in closed)
 
 
-def _read(path: Path, name: str, min_length: int) -> Reading:
+def _read(path: Path, name: str) -> Reading:
     if not _is_utf8(name):
         return Skipped(_shown(name), "unreadable", "its name is not UTF-8"), _digest(path)
     if refused := _refused(path):
@@ -110,7 +144,7 @@ def _read(path: Path, name: str, min_length: int) -> Reading:
             data = head + stream.read()
     except OSError as error:
         return Skipped(name, "unreadable", error.strerror or str(error)), UNREADABLE
-    return _decoded(name, data, min_length), hashlib.sha256(data).hexdigest()
+    return _decoded(name, data), hashlib.sha256(data).hexdigest()
 
 
 def _binary(name: str, head: bytes) -> Skipped:
@@ -119,7 +153,7 @@ def _binary(name: str, head: bytes) -> Skipped:
     return Skipped(name, "binary", "it holds zero bytes")
 
 
-def _decoded(name: str, data: bytes, min_length: int) -> Document | Skipped:
+def _decoded(name: str, data: bytes) -> Document | Skipped:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -127,10 +161,7 @@ def _decoded(name: str, data: bytes, min_length: int) -> Document | Skipped:
     if "\0" in text:
         return Skipped(name, "binary", "it holds zero bytes")
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    length = len(text.strip())
-    if length < min_length or not length:
-        return Skipped(name, "too short", f"{length} characters, corpus.min_text_length is {min_length}")
-    return Document(doc_id=name, title=title_of(text, Path(name).stem), text=text)
+    return Document(doc_id=name, title="", text=text)
 
 
 def _refused(path: Path) -> str:

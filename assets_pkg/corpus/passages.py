@@ -92,6 +92,7 @@ def passages_of(document: Document, sentences: int) -> Iterator[Passage]:
             end=words + length,
             sentence_count=count,
             word_count=length,
+            metadata=document.metadata,
         )
         words += length
 

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from assets_pkg.corpus.errors import CorpusError
 from assets_pkg.corpus.folder import FolderSource
+from assets_pkg.corpus.metadata_file import NAMES as METADATA_FILES
 from assets_pkg.corpus.reading import Reading
 from assets_pkg.profile import CorpusSettings
 from storage.digests import digest_text, digest_tree
 
 _HUB = re.compile(r"hf://(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?(?:/(?P<path>.+?))?/?")
+_CHECKSUMS = ("ETag", "etag", "md5Hash", "checksum")
+_TIMES = ("LastModified", "updated", "mtime", "last_modified", "created")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -59,22 +62,34 @@ class RemoteFolder:
     def _list(self) -> str:
         system, root = self._open()
         wanted = {extension.lower() for extension in self._settings.file_extensions}
-        names = [name for name in system.find(root) if PurePosixPath(name).suffix.lower() in wanted]
-        return digest_tree((str(name).removeprefix(root), str(system.ukey(name))) for name in names)
+        beside = {f"{root}/{name}" for name in METADATA_FILES}
+        found: dict[str, Any] = self._ask(lambda: system.find(root, detail=True))
+        return digest_tree(
+            (name.removeprefix(root), _mark(entry))
+            for name, entry in found.items()
+            if PurePosixPath(name).suffix.lower() in wanted or name in beside
+        )
 
     def _copy(self) -> Path:
         system, root = self._open()
         self._copied = tempfile.TemporaryDirectory(prefix="retune-corpus-")
-        system.get(f"{root}/", f"{self._copied.name}/", recursive=True)
-        return Path(self._copied.name)
+        target = self._copied.name
+        self._ask(lambda: system.get(f"{root}/", f"{target}/", recursive=True))
+        return Path(target)
 
     def _open(self) -> tuple[Any, str]:
         import fsspec
 
+        # No listing is kept: a sensor asks again and again in one process whether something changed.
+        system, root = self._ask(lambda: fsspec.url_to_fs(self._url, use_listings_cache=False))
+        root = str(root).rstrip("/")
+        if not self._ask(lambda: system.isdir(root)):
+            raise CorpusError(f"corpus.corpus_dir = {self._url!r}: no such folder")
+        return system, root
+
+    def _ask(self, call: Callable[[], Any]) -> Any:
         try:
-            system, root = fsspec.url_to_fs(self._url)
-            root = str(root).rstrip("/")
-            found = system.isdir(root)
+            return call()
         except ImportError as error:
             raise CorpusError(f"corpus.corpus_dir = {self._url!r}: {error}") from error
         except Exception as error:
@@ -82,9 +97,13 @@ class RemoteFolder:
             raise CorpusError(
                 f"corpus.corpus_dir = {self._url!r}: cannot be reached ({reason}): check address and credentials"
             ) from error
-        if not found:
-            raise CorpusError(f"corpus.corpus_dir = {self._url!r}: no such folder")
-        return system, root
+
+
+def _mark(entry: dict[str, Any]) -> str:
+    """What changes with a file's content, as the remote side lists it: its checksum, or else size and time."""
+    checksum = next((entry[name] for name in _CHECKSUMS if entry.get(name)), None)
+    moment = next((entry[name] for name in _TIMES if entry.get(name)), None)
+    return str(checksum) if checksum else f"{entry.get('size')} {moment}"
 
 
 class HubFolder(RemoteFolder):
@@ -119,7 +138,7 @@ class HubFolder(RemoteFolder):
         )
         return Path(folder) / (self._path or "")
 
-    def _ask(self, call: Any) -> Any:
+    def _ask(self, call: Callable[[], Any]) -> Any:
         try:
             return call()
         except Exception as error:

@@ -10,6 +10,7 @@ from typing import Any
 
 from assets_pkg.corpus.errors import CorpusError
 from assets_pkg.corpus.folder import FolderSource
+from assets_pkg.corpus.metadata import FieldTypes
 from assets_pkg.corpus.pydoc import StdlibSource
 from assets_pkg.corpus.reading import Skipped, Source
 from assets_pkg.corpus.remote import HubFolder, RemoteFolder
@@ -33,7 +34,8 @@ def read_corpus(settings: CorpusSettings, folder: Path, progress: Progress = no_
     by kind of reason, and the ``fingerprint`` of the bytes that were read.
 
     Raises:
-        CorpusError: the source is missing, empty or of an unknown kind, or every document was skipped.
+        CorpusError: the source is missing, empty or of an unknown kind, every document was skipped, or the user's
+            own fields cannot be columns of one table.
     """
     source = _source(settings)
     if not len(source):
@@ -41,6 +43,7 @@ def read_corpus(settings: CorpusSettings, folder: Path, progress: Progress = no_
     documents = characters = 0
     skipped: list[Skipped] = []
     digests: list[tuple[str, str]] = []
+    fields = FieldTypes()
     with RowWriter(folder / "documents.parquet", Document) as writer:
         for done, (item, digest) in enumerate(source.read(), start=1):
             digests.append((item.doc_id, digest))
@@ -48,6 +51,7 @@ def read_corpus(settings: CorpusSettings, folder: Path, progress: Progress = no_
                 skipped.append(item)
             else:
                 writer.add(item)
+                fields.add(item.metadata, item.doc_id)
                 documents += 1
                 characters += len(item.text)
             progress(done, len(source), "documents", skipped=len(skipped))
@@ -58,6 +62,7 @@ def read_corpus(settings: CorpusSettings, folder: Path, progress: Progress = no_
         "source": settings.corpus_dir,
         "documents": documents,
         "characters": characters,
+        "metadata_fields": ", ".join(f"{name}: {kind}" for name, kind in sorted(fields.types.items())),
         "skipped": len(skipped),
         "skipped_by_reason": dict(sorted(Counter(item.kind for item in skipped).items())),
         "fingerprint": source.fingerprint(digests),

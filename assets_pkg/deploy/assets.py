@@ -5,17 +5,17 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets_pkg.deploy.contract import DeployError, Served
+from assets_pkg.deploy.contract import Served
 from assets_pkg.deploy.interface import interface_of
 from assets_pkg.deploy.nim_eval import (
     Drift,
-    ServedEncoder,
     add_to_results,
     measure_drift,
     recorded_means,
     require_no_drift,
 )
-from assets_pkg.deploy.server import deploy, read_state, shown_command
+from assets_pkg.deploy.served_encoder import ServedEncoder
+from assets_pkg.deploy.server import deploy, server_of, shown_command
 from assets_pkg.deploy.server_container import ContainerState
 from assets_pkg.deploy.server_vllm import VllmState
 from assets_pkg.deploy.smoke import smoke_check
@@ -140,13 +140,13 @@ def _measure(door: Door, profile: Profile, encoders: EncoderResource, folder: Pa
     from assets_pkg.evaluation.report import write_eval_report
 
     exam, model = door.input(EvalSet, "eval_set"), door.input(Checkpoint, "promoted_model")
-    server = read_state(door.store.root / STATE_FOLDER)
-    if server is None or not server.serves_its_model() or server.model_digest != model.version:
-        raise DeployError("no server serves the promoted model: run `retune deploy` first")
+    server = server_of(door.store.root / STATE_FOLDER, model.version)
     earlier = door.input(EvalReport, "eval_metrics").results()
     with encoders.open(model) as encoder:
         name, interface = profile.deploy.served_model_name, interface_of(server.backend)
-        served = ServedEncoder(server.url, name, encoder.dimensions, model.version, interface)
+        served = ServedEncoder(
+            server.url, name, encoder.dimensions, f"{model.version}-{server.url}", interface
+        )
         scores = evaluate_retrieval(exam, served, profile.eval, door.progress())
         served.close()
         means = recorded_means(earlier, model.version, exam.version, profile.eval.k_values)

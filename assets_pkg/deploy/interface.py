@@ -37,7 +37,8 @@ class NimInterface:
     path = "/v1/embeddings"
 
     def body(self, model: str, texts: Sequence[str], role: Role) -> dict[str, Any]:
-        return {"input": list(texts), "model": model, "input_type": role, "truncate": "END"}
+        how = {"input_type": role, "encoding_format": "base64", "truncate": "END"}
+        return {"input": list(texts), "model": model, **how}
 
     def vectors(self, answer: dict[str, Any], model: str, count: int) -> list[Any]:
         if answer.get("model") != model:

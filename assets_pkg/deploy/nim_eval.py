@@ -3,29 +3,11 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import httpx2
-
-from assets_pkg.deploy.contract import DeployError
-from assets_pkg.deploy.interface import AnswerError, Interface, NimInterface
-from resources.encoders.base import Role
-from storage.progress import Progress, no_progress
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Vectors = NDArray[np.float32]
-
-BATCH = 32
-TRIES = 3
-BUSY_TRIES = 10
-BUSY_SECONDS = 1.0
 TOLERANCE, TOLERANCE_BELOW_5 = 0.01, 0.03
 """The recipe's: one query moves a metric at a small cut-off further."""
 
@@ -44,82 +26,6 @@ class Drift:
     drift: float
     tolerance: float
     within: bool
-
-
-class ServedEncoder:
-    """An `Encoder` over a served model's endpoint that trusts no answer.
-
-    The answer must name the model asked for and have each index once. A vector that is not numbers, not finite,
-    zero or of another length is invalid: its text is asked for again, alone, at most three times; each is counted
-    in ``invalid``.
-    """
-
-    def __init__(
-        self, url: str, model: str, dimensions: int, identity: str, interface: Interface | None = None
-    ):
-        self.url = url
-        self.model = model
-        self.dimensions = dimensions
-        self.invalid = 0
-        self._identity = identity
-        self._interface = interface or NimInterface()
-        self._client = httpx2.Client(base_url=url, timeout=300)
-
-    def identity(self, role: Role) -> str:
-        return f"{self._identity}-{role}-{self.url}"
-
-    def close(self) -> None:
-        self._client.close()
-
-    def embed(self, texts: Sequence[str], role: Role, progress: Progress = no_progress) -> Vectors:
-        """Float32 [len(texts), dimensions], unit rows.
-
-        Raises:
-            DeployError: the server refused, answered for another model, or kept giving invalid vectors.
-        """
-        import numpy as np
-
-        vectors = np.empty((len(texts), self.dimensions), dtype=np.float32)
-        for start in range(0, len(texts), BATCH):
-            batch = texts[start : start + BATCH]
-            for offset, row in enumerate(self._ask(batch, role)):
-                vectors[start + offset] = self._valid(row, batch[offset], role)
-            progress(min(start + BATCH, len(texts)), len(texts), "texts")
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-    def _valid(self, row: Any, text: str, role: Role) -> Any:
-        for _ in range(TRIES):
-            if _is_vector(row, self.dimensions):
-                return row
-            self.invalid += 1
-            row = self._ask([text], role)[0]
-        if _is_vector(row, self.dimensions):
-            return row
-        raise DeployError(f"{self.url} gave an invalid vector {TRIES + 1} times for one text: {text[:80]!r}")
-
-    def _ask(self, texts: Sequence[str], role: Role) -> list[Any]:
-        answer = self._post(self._interface.body(self.model, texts, role))
-        try:
-            return self._interface.vectors(answer, self.model, len(texts))
-        except AnswerError as error:
-            raise DeployError(f"{self.url} {error}") from error
-
-    def _post(self, body: dict[str, Any]) -> dict[str, Any]:
-        answer = self._try(body)
-        for _ in range(BUSY_TRIES):
-            if answer.status_code != httpx2.codes.SERVICE_UNAVAILABLE:
-                break
-            time.sleep(BUSY_SECONDS)
-            answer = self._try(body)
-        if answer.status_code != httpx2.codes.OK:
-            raise DeployError(f"{self.url} answered {answer.status_code}: {answer.text[:300]}")
-        return answer.json()
-
-    def _try(self, body: dict[str, Any]) -> httpx2.Response:
-        try:
-            return self._client.post(self._interface.path, json=body)
-        except httpx2.HTTPError as error:
-            raise DeployError(f"{self.url} does not answer: {error}") from error
 
 
 def measure_drift(checkpoint: Mapping[str, float], served: Mapping[str, float]) -> list[Drift]:
@@ -178,14 +84,3 @@ def recorded_means(
                 means |= family
             return means
     return None
-
-
-def _is_vector(row: Any, dimensions: int) -> bool:
-    import numpy as np
-
-    if not isinstance(row, list) or len(row) != dimensions:
-        return False
-    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in row):
-        return False
-    norm = float(np.linalg.norm(row))
-    return bool(np.isfinite(norm) and norm > 0)

@@ -45,6 +45,18 @@ def read_state(folder: Path) -> RunningServer | None:
         raise damaged(folder / STATE_FILE) from error
 
 
+def server_of(folder: Path, digest: str) -> RunningServer:
+    """The deployed server, ready and serving the model with this digest.
+
+    Raises:
+        DeployError: there is none, or it serves another model.
+    """
+    server = read_state(folder)
+    if server is None or not server.serves_its_model() or server.model_digest != digest:
+        raise DeployError("no server serves the promoted model: run `retune deploy` first")
+    return server
+
+
 def deploy(
     served: Served,
     settings: DeploySettings,

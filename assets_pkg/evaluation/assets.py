@@ -24,6 +24,7 @@ from storage.artifacts import Checkpoint, EvalReport, EvalSet
 
 PICTURES = ("bars", "gains", "slices", "dimensions")
 SHOWN_HISTORY = 10
+REASON_CHARS = 500
 
 
 class PromotionChoice(dg.Config):
@@ -99,7 +100,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
                 "moved": decision.passed,
                 "rules": table(asdict(check) for check in decision.checks),
                 "previous": str(before.metadata[ARTIFACT_KEY].value) if before else "(none)",
-                "history": table(rows(promotions(door.instance, SHOWN_HISTORY))),
+                "history": table(rows(promotions(door.instance, SHOWN_HISTORY)), REASON_CHARS),
             }
             return door.result(model, shown)
 

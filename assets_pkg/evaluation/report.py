@@ -104,6 +104,16 @@ def read_scores(report: EvalReport, model: str) -> RetrievalScores:
     return RetrievalScores(query_ids, per_query, {}, eval_set=report.comparison()["eval_set"])
 
 
+def read_run(report: EvalReport, model: str) -> dict[str, list[tuple[str, float]]]:
+    """What a report's model found: (document, score) by query, best first."""
+    found: dict[str, list[tuple[str, float]]] = {}
+    with (report.path / "runs" / f"{model}.trec").open(encoding="utf-8") as stream:
+        for line in stream:
+            query, _, document, _, score, _ = line.split()
+            found.setdefault(query, []).append((document, float(score)))
+    return found
+
+
 def _write_details(
     folder: Path,
     base: RetrievalScores,

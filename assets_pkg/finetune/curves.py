@@ -1,8 +1,21 @@
-"""The picture of a training run."""
+"""The curves of a training run: its log read back, and its picture."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    """Lines of a ``training.jsonl``; a last line that a kill cut short is left out."""
+    lines: list[dict[str, float]] = []
+    if path.exists():
+        for text in path.read_text("utf-8").splitlines():
+            try:
+                lines.append(json.loads(text))
+            except ValueError:
+                break
+    return lines
 
 
 def draw_curves(log: list[dict[str, float]], path: Path) -> None:

@@ -6,11 +6,10 @@ import json
 import shutil
 from typing import Any
 
-from assets_pkg.finetune.curves import draw_curves
+from assets_pkg.finetune.curves import draw_curves, read_log
 from assets_pkg.finetune.job import Job
 from assets_pkg.finetune.loading import attention
 from assets_pkg.finetune.model_card import model_card
-from assets_pkg.finetune.training_log import read_log
 from storage.artifact_store import write_atomic
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from assets_pkg.finetune.curves import read_log
 from storage.progress import Progress
 
 
@@ -62,15 +63,3 @@ class StepLog(TrainerCallback):
             loss=line["loss"],
             examples_per_second=line["examples_per_second"],
         )
-
-
-def read_log(path: Path) -> list[dict[str, float]]:
-    """Lines of a ``training.jsonl``; a last line that a kill cut short is left out."""
-    lines: list[dict[str, float]] = []
-    if path.exists():
-        for text in path.read_text("utf-8").splitlines():
-            try:
-                lines.append(json.loads(text))
-            except ValueError:
-                break
-    return lines

@@ -116,8 +116,8 @@ def frozen_exam(store: ArtifactStore) -> EvalSet | None:
     Raises:
         ArtifactError: its files are gone.
     """
-    link = store.root / FROZEN
-    return store.get(EvalSet, ASSET, link.resolve().name) if link.is_symlink() else None
+    frozen = store.resolve(FROZEN)
+    return None if frozen is None else store.get(EvalSet, ASSET, frozen.name)
 
 
 def freeze(store: ArtifactStore, exam: EvalSet) -> None:
@@ -127,7 +127,7 @@ def freeze(store: ArtifactStore, exam: EvalSet) -> None:
 
 def release(store: ArtifactStore) -> None:
     """From now on the exam is split from the pairs again."""
-    (store.root / FROZEN).unlink(missing_ok=True)
+    store.unlink(FROZEN)
 
 
 def import_exam(store: ArtifactStore, path: Path) -> EvalSet:

@@ -20,8 +20,8 @@ NEXT = "next: `retune prep`; models measured on another exam are not compared wi
 class ExamCommands:
     """Each returns what to tell the user; ``failed(message)`` makes the exception for what cannot be done."""
 
-    def __init__(self, root: Path, failed: Callable[[str], Exception]):
-        self._resource = ArtifactStoreResource(root=str(root))
+    def __init__(self, root: str, failed: Callable[[str], Exception]):
+        self._resource = ArtifactStoreResource(root=root)
         self._store = self._resource.get()
         self._failed = failed
 

@@ -1,15 +1,23 @@
 """The corpus through the promoted model, and the index that search reads: one step, so never mixed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
-from assets_pkg.door import GPU_POOL, OWNERS, SETTINGS_KEY, code_version, open_door, shown_settings
-from assets_pkg.profile import Profile
+from assets_pkg.door import GPU_POOL, OWNERS, SETTINGS_KEY, Door, code_version, open_door, shown_settings
+from assets_pkg.profile import ModelSettings, Profile, ReindexSettings
+from assets_pkg.reindex.agreement import (
+    NOTHING_TO_COMPARE,
+    Agreement,
+    compare_with_measurement,
+    measured_as,
+)
 from assets_pkg.reindex.embeddings import embed_passages
+from assets_pkg.reindex.encoding import served_encoder
 from assets_pkg.reindex.index import build_index, open_index
 from assets_pkg.reindex.searcher import INDEX_LINK
 from assets_pkg.reindex.verify import verify_index
@@ -17,8 +25,18 @@ from assets_pkg.showing import numbers
 from resources.artifacts import ArtifactStoreResource
 from resources.compute.resource import ComputeResource
 from resources.encoders.resource import EncoderResource
-from storage.artifacts import Checkpoint, CorpusEmbeddings, Passages, VectorIndex
+from resources.vector_store.base import PassageIndex
+from storage.artifacts import (
+    Checkpoint,
+    CorpusEmbeddings,
+    EvalReport,
+    EvalSet,
+    OnnxModel,
+    Passages,
+    VectorIndex,
+)
 
+WARN = dg.AssetCheckSeverity.WARN
 CHECK = dg.AssetCheckSpec(
     "index_is_fit",
     asset="vector_index",
@@ -27,12 +45,25 @@ CHECK = dg.AssetCheckSpec(
 )
 
 
+IN_STEP = dg.AssetCheckSpec(
+    "index_is_in_step",
+    asset="vector_index",
+    description="The index is of the promoted model and the current corpus, or not for long; watched by a sensor.",
+)
+
+
+def reindex_deps(settings: ReindexSettings) -> list[str]:
+    """What the index is made from."""
+    return ["promoted_model", "passages", *(["running_nim"] if settings.encoder == "nim" else [])]
+
+
 def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
     """The ``reindex`` group."""
+    served = profile.reindex.encoder == "nim"
     spec = {
-        "deps": ["promoted_model", "passages"],
+        "deps": reindex_deps(profile.reindex),
         "group_name": "reindex",
-        "code_version": code_version("1", profile.reindex, profile.model),
+        "code_version": code_version("2", profile.reindex, profile.model),
         "owners": OWNERS,
         "metadata": {SETTINGS_KEY: shown_settings(profile.reindex, profile.model)},
     }
@@ -59,7 +90,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
                 **spec,
             ),
         ],
-        check_specs=[CHECK],
+        check_specs=[CHECK, IN_STEP],
         pool=GPU_POOL,
     )
     def embed_and_index(
@@ -74,9 +105,16 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             model = door.input(Checkpoint, "promoted_model")
 
             def embed(folder: Path) -> None:
-                workers = compute.workers(encoders.recipe(model))
-                with encoders.open(model) as encoder:
-                    embed_passages(passages, model, encoder, folder, door.progress(), workers)
+                workers = None
+                if served:
+                    deployed = door.input(OnnxModel, "running_nim")
+                    opened = served_encoder(door.store, profile.deploy, model, deployed)
+                else:
+                    opened = encoders.open(model)
+                    workers = compute.workers(encoders.recipe(model))
+                with opened as encoder:
+                    contract = profile.model.encoder_config()
+                    embed_passages(passages, model, encoder, contract, folder, door.progress(), workers)
 
             embeddings = door.build(CorpusEmbeddings, embed, asset="corpus_embeddings")
             index = door.build(
@@ -84,27 +122,74 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
                 lambda folder: build_index(passages, embeddings, profile.reindex, folder),
                 asset="vector_index",
             )
-            check = _verify(index, passages, embeddings, profile.reindex.min_index_recall)
+            check = _verify(door, index, passages, embeddings, profile, encoders)
             if check.passed and door.points:
                 door.link(INDEX_LINK, index.path)
                 open_index(index.path, index.describe()["place"]).activate()
             yield door.result(embeddings, numbers(embeddings.describe()), asset="corpus_embeddings")
             yield door.result(index, numbers(index.describe()), asset="vector_index")
             yield check
+            yield dg.AssetCheckResult(
+                check_name=IN_STEP.name, asset_key=IN_STEP.asset_key, passed=check.passed, severity=WARN
+            )
 
     return [embed_and_index]
 
 
 def _verify(
-    index: VectorIndex, passages: Passages, embeddings: CorpusEmbeddings, min_recall: float
+    door: Door,
+    index: VectorIndex,
+    passages: Passages,
+    embeddings: CorpusEmbeddings,
+    profile: Profile,
+    encoders: EncoderResource,
 ) -> dg.AssetCheckResult:
     described = index.describe()
     opened = open_index(index.path, described["place"])
     verdict = verify_index(opened, passages, embeddings, described["dimensions"])
-    problems = verdict.problems(min_recall)
+    agreement = _agreement(door, opened, described, passages, embeddings, profile.model, encoders)
+    problem = agreement.problem(profile.reindex.eval_tolerance)
+    problems = [*verdict.problems(profile.reindex.min_index_recall), *([problem] if problem else [])]
     return dg.AssetCheckResult(
         check_name=CHECK.name,
         asset_key=CHECK.asset_key,
         passed=not problems,
-        metadata={**numbers(asdict(verdict)), "problems": "; ".join(problems) or "(none)"},
+        metadata={
+            **numbers({**asdict(verdict), **asdict(agreement)}),
+            "problems": "; ".join(problems) or "(none)",
+        },
     )
+
+
+def _agreement(
+    door: Door,
+    opened: PassageIndex,
+    described: Mapping[str, Any],
+    passages: Passages,
+    embeddings: CorpusEmbeddings,
+    settings: ModelSettings,
+    encoders: EncoderResource,
+) -> Agreement:
+    """With the measurement of the model; of no query where it was not measured so."""
+    measured = door.previous("eval_metrics")
+    if measured is None or described["dimensions"] < embeddings.describe()["dimensions"]:
+        return NOTHING_TO_COMPARE
+    # Measured with other prefixes or lengths, the model ranks otherwise.
+    then: Any = measured.metadata[SETTINGS_KEY].value
+    if not settings.encoder_config().items() <= then.items():
+        return NOTHING_TO_COMPARE
+    report, model = door.input(EvalReport, "eval_metrics"), door.input(Checkpoint, "promoted_model")
+    name = measured_as(report, model.version)
+    exam = report.comparison()["eval_set"]
+    if name is None or exam not in door.store.versions("eval_set"):
+        return NOTHING_TO_COMPARE
+    with encoders.open(model) as encoder:
+        return compare_with_measurement(
+            opened,
+            described["dimensions"],
+            passages,
+            encoder,
+            door.store.get(EvalSet, "eval_set", exam),
+            report,
+            name,
+        )

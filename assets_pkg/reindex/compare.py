@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 
 from assets_pkg.profile import Profile
@@ -29,6 +31,10 @@ def search_with_base(store: ArtifactStore, profile: Profile, text: str, k: int) 
         scores = vectors @ encoder.embed([text], "query")[0]
     best = np.argsort(-scores, kind="stable")[:k]
     return [
-        Hit(float(scores[i]), r.passage_id, r.doc_id, r.chunk_id, r.title, r.section, r.text)
+        Hit(
+            float(scores[i]),
+            *(r.passage_id, r.doc_id, r.chunk_id, r.title, r.section, r.text),
+            json.loads(r.metadata),
+        )
         for i, r in ((int(i), rows[int(i)]) for i in best)
     ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ def embed_passages(
     passages: Passages,
     model: Checkpoint,
     encoder: Encoder,
+    contract: Mapping[str, Any],
     folder: Path,
     progress: Progress,
     make_shards: MakeShards | None = None,
@@ -34,35 +36,49 @@ def embed_passages(
     """Write ``embeddings.parquet`` (one row per passage, same order: ``passage_id``, ``vector`` float32 [d])
     and ``embeddings.json``. Blocks of passages stream through, so memory does not grow with the corpus.
 
-    With ``make_shards``, several workers embed: in shards, which are then put together to the same files. Shards that a
-    killed try left are taken up, and ``encoder`` is needed only for those that turn out damaged.
+    Args:
+        contract: prefixes and lengths that ``encoder`` works with, for the manifest: queries must use the same.
+        make_shards: several workers that embed. Their shards are put together to the same files; those that a killed
+            try left are taken up, and ``encoder`` makes those that turn out damaged.
     """
-    if make_shards is None:
-        _write(passages, model, encoder, _embedded(passages, encoder, progress), folder)
-        return
     shards = Shards(_file(passages), folder / SHARDS, "passage")
-    if not (folder / MANIFEST).exists():  # the last that is written
+    if make_shards is None:
+        blocks = _embedded(passages, encoder, progress)
+    elif (folder / MANIFEST).exists():  # the last that is written
+        shutil.rmtree(shards.folder, ignore_errors=True)
+        return
+    else:
         shards.folder.mkdir(exist_ok=True)
         make_shards(shards, progress)
-        _write(passages, model, encoder, shards.vectors(encoder), folder)
+        blocks = shards.vectors(encoder)
+    count, dimensions = _write(passages, encoder, blocks, folder)
+    manifest: dict[str, Any] = {
+        "schema_version": 1,
+        "model_digest": model.version,
+        "encoder": encoder.identity("passage"),
+        "contract": dict(contract),
+        "passages": passages.version,
+        "dimensions": dimensions,
+        "count": count,
+    }
+    write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True))
     shutil.rmtree(shards.folder, ignore_errors=True)
 
 
 def _embedded(passages: Passages, encoder: Encoder, progress: Progress) -> Iterator[Vectors]:
     import pyarrow.parquet as pq
 
-    done = 0
+    done, started = 0, time.monotonic()
     with pq.ParquetFile(_file(passages)) as source:
         total = source.metadata.num_rows
         for batch in source.iter_batches(batch_size=BLOCK, columns=["text"]):
             texts: list[Any] = batch.column("text").to_pylist()
-            yield encoder.embed(texts, "passage", _from(done, total, progress))
+            yield encoder.embed(texts, "passage", _from(done, total, started, progress))
             done += len(texts)
 
 
-def _write(
-    passages: Passages, model: Checkpoint, encoder: Encoder, blocks: Iterable[Vectors], folder: Path
-) -> None:
+def _write(passages: Passages, encoder: Encoder, blocks: Iterable[Vectors], folder: Path) -> tuple[int, int]:
+    """Put ``blocks`` beside the passages' ids; returns how many vectors there are, and their length."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -80,25 +96,19 @@ def _write(
             column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), dimensions)
             writer.write_batch(pa.record_batch([batch.column("passage_id"), column], schema=schema))
             done += len(vectors)
-    manifest: dict[str, Any] = {
-        "schema_version": 1,
-        "model_digest": model.version,
-        "encoder": encoder.identity("passage"),
-        "passages": passages.version,
-        "dimensions": dimensions,
-        "count": done,
-    }
-    write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True))
+    return done, dimensions
 
 
 def _file(passages: Passages) -> Path:
     return passages.path / "passages.parquet"
 
 
-def _from(before: int, of: int, progress: Progress) -> Progress:
-    """The progress of one block, as part of the whole."""
+def _from(before: int, of: int, started: float, progress: Progress) -> Progress:
+    """The progress of one block, as part of the whole, with the rate so far and the time left at that rate."""
 
     def report(done: int, total: int, unit: str, **figures: float) -> None:
-        progress(before + done, of, unit, **figures)
+        rate = (before + done) / max(time.monotonic() - started, 1e-3)
+        left = (of - before - done) / rate if rate else 0.0
+        progress(before + done, of, unit, **figures, per_second=rate, minutes_left=left / 60)
 
     return report

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from assets_pkg.corpus.metadata import FieldTypes
 from assets_pkg.profile import ReindexSettings
-from resources.vector_store.base import PassageIndex, index_schema
+from resources.vector_store.base import OWN_COLUMNS, FieldType, IndexType, PassageIndex, index_schema
 from storage.artifact_store import write_atomic
 from storage.artifacts import CorpusEmbeddings, Passages
 from storage.digests import digest_json
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 BLOCK = 4096
+INDEX_MANIFEST = "index.json"
 
 
 class IndexMismatch(Exception):
@@ -30,8 +32,8 @@ def build_index(
 ) -> None:
     """Write the index and its manifest ``index.json`` from passages and their vectors.
 
-    ``settings.dimensions`` keeps the leading components and renormalises (Matryoshka embeddings). At or above
-    ``settings.exact_below`` rows an approximate index is built beside the vectors.
+    ``settings.dimensions`` keeps the leading components and renormalises (Matryoshka embeddings). An approximate
+    index is built beside the vectors where :func:`index_type` says so.
 
     Raises:
         IndexMismatch: passages and embeddings do not belong together.
@@ -43,21 +45,35 @@ def build_index(
             "materialize corpus_embeddings and vector_index again"
         )
     dimensions = min(settings.dimensions or described["dimensions"], described["dimensions"])
-    place = _place(settings, [described["model_digest"], passages.version, dimensions])
+    place = _place(settings, [embeddings.version, settings.digest()])
     index = open_index(folder, place)
-    rows = index.write(_batches(passages, embeddings, dimensions), dimensions)
-    kind = index.optimise(rows, dimensions, exact_below=settings.exact_below)
+    fields = field_types(passages)
+    schema = index_schema(dimensions, fields)
+    rows = index.write(_batches(passages, embeddings, schema), schema)
+    kind = index.optimise(index_type(settings, rows), rows, dimensions, settings.index_parameters)
     manifest = {
         "schema_version": 1,
         "model_digest": described["model_digest"],
         "encoder": described["encoder"],
+        "contract": described["contract"],
         "passages": passages.version,
         "dimensions": dimensions,
+        "metadata_fields": fields,
         "rows": rows,
         "index": kind,
         "place": place,
     }
-    write_atomic(folder / "index.json", json.dumps(manifest, indent=1, sort_keys=True))
+    write_atomic(folder / INDEX_MANIFEST, json.dumps(manifest, indent=1, sort_keys=True))
+
+
+def index_type(settings: ReindexSettings, rows: int) -> IndexType:
+    """The type that was set, or the one that suits the size: exact below ``exact_below`` rows, then each store's own
+    strength."""
+    if settings.index_type != "auto":
+        return settings.index_type
+    if rows < settings.exact_below:
+        return "exact"
+    return "ivf" if settings.store == "lancedb" else "hnsw"
 
 
 def open_index(folder: Path, place: dict[str, Any]) -> PassageIndex:
@@ -88,11 +104,26 @@ def _place(settings: ReindexSettings, identity: list[Any]) -> dict[str, Any]:
     }
 
 
-def _batches(passages: Passages, embeddings: CorpusEmbeddings, dimensions: int) -> Iterator[pa.RecordBatch]:
+def field_types(passages: Passages) -> dict[str, FieldType]:
+    """The user's own columns, by name."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    types = FieldTypes()
+    with pq.ParquetFile(passages.path / "passages.parquet") as file:
+        for batch in file.iter_batches(columns=["doc_id", "metadata"]):
+            distinct: Any = pc.unique(batch.column("metadata"))
+            for metadata in distinct.to_pylist():
+                types.add(metadata, str(passages.path))
+    return dict(sorted(types.types.items()))
+
+
+def _batches(passages: Passages, embeddings: CorpusEmbeddings, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = index_schema(dimensions)
+    dimensions = schema.field("vector").type.list_size
+    fields = [name for name in schema.names if name not in OWN_COLUMNS]
     with (
         pq.ParquetFile(passages.path / "passages.parquet") as texts,
         pq.ParquetFile(embeddings.path / "embeddings.parquet") as vectors,
@@ -107,7 +138,13 @@ def _batches(passages: Passages, embeddings: CorpusEmbeddings, dimensions: int) 
                     rows.column("doc_id").to_pylist(), rows.column("chunk_id").to_pylist(), strict=True
                 )
             ]
+            told: Any = rows.column("metadata").to_pylist()
+            metadata = [json.loads(each) for each in told]
             columns = {
+                **{
+                    name: pa.array([each.get(name) for each in metadata], schema.field(name).type)
+                    for name in fields
+                },
                 "row_id": pa.array(ids),
                 **{name: rows.column(name) for name in ("passage_id", "doc_id", "title", "section", "text")},
                 "chunk_id": rows.column("chunk_id").cast(pa.int32()),

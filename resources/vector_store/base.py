@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -12,6 +12,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TEXT_COLUMNS = ("row_id", "passage_id", "doc_id", "title", "section", "text")
+OWN_COLUMNS = (*TEXT_COLUMNS, "chunk_id", "vector")
+
+FieldType = Literal["text", "int", "float", "bool", "texts"]
+"""Of a user's own column; ``texts`` is a list of them."""
+
+
+IndexType = Literal["exact", "ivf", "hnsw"]
+"""How vectors are looked up: all of them, those of the nearest clusters, or along a graph of neighbours."""
 
 
 class VectorStoreError(Exception):
@@ -30,27 +38,41 @@ class Hit:
     title: str
     section: str
     text: str
+    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """The user's own columns that have a value here."""
 
 
 class PassageIndex(Protocol):
     """One version of an index: written once, then only read."""
 
-    def write(self, batches: Iterable[pa.RecordBatch], dimensions: int) -> int:
-        """Write the whole table (schema of :func:`index_schema`), replacing what an interrupted try left;
+    def write(self, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> int:
+        """Write the whole table (``schema``: of :func:`index_schema`), replacing what an interrupted try left;
         returns the number of rows."""
         ...
 
-    def optimise(self, rows: int, dimensions: int, *, exact_below: int) -> str:
-        """Build the vector index that suits the size (none below ``exact_below``) and say which it is."""
+    def optimise(
+        self, kind: IndexType, rows: int, dimensions: int, parameters: Mapping[str, int] | None = None
+    ) -> str:
+        """Build the vector index of that kind and say in words which it is. ``parameters`` are the engine's own, for
+        those chosen by size.
+
+        Raises:
+            VectorStoreError: the engine has no such parameter, or not such values.
+        """
         ...
 
     def count(self) -> int:
         """The number of rows."""
         ...
 
+    def holds(self, doc_id: str) -> bool:
+        """Whether a passage of the document is in the index."""
+        ...
+
     def search(self, vector: NDArray[np.float32], k: int, where: str | None = None) -> list[Hit]:
         """The ``k`` passages with the highest dot product with ``vector`` (float32 [d], unit length), best
-        first. ``where`` is a condition over the columns in the engine's own language.
+        first. ``where`` is a condition over the columns: comparisons with ``AND``, ``OR``, ``NOT``, ``IN`` and
+        ``array_contains(column, text)`` mean the same to every engine.
 
         Raises:
             VectorStoreError: the condition is not understood.
@@ -69,10 +91,34 @@ class PassageIndex(Protocol):
         """Make this version the one that readers outside Retune see, in one step."""
         ...
 
+    def drop(self) -> None:
+        """Delete what the engine keeps of this version outside the version's own folder."""
+        ...
 
-def index_schema(dimensions: int) -> pa.Schema:
-    """The columns of an index: the passage's texts and place, and ``vector`` (float32 [dimensions])."""
+
+def index_schema(dimensions: int, fields: Mapping[str, FieldType] | None = None) -> pa.Schema:
+    """The columns of an index: the passage's texts and place, the user's own ``fields`` (null where a document has
+    none), and ``vector`` (float32 [dimensions])."""
     import pyarrow as pa
 
+    types: dict[FieldType, pa.DataType] = {
+        "text": pa.string(),
+        "int": pa.int64(),
+        "float": pa.float64(),
+        "bool": pa.bool_(),
+        "texts": pa.list_(pa.string()),
+    }
+    own = [(name, types[kind]) for name, kind in (fields or {}).items()]
     text = [(name, pa.string()) for name in TEXT_COLUMNS]
-    return pa.schema([*text, ("chunk_id", pa.int32()), ("vector", pa.list_(pa.float32(), dimensions))])
+    return pa.schema([*text, ("chunk_id", pa.int32()), *own, ("vector", pa.list_(pa.float32(), dimensions))])
+
+
+def described(name: str, parameters: Mapping[str, int]) -> str:
+    """A vector index in words, for the manifest."""
+    return ", ".join([name, *(f"{key} {value}" for key, value in parameters.items())])
+
+
+def refused_parameters(name: str, parameters: Mapping[str, int], error: Exception) -> VectorStoreError:
+    """What to say when an engine does not take the parameters of a vector index."""
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return VectorStoreError(f"{described(name, parameters)}: {reason} (reindex.index_parameters)")

@@ -5,11 +5,18 @@ API: https://lancedb.github.io/lancedb/python/python/ (0.40).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resources.vector_store.base import Hit, VectorStoreError, index_schema
+from resources.vector_store.base import (
+    OWN_COLUMNS,
+    Hit,
+    IndexType,
+    VectorStoreError,
+    described,
+    refused_parameters,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,6 +25,7 @@ if TYPE_CHECKING:
 
 TABLE = "passages"
 RESULT_COLUMNS = ["passage_id", "doc_id", "chunk_id", "title", "section", "text"]
+NOT_METADATA = {*OWN_COLUMNS, "_distance", "_score"}
 
 
 class LanceIndex:
@@ -27,28 +35,39 @@ class LanceIndex:
         import lancedb
 
         self._db: Any = lancedb.connect(str(folder))
+        self._opened: Any = None
 
-    def write(self, batches: Iterable[pa.RecordBatch], dimensions: int) -> int:
+    def write(self, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> int:
         """Write the whole table; a full-text index over the passages comes with it."""
         from lancedb.index import FTS
 
-        schema = index_schema(dimensions)
         table = self._db.create_table(TABLE, data=iter(batches), schema=schema, mode="overwrite")
         table.create_index("text", config=FTS())
+        self._opened = table
         return self.count()
 
-    def optimise(self, rows: int, dimensions: int, *, exact_below: int) -> str:
-        """Exact search for small tables; beyond, IVF-PQ with about sqrt(rows) partitions and sub-vectors of 8
-        dimensions."""
-        if rows < exact_below:
+    def optimise(
+        self, kind: IndexType, rows: int, dimensions: int, parameters: Mapping[str, int] | None = None
+    ) -> str:
+        """``ivf``: IVF-PQ with about sqrt(rows) partitions and sub-vectors of about 8 dimensions. ``hnsw``: a graph
+        over eight-bit vectors in one partition for each million rows."""
+        if kind == "exact":
             return "exact"
-        from lancedb.index import IvfPq
+        from lancedb.index import HnswSq, IvfPq
 
-        partitions = max(1, round(rows**0.5))
-        subvectors = max(1, dimensions // 8)
-        config = IvfPq(distance_type="dot", num_partitions=partitions, num_sub_vectors=subvectors)
-        self._table().create_index("vector", config=config)
-        return f"IVF-PQ, {partitions} partitions, {subvectors} sub-vectors"
+        make: Any
+        if kind == "ivf":
+            name, make = "IVF-PQ", IvfPq
+            chosen = {"num_partitions": max(1, round(rows**0.5)), "num_sub_vectors": _subvectors(dimensions)}
+        else:
+            name, make = "IVF-HNSW-SQ", HnswSq
+            chosen = {"num_partitions": max(1, rows // 1_000_000), "m": 20, "ef_construction": 300}
+        chosen |= parameters or {}
+        try:
+            self._table().create_index("vector", config=make(distance_type="dot", **chosen))
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise refused_parameters(name, chosen, error) from error
+        return described(name, chosen)
 
     def count(self) -> int:
         return int(self._table().count_rows())
@@ -56,13 +75,13 @@ class LanceIndex:
     def search(self, vector: NDArray[np.float32], k: int, where: str | None = None) -> list[Hit]:
         """Dot-product search; an approximate index is re-ranked with the full vectors."""
         query = self._table().search(vector, vector_column_name="vector").distance_type("dot")
-        query = query.nprobes(32).refine_factor(8).select([*RESULT_COLUMNS, "_distance"]).limit(k)
+        query = query.nprobes(32).refine_factor(8).select([*self._columns(), "_distance"]).limit(k)
         # LanceDB's "dot" distance is 1 - dot product.
         return [_hit(row, 1.0 - float(row["_distance"])) for row in _rows(query, where)]
 
     def search_text(self, text: str, k: int, where: str | None = None) -> list[Hit]:
         """The ``k`` passages with the highest BM25 score for the words of ``text``."""
-        query = self._table().search(text, query_type="fts").select([*RESULT_COLUMNS, "_score"]).limit(k)
+        query = self._table().search(text, query_type="fts").select([*self._columns(), "_score"]).limit(k)
         return [_hit(row, float(row["_score"])) for row in _rows(query, where)]
 
     def holds(self, doc_id: str) -> bool:
@@ -73,8 +92,22 @@ class LanceIndex:
     def activate(self) -> None:
         """Nothing to do: the link to the folder is the switch."""
 
+    def drop(self) -> None:
+        """Nothing to do: all of it is in the folder."""
+
+    def _columns(self) -> list[str]:
+        """What a search returns: all but the vector and the row's own name."""
+        return [name for name in self._table().schema.names if name not in ("vector", "row_id")]
+
     def _table(self) -> Any:
-        return self._db.open_table(TABLE)
+        if self._opened is None:
+            self._opened = self._db.open_table(TABLE)
+        return self._opened
+
+
+def _subvectors(dimensions: int) -> int:
+    """Parts of equal size, of 8 dimensions or a little more."""
+    return next(count for count in range(max(1, dimensions // 8), 0, -1) if dimensions % count == 0)
 
 
 def _rows(query: Any, where: str | None) -> list[dict[str, Any]]:
@@ -87,4 +120,5 @@ def _rows(query: Any, where: str | None) -> list[dict[str, Any]]:
 
 
 def _hit(row: dict[str, Any], score: float) -> Hit:
-    return Hit(score=score, **{name: row[name] for name in RESULT_COLUMNS})
+    metadata = {name: row[name] for name in row if name not in NOT_METADATA and row[name] is not None}
+    return Hit(score=score, metadata=metadata, **{name: row[name] for name in RESULT_COLUMNS})

@@ -7,10 +7,20 @@ API: https://milvus.io/api-reference/pymilvus/ (3.0).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from resources.vector_store.base import TEXT_COLUMNS, Hit, VectorStoreError
+from resources.vector_store.base import (
+    OWN_COLUMNS,
+    TEXT_COLUMNS,
+    Hit,
+    IndexType,
+    VectorStoreError,
+    described,
+    refused_parameters,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +31,11 @@ ALIAS = "retune_current"
 RESULT_COLUMNS = ["passage_id", "doc_id", "chunk_id", "title", "section", "text"]
 LONGEST_TEXT_BYTES = 65_535
 """Milvus's own limit of a VARCHAR field."""
+
+LONGEST_LIST = 4096
+"""Milvus's own limit of an ARRAY field."""
+
+_SQL = re.compile(r"""'(?:[^']|'')*'|"(?:[^"\\]|\\.)*"|<>|[<>!=]=|=|\bin\s*\(|[()]""", re.IGNORECASE)
 
 
 class MilvusIndex:
@@ -45,45 +60,71 @@ class MilvusIndex:
                 f"no Milvus answers at {uri}: start it, or correct reindex.milvus_uri"
             ) from error
 
-    def write(self, batches: Iterable[pa.RecordBatch], dimensions: int) -> int:
+    def write(self, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> int:
         if self._client.has_collection(self.collection):
             self._client.drop_collection(self.collection)
-        self._client.create_collection(self.collection, schema=self._schema(dimensions))
+        self._client.create_collection(self.collection, schema=self._schema(schema))
         for batch in batches:
             self._client.insert(self.collection, batch.to_pylist())
         self._client.flush(self.collection)
         return self.count()
 
-    def optimise(self, rows: int, dimensions: int, *, exact_below: int) -> str:
-        """Exact search for small collections; HNSW with M = 16 and efConstruction = 200 beyond."""
-        exact = rows < exact_below
+    def optimise(
+        self, kind: IndexType, rows: int, dimensions: int, parameters: Mapping[str, int] | None = None
+    ) -> str:
+        """``ivf``: IVF_FLAT with about 4 sqrt(rows) lists. ``hnsw``: M = 16 and efConstruction = 200."""
+        from pymilvus import MilvusException
+
+        kinds: dict[IndexType, tuple[str, dict[str, int]]] = {
+            "exact": ("FLAT", {}),
+            "ivf": ("IVF_FLAT", {"nlist": max(1, min(65_536, round(4 * rows**0.5)))}),
+            "hnsw": ("HNSW", {"M": 16, "efConstruction": 200}),
+        }
+        name, chosen = kinds[kind]
+        chosen = {**chosen, **(parameters or {})} if kind != "exact" else {}
         index = self._client.prepare_index_params()
-        parameters = {} if exact else {"M": 16, "efConstruction": 200}
-        kind = "FLAT" if exact else "HNSW"
-        index.add_index("vector", index_type=kind, metric_type="IP", params=parameters)
-        self._client.create_index(self.collection, index)
+        index.add_index("vector", index_type=name, metric_type="IP", params=chosen)
+        try:
+            self._client.create_index(self.collection, index)
+        except MilvusException as error:
+            raise refused_parameters(name, chosen, error) from error
         self._client.load_collection(self.collection)
-        return "exact" if exact else "HNSW, M 16, efConstruction 200"
+        return "exact" if kind == "exact" else described(name, chosen)
 
     def count(self) -> int:
         answer = self._client.query(self.collection, filter="", output_fields=["count(*)"])
         return int(answer[0]["count(*)"])
+
+    def holds(self, doc_id: str) -> bool:
+        if not self._client.has_collection(self.collection):
+            return False
+        quoted = doc_id.replace("\\", "\\\\").replace("'", "\\'")
+        found = self._client.query(
+            self.collection, filter=f"doc_id == '{quoted}'", output_fields=["doc_id"], limit=1
+        )
+        return len(found) > 0
+
+    def drop(self) -> None:
+        if self._client.has_collection(self.collection):
+            self._client.drop_collection(self.collection)
 
     def search(self, vector: NDArray[np.float32], k: int, where: str | None = None) -> list[Hit]:
         from pymilvus import MilvusException
 
         try:
             found = self._client.search(
-                self.collection, [vector.tolist()], limit=k, filter=where or "", output_fields=RESULT_COLUMNS
+                self.collection,
+                [vector.tolist()],
+                limit=k,
+                filter=from_sql(where or ""),
+                output_fields=[*RESULT_COLUMNS, *self._own],
+                search_params={"params": self._effort(k)},
             )
         except MilvusException as error:
             raise VectorStoreError(
                 f"Milvus refused the search (filter {where!r}): {error.message}"
             ) from error
-        return [
-            Hit(score=float(row["distance"]), **{name: row["entity"][name] for name in RESULT_COLUMNS})
-            for row in found[0]
-        ]
+        return [self._hit(row["entity"], float(row["distance"])) for row in found[0]]
 
     def search_text(self, text: str, k: int, where: str | None = None) -> list[Hit]:
         raise VectorStoreError("full-text and hybrid search need reindex.store=lancedb")
@@ -98,14 +139,73 @@ class MilvusIndex:
     def _alias_exists(self) -> bool:
         return ALIAS in self._client.list_aliases()["aliases"]
 
-    def _schema(self, dimensions: int) -> Any:
+    @cached_property
+    def _own(self) -> list[str]:
+        """The user's own columns."""
+        fields: list[dict[str, Any]] = self._client.describe_collection(self.collection)["fields"]
+        return [field["name"] for field in fields if field["name"] not in OWN_COLUMNS]
+
+    @cached_property
+    def _kind(self) -> str:
+        """Milvus's name of the vector index."""
+        return str(self._client.describe_index(self.collection, "vector")["index_type"])
+
+    def _effort(self, k: int) -> dict[str, int]:
+        """How much of an approximate index is looked through: lists, or candidates along the graph."""
+        return {"IVF_FLAT": {"nprobe": 64}, "HNSW": {"ef": max(64, 2 * k)}}.get(self._kind, {})
+
+    def _hit(self, entity: dict[str, Any], score: float) -> Hit:
+        metadata = {name: _listed(entity[name]) for name in self._own if entity.get(name) is not None}
+        return Hit(score=score, metadata=metadata, **{name: entity[name] for name in RESULT_COLUMNS})
+
+    def _schema(self, wanted: pa.Schema) -> Any:
         from pymilvus import DataType
 
+        types: list[Any] = wanted.types
+        columns = dict(zip(wanted.names, types, strict=True))
         schema = self._client.create_schema(auto_id=False)
         for name in TEXT_COLUMNS:
             schema.add_field(
                 name, DataType.VARCHAR, max_length=LONGEST_TEXT_BYTES, is_primary=name == "row_id"
             )
         schema.add_field("chunk_id", DataType.INT64)
-        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dimensions)
+        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=columns["vector"].list_size)
+        text = {"max_length": LONGEST_TEXT_BYTES}
+        kinds: dict[str, tuple[Any, dict[str, Any]]] = {
+            "string": (DataType.VARCHAR, text),
+            "int64": (DataType.INT64, {}),
+            "double": (DataType.DOUBLE, {}),
+            "bool": (DataType.BOOL, {}),
+        }
+        list_of_texts = {"element_type": DataType.VARCHAR, "max_capacity": LONGEST_LIST, **text}
+        for name, column in columns.items():
+            if name not in OWN_COLUMNS:
+                kind, limits = kinds.get(str(column), (DataType.ARRAY, list_of_texts))
+                schema.add_field(name, kind, nullable=True, **limits)
         return schema
+
+
+def from_sql(where: str) -> str:
+    """A condition in SQL in Milvus's words: ``==`` for ``=``, ``!=`` for ``<>``, brackets for the list after ``IN``,
+    and a quote inside a text behind a backslash. What is in Milvus's words already stays."""
+    closing: list[str] = []
+
+    def translate(match: re.Match[str]) -> str:
+        token = match[0]
+        if token[0] == "'":
+            return "'" + token[1:-1].replace("''", "\\'") + "'"
+        if token[0] in "iI":
+            closing.append("]")
+            return "in ["
+        if token == "(":
+            closing.append(")")
+        elif token == ")" and closing:
+            return closing.pop()
+        return {"=": "==", "<>": "!="}.get(token, token)
+
+    return _SQL.sub(translate, where)
+
+
+def _listed(value: Any) -> Any:
+    """Plain lists for the client's own kind of list."""
+    return value if isinstance(value, str | int | float | bool) else list(value)

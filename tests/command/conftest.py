@@ -6,8 +6,8 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -22,13 +22,15 @@ class Workplace:
     home: Path
     port: int
     printed: str = ""
+    extra: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def environment(self) -> dict[str, str]:
         kept = {
             name: value for name, value in os.environ.items() if not name.startswith(("DAGSTER", "RETUNE"))
         }
-        return {**kept, "RETUNE_PROFILE": str(self.home / "profile.yaml"), "OMP_WAIT_POLICY": "PASSIVE"}
+        ours = {"RETUNE_PROFILE": str(self.home / "profile.yaml"), "OMP_WAIT_POLICY": "PASSIVE"}
+        return {**kept, **ours, **self.extra}
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -58,11 +60,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def make_workplace(home: Path, tiny_model: Path, documents: int = 40) -> Workplace:
+def make_workplace(home: Path, tiny_model: Path, documents: int = 40, root: str | None = None) -> Workplace:
     write_corpus(home / "documents", documents)
     port = free_port()
     write_profile(
-        home / "profile.yaml", corpus=Path("documents"), model=tiny_model, root=home / "output", port=port
+        home / "profile.yaml",
+        corpus=Path("documents"),
+        model=tiny_model,
+        root=root or home / "output",
+        port=port,
     )
     return Workplace(home.resolve(), port)
 

@@ -134,8 +134,8 @@ def test_shards_put_together_are_the_bytes_of_one_process(tmp_path: Path, tiny_m
         work_through(shards, recipe.open(), 0, 2)
 
     encoder = CachedEncoder(recipe.open())
-    embed_passages(passages, model, encoder, one, no_progress)
-    embed_passages(passages, model, encoder, together, no_progress, in_shards)
+    embed_passages(passages, model, encoder, {}, one, no_progress)
+    embed_passages(passages, model, encoder, {}, together, no_progress, in_shards)
     names = {each.name for each in together.iterdir()}
     assert names == {"embeddings.json", "embeddings.parquet"}
     for name in names:
@@ -178,11 +178,11 @@ def test_what_was_put_together_before_a_kill_is_not_embedded_again(tmp_path: Pat
     recipe = EncoderRecipe(str(tiny_model), "tiny", "", "", 32, 32, "auto", 64, device="cpu")
     folder = tmp_path / "work"
     folder.mkdir()
-    embed_passages(passages, model, recipe.open(), folder, no_progress)
+    embed_passages(passages, model, recipe.open(), {}, folder, no_progress)
     (folder / "shards").mkdir()  # what the kill left of them
 
     def never(shards: Shards, progress: Progress) -> None:
         raise AssertionError("embedded again")
 
-    embed_passages(passages, model, recipe.open(), folder, no_progress, never)
+    embed_passages(passages, model, recipe.open(), {}, folder, no_progress, never)
     assert not (folder / "shards").exists()

@@ -15,6 +15,7 @@ import pytest
 from assets_pkg.build import build_definitions
 from assets_pkg.profile import load_profile
 from assets_pkg.runner import run_assets
+from resources.alerts import AlertsResource
 from tests.command.conftest import Workplace, make_workplace
 
 PREP = ("eval_set", "training_set", "mined_train_set")
@@ -51,9 +52,7 @@ def test_jobs_make_the_same_versions_as_this_process(
         assert versions(place, asset) == versions(inline, asset)
     made = latest(place, "mined_train_set", monkeypatch)
     assert made.metadata["job_host"].value
-    assert (
-        made.metadata["num_queries"] == latest(inline, "mined_train_set", monkeypatch).metadata["num_queries"]
-    )
+    assert made.metadata["questions"] == latest(inline, "mined_train_set", monkeypatch).metadata["questions"]
     again, said = place.retune("run", "--to", "prep", "--run", "child")
     assert (again, "nothing is stale" in said) == (0, True)
 
@@ -161,7 +160,7 @@ def test_the_sensor_tells_how_jobs_stand_and_takes_those_that_ended(
 
         def tick() -> Any:
             with dg.build_sensor_context(instance=instance, definitions=defs) as context:
-                return sensor(context)
+                return sensor(context, alerts=AlertsResource())
 
         told = tick()
         assert isinstance(told, dg.SkipReason)

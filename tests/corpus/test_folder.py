@@ -21,6 +21,7 @@ def settings(folder: Path | str, **changes: object) -> CorpusSettings:
         "file_extensions": [".txt", ".md", ".text", ""],
         "min_text_length": 50,
         "num_files": None,
+        "metadata_fields": None,
     }
     return CorpusSettings.model_validate(values | changes)
 

@@ -23,7 +23,11 @@ from assets_pkg.profile import CorpusSettings
 from storage.artifacts import Corpus, Document
 
 SETTINGS = CorpusSettings(
-    corpus_dir="pydoc://stdlib", file_extensions=[".txt"], min_text_length=50, num_files=None
+    corpus_dir="pydoc://stdlib",
+    file_extensions=[".txt"],
+    min_text_length=50,
+    num_files=None,
+    metadata_fields=None,
 )
 
 

@@ -14,12 +14,19 @@ import pytest
 from assets_pkg.corpus.sources import CorpusError, read_corpus, source_fingerprint
 from assets_pkg.profile import CorpusSettings
 from storage.artifacts import Corpus
+from tests.s3.server import S3Server
 
 TEXT = "# A title\n\nA sentence that is long enough to be kept as a document of the corpus."
 
 
 def settings(url: str) -> CorpusSettings:
-    return CorpusSettings(corpus_dir=url, file_extensions=[".md", ""], min_text_length=10, num_files=None)
+    return CorpusSettings(
+        corpus_dir=url,
+        file_extensions=[".md", ""],
+        min_text_length=10,
+        num_files=None,
+        metadata_fields=None,
+    )
 
 
 def read(url: str, folder: Path) -> tuple[list[str], dict[str, Any]]:
@@ -45,6 +52,31 @@ def test_a_remote_folder_is_read_and_its_changes_show_in_the_fingerprint(memory:
     assert summary["fingerprint"] == source_fingerprint(settings("memory://docs"))
     memory.pipe("/docs/a.md", (TEXT + " More.").encode())
     assert summary["fingerprint"] != source_fingerprint(settings("memory://docs"))
+
+
+def test_a_bucket_is_read_and_every_change_shows_in_one_process(s3: S3Server, tmp_path: Path) -> None:
+    bucket, client = s3.new_bucket(), s3.client()
+
+    def put(name: str, text: str) -> None:
+        client.put_object(Bucket=bucket, Key=name, Body=text.encode())
+
+    put("docs/a.md", TEXT)
+    put("docs/deep/b.md", TEXT)
+    url = f"s3://{bucket}/docs"
+    documents, summary = read(url, tmp_path / "one")
+    assert documents == ["a.md", "deep/b.md"]
+    assert summary["fingerprint"] == source_fingerprint(settings(url))
+    put("docs/a.md", TEXT)  # the same again
+    assert summary["fingerprint"] == source_fingerprint(settings(url))
+    put("docs/a.md", TEXT + " More.")
+    changed = source_fingerprint(settings(url))
+    put("docs/c.md", TEXT)
+    added = source_fingerprint(settings(url))
+    client.delete_object(Bucket=bucket, Key="docs/c.md")
+    assert source_fingerprint(settings(url)) == changed
+    assert len({summary["fingerprint"], changed, added}) == 3
+    with pytest.raises(CorpusError, match="no such folder"):
+        source_fingerprint(settings("s3://no-such-bucket/docs"))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from assets_pkg.deploy.contract import DeployError
-from assets_pkg.deploy.nim_eval import DriftError, ServedEncoder, measure_drift, require_no_drift
+from assets_pkg.deploy.nim_eval import DriftError, measure_drift, require_no_drift
+from assets_pkg.deploy.served_encoder import ServedEncoder
 
 Answer = Callable[[dict[str, Any]], Any]
 

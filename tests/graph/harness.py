@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ class Project:
 
     @property
     def defs(self) -> dg.Definitions:
-        return build_definitions(self.profile)
+        return _definitions(self.profile.model_dump_json())
 
     def with_overrides(self, *overrides: str) -> Project:
         return Project(self.profile_path, self.instance, overrides, self.launched)
@@ -90,6 +91,11 @@ class Project:
 
     def events(self, asset: str) -> int:
         return len(self.instance.fetch_materializations(dg.AssetKey(asset), limit=1000).records)
+
+
+@cache
+def _definitions(profile: str) -> dg.Definitions:
+    return build_definitions(Profile.model_validate_json(profile))
 
 
 __all__ = ["WITHOUT_SERVER", "Project", "assets_between"]

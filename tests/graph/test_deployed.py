@@ -8,16 +8,23 @@ from pathlib import Path
 
 import dagster as dg
 import httpx2
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from assets_pkg.deploy.contract import served_digest
 from assets_pkg.deploy.server import read_state
+from assets_pkg.reindex.searcher import current_index
 from assets_pkg.runner import run_assets
 from resources.containers import ContainerEngine
+from storage.artifact_store import ArtifactStore
+from storage.artifacts import CorpusEmbeddings
 from tests.command.conftest import free_port
 from tests.graph.harness import Project
 
 SERVED = ["onnx_model", "running_nim", "nim_eval_metrics"]
+INDEXED = ["corpus_embeddings", "vector_index"]
+REINDEX = "reindex_when_model_or_corpus_changes"
 STATE = Path("output/stage5_deploy")
 
 
@@ -79,3 +86,34 @@ def test_a_server_that_died_is_found_by_the_plan_and_by_the_exam(project: Projec
     outcome = run_assets(here.defs, here.instance, ["nim_eval_metrics"])
     assert not outcome.succeeded
     assert "run `retune deploy` first" in outcome.failures[0].message
+
+
+def test_the_corpus_is_embedded_by_the_server_and_only_if_it_serves_the_promoted_model(
+    project: Project,
+) -> None:
+    store = ArtifactStore(Path("output"))
+    local = store.get(CorpusEmbeddings, "corpus_embeddings", project.version("corpus_embeddings"))
+    here = project.with_overrides(f"deploy.host_port={free_port()}", "reindex.encoder=nim")
+    here.run(["onnx_model", "running_nim", *INDEXED])
+    served = store.get(CorpusEmbeddings, "corpus_embeddings", here.version("corpus_embeddings"))
+    assert served.version != local.version
+    np.testing.assert_allclose(_vectors(served), _vectors(local), atol=1e-4)
+    assert here.tick(REINDEX) == []
+
+    other = next(
+        version
+        for version in (here.version("base_model"), here.version("checkpoint"))
+        if version != here.version("promoted_model")
+    )
+    here.promote(other)
+    assert here.tick(REINDEX) == []
+    outcome = run_assets(here.defs, here.instance, INDEXED)
+    assert "no server serves the promoted model" in outcome.failures[0].message
+    here.run(["onnx_model", "running_nim"])
+    assert here.tick(REINDEX) == INDEXED
+    assert current_index(store).describe()["model_digest"] == other
+
+
+def _vectors(embeddings: CorpusEmbeddings) -> np.ndarray:
+    column = pq.read_table(embeddings.path / "embeddings.parquet").column("vector")
+    return np.stack(column.to_numpy(zero_copy_only=False))

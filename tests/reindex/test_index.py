@@ -15,7 +15,7 @@ from sklearn.feature_extraction.text import HashingVectorizer
 from assets_pkg.profile import ReindexSettings, load_profile
 from assets_pkg.reindex.embeddings import embed_passages
 from assets_pkg.reindex.index import IndexMismatch, build_index
-from assets_pkg.reindex.searcher import Searcher, fuse
+from assets_pkg.reindex.reader import IndexReader, fuse
 from assets_pkg.reindex.verify import verify_index
 from resources.encoders.base import Role
 from resources.vector_store.base import Hit
@@ -71,7 +71,7 @@ def embeddings(passages: Passages, tmp_path: Path) -> CorpusEmbeddings:
     folder = tmp_path / "embeddings"
     folder.mkdir()
     model = Checkpoint(tmp_path, "checkpoint", "m1")
-    embed_passages(passages, model, HashingEncoder(), folder, no_progress)
+    embed_passages(passages, model, HashingEncoder(), {}, folder, no_progress)
     return CorpusEmbeddings(folder, "corpus_embeddings", "e1")
 
 
@@ -91,7 +91,7 @@ def test_search_over_the_index_equals_brute_force_over_all_passages(
     assert (described["rows"], described["model_digest"], described["passages"]) == (5000, "m1", "v1")
     encoder, texts = HashingEncoder(), [passage.text for passage in passages.passages()]
     scores = encoder.embed(texts, "passage") @ encoder.embed(["kiln glaze n4711"], "query")[0]
-    hits = Searcher(index, encoder).search("kiln glaze n4711", 5)
+    hits = IndexReader(index, encoder).search("kiln glaze n4711", 5).hits
     np.testing.assert_allclose([hit.score for hit in hits], np.sort(scores)[::-1][:5], atol=1e-5)
     assert hits[0].text == texts[int(np.argmax(scores))]
 
@@ -106,7 +106,7 @@ def test_fewer_dimensions_are_cut_and_renormalised(
     cut /= np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), 1e-30)
     query = encoder.embed([" ".join(WORDS)], "query")[0][:32]
     expected = np.sort(cut @ (query / np.linalg.norm(query)))[::-1][:5]
-    hits = Searcher(index, encoder).search(" ".join(WORDS), 5)
+    hits = IndexReader(index, encoder).search(" ".join(WORDS), 5).hits
     np.testing.assert_allclose([hit.score for hit in hits], expected, atol=1e-5)
 
 
@@ -148,9 +148,9 @@ def test_hybrid_search_finds_a_rare_word_that_vectors_blur(
     passages: Passages, embeddings: CorpusEmbeddings, tmp_path: Path
 ) -> None:
     index = build(passages, embeddings, tmp_path / "index", SETTINGS)
-    searcher = Searcher(index, HashingEncoder())
-    assert "n4711" in searcher.search("n4711", 3, hybrid=True)[0].text
-    narrowed = searcher.search("kiln", 5, where="doc_id = 'd7'", hybrid=True)
+    reader = IndexReader(index, HashingEncoder())
+    assert "n4711" in reader.search("n4711", 3, hybrid=True).hits[0].text
+    narrowed = reader.search("kiln", 5, where="doc_id = 'd7'", hybrid=True).hits
     assert {found.doc_id for found in narrowed} == {"d7"}
 
 

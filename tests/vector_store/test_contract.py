@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from resources.vector_store.base import PassageIndex, VectorStoreError, index_schema
+from resources.vector_store.base import IndexType, PassageIndex, VectorStoreError, index_schema
 from resources.vector_store.lance import LanceIndex
 from resources.vector_store.milvus import ALIAS, MilvusIndex
 
@@ -54,8 +54,8 @@ def batches(vectors: np.ndarray, size: int = 64) -> Iterator[pa.RecordBatch]:
 def test_search_equals_brute_force_and_returns_the_row_as_written(
     index: PassageIndex, vectors: np.ndarray
 ) -> None:
-    assert index.write(batches(vectors), DIMENSIONS) == ROWS
-    assert index.optimise(ROWS, DIMENSIONS, exact_below=1000) == "exact"
+    assert index.write(batches(vectors), index_schema(DIMENSIONS)) == ROWS
+    assert index.optimise("exact", ROWS, DIMENSIONS) == "exact"
     query = np.random.default_rng(1).standard_normal(DIMENSIONS).astype(np.float32)
     query /= np.linalg.norm(query)
     hits = index.search(query, 10)
@@ -69,8 +69,8 @@ def test_search_equals_brute_force_and_returns_the_row_as_written(
 
 
 def test_a_filter_narrows_the_search(index: PassageIndex, vectors: np.ndarray) -> None:
-    index.write(batches(vectors), DIMENSIONS)
-    index.optimise(ROWS, DIMENSIONS, exact_below=1000)
+    index.write(batches(vectors), index_schema(DIMENSIONS))
+    index.optimise("exact", ROWS, DIMENSIONS)
     hits = index.search(
         vectors[0], 5, where="doc_id = 'doc7'" if isinstance(index, LanceIndex) else "doc_id == 'doc7'"
     )
@@ -79,8 +79,8 @@ def test_a_filter_narrows_the_search(index: PassageIndex, vectors: np.ndarray) -
 
 
 def test_a_filter_that_makes_no_sense_is_a_clear_error(index: PassageIndex, vectors: np.ndarray) -> None:
-    index.write(batches(vectors), DIMENSIONS)
-    index.optimise(ROWS, DIMENSIONS, exact_below=1000)
+    index.write(batches(vectors), index_schema(DIMENSIONS))
+    index.optimise("exact", ROWS, DIMENSIONS)
     with pytest.raises(VectorStoreError, match="no_such_column"):
         index.search(vectors[0], 5, where="no_such_column = 1 AND")
 
@@ -88,20 +88,42 @@ def test_a_filter_that_makes_no_sense_is_a_clear_error(index: PassageIndex, vect
 def test_writing_again_replaces_what_an_interrupted_try_left(
     index: PassageIndex, vectors: np.ndarray
 ) -> None:
-    index.write(batches(vectors[:50]), DIMENSIONS)
-    assert index.write(batches(vectors), DIMENSIONS) == ROWS
+    index.write(batches(vectors[:50]), index_schema(DIMENSIONS))
+    assert index.write(batches(vectors), index_schema(DIMENSIONS)) == ROWS
 
 
+@pytest.mark.parametrize("kind", ["ivf", "hnsw"])
 def test_an_approximate_index_finds_nearly_all_that_exact_search_finds(
-    index: PassageIndex, vectors: np.ndarray
+    kind: IndexType, index: PassageIndex, vectors: np.ndarray
 ) -> None:
-    index.write(batches(vectors), DIMENSIONS)
-    assert index.optimise(ROWS, DIMENSIONS, exact_below=100) != "exact"
+    index.write(batches(vectors), index_schema(DIMENSIONS))
+    assert kind in index.optimise(kind, ROWS, DIMENSIONS).lower()
     found = 0
     for query in vectors[:20]:
         expected = {f"d_{n:016x}" for n in np.argsort(-(vectors @ query))[:10]}
         found += len(expected & {hit.passage_id for hit in index.search(query, 10)})
     assert found >= 0.9 * 200
+
+
+def test_parameters_of_the_engine_are_taken_and_wrong_ones_named(
+    index: PassageIndex, vectors: np.ndarray
+) -> None:
+    index.write(batches(vectors), index_schema(DIMENSIONS))
+    lance = isinstance(index, LanceIndex)
+    right, wrong = ({"num_partitions": 3}, {"petals": 3}) if lance else ({"nlist": 3}, {"nlist": 0})
+    if lance:
+        with pytest.raises(VectorStoreError, match=r"petals 3.*index_parameters"):
+            index.optimise("ivf", ROWS, DIMENSIONS, wrong)
+    assert "3" in index.optimise("ivf", ROWS, DIMENSIONS, right)
+    assert len(index.search(vectors[0], 10)) == 10
+
+
+def test_a_version_is_dropped_and_knows_its_documents(index: PassageIndex, vectors: np.ndarray) -> None:
+    index.write(batches(vectors), index_schema(DIMENSIONS))
+    index.optimise("exact", ROWS, DIMENSIONS)
+    assert index.holds("doc7")
+    assert not index.holds("doc'7")
+    index.drop()
 
 
 def test_milvus_readers_of_the_alias_move_to_the_new_version_at_once(
@@ -110,15 +132,15 @@ def test_milvus_readers_of_the_alias_move_to_the_new_version_at_once(
     uri = str(tmp_path / "milvus.db")
     for name, part in (("passages_a", vectors[:100]), ("passages_b", vectors[100:])):
         version = MilvusIndex(uri, name)
-        version.write(batches(part), DIMENSIONS)
-        version.optimise(len(part), DIMENSIONS, exact_below=1000)
+        version.write(batches(part), index_schema(DIMENSIONS))
+        version.optimise("exact", len(part), DIMENSIONS)
         version.activate()
     assert MilvusIndex(uri, ALIAS).count() == 200
 
 
 def test_lance_finds_words_too(tmp_path: Path, vectors: np.ndarray) -> None:
     index = LanceIndex(tmp_path / "lance")
-    index.write(batches(vectors), DIMENSIONS)
+    index.write(batches(vectors), index_schema(DIMENSIONS))
     hits = index.search_text("kilns", 5)
     assert len(hits) == 5
     assert all("kilns" in hit.text for hit in hits)

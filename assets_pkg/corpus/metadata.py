@@ -1,0 +1,112 @@
+"""The user's own fields of a document: read, named and typed so that searches can be filtered by them."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Collection, Mapping
+from datetime import date, time
+from decimal import Decimal
+from typing import Any, cast
+
+from assets_pkg.corpus.errors import CorpusError
+from resources.vector_store.base import OWN_COLUMNS, FieldType
+
+TITLE = "title"
+NO_METADATA = "{}"
+
+_ODD = re.compile(r"\W+")
+_INT64 = range(-(2**63), 2**63)
+
+
+def field_name(name: object) -> str:
+    """The column that holds a field: lower case, with ``_`` for what is no letter, digit or ``_``."""
+    return _ODD.sub("_", str(name).strip().lower())
+
+
+def tidy(fields: Mapping[Any, Any], where: str, wanted: Collection[str] | None) -> dict[str, Any]:
+    """The fields under their columns' names, with values of the five types; empty ones are left out.
+
+    Dates become ISO 8601 texts (they compare as they should), lists become lists of texts, mappings JSON.
+
+    Args:
+        where: what to call the place in errors.
+        wanted: the columns to keep (and ``title``); None for all.
+
+    Raises:
+        CorpusError: a column would have the name of one of the index's own, or two fields share a column.
+    """
+    found: dict[str, Any] = {}
+    for key, raw in fields.items():
+        name, value = field_name(key), _plain(raw)
+        if value is None or not (wanted is None or name in wanted or name == TITLE):
+            continue
+        if name in found:
+            raise CorpusError(f"{where}: two fields are named {name!r}, case and signs aside: rename one")
+        if (name in OWN_COLUMNS and name != TITLE) or not name.strip("_0123456789") or name.startswith("_"):
+            raise CorpusError(
+                f"{where}: the field {str(key)!r} has the name of a column of the index, or none that a filter could "
+                f"use: rename it, or name the fields to keep in corpus.metadata_fields"
+            )
+        found[name] = value
+    return found
+
+
+def as_json(fields: Mapping[str, Any]) -> str:
+    """One text for equal fields."""
+    return json.dumps(fields, sort_keys=True, ensure_ascii=False) if fields else NO_METADATA
+
+
+class FieldTypes:
+    """The type of every field over all documents."""
+
+    def __init__(self) -> None:
+        self.types: dict[str, FieldType] = {}
+        self._first: dict[str, str] = {}
+
+    def add(self, metadata: str, where: str) -> None:
+        """Take in one document's ``metadata``; whole and decimal numbers together are decimal.
+
+        Raises:
+            CorpusError: a field has another type than in an earlier document.
+        """
+        for name, value in json.loads(metadata).items():
+            known, here = self.types.setdefault(name, _type(value)), _type(value)
+            first = self._first.setdefault(name, where)
+            if known == here:
+                continue
+            if {known, here} != {"int", "float"}:
+                raise CorpusError(
+                    f"the field {name!r} is {known} in {first} and {here} in {where}: make them alike, or leave it "
+                    "out of corpus.metadata_fields"
+                )
+            self.types[name] = "float"
+
+
+def _plain(value: Any) -> Any:
+    """The value as text, number, truth or list of texts; None for nothing."""
+    if isinstance(value, list | tuple | set):
+        items = [_plain(item) for item in cast("list[Any]", value)]
+        return [item if isinstance(item, str) else json.dumps(item) for item in items if item is not None]
+    if isinstance(value, dict):
+        return json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return _plain_scalar(value)
+
+
+def _plain_scalar(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        value = float(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value if value in _INT64 else float(value)
+    if isinstance(value, date | time):
+        return value.isoformat()
+    return value if value is None or isinstance(value, bool) else str(value)
+
+
+def _type(value: Any) -> FieldType:
+    if isinstance(value, list):
+        return "texts"
+    return {bool: "bool", int: "int", float: "float"}.get(type(value), "text")  # type: ignore[return-value]

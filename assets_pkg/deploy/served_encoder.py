@@ -1,0 +1,150 @@
+"""The deployed server as an encoder: what clients get, checked answer by answer."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+
+from assets_pkg.deploy.contract import DeployError
+from assets_pkg.deploy.interface import AnswerError, Interface, NimInterface
+from resources.encoders.base import Role
+from storage.progress import Progress, no_progress
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Vectors = NDArray[np.float32]
+
+BATCH = 32
+CONCURRENT = 4
+"""Requests under way: enough that the server always has the next batch at hand."""
+
+TRIES = 3
+BUSY_PATIENCE_S = 120.0
+BUSY_FIRST_S, BUSY_LONGEST_S = 0.2, 5.0
+
+
+def _always() -> None:
+    """For callers who need no proof of who answers."""
+
+
+class ServedEncoder:
+    """An `Encoder` over a served model's endpoint that trusts no answer.
+
+    The answer must name the model asked for and have each index once. A vector that is not numbers, not finite,
+    zero or of another length is invalid: its text is asked for again, alone, at most three times; each is counted
+    in ``invalid``. A busy server (503) is asked again for two minutes.
+
+    Args:
+        identity: names the served model; see `Encoder.identity`.
+        interface: how this kind of server is asked.
+        prove: called before and after each :meth:`embed`; raises when another model answers at ``url``.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        dimensions: int,
+        identity: str,
+        interface: Interface | None = None,
+        prove: Callable[[], None] = _always,
+    ):
+        self.url = url
+        self.model = model
+        self.dimensions = dimensions
+        self.invalid = 0
+        self._identity = identity
+        self._interface = interface or NimInterface()
+        self._prove = prove
+        self._client = httpx2.Client(base_url=url, timeout=300)
+
+    def identity(self, role: Role) -> str:
+        return f"{self._identity}-{role}"
+
+    def close(self) -> None:
+        self._client.close()
+
+    def embed(self, texts: Sequence[str], role: Role, progress: Progress = no_progress) -> Vectors:
+        """Float32 [len(texts), dimensions], unit rows.
+
+        Raises:
+            DeployError: the server refused, answered for another model, or kept giving invalid vectors.
+        """
+        import numpy as np
+
+        self._prove()
+        vectors = np.empty((len(texts), self.dimensions), dtype=np.float32)
+        starts = range(0, len(texts), BATCH)
+        pool = ThreadPoolExecutor(CONCURRENT, thread_name_prefix="served")
+        try:
+            answers = pool.map(lambda start: self._embed(texts[start : start + BATCH], role), starts)
+            for start, rows in zip(starts, answers, strict=True):
+                vectors[start : start + BATCH] = rows
+                progress(start + len(rows), len(texts), "texts")
+        finally:  # after a failure nothing further is worth asking for
+            pool.shutdown(cancel_futures=True)
+        self._prove()
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    def _embed(self, batch: Sequence[str], role: Role) -> list[Vectors]:
+        answered = self._ask(batch, role)
+        return [self._valid(row, text, role) for row, text in zip(answered, batch, strict=True)]
+
+    def _valid(self, row: Any, text: str, role: Role) -> Vectors:
+        for tries in range(TRIES + 1):
+            vector = _vector(row, self.dimensions)
+            if vector is not None:
+                return vector
+            if tries < TRIES:
+                self.invalid += 1
+                row = self._ask([text], role)[0]
+        raise DeployError(f"{self.url} gave an invalid vector {TRIES + 1} times for one text: {text[:80]!r}")
+
+    def _ask(self, texts: Sequence[str], role: Role) -> list[Any]:
+        answer = self._post(self._interface.body(self.model, texts, role))
+        try:
+            return self._interface.vectors(answer, self.model, len(texts))
+        except AnswerError as error:
+            raise DeployError(f"{self.url} {error}") from error
+
+    def _post(self, body: dict[str, Any]) -> dict[str, Any]:
+        give_up, delay = time.monotonic() + BUSY_PATIENCE_S, BUSY_FIRST_S
+        while True:
+            answer = self._try(body)
+            if answer.status_code == httpx2.codes.OK:
+                return answer.json()
+            busy = answer.status_code == httpx2.codes.SERVICE_UNAVAILABLE
+            if not busy or time.monotonic() + delay > give_up:
+                raise DeployError(f"{self.url} answered {answer.status_code}: {answer.text[:300]}")
+            time.sleep(delay)
+            delay = min(2 * delay, BUSY_LONGEST_S)
+
+    def _try(self, body: dict[str, Any]) -> httpx2.Response:
+        try:
+            return self._client.post(self._interface.path, json=body)
+        except httpx2.HTTPError as error:
+            raise DeployError(f"{self.url} does not answer: {error}") from error
+
+
+def _vector(row: Any, dimensions: int) -> Vectors | None:
+    """The vector (float32 [dimensions]) that a server sent as base64 or as a list of numbers; None if it is none."""
+    import numpy as np
+
+    if isinstance(row, str):
+        try:
+            row = np.frombuffer(base64.b64decode(row, validate=True), dtype="<f4")
+        except (binascii.Error, ValueError):
+            return None
+    elif not isinstance(row, list) or not all(type(value) in (int, float) for value in row):
+        return None
+    vector = np.asarray(row, dtype=np.float32)
+    norm = float(np.linalg.norm(vector))
+    return vector if len(vector) == dimensions and np.isfinite(norm) and norm > 0 else None

@@ -1,0 +1,254 @@
+"""An artifact store whose truth lies at an fsspec URL, with a folder on this machine where everything is used.
+
+Layout below the URL::
+
+    retune-store.json                        says that this is a store; written when it is first used
+    artifacts/<asset>/<version>/manifest.json    written last: a version without it does not exist
+    artifacts/<asset>/<version>/<content>/...    its files, below the digest of all of them
+    keys/<asset>/<key>                       which version a build key led to
+    links/<name>                             what the recipe-named path points at
+
+A version is made in the local folder exactly as in a store of local files, and then sent: a kill at any moment
+leaves nothing visible there, and the next try sends the rest. Because files lie below the digest of all of them,
+what lies there is what belongs there, and two machines that publish one version at once do not disturb each other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from filelock import FileLock
+
+from storage.artifact_store import MANIFEST, ArtifactError, ArtifactStore, BuildKey, write_atomic
+from storage.artifacts import Artifact
+from storage.digests import digest_text, digest_tree
+from storage.remote import LocalDiskFull, RemoteError, RemoteFile, RemoteRoot, check_url
+
+CACHE_ENVIRONMENT = "RETUNE_CACHE"
+MARKER = "retune-store.json"
+SCHEMA_VERSION = 1
+
+A = TypeVar("A", bound=Artifact)
+
+
+def local_folder(url: str) -> Path:
+    """Where this machine keeps what it has of the store at ``url``: below ``RETUNE_CACHE``, or the user's cache."""
+    import platformdirs
+
+    base = os.environ.get(CACHE_ENVIRONMENT) or platformdirs.user_cache_dir("retune")
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", url).strip("-")[:60]
+    return Path(base).expanduser().absolute() / "stores" / f"{readable}-{digest_text(url)[:8]}"
+
+
+@lru_cache(maxsize=8)
+def open_remote(url: str) -> RemoteRoot:
+    """The remote side, proven once per process to be a store that can be read; made if nothing is there.
+
+    Raises:
+        RemoteError: no such bucket, no access, or a store of a newer Retune.
+    """
+    remote = RemoteRoot(url)
+    if MARKER not in remote.list(""):
+        remote.write(MARKER, json.dumps({"schema_version": SCHEMA_VERSION}).encode())
+        return remote
+    try:
+        described = json.loads(remote.read(MARKER))
+    except ValueError:
+        raise RemoteError(
+            f"{url}/{MARKER} is no JSON: this is no store of Retune; set another artifact_root"
+        ) from None
+    if described.get("schema_version") != SCHEMA_VERSION:
+        raise RemoteError(
+            f"{url} was made by another version of Retune: update Retune, or set another artifact_root"
+        )
+    return remote
+
+
+class RemoteArtifactStore(ArtifactStore):
+    """An `ArtifactStore` at a URL. ``root`` is this machine's folder; opening it asks nothing of the remote side."""
+
+    def __init__(self, url: str, folder: Path | None = None):
+        self.url = check_url(url)
+        super().__init__(folder or local_folder(self.url))
+
+    @property
+    def place(self) -> str:
+        return self.url
+
+    @cached_property
+    def _remote(self) -> RemoteRoot:
+        remote = open_remote(self.url)
+        if not self.root.exists():
+            self._restore_links(remote)
+        return remote
+
+    def check(self) -> None:
+        """See that the remote side can be read and written.
+
+        Raises:
+            ArtifactError: it cannot; the message says why.
+        """
+        name = f".checks/{socket.gethostname()}-{os.getpid()}"
+        self._remote.write(name, b"")
+        self._remote.remove(name)
+
+    # ---- building ------------------------------------------------------------------------------------------
+
+    def forget(self, key: BuildKey) -> None:
+        self._remote.remove(_memo(key))
+        super().forget(key)
+
+    def find(self, kind: type[A], key: BuildKey) -> A | None:
+        try:
+            version = self._remote.read(_memo(key)).decode().strip()
+        except FileNotFoundError:
+            return None
+        return self.get(kind, key.asset, version) if self._is_published(key.asset, version) else None
+
+    def _found_or_resumed(self, kind: type[A], key: BuildKey) -> A | None:
+        found = self.find(kind, key)
+        if found is not None:
+            return found
+        made = super().find(kind, key)
+        if made is not None:
+            self._send(key, made)
+            return made
+        self.check()  # what takes hours to make must not be refused at its end
+        return None
+
+    def _publish(self, kind: type[A], key: BuildKey, work: Path) -> A:
+        made = super()._publish(kind, key, work)
+        self._send(key, made)
+        return made
+
+    def _send(self, key: BuildKey, made: Artifact) -> None:
+        if not self._is_published(made.asset, made.version):
+            manifest = json.loads((made.path / MANIFEST).read_text("utf-8"))
+            files = _files(manifest)
+            content = digest_tree((file.name, file.sha256) for file in files)
+            target = f"artifacts/{made.asset}/{made.version}"
+            self._remote.send(made.path, files, f"{target}/{content}", self.progress)
+            described = json.dumps({**manifest, "content": content}, indent=1)
+            self._remote.write(f"{target}/{MANIFEST}", described.encode())
+        self._remote.write(_memo(key), made.version.encode())
+
+    # ---- reading -------------------------------------------------------------------------------------------
+
+    def get(self, kind: type[A], asset: str, version: str) -> A:
+        if not self._whole(self._folder(asset, version)):
+            self._bring(asset, version)
+        return super().get(kind, asset, version)
+
+    def versions(self, asset: str) -> list[str]:
+        names = [f"artifacts/{asset}/{each}/{MANIFEST}" for each in self._remote.list(f"artifacts/{asset}")]
+        manifests = [json.loads(text) for text in self._remote.read_all(names).values()]
+        manifests.sort(key=lambda manifest: manifest["created"], reverse=True)
+        return [manifest["version"] for manifest in manifests]
+
+    def assets(self) -> list[str]:
+        return self._remote.list("artifacts")
+
+    def size(self, asset: str, version: str) -> int:
+        return sum(file.bytes for file in _files(self._manifest(asset, version)))
+
+    def remove(self, asset: str, version: str) -> None:
+        folder = f"artifacts/{asset}/{version}"
+        self._remote.remove(f"{folder}/{MANIFEST}")
+        self._remote.remove(folder)
+        memos = self._remote.read_all([f"keys/{asset}/{key}" for key in self._remote.list(f"keys/{asset}")])
+        for name, text in memos.items():
+            if text.decode().strip() == version:
+                self._remote.remove(name)
+        super().remove(asset, version)
+
+    def address(self, artifact: Artifact) -> str:
+        return f"{self.url}/artifacts/{artifact.asset}/{artifact.version}"
+
+    def _is_published(self, asset: str, version: str) -> bool:
+        return self._remote.exists(f"artifacts/{asset}/{version}/{MANIFEST}")
+
+    def _manifest(self, asset: str, version: str) -> dict[str, Any]:
+        try:
+            return json.loads(self._remote.read(f"artifacts/{asset}/{version}/{MANIFEST}"))
+        except FileNotFoundError:
+            raise ArtifactError(self._absent(asset, version)) from None
+
+    def _bring(self, asset: str, version: str) -> None:
+        """Fetch a version to this machine: under another name first, so that a part of it is never taken for it."""
+        manifest = self._manifest(asset, version)
+        beside = self.root / ".work" / ".fetched" / asset / version
+        beside.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{beside}.lock"):
+            target = self._folder(asset, version)
+            if self._whole(target):
+                return
+            beside.mkdir(exist_ok=True)
+            source = f"artifacts/{asset}/{version}/{manifest['content']}"
+            try:
+                self._remote.fetch(source, _files(manifest), beside, self.progress)
+            except LocalDiskFull as error:
+                raise ArtifactError(self._disk_full(asset, "fetching")) from error
+            write_atomic(beside / MANIFEST, json.dumps(manifest, indent=1))
+            shutil.rmtree(target, ignore_errors=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            beside.rename(target)
+
+    # ---- names ---------------------------------------------------------------------------------------------
+
+    def link(self, name: str, target: Path) -> Path:
+        relative = target.absolute().relative_to(self.root).as_posix()
+        link = super().link(name, target)
+        self._remote.write(f"links/{name}", relative.encode())
+        return link
+
+    def unlink(self, name: str) -> None:
+        self._remote.remove(f"links/{name}")
+        super().unlink(name)
+
+    def resolve(self, name: str) -> Path | None:
+        try:
+            relative = self._remote.read(f"links/{name}").decode()
+        except FileNotFoundError:
+            super().unlink(name)
+            return None
+        target = self.root / relative
+        asset, version = Path(relative).parts[1:3]
+        if self._is_published(asset, version):
+            self.get(Artifact, asset, version)
+        super().link(name, target)
+        return target
+
+    def linked(self) -> set[tuple[str, str]]:
+        targets = self._restore_links(self._remote).values()
+        return {(asset, version) for asset, version in (Path(target).parts[1:3] for target in targets)}
+
+    def _restore_links(self, remote: RemoteRoot) -> dict[str, str]:
+        """Point this machine's names at what they point at elsewhere, fetched or not; gives name -> target."""
+        texts = remote.read_all([f"links/{name}" for name in remote.sizes("links")])
+        found = {name.removeprefix("links/"): text.decode() for name, text in texts.items()}
+        for name, relative in found.items():
+            super().link(name, self.root / relative)
+        return found
+
+    def _disk_full(self, asset: str, doing: str = "making") -> str:
+        free = shutil.disk_usage(self.root).free / 1e9
+        return (
+            f"disk full while {doing} {asset}: {free:.1f} GB free at {self.root}, this machine's copy of "
+            f"{self.url}. Free some space or set {CACHE_ENVIRONMENT} to a folder on another disk, then run the same "
+            "command: finished work is reused"
+        )
+
+
+def _memo(key: BuildKey) -> str:
+    return f"keys/{key.asset}/{key.digest}"
+
+
+def _files(manifest: dict[str, Any]) -> list[RemoteFile]:
+    return [RemoteFile(name, each["bytes"], each["sha256"]) for name, each in manifest["files"].items()]

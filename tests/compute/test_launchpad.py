@@ -1,0 +1,44 @@
+"""The place of a stage, chosen for one run in the UI's launchpad."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from assets_pkg.build import build_definitions
+from assets_pkg.profile import load_profile
+from tests.conftest import write_corpus, write_profile
+
+
+def test_a_run_can_name_the_place_of_one_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "env.toml").write_text('[child]\nexecutor = "subprocess"\n', "utf-8")
+    corpus = write_corpus(tmp_path / "documents", 8)
+    settings = write_profile(tmp_path / "p.yaml", corpus=corpus, model=tmp_path, root=tmp_path / "output")
+    job = build_definitions(load_profile(str(settings))).resolve_job_def("retune")
+
+    def launch(stages: dict[str, str], instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
+        return job.execute_in_process(
+            run_config={
+                "resources": {"compute": {"config": {"stages": stages}}},
+                "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+            },
+            instance=instance,
+            asset_selection=[dg.AssetKey("raw_corpus")],
+            raise_on_error=False,
+        )
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        refused = launch({"sdg": "nowhere"}, instance)
+        (failure,) = [event for event in refused.all_events if event.is_step_failure]
+        told = failure.step_failure_data.user_failure_data
+        assert told is not None
+        assert told.description == "env.toml has no place 'nowhere'; it has: child"
+        done = launch({"sdg": "child"}, instance)
+        assert done.success
+        (made,) = done.asset_materializations_for_node("raw_corpus")
+        assert made.metadata["job_host"].value
+    (folder,) = (tmp_path / "output" / ".jobs").iterdir()
+    assert folder.name.startswith("raw_corpus-")

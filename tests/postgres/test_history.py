@@ -1,0 +1,158 @@
+"""The history of runs on a real PostgreSQL server: shared by processes, and its password kept out of everything."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from assets_pkg.instance import InstanceError, open_instance
+from tests.command.conftest import Workplace, free_port, make_workplace
+from tests.postgres.server import PostgresServer, running_postgres
+from tests.ui.test_daemon import Ui
+
+RUNS = "{ runsOrError { ... on Runs { results { runId status } } } }"
+ON_THE_ACCELERATOR = """
+    import sys, time
+    from pathlib import Path
+
+    import dagster as dg
+
+    from assets_pkg.door import GPU_POOL
+    from assets_pkg.instance import open_instance
+
+    @dg.asset(pool=GPU_POOL)
+    def trained() -> None:
+        began = time.time()
+        time.sleep(0.5)
+        Path(sys.argv[1]).write_text(f"{began} {time.time()}")
+
+    with open_instance() as instance:
+        Path(sys.argv[1] + ".ready").touch()
+        while not all(Path(other).exists() for other in sys.argv[2:]):
+            time.sleep(0.01)
+        assert dg.materialize([trained], instance=instance).success
+"""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresServer]:
+    with running_postgres() as running:
+        yield running
+
+
+@pytest.fixture
+def place(tmp_path: Path, tiny_model: Path, server: PostgresServer) -> Workplace:
+    made = make_workplace(tmp_path / "place", tiny_model, documents=16)
+    return replace(made, extra={"RETUNE_POSTGRES_URL": server.url})
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("RETUNE_POSTGRES_URL", raising=False)
+    return tmp_path / "home"
+
+
+def test_a_run_of_the_command_is_in_the_shared_history_and_in_the_ui(
+    place: Workplace, server: PostgresServer
+) -> None:
+    code, output = place.retune("run", "--to", "sdg")
+    assert code == 0, output
+    assert server.ask("SELECT status FROM runs") == [("SUCCESS",)]
+    assert not list((place.home / ".dagster").rglob("*.db"))
+    code, output = place.retune("run", "--to", "sdg")
+    assert "nothing is stale" in output
+
+    ui = Ui(place, free_port())
+    try:
+        ui.wait("the run in the UI", lambda: len(ui.ask(RUNS)["runsOrError"]["results"]) == 1)
+        started = [ui.process.pid, *(child.pid for child in psutil.Process(ui.process.pid).children(True))]
+        commands = [Path(f"/proc/{pid}/cmdline").read_text() for pid in started if psutil.pid_exists(pid)]
+    finally:
+        ui.stop()
+    assert not any(server.password in command for command in commands)
+
+    for command in (["info"], ["doctor"]):
+        _, said = place.retune(*command)
+        assert server.password not in output + said
+    assert "on the PostgreSQL server 127.0.0.1/postgres" in said
+    holders = [path for path in place.home.rglob("*") if path.is_file() and _holds(path, server.password)]
+    assert holders == []
+    assert "env: RETUNE_POSTGRES_URL" in (place.home / ".dagster" / "dagster.yaml").read_text()
+
+
+def _holds(path: Path, password: str) -> bool:
+    return password.encode() in path.read_bytes()
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["postgres", "files"])
+def test_two_processes_take_turns_on_the_accelerator(
+    tmp_path: Path, server: PostgresServer, shared: bool
+) -> None:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DAGSTER", "RETUNE"))}
+    environment = {**kept, "DAGSTER_HOME": str(tmp_path / "home")}
+    if shared:
+        environment["RETUNE_POSTGRES_URL"] = server.url
+    files = [tmp_path / name for name in ("one", "two")]
+    ready = [f"{file}.ready" for file in files]
+    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(ON_THE_ACCELERATOR)]
+    processes = [
+        subprocess.Popen(
+            [*command, str(file), *ready], env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        for file in files
+    ]
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors.decode()
+    (_, first_ended), (second_began, _) = sorted(
+        tuple(float(part) for part in file.read_text().split()) for file in files
+    )
+    assert first_ended <= second_began
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        (
+            "postgresql://retune:hush@127.0.0.1:{port}/postgres",
+            'password authentication failed for user "retune"',
+        ),
+        ("postgresql://retune:hush@127.0.0.1:9/postgres", "Connection refused"),
+        ("postgresql://retune:hush@127.0.0.1:hush/postgres", "no usable address"),
+        ("mysql://retune:hush@127.0.0.1/x", "must have the form postgresql://"),
+    ],
+)
+def test_a_server_that_cannot_be_used_says_why_without_the_password(
+    home: Path, server: PostgresServer, monkeypatch: pytest.MonkeyPatch, address: str, words: str
+) -> None:
+    monkeypatch.setenv("RETUNE_POSTGRES_URL", address.format(port=server.port))
+    with pytest.raises(InstanceError, match=words) as raised:
+        open_instance()
+    assert "RETUNE_POSTGRES_URL" in str(raised.value)
+    assert "hush" not in str(raised.value)
+
+
+def test_the_file_and_the_environment_must_agree(
+    home: Path, server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.mkdir()
+    (home / "dagster.yaml").write_text("# mine\ntelemetry: {enabled: false}\n")
+    monkeypatch.setenv("RETUNE_POSTGRES_URL", server.url)
+    open_instance().dispose()
+    assert (home / "dagster.yaml").read_text().startswith("# mine\n")
+    monkeypatch.delenv("RETUNE_POSTGRES_URL")
+    with pytest.raises(InstanceError, match="set RETUNE_POSTGRES_URL, or delete `storage`"):
+        open_instance()
+    monkeypatch.setenv("RETUNE_POSTGRES_URL", server.url)
+    (home / "dagster.yaml").write_text("storage: {sqlite: {base_dir: /tmp/elsewhere}}\n")
+    with pytest.raises(InstanceError, match="names a storage of its own"):
+        open_instance()

@@ -1,0 +1,113 @@
+"""The exam through the index against the measurement: over what both corpora share, whatever else they hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from assets_pkg.evaluation.evaluate import evaluate_retrieval
+from assets_pkg.evaluation.report import write_eval_report
+from assets_pkg.profile import load_profile
+from assets_pkg.reindex.agreement import Agreement, compare_with_measurement, measured_as
+from assets_pkg.reindex.index import open_index
+from resources.encoders.base import Role
+from storage.artifacts import CorpusEmbeddings, EvalReport, EvalSet, Passages
+from storage.digests import passage_id
+from storage.formats.beir import BeirDocument, BeirQuery, write_beir
+from storage.progress import Progress, no_progress
+from tests.reindex.test_index import DIMENSIONS, SETTINGS, HashingEncoder, build, embeddings, passages
+
+__all__ = ["embeddings", "passages"]
+
+SHARED = slice(1, 3000, 8)
+
+
+class MirroredEncoder(HashingEncoder):
+    """Another model of the same size: passages come out turned around."""
+
+    def embed(self, texts: list[str], role: Role, progress: Progress = no_progress) -> np.ndarray:
+        vectors = super().embed(texts, role)
+        return np.ascontiguousarray(vectors[:, ::-1]) if role == "passage" else vectors
+
+
+@pytest.fixture
+def exam(passages: Passages, tmp_path: Path) -> EvalSet:
+    """A part of the passages, some with a title, some without their first word, and documents that the index has
+    not; queries are pieces of documents of all four kinds."""
+    texts = [each.text for each in passages.passages()]
+    documents = [BeirDocument(f"d{number}", text) for number, text in enumerate(texts[SHARED])]
+    documents += [BeirDocument(f"t{number}", texts[number], "valve") for number in range(2, 100)]
+    documents += [BeirDocument(f"c{number}", texts[number].split(" ", 1)[1]) for number in range(4004, 4090)]
+    documents += [BeirDocument(f"x{number}", f"foreign rotor seal x{number}") for number in range(200)]
+    asked = documents[::7]
+    queries = [BeirQuery(f"q{each.doc_id}", " ".join(each.text.split()[2:7])) for each in asked]
+    qrels = {query.query_id: {document.doc_id: 1} for query, document in zip(queries, asked, strict=True)}
+    folder = tmp_path / "exam"
+    write_beir(folder / "eval_beir", documents, queries, qrels)
+    return EvalSet(folder, "eval_set", "exam1")
+
+
+@pytest.fixture
+def report(exam: EvalSet, tmp_path: Path) -> EvalReport:
+    settings = load_profile("laptop", ["bootstrap_samples=100"]).eval
+    folder = tmp_path / "report"
+    folder.mkdir()
+    scores = evaluate_retrieval(exam, HashingEncoder(), settings)
+    write_eval_report(folder, {"finetuned": scores}, exam, {"finetuned": "m1"}, settings)
+    return EvalReport(folder, "eval_metrics", "r1")
+
+
+def agreement(
+    passages: Passages, vectors: CorpusEmbeddings, exam: EvalSet, report: EvalReport, folder: Path
+) -> Agreement:
+    index = build(passages, vectors, folder, SETTINGS)
+    opened = open_index(index.path, index.describe()["place"])
+    return compare_with_measurement(opened, DIMENSIONS, passages, HashingEncoder(), exam, report, "finetuned")
+
+
+def test_the_index_of_the_measured_model_agrees_among_shared_passages(
+    passages: Passages, embeddings: CorpusEmbeddings, exam: EvalSet, report: EvalReport, tmp_path: Path
+) -> None:
+    found = agreement(passages, embeddings, exam, report, tmp_path / "index")
+    assert found.queries > 20
+    assert found.index_ndcg == pytest.approx(found.measured_ndcg, abs=0.005)
+    assert 0.3 < found.index_ndcg <= 1
+    assert found.problem(0.02) is None
+
+
+def test_an_index_of_other_vectors_is_found_out(
+    passages: Passages, exam: EvalSet, report: EvalReport, tmp_path: Path
+) -> None:
+    from assets_pkg.reindex.embeddings import embed_passages
+    from storage.artifacts import Checkpoint
+
+    folder = tmp_path / "other"
+    folder.mkdir()
+    embed_passages(
+        passages, Checkpoint(tmp_path, "checkpoint", "m1"), MirroredEncoder(), {}, folder, no_progress
+    )
+    other = CorpusEmbeddings(folder, "corpus_embeddings", "e2")
+    found = agreement(passages, other, exam, report, tmp_path / "index")
+    problem = found.problem(0.02)
+    assert problem is not None
+    assert "through the index" in problem
+    assert found.index_ndcg < found.measured_ndcg / 2
+
+
+def test_a_corpus_that_shares_nothing_with_the_exam_is_not_judged(
+    passages: Passages, embeddings: CorpusEmbeddings, report: EvalReport, tmp_path: Path
+) -> None:
+    documents = [BeirDocument("d1", "nothing of this is indexed")]
+    write_beir(tmp_path / "foreign" / "eval_beir", documents, [BeirQuery("q", "nothing")], {"q": {"d1": 1}})
+    foreign = EvalSet(tmp_path / "foreign", "eval_set", "exam2")
+    found = agreement(passages, embeddings, foreign, report, tmp_path / "index")
+    assert found == Agreement(0, 0.0, 0.0)
+    assert found.problem(0.0) is None
+    assert passage_id(documents[0].text) not in {each.passage_id for each in passages.passages()}
+
+
+def test_the_report_is_asked_by_digest(report: EvalReport) -> None:
+    assert measured_as(report, "m1") == "finetuned"
+    assert measured_as(report, "m2") is None
