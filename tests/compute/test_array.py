@@ -23,8 +23,9 @@ array = 2
 
 def test_the_tasks_of_an_array_embed_the_corpus(place: Workplace, cluster: Cluster) -> None:
     (place.home / "env.toml").write_text(ARRAY, "utf-8")
-    settings = ("compute.stages={reindex: array}", "finetune.headroom_ndcg=0")
-    code, output = place.retune("run", "--to", "reindex", *settings)
+    code, output = place.retune("run", "--to", "eval", "finetune.headroom_ndcg=0")
+    assert code == 0, output
+    code, output = place.retune("reindex", "--run", "array")
     assert code == 0, output
     assert "_0; its files lie in" in output
     job = next((place.home / "output" / ".jobs").glob("corpus_embeddings-*"))

@@ -159,10 +159,12 @@ num_workers = 2
 
 
 def test_stages_run_as_jobs_of_a_cluster_and_in_a_ray_of_their_own(ray_place: Workplace) -> None:
-    places = "compute.stages={prep: ray, reindex: local-ray}"
-    code, output = ray_place.retune("run", "--to", "reindex", places, "finetune.headroom_ndcg=0")
+    settings = ("compute.stages={prep: ray}", "finetune.headroom_ndcg=0")
+    code, output = ray_place.retune("run", "--to", "eval", *settings)
     assert code == 0, output
     assert "ray: running" in output
+    code, output = ray_place.retune("reindex", "--run", "local-ray")
+    assert code == 0, output
     assert "local-ray: submitted as" in output
     made = ray_place.home / "output" / "artifacts"
     embeddings = next((made / "corpus_embeddings").iterdir())
