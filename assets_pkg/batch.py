@@ -147,11 +147,11 @@ class Batches:
             raise ComputeError("a detached job needs a place: --batch NAME, with NAME in env.toml")
         name, environment = place
         graph = defs.resolve_asset_graph()
-        work = describe_work(
-            instance, graph.get_all_asset_keys(), _without_decisions(assets), profile_for_jobs(self.compute)
-        )
+        made = _without_decisions(assets)
+        known = graph.get_all_asset_keys()
+        work = describe_work(instance, known, made, profile_for_jobs(self.compute), environment)
         stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
-        job = make_job(f"batch-{stamp}", environment, self.compute, self.root, {}, detached=True)
+        job = make_job(f"batch-{stamp}", environment, self.compute, self.root, made, {}, detached=True)
         return name, environment, job, work.dump()
 
     def _keep(self, batch: Batch) -> None:

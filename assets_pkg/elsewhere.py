@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,18 +24,25 @@ from storage.progress import Progress
 
 JOBS = ".jobs"
 SCHEMA = 1
+TRAINED = "checkpoint"
+"""The asset that several nodes make together."""
+
+WORKERS_SHARE = {"mined_train_set", "corpus_embeddings", "vector_index"}
+"""Assets whose corpus several workers embed together, and what is made of it in the same step."""
 
 
 @dataclass(frozen=True)
 class Work:
     """What a job is to do: make ``assets`` of a project whose other assets stand as ``recorded``.
 
-    ``profile`` is JSON; ``recorded`` are Dagster's serialized materializations.
+    ``profile`` is JSON; ``recorded`` are Dagster's serialized materializations; ``spread`` describes the place,
+    as JSON, if its workers are to embed the corpus together.
     """
 
     assets: Sequence[str]
     profile: str
     recorded: Sequence[str]
+    spread: str = ""
 
     def dump(self) -> str:
         return json.dumps({"schema_version": SCHEMA, **vars(self)}, indent=1)
@@ -49,12 +56,22 @@ class Work:
 
 
 def describe_work(
-    instance: dg.DagsterInstance, known: Iterable[dg.AssetKey], assets: Sequence[str], profile: str
+    instance: dg.DagsterInstance,
+    known: Iterable[dg.AssetKey],
+    assets: Sequence[str],
+    profile: str,
+    environment: Environment,
 ) -> Work:
-    """The work of making ``assets``, given what ``instance`` has recorded of the ``known`` ones."""
+    """The work of making ``assets`` in ``environment``, given what ``instance`` has recorded of the ``known`` ones."""
     events = (instance.get_latest_materialization_event(key) for key in known)
     found = [event.asset_materialization for event in events if event and event.asset_materialization]
-    return Work(assets, profile, [dg.serialize_value(each) for each in found])
+    spread = environment.model_dump_json() if spreads(assets, environment) else ""
+    return Work(assets, profile, [dg.serialize_value(each) for each in found], spread)
+
+
+def spreads(assets: Iterable[str], environment: Environment) -> bool:
+    """Whether a job that makes ``assets`` is one for several workers, and nothing that most of them would wait for."""
+    return environment.workers_share and set(assets) <= WORKERS_SHARE
 
 
 def profile_for_jobs(compute: ComputeResource) -> str:
@@ -71,10 +88,11 @@ def make_job(
     environment: Environment,
     compute: ComputeResource,
     root: Path,
+    assets: Collection[str],
     variables: Mapping[str, str],
     detached: bool = False,
 ) -> Job:
-    """The job ``name`` over the artifacts at ``root``."""
+    """The job ``name`` that makes ``assets``, over the artifacts at ``root``."""
     beside = root.absolute() / JOBS
     profile = json.loads(compute.profile)
     given = [profile.get("corpus", {}).get("corpus_dir"), profile.get("model", {}).get("base_model")]
@@ -87,6 +105,8 @@ def make_job(
         needs=(root.absolute(), *(path for path in local if path.is_dir())),
         variables={**({"WANDB_ENTITY": entity} if entity else {}), **variables},
         detached=detached,
+        spread=spreads(assets, environment),
+        nodes=None if TRAINED in assets else 1,
     )
 
 
@@ -107,7 +127,8 @@ def run_elsewhere(
         ComputeError: the place cannot be reached, or the job failed there.
     """
     where, environment = place
-    plain = make_job(name, environment, compute, root, {})
+    assets = [key.to_user_string() for key in context.selected_asset_keys]
+    plain = make_job(name, environment, compute, root, assets, {})
     attendance = Attendance(where, environment, plain)
     told = _Told(context, where, progress)
     messages = JobMessages(attendance.host, plain, told.custom)
@@ -115,10 +136,9 @@ def run_elsewhere(
         context=context, context_injector=_JobContext(attendance.host, plain), message_reader=messages
     ) as session:
         if attendance.handle is None:
-            assets = [key.to_user_string() for key in context.selected_asset_keys]
             known = {*context.assets_def.keys, *context.assets_def.dependency_keys}
-            work = describe_work(context.instance, known, assets, profile_for_jobs(compute))
-            job = make_job(name, environment, compute, root, session.get_bootstrap_env_vars())
+            work = describe_work(context.instance, known, assets, profile_for_jobs(compute), environment)
+            job = make_job(name, environment, compute, root, assets, session.get_bootstrap_env_vars())
             attendance.submit(job, work.dump())
             told.line(f"submitted as {attendance.handle}; its files lie in {job.folder}")
         else:

@@ -8,6 +8,7 @@ back through Dagster Pipes.
 from __future__ import annotations
 
 import logging
+import os
 import platform
 import sys
 import time
@@ -24,7 +25,9 @@ from assets_pkg.elsewhere import Work
 from assets_pkg.profile import Profile
 from assets_pkg.runner import run_assets
 from assets_pkg.watch import watch_with
+from resources.compute.job import TASK, Job
 from resources.compute.resource import ComputeResource
+from resources.compute.spread import help_with
 
 PLAIN = {
     dg.TextMetadataValue: "text",
@@ -45,7 +48,7 @@ def run_job(folder: Path) -> bool:
             instance.report_runless_asset_event(dg.deserialize_value(text, dg.AssetMaterialization))
         watch_with(_Watcher(pipes))
         defs = dg.Definitions.merge(
-            build_definitions(profile, {"compute": ComputeResource(inside_job=True)}),
+            build_definitions(profile, {"compute": _compute(work, folder)}),
             dg.Definitions(loggers={LOGGER: _logger(pipes)}),
         )
         started = time.monotonic()
@@ -58,6 +61,17 @@ def run_job(folder: Path) -> bool:
             sys.stderr.write(f"{failure.trace}\n{failure.step}: {failure.message}\n")
             pipes.report_custom_message({"failure": failure.message})
         return outcome.succeeded
+
+
+def help_job(folder: Path, task: int) -> None:
+    """What the other tasks of a job array do: embed a part of what the first one embeds."""
+    job = Job("", folder, Path.cwd(), ())
+    help_with(job.share, task, over=lambda: job.exit_code.exists() and job.exit_code.stat().st_size > 0)
+
+
+def _compute(work: Work, folder: Path) -> ComputeResource:
+    share = Job("", folder, Path.cwd(), ()).share
+    return ComputeResource(inside_job=True, spread=work.spread, share=str(share))
 
 
 def _report(pipes: PipesContext, instance: dg.DagsterInstance, asset: str, ran: Mapping[str, Any]) -> None:
@@ -119,4 +133,8 @@ def _logger(pipes: PipesContext) -> dg.LoggerDefinition:
 
 
 if __name__ == "__main__":
-    sys.exit(0 if run_job(Path(sys.argv[1])) else 1)
+    task = int(os.environ.get(TASK, "0"))
+    if task:
+        help_job(Path(sys.argv[1]), task)
+    else:
+        sys.exit(0 if run_job(Path(sys.argv[1])) else 1)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from assets_pkg.finetune.errors import TooFewDevicesError, TrainingStopped
+from assets_pkg.finetune.nodes import node_count, torchrun
 from assets_pkg.finetune.train import finetune
 from assets_pkg.profile import FinetuneSettings, ModelSettings
 from resources.accelerator import VISIBLE, Accelerator, AcceleratorResource, visible_gpus
@@ -61,15 +62,17 @@ def finetune_here(
         TrainingStopped: a process of several failed; with its message, or the last lines it wrote.
         TooFewDevicesError: there are more processes than GPUs.
     """
-    if settings.num_processes == 1:
+    if settings.num_processes == node_count() == 1:
         finetune(mined, base, model, settings, accelerator, folder, progress, note)
         return
-    if accelerator.device.startswith("cuda") and settings.num_processes > visible_gpus():
+    gpus = visible_gpus() * node_count()
+    if accelerator.device.startswith("cuda") and settings.num_processes > gpus:
         raise TooFewDevicesError(
-            f"finetune.num_processes = {settings.num_processes}, one for each GPU, but torch sees {visible_gpus()} "
+            f"finetune.num_processes = {settings.num_processes}, one for each GPU, but torch sees {gpus} "
             f"({VISIBLE}={os.environ.get(VISIBLE, 'not set')})"
         )
-    with tempfile.TemporaryDirectory() as temporary:
+    # Within ``folder``, where other nodes see it.
+    with tempfile.TemporaryDirectory(prefix=".processes-", dir=folder) as temporary:
         files = _Files(Path(temporary))
         described = {
             "mined": [str(mined.path.absolute()), mined.asset, mined.version],
@@ -85,9 +88,8 @@ def finetune_here(
 
 
 def _launch(files: _Files, count: int, progress: Progress, note: Note) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-    command += [*PROCESS, str(files.folder)]
-    threads = max(1, (os.cpu_count() or 1) // count)
+    command = [*torchrun(count), *PROCESS, str(files.folder)]
+    threads = max(1, (os.cpu_count() or 1) * node_count() // count)
     with files.log.open("w") as log:
         process = subprocess.Popen(
             command,

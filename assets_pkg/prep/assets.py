@@ -115,8 +115,10 @@ def _mined_train_set(profile: Profile) -> dg.AssetsDefinition:
 
             def produce(folder: Path) -> None:
                 devices = search_devices(encoders.accelerator.get().device, mining.mining_processes)
-                with encoders.open(base, batch_size=mining.mining_batch_size) as encoder:
-                    mine_hard_negatives(training, encoder, mining, folder, door.progress(), devices=devices)
+                size = mining.mining_batch_size
+                how = {"devices": devices, "make_shards": compute.workers(encoders.recipe(base, size))}
+                with encoders.open(base, batch_size=size) as encoder:
+                    mine_hard_negatives(training, encoder, mining, folder, door.progress(), **how)
 
             made = door.build(MinedTrainSet, produce)
             _link(door, made.path, ("train_mined.automodel.json", "train_mined.automodel_unrolled.json"))

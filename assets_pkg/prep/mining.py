@@ -27,7 +27,9 @@ from assets_pkg.prep.mining_report import describe_margin, describe_mining, draw
 from assets_pkg.prep.parallel_search import search_file
 from assets_pkg.prep.search import TopK, pair_scores
 from assets_pkg.profile import MiningSettings
+from resources.compute.spread import MakeShards
 from resources.encoders.base import Encoder, Role
+from resources.encoders.shards import Shards
 from storage.artifacts import TrainingSet
 from storage.formats.retriever_json import (
     PassageRef,
@@ -43,6 +45,7 @@ from storage.progress import Progress, no_progress
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+SHARDS = ".passage_shards"
 TEXTS_AT_ONCE = 16384
 """Texts whose vectors are in memory before they go to the file."""
 
@@ -88,6 +91,7 @@ def mine_hard_negatives(
     progress: Progress = no_progress,
     *,
     devices: Sequence[str] = ("cpu",),
+    make_shards: MakeShards | None = None,
 ) -> None:
     """Write ``train_mined.automodel.json``, its unrolled form, ``val.json``, ``corpus/``, ``summary.json`` and
     ``scores.png``.
@@ -100,6 +104,7 @@ def mine_hard_negatives(
 
     Args:
         devices: torch devices of the search; each has a process of its own, if there are several.
+        make_shards: several workers that embed the passages together.
 
     Raises:
         PrepError: a question names a passage that the corpus lacks or that is held out, none is left, or a
@@ -115,7 +120,7 @@ def mine_hard_negatives(
     excluded = _excluded(source.examples, positives, pool)
     with (
         _stored_vectors(encoder, [each.question for each in source.examples], "query", folder, progress) as q,
-        _stored_vectors(encoder, pool.texts, "passage", folder, progress) as p,
+        _stored_vectors(encoder, pool.texts, "passage", folder, progress, make_shards) as p,
     ):
         positive_scores = _positive_scores(q, p, positives)
         tops = ceilings(np.array([scores.min() for scores in positive_scores]), settings)
@@ -147,23 +152,61 @@ def ceilings(lowest_positive: NDArray[np.float64], settings: MiningSettings) -> 
 
 @contextmanager
 def _stored_vectors(
-    encoder: Encoder, texts: Sequence[str], role: Role, folder: Path, progress: Progress
+    encoder: Encoder,
+    texts: Sequence[str],
+    role: Role,
+    folder: Path,
+    progress: Progress,
+    make_shards: MakeShards | None = None,
 ) -> Generator[NDArray[np.float32]]:
     """Vectors of ``texts``, float32 [n, d], in a file mapped into memory; the file goes at the end."""
     path = _vector_file(folder, role)
+    if make_shards is None:
+        blocks = _embedded(encoder, texts, role, progress)
+    else:
+        blocks = _embedded_together(encoder, texts, role, folder, progress, make_shards)
     try:
         stored: NDArray[np.float32] | None = None
-        for start in range(0, len(texts), TEXTS_AT_ONCE):
-            part = texts[start : start + TEXTS_AT_ONCE]
-            vectors = encoder.embed(part, role, _Later(progress, start, len(texts)))
+        start = 0
+        for vectors in blocks:
             if stored is None:
                 shape = (len(texts), vectors.shape[1])
                 stored = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-            stored[start : start + len(part)] = vectors
+            stored[start : start + len(vectors)] = vectors
+            start += len(vectors)
         del stored  # written out
         yield np.load(path, mmap_mode="r")
     finally:
         path.unlink(missing_ok=True)
+
+
+def _embedded(
+    encoder: Encoder, texts: Sequence[str], role: Role, progress: Progress
+) -> Iterator[NDArray[np.float32]]:
+    for start in range(0, len(texts), TEXTS_AT_ONCE):
+        part = texts[start : start + TEXTS_AT_ONCE]
+        yield encoder.embed(part, role, _Later(progress, start, len(texts)))
+
+
+def _embedded_together(
+    encoder: Encoder,
+    texts: Sequence[str],
+    role: Role,
+    folder: Path,
+    progress: Progress,
+    make_shards: MakeShards,
+) -> Iterator[NDArray[np.float32]]:
+    """The same by several workers, in shards; those that a killed try left are taken up."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    together = folder / SHARDS
+    together.mkdir(exist_ok=True)
+    pq.write_table(pa.table({"text": texts}), together / "texts.parquet", row_group_size=TEXTS_AT_ONCE)
+    shards = Shards(together / "texts.parquet", together, role, TEXTS_AT_ONCE)
+    make_shards(shards, progress)
+    yield from shards.vectors(encoder)
+    shutil.rmtree(together)
 
 
 def _vector_file(folder: Path, role: Role) -> Path:

@@ -105,14 +105,16 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             model = door.input(Checkpoint, "promoted_model")
 
             def embed(folder: Path) -> None:
+                workers = None
                 if served:
                     deployed = door.input(OnnxModel, "running_nim")
                     opened = served_encoder(door.store, profile.deploy, model, deployed)
                 else:
                     opened = encoders.open(model)
+                    workers = compute.workers(encoders.recipe(model))
                 with opened as encoder:
                     contract = profile.model.encoder_config()
-                    embed_passages(passages, model, encoder, contract, folder, door.progress())
+                    embed_passages(passages, model, encoder, contract, folder, door.progress(), workers)
 
             embeddings = door.build(CorpusEmbeddings, embed, asset="corpus_embeddings")
             index = door.build(

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from resources.compute.spread import MakeShards
 from resources.encoders.base import Encoder
+from resources.encoders.shards import BLOCK, Shards
 from storage.artifact_store import write_atomic
 from storage.artifacts import Checkpoint, Passages
 from storage.progress import Progress
 
-BLOCK = 4096
+if TYPE_CHECKING:
+    from resources.encoders.base import Vectors
+
+MANIFEST = "embeddings.json"
+SHARDS = "shards"
 
 
 def embed_passages(
@@ -23,39 +31,76 @@ def embed_passages(
     contract: Mapping[str, Any],
     folder: Path,
     progress: Progress,
+    make_shards: MakeShards | None = None,
 ) -> None:
     """Write ``embeddings.parquet`` (one row per passage, same order: ``passage_id``, ``vector`` float32 [d])
     and ``embeddings.json``. Blocks of passages stream through, so memory does not grow with the corpus.
 
     Args:
         contract: prefixes and lengths that ``encoder`` works with, for the manifest: queries must use the same.
+        make_shards: several workers that embed. Their shards are put together to the same files; those that a killed
+            try left are taken up, and ``encoder`` makes those that turn out damaged.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    schema = pa.schema([("passage_id", pa.string()), ("vector", pa.list_(pa.float32(), encoder.dimensions))])
-    done, started = 0, time.monotonic()
-    with (
-        pq.ParquetFile(passages.path / "passages.parquet") as source,
-        pq.ParquetWriter(folder / "embeddings.parquet", schema) as writer,
-    ):
-        total = source.metadata.num_rows
-        for batch in source.iter_batches(batch_size=BLOCK, columns=["passage_id", "text"]):
-            texts: list[Any] = batch.column("text").to_pylist()
-            vectors = encoder.embed(texts, "passage", _from(done, total, started, progress))
-            column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), encoder.dimensions)
-            writer.write_batch(pa.record_batch([batch.column("passage_id"), column], schema=schema))
-            done += len(texts)
+    shards = Shards(_file(passages), folder / SHARDS, "passage")
+    if make_shards is None:
+        blocks = _embedded(passages, encoder, progress)
+    elif (folder / MANIFEST).exists():  # the last that is written
+        shutil.rmtree(shards.folder, ignore_errors=True)
+        return
+    else:
+        shards.folder.mkdir(exist_ok=True)
+        make_shards(shards, progress)
+        blocks = shards.vectors(encoder)
+    count, dimensions = _write(passages, encoder, blocks, folder)
     manifest: dict[str, Any] = {
         "schema_version": 1,
         "model_digest": model.version,
         "encoder": encoder.identity("passage"),
         "contract": dict(contract),
         "passages": passages.version,
-        "dimensions": encoder.dimensions,
-        "count": done,
+        "dimensions": dimensions,
+        "count": count,
     }
-    write_atomic(folder / "embeddings.json", json.dumps(manifest, indent=1, sort_keys=True))
+    write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True))
+    shutil.rmtree(shards.folder, ignore_errors=True)
+
+
+def _embedded(passages: Passages, encoder: Encoder, progress: Progress) -> Iterator[Vectors]:
+    import pyarrow.parquet as pq
+
+    done, started = 0, time.monotonic()
+    with pq.ParquetFile(_file(passages)) as source:
+        total = source.metadata.num_rows
+        for batch in source.iter_batches(batch_size=BLOCK, columns=["text"]):
+            texts: list[Any] = batch.column("text").to_pylist()
+            yield encoder.embed(texts, "passage", _from(done, total, started, progress))
+            done += len(texts)
+
+
+def _write(passages: Passages, encoder: Encoder, blocks: Iterable[Vectors], folder: Path) -> tuple[int, int]:
+    """Put ``blocks`` beside the passages' ids; returns how many vectors there are, and their length."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    waiting = iter(blocks)
+    first = next(waiting, None)
+    dimensions = encoder.dimensions if first is None else first.shape[1]
+    schema = pa.schema([("passage_id", pa.string()), ("vector", pa.list_(pa.float32(), dimensions))])
+    done = 0
+    with (
+        pq.ParquetFile(_file(passages)) as source,
+        pq.ParquetWriter(folder / "embeddings.parquet", schema) as writer,
+    ):
+        ids = source.iter_batches(batch_size=BLOCK, columns=["passage_id"])
+        for batch, vectors in zip(ids, chain([] if first is None else [first], waiting), strict=True):
+            column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), dimensions)
+            writer.write_batch(pa.record_batch([batch.column("passage_id"), column], schema=schema))
+            done += len(vectors)
+    return done, dimensions
+
+
+def _file(passages: Passages) -> Path:
+    return passages.path / "passages.parquet"
 
 
 def _from(before: int, of: int, started: float, progress: Progress) -> Progress:

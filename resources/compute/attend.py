@@ -41,7 +41,7 @@ class Attendance:
 
     def submit(self, job: Job, work: str) -> None:
         """Write ``work`` into the folder of ``job`` and start it."""
-        for stale in (job.exit_code, job.messages):
+        for stale in (job.exit_code, job.messages, job.share):
             self.host.write(stale, "")
         self.host.write(job.work, work)
         self.handle = self.executor.submit(job)

@@ -20,6 +20,8 @@ from resources.compute.errors import ComputeError
 WANDB = "wandb"
 SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|PASSWD", re.IGNORECASE)
 MOUNT = r"^[^:]+(:[^:]+)?(:(ro|rw))?$"
+LOCAL = "local"
+ADDRESS = r"^(local|https?://.+)$"
 SLURM_TIME = r"^(\d+-)?\d+(:\d+){0,2}$"
 Positive = Annotated[int, Field(ge=1)]
 
@@ -37,7 +39,10 @@ class Environment(BaseModel):
         container_image: what the job runs in (Docker; Slurm with the Pyxis plugin).
         mounts: ``source:target`` or ``source:target:ro``, beside the folders that the job needs anyway.
         runtime, ipc_mode, shm_size: Docker's options of the same names.
-        address: of the Ray cluster's dashboard.
+        array: Slurm tasks that embed a corpus together, as a job array.
+        address: of the Ray cluster's dashboard, such as ``http://head:8265``; ``local`` starts a Ray for each job.
+        num_workers, gpus_per_worker: Ray's workers that embed a corpus together, ``cpus_per_task`` each; by default
+            one a GPU, or one a CPU where there are none.
         python: the interpreter that has Retune there.
         env_vars: variables for the job. Secrets are named in ``secrets`` and handed on from this environment.
         setup: shell lines before the job's command, such as ``module load``.
@@ -64,7 +69,10 @@ class Environment(BaseModel):
     runtime: str | None = None
     ipc_mode: str | None = None
     shm_size: Annotated[str, Field(pattern=r"^[0-9]+[bkmg]?$")] | None = None
-    address: str | None = None
+    array: Positive | None = None
+    address: Annotated[str, Field(pattern=ADDRESS)] | None = None
+    num_workers: Positive | None = None
+    gpus_per_worker: Annotated[float, Field(ge=0)] | None = None
     python: str | None = None
     env_vars: Mapping[str, str] = {}
     secrets: tuple[str, ...] = ()
@@ -88,7 +96,16 @@ class Environment(BaseModel):
             raise ValueError("tunnel 'ssh' needs host")
         if self.tunnel == "ssh" and self.executor != "slurm":
             raise ValueError(f"tunnel 'ssh' goes with executor 'slurm', not {self.executor!r}")
+        if self.executor == "ray" and not self.address:
+            raise ValueError(
+                "executor 'ray' needs address: the dashboard's, such as http://head:8265, or 'local'"
+            )
         return self
+
+    @property
+    def workers_share(self) -> bool:
+        """Whether several workers can embed a corpus together here."""
+        return self.executor == "ray" or (self.executor == "slurm" and (self.array or 1) > 1)
 
 
 def read_environment(file: Path, name: str, overrides: Mapping[str, str] | None = None) -> Environment:

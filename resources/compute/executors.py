@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from resources.compute.docker import DockerExecutor
-from resources.compute.environment import Environment
+from resources.compute.environment import LOCAL, Environment
 from resources.compute.job import Executor
+from resources.compute.ray_jobs import LocalRayExecutor, RayExecutor
 from resources.compute.slurm import SlurmExecutor
 from resources.compute.subprocess import SubprocessExecutor
 
@@ -15,6 +16,8 @@ def make_executor(environment: Environment) -> Executor:
         return SlurmExecutor(environment)
     if environment.executor == "docker":
         return DockerExecutor(environment)
+    if environment.executor == "ray":
+        return LocalRayExecutor(environment) if environment.address == LOCAL else RayExecutor(environment)
     if environment.executor == "subprocess":
         return SubprocessExecutor(environment)
     raise ValueError(f"executor {environment.executor!r} runs in this process: it takes no jobs")

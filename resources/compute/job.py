@@ -12,6 +12,9 @@ from resources.compute.environment import Environment
 
 EntryPoint = tuple[str, ...]
 Standing = Literal["pending", "running", "done", "failed", "cancelled"]
+TASK = "RETUNE_TASK"
+"""Set in the tasks of a job array but the first: their number."""
+
 ENTRY: EntryPoint = ("-m", "assets_pkg.job")
 
 
@@ -26,6 +29,8 @@ class Job:
         needs: folders that the job reads or writes; containers get them mounted under the same paths.
         variables: environment variables, none of them secret.
         detached: submitted for later; nobody waits.
+        nodes: how many machines it needs, if not all that the place gives.
+        spread: several workers embed a corpus together; the job's own process does little.
     """
 
     name: str
@@ -34,6 +39,8 @@ class Job:
     needs: tuple[Path, ...]
     variables: dict[str, str] = field(default_factory=dict[str, str])
     detached: bool = False
+    spread: bool = False
+    nodes: int | None = None
 
     @property
     def work(self) -> Path:
@@ -46,6 +53,11 @@ class Job:
     @property
     def messages(self) -> Path:
         return self.folder / "messages.jsonl"
+
+    @property
+    def share(self) -> Path:
+        """What the first task of a job array tells the others to do."""
+        return self.folder / "share.json"
 
     @property
     def script(self) -> Path:
@@ -108,13 +120,14 @@ def shell_script(job: Job, environment: Environment, head: tuple[str, ...] = (),
     lines = [
         "#!/bin/bash",
         *head,
-        f": > {mark}",
+        f"retune_mark={mark}${{{TASK}:+.${TASK}}}",
+        ': > "$retune_mark"',
         f"cd {shlex.quote(str(job.cwd))} || exit 1",
         *(f"export {name}={shlex.quote(value)}" for name, value in exports.items()),
         *environment.setup,
         f"{prefix}{command}",
         "code=$?",
-        f"echo $code > {mark}",
+        'echo $code > "$retune_mark"',
         "exit $code",
     ]
     return "\n".join(lines) + "\n"

@@ -10,6 +10,9 @@ import dagster as dg
 
 from resources.compute.environment import Environment, read_environment
 from resources.compute.executors import make_executor
+from resources.compute.ray_data import RaySpread
+from resources.compute.spread import ArraySpread, MakeShards
+from resources.encoders.recipe import EncoderRecipe
 
 INLINE = "inline"
 
@@ -23,6 +26,8 @@ class ComputeResource(dg.ConfigurableResource[Any]):
         stages: places by stage.
         overrides: keys of the chosen places to replace (``run.env.key=value``).
         profile: the settings that a job is handed, as JSON.
+        spread: the place whose workers embed corpora together with this job, as JSON, if there is one.
+        share: the file by which tasks of a job array learn what to embed.
         inside_job: this process is a job itself: it builds what it is told, and points at nothing.
     """
 
@@ -31,6 +36,8 @@ class ComputeResource(dg.ConfigurableResource[Any]):
     stages: Mapping[str, str] = {}
     overrides: Mapping[str, str] = {}
     profile: str = "{}"
+    spread: str = ""
+    share: str = ""
     inside_job: bool = False
 
     def place_of(self, stage: str) -> tuple[str, Environment] | None:
@@ -55,3 +62,13 @@ class ComputeResource(dg.ConfigurableResource[Any]):
             place = self.place_of(stage)
             if place is not None:
                 make_executor(place[1]).check()
+
+    def workers(self, recipe: EncoderRecipe) -> MakeShards | None:
+        """Those who embed a corpus together with this process, with encoders by ``recipe``; None if it is alone."""
+        if not self.spread:
+            return None
+        environment = Environment.model_validate_json(self.spread)
+        if environment.executor == "ray":
+            return RaySpread(environment, recipe)
+        assert environment.array is not None
+        return ArraySpread(Path(self.share), environment.array, recipe)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from resources.compute.environment import Environment
 from resources.compute.errors import ComputeError
 from resources.compute.host import Unreachable, open_host, secrets_of
-from resources.compute.job import Job, State, shell_script
+from resources.compute.job import TASK, Job, State, shell_script
 from resources.compute.subprocess import ended
 
 WAITING = (
@@ -39,15 +39,22 @@ BUSY = ("Socket timed out", "Unable to contact slurm controller", "slurm_load_jo
 
 
 class SlurmExecutor:
-    """Runs the job's script with sbatch. The handle is the job's number."""
+    """Runs the job's script with sbatch. The handle is the job's number; of a job array, the first task's."""
 
     def __init__(self, environment: Environment):
         self.environment = environment
         self.host = open_host(environment)
 
     def script(self, job: Job) -> str:
-        head = tuple(f"#SBATCH {shlex.quote(option)}" for option in self._options(job))
-        return shell_script(job, self.environment, head, self._container(job))
+        head = [f"#SBATCH {shlex.quote(option)}" for option in self._options(job)]
+        if job.spread:
+            head += [
+                'if [ "${SLURM_ARRAY_TASK_ID:-0}" != 0 ]; then',
+                f"  export {TASK}=$SLURM_ARRAY_TASK_ID",
+                f"  exec >> {shlex.quote(str(job.folder))}/task-${TASK}.txt 2>&1",
+                "fi",
+            ]
+        return shell_script(job, self.environment, tuple(head), self._container(job))
 
     def check(self) -> None:
         secrets_of(self.environment)
@@ -63,7 +70,7 @@ class SlurmExecutor:
         number = said.strip().partition(";")[0]
         if not number.isdigit():
             raise ComputeError(f"sbatch did not tell a job number, but: {said.strip()}")
-        return number
+        return f"{number}_0" if job.spread else number
 
     def state(self, handle: str, job: Job) -> State:
         queued = self._queued(handle)
@@ -77,7 +84,7 @@ class SlurmExecutor:
         return ended(self.host.read(job.exit_code), f"Slurm says {ending or 'nothing'} of job {handle}")
 
     def cancel(self, handle: str) -> None:
-        self._slurm("scancel", handle)
+        self._slurm("scancel", handle.partition("_")[0])
 
     def _options(self, job: Job) -> Iterator[str]:
         given = self.environment
@@ -86,11 +93,13 @@ class SlurmExecutor:
         yield f"--output={job.log}"
         yield "--open-mode=append"
         yield "--requeue"
+        if job.spread:
+            yield f"--array=0-{(self.environment.array or 1) - 1}"
         named = {
             "account": given.account,
             "partition": partition,
             "time": given.time,
-            "nodes": given.nodes,
+            "nodes": job.nodes or given.nodes,
             "ntasks-per-node": 1,
             "cpus-per-task": given.cpus_per_task,
             "mem": given.mem,

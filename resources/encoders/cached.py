@@ -19,12 +19,12 @@ BLOCK = 2048
 
 
 class CachedEncoder:
-    """Wraps ``encoder`` with ``cache``.
+    """Wraps ``encoder`` with ``cache``; without one, a text is embedded once for each call that it comes in.
 
     ``hits`` and ``misses`` count the distinct texts of each call that were found and that had to be embedded.
     """
 
-    def __init__(self, encoder: Encoder, cache: EmbeddingCache):
+    def __init__(self, encoder: Encoder, cache: EmbeddingCache | None = None):
         self._encoder = encoder
         self._cache = cache
         self.hits = 0
@@ -75,13 +75,16 @@ class CachedEncoder:
             rows = missing[start : start + BLOCK]
             report = _Offset(progress, hits + start, len(digests), hits)
             vectors[rows] = self._encoder.embed([texts[row] for row in rows], role, report)
-            self._cache.put(identity, [digests[row] for row in rows], vectors[rows])
+            if self._cache is not None:
+                self._cache.put(identity, [digests[row] for row in rows], vectors[rows])
         return vectors
 
     def _recall(self, identity: str, digests: Sequence[str]) -> tuple[Vectors | None, list[int]]:
         """Known vectors in their places (None if there are none), and the places without."""
         import numpy as np
 
+        if self._cache is None:
+            return None, list(range(len(digests)))
         vectors: Vectors | None = None
         missing: list[int] = []
         for start in range(0, len(digests), BLOCK):

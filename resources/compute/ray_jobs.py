@@ -1,0 +1,100 @@
+"""A job of a Ray cluster, submitted through its dashboard (https://docs.ray.io, "Ray Jobs").
+
+The job's folder must lie on a file system that the cluster's machines share, as must the artifacts. A cluster with
+token authentication takes the token where Ray looks for it: ``RAY_AUTH_TOKEN`` or ``~/.ray/auth_token``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+from collections.abc import Generator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from resources.compute.environment import Environment
+from resources.compute.errors import ComputeError
+from resources.compute.host import ThisHost, Unreachable
+from resources.compute.job import Job, State, shell_script
+from resources.compute.ray_data import NOT_INSTALLED
+from resources.compute.subprocess import SubprocessExecutor, ended
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+
+class LocalRayExecutor(SubprocessExecutor):
+    """A child of this machine, which starts the Ray that it needs."""
+
+    def check(self) -> None:
+        super().check()
+        if self.environment.python is None and find_spec("ray") is None:
+            raise ComputeError(NOT_INSTALLED)
+
+
+class RayExecutor:
+    """Runs the job's script by Ray's job server at ``address``. The handle is the submission's id."""
+
+    def __init__(self, environment: Environment):
+        self.environment = environment
+
+    def script(self, job: Job) -> str:
+        # What Ray is told of a job's variables it shows to everybody: secrets must be the cluster's own.
+        head = tuple(f': "${{{name}:?is not set on the cluster}}"' for name in self.environment.secrets)
+        return shell_script(job, self.environment, head)
+
+    def check(self) -> None:
+        with self._client():
+            pass
+
+    def submit(self, job: Job) -> str:
+        ThisHost().write(job.script, self.script(job))
+        run = f"bash {shlex.quote(str(job.script))} 2>&1 | tee -a {shlex.quote(str(job.log))}"
+        with self._client() as client:
+            return client.submit_job(
+                entrypoint=shlex.join(["bash", "-o", "pipefail", "-c", run]),
+                metadata={"name": f"retune-{job.name}"},
+                entrypoint_num_cpus=self.environment.cpus_per_task,
+                # A job whose workers embed leaves the GPUs to them.
+                entrypoint_num_gpus=None if job.spread else self.environment.gpus_per_node,
+            )
+
+    def state(self, handle: str, job: Job) -> State:
+        with self._client() as client:
+            info = client.get_job_info(handle)
+        said = info.message or ""
+        status = str(info.status.value)
+        if status in ("PENDING", "RUNNING"):
+            return State("pending", said) if status == "PENDING" else State("running")
+        if status == "STOPPED":
+            return State("cancelled", "stopped by somebody (ray job stop)")
+        return ended(ThisHost().read(job.exit_code), f"Ray says: {' '.join(said.split()) or status}")
+
+    def cancel(self, handle: str) -> None:
+        with self._client() as client:
+            client.stop_job(handle)
+
+    @contextmanager
+    def _client(self) -> Generator[JobSubmissionClient]:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        try:
+            from ray.exceptions import AuthenticationError
+            from ray.job_submission import JobSubmissionClient
+        except ImportError as error:
+            raise ComputeError(NOT_INSTALLED) from error
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        address: Any = self.environment.address
+        os.environ["RAY_API_SERVER_ADDRESS"] = address  # else RAY_ADDRESS would win over what the place says
+        try:
+            yield JobSubmissionClient(address)
+        except AuthenticationError as error:
+            raise ComputeError(
+                f"Ray at {address} wants a token: put it in RAY_AUTH_TOKEN or ~/.ray/auth_token, as it is on "
+                "the cluster's head"
+            ) from error
+        except (ConnectionError, OSError) as error:
+            raise Unreachable(f"Ray at {address} does not answer: is its dashboard there?") from error
+        except RuntimeError as error:
+            raise ComputeError(f"Ray at {address}: {' '.join(str(error).split())[:500]}") from error

@@ -1,0 +1,69 @@
+"""A job array and several nodes of a real Slurm."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from assets_pkg.finetune.errors import TrainingStopped
+from assets_pkg.finetune.nodes import torchrun
+from tests.command.conftest import Workplace
+from tests.compute.slurm_cluster import Cluster, running_cluster
+
+ARRAY = """
+[array]
+executor = "slurm"
+array = 2
+"""
+
+
+def test_the_tasks_of_an_array_embed_the_corpus(place: Workplace, cluster: Cluster) -> None:
+    (place.home / "env.toml").write_text(ARRAY, "utf-8")
+    code, output = place.retune("run", "--to", "eval", "finetune.headroom_ndcg=0")
+    assert code == 0, output
+    code, output = place.retune("reindex", "--run", "array")
+    assert code == 0, output
+    assert "_0; its files lie in" in output
+    job = next((place.home / "output" / ".jobs").glob("corpus_embeddings-*"))
+    assert "#SBATCH --array=0-1" in (job / "job.sh").read_text()
+    told = json.loads((job / "share.json").read_text())
+    assert told["tasks"] == 2
+    assert not Path(told["folder"]).exists()
+    vectors = next((place.home / "output" / "artifacts" / "corpus_embeddings").iterdir())
+    assert json.loads((vectors / "embeddings.json").read_text())["count"] > 0
+    assert (place.home / "output" / "reindex" / "index").exists()
+
+
+@pytest.fixture
+def two_nodes(tmp_path: Path) -> Iterator[Cluster]:
+    (tmp_path / "slurm").mkdir()
+    with running_cluster(tmp_path / "slurm", "second") as started:
+        yield started
+
+
+def test_two_nodes_train_one_model(place: Workplace, two_nodes: Cluster) -> None:
+    (place.home / "env.toml").write_text('[nodes]\nexecutor = "slurm"\nnodes = 2\n', "utf-8")
+    settings = ("compute.stages={finetune: nodes}", "finetune.num_processes=2", "finetune.num_epochs=1")
+    code, output = place.retune("run", "--to", "finetune", *settings)
+    assert code == 0, output
+    trained = next((place.home / "output" / "artifacts" / "checkpoint").iterdir())
+    assert json.loads((trained / "summary.json").read_text())["trained"] is True
+    job = next((place.home / "output" / ".jobs").glob("checkpoint-*"))
+    assert "#SBATCH --nodes=2" in (job / "job.sh").read_text()
+    ran = next(line for line in output.splitlines() if "nodes: running on " in line)
+    assert {"second", two_nodes.node} == set(ran.rpartition(" ")[2].split(","))
+
+
+def test_processes_are_started_on_every_node() -> None:
+    job = {"SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "16"}
+    command = torchrun(16, job)
+    assert command[:5] == ["srun", "--nodes=2", "--ntasks=2", "--ntasks-per-node=1", "--cpus-per-task=16"]
+    assert {"--nnodes=2", "--nproc-per-node=8", "--rdzv-backend=c10d", "--rdzv-id=7"} <= set(command)
+    assert any(part.startswith(f"--rdzv-endpoint={socket.gethostname()}:") for part in command)
+    assert torchrun(4, {})[-2:] == ["--standalone", "--nproc-per-node=4"]
+    with pytest.raises(TrainingStopped, match=r"finetune\.num_processes = 3 on 2 nodes"):
+        torchrun(3, job)

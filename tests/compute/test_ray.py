@@ -1,0 +1,238 @@
+"""Ray: Ray Data in a Ray that is started for a job, and jobs of a Ray that is there."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from sentence_transformers import SentenceTransformer
+
+from resources.compute.environment import Environment
+from resources.compute.errors import ComputeError
+from resources.compute.host import Unreachable
+from resources.compute.job import Job
+from resources.compute.ray_data import RaySpread
+from resources.compute.ray_jobs import RayExecutor
+from resources.encoders.recipe import EncoderRecipe
+from resources.encoders.shards import Shards
+from storage.progress import no_progress
+from tests.command.conftest import Workplace, free_port
+from tests.compute.slow_encoder import SlowRecipe, expected
+
+
+def until(found: Callable[[], bool], seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not found():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Ray of its own processes with a token; the address of its dashboard."""
+    port, dashboard = free_port(), free_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN", "a" * 64)
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")  # as it is in a job of the cluster
+        ray = [sys.executable, "-m", "ray.scripts.scripts"]
+        options = [f"--port={port}", f"--dashboard-port={dashboard}", "--num-cpus=4"]
+        options += [
+            "--object-store-memory=100000000",
+            "--block",
+            "--min-worker-port=0",
+            "--max-worker-port=0",
+        ]
+        log = (tmp_path_factory.mktemp("ray") / "log").open("wb")
+        head = subprocess.Popen(
+            [*ray, "start", "--head", *options], stdout=log, stderr=log, start_new_session=True
+        )
+        address = f"http://127.0.0.1:{dashboard}"
+
+        def answers() -> bool:
+            assert head.poll() is None, Path(log.name).read_text()
+            try:
+                RayExecutor(Environment(executor="ray", address=address)).check()
+            except ComputeError:
+                return False
+            return True
+
+        until(answers)
+        yield address
+        children = psutil.Process(head.pid).children(recursive=True)
+        for process in (*children, head):
+            process.kill()
+        head.wait(60)
+
+
+@pytest.fixture
+def two_workers(ray_cluster: str) -> Environment:
+    return Environment(executor="ray", address=ray_cluster, num_workers=2)
+
+
+def write_texts(folder: Path, texts: list[str], block: int) -> Shards:
+    pq.write_table(pa.table({"text": texts}), folder / "texts.parquet", row_group_size=1000)
+    (folder / "shards").mkdir()
+    return Shards(folder / "texts.parquet", folder / "shards", "passage", block)
+
+
+def test_two_workers_make_what_one_process_makes(
+    two_workers: Environment, tmp_path: Path, tiny_model: Path
+) -> None:
+    texts = [
+        f"Valve {number % 1700} of pump {number} has pressure {number * 7 % 1000}." for number in range(5000)
+    ]
+    shards = write_texts(tmp_path, texts, 500)
+    recipe = EncoderRecipe(str(tiny_model), "tiny", "", "", 32, 32, "auto", 64, device="cpu")
+    told: list[int] = []
+
+    def progress(done: int, total: int, unit: str, **figures: float) -> None:
+        told.append(done)
+
+    RaySpread(two_workers, recipe)(shards, progress)
+    assert not shards.missing()
+    assert told[-1] == 5000
+    encoder = recipe.open()
+    together = np.concatenate(list(shards.vectors(encoder)))
+    np.testing.assert_allclose(together, encoder.embed(texts, "passage"), atol=1e-6)
+
+
+def test_a_killed_worker_costs_its_shard(two_workers: Environment, tmp_path: Path) -> None:
+    texts = [f"text {number}" for number in range(200)]
+    shards = write_texts(tmp_path, texts, 10)
+
+    def kill() -> None:
+        until((tmp_path / "victim").exists)
+        os.kill(int((tmp_path / "victim").read_text()), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    recipe = SlowRecipe(str(tmp_path), "text 57", "", "", 0, 0, "", 1)
+    RaySpread(two_workers, recipe)(shards, no_progress)
+    killer.join()
+    encoder = recipe.open()
+    np.testing.assert_array_equal(np.concatenate(list(shards.vectors(encoder))), expected(texts))
+    asked = (tmp_path / "asked.txt").read_text().splitlines()
+    assert sorted(asked) == sorted([*texts[::10], "text 50"])
+
+
+def test_what_a_worker_met_is_told_plainly(two_workers: Environment, tmp_path: Path) -> None:
+    shards = write_texts(tmp_path, ["text"], 10)
+    recipe = EncoderRecipe(str(tmp_path / "nowhere"), "tiny", "", "", 32, 32, "auto", 64, device="cpu")
+    with pytest.raises(ComputeError, match=r"a worker failed: EncoderError: .*nowhere: no such model folder"):
+        RaySpread(two_workers, recipe)(shards, no_progress)
+    crowd = two_workers.model_copy(update={"num_workers": 64})
+    with pytest.raises(ComputeError, match="num_workers = 64, but this Ray has"):
+        RaySpread(crowd, recipe)(shards, no_progress)
+
+
+@pytest.fixture
+def ray_place(place: Workplace, ray_cluster: str) -> Workplace:
+    (place.home / "env.toml").write_text(
+        f"""
+[local-ray]
+executor = "ray"
+address = "local"
+num_workers = 2
+
+[ray]
+executor = "ray"
+address = "{ray_cluster}"
+num_workers = 2
+""",
+        "utf-8",
+    )
+    return place
+
+
+def test_stages_run_as_jobs_of_a_cluster_and_in_a_ray_of_their_own(ray_place: Workplace) -> None:
+    settings = ("compute.stages={prep: ray}", "finetune.headroom_ndcg=0")
+    code, output = ray_place.retune("run", "--to", "eval", *settings)
+    assert code == 0, output
+    assert "ray: running" in output
+    code, output = ray_place.retune("reindex", "--run", "local-ray")
+    assert code == 0, output
+    assert "local-ray: submitted as" in output
+    made = ray_place.home / "output" / "artifacts"
+    embeddings = next((made / "corpus_embeddings").iterdir())
+    assert {each.name for each in embeddings.iterdir()} == {
+        "embeddings.json",
+        "embeddings.parquet",
+        "manifest.json",
+    }
+    digest = json.loads((embeddings / "embeddings.json").read_text())["model_digest"]
+    model = SentenceTransformer(str(next(made.glob(f"*/{digest}")) / "model" / "consolidated"), device="cpu")
+    model.max_seq_length = 64
+    texts = pq.read_table(next((made / "passages").iterdir()) / "passages.parquet").column("text").to_pylist()
+    vectors = pq.read_table(embeddings / "embeddings.parquet").column("vector").to_pylist()
+    np.testing.assert_allclose(
+        np.array(vectors), model.encode(texts, normalize_embeddings=True, convert_to_numpy=True), atol=1e-5
+    )
+
+
+def test_a_job_is_stopped_and_its_end_is_told(ray_cluster: str, tmp_path: Path) -> None:
+    sleeper = tmp_path / "python"
+    sleeper.write_text("#!/bin/sh\necho begun\nwhile :; do sleep 0.1; done\n")
+    sleeper.chmod(0o755)
+    executor = RayExecutor(Environment(executor="ray", address=ray_cluster, python=str(sleeper)))
+    job = Job("sleeper", tmp_path / "job", tmp_path, ())
+    handle = executor.submit(job)
+    until(lambda: job.log.exists() and "begun" in job.log.read_text())
+    assert executor.state(handle, job).standing == "running"
+    executor.cancel(handle)
+    until(lambda: executor.state(handle, job).over)
+    state = executor.state(handle, job)
+    assert (state.standing, state.reason) == ("cancelled", "stopped by somebody (ray job stop)")
+
+
+def test_a_failed_job_tells_its_exit_code(ray_cluster: str, tmp_path: Path) -> None:
+    failing = tmp_path / "python"
+    failing.write_text("#!/bin/sh\necho no such luck\nexit 3\n")
+    failing.chmod(0o755)
+    given = {
+        "executor": "ray",
+        "address": ray_cluster,
+        "python": str(failing),
+        "secrets": ("RETUNE_NOT_THERE",),
+    }
+    job = Job("failing", tmp_path / "job", tmp_path, ())
+    executor = RayExecutor(Environment.model_validate({**given, "secrets": ()}))
+    handle = executor.submit(job)
+    until(lambda: executor.state(handle, job).over)
+    assert executor.state(handle, job).reason == "exit code 3"
+    assert "no such luck" in job.log.read_text()
+    job = Job("without", tmp_path / "another", tmp_path, ())
+    executor = RayExecutor(Environment.model_validate(given))
+    handle = executor.submit(job)
+    until(lambda: executor.state(handle, job).over)
+    assert "RETUNE_NOT_THERE: is not set on the cluster" in job.log.read_text()
+
+
+def test_an_unreachable_cluster_and_a_missing_token_are_plain_errors(
+    ray_cluster: str, tmp_path: Path
+) -> None:
+    nowhere = RayExecutor(Environment(executor="ray", address=f"http://127.0.0.1:{free_port()}"))
+    with pytest.raises(Unreachable, match="does not answer: is its dashboard there"):
+        nowhere.check()
+    probe = "from resources.compute.environment import Environment as E\n"
+    probe += "from resources.compute.ray_jobs import RayExecutor\n"
+    probe += f"RayExecutor(E(executor='ray', address={ray_cluster!r})).check()"
+    without = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    command = [sys.executable, "-c", probe]
+    home = {**without, "HOME": str(tmp_path)}
+    done = subprocess.run(command, env=home, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "wants a token" in done.stderr.splitlines()[-1]

@@ -1,0 +1,188 @@
+"""Shards of vectors: put together they are what one process writes, whatever happened to them meanwhile."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from assets_pkg.prep.mining import mine_hard_negatives
+from assets_pkg.profile import MiningSettings, load_profile
+from assets_pkg.reindex.embeddings import embed_passages
+from resources.compute.spread import ArraySpread, help_with, work_through
+from resources.encoders.cached import CachedEncoder
+from resources.encoders.recipe import EncoderRecipe
+from resources.encoders.shards import Shards
+from storage.artifacts import Checkpoint, Passages, TrainingSet
+from storage.formats.retriever_json import (
+    PassageRef,
+    RetrieverExample,
+    write_corpus,
+    write_retriever_file,
+)
+from storage.progress import Progress, no_progress
+from tests.compute.slow_encoder import SlowEncoder, expected
+
+TEXTS = [f"text {number}" for number in range(103)]
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Shards:
+    """Eleven shards of ten texts, the last of three, over row groups that end elsewhere."""
+    source = tmp_path / "texts.parquet"
+    pq.write_table(pa.table({"text": TEXTS}), source, row_group_size=17)
+    (tmp_path / "shards").mkdir()
+    return Shards(source, tmp_path / "shards", "passage", 10)
+
+
+@pytest.fixture
+def encoder(tmp_path: Path) -> SlowEncoder:
+    return SlowEncoder(tmp_path, stop="")
+
+
+def asked(folder: Path) -> list[str]:
+    """First texts of the blocks that were embedded, in the order in which that began."""
+    return (folder / "asked.txt").read_text().splitlines()
+
+
+def test_every_text_has_its_vector_in_its_place(shards: Shards, encoder: SlowEncoder) -> None:
+    work_through(shards, encoder, 0, 1)
+    assert shards.count == 11
+    np.testing.assert_array_equal(np.concatenate(list(shards.vectors(encoder))), expected(TEXTS))
+    assert asked(shards.folder.parent) == TEXTS[::10]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "gone", "other"])
+def test_a_damaged_shard_is_made_again(shards: Shards, encoder: SlowEncoder, damage: str) -> None:
+    work_through(shards, encoder, 0, 1)
+    victim = shards.folder / "00000004.parquet"
+    content = bytearray(victim.read_bytes())
+    if damage == "gone":
+        victim.unlink()
+    elif damage == "other":  # of another number of texts
+        victim.write_bytes((shards.folder / "00000010.parquet").read_bytes())
+    else:
+        content[60] ^= 1
+        kept = {"cut": content[: len(content) // 2], "flip": content, "empty": b""}[damage]
+        victim.write_bytes(bytes(kept))
+    np.testing.assert_array_equal(np.concatenate(list(shards.vectors(encoder))), expected(TEXTS))
+    assert asked(shards.folder.parent) == [*TEXTS[::10], TEXTS[40]]
+
+
+def test_workers_share_the_shards_and_take_over_those_of_one_that_never_came(
+    shards: Shards, encoder: SlowEncoder
+) -> None:
+    both = [threading.Thread(target=work_through, args=(shards, encoder, worker, 3)) for worker in (0, 1)]
+    for each in both:
+        each.start()
+    for each in both:
+        each.join()
+    assert not shards.missing()
+    np.testing.assert_array_equal(np.concatenate(list(shards.vectors(encoder))), expected(TEXTS))
+    assert set(asked(shards.folder.parent)) == set(TEXTS[::10])
+
+
+def test_the_tasks_of_an_array_are_told_by_the_first(shards: Shards, tiny_model: Path) -> None:
+    recipe = EncoderRecipe(str(tiny_model), "tiny", "", "", 32, 32, "auto", 16, device="cpu")
+    share = shards.folder.parent / "share.json"
+    done: list[int] = []
+
+    def progress(so_far: int, total: int, unit: str, **figures: float) -> None:
+        done.append(so_far)
+
+    ended: list[bool] = []
+    helper = threading.Thread(target=help_with, args=(share, 1, lambda: bool(ended)))
+    helper.start()
+    ArraySpread(share, 2, recipe)(shards, progress)
+    helper.join(60)
+    assert not helper.is_alive()
+    assert not shards.missing()
+    assert done[-1] == len(TEXTS)
+    alone = recipe.open()
+    whole = alone.embed(TEXTS, "passage")
+    np.testing.assert_allclose(np.concatenate(list(shards.vectors(alone))), whole, atol=1e-6)
+
+
+def test_a_task_that_is_never_told_ends_with_the_job(tmp_path: Path) -> None:
+    help_with(tmp_path / "share.json", 1, over=lambda: True)
+
+
+def passages_of(folder: Path, count: int) -> Passages:
+    folder.mkdir()
+    texts = [f"The pump number {number % 700} has pressure {number}." for number in range(count)]
+    texts[5] = texts[4]
+    ids = [f"p{number}" for number in range(count)]
+    pq.write_table(
+        pa.table({"passage_id": ids, "text": texts}), folder / "passages.parquet", row_group_size=2000
+    )
+    return Passages(folder, "passages", "v1")
+
+
+def test_shards_put_together_are_the_bytes_of_one_process(tmp_path: Path, tiny_model: Path) -> None:
+    passages = passages_of(tmp_path / "passages", 4500)
+    model = Checkpoint(tmp_path, "base_model", "tiny")
+    recipe = EncoderRecipe(str(tiny_model), "tiny", "", "", 32, 32, "auto", 64, device="cpu")
+    one, together = tmp_path / "one", tmp_path / "together"
+    one.mkdir()
+    together.mkdir()
+
+    def in_shards(shards: Shards, progress: Progress) -> None:
+        work_through(shards, recipe.open(), 0, 2)
+
+    encoder = CachedEncoder(recipe.open())
+    embed_passages(passages, model, encoder, {}, one, no_progress)
+    embed_passages(passages, model, encoder, {}, together, no_progress, in_shards)
+    names = {each.name for each in together.iterdir()}
+    assert names == {"embeddings.json", "embeddings.parquet"}
+    for name in names:
+        assert (one / name).read_bytes() == (together / name).read_bytes()
+
+
+def test_mining_finds_the_same_in_shards(tmp_path: Path, tiny_model: Path) -> None:
+    passages = {f"d{number}": f"Pump {number} has valve {number * 7 % 90}." for number in range(90)}
+    questions = [
+        RetrieverExample(f"q{number}", f"Which valve has pump {number}?", (PassageRef(f"d{number}"),), ())
+        for number in range(20)
+    ]
+    given, one, together = tmp_path / "given", tmp_path / "one", tmp_path / "together"
+    for folder in (given, one, together):
+        folder.mkdir()
+    write_corpus(given / "corpus", passages.items())
+    write_retriever_file(given / "train.json", questions)
+    write_retriever_file(given / "val.json", [])
+    (given / "splits.json").write_text('{"documents": {}, "held_out_passages": []}')
+    training = TrainingSet(given, "training_set", "v1")
+    settings = load_profile("laptop").prep.part(MiningSettings)
+    recipe = EncoderRecipe(str(tiny_model), "tiny", "", "", 32, 32, "auto", 64, device="cpu")
+    made: list[int] = []
+
+    def in_shards(shards: Shards, progress: Progress) -> None:
+        work_through(shards, recipe.open(), 0, 1)
+        made.append(shards.rows)
+
+    mine_hard_negatives(training, recipe.open(), settings, one)
+    mine_hard_negatives(training, recipe.open(), settings, together, make_shards=in_shards)
+    assert made == [90]
+    assert {each.name for each in one.iterdir()} == {each.name for each in together.iterdir()}
+    for name in ("train_mined.automodel.json", "train_mined.automodel_unrolled.json", "summary.json"):
+        assert (one / name).read_bytes() == (together / name).read_bytes()
+
+
+def test_what_was_put_together_before_a_kill_is_not_embedded_again(tmp_path: Path, tiny_model: Path) -> None:
+    passages = passages_of(tmp_path / "passages", 20)
+    model = Checkpoint(tmp_path, "base_model", "tiny")
+    recipe = EncoderRecipe(str(tiny_model), "tiny", "", "", 32, 32, "auto", 64, device="cpu")
+    folder = tmp_path / "work"
+    folder.mkdir()
+    embed_passages(passages, model, recipe.open(), {}, folder, no_progress)
+    (folder / "shards").mkdir()  # what the kill left of them
+
+    def never(shards: Shards, progress: Progress) -> None:
+        raise AssertionError("embedded again")
+
+    embed_passages(passages, model, recipe.open(), {}, folder, no_progress, never)
+    assert not (folder / "shards").exists()
