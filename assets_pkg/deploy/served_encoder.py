@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 
 from assets_pkg.deploy.contract import DeployError
-from assets_pkg.deploy.interface import AnswerError, Interface, NimInterface
+from assets_pkg.deploy.interface import AnswerError, Interface, NimInterface, as_vector
 from resources.encoders.base import Role
 from storage.progress import Progress, no_progress
 
@@ -100,7 +98,7 @@ class ServedEncoder:
 
     def _valid(self, row: Any, text: str, role: Role) -> Vectors:
         for tries in range(TRIES + 1):
-            vector = _vector(row, self.dimensions)
+            vector = as_vector(row, self.dimensions)
             if vector is not None:
                 return vector
             if tries < TRIES:
@@ -132,19 +130,3 @@ class ServedEncoder:
             return self._client.post(self._interface.path, json=body)
         except httpx2.HTTPError as error:
             raise DeployError(f"{self.url} does not answer: {error}") from error
-
-
-def _vector(row: Any, dimensions: int) -> Vectors | None:
-    """The vector (float32 [dimensions]) that a server sent as base64 or as a list of numbers; None if it is none."""
-    import numpy as np
-
-    if isinstance(row, str):
-        try:
-            row = np.frombuffer(base64.b64decode(row, validate=True), dtype="<f4")
-        except (binascii.Error, ValueError):
-            return None
-    elif not isinstance(row, list) or not all(type(value) in (int, float) for value in row):
-        return None
-    vector = np.asarray(row, dtype=np.float32)
-    norm = float(np.linalg.norm(vector))
-    return vector if len(vector) == dimensions and np.isfinite(norm) and norm > 0 else None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
-from tests.command.conftest import Workplace, make_workplace
+from tests.command.conftest import Workplace, free_port, make_workplace
 from tests.compute.slurm_cluster import Cluster, running_cluster
 
 PLACES = """
@@ -38,12 +40,31 @@ user = "nobody-here"
 """
 
 
-@pytest.fixture
-def place(tmp_path: Path, tiny_model: Path) -> Workplace:
-    """Documents, a profile and an ``env.toml``."""
-    made = make_workplace(tmp_path / "place", tiny_model, documents=12)
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Workplace:
+    """A project that was run in its own process as far as prep, wherever it is moved to."""
+    made = make_workplace(tmp_path_factory.mktemp("prepared"), tiny_model, documents=12)
+    profile = made.home / "profile.yaml"
+    settings = yaml.safe_load(profile.read_text("utf-8"))
+    profile.write_text(yaml.safe_dump({**settings, "artifact_root": "output"}), "utf-8")
     (made.home / "env.toml").write_text(PLACES, "utf-8")
+    code, output = made.retune("run", "--to", "prep")
+    assert code == 0, output
     return made
+
+
+@pytest.fixture
+def place(tmp_path: Path, prepared: Workplace) -> Workplace:
+    """A copy of the prepared project, with an ``env.toml``."""
+    copied = shutil.copytree(prepared.home, tmp_path / "place", symlinks=True)
+    return Workplace(copied, free_port())
+
+
+@pytest.fixture
+def untouched(tmp_path: Path, prepared: Workplace) -> Workplace:
+    """The same project before anything was run."""
+    left_out = shutil.ignore_patterns("output", ".dagster")
+    return Workplace(shutil.copytree(prepared.home, tmp_path / "untouched", ignore=left_out), free_port())
 
 
 @pytest.fixture(scope="module")

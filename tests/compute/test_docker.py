@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sysconfig
 import time
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from resources.containers import ContainerEngine
-from tests.command.conftest import Workplace
+from tests.command.conftest import Workplace, free_port
 from tests.containers.engine import BASE, make_base_image
 
 HOUSE = Path(__file__).parents[2]
@@ -39,16 +40,15 @@ def versions(place: Workplace, asset: str) -> list[str]:
     return sorted(path.name for path in (place.home / "output" / "artifacts" / asset).iterdir())
 
 
-def test_a_container_trains_the_same_checkpoint(docked: Workplace, engine_address: str) -> None:
-    assert docked.retune("run", "--to", "prep")[0] == 0
+def test_a_container_trains_the_same_checkpoint(
+    docked: Workplace, prepared: Workplace, tmp_path: Path, engine_address: str
+) -> None:
     code, output = docked.retune("finetune", "--run", "local-docker")
     assert code == 0, output
-    inside = versions(docked, "checkpoint")
-    (docked.home / "output").rename(docked.home / "before")
-    (docked.home / ".dagster").rename(docked.home / "instance before")
-    code, output = docked.retune("run", "--to", "finetune")
+    twin = Workplace(shutil.copytree(prepared.home, tmp_path / "twin", symlinks=True), free_port())
+    code, output = twin.retune("finetune")
     assert code == 0, output
-    assert versions(docked, "checkpoint") == inside
+    assert versions(docked, "checkpoint") == versions(twin, "checkpoint")
     engine = ContainerEngine(engine_address)
     assert not engine.labelled("retune", "job")
     engine.close()
@@ -57,7 +57,7 @@ def test_a_container_trains_the_same_checkpoint(docked: Workplace, engine_addres
 def test_an_interrupt_removes_the_container(docked: Workplace, engine_address: str) -> None:
     import signal
 
-    command = docked.start("sdg", "--run", "local-docker")
+    command = docked.start("finetune", "--run", "local-docker")
     engine = ContainerEngine(engine_address)
     deadline = time.monotonic() + 60
     while not engine.labelled("retune", "job"):
@@ -71,7 +71,9 @@ def test_an_interrupt_removes_the_container(docked: Workplace, engine_address: s
 
 
 def test_an_image_that_is_nowhere_is_said_plainly(docked: Workplace) -> None:
-    code, output = docked.retune("sdg", "--run", "local-docker", "run.env.container_image=nowhere/image:1")
+    code, output = docked.retune(
+        "finetune", "--run", "local-docker", "run.env.container_image=nowhere/image:1"
+    )
     assert code == 1
     assert "cannot pull nowhere/image:1" in output
     assert "Traceback" not in output
@@ -81,6 +83,6 @@ def test_no_engine_is_said_before_anything_is_recorded(
     docked: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere.sock")
-    code, output = docked.retune("sdg", "--run", "local-docker")
+    code, output = docked.retune("finetune", "--run", "local-docker")
     assert (code, "no Docker engine answers" in output) == (1, True)
-    assert not (docked.home / ".dagster").exists()
+    assert not (docked.home / "output" / ".jobs").exists()

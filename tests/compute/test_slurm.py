@@ -38,31 +38,31 @@ def whole(place: Workplace, asset: str) -> bool:
     return any((place.home / "output" / "artifacts" / asset).glob("*/manifest.json"))
 
 
-def test_the_stages_run_on_the_cluster(place: Workplace, cluster: Cluster) -> None:
-    code, output = place.retune("run", "--to", "eval", "--run", "my-cluster")
+def test_the_stages_run_on_the_cluster(untouched: Workplace, cluster: Cluster) -> None:
+    code, output = untouched.retune("run", "--to", "eval", "--run", "my-cluster")
     assert code == 0, output
     assert f"my-cluster: running on {cluster.node}" in output
-    assert (place.home / "output" / "promoted_model").is_symlink()
-    assert "nothing is stale" in place.retune("run", "--to", "eval")[1]
+    assert (untouched.home / "output" / "promoted_model").is_symlink()
+    assert "nothing is stale" in untouched.retune("run", "--to", "eval")[1]
 
 
 def test_a_cancelled_job_is_told_and_leaves_nothing_half_made(place: Workplace, cluster: Cluster) -> None:
-    code, output = place.retune("sdg", "--batch", "gated")
+    code, output = place.retune("finetune", "--batch", "gated")
     assert code == 0, output
     until(lambda: bool(queue("running")))
     assert f"running on {cluster.node}" in place.retune(*JOBS)[1]
     cluster.run("scancel", *queue("running"))
     until(lambda: not queue("running,completing"))
     assert "cancelled by scancel" in place.retune(*JOBS)[1]
-    assert not (place.home / "output" / "artifacts").exists()
+    assert not whole(place, "checkpoint")
     assert place.retune("jobs", "pick-up")[0] == 0
     (place.home / "gate").touch()
-    code, output = place.retune("sdg", "--run", "gated")
+    code, output = place.retune("finetune", "--run", "gated")
     assert code == 0, output
 
 
 def test_a_job_whose_node_goes_down_runs_again_when_it_is_back(place: Workplace, cluster: Cluster) -> None:
-    command = place.start("sdg", "--run", "gated")
+    command = place.start("finetune", "--run", "gated")
     until(lambda: bool(queue("running")))
     cluster.set_node("down")
     until(lambda: bool(queue("pending")))
@@ -75,13 +75,13 @@ def test_a_job_whose_node_goes_down_runs_again_when_it_is_back(place: Workplace,
         output.count("submitted as") == 4
     )  # one job for each of the stage's assets: none was submitted anew
     assert "pending (" in output
-    assert whole(place, "synthetic_qa")
+    assert whole(place, "checkpoint")
 
 
 def test_an_interrupt_cancels_the_job(place: Workplace, cluster: Cluster) -> None:
     import signal
 
-    command = place.start("sdg", "--run", "gated")
+    command = place.start("finetune", "--run", "gated")
     until(lambda: bool(queue("running")))
     command.send_signal(signal.SIGINT)
     command.communicate(timeout=60)
@@ -92,14 +92,14 @@ def test_an_interrupt_cancels_the_job(place: Workplace, cluster: Cluster) -> Non
 def test_a_detached_job_waits_its_turn_and_is_picked_up(place: Workplace, cluster: Cluster) -> None:
     cluster.set_node("down")
     try:
-        code, output = place.retune("sdg", "--batch", "my-cluster")
+        code, output = place.retune("finetune", "--batch", "my-cluster")
         assert code == 0, output
         until(lambda: "pending (" in place.retune(*JOBS)[1])
     finally:
         cluster.set_node("resume")
     until(lambda: "done" in place.retune(*JOBS)[1])
     assert place.retune("jobs", "pick-up")[0] == 0
-    assert "nothing is stale" in place.retune("sdg")[1]
+    assert "nothing is stale" in place.retune("finetune")[1]
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_a_detached_job_waits_its_turn_and_is_picked_up(place: Workplace, cluste
 def test_what_the_cluster_refuses_is_said_plainly(
     place: Workplace, cluster: Cluster, arguments: list[str], said: str
 ) -> None:
-    code, output = place.retune("sdg", *arguments)
+    code, output = place.retune("finetune", *arguments)
     assert code == 1
     assert said in output
     assert "Traceback" not in output
@@ -215,14 +215,12 @@ def test_a_cluster_behind_ssh(place: Workplace, cluster: Cluster, ssh_config: Pa
         f'remote_job_dir = "{remote}"\n',
         "utf-8",
     )
-    code, output = place.retune("prep", "--run", "behind")
-    assert code == 1  # sdg comes first
-    code, output = place.retune("sdg", "--run", "behind")
+    code, output = place.retune("finetune", "--run", "behind")
     assert code == 0, output
     assert f"behind: running on {cluster.node}" in output
-    assert {path.name.rpartition("-")[0] for path in remote.iterdir()} >= {"raw_corpus", "synthetic_qa"}
+    assert {path.name.rpartition("-")[0] for path in remote.iterdir()} == {"checkpoint"}
     (ssh_config.parent / "authorized").write_text("", "utf-8")  # the key is withdrawn
-    code, output = place.retune("prep", "--run", "behind")
+    code, output = place.retune("eval", "--run", "behind")
     assert code == 1
     assert "cannot reach cluster: " in output
     assert "Permission denied" in output

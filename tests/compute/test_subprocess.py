@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import time
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -16,18 +15,9 @@ from assets_pkg.build import build_definitions
 from assets_pkg.profile import load_profile
 from assets_pkg.runner import run_assets
 from resources.alerts import AlertsResource
-from tests.command.conftest import Workplace, make_workplace
+from tests.command.conftest import Workplace
 
 PREP = ("eval_set", "training_set", "mined_train_set")
-
-
-@pytest.fixture(scope="module")
-def inline(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Workplace:
-    """The same project, run in its own process as far as prep."""
-    made = make_workplace(tmp_path_factory.mktemp("inline"), tiny_model, documents=12)
-    code, output = made.retune("run", "--to", "prep")
-    assert code == 0, output
-    return made
 
 
 def versions(place: Workplace, asset: str) -> list[str]:
@@ -44,41 +34,32 @@ def latest(place: Workplace, asset: str, monkeypatch: pytest.MonkeyPatch) -> dg.
 
 
 def test_jobs_make_the_same_versions_as_this_process(
-    place: Workplace, inline: Workplace, monkeypatch: pytest.MonkeyPatch
+    untouched: Workplace, prepared: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code, output = place.retune("run", "--to", "prep", "--run", "child")
+    code, output = untouched.retune("run", "--to", "prep", "--run", "child")
     assert code == 0, output
     for asset in PREP:
-        assert versions(place, asset) == versions(inline, asset)
-    made = latest(place, "mined_train_set", monkeypatch)
+        assert versions(untouched, asset) == versions(prepared, asset)
+    made = latest(untouched, "mined_train_set", monkeypatch)
     assert made.metadata["job_host"].value
-    assert made.metadata["questions"] == latest(inline, "mined_train_set", monkeypatch).metadata["questions"]
-    again, said = place.retune("run", "--to", "prep", "--run", "child")
+    here = latest(prepared, "mined_train_set", monkeypatch)
+    assert made.metadata["questions"] == here.metadata["questions"]
+    again, said = untouched.retune("run", "--to", "prep", "--run", "child")
     assert (again, "nothing is stale" in said) == (0, True)
 
 
-def test_one_stage_can_have_a_place_of_its_own(place: Workplace) -> None:
-    code, output = place.retune("sdg", "compute.stages.sdg=child")
-    assert code == 0, output
-    jobs = {path.name.rpartition("-")[0] for path in (place.home / "output" / ".jobs").iterdir()}
-    assert jobs == {"raw_corpus", "passages", "base_model", "synthetic_qa"}
-    code, output = place.retune("prep")
-    assert code == 0, output
-    assert len(list((place.home / "output" / ".jobs").iterdir())) == len(jobs)
-
-
-def test_an_error_of_the_job_is_told_plainly(place: Workplace) -> None:
-    code, output = place.retune("sdg", "--run", "child", "corpus_dir=nowhere")
+def test_an_error_of_the_job_is_told_plainly(untouched: Workplace) -> None:
+    code, output = untouched.retune("sdg", "--run", "child", "corpus_dir=nowhere")
     assert code == 1
     assert "child: " in output
     assert "nowhere" in output
     assert "Traceback" not in output
 
 
-def test_an_unknown_place_ends_the_command_before_anything_is_recorded(place: Workplace) -> None:
-    code, output = place.retune("sdg", "--run", "my-clutser")
+def test_an_unknown_place_ends_the_command_before_anything_is_recorded(untouched: Workplace) -> None:
+    code, output = untouched.retune("sdg", "--run", "my-clutser")
     assert (code, "has no place 'my-clutser'" in output) == (1, True)
-    assert not (place.home / ".dagster").exists()
+    assert not (untouched.home / ".dagster").exists()
 
 
 def job_process(place: Workplace) -> psutil.Process | None:
@@ -100,7 +81,7 @@ def await_job(place: Workplace) -> psutil.Process:
 
 
 def test_an_interrupt_ends_the_job_too(place: Workplace) -> None:
-    command = place.start("sdg", "--run", "child")
+    command = place.start("finetune", "--run", "child")
     job = await_job(place)
     command.send_signal(signal.SIGINT)
     command.communicate(timeout=60)
@@ -110,27 +91,27 @@ def test_an_interrupt_ends_the_job_too(place: Workplace) -> None:
 
 
 def test_a_job_whose_command_was_killed_is_waited_for_by_the_next_one(place: Workplace) -> None:
-    command = place.start("sdg", "--run", "child")
+    command = place.start("finetune", "--run", "child")
     job = await_job(place)
     command.kill()
     command.communicate(timeout=60)
     assert job.is_running()
-    code, output = place.retune("sdg", "--run", "child")
+    code, output = place.retune("finetune", "--run", "child")
     assert code == 0, output
     assert "still runs: waiting for it" in output or "reused" in output
 
 
 def test_a_killed_job_is_told_and_made_again(place: Workplace) -> None:
-    command = place.start("sdg", "--run", "child")
+    command = place.start("finetune", "--run", "child")
     await_job(place).kill()
     output, _ = command.communicate(timeout=120)
     assert command.returncode == 1
     assert "child: exit code 137" in output or "its process was killed" in output
-    code, output = place.retune("sdg", "--run", "child")
+    code, output = place.retune("finetune", "--run", "child")
     assert code == 0, output
 
 
-def test_a_detached_job_is_recorded_and_picked_up(place: Workplace, inline: Workplace) -> None:
+def test_a_detached_job_is_recorded_and_picked_up(place: Workplace) -> None:
     code, output = place.retune("run", "--to", "eval", "--batch", "child")
     assert code == 0, output
     record = next((place.home / "output" / ".jobs" / "batches").iterdir())
@@ -142,7 +123,6 @@ def test_a_detached_job_is_recorded_and_picked_up(place: Workplace, inline: Work
     code, output = place.retune("jobs", "pick-up")
     assert code == 0, output
     assert (place.home / "output" / "promoted_model").is_symlink()
-    assert versions(place, "mined_train_set") == versions(inline, "mined_train_set")
     assert "taken" in place.retune("jobs", "list")[1]
     assert "nothing is stale" in place.retune("run", "--to", "eval")[1]
 
@@ -152,7 +132,7 @@ def test_the_sensor_tells_how_jobs_stand_and_takes_those_that_ended(
 ) -> None:
     monkeypatch.chdir(place.home)
     monkeypatch.setenv("DAGSTER_HOME", str(place.home / ".dagster"))
-    code, output = place.retune("sdg", "--batch", "child")
+    code, output = place.retune("finetune", "--batch", "child")
     assert code == 0, output
     defs = build_definitions(load_profile("profile.yaml"))
     sensor = defs.resolve_sensor_def("pick_up_batch_jobs")
@@ -171,23 +151,23 @@ def test_the_sensor_tells_how_jobs_stand_and_takes_those_that_ended(
             told = tick()
         (request,) = told.run_requests
         assets = [key.to_user_string() for key in request.asset_selection]
-        assert set(assets) == {"raw_corpus", "passages", "base_model", "synthetic_qa"}
+        assert set(assets) == {"checkpoint"}
         jobs = len(list((place.home / "output" / ".jobs").iterdir()))
         assert run_assets(defs, instance, assets).succeeded
         assert len(list((place.home / "output" / ".jobs").iterdir())) == jobs
         assert isinstance(tick(), dg.SkipReason)
-    assert "nothing is stale" in place.retune("sdg")[1]
+    assert "nothing is stale" in place.retune("finetune")[1]
 
 
 def test_a_staged_job_is_not_submitted_and_runs_by_hand(place: Workplace) -> None:
     import subprocess
 
-    code, output = place.retune("sdg", "--batch", "child", "--stage")
+    code, output = place.retune("finetune", "--batch", "child", "--stage")
     assert code == 0, output
     folder = next((place.home / "output" / ".jobs").iterdir())
-    assert not (place.home / "output" / "artifacts").exists()
+    assert not (place.home / "output" / "artifacts" / "checkpoint").exists()
     done = subprocess.run(
         ["bash", str(folder / "job.sh")], env=place.environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert versions(place, "synthetic_qa")
+    assert versions(place, "checkpoint")

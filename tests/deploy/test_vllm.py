@@ -16,7 +16,7 @@ import pytest
 from assets_pkg.deploy import server_vllm
 from assets_pkg.deploy.contract import DeployError, Served, SmokeCheck
 from assets_pkg.deploy.interface import VllmInterface
-from assets_pkg.deploy.nim_eval import ServedEncoder
+from assets_pkg.deploy.served_encoder import ServedEncoder
 from assets_pkg.deploy.server import deploy, read_state, shown_command
 from assets_pkg.deploy.server_vllm import VllmState
 from assets_pkg.deploy.smoke import smoke_check
