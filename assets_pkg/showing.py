@@ -12,7 +12,7 @@ import dagster as dg
 
 DIGITS = 6
 CELL_CHARS = 120
-UNBROKEN_CHARS = 24
+UNBROKEN_CHARS = 40  # names of versions stay whole, for copying
 BREAK_HERE = "\u200b"  # a zero-width space
 
 

@@ -36,6 +36,6 @@ def test_a_long_cell_is_cut_and_a_long_word_may_be_broken() -> None:
     )
     assert len(cell.replace(BREAK, "")) == 120
     assert cell.endswith("...")
-    assert max(len(part) for part in cell.split(BREAK)) <= 24
+    assert max(len(part) for part in cell.split(BREAK)) <= 40
     (short,) = (line.strip("| ") for line in table([{"text": "a few short words"}]).md_str.splitlines()[2:])
     assert short == "a few short words"
