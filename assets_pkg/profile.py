@@ -110,6 +110,10 @@ class ModelSettings(Settings):
     embed_precision: Literal["fp32", "bf16"]
     trust_remote_code: bool
 
+    def contract(self) -> dict[str, Any]:
+        """The settings that decide a text's vector, given the model."""
+        return {name: getattr(self, name) for name in (*ENCODER_FIELDS, "embed_precision")}
+
     def encoder_config(self) -> dict[str, Any]:
         """The prompt contract and the precision, as an encoder takes them."""
         given = {name: getattr(self, name) for name in ENCODER_FIELDS}

@@ -120,15 +120,9 @@ class QAPairs(Artifact):
 @dataclass(frozen=True)
 class TrainingSet(Artifact):
     """``train.json``, ``val.json`` and ``corpus/`` in the recipe's retriever format; ``splits.json``;
-    ``rejected.jsonl``: the pairs left out."""
+    ``rejected.jsonl``: the pairs left out, which change nothing of what is trained."""
 
-    content: ClassVar[tuple[str, ...]] = (
-        "train.json",
-        "val.json",
-        "splits.json",
-        "corpus/*",
-        "rejected.jsonl",
-    )
+    content: ClassVar[tuple[str, ...]] = ("train.json", "val.json", "splits.json", "corpus/*")
 
 
 @dataclass(frozen=True)

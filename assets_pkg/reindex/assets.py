@@ -113,7 +113,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
                     opened = encoders.open(model)
                     workers = compute.workers(encoders.recipe(model))
                 with opened as encoder:
-                    contract = profile.model.encoder_config()
+                    contract = profile.model.contract()
                     embed_passages(passages, model, encoder, contract, folder, door.progress(), workers)
 
             embeddings = door.build(CorpusEmbeddings, embed, asset="corpus_embeddings")
@@ -176,7 +176,7 @@ def _agreement(
         return NOTHING_TO_COMPARE
     # Measured with other prefixes or lengths, the model ranks otherwise.
     then: Any = measured.metadata[SETTINGS_KEY].value
-    if not settings.encoder_config().items() <= then.items():
+    if not settings.contract().items() <= then.items():
         return NOTHING_TO_COMPARE
     report, model = door.input(EvalReport, "eval_metrics"), door.input(Checkpoint, "promoted_model")
     name = measured_as(report, model.version)

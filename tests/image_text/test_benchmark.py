@@ -280,6 +280,7 @@ def test_the_assets_run_and_skip_what_is_missing(tmp_path: Path, monkeypatch: py
     from assets_pkg.image_text.assets import build_assets
     from resources.accelerator import AcceleratorResource
     from resources.artifacts import ArtifactStoreResource
+    from resources.compute.resource import ComputeResource
 
     models = tmp_path / "embedding_models"
     tiny.build_clip(models / "clip")
@@ -301,6 +302,7 @@ def test_the_assets_run_and_skip_what_is_missing(tmp_path: Path, monkeypatch: py
     resources = {
         "store": ArtifactStoreResource(root=str(tmp_path / "out")),
         "accelerator": AcceleratorResource(device="cpu"),
+        "compute": ComputeResource(),
     }
     with dg.DagsterInstance.ephemeral() as instance:
         result = dg.materialize(build_assets(profile), resources=resources, instance=instance)

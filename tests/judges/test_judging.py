@@ -235,6 +235,7 @@ def test_the_assets_judge_and_rank(
     from assets_pkg.profile import load_profile
     from resources.accelerator import AcceleratorResource
     from resources.artifacts import ArtifactStoreResource
+    from resources.compute.resource import ComputeResource
 
     models = tmp_path / "embedding_models"
     tiny.build_llama(models / "small", model_type="llama_bidirec")
@@ -263,6 +264,7 @@ def test_the_assets_judge_and_rank(
     resources = {
         "store": ArtifactStoreResource(root=str(tmp_path / "out")),
         "accelerator": AcceleratorResource(device="cpu"),
+        "compute": ComputeResource(),
     }
     result = dg.materialize(build_assets(profile), resources=resources)
     (scored,) = result.asset_materializations_for_node("judge_scores")
