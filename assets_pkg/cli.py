@@ -16,6 +16,17 @@ from rich.console import Console
 
 from assets_pkg.cli_jobs import HERE, Where, check_places, hand_over, jobs
 from assets_pkg.cli_models import models, serve
+from assets_pkg.cli_options import (
+    DEFAULT_PROFILE,
+    EXIT_FAILED,
+    EXIT_USAGE,
+    BatchOption,
+    ConfigOption,
+    DryRunOption,
+    Overrides,
+    RunOption,
+    StageOption,
+)
 from assets_pkg.profile import Profile, ProfileError, load_profile, profile_names
 from assets_pkg.stages import BENCHMARKS, STAGES, StageError, assets_between
 
@@ -38,22 +49,6 @@ app.command()(serve)
 console = Console(soft_wrap=True)
 errors = Console(stderr=True, soft_wrap=True)
 
-ConfigOption = Annotated[str, typer.Option("--config", "-c", help="A profile's name or a YAML file.")]
-DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", "-d", help="Show what would run and why; change nothing.")
-]
-RunOption = Annotated[
-    str | None, typer.Option("--run", help="Where the work runs: a place of env.toml. Ctrl-C ends it there.")
-]
-BatchOption = Annotated[
-    str | None, typer.Option("--batch", help="Submit one job to a place of env.toml, and leave it there.")
-]
-StageOption = Annotated[
-    bool, typer.Option("--stage", help="With --run or --batch: write the job, and submit nothing.")
-]
-Overrides = Annotated[list[str] | None, typer.Argument(help="Settings as key=value or stage.key=value.")]
-DEFAULT_PROFILE = os.environ.get("RETUNE_PROFILE", "laptop")
-
 QUIET_LIBRARIES = {
     "OMP_WAIT_POLICY": "PASSIVE",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -63,8 +58,6 @@ QUIET_LIBRARIES = {
 }
 LOG_LINES = 200
 OUR_PACKAGES = ("assets_pkg", "resources", "storage")
-EXIT_FAILED = 1
-EXIT_USAGE = 2
 
 
 @app.command()

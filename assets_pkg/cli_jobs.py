@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from assets_pkg.cli_options import DEFAULT_PROFILE, EXIT_FAILED, ConfigOption
 from assets_pkg.profile import Profile, load_profile
 
 if TYPE_CHECKING:
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 jobs = typer.Typer(help="Detached jobs: how they stand, their logs, their end.", no_args_is_help=True)
 NameArgument = Annotated[str, typer.Argument(help="The job's name, or its beginning.")]
-ConfigOption = Annotated[str, typer.Option("--config", "-c", help="A profile's name or a YAML file.")]
-DEFAULT_PROFILE = os.environ.get("RETUNE_PROFILE", "laptop")
-EXIT_FAILED = 1
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from assets_pkg.cli_options import DEFAULT_PROFILE, ConfigOption
 from assets_pkg.profile import load_profile
 
 models = typer.Typer(help="The registry of models: models.yaml.", no_args_is_help=True)
@@ -96,7 +97,7 @@ def serve(
     ] = None,
     host: Annotated[str, typer.Option("--host")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", "-p", min=1, max=65535)] = 8003,
-    config: Annotated[str, typer.Option("--config", "-c")] = os.environ.get("RETUNE_PROFILE", "laptop"),
+    config: ConfigOption = DEFAULT_PROFILE,
 ) -> None:
     """Serve the current export, a folder, or any registered model (text and images), in the foreground."""
     if model is not None:
