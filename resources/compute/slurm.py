@@ -35,6 +35,7 @@ ENDINGS = {
     "DEADLINE": "its deadline passed before it could run",
     "BOOT_FAIL": "its node did not boot",
 }
+LAUNCH_FAILED = "launch failed requeued held"
 BUSY = ("Socket timed out", "Unable to contact slurm controller", "slurm_load_jobs error: Connection")
 
 
@@ -122,6 +123,11 @@ class SlurmExecutor:
         if done.returncode != 0 and "Invalid job id" not in done.stderr:
             raise _refused("squeue", done.stderr)
         state, reason, nodes = [*done.stdout.strip().split("|"), "", "", ""][:3]
+        if reason == LAUNCH_FAILED:
+            self.cancel(handle)
+            return State(
+                "failed", f"its node could not start it, and Slurm held it: see slurmd's log on {nodes}"
+            )
         if state in WAITING:
             return State("pending", f"({reason})" if state == "PENDING" else f"{state.lower()} ({reason})")
         if state in AT_WORK:

@@ -9,7 +9,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,8 +44,6 @@ class Cluster:
         self.run("scontrol", "update", f"nodename={self.node}", f"state={state}", *reason)
 
     def start(self, daemon: str) -> None:
-        """One of ``DAEMONS``; ``slurmd`` followed by a blank and a name is that of another node."""
-        program, _, node = daemon.partition(" ")
         munge = {
             "key-file": "key",
             "socket": "socket",
@@ -55,8 +53,7 @@ class Cluster:
         }
         options = [f"--{option}={self.folder}/munge.{ending}" for option, ending in munge.items()]
         slurm = ["-D", "-f", str(self.folder / "slurm.conf")]
-        command = [program, *(["--foreground", "--force", *options] if program == "munged" else slurm)]
-        command += ["-N", node] if node else []
+        command = [daemon, *(["--foreground", "--force", *options] if daemon == "munged" else slurm)]
         with (self.folder / f"{daemon}.out").open("ab") as log:
             self.daemons[daemon] = subprocess.Popen(command, stdout=log, stderr=log)
 
@@ -68,32 +65,31 @@ class Cluster:
 
 
 @contextmanager
-def running_cluster(folder: Path, *others: str) -> Generator[Cluster]:
-    """Start the cluster with its files in ``folder``; set ``SLURM_CONF`` to ``folder/slurm.conf`` to use it.
-    ``others`` are names of further nodes, which this machine plays too."""
+def running_cluster(folder: Path) -> Generator[Cluster]:
+    """Start the cluster with its files in ``folder``; set ``SLURM_CONF`` to ``folder/slurm.conf`` to use it."""
     install_packages({"slurmctld": "slurm-wlm", "munged": "munge"})
     (folder / "munge.key").write_bytes(os.urandom(1024))
     (folder / "munge.key").chmod(0o400)
     for name in ("state", "spool"):
         (folder / name).mkdir()
-    (folder / "slurm.conf").write_text(_configuration(folder, others), "utf-8")
+    (folder / "slurm.conf").write_text(_configuration(folder), "utf-8")
     cluster = Cluster(folder, {})
     before = os.environ.get("SLURM_CONF")
     os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
     try:
-        for daemon in (*DAEMONS, *(f"slurmd {name}" for name in others)):
+        for daemon in DAEMONS:
             cluster.start(daemon)
         _await_idle(cluster)
         yield cluster
     finally:
-        for daemon in reversed(list(cluster.daemons)):
+        for daemon in reversed(DAEMONS):
             cluster.stop(daemon)
         os.environ.pop("SLURM_CONF")
         if before is not None:
             os.environ["SLURM_CONF"] = before
 
 
-def _configuration(folder: Path, others: Sequence[str]) -> str:
+def _configuration(folder: Path) -> str:
     controller, node = _free_port(), _free_port()
     host = socket.gethostname().partition(".")[0]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
@@ -114,15 +110,10 @@ def _configuration(folder: Path, others: Sequence[str]) -> str:
         f"SlurmctldPort={controller}",
         f"SlurmdPort={node}",
         f"StateSaveLocation={folder / 'state'}",
-        f"SlurmdSpoolDir={folder / 'spool'}/%n",
+        f"SlurmdSpoolDir={folder / 'spool'}",
         f"SlurmctldPidFile={folder / 'slurmctld.pid'}",
-        f"SlurmdPidFile={folder}/slurmd.%n.pid",
+        f"SlurmdPidFile={folder / 'slurmd.pid'}",
         f"NodeName={host} NodeAddr=127.0.0.1 CPUs={os.cpu_count()} RealMemory={memory - 500} State=UNKNOWN",
-        *(
-            f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={_free_port()} CPUs={os.cpu_count()} "
-            f"RealMemory={memory - 500} State=UNKNOWN"
-            for name in others
-        ),
         f"PartitionName={PARTITION} Nodes=ALL Default=YES MaxTime=INFINITE State=UP",
     ]
     return "\n".join(lines) + "\n"
@@ -134,7 +125,7 @@ def _await_idle(cluster: Cluster) -> None:
     while time.monotonic() < deadline:
         done = subprocess.run(["sinfo", "-h", "-o", "%T"], capture_output=True, text=True, check=False)
         said = done.stdout + done.stderr
-        if set(done.stdout.split()) == {"idle"}:
+        if done.stdout.strip() == "idle":
             return
         time.sleep(0.2)
     logs = "\n".join((cluster.folder / f"{daemon}.out").read_text()[-1500:] for daemon in DAEMONS)

@@ -1,10 +1,9 @@
-"""A job array and several nodes of a real Slurm."""
+"""A job array of a real Slurm, and the processes of several nodes."""
 
 from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ import pytest
 from assets_pkg.finetune.errors import TrainingStopped
 from assets_pkg.finetune.nodes import torchrun
 from tests.command.conftest import Workplace
-from tests.compute.slurm_cluster import Cluster, running_cluster
+from tests.compute.slurm_cluster import Cluster
 
 ARRAY = """
 [array]
@@ -36,26 +35,6 @@ def test_the_tasks_of_an_array_embed_the_corpus(place: Workplace, cluster: Clust
     vectors = next((place.home / "output" / "artifacts" / "corpus_embeddings").iterdir())
     assert json.loads((vectors / "embeddings.json").read_text())["count"] > 0
     assert (place.home / "output" / "reindex" / "index").exists()
-
-
-@pytest.fixture
-def two_nodes(tmp_path: Path) -> Iterator[Cluster]:
-    (tmp_path / "slurm").mkdir()
-    with running_cluster(tmp_path / "slurm", "second") as started:
-        yield started
-
-
-def test_two_nodes_train_one_model(place: Workplace, two_nodes: Cluster) -> None:
-    (place.home / "env.toml").write_text('[nodes]\nexecutor = "slurm"\nnodes = 2\n', "utf-8")
-    settings = ("compute.stages={finetune: nodes}", "finetune.num_processes=2", "finetune.num_epochs=1")
-    code, output = place.retune("run", "--to", "finetune", *settings)
-    assert code == 0, output
-    trained = next((place.home / "output" / "artifacts" / "checkpoint").iterdir())
-    assert json.loads((trained / "summary.json").read_text())["trained"] is True
-    job = next((place.home / "output" / ".jobs").glob("checkpoint-*"))
-    assert "#SBATCH --nodes=2" in (job / "job.sh").read_text()
-    ran = next(line for line in output.splitlines() if "nodes: running on " in line)
-    assert {"second", two_nodes.node} == set(ran.rpartition(" ")[2].split(","))
 
 
 def test_processes_are_started_on_every_node() -> None:
