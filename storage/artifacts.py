@@ -120,9 +120,15 @@ class QAPairs(Artifact):
 @dataclass(frozen=True)
 class TrainingSet(Artifact):
     """``train.json``, ``val.json`` and ``corpus/`` in the recipe's retriever format; ``splits.json``;
-    ``rejected.jsonl``: the pairs left out, which change nothing of what is trained."""
+    ``rejected.jsonl``: the pairs left out."""
 
-    content: ClassVar[tuple[str, ...]] = ("train.json", "val.json", "splits.json", "corpus/*")
+    content: ClassVar[tuple[str, ...]] = (
+        "train.json",
+        "val.json",
+        "splits.json",
+        "corpus/*",
+        "rejected.jsonl",
+    )
 
 
 @dataclass(frozen=True)

@@ -159,7 +159,7 @@ num_workers = 2
 
 
 def test_stages_run_as_jobs_of_a_cluster_and_in_a_ray_of_their_own(ray_place: Workplace) -> None:
-    settings = ("compute.stages={prep: ray}", "finetune.headroom_ndcg=0")
+    settings = ("compute.stages={finetune: ray}", "finetune.headroom_ndcg=0")
     code, output = ray_place.retune("run", "--to", "eval", *settings)
     assert code == 0, output
     assert "ray: running" in output
