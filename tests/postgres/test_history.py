@@ -93,14 +93,9 @@ def _holds(path: Path, password: str) -> bool:
     return password.encode() in path.read_bytes()
 
 
-@pytest.mark.parametrize("shared", [True, False], ids=["postgres", "files"])
-def test_two_processes_take_turns_on_the_accelerator(
-    tmp_path: Path, server: PostgresServer, shared: bool
-) -> None:
+def test_two_processes_take_turns_on_the_accelerator(tmp_path: Path, server: PostgresServer) -> None:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("DAGSTER", "RETUNE"))}
-    environment = {**kept, "DAGSTER_HOME": str(tmp_path / "home")}
-    if shared:
-        environment["RETUNE_POSTGRES_URL"] = server.url
+    environment = {**kept, "DAGSTER_HOME": str(tmp_path / "home"), "RETUNE_POSTGRES_URL": server.url}
     files = [tmp_path / name for name in ("one", "two")]
     ready = [f"{file}.ready" for file in files]
     command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(ON_THE_ACCELERATOR)]
