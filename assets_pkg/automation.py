@@ -245,7 +245,7 @@ def _batch_sensor(profile: Profile) -> dg.SensorDefinition:
         requests: list[dg.RunRequest] = []
         try:
             for batch, state in batches.open():
-                said.append(f"{batch.name}: {state.standing} {state.reason}".strip())
+                said.append(f"{batch.name}: {state}")
                 if state.standing in ("failed", "cancelled"):
                     alerts.send("batch_job_failed", f"{batch.name} at {batch.place}: {state.reason}")
                 elif state.standing == "done" and not same_work(batch, profile):

@@ -118,8 +118,7 @@ class Batches:
         """How it stands now, in words."""
         if batch.standing != "submitted":
             return f"{batch.standing} {batch.reason}".strip()
-        state = self._look(batch)
-        return f"{state.standing} {state.reason}".strip()
+        return str(self._look(batch))
 
     def taken(self, batch: Batch) -> None:
         """Its work was picked up."""
@@ -151,7 +150,7 @@ class Batches:
         known = graph.get_all_asset_keys()
         work = describe_work(instance, known, made, profile_for_jobs(self.compute), environment)
         stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
-        job = make_job(f"batch-{stamp}", environment, self.compute, self.root, made, {}, detached=True)
+        job = make_job(f"batch-{stamp}", environment, self.compute, self.root, made, detached=True)
         return name, environment, job, work.dump()
 
     def _keep(self, batch: Batch) -> None:

@@ -120,7 +120,7 @@ def pick_up(config: ConfigOption = DEFAULT_PROFILE) -> None:
     good = True
     with _plainly(console), open_instance() as instance:
         for batch, state in batches.open():
-            console.print(f"{batch.name}: {state.standing} {state.reason}".rstrip(), highlight=False)
+            console.print(f"{batch.name}: {state}", highlight=False)
             good &= state.standing not in ("failed", "cancelled")
             if state.standing == "done":
                 asked = Profile.model_validate_json(batch.profile)

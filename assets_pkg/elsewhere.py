@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,6 @@ def make_job(
     compute: ComputeResource,
     root: Path,
     assets: Collection[str],
-    variables: Mapping[str, str],
     detached: bool = False,
 ) -> Job:
     """The job ``name`` that makes ``assets``, over the artifacts at ``root``."""
@@ -103,7 +102,7 @@ def make_job(
         folder=(environment.remote_job_dir or beside) / name,
         cwd=Path.cwd(),
         needs=(root.absolute(), *(path for path in local if path.is_dir())),
-        variables={**({"WANDB_ENTITY": entity} if entity else {}), **variables},
+        variables={"WANDB_ENTITY": entity} if entity else {},
         detached=detached,
         spread=spreads(assets, environment),
         nodes=None if TRAINED in assets else 1,
@@ -128,7 +127,7 @@ def run_elsewhere(
     """
     where, environment = place
     assets = [key.to_user_string() for key in context.selected_asset_keys]
-    plain = make_job(name, environment, compute, root, assets, {})
+    plain = make_job(name, environment, compute, root, assets)
     attendance = Attendance(where, environment, plain)
     told = _Told(context, where, progress)
     messages = JobMessages(attendance.host, plain, told.custom)
@@ -138,9 +137,9 @@ def run_elsewhere(
         if attendance.handle is None:
             known = {*context.assets_def.keys, *context.assets_def.dependency_keys}
             work = describe_work(context.instance, known, assets, profile_for_jobs(compute), environment)
-            job = make_job(name, environment, compute, root, assets, session.get_bootstrap_env_vars())
-            attendance.submit(job, work.dump())
-            told.line(f"submitted as {attendance.handle}; its files lie in {job.folder}")
+            variables = {**plain.variables, **session.get_bootstrap_env_vars()}
+            attendance.submit(replace(plain, variables=variables), work.dump())
+            told.line(f"submitted as {attendance.handle}; its files lie in {plain.folder}")
         else:
             told.line(f"{attendance.handle} still runs: waiting for it")
 
@@ -175,7 +174,7 @@ class _Told:
         watcher().note(f"{self._where}: {text}")
 
     def state(self, state: State) -> None:
-        said = f"{state.standing} {state.reason}".strip()
+        said = str(state)
         if said != self._last:
             self._last = said
             self.line(said)

@@ -79,6 +79,9 @@ class State:
     standing: Standing
     reason: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.standing} {self.reason}".strip()
+
     @property
     def over(self) -> bool:
         return self.standing in ("done", "failed", "cancelled")
