@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import dagster as dg
 
 from assets_pkg.elsewhere import run_elsewhere
-from assets_pkg.profile import Settings
+from assets_pkg.settings import Settings
 from assets_pkg.stages import STAGE_OF
 from assets_pkg.watch import watcher
 from resources.artifacts import ArtifactStoreResource

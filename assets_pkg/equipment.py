@@ -8,8 +8,9 @@ from typing import Any
 
 from pydantic import create_model
 
-from assets_pkg.profile import ModelSettings, Profile
+from assets_pkg.profile import Profile
 from assets_pkg.sdg.llm import chat_config
+from assets_pkg.settings import ModelSettings
 from resources.accelerator import AcceleratorResource
 from resources.alerts import AlertsResource
 from resources.artifacts import ArtifactStoreResource

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from assets_pkg.profile import SdgSettings
+from assets_pkg.sdg.settings import SdgSettings
 from resources.accelerator import AcceleratorResource
 from resources.encoders.cached_items import CachedItems
 from resources.encoders.items import ItemEncoder

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from assets_pkg.finetune.memory import Load, mini_batches, savings
-from assets_pkg.profile import FinetuneSettings, Profile
+from assets_pkg.finetune.settings import FinetuneSettings
+from assets_pkg.profile import Profile
 from resources.accelerator import Accelerator
 from resources.encoders.sentence_transformer import encoder_need
 from resources.memory import GB, MemoryNeed, Numerics, export_need

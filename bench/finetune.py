@@ -27,8 +27,9 @@ from assets_pkg.evaluation.compare import Difference, compare
 from assets_pkg.evaluation.evaluate import evaluate_retrieval
 from assets_pkg.evaluation.metrics import RetrievalScores
 from assets_pkg.finetune.examples import TrainData, read_train_data
+from assets_pkg.finetune.settings import FinetuneSettings
 from assets_pkg.finetune.train import finetune
-from assets_pkg.profile import FinetuneSettings, load_profile
+from assets_pkg.profile import load_profile
 from resources.accelerator import find_accelerator
 from resources.encoders.sentence_transformer import SentenceTransformerEncoder
 from storage.artifacts import Checkpoint, EvalSet, MinedTrainSet

@@ -31,7 +31,8 @@ import numpy as np
 
 from assets_pkg.prep.mining import mine_hard_negatives
 from assets_pkg.prep.search import PASSAGE_BLOCK, QUERY_BLOCK, exact_search
-from assets_pkg.profile import MiningSettings, load_profile
+from assets_pkg.prep.settings import MiningSettings
+from assets_pkg.profile import load_profile
 from resources.accelerator import find_accelerator
 from resources.encoders.sentence_transformer import SentenceTransformerEncoder
 from storage.artifacts import TrainingSet

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from assets_pkg.profile import MiningSettings, ProfileError, SplitSettings, load_profile
+from assets_pkg.prep.settings import MiningSettings, SplitSettings
+from assets_pkg.profile import ProfileError, load_profile
 
 
 def test_default_holds_the_recipes_important_defaults() -> None:

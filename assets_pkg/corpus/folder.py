@@ -14,8 +14,8 @@ from assets_pkg.corpus.front_matter import split_front_matter
 from assets_pkg.corpus.metadata import TITLE, as_json, field_name, tidy
 from assets_pkg.corpus.metadata_file import find_metadata_file, read_metadata_file
 from assets_pkg.corpus.reading import Reading, Skipped
+from assets_pkg.corpus.settings import CorpusSettings
 from assets_pkg.corpus.structure import title_of
-from assets_pkg.profile import CorpusSettings
 from storage.artifacts import Document
 from storage.digests import digest_file, digest_tree
 

@@ -19,8 +19,8 @@ from typing import Any
 from assets_pkg.corpus.errors import CorpusError
 from assets_pkg.corpus.rows import RowWriter
 from assets_pkg.corpus.sentences import split_sentences
+from assets_pkg.corpus.settings import PassageSettings
 from assets_pkg.corpus.structure import Section, split_sections
-from assets_pkg.profile import PassageSettings
 from storage.artifacts import Corpus, Document, Passage
 from storage.digests import passage_id
 from storage.progress import Progress, no_progress

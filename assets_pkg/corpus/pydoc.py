@@ -21,7 +21,7 @@ from pathlib import Path
 
 from assets_pkg.corpus.errors import CorpusError
 from assets_pkg.corpus.reading import Reading, Skipped
-from assets_pkg.profile import CorpusSettings
+from assets_pkg.corpus.settings import CorpusSettings
 from storage.artifacts import Document
 from storage.digests import digest_json
 

@@ -17,7 +17,7 @@ from assets_pkg.corpus.errors import CorpusError
 from assets_pkg.corpus.folder import FolderSource
 from assets_pkg.corpus.metadata_file import NAMES as METADATA_FILES
 from assets_pkg.corpus.reading import Reading
-from assets_pkg.profile import CorpusSettings
+from assets_pkg.corpus.settings import CorpusSettings
 from storage.digests import digest_text, digest_tree
 
 _HUB = re.compile(r"hf://(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?(?:/(?P<path>.+?))?/?")

@@ -6,7 +6,7 @@ import math
 import time
 from pathlib import Path
 
-from assets_pkg.profile import CorpusSettings
+from assets_pkg.corpus.settings import CorpusSettings
 
 
 def seconds_since_change(settings: CorpusSettings) -> float:

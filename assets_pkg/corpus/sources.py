@@ -15,7 +15,7 @@ from assets_pkg.corpus.pydoc import StdlibSource
 from assets_pkg.corpus.reading import Skipped, Source
 from assets_pkg.corpus.remote import HubFolder, RemoteFolder
 from assets_pkg.corpus.rows import RowWriter
-from assets_pkg.profile import CorpusSettings
+from assets_pkg.corpus.settings import CorpusSettings
 from storage.artifacts import Document
 from storage.progress import Progress, no_progress
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import httpx2
 import psutil
 
-from assets_pkg.profile import DeploySettings
+from assets_pkg.deploy.settings import DeploySettings
 from storage.artifact_store import write_atomic
 
 STATE_FILE = "server.json"

@@ -20,7 +20,7 @@ from assets_pkg.deploy.contract import (
 from assets_pkg.deploy.server_container import ContainerState, container_spec, deploy_container, resume
 from assets_pkg.deploy.server_process import ServerState, command_line, deploy_process, environment
 from assets_pkg.deploy.server_vllm import VllmState, deploy_vllm, vllm_command
-from assets_pkg.profile import DeploySettings
+from assets_pkg.deploy.settings import DeploySettings
 from resources.containers import ContainerEngine
 
 KINDS: dict[str, Callable[..., RunningServer]] = {

@@ -30,7 +30,7 @@ from assets_pkg.deploy.contract import (
     served_digest,
     write_state,
 )
-from assets_pkg.profile import DeploySettings
+from assets_pkg.deploy.settings import DeploySettings
 from resources.containers import ContainerEngine, ContainerError, ContainerSpec, ContainerStatus
 
 IMAGE_FOLDER = Path(__file__).parents[1] / "nim"

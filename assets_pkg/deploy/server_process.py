@@ -31,7 +31,7 @@ from assets_pkg.deploy.contract import (
     served_digest,
     write_state,
 )
-from assets_pkg.profile import DeploySettings
+from assets_pkg.deploy.settings import DeploySettings
 
 NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 

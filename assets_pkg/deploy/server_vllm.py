@@ -27,7 +27,7 @@ from assets_pkg.deploy.contract import (
     write_state,
 )
 from assets_pkg.deploy.server_process import ServerState, start_process
-from assets_pkg.profile import DeploySettings
+from assets_pkg.deploy.settings import DeploySettings
 
 PROGRAM = "vllm"
 

@@ -14,7 +14,8 @@ from assets_pkg.evaluation.metrics import main_metric
 from assets_pkg.evaluation.plots import BARS
 from assets_pkg.evaluation.promotion import Decision, check_report, decide
 from assets_pkg.evaluation.report import read_scores, write_eval_report
-from assets_pkg.profile import EvalSettings, Profile
+from assets_pkg.evaluation.settings import EvalSettings
+from assets_pkg.profile import Profile
 from assets_pkg.showing import numbers, picture, table
 from resources.alerts import AlertsResource
 from resources.artifacts import ArtifactStoreResource

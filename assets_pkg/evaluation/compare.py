@@ -16,7 +16,7 @@ import numpy as np
 
 from assets_pkg.evaluation.errors import EvaluationError
 from assets_pkg.evaluation.metrics import RetrievalScores
-from assets_pkg.profile import EvalSettings
+from assets_pkg.evaluation.settings import EvalSettings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

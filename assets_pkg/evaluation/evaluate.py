@@ -11,8 +11,8 @@ import numpy as np
 
 from assets_pkg.evaluation.errors import EvaluationError
 from assets_pkg.evaluation.metrics import RetrievalScores, score_run
+from assets_pkg.evaluation.settings import EvalSettings
 from assets_pkg.prep.search import TopK, exact_search, merge
-from assets_pkg.profile import EvalSettings
 from resources.encoders.base import Encoder
 from storage.artifacts import EvalSet
 from storage.formats.beir import Qrels, read_documents, read_qrels, read_queries

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from assets_pkg.evaluation.metrics import main_metric
+from assets_pkg.evaluation.settings import EvalSettings
 from assets_pkg.evaluation.verdict import verdict
-from assets_pkg.profile import EvalSettings
 from storage.artifact_store import write_atomic
 
 TEMPLATE = "report.html"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from assets_pkg.evaluation.compare import Difference
 from assets_pkg.evaluation.metrics import RetrievalScores, main_metric
-from assets_pkg.profile import EvalSettings
+from assets_pkg.evaluation.settings import EvalSettings
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from assets_pkg.evaluation.compare import Difference
-from assets_pkg.profile import GateSettings
+from assets_pkg.evaluation.settings import GateSettings
 from storage.artifacts import Checkpoint, EvalReport, EvalSet
 
 SAME = 1e-6

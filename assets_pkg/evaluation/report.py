@@ -14,8 +14,8 @@ from assets_pkg.evaluation.errors import EvaluationError
 from assets_pkg.evaluation.metrics import FAMILIES, RetrievalScores, Run, main_metric, ranked
 from assets_pkg.evaluation.page import write_page
 from assets_pkg.evaluation.plots import draw_bars, draw_dimensions, draw_gains, draw_slices
+from assets_pkg.evaluation.settings import EvalSettings
 from assets_pkg.evaluation.slices import compare_slices
-from assets_pkg.profile import EvalSettings
 from storage.artifacts import EvalReport, EvalSet
 from storage.formats.beir import read_qrels, read_queries
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from assets_pkg.evaluation.compare import Difference, compare
 from assets_pkg.evaluation.metrics import RetrievalScores
-from assets_pkg.profile import EvalSettings
+from assets_pkg.evaluation.settings import EvalSettings
 from storage.formats.beir import BeirQuery
 
 KINDS = {

@@ -10,10 +10,11 @@ import dagster as dg
 
 from assets_pkg.door import Inputs, open_door, stage_asset
 from assets_pkg.export.onnx import OnnxExportSettings, admit_export, export_onnx
+from assets_pkg.export.settings import GraphSettings, TensorrtSettings
 from assets_pkg.export.tensorrt import build_engine, plan_engine
 from assets_pkg.finetune.base_model import licence_of
 from assets_pkg.nim.manifest import QuantizedDtype
-from assets_pkg.profile import GraphSettings, Profile, TensorrtSettings
+from assets_pkg.profile import Profile
 from assets_pkg.showing import numbers, table
 from resources.accelerator import AcceleratorResource
 from resources.artifacts import ArtifactStoreResource

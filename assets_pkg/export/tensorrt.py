@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from assets_pkg.export.onnx import INPUT_NAMES, ExportError
+from assets_pkg.export.settings import TensorrtSettings
 from assets_pkg.nim.manifest import MODEL_FILE
-from assets_pkg.profile import TensorrtSettings
 from resources.accelerator import find_accelerator
 
 ENGINE_FILE = "model.plan"

@@ -18,7 +18,8 @@ from assets_pkg.finetune.examples import TrainData, ValidationData, read_train_d
 from assets_pkg.finetune.model_card import model_card
 from assets_pkg.finetune.plan import TrainingPlan, plan_training, tell_plan
 from assets_pkg.finetune.saving import copy_unchanged
-from assets_pkg.profile import FinetuneSettings, ModelSettings
+from assets_pkg.finetune.settings import FinetuneSettings
+from assets_pkg.settings import ModelSettings
 from resources.encoders.base import Encoder
 from storage.artifact_store import write_atomic
 from storage.artifacts import Checkpoint, MinedTrainSet

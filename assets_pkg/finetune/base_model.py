@@ -16,7 +16,7 @@ from typing import Any
 
 from assets_pkg.finetune.errors import BaseModelError
 from assets_pkg.finetune.weights import check_tokenizer, check_weights, parameter_count
-from assets_pkg.profile import ModelSettings
+from assets_pkg.settings import ModelSettings
 from resources.accelerator import Accelerator
 from resources.encoders.loading import admit_weights
 from storage.artifact_store import write_atomic

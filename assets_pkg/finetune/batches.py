@@ -13,7 +13,7 @@ from torch.utils.data import BatchSampler
 
 from assets_pkg.finetune.examples import TrainData
 from assets_pkg.finetune.plan import TrainingPlan
-from assets_pkg.profile import ModelSettings
+from assets_pkg.settings import ModelSettings
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

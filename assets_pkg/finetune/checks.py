@@ -6,7 +6,7 @@ import importlib.util
 
 from assets_pkg.finetune.errors import TrainingDataError
 from assets_pkg.finetune.examples import TrainData, ValidationData
-from assets_pkg.profile import FinetuneSettings
+from assets_pkg.finetune.settings import FinetuneSettings
 from storage.artifacts import MinedTrainSet
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from assets_pkg.finetune.examples import TrainData
 from assets_pkg.finetune.loading import use_bf16
 from assets_pkg.finetune.plan import TrainingPlan
-from assets_pkg.profile import FinetuneSettings, ModelSettings
+from assets_pkg.finetune.settings import FinetuneSettings
+from assets_pkg.settings import ModelSettings
 from resources.accelerator import Accelerator
 from storage.artifact_store import write_atomic
 from storage.artifacts import Checkpoint, MinedTrainSet

@@ -14,8 +14,9 @@ from typing import Any
 
 from assets_pkg.finetune.errors import TooFewDevicesError, TrainingStopped
 from assets_pkg.finetune.nodes import node_count, torchrun
+from assets_pkg.finetune.settings import FinetuneSettings
 from assets_pkg.finetune.train import finetune
-from assets_pkg.profile import FinetuneSettings, ModelSettings
+from assets_pkg.settings import ModelSettings
 from resources.accelerator import VISIBLE, Accelerator, AcceleratorResource, visible_gpus
 from storage.artifacts import Checkpoint, MinedTrainSet
 from storage.progress import Note, Progress, no_note, no_progress

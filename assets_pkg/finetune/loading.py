@@ -6,7 +6,8 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assets_pkg.profile import FinetuneSettings, ModelSettings
+from assets_pkg.finetune.settings import FinetuneSettings
+from assets_pkg.settings import ModelSettings
 from resources.accelerator import Accelerator
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from statistics import fmean, pvariance
 
 from assets_pkg.finetune.examples import TrainData
 from assets_pkg.finetune.loading import attention, use_bf16
-from assets_pkg.profile import FinetuneSettings, ModelSettings
+from assets_pkg.finetune.settings import FinetuneSettings
+from assets_pkg.settings import ModelSettings
 from resources.accelerator import Accelerator
 from resources.memory import Batch, MemoryNeed, Numerics, training_need
 from resources.models.shape import ModelShape, read_shape

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from assets_pkg.profile import ModelSettings
+from assets_pkg.settings import ModelSettings
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 

@@ -9,7 +9,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from assets_pkg.profile import FinetuneSettings
+from assets_pkg.finetune.settings import FinetuneSettings
 from storage.progress import Note
 
 RECIPE_BATCH = 128

@@ -18,8 +18,9 @@ from assets_pkg.finetune.merging import merge_with_base
 from assets_pkg.finetune.outcome import write_outcome
 from assets_pkg.finetune.plan import plan_training, tell_plan
 from assets_pkg.finetune.saving import copy_unchanged, save_consolidated
+from assets_pkg.finetune.settings import FinetuneSettings
 from assets_pkg.finetune.tracking import trackers
-from assets_pkg.profile import FinetuneSettings, ModelSettings
+from assets_pkg.settings import ModelSettings
 from resources.accelerator import Accelerator
 from storage.artifacts import Checkpoint, MinedTrainSet
 from storage.progress import Note, Progress, no_note, no_progress

@@ -12,7 +12,7 @@ from sentence_transformers.base.evaluation import BaseEvaluator
 from assets_pkg.finetune.batches import pad, padding_id, tokenize
 from assets_pkg.finetune.distributed import agreed
 from assets_pkg.finetune.examples import ValidationData
-from assets_pkg.profile import ModelSettings
+from assets_pkg.settings import ModelSettings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

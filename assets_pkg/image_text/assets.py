@@ -5,11 +5,13 @@ import os
 import dagster as dg
 
 from assets_pkg.door import open_door, stage_asset
+from assets_pkg.evaluation.settings import IntervalSettings
 from assets_pkg.image_text.captions import caption_endpoint, write_captions
 from assets_pkg.image_text.pairs import Pair, source_digest, write_pairs
 from assets_pkg.image_text.report import write_report
 from assets_pkg.image_text.scores import score_models, split_models
-from assets_pkg.profile import CaptionSettings, IntervalSettings, PairSettings, Profile, ScoreSettings
+from assets_pkg.image_text.settings import CaptionSettings, PairSettings, ScoreSettings
+from assets_pkg.profile import Profile
 from assets_pkg.registered import opener
 from assets_pkg.showing import numbers, picture, table
 from resources.accelerator import AcceleratorResource

@@ -17,8 +17,9 @@ from typing import Any, cast
 from assets_pkg.image_text.colour import nearest_colour
 from assets_pkg.image_text.errors import BenchmarkError
 from assets_pkg.image_text.pairs import Pair
-from assets_pkg.profile import CaptionSettings, SdgSettings
+from assets_pkg.image_text.settings import CaptionSettings
 from assets_pkg.sdg.llm import chat_config
+from assets_pkg.sdg.settings import SdgSettings
 from resources.chat_model import CallFailedError, ChatConfig, ChatModel, ChatSession, Message
 from resources.encoders.items import data_uri
 from storage.progress import Progress, no_progress

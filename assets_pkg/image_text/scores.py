@@ -24,7 +24,7 @@ from assets_pkg.image_text.measures import (
     separation,
 )
 from assets_pkg.image_text.pairs import Pair
-from assets_pkg.profile import ScoreSettings
+from assets_pkg.image_text.settings import ScoreSettings
 from resources.encoders.items import ItemEncoder
 from resources.encoders.open import Availability
 from storage.progress import Progress, no_progress

@@ -5,8 +5,9 @@ from pathlib import Path
 import dagster as dg
 
 from assets_pkg.door import open_door, stage_asset
+from assets_pkg.evaluation.settings import IntervalSettings
 from assets_pkg.judges.run import load_captions, present_judges, rank_captioners, score_captions
-from assets_pkg.profile import IntervalSettings, Profile
+from assets_pkg.profile import Profile
 from assets_pkg.registered import opener
 from assets_pkg.showing import numbers, picture, table
 from resources.accelerator import AcceleratorResource

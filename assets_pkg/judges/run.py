@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from assets_pkg.evaluation.settings import IntervalSettings
 from assets_pkg.judges.captions import CaptionSet, read_captions
 from assets_pkg.judges.errors import CaptionError, JudgeError
 from assets_pkg.judges.judging import Scores, judge_all
@@ -15,7 +16,7 @@ from assets_pkg.judges.layout import write_ranking, write_results
 from assets_pkg.judges.ranking import agreement, rank
 from assets_pkg.judges.report import draw_agreement, draw_ranking, report_text
 from assets_pkg.judges.scoring import METRICS, CaptionScore
-from assets_pkg.profile import IntervalSettings, JudgeSettings
+from assets_pkg.judges.settings import JudgeSettings
 from resources.encoders.items import ItemEncoder
 from resources.encoders.open import Availability, look_up
 from resources.models.registry import Registry

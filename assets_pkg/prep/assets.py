@@ -12,7 +12,8 @@ from assets_pkg.prep.given import take_training_file
 from assets_pkg.prep.mining import mine_hard_negatives
 from assets_pkg.prep.outside import FINGERPRINT, exam_fingerprint, training_fingerprint
 from assets_pkg.prep.parallel_search import search_devices
-from assets_pkg.profile import ExamSettings, MiningSettings, Profile, SplitSettings, TrainingSourceSettings
+from assets_pkg.prep.settings import ExamSettings, MiningSettings, SplitSettings, TrainingSourceSettings
+from assets_pkg.profile import Profile
 from assets_pkg.showing import numbers, picture, table
 from assets_pkg.watch import watcher
 from resources.artifacts import ArtifactStoreResource

@@ -13,8 +13,8 @@ import orjson
 from assets_pkg.prep.divide import SplitName
 from assets_pkg.prep.errors import PrepError
 from assets_pkg.prep.filtering import Question, Rejections
+from assets_pkg.prep.settings import SplitSettings
 from assets_pkg.prep.split import FixedExam, SplitData, split_pairs
-from assets_pkg.profile import SplitSettings
 from storage.artifacts import QAPairs, TrainingSet
 from storage.formats.beir import BeirDocument, BeirQuery, write_beir
 from storage.formats.retriever_json import PassageRef, RetrieverExample, write_corpus, write_retriever_file

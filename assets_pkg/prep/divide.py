@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from assets_pkg.prep.errors import PrepError
-from assets_pkg.profile import SplitSettings
+from assets_pkg.prep.settings import SplitSettings
 
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")

@@ -26,7 +26,7 @@ from assets_pkg.prep.leakage import held_out_passages
 from assets_pkg.prep.mining_report import describe_margin, describe_mining, draw_scores
 from assets_pkg.prep.parallel_search import search_file
 from assets_pkg.prep.search import TopK, pair_scores
-from assets_pkg.profile import MiningSettings
+from assets_pkg.prep.settings import MiningSettings
 from resources.compute.spread import MakeShards
 from resources.encoders.base import Encoder, Role
 from resources.encoders.shards import Shards

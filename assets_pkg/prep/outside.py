@@ -7,7 +7,7 @@ from pathlib import Path
 from assets_pkg.prep.errors import PrepError
 from assets_pkg.prep.exam import beir_fingerprint, frozen_exam
 from assets_pkg.prep.given import training_file_fingerprint
-from assets_pkg.profile import PrepSettings
+from assets_pkg.prep.settings import PrepSettings
 from storage.artifact_store import ArtifactStore
 from storage.digests import digest_file, digest_json
 

@@ -16,7 +16,7 @@ from assets_pkg.prep.errors import PrepError
 from assets_pkg.prep.filtering import LOW, Placed, Question, Rejections, filter_pairs, question_key
 from assets_pkg.prep.groups import Groups, join_sharing, read_groups
 from assets_pkg.prep.near_duplicates import near_pairs, near_pairs_within
-from assets_pkg.profile import SplitSettings
+from assets_pkg.prep.settings import SplitSettings
 from storage.artifacts import QAPairs
 from storage.digests import passage_id
 from storage.formats.qa_records import read_records

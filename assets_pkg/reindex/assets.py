@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 
 from assets_pkg.door import GPU_POOL, OWNERS, SETTINGS_KEY, Door, code_version, open_door, shown_settings
-from assets_pkg.profile import ModelSettings, Profile, ReindexSettings
+from assets_pkg.profile import Profile
 from assets_pkg.reindex.agreement import (
     NOTHING_TO_COMPARE,
     Agreement,
@@ -20,7 +20,9 @@ from assets_pkg.reindex.embeddings import embed_passages
 from assets_pkg.reindex.encoding import served_encoder
 from assets_pkg.reindex.index import build_index, open_index
 from assets_pkg.reindex.searcher import INDEX_LINK
+from assets_pkg.reindex.settings import ReindexSettings
 from assets_pkg.reindex.verify import verify_index
+from assets_pkg.settings import ModelSettings
 from assets_pkg.showing import numbers
 from resources.artifacts import ArtifactStoreResource
 from resources.compute.resource import ComputeResource

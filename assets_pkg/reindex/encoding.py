@@ -9,7 +9,7 @@ from assets_pkg.deploy.contract import DeployError
 from assets_pkg.deploy.interface import interface_of
 from assets_pkg.deploy.served_encoder import ServedEncoder
 from assets_pkg.deploy.server import server_of
-from assets_pkg.profile import DeploySettings
+from assets_pkg.deploy.settings import DeploySettings
 from assets_pkg.reindex.searcher import STATE_FOLDER
 from resources.encoders.cached import CachedEncoder
 from resources.encoders.resource import CACHE_FOLDER

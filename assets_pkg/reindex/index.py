@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assets_pkg.corpus.metadata import FieldTypes
-from assets_pkg.profile import ReindexSettings
+from assets_pkg.reindex.settings import ReindexSettings
 from resources.vector_store.base import OWN_COLUMNS, FieldType, IndexType, PassageIndex, index_schema
 from storage.artifact_store import write_atomic
 from storage.artifacts import CorpusEmbeddings, Passages

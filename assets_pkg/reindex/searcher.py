@@ -6,9 +6,9 @@ from contextlib import AbstractContextManager, nullcontext
 
 from assets_pkg.deploy.server import read_state
 from assets_pkg.equipment import encoders_for
-from assets_pkg.profile import ModelSettings
 from assets_pkg.reindex.following import CHECK_EVERY_S, Searcher
 from assets_pkg.reindex.reader import QueryEncoder
+from assets_pkg.settings import ModelSettings
 from resources.encoders.base import Encoder
 from storage.artifact_store import ArtifactError, ArtifactStore
 from storage.artifacts import Checkpoint, VectorIndex

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from assets_pkg.profile import SdgSettings
 from assets_pkg.sdg.llm import generate_with_llm, prompts_digest
 from assets_pkg.sdg.offline import generate_offline
 from assets_pkg.sdg.own_pairs import find_files
+from assets_pkg.sdg.settings import SdgSettings
 from resources.chat_model import ChatModel
 from resources.encoders.base import Encoder
 from storage.artifacts import Corpus, Passages

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from assets_pkg.prep.mining import mine_hard_negatives
-from assets_pkg.profile import MiningSettings, load_profile
+from assets_pkg.prep.settings import MiningSettings
+from assets_pkg.profile import load_profile
 from assets_pkg.reindex.embeddings import embed_passages
 from resources.compute.spread import ArraySpread, help_with, work_through
 from resources.encoders.cached import CachedEncoder

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from assets_pkg.corpus.settings import CorpusSettings
 from assets_pkg.corpus.sources import CorpusError, read_corpus, source_fingerprint
-from assets_pkg.profile import CorpusSettings
 from storage.artifacts import Corpus
 
 LONG = "A sentence about wings that is long enough to be kept as text."

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from assets_pkg.deploy.contract import Served, SmokeCheck
+from assets_pkg.deploy.settings import DeploySettings
 from assets_pkg.deploy.smoke import smoke_check
 from assets_pkg.export.onnx import OnnxExportSettings, export_onnx, load_checkpoint
 from assets_pkg.nim.manifest import read_manifest
-from assets_pkg.profile import DeploySettings, load_profile
+from assets_pkg.profile import load_profile
 from tests.command.conftest import free_port
 
 NAME = "tiny"

@@ -15,7 +15,7 @@ import pytest
 from assets_pkg.deploy.contract import DeployError, Served, SmokeCheck, served_digest
 from assets_pkg.deploy.server import deploy, read_state, shown_command
 from assets_pkg.deploy.server_container import PREVIOUS, ContainerState, container_spec
-from assets_pkg.profile import DeploySettings
+from assets_pkg.deploy.settings import DeploySettings
 from resources.containers import ContainerEngine, ContainerError, ContainerSpec, ContainerStatus
 from tests.deploy.conftest import NAME
 from tests.deploy.load import SteadyLoad

@@ -19,9 +19,9 @@ from assets_pkg.deploy.interface import VllmInterface
 from assets_pkg.deploy.served_encoder import ServedEncoder
 from assets_pkg.deploy.server import deploy, read_state, shown_command
 from assets_pkg.deploy.server_vllm import VllmState
+from assets_pkg.deploy.settings import DeploySettings
 from assets_pkg.deploy.smoke import smoke_check
 from assets_pkg.export.onnx import load_checkpoint
-from assets_pkg.profile import DeploySettings
 from resources.containers import ContainerEngine
 from tests.deploy.conftest import NAME, TEXTS
 

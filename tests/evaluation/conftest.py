@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from assets_pkg.evaluation.metrics import RetrievalScores
-from assets_pkg.profile import EvalSettings, load_profile
+from assets_pkg.evaluation.settings import EvalSettings
+from assets_pkg.profile import load_profile
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from assets_pkg.evaluation.errors import EvaluationError
 from assets_pkg.evaluation.evaluate import evaluate_dimensions, evaluate_retrieval, shorten
 from assets_pkg.evaluation.metrics import RetrievalScores, score_run
 from assets_pkg.evaluation.report import read_scores, write_eval_report
+from assets_pkg.evaluation.settings import EvalSettings
 from assets_pkg.evaluation.verdict import verdict
-from assets_pkg.profile import EvalSettings
 from storage.artifacts import EvalReport, EvalSet
 from storage.formats.beir import BeirDocument, BeirQuery, read_qrels, write_beir
 from storage.progress import no_progress

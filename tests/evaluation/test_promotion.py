@@ -8,7 +8,8 @@ import pytest
 
 from assets_pkg.evaluation.compare import Difference
 from assets_pkg.evaluation.promotion import GateError, check_report, decide
-from assets_pkg.profile import GateSettings, load_profile
+from assets_pkg.evaluation.settings import GateSettings
+from assets_pkg.profile import load_profile
 from storage.artifacts import Checkpoint, EvalReport, EvalSet
 
 

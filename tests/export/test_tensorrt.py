@@ -8,8 +8,9 @@ import pytest
 
 from assets_pkg.export import tensorrt
 from assets_pkg.export.onnx import ExportError
+from assets_pkg.export.settings import TensorrtSettings
 from assets_pkg.export.tensorrt import build_engine, plan_engine
-from assets_pkg.profile import ProfileError, TensorrtSettings, load_profile
+from assets_pkg.profile import ProfileError, load_profile
 from resources.accelerator import Accelerator
 
 

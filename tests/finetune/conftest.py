@@ -12,7 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from assets_pkg.profile import FinetuneSettings, ModelSettings, load_profile
+from assets_pkg.finetune.settings import FinetuneSettings
+from assets_pkg.profile import load_profile
+from assets_pkg.settings import ModelSettings
 from resources.accelerator import Accelerator
 from storage.artifacts import Checkpoint, MinedTrainSet
 from storage.digests import digest_file, passage_id

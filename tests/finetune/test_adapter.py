@@ -10,7 +10,8 @@ import pytest
 
 from assets_pkg.finetune.adapter import train_adapter
 from assets_pkg.finetune.errors import TrainingDataError
-from assets_pkg.profile import FinetuneSettings, ModelSettings
+from assets_pkg.finetune.settings import FinetuneSettings
+from assets_pkg.settings import ModelSettings
 from resources.encoders.sentence_transformer import SentenceTransformerEncoder
 from storage.artifacts import Checkpoint, MinedTrainSet
 from tests.finetune.conftest import CPU, content_of

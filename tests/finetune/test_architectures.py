@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from assets_pkg.finetune.base_model import fetch_base_model
+from assets_pkg.finetune.settings import FinetuneSettings
 from assets_pkg.finetune.train import finetune
-from assets_pkg.profile import FinetuneSettings, ModelSettings
+from assets_pkg.settings import ModelSettings
 from storage.artifacts import Checkpoint, MinedTrainSet
 from tests.finetune.conftest import CPU, first_token_sees_the_last, llama, make_tokenizer
 

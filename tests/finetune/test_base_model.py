@@ -12,7 +12,8 @@ import torch
 from assets_pkg.finetune.base_model import fetch_base_model
 from assets_pkg.finetune.errors import BaseModelError
 from assets_pkg.finetune.loading import load_model
-from assets_pkg.profile import ModelSettings, load_profile
+from assets_pkg.profile import load_profile
+from assets_pkg.settings import ModelSettings
 from storage.artifacts import Checkpoint
 from tests.finetune.conftest import content_of, first_token_sees_the_last, llama
 

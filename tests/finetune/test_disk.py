@@ -11,8 +11,9 @@ from assets_pkg.finetune import disk
 from assets_pkg.finetune.disk import bytes_needed
 from assets_pkg.finetune.errors import NoRoomError
 from assets_pkg.finetune.loading import load_model
+from assets_pkg.finetune.settings import FinetuneSettings
 from assets_pkg.finetune.train import finetune
-from assets_pkg.profile import FinetuneSettings, ModelSettings
+from assets_pkg.settings import ModelSettings
 from storage.artifacts import Checkpoint, MinedTrainSet
 from tests.finetune.conftest import CPU
 

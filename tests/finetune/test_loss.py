@@ -14,7 +14,7 @@ from assets_pkg.finetune.batches import collator_for
 from assets_pkg.finetune.examples import read_train_data
 from assets_pkg.finetune.loading import load_model
 from assets_pkg.finetune.loss import ContrastiveLoss, info_nce
-from assets_pkg.profile import ModelSettings
+from assets_pkg.settings import ModelSettings
 from storage.artifacts import Checkpoint, MinedTrainSet
 
 B, D, T = 6, 16, 0.05

@@ -18,7 +18,8 @@ from assets_pkg.finetune import launch
 from assets_pkg.finetune.errors import TrainingStopped
 from assets_pkg.finetune.launch import finetune_here
 from assets_pkg.finetune.loading import load_model
-from assets_pkg.profile import FinetuneSettings, ModelSettings
+from assets_pkg.finetune.settings import FinetuneSettings
+from assets_pkg.settings import ModelSettings
 from storage.artifacts import Checkpoint, MinedTrainSet
 from storage.progress import Note, no_note
 from tests.finetune.conftest import CPU, content_of
@@ -100,7 +101,8 @@ import json, os, signal, sys
 from pathlib import Path
 import psutil
 from assets_pkg.finetune.launch import finetune_here
-from assets_pkg.profile import FinetuneSettings, ModelSettings
+from assets_pkg.finetune.settings import FinetuneSettings
+from assets_pkg.settings import ModelSettings
 from resources.accelerator import Accelerator
 from storage.artifacts import Checkpoint, MinedTrainSet
 

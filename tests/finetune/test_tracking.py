@@ -11,8 +11,9 @@ import pytest
 
 from assets_pkg.finetune import checks
 from assets_pkg.finetune.errors import TrainingDataError
+from assets_pkg.finetune.settings import FinetuneSettings
 from assets_pkg.finetune.train import finetune
-from assets_pkg.profile import FinetuneSettings, ModelSettings
+from assets_pkg.settings import ModelSettings
 from storage.artifacts import Checkpoint, MinedTrainSet
 from storage.progress import Note, no_note
 from tests.finetune.conftest import CPU

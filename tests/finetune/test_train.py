@@ -17,8 +17,9 @@ from assets_pkg.finetune import train
 from assets_pkg.finetune.errors import TrainingDataError, TrainingStopped
 from assets_pkg.finetune.loading import load_model
 from assets_pkg.finetune.loss import ContrastiveLoss
+from assets_pkg.finetune.settings import FinetuneSettings
 from assets_pkg.finetune.train import finetune
-from assets_pkg.profile import FinetuneSettings, ModelSettings
+from assets_pkg.settings import ModelSettings
 from storage.artifacts import Checkpoint, MinedTrainSet
 from storage.progress import Progress, no_progress
 from tests.finetune.conftest import CPU, content_of
@@ -153,7 +154,8 @@ KILLED_RUN = """
 import os, signal, sys
 from pathlib import Path
 from assets_pkg.finetune.train import finetune
-from assets_pkg.profile import FinetuneSettings, ModelSettings
+from assets_pkg.finetune.settings import FinetuneSettings
+from assets_pkg.settings import ModelSettings
 from resources.accelerator import Accelerator
 from storage.artifacts import Checkpoint, MinedTrainSet
 

@@ -11,20 +11,15 @@ from typing import Any
 
 import pytest
 
+from assets_pkg.evaluation.settings import IntervalSettings
 from assets_pkg.image_text.assets import load_pairs
 from assets_pkg.image_text.captions import caption_endpoint, write_captions
 from assets_pkg.image_text.errors import BenchmarkError
 from assets_pkg.image_text.pairs import Pair, write_pairs
 from assets_pkg.image_text.report import write_report
 from assets_pkg.image_text.scores import score_models, split_models
-from assets_pkg.profile import (
-    CaptionSettings,
-    IntervalSettings,
-    PairSettings,
-    Profile,
-    ScoreSettings,
-    load_profile,
-)
+from assets_pkg.image_text.settings import CaptionSettings, PairSettings, ScoreSettings
+from assets_pkg.profile import Profile, load_profile
 from resources.accelerator import Accelerator
 from resources.chat_model import ChatModel, ConsentError
 from resources.encoders.open import look_up, open_encoder

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from assets_pkg.evaluation.settings import IntervalSettings
 from assets_pkg.judges.captions import CaptionSet, read_captions
 from assets_pkg.judges.errors import CaptionError, JudgeError
 from assets_pkg.judges.judging import judge_captions, sentences_of
 from assets_pkg.judges.run import load_captions, present_judges, rank_captioners, score_captions
 from assets_pkg.judges.scoring import harmonic_mean
-from assets_pkg.profile import IntervalSettings, JudgeSettings
+from assets_pkg.judges.settings import JudgeSettings
 from resources.accelerator import Accelerator
 from resources.encoders.base import Role
 from resources.encoders.items import Input, ItemEncoder

@@ -12,10 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.feature_extraction.text import HashingVectorizer
 
-from assets_pkg.profile import ReindexSettings, load_profile
+from assets_pkg.profile import load_profile
 from assets_pkg.reindex.embeddings import embed_passages
 from assets_pkg.reindex.index import IndexMismatch, build_index
 from assets_pkg.reindex.reader import IndexReader, fuse
+from assets_pkg.reindex.settings import ReindexSettings
 from assets_pkg.reindex.verify import verify_index
 from resources.encoders.base import Role
 from resources.vector_store.base import Hit

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import orjson
 
-from assets_pkg.profile import SdgSettings
 from assets_pkg.sdg.llm.ask import Asked, Rejected, ask_about
 from assets_pkg.sdg.llm.near_duplicates import QuestionIndex
 from assets_pkg.sdg.llm.numbered import Failure
@@ -19,6 +18,7 @@ from assets_pkg.sdg.llm.ordered import run_in_order
 from assets_pkg.sdg.llm.prompts import load_prompts
 from assets_pkg.sdg.llm.sources import Source, count_sources, read_sources
 from assets_pkg.sdg.llm.tally import Tally
+from assets_pkg.sdg.settings import SdgSettings
 from resources.chat_model import ChatConfig, ChatModel, Usage, endpoint_host
 from resources.encoders.base import Encoder
 from storage.artifact_store import write_atomic

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from assets_pkg.profile import BundleSettings
+from assets_pkg.sdg.settings import BundleSettings
 from storage.artifacts import Corpus, Document, Passage, Passages
 from storage.formats.qa_records import Chunk
 
