@@ -11,12 +11,11 @@ from typing import Any
 
 import dagster as dg
 
-from assets_pkg.deploy.contract import DeployError
 from assets_pkg.deploy.server import read_state
 from assets_pkg.door import ARTIFACT_KEY
 from assets_pkg.reindex.index import INDEX_MANIFEST, open_index
 from assets_pkg.reindex.searcher import STATE_FOLDER, SearchError, index_of
-from resources.vector_store.base import PassageIndex, VectorStoreError
+from resources.vector_store.base import PassageIndex
 from storage.artifact_store import ArtifactStore
 from storage.artifacts import Artifact
 
@@ -24,9 +23,6 @@ from storage.artifacts import Artifact
 class StillNeeded(Exception):
     """The document is still part of the current corpus."""
 
-
-TROUBLES = (StillNeeded, DeployError, VectorStoreError)
-"""Why nothing more was deleted, in words for people."""
 
 MADE_OF_TEXTS = ("eval_set", "mined_train_set", "eval_metrics")
 """Assets that hold passages without their documents' names, each after what it is made from."""

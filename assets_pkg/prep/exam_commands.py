@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from assets_pkg.door import Inputs
@@ -12,18 +12,16 @@ from assets_pkg.prep.errors import PrepError
 from resources.artifacts import ArtifactStoreResource
 from storage.artifact_store import ArtifactError
 from storage.artifacts import EvalSet
-from storage.formats.beir import BeirError
 
 NEXT = "next: `retune prep`; models measured on another exam are not compared with it"
 
 
 class ExamCommands:
-    """Each returns what to tell the user; ``failed(message)`` makes the exception for what cannot be done."""
+    """Each returns what to tell the user, and raises ``PrepError`` or ``BeirError`` for what cannot be done."""
 
-    def __init__(self, root: str, failed: Callable[[str], Exception]):
+    def __init__(self, root: str):
         self._resource = ArtifactStoreResource(root=root)
         self._store = self._resource.get()
-        self._failed = failed
 
     def describe(self) -> Iterator[str]:
         """The current exam, line by line."""
@@ -42,16 +40,13 @@ class ExamCommands:
         frozen = self._frozen()
         current = frozen or self._current()
         if current is None:
-            raise self._failed("there is no exam to freeze: run `retune prep` first")
+            raise PrepError("there is no exam to freeze: run `retune prep` first")
         exam.freeze(self._store, current)
         return f"eval set {current.version} is {'still' if frozen else 'now'} frozen"
 
     def take(self, path: Path) -> str:
         """Import a BEIR folder and freeze it."""
-        try:
-            taken = exam.import_exam(self._store, path)
-        except (BeirError, PrepError) as error:
-            raise self._failed(str(error)) from error
+        taken = exam.import_exam(self._store, path)
         return f"eval set {taken.version} taken from {path} and frozen; {NEXT}"
 
     def release(self) -> str:
@@ -64,7 +59,7 @@ class ExamCommands:
         try:
             return exam.frozen_exam(self._store)
         except ArtifactError as error:
-            raise self._failed(f"the frozen exam is gone: {error}") from error
+            raise PrepError(f"the frozen exam is gone: {error}") from error
 
     def _current(self) -> EvalSet | None:
         with open_instance() as instance:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +11,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from assets_pkg.cli_options import DEFAULT_PROFILE, EXIT_FAILED, ConfigOption
+from assets_pkg.cli.options import DEFAULT_PROFILE, ConfigOption
+from assets_pkg.cli.terminal import EXIT_FAILED, console
 from assets_pkg.profile import Profile, load_profile
 
 if TYPE_CHECKING:
@@ -52,7 +52,6 @@ HERE = Where()
 
 
 def hand_over(
-    console: Console,
     profile: Profile,
     instance: dg.DagsterInstance,
     defs: dg.Definitions,
@@ -61,13 +60,12 @@ def hand_over(
 ) -> None:
     """Submit ``assets`` as one detached job, or only write what would be submitted."""
     batches = _batches(profile)
-    with _plainly(console):
-        if where.stage:
-            script = batches.stage(instance, defs, assets)
-            console.print(script.read_text("utf-8") if script.exists() else str(script), markup=False)
-            console.print(f"nothing was submitted; by hand: bash {script}", markup=False)
-            return
-        batch = batches.submit(instance, defs, assets)
+    if where.stage:
+        script = batches.stage(instance, defs, assets)
+        console.print(script.read_text("utf-8") if script.exists() else str(script), markup=False)
+        console.print(f"nothing was submitted; by hand: bash {script}", markup=False)
+        return
+    batch = batches.submit(instance, defs, assets)
     console.print(f"submitted {batch.name} to {batch.place} as {batch.handle}", highlight=False)
     console.print(f"its state: retune jobs list; its log: retune jobs logs {batch.name}", highlight=False)
     console.print("when it has ended: the sensor of `retune ui` picks it up, or `retune jobs pick-up`")
@@ -76,35 +74,30 @@ def hand_over(
 @jobs.command("list")
 def list_jobs(config: ConfigOption = DEFAULT_PROFILE) -> None:
     """Every detached job, newest first, and how it stands."""
-    console = Console(width=None if sys.stdout.isatty() else 240)
+    wide = Console(width=None if sys.stdout.isatty() else 240)
     batches = _batches(load_profile(config))
     table = Table(box=None, pad_edge=False)
     for column in ("job", "place", "handle", "state", "assets"):
         table.add_column(column, overflow="fold", no_wrap=column in ("job", "place", "handle"))
-    with _plainly(console):
-        for batch in batches.all():
-            made = ", ".join(batch.assets)
-            table.add_row(batch.name, batch.place, batch.handle, batches.describe(batch), made)
-    console.print(table if table.rows else "no job was submitted")
+    for batch in batches.all():
+        made = ", ".join(batch.assets)
+        table.add_row(batch.name, batch.place, batch.handle, batches.describe(batch), made)
+    wide.print(table if table.rows else "no job was submitted")
 
 
 @jobs.command("logs")
 def show_log(name: NameArgument, config: ConfigOption = DEFAULT_PROFILE) -> None:
     """What a job has written."""
-    console = Console(soft_wrap=True)
     batches = _batches(load_profile(config))
-    with _plainly(console):
-        console.print(batches.log(batches.find(name)), markup=False, highlight=False)
+    console.print(batches.log(batches.find(name)), markup=False, highlight=False)
 
 
 @jobs.command("cancel")
 def cancel_job(name: NameArgument, config: ConfigOption = DEFAULT_PROFILE) -> None:
     """End a job; what it finished stays."""
-    console = Console(soft_wrap=True)
     batches = _batches(load_profile(config))
-    with _plainly(console):
-        batch = batches.find(name)
-        batches.cancel(batch)
+    batch = batches.find(name)
+    batches.cancel(batch)
     console.print(f"cancelled {batch.name}", highlight=False)
 
 
@@ -115,10 +108,9 @@ def pick_up(config: ConfigOption = DEFAULT_PROFILE) -> None:
     from assets_pkg.instance import open_instance
     from assets_pkg.runner import run_assets
 
-    console = Console(soft_wrap=True)
     batches = _batches(load_profile(config))
     good = True
-    with _plainly(console), open_instance() as instance:
+    with open_instance() as instance:
         for batch, state in batches.open():
             console.print(f"{batch.name}: {state}", highlight=False)
             good &= state.standing not in ("failed", "cancelled")
@@ -133,26 +125,18 @@ def pick_up(config: ConfigOption = DEFAULT_PROFILE) -> None:
     raise typer.Exit(0 if good else EXIT_FAILED)
 
 
-def check_places(console: Console, profile: Profile) -> None:
-    """End the command, before anything is recorded, where a place that the profile names takes no job."""
+def check_places(profile: Profile) -> None:
+    """End the command, before anything is recorded, where a place that the profile names takes no job.
+
+    Raises:
+        ComputeError: the place, and what is the matter with it.
+    """
     from assets_pkg.equipment import equip
 
-    with _plainly(console):
-        equip(profile).compute.check()
+    equip(profile).compute.check()
 
 
 def _batches(profile: Profile) -> Batches:
     from assets_pkg.batch import open_batches
 
     return open_batches(profile)
-
-
-@contextmanager
-def _plainly(console: Console) -> Iterator[None]:
-    from resources.compute.errors import ComputeError
-
-    try:
-        yield
-    except ComputeError as error:
-        console.print(str(error), markup=False, highlight=False)
-        raise typer.Exit(EXIT_FAILED) from error

@@ -1,4 +1,4 @@
-"""Options that several commands have, and what their exit codes mean."""
+"""Options that several commands have."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import os
 from typing import Annotated
 
 import typer
-
-EXIT_FAILED = 1
-EXIT_USAGE = 2
 
 ConfigOption = Annotated[str, typer.Option("--config", "-c", help="A profile's name or a YAML file.")]
 DryRunOption = Annotated[

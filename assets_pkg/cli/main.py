@@ -1,0 +1,56 @@
+"""Every command of ``retune``, and how errors end it.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from assets_pkg.cli.exam import exam
+from assets_pkg.cli.jobs import jobs
+from assets_pkg.cli.models import models
+from assets_pkg.cli.project import doctor, info, ui
+from assets_pkg.cli.promotion import promote, rollback
+from assets_pkg.cli.search import search
+from assets_pkg.cli.serving import deploy, serve
+from assets_pkg.cli.stages import image_text, judge, run, sdg, stage_command
+from assets_pkg.cli.terminal import failed, usage
+from assets_pkg.cli.upkeep import forget, gc
+from assets_pkg.profile import ProfileError
+from assets_pkg.stages import StageError
+
+OUR_PACKAGES = ("assets_pkg", "resources", "storage")
+
+app = typer.Typer(
+    help="Tune a text-embedding model to your own documents, and keep the search index in tune.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+)
+for _command in (info, doctor, run, sdg):
+    app.command()(_command)
+for _stage in ("prep", "finetune", "eval", "export", "reindex", "eval_nim"):
+    stage_command(app, _stage)
+for _command in (deploy, judge):
+    app.command()(_command)
+app.command("image-text")(image_text)
+for _command in (promote, rollback, search, serve, gc, forget, ui):
+    app.command()(_command)
+app.add_typer(exam, name="eval-set")
+app.add_typer(models, name="models")
+app.add_typer(jobs, name="jobs")
+
+
+def main() -> None:
+    """Entry point of the ``retune`` command. Errors that Retune raises itself end it with their message alone."""
+    try:
+        app()
+    except (ProfileError, StageError) as error:
+        sys.exit(usage(str(error)).exit_code)
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in OUR_PACKAGES:
+            raise
+        sys.exit(failed(str(error)).exit_code)

@@ -1,0 +1,67 @@
+"""``retune info``, ``doctor`` and ``ui``: the project as it stands."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Annotated
+
+import typer
+
+from assets_pkg.cli.options import DEFAULT_PROFILE, ConfigOption, Overrides
+from assets_pkg.cli.terminal import EXIT_FAILED, console
+from assets_pkg.profile import load_profile, profile_names
+from assets_pkg.stages import STAGES
+
+
+def info(config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = None) -> None:
+    """The stages, the profiles, and every setting of one profile."""
+    from storage.opening import open_store
+
+    profile = load_profile(config, overrides or [])
+    console.print(f"[bold]profiles[/]  {', '.join(profile_names())}, or a YAML file of your own")
+    for stage, assets in STAGES.items():
+        console.print(f"[bold]{stage:9}[/] {' -> '.join(assets)}", highlight=False)
+    store = open_store(profile.artifact_root)
+    if store.place != str(store.root):
+        console.print(
+            f"[bold]artifacts[/] {store.place}, this machine's copy in {store.root}", highlight=False
+        )
+    console.print(f"\n[bold]settings of {config}[/]")
+    console.print_json(profile.model_dump_json())
+
+
+def doctor(config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = None) -> None:
+    """Is this machine ready for the profile? Exit code 1 if something needs mending."""
+    from assets_pkg.doctor import examine
+
+    marks = {"ok": "[green]ok[/]", "note": "[cyan]note[/]", "problem": "[red]problem[/]"}
+    healthy = True
+    for finding in examine(load_profile(config, overrides or [])):
+        healthy &= finding.level != "problem"
+        console.print(
+            f"{marks[finding.level]:18} [bold]{finding.subject}[/]: {finding.text}", highlight=False
+        )
+    raise typer.Exit(0 if healthy else EXIT_FAILED)
+
+
+def ui(
+    config: ConfigOption = DEFAULT_PROFILE,
+    port: Annotated[int, typer.Option("--port", "-p", min=1, max=65535)] = 3000,
+    host: Annotated[str, typer.Option("--host")] = "127.0.0.1",
+    overrides: Overrides = None,
+) -> None:
+    """The Dagster UI with its daemon (sensors and schedules) for this profile."""
+    from assets_pkg.instance import open_instance, workspace_file
+
+    load_profile(config, overrides or [])
+    with open_instance() as instance:
+        workspace = workspace_file(instance)
+    os.environ["RETUNE_PROFILE"] = config
+    os.environ["RETUNE_OVERRIDES"] = "\n".join(overrides or [])
+    # A script's `retune ui &` ignores SIGINT, and Dagster would then ignore SIGTERM too: nothing could stop it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # `dagster dev` rather than `dg dev`: it needs no project folder around it.
+    command = [sys.executable, "-W", "ignore", "-m", "dagster", "dev", "-w", str(workspace)]
+    os.execv(sys.executable, [*command, "--host", host, "--port", str(port)])

@@ -1,0 +1,68 @@
+"""``retune promote`` and ``rollback``: which model everything downstream follows, by hand."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from assets_pkg.cli.options import DEFAULT_PROFILE, ConfigOption
+from assets_pkg.cli.running import definitions
+from assets_pkg.cli.terminal import console, failed, usage
+from assets_pkg.profile import Profile, load_profile
+
+
+def promote(
+    version: Annotated[str, typer.Argument(help="Digest of a fine-tuned or base model.")] = "",
+    because: Annotated[str, typer.Option("--because", help="Why, for the history.")] = "",
+    show: Annotated[bool, typer.Option("--show", help="The history of decisions; changes nothing.")] = False,
+    config: ConfigOption = DEFAULT_PROFILE,
+) -> None:
+    """Point everything downstream at another model, by hand."""
+    if show:
+        _show_promotions()
+    elif not version or not because:
+        raise usage('retune promote VERSION --because "why", or retune promote --show')
+    else:
+        _promote(load_profile(config), version, because)
+
+
+def rollback(config: ConfigOption = DEFAULT_PROFILE) -> None:
+    """Point everything downstream at the model that was promoted before the current one."""
+    from assets_pkg.evaluation.history import promotions
+    from assets_pkg.instance import open_instance
+
+    with open_instance() as instance:
+        history = [each.version for each in promotions(instance)]
+    earlier = [version for version in history if version != history[0]]
+    if not earlier:
+        raise failed("there is no earlier promotion to go back to")
+    _promote(load_profile(config), earlier[0], f"rollback from {history[0]}")
+
+
+def _promote(profile: Profile, version: str, because: str) -> None:
+    from assets_pkg.instance import open_instance
+    from assets_pkg.runner import run_assets
+    from assets_pkg.summary import show_summary
+
+    defs = definitions(profile)
+    with open_instance() as instance:
+        choice = {"promoted_model": {"version": version, "because": because}}
+        outcome = run_assets(defs, instance, ["promoted_model"], choice)
+        if not outcome.succeeded:
+            raise failed("; ".join(failure.message for failure in outcome.failures))
+        show_summary(console, instance, profile)
+    console.print("next: `retune run --from export --to reindex`, or let the sensor of `retune ui` re-index")
+
+
+def _show_promotions() -> None:
+    from assets_pkg.display import show_history
+    from assets_pkg.evaluation.history import promotions, rows
+    from assets_pkg.instance import open_instance
+
+    with open_instance() as instance:
+        history = rows(promotions(instance))
+    if history:
+        show_history(console, history)
+    else:
+        console.print("nothing was promoted yet")

@@ -1,0 +1,70 @@
+"""``retune search``: the current index, from a terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from assets_pkg.cli.options import DEFAULT_PROFILE, ConfigOption, Overrides
+from assets_pkg.cli.terminal import console, usage
+from assets_pkg.profile import load_profile
+
+if TYPE_CHECKING:
+    from resources.vector_store.base import Hit
+
+SHOWN_CHARACTERS = 300
+
+
+def search(
+    text: Annotated[str, typer.Argument(help="What to look for.")],
+    k: Annotated[int, typer.Option("--k", "-k", min=1, help="How many passages.")] = 5,
+    compare: Annotated[
+        str | None, typer.Option("--compare", help="'base': what the base model finds.")
+    ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option("--filter", help="A condition on columns, yours too: \"lang = 'de' AND year > 2020\"."),
+    ] = None,
+    hybrid: Annotated[bool, typer.Option("--hybrid", help="Fuse with full-text search.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    config: ConfigOption = DEFAULT_PROFILE,
+    overrides: Overrides = None,
+) -> None:
+    """Search the current index with the model that built it."""
+    from assets_pkg.reindex.compare import search_with_base
+    from assets_pkg.reindex.searcher import open_searcher
+    from storage.opening import open_store
+
+    if compare not in (None, "base"):
+        raise usage(f"--compare {compare}: only 'base' can be compared with")
+    if compare and (where or hybrid):
+        raise usage("--compare shows plain search: leave out --filter and --hybrid")
+    profile = load_profile(config, overrides or [])
+    store = open_store(profile.artifact_root)
+    found = {"base model": search_with_base(store, profile, text, k)} if compare else {}
+    with open_searcher(store, profile.model) as searcher:
+        found["index"] = searcher.search(text, k, where, hybrid=hybrid).hits
+    if as_json:
+        _write_json(found)
+    else:
+        _show(found)
+
+
+def _write_json(found: dict[str, list[Hit]]) -> None:
+    for source, hits in found.items():
+        for hit in hits:
+            sys.stdout.write(json.dumps({"by": source, **asdict(hit)}, ensure_ascii=False) + "\n")
+
+
+def _show(found: dict[str, list[Hit]]) -> None:
+    for source, hits in found.items():
+        if len(found) > 1:
+            console.print(f"[bold]{source}[/]")
+        for rank, hit in enumerate(hits, start=1):
+            place = f"{hit.doc_id} #{hit.chunk_id}"
+            console.print(f"{rank:2}. {hit.score:.3f}  [cyan]{place}[/]  ", end="", highlight=False)
+            console.print(" ".join(hit.text.split())[:SHOWN_CHARACTERS], markup=False, highlight=False)

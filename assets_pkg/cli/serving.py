@@ -1,0 +1,112 @@
+"""``retune deploy`` and ``serve``: the embedding server, kept running or in the foreground."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from assets_pkg.cli.options import DEFAULT_PROFILE, ConfigOption, DryRunOption, Overrides
+from assets_pkg.cli.running import run_or_show
+from assets_pkg.cli.terminal import console, failed
+from assets_pkg.profile import Profile, load_profile
+from assets_pkg.stages import STAGES
+
+if TYPE_CHECKING:
+    from assets_pkg.deploy.contract import RunningServer
+
+EXPORT_LINK = "stage4_export/onnx"
+LOG_LINES = 200
+
+
+def deploy(
+    config: ConfigOption = DEFAULT_PROFILE,
+    dry_run: DryRunOption = False,
+    stop: Annotated[
+        bool, typer.Option("--stop", help="Stop the server that an earlier deploy started.")
+    ] = False,
+    logs: Annotated[bool, typer.Option("--logs", help="Print the end of the server's log.")] = False,
+    overrides: Overrides = None,
+) -> None:
+    """Start the embedding server of the promoted model, or replace the running one."""
+    profile = load_profile(config, overrides or [], section="deploy")
+    if stop:
+        _stop(profile)
+    elif logs:
+        _show_log(profile)
+    else:
+        run_or_show(profile, list(STAGES["deploy"]), dry_run)
+        if dry_run:
+            _show_command(profile)
+
+
+def serve(
+    model: Annotated[
+        str | None, typer.Option("--model", help="A model of models.yaml; else the export.")
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--folder", help="An exported folder, or a checkpoint (then under torch).")
+    ] = None,
+    host: Annotated[str, typer.Option("--host")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", "-p", min=1, max=65535)] = 8003,
+    config: ConfigOption = DEFAULT_PROFILE,
+) -> None:
+    """Serve the current export, a folder, or any registered model (text and images), in the foreground."""
+    if model is not None:
+        from assets_pkg.provider.serve import serve_model
+
+        serve_model(model, host, port)
+        return
+    served = folder if folder is not None else _exported_model(config)
+    command = [sys.executable, "-m", "assets_pkg.nim", "--model-dir", str(served)]
+    os.execv(sys.executable, [*command, "--host", host, "--port", str(port)])
+
+
+def _exported_model(config: str) -> Path:
+    from storage.opening import open_store
+
+    store = open_store(load_profile(config).artifact_root)
+    # Where nothing is exported yet, the server says so of the folder's usual name.
+    return store.resolve(EXPORT_LINK) or store.root / EXPORT_LINK
+
+
+def _stop(profile: Profile) -> None:
+    server = _server(profile)
+    if server is not None and server.stop():
+        console.print(f"stopped the server at {server.url}")
+    else:
+        console.print("no server is running")
+
+
+def _show_log(profile: Profile) -> None:
+    server = _server(profile)
+    if server is None:
+        raise failed("no server was deployed")
+    console.print(server.last_log(LOG_LINES), markup=False, highlight=False)
+
+
+def _show_command(profile: Profile) -> None:
+    from assets_pkg.deploy.assets import STATE_FOLDER
+    from assets_pkg.deploy.contract import Served
+    from assets_pkg.deploy.server import shown_command
+    from storage.opening import open_store
+
+    store = open_store(profile.artifact_root)
+    exported, promoted = (
+        store.resolve(name) or store.root / name for name in (EXPORT_LINK, "promoted_model")
+    )
+    served = Served(exported, promoted / "model" / "consolidated", promoted.name)
+    command = shown_command(served, profile.deploy, store.root / STATE_FOLDER)
+    console.print("the server's command, once proven:")
+    console.print(command, markup=False, highlight=False)
+
+
+def _server(profile: Profile) -> RunningServer | None:
+    from assets_pkg.deploy.assets import STATE_FOLDER
+    from assets_pkg.deploy.server import read_state
+    from storage.opening import open_store
+
+    return read_state(open_store(profile.artifact_root).root / STATE_FOLDER)

@@ -1,0 +1,131 @@
+"""``retune run``, a command for each stage, and the benchmarks."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from assets_pkg.cli.jobs import Where
+from assets_pkg.cli.options import (
+    DEFAULT_PROFILE,
+    BatchOption,
+    ConfigOption,
+    DryRunOption,
+    Overrides,
+    RunOption,
+    StageOption,
+)
+from assets_pkg.cli.running import run_or_show
+from assets_pkg.cli.terminal import console, usage
+from assets_pkg.profile import Profile, load_profile
+from assets_pkg.stages import BENCHMARKS, STAGES, assets_between
+
+
+def run(
+    config: ConfigOption = DEFAULT_PROFILE,
+    first: Annotated[str, typer.Option("--from", help="First stage.")] = "sdg",
+    last: Annotated[str, typer.Option("--to", help="Last stage.")] = "eval",
+    dry_run: DryRunOption = False,
+    run_on: RunOption = None,
+    batch: BatchOption = None,
+    stage: StageOption = False,
+    overrides: Overrides = None,
+) -> None:
+    """Run the stages from one to another: only what is missing or stale."""
+    where = Where(run_on, batch, stage)
+    assets = assets_between(first, last)
+    run_or_show(load_profile(config, where.overrides(overrides)), assets, dry_run, where)
+
+
+def stage_command(app: typer.Typer, stage: str) -> None:
+    """Give ``app`` the command that runs one stage."""
+
+    def command(
+        config: ConfigOption = DEFAULT_PROFILE,
+        dry_run: DryRunOption = False,
+        run_on: RunOption = None,
+        batch: BatchOption = None,
+        staged: StageOption = False,
+        overrides: Overrides = None,
+    ) -> None:
+        where = Where(run_on, batch, staged)
+        section = "eval" if stage == "eval_nim" else stage
+        profile = load_profile(config, where.overrides(overrides), section=section)
+        asked_too = STAGES["eval_nim"] if stage == "eval" and profile.eval.eval_nim else ()
+        run_or_show(profile, [*STAGES[stage], *asked_too], dry_run, where)
+
+    app.command(stage, help=f"Run the stage {stage}: {', '.join(STAGES[stage])}.")(command)
+
+
+def sdg(
+    config: ConfigOption = DEFAULT_PROFILE,
+    dry_run: DryRunOption = False,
+    run_on: RunOption = None,
+    batch: BatchOption = None,
+    stage: StageOption = False,
+    overrides: Overrides = None,
+) -> None:
+    """Run the stage sdg: documents to question-passage pairs. preview=true shows a few and publishes nothing."""
+    where = Where(run_on, batch, stage)
+    profile = load_profile(config, where.overrides(overrides), section="sdg")
+    if not profile.sdg.preview or dry_run:
+        run_or_show(profile, list(STAGES["sdg"]), dry_run, where)
+        return
+    run_or_show(profile, [asset for asset in STAGES["sdg"] if asset != "synthetic_qa"], dry_run=False)
+    _preview(profile)
+
+
+def judge(
+    config: ConfigOption = DEFAULT_PROFILE,
+    dry_run: DryRunOption = False,
+    run_on: RunOption = None,
+    batch: BatchOption = None,
+    stage: StageOption = False,
+    overrides: Overrides = None,
+) -> None:
+    """Score captions against references with the judges that are here, and rank the captioners."""
+    where = Where(run_on, batch, stage)
+    profile = load_profile(config, where.overrides(overrides), section="judges")
+    run_or_show(profile, list(BENCHMARKS["judges"]), dry_run, where)
+
+
+def image_text(
+    config: ConfigOption = DEFAULT_PROFILE,
+    dry_run: DryRunOption = False,
+    run_on: RunOption = None,
+    batch: BatchOption = None,
+    stage: StageOption = False,
+    overrides: Overrides = None,
+) -> None:
+    """Measure how well models put images and texts side by side."""
+    where = Where(run_on, batch, stage)
+    profile = load_profile(config, where.overrides(overrides), section="image_text")
+    run_or_show(profile, list(BENCHMARKS["image_text"]), dry_run, where)
+
+
+def _preview(profile: Profile) -> None:
+    from assets_pkg.door import Inputs
+    from assets_pkg.equipment import equip
+    from assets_pkg.instance import open_instance
+    from assets_pkg.sdg.llm import preview
+    from storage.artifacts import Checkpoint, Corpus, Passages
+
+    if profile.sdg.generator != "llm":
+        raise usage("preview=true looks at what a chat model makes: set generator=llm")
+    resources = equip(profile)
+    with open_instance() as instance:
+        inputs = Inputs(instance, resources.store)
+        corpus, passages = inputs.input(Corpus, "raw_corpus"), inputs.input(Passages, "passages")
+        base = inputs.input(Checkpoint, "base_model")
+    with resources.encoders.open(base) as encoder:
+        seen = preview(corpus, passages, profile.sdg, resources.chat_model.get(), encoder)
+    for record in seen.records:
+        console.print(f"[bold]{', '.join(record.file_name)}[/]", highlight=False)
+        scored = zip(record.deduplicated_qa_pairs, record.qa_evaluations.evaluations, strict=True)
+        for pair, evaluation in scored:
+            console.print(
+                f"  {evaluation.overall.score:4.1f}  {pair.question}", markup=False, highlight=False
+            )
+            console.print(f"        {pair.answer}", markup=False, highlight=False, style="dim")
+    console.print(f"{len(seen.rejected)} pairs rejected, {seen.usage.requests} calls; nothing was published")

@@ -1,0 +1,24 @@
+"""Where the commands write, and how a command ends when it cannot go on."""
+
+from __future__ import annotations
+
+import typer
+from rich.console import Console
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+console = Console(soft_wrap=True)
+errors = Console(stderr=True, soft_wrap=True)
+
+
+def usage(message: str) -> typer.Exit:
+    """Say what is wrong with the command line; raise what this returns."""
+    errors.print(message, markup=False, highlight=False)
+    return typer.Exit(EXIT_USAGE)
+
+
+def failed(message: str) -> typer.Exit:
+    """Say why the command could not do its work; raise what this returns."""
+    errors.print(message, markup=False, highlight=False)
+    return typer.Exit(EXIT_FAILED)

@@ -1,0 +1,68 @@
+"""``retune gc`` and ``forget``: versions that nobody needs, or that hold what must go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from assets_pkg.cli.options import DEFAULT_PROFILE, ConfigOption, DryRunOption, Overrides
+from assets_pkg.cli.terminal import console
+from assets_pkg.profile import load_profile
+
+if TYPE_CHECKING:
+    from assets_pkg.housekeeping import Removal
+    from storage.artifact_store import ArtifactStore
+
+
+def gc(
+    keep: Annotated[int, typer.Option("--keep", min=1, help="How many versions of each asset to keep.")] = 3,
+    dry_run: DryRunOption = False,
+    config: ConfigOption = DEFAULT_PROFILE,
+    overrides: Overrides = None,
+) -> None:
+    """Delete old versions; what is linked, current, promoted or served always stays."""
+    from assets_pkg.housekeeping import find_removals
+    from assets_pkg.instance import open_instance
+    from storage.opening import open_store
+
+    store = open_store(load_profile(config, overrides or []).artifact_root)
+    with open_instance() as instance:
+        _delete(store, find_removals(store, instance, keep), dry_run)
+
+
+def forget(
+    document: Annotated[str, typer.Argument(help="The document's path inside the corpus.")],
+    dry_run: DryRunOption = False,
+    config: ConfigOption = DEFAULT_PROFILE,
+    overrides: Overrides = None,
+) -> None:
+    """Delete every old version and kept answer that holds text of a document that left the corpus."""
+    from assets_pkg.equipment import ANSWER_CACHE
+    from assets_pkg.housekeeping import find_holders
+    from assets_pkg.instance import open_instance
+    from storage.opening import open_store
+
+    store = open_store(load_profile(config, overrides or []).artifact_root)
+    with open_instance() as instance:
+        _delete(store, find_holders(store, instance, document), dry_run)
+    if not dry_run:
+        # Answers are kept by the digest of what was asked: which documents were asked about cannot be told.
+        for path in (store.root / ANSWER_CACHE).parent.glob(f"{Path(ANSWER_CACHE).name}*"):
+            path.unlink()
+        console.print("all kept answers are deleted")
+
+
+def _delete(store: ArtifactStore, found: Iterator[Removal], dry_run: bool) -> None:
+    """Delete what was found, once all of it is found: a finding that forbids it comes before the first deletion."""
+    from assets_pkg.housekeeping import remove
+
+    removals = list(found)
+    for removal in removals:
+        console.print(f"{removal.asset} {removal.version}  {removal.size / 1e6:.1f} MB", highlight=False)
+        if not dry_run:
+            remove(store, removal)
+    total = sum(removal.size for removal in removals) / 1e6
+    console.print(f"{len(removals)} versions, {total:.1f} MB {'would go' if dry_run else 'deleted'}")
