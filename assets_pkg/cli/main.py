@@ -16,7 +16,7 @@ from assets_pkg.cli.project import doctor, info, ui
 from assets_pkg.cli.promotion import promote, rollback
 from assets_pkg.cli.search import search
 from assets_pkg.cli.serving import deploy, serve
-from assets_pkg.cli.stages import image_text, judge, run, sdg, stage_command
+from assets_pkg.cli.stages import add_commands, run, sdg
 from assets_pkg.cli.terminal import failed, usage
 from assets_pkg.cli.upkeep import forget, gc
 from assets_pkg.profile import ProfileError
@@ -32,12 +32,8 @@ app = typer.Typer(
 )
 for _command in (info, doctor, run, sdg):
     app.command()(_command)
-for _stage in ("prep", "finetune", "eval", "export", "reindex", "eval_nim"):
-    stage_command(app, _stage)
-for _command in (deploy, judge):
-    app.command()(_command)
-app.command("image-text")(image_text)
-for _command in (promote, rollback, search, serve, gc, forget, ui):
+add_commands(app)
+for _command in (deploy, serve, promote, rollback, search, gc, forget, ui):
     app.command()(_command)
 app.add_typer(exam, name="eval-set")
 app.add_typer(models, name="models")

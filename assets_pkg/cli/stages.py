@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -38,24 +39,32 @@ def run(
     run_or_show(load_profile(config, where.overrides(overrides)), assets, dry_run, where)
 
 
-def stage_command(app: typer.Typer, stage: str) -> None:
-    """Give ``app`` the command that runs one stage."""
+def add_commands(app: typer.Typer) -> None:
+    """Give ``app`` a command for each stage and each benchmark (``sdg`` is one of its own)."""
+    for stage in ("prep", "finetune", "eval", "export", "reindex", "eval_nim"):
+        section = "eval" if stage == "eval_nim" else stage
+        _add(app, stage, section, STAGES[stage], f"Run the stage {stage}: {', '.join(STAGES[stage])}.")
+    judge = "Score captions against references with the judges that are here, and rank the captioners."
+    _add(app, "judge", "judges", BENCHMARKS["judges"], judge)
+    image_text = "Measure how well models put images and texts side by side."
+    _add(app, "image-text", "image_text", BENCHMARKS["image_text"], image_text)
 
+
+def _add(app: typer.Typer, name: str, section: str, assets: Sequence[str], help_text: str) -> None:
     def command(
         config: ConfigOption = DEFAULT_PROFILE,
         dry_run: DryRunOption = False,
         run_on: RunOption = None,
         batch: BatchOption = None,
-        staged: StageOption = False,
+        stage: StageOption = False,
         overrides: Overrides = None,
     ) -> None:
-        where = Where(run_on, batch, staged)
-        section = "eval" if stage == "eval_nim" else stage
+        where = Where(run_on, batch, stage)
         profile = load_profile(config, where.overrides(overrides), section=section)
-        asked_too = STAGES["eval_nim"] if stage == "eval" and profile.eval.eval_nim else ()
-        run_or_show(profile, [*STAGES[stage], *asked_too], dry_run, where)
+        asked_too = STAGES["eval_nim"] if name == "eval" and profile.eval.eval_nim else ()
+        run_or_show(profile, [*assets, *asked_too], dry_run, where)
 
-    app.command(stage, help=f"Run the stage {stage}: {', '.join(STAGES[stage])}.")(command)
+    app.command(name, help=help_text)(command)
 
 
 def sdg(
@@ -74,34 +83,6 @@ def sdg(
         return
     run_or_show(profile, [asset for asset in STAGES["sdg"] if asset != "synthetic_qa"], dry_run=False)
     _preview(profile)
-
-
-def judge(
-    config: ConfigOption = DEFAULT_PROFILE,
-    dry_run: DryRunOption = False,
-    run_on: RunOption = None,
-    batch: BatchOption = None,
-    stage: StageOption = False,
-    overrides: Overrides = None,
-) -> None:
-    """Score captions against references with the judges that are here, and rank the captioners."""
-    where = Where(run_on, batch, stage)
-    profile = load_profile(config, where.overrides(overrides), section="judges")
-    run_or_show(profile, list(BENCHMARKS["judges"]), dry_run, where)
-
-
-def image_text(
-    config: ConfigOption = DEFAULT_PROFILE,
-    dry_run: DryRunOption = False,
-    run_on: RunOption = None,
-    batch: BatchOption = None,
-    stage: StageOption = False,
-    overrides: Overrides = None,
-) -> None:
-    """Measure how well models put images and texts side by side."""
-    where = Where(run_on, batch, stage)
-    profile = load_profile(config, where.overrides(overrides), section="image_text")
-    run_or_show(profile, list(BENCHMARKS["image_text"]), dry_run, where)
 
 
 def _preview(profile: Profile) -> None:
