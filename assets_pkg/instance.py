@@ -39,7 +39,7 @@ def open_instance() -> dg.DagsterInstance:
     Raises:
         InstanceError: its PostgreSQL server does not answer, or ``dagster.yaml`` and the environment disagree.
     """
-    home = Path(os.environ.get("DAGSTER_HOME") or ".dagster").expanduser().absolute()
+    home = history_folder()
     home.mkdir(parents=True, exist_ok=True)
     os.environ["DAGSTER_HOME"] = str(home)
     # One at a time: two processes that both make the tables of a new history would fail.
@@ -50,6 +50,11 @@ def open_instance() -> dg.DagsterInstance:
         instance = dg.DagsterInstance.get()
         _settle_pool(instance)
     return instance
+
+
+def history_folder() -> Path:
+    """Where the instance keeps its files: ``DAGSTER_HOME``, or ``.dagster`` in the current folder."""
+    return Path(os.environ.get("DAGSTER_HOME") or ".dagster").expanduser().absolute()
 
 
 def check_postgres() -> str:

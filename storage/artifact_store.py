@@ -16,11 +16,11 @@ the same bytes share one version.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +30,7 @@ from filelock import FileLock
 
 from storage.artifacts import Artifact
 from storage.digests import digest_file, digest_json, digest_tree
+from storage.full_disk import has_room, is_disk_full
 from storage.progress import Progress, no_progress
 
 MANIFEST = "manifest.json"
@@ -93,19 +94,15 @@ class ArtifactStore:
         if found is not None:
             return found
         work = self.root / ".work" / key.asset / key.digest
-        work.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{work}.lock"):
-            found = self._found_or_resumed(kind, key)
-            if found is not None:
-                return found
-            work.mkdir(exist_ok=True)
-            try:
+        with self.told_when_full(f"making {key.asset}"):
+            work.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{work}.lock"):
+                found = self._found_or_resumed(kind, key)
+                if found is not None:
+                    return found
+                work.mkdir(exist_ok=True)
                 produce(work)
                 return self._publish(kind, key, work)
-            except OSError as error:
-                if error.errno != errno.ENOSPC:
-                    raise
-                raise ArtifactError(self._disk_full(key.asset)) from error
 
     def forget(self, key: BuildKey) -> None:
         """Build ``key`` anew next time: drop the memo of it and whatever an interrupted try left."""
@@ -196,6 +193,11 @@ class ArtifactStore:
         """Names of all assets that have versions."""
         return sorted(folder.name for folder in (self.root / "artifacts").glob("*"))
 
+    def read(self, asset: str, version: str, name: str) -> bytes | None:
+        """One file of a version, without the others; None if it has no such file."""
+        path = self._folder(asset, version) / name
+        return path.read_bytes() if path.is_file() else None
+
     def size(self, asset: str, version: str) -> int:
         """Bytes of one version, by its manifest."""
         manifest = json.loads((self._folder(asset, version) / MANIFEST).read_text())
@@ -274,10 +276,32 @@ class ArtifactStore:
             ):
                 yield from self._links(entry)
 
-    def _disk_full(self, asset: str, doing: str = "making") -> str:
+    # ---- a full disk ---------------------------------------------------------------------------------------
+
+    @contextmanager
+    def told_when_full(self, doing: str) -> Generator[None]:
+        """Errors that come of a full disk as an :class:`ArtifactError` that says what to do."""
+        try:
+            yield
+        except ArtifactError:
+            raise
+        except Exception as error:
+            told = self.explain_full(error, doing)
+            if told is None:
+                raise
+            raise ArtifactError(told) from error
+
+    def explain_full(self, error: Exception, doing: str) -> str | None:
+        """What to do, if ``error`` came of a full disk; else None."""
+        if not is_disk_full(error, self.root):
+            return None
+        elsewhere = f" ({' '.join(str(error).split())[:300]})" if has_room(self.root) else ""
+        return self._disk_full(f"{doing}{elsewhere}")
+
+    def _disk_full(self, doing: str) -> str:
         free = shutil.disk_usage(self.root).free / 1e9
         return (
-            f"disk full while {doing} {asset}: {free:.1f} GB free at {self.root}. Free some space or set "
+            f"disk full while {doing}: {free:.1f} GB free at {self.root}. Free some space or set "
             "artifact_root to another disk, then run the same command: finished work is reused"
         )
 
@@ -286,11 +310,15 @@ def write_atomic(path: Path, text: str) -> None:
     """Write a small text file so that readers see the old one or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with beside.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    beside.replace(path)
+    try:
+        with beside.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        beside.replace(path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def _files(folder: Path) -> Iterator[str]:

@@ -6,7 +6,6 @@ as an outage of the network usually lasts.
 
 from __future__ import annotations
 
-import errno
 import shutil
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from storage.artifact_store import ArtifactError
 from storage.digests import digest_file
+from storage.full_disk import FULL_ERRNOS
 from storage.progress import Progress
 
 PARALLEL_FILES = 4
@@ -46,8 +46,6 @@ FULL_CODES = frozenset(
 )
 REFUSED_CODES = frozenset({"400", "403"})
 """Of answers without a body, where S3 does not say which refusal it is (an expired token is a 400)."""
-
-FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 T = TypeVar("T")
 

@@ -38,13 +38,18 @@ SCHEMA_VERSION = 1
 A = TypeVar("A", bound=Artifact)
 
 
-def local_folder(url: str) -> Path:
-    """Where this machine keeps what it has of the store at ``url``: below ``RETUNE_CACHE``, or the user's cache."""
+def cache_folder() -> Path:
+    """What ``RETUNE_CACHE`` names, or Retune's part of the user's cache."""
     import platformdirs
 
     base = os.environ.get(CACHE_ENVIRONMENT) or platformdirs.user_cache_dir("retune")
+    return Path(base).expanduser().absolute()
+
+
+def local_folder(url: str) -> Path:
+    """Where this machine keeps what it has of the store at ``url``: below its `cache_folder`."""
     readable = re.sub(r"[^A-Za-z0-9]+", "-", url).strip("-")[:60]
-    return Path(base).expanduser().absolute() / "stores" / f"{readable}-{digest_text(url)[:8]}"
+    return cache_folder() / "stores" / f"{readable}-{digest_text(url)[:8]}"
 
 
 @lru_cache(maxsize=8)
@@ -155,6 +160,12 @@ class RemoteArtifactStore(ArtifactStore):
     def assets(self) -> list[str]:
         return self._remote.list("artifacts")
 
+    def read(self, asset: str, version: str, name: str) -> bytes | None:
+        manifest = self._manifest(asset, version)
+        if name not in manifest["files"]:
+            return None
+        return self._remote.read(f"artifacts/{asset}/{version}/{manifest['content']}/{name}")
+
     def size(self, asset: str, version: str) -> int:
         return sum(file.bytes for file in _files(self._manifest(asset, version)))
 
@@ -184,17 +195,21 @@ class RemoteArtifactStore(ArtifactStore):
         """Fetch a version to this machine: under another name first, so that a part of it is never taken for it."""
         manifest = self._manifest(asset, version)
         beside = self.root / ".work" / ".fetched" / asset / version
+        doing = f"fetching {asset}"
+        try:
+            with self.told_when_full(doing):
+                self._fetch(manifest, beside, self._folder(asset, version))
+        except LocalDiskFull as error:
+            raise ArtifactError(self._disk_full(doing)) from error
+
+    def _fetch(self, manifest: dict[str, Any], beside: Path, target: Path) -> None:
         beside.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{beside}.lock"):
-            target = self._folder(asset, version)
             if self._whole(target):
                 return
             beside.mkdir(exist_ok=True)
-            source = f"artifacts/{asset}/{version}/{manifest['content']}"
-            try:
-                self._remote.fetch(source, _files(manifest), beside, self.progress)
-            except LocalDiskFull as error:
-                raise ArtifactError(self._disk_full(asset, "fetching")) from error
+            source = f"artifacts/{manifest['asset']}/{manifest['version']}/{manifest['content']}"
+            self._remote.fetch(source, _files(manifest), beside, self.progress)
             write_atomic(beside / MANIFEST, json.dumps(manifest, indent=1))
             shutil.rmtree(target, ignore_errors=True)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -237,10 +252,10 @@ class RemoteArtifactStore(ArtifactStore):
             super().link(name, self.root / relative)
         return found
 
-    def _disk_full(self, asset: str, doing: str = "making") -> str:
+    def _disk_full(self, doing: str) -> str:
         free = shutil.disk_usage(self.root).free / 1e9
         return (
-            f"disk full while {doing} {asset}: {free:.1f} GB free at {self.root}, this machine's copy of "
+            f"disk full while {doing}: {free:.1f} GB free at {self.root}, this machine's copy of "
             f"{self.url}. Free some space or set {CACHE_ENVIRONMENT} to a folder on another disk, then run the same "
             "command: finished work is reused"
         )

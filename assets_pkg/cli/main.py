@@ -47,6 +47,23 @@ def main() -> None:
     except (ProfileError, StageError) as error:
         sys.exit(usage(str(error)).exit_code)
     except Exception as error:
-        if type(error).__module__.partition(".")[0] not in OUR_PACKAGES:
+        if type(error).__module__.partition(".")[0] in OUR_PACKAGES:
+            sys.exit(failed(str(error)).exit_code)
+        full = _history_full(error)
+        if not full:
             raise
-        sys.exit(failed(str(error)).exit_code)
+        sys.exit(failed(full).exit_code)
+
+
+def _history_full(error: Exception) -> str:
+    """What to do where ``error`` came of a disk without room for the history of runs; else nothing."""
+    from assets_pkg.instance import history_folder
+    from storage.full_disk import is_disk_full
+
+    folder = history_folder()
+    if not is_disk_full(error, folder):
+        return ""
+    return (
+        f"disk full: no room for the history of runs in {folder}. Free some space or set DAGSTER_HOME to another "
+        "disk, then run the same command: finished work is kept"
+    )

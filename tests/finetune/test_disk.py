@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from assets_pkg.finetune import disk
 from assets_pkg.finetune.disk import bytes_needed
 from assets_pkg.finetune.errors import NoRoomError
 from assets_pkg.finetune.loading import load_model
@@ -16,6 +14,7 @@ from assets_pkg.finetune.train import finetune
 from assets_pkg.settings import ModelSettings
 from storage.artifacts import Checkpoint, MinedTrainSet
 from tests.finetune.conftest import CPU
+from tests.small_disk import small_disk
 
 
 class Stop(Exception):
@@ -58,11 +57,10 @@ def test_the_estimate_covers_what_is_written(
 
 
 def test_a_disk_that_is_too_small_stops_before_the_first_step(
-    train: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    train: Callable[..., Path], tmp_path: Path
 ) -> None:
-    usage = shutil.disk_usage("/")
-    monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: usage._replace(free=100_000))
     steps: list[int] = []
-    with pytest.raises(NoRoomError, match=r"writes up to 0\.00 GB, but .*out has 0\.00 GB free: free some"):
+    told = r"writes up to 0\.\d\d GB, but .*out has 0\.00 GB free: free some"
+    with small_disk(tmp_path / "out", "100k"), pytest.raises(NoRoomError, match=told):
         train(lambda done, *_, **__: steps.append(done))
     assert steps == []

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from storage.artifact_store import ArtifactError, ArtifactStore
+from storage.embedding_cache import EmbeddingCache
 from storage.opening import open_store
+from tests.small_disk import small_disk
 from tests.storage.notes import Note, key, writer
+
+TOO_MUCH = 400_000
+"""Bytes that a disk of 256 kB does not take."""
 
 
 def test_one_key_is_built_once_and_found_again(root: str) -> None:
@@ -73,13 +79,87 @@ def test_an_error_leaves_no_version_and_the_next_try_finds_the_work_folder(root:
 
 
 def test_a_full_disk_says_so_and_keeps_the_work(root: str) -> None:
-    def fills(folder: Path) -> None:
-        (folder / "half").write_text("half")
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    store = open_store(root)
+    with small_disk(store.root, "256k") as disk:
+        earlier = store.build(Note, key("earlier"), writer("earlier", []))
 
-    with pytest.raises(ArtifactError, match="disk full while making notes"):
-        open_store(root).build(Note, key(), fills)
-    assert list(open_store(root).root.glob(".work/notes/*/half"))
+        def goes_on(folder: Path) -> None:
+            (folder / "half").write_text("half")
+            (folder / "note.txt").write_bytes(b"x" * TOO_MUCH)
+
+        told = rf"disk full while making notes: 0\.0 GB free at {store.root}.*run the same command"
+        with pytest.raises(ArtifactError, match=told):
+            store.build(Note, key(), goes_on)
+        assert list(store.root.glob(".work/notes/*/half"))
+        assert store.versions("notes") == [earlier.version]
+        store.verify(earlier)
+        disk.grow("4m")
+        assert (store.build(Note, key(), goes_on).path / "note.txt").stat().st_size == TOO_MUCH
+
+
+def _numpy(path: Path) -> None:
+    import numpy as np
+
+    np.save(path, np.zeros(TOO_MUCH, dtype=np.uint8))
+
+
+def _torch(path: Path) -> None:
+    import torch
+
+    torch.save(torch.zeros(TOO_MUCH, dtype=torch.uint8), path)
+
+
+def _safetensors(path: Path) -> None:
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    save_file({"weights": np.zeros(TOO_MUCH, dtype=np.uint8)}, path)
+
+
+def _parquet(path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"text": [os.urandom(TOO_MUCH)]}), path)
+
+
+def _sqlite(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE texts (text)")
+        connection.execute("INSERT INTO texts VALUES (zeroblob(?))", [TOO_MUCH])
+
+
+def _lance(path: Path) -> None:
+    import lancedb
+    import pyarrow as pa
+
+    lancedb.connect(path).create_table("texts", pa.table({"text": [os.urandom(TOO_MUCH)]}))
+
+
+def _embeddings(path: Path) -> None:
+    import numpy as np
+
+    EmbeddingCache(path).put("model", ["digest"], np.zeros((1, TOO_MUCH // 4), dtype=np.float32))
+
+
+@pytest.mark.parametrize(
+    "write",
+    [_numpy, _torch, _safetensors, _parquet, _sqlite, _lance, _embeddings],
+    ids=lambda write: write.__name__,
+)
+def test_a_full_disk_is_told_whatever_library_met_it(tmp_path: Path, write: Callable[[Path], None]) -> None:
+    with small_disk(tmp_path / "store", "256k") as disk:
+        store = ArtifactStore(disk.folder)
+        with pytest.raises(ArtifactError, match="disk full while making notes"):
+            store.build(Note, key(), lambda folder: write(folder / "file"))
+
+
+def test_another_error_is_not_taken_for_a_full_disk(tmp_path: Path) -> None:
+    def fails(_: Path) -> None:
+        raise RuntimeError("boom")
+
+    with pytest.raises(RuntimeError, match="boom"):
+        ArtifactStore(tmp_path).build(Note, key(), fails)
 
 
 def test_a_kill_while_building_leaves_nothing_visible(root: str) -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from storage import remote as transfers
 from storage.artifact_store import ArtifactError, ArtifactStore
 from storage.digests import digest_file
 from storage.opening import open_store
@@ -30,6 +29,7 @@ from tests.s3.server import (
     require_keys,
     running_s3,
 )
+from tests.small_disk import small_disk
 from tests.storage.notes import Note, key, writer
 
 PUBLISH = """
@@ -319,17 +319,37 @@ def test_damage_here_is_mended_and_damage_there_is_named(url: str, s3: S3Server,
         assert list((tmp_path / "two").glob("artifacts/notes/*")) == []
 
 
-def test_a_full_disk_of_this_machine_names_its_folder(
-    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = machine(url, tmp_path / "one").build(Note, key(), writer("hello", []))
+def test_a_full_disk_of_this_machine_names_its_folder(url: str, tmp_path: Path) -> None:
+    content = os.urandom(400_000)
+    made = machine(url, tmp_path / "one").build(
+        Note, key(), lambda folder: (folder / "note.txt").write_bytes(content)
+    )
+    with small_disk(tmp_path / "two", "256k") as disk:
+        two = machine(url, disk.folder)
+        with pytest.raises(
+            ArtifactError, match=rf"disk full while fetching notes: .*{disk.folder}.*RETUNE_CACHE"
+        ):
+            two.get(Note, "notes", made.version)
+        disk.grow("4m")
+        assert (two.get(Note, "notes", made.version).path / "note.txt").read_bytes() == content
 
-    def full(*_: object) -> None:
-        raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(transfers.shutil, "copyfileobj", full)
-    with pytest.raises(ArtifactError, match=r"disk full while fetching notes.*RETUNE_CACHE"):
-        machine(url, tmp_path / "two").get(Note, "notes", made.version)
+def test_a_full_disk_at_the_url_is_named_and_what_was_made_is_kept_here(tmp_path: Path) -> None:
+    calls: list[str] = []
+
+    def produce(folder: Path) -> None:
+        calls.append("made")
+        (folder / "note.txt").write_bytes(bytes(400_000))
+
+    with small_disk(tmp_path / "there", "256k") as disk:
+        store = machine(f"file://{disk.folder}", tmp_path / "here")
+        with pytest.raises(RemoteError, match=rf"file://{disk.folder} is full .*free space there"):
+            store.build(Note, key(), produce)
+        assert store.versions("notes") == []
+        disk.grow("4m")
+        made = store.build(Note, key(), produce)
+        assert store.versions("notes") == [made.version]
+    assert calls == ["made"]
 
 
 @pytest.mark.parametrize(
