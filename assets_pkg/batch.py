@@ -23,10 +23,9 @@ from resources.compute.attend import Attendance
 from resources.compute.environment import Environment
 from resources.compute.errors import ComputeError
 from resources.compute.executors import make_executor
-from resources.compute.host import open_host
+from resources.compute.host import ThisHost, open_host
 from resources.compute.job import Job, State
 from resources.compute.resource import ComputeResource
-from storage.artifact_store import write_atomic
 
 DECIDED_HERE = ("promoted_model", "running_nim", "nim_eval_metrics")
 RECORDS = "batches"
@@ -85,7 +84,11 @@ class Batches:
             profile=self.compute.profile,
             submitted=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        self._keep(batch)
+        try:
+            self._keep(batch)
+        except BaseException:
+            attendance.executor.cancel(batch.handle)
+            raise
         return batch
 
     def all(self) -> list[Batch]:
@@ -154,8 +157,10 @@ class Batches:
         return name, environment, job, work.dump()
 
     def _keep(self, batch: Batch) -> None:
-        path = self.root / JOBS / RECORDS / f"{batch.name}.json"
-        write_atomic(path, json.dumps(asdict(batch), indent=1))
+        ThisHost().write(self._record(batch), json.dumps(asdict(batch), indent=1))
+
+    def _record(self, batch: Batch) -> Path:
+        return self.root / JOBS / RECORDS / f"{batch.name}.json"
 
 
 def open_batches(profile: Profile) -> Batches:

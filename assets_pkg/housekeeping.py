@@ -79,8 +79,9 @@ def remove(store: ArtifactStore, removal: Removal) -> None:
     Raises:
         VectorStoreError: the server that holds the index cannot be reached; nothing was deleted.
     """
+    described = store.read(removal.asset, removal.version, INDEX_MANIFEST)
     folder = store.root / "artifacts" / removal.asset / removal.version
-    index = _index(folder) if (folder / INDEX_MANIFEST).exists() else None
+    index = None if described is None else open_index(folder, json.loads(described)["place"])
     store.remove(removal.asset, removal.version)
     if index is not None:
         index.drop()

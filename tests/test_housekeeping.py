@@ -14,11 +14,13 @@ from pymilvus import MilvusClient
 from assets_pkg.deploy.contract import write_state
 from assets_pkg.deploy.server_process import ServerState
 from assets_pkg.door import ARTIFACT_KEY
-from assets_pkg.housekeeping import find_holders, find_removals, remove
+from assets_pkg.housekeeping import Removal, find_holders, find_removals, remove
 from resources.vector_store.base import index_schema
 from resources.vector_store.milvus import MilvusIndex
 from storage.artifact_store import ArtifactStore, BuildKey
 from storage.artifacts import Artifact, VectorIndex
+from storage.remote_store import RemoteArtifactStore
+from tests.s3.server import S3Server
 
 
 def make(store: ArtifactStore, asset: str, number: int) -> Artifact:
@@ -82,6 +84,16 @@ def test_the_served_models_index_stays_and_collections_of_removed_ones_go(
     remove(store, removals[0])
     assert set(store.versions("vector_index")) == {served.version, current.version}
     assert sorted(MilvusClient(uri).list_collections()) == ["c_aa", "c_cc"]
+
+
+def test_a_machine_that_never_had_an_index_drops_its_collection_too(tmp_path: Path, s3: S3Server) -> None:
+    url, uri = f"s3://{s3.new_bucket()}/team", str(tmp_path / "milvus.db")
+    made = index_version(RemoteArtifactStore(url, tmp_path / "one"), "aa", uri)
+    other = RemoteArtifactStore(url, tmp_path / "two")
+    remove(other, Removal("vector_index", made.version, 0))
+    assert MilvusClient(uri).list_collections() == []
+    assert other.versions("vector_index") == []
+    assert not list((tmp_path / "two").rglob("index.json"))
 
 
 @pytest.mark.parametrize("ascii_only", [True, False])

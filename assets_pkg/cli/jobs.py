@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from assets_pkg.cli.options import DEFAULT_PROFILE, ConfigOption
+from assets_pkg.cli.options import DEFAULT_PROFILE, ConfigOption, Overrides
 from assets_pkg.cli.terminal import EXIT_FAILED, console
 from assets_pkg.profile import Profile, load_profile
 
@@ -72,10 +72,10 @@ def hand_over(
 
 
 @jobs.command("list")
-def list_jobs(config: ConfigOption = DEFAULT_PROFILE) -> None:
+def list_jobs(config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = None) -> None:
     """Every detached job, newest first, and how it stands."""
     wide = Console(width=None if sys.stdout.isatty() else 240)
-    batches = _batches(load_profile(config))
+    batches = _batches(load_profile(config, overrides or []))
     table = Table(box=None, pad_edge=False)
     for column in ("job", "place", "handle", "state", "assets"):
         table.add_column(column, overflow="fold", no_wrap=column in ("job", "place", "handle"))
@@ -86,29 +86,31 @@ def list_jobs(config: ConfigOption = DEFAULT_PROFILE) -> None:
 
 
 @jobs.command("logs")
-def show_log(name: NameArgument, config: ConfigOption = DEFAULT_PROFILE) -> None:
+def show_log(name: NameArgument, config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = None) -> None:
     """What a job has written."""
-    batches = _batches(load_profile(config))
+    batches = _batches(load_profile(config, overrides or []))
     console.print(batches.log(batches.find(name)), markup=False, highlight=False)
 
 
 @jobs.command("cancel")
-def cancel_job(name: NameArgument, config: ConfigOption = DEFAULT_PROFILE) -> None:
+def cancel_job(
+    name: NameArgument, config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = None
+) -> None:
     """End a job; what it finished stays."""
-    batches = _batches(load_profile(config))
+    batches = _batches(load_profile(config, overrides or []))
     batch = batches.find(name)
     batches.cancel(batch)
     console.print(f"cancelled {batch.name}", highlight=False)
 
 
 @jobs.command("pick-up")
-def pick_up(config: ConfigOption = DEFAULT_PROFILE) -> None:
+def pick_up(config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = None) -> None:
     """Materialize what ended jobs have made."""
     from assets_pkg.build import build_definitions
     from assets_pkg.instance import open_instance
     from assets_pkg.runner import run_assets
 
-    batches = _batches(load_profile(config))
+    batches = _batches(load_profile(config, overrides or []))
     good = True
     with open_instance() as instance:
         for batch, state in batches.open():

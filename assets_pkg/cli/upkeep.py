@@ -1,4 +1,4 @@
-"""``retune gc`` and ``forget``: versions that nobody needs, or that hold what must go."""
+"""``retune gc`` and ``forget``: versions and jobs that nobody needs, or that hold what must go."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from assets_pkg.cli.options import DEFAULT_PROFILE, ConfigOption, DryRunOption, Overrides
 from assets_pkg.cli.terminal import console
-from assets_pkg.profile import load_profile
+from assets_pkg.profile import Profile, load_profile
 
 if TYPE_CHECKING:
     from assets_pkg.housekeeping import Removal
@@ -18,19 +18,21 @@ if TYPE_CHECKING:
 
 
 def gc(
-    keep: Annotated[int, typer.Option("--keep", min=1, help="How many versions of each asset to keep.")] = 3,
+    keep: Annotated[int, typer.Option("--keep", min=1, help="How many of each asset to keep.")] = 3,
     dry_run: DryRunOption = False,
     config: ConfigOption = DEFAULT_PROFILE,
     overrides: Overrides = None,
 ) -> None:
-    """Delete old versions; what is linked, current, promoted or served always stays."""
+    """Delete old versions and what ended jobs left; what is linked, current, promoted, served or open always stays."""
     from assets_pkg.housekeeping import find_removals
     from assets_pkg.instance import open_instance
     from storage.opening import open_store
 
-    store = open_store(load_profile(config, overrides or []).artifact_root)
+    profile = load_profile(config, overrides or [])
+    store = open_store(profile.artifact_root)
     with open_instance() as instance:
         _delete(store, find_removals(store, instance, keep), dry_run)
+    _delete_jobs(profile, keep, dry_run)
 
 
 def forget(
@@ -66,3 +68,16 @@ def _delete(store: ArtifactStore, found: Iterator[Removal], dry_run: bool) -> No
             remove(store, removal)
     total = sum(removal.size for removal in removals) / 1e6
     console.print(f"{len(removals)} versions, {total:.1f} MB {'would go' if dry_run else 'deleted'}")
+
+
+def _delete_jobs(profile: Profile, keep: int, dry_run: bool) -> None:
+    from assets_pkg.batch import open_batches
+    from assets_pkg.old_jobs import find_old_jobs, remove_job
+
+    old = list(find_old_jobs(open_batches(profile), keep))
+    for job in old:
+        console.print(f"job {job.name}  {job.size / 1e6:.1f} MB", highlight=False)
+        if not dry_run:
+            remove_job(job)
+    total = sum(job.size for job in old) / 1e6
+    console.print(f"{len(old)} ended jobs, {total:.1f} MB {'would go' if dry_run else 'deleted'}")

@@ -1,0 +1,166 @@
+"""What ended jobs left goes with ``retune gc``; what belongs to an open job stays."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import psutil
+import pytest
+from typer.testing import CliRunner
+
+from assets_pkg.batch import Batch, open_batches
+from assets_pkg.cli.main import app
+from assets_pkg.old_jobs import find_old_jobs
+from assets_pkg.profile import Profile, load_profile
+from resources.compute.attend import Attendance
+from resources.compute.environment import read_environment
+from resources.compute.job import Job
+from tests.conftest import write_profile
+
+
+@pytest.fixture
+def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Profile]:
+    """A project with a place whose jobs end at once, and one whose jobs end when there is a file ``gate``."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / ".dagster"))
+    waiting = tmp_path / "waiting"
+    waiting.write_text(f"#!/bin/sh\nwhile [ ! -e {tmp_path}/gate ]; do sleep 0.05; done\n", "utf-8")
+    waiting.chmod(0o755)
+    (tmp_path / "env.toml").write_text(
+        '[quick]\nexecutor = "subprocess"\npython = "true"\n'
+        f'[gated]\nexecutor = "subprocess"\npython = "{waiting}"\n'
+        '[gone]\nexecutor = "subprocess"\n',
+        "utf-8",
+    )
+    settings = write_profile(tmp_path / "p.yaml", corpus=tmp_path, model=tmp_path, root=tmp_path / "output")
+    yield load_profile(str(settings))
+    (tmp_path / "gate").touch()
+
+
+@pytest.fixture
+def jobs(profile: Profile) -> Path:
+    return Path(profile.artifact_root) / ".jobs"
+
+
+def start(jobs: Path, place: str, name: str) -> Attendance:
+    job = Job(name, jobs / name, Path.cwd(), ())
+    attendance = Attendance(place, read_environment(Path("env.toml"), place), job)
+    attendance.submit(job, "{}")
+    return attendance
+
+
+def finish(jobs: Path, name: str) -> None:
+    attendance = start(jobs, "quick", name)
+    until(lambda: attendance.executor.state(attendance.handle or "", attendance.job).over)
+
+
+def until(found: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not found():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def age(jobs: Path, *names: str) -> None:
+    """The first one is the oldest."""
+    for number, name in enumerate(names):
+        for path in (jobs / "batches" / f"{name}.json", *(jobs / name).glob("*")):
+            if path.exists():
+                os.utime(path, (1_000_000 + number, 1_000_000 + number))
+
+
+def would_go(profile: Profile, keep: int) -> set[str]:
+    return {job.name for job in find_old_jobs(open_batches(profile), keep)}
+
+
+def test_the_newest_ended_jobs_of_each_asset_stay(profile: Profile, jobs: Path) -> None:
+    names = [f"checkpoint-{letter}" for letter in "cab"]
+    for name in [*names, "passages-a"]:
+        finish(jobs, name)
+    age(jobs, *names)
+    assert would_go(profile, keep=1) == {"checkpoint-c", "checkpoint-a"}
+    assert would_go(profile, keep=2) == {"checkpoint-c"}
+    assert would_go(profile, keep=3) == set()
+
+
+def test_an_open_job_stays_however_old_it_is(profile: Profile, jobs: Path, tmp_path: Path) -> None:
+    running, killed, unasked = (
+        start(jobs, "gated", "checkpoint-1"),
+        start(jobs, "gated", "checkpoint-2"),
+        start(jobs, "gated", "checkpoint-3"),
+    )
+    record = json.loads((jobs / "checkpoint-3" / "submitted.json").read_text())
+    (jobs / "checkpoint-3" / "submitted.json").write_text(json.dumps({**record, "place": "no-more"}))
+    (jobs / "checkpoint-4").mkdir()  # written, and to be submitted in a moment
+    (jobs / "checkpoint-4" / "work.json").write_text("{}")
+    finish(jobs, "checkpoint-5")
+    victim = psutil.Process(int((killed.handle or "").partition(":")[0]))
+    for process in [victim, *victim.children(recursive=True)]:
+        process.kill()
+    psutil.wait_procs([victim], timeout=10)
+    names = [f"checkpoint-{number}" for number in range(1, 6)]
+    age(jobs, *names)
+    assert would_go(profile, keep=1) == {"checkpoint-2"}
+    (tmp_path / "gate").touch()
+    for each in (running, unasked):
+        until(lambda each=each: each.executor.state(each.handle or "", each.job).over)
+    age(jobs, *names)
+    assert would_go(profile, keep=1) == {"checkpoint-1", "checkpoint-2", "checkpoint-3"}
+
+
+def test_gc_removes_detached_jobs_that_were_picked_up_and_keeps_the_others(
+    profile: Profile, jobs: Path, tmp_path: Path
+) -> None:
+    environment = read_environment(Path("env.toml"), "quick").model_dump(mode="json")
+    standings = ("taken", "failed", "done", "submitted", "cancelled", "taken")
+    names = [f"batch-2026010{number}-000000-000000" for number in range(len(standings))]
+    (jobs / "batches").mkdir(parents=True)
+    plain = Batch("", "quick", environment, "1:1", ("checkpoint",), "", "{}", "2026-01-01T00:00:00+00:00")
+    for name, standing in zip(names, standings, strict=True):
+        (jobs / name).mkdir()
+        (jobs / name / "log.txt").write_text("x" * 1000)
+        batch = replace(plain, name=name, folder=str(jobs / name), standing=standing)
+        (jobs / "batches" / f"{name}.json").write_text(json.dumps(asdict(batch)))
+    age(jobs, *names)
+
+    def gc(*options: str) -> str:
+        done = CliRunner().invoke(app, ["gc", "--keep", "1", "-c", str(tmp_path / "p.yaml"), *options])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    told = gc("-d")
+    assert [line.split()[1] for line in told.splitlines() if line.startswith("job ")] == [
+        names[4],
+        names[1],
+        names[0],
+    ]
+    assert "3 ended jobs, 0.0 MB would go" in told
+    assert all((jobs / name).exists() for name in names)
+    assert "3 ended jobs, 0.0 MB deleted" in gc()
+    left = {names[number] for number in (2, 3, 5)}
+    assert {path.name for path in jobs.glob("batch-*")} == left
+    assert {path.stem for path in (jobs / "batches").iterdir()} == left
+    assert "0 ended jobs" in gc()
+
+
+def test_jobs_of_another_artifact_root_are_named_by_the_same_override(
+    profile: Profile, jobs: Path, tmp_path: Path
+) -> None:
+    finish(jobs, "batch-1")
+    place = read_environment(Path("env.toml"), "quick").model_dump(mode="json")
+    made = ("checkpoint",)
+    batch = Batch("batch-1", "quick", place, "1:1", made, str(jobs / "batch-1"), "{}", "", "taken")
+    (jobs / "batches").mkdir()
+    (jobs / "batches" / "batch-1.json").write_text(json.dumps(asdict(batch)))
+
+    def listed(root: Path) -> str:
+        command = ["jobs", "list", "-c", str(tmp_path / "p.yaml"), f"artifact_root={root}"]
+        return CliRunner().invoke(app, command).output
+
+    assert "batch-1" in listed(jobs.parent)
+    assert "no job was submitted" in listed(tmp_path / "other")
