@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ import dagster as dg
 
 from assets_pkg.elsewhere import run_elsewhere
 from assets_pkg.instance import GPU_POOL
-from assets_pkg.settings import Settings
+from assets_pkg.settings import ComputeSettings, Settings
 from assets_pkg.stages import STAGE_OF
 from assets_pkg.watch import watcher
 from resources.artifacts import ArtifactStoreResource
@@ -50,7 +50,7 @@ def stage_asset(
     *settings: Settings,
     kinds: set[str],
     deps: tuple[str, ...] = (),
-    accelerated: bool = False,
+    pool: str | None = None,
     check_specs: Sequence[dg.AssetCheckSpec] = (),
     optional: bool = False,
     logic: str = "1",
@@ -59,7 +59,7 @@ def stage_asset(
 
     Args:
         settings: the settings that decide the result; with ``logic`` they make the code version.
-        accelerated: the step trains or embeds, so it waits for its turn on the accelerator.
+        pool: for a step that trains or embeds: :func:`accelerator_pool`, where it waits for its turn.
         optional: the step may make nothing.
         logic: raised when the step's code makes something else of the same inputs and settings.
     """
@@ -69,11 +69,20 @@ def stage_asset(
         deps=list(deps),
         kinds=kinds,
         owners=OWNERS,
-        pool=GPU_POOL if accelerated else None,
+        pool=pool,
         check_specs=check_specs,
         output_required=not optional,
         metadata={SETTINGS_KEY: shown_settings(*settings)},
     )
+
+
+def accelerator_pool(compute: ComputeSettings, stage: str) -> str | None:
+    """The pool of this machine's accelerator; None where ``stage`` runs at a place with accelerators of its own, for
+    which a step here only waits."""
+    with suppress(ComputeError):  # of a place that does not exist: the run will say so
+        if not ComputeResource(**compute.model_dump()).uses_this_machine(stage):
+            return None
+    return GPU_POOL
 
 
 def shown_settings(*settings: Settings) -> dict[str, Any]:
@@ -174,8 +183,8 @@ class Door(Inputs):
         artifact = self.store.find(kind, key)
         if artifact is None:
             raise ComputeError(
-                f"{place[0]}: the job made {key.asset}, but not in {self.store.root}: artifact_root must be the same "
-                "folder there (a shared file system or a mount), and Retune the same version"
+                f"{place[0]}: the job made {key.asset}, but not in {self.store.place}: artifact_root must be the same "
+                "there (a shared file system, a mount, a bucket), and Retune the same version"
             )
         return artifact
 
@@ -260,7 +269,9 @@ def open_door(
     except dg.Failure:
         raise
     except Exception as error:
-        if type(error).__module__.partition(".")[0] not in OUR_PACKAGES:
+        foreseen = type(error).__module__.partition(".")[0] in OUR_PACKAGES
+        told = str(error) if foreseen else store.get().explain_full(error, f"making {step}")
+        if told is None:
             raise
-        raise dg.Failure(str(error), allow_retries=False) from error
+        raise dg.Failure(told, allow_retries=False) from error
     watcher().finished(step)

@@ -21,6 +21,8 @@ from resources.compute.job import Job, State
 from resources.compute.messages import JobMessages
 from resources.compute.resource import ComputeResource
 from storage.progress import Progress
+from storage.remote import is_url
+from storage.remote_store import CACHE_ENVIRONMENT, cache_folder
 
 JOBS = ".jobs"
 SCHEMA = 1
@@ -91,18 +93,26 @@ def make_job(
     assets: Collection[str],
     detached: bool = False,
 ) -> Job:
-    """The job ``name`` that makes ``assets``, over the artifacts at ``root``."""
-    beside = root.absolute() / JOBS
+    """The job ``name`` that makes ``assets``, over the artifacts that this machine has at ``root``."""
     profile = json.loads(compute.profile)
+    folder = (environment.remote_job_dir or root.absolute() / JOBS) / name
+    at_url = is_url(profile.get("artifact_root", ""))
     given = [profile.get("corpus", {}).get("corpus_dir"), profile.get("model", {}).get("base_model")]
     local = (Path(text).expanduser().absolute() for text in given if text)
     entity = read_wandb(Path(compute.env_file)).get("entity")
+    variables = {"WANDB_ENTITY": entity} if entity else {}
+    shared = {root.absolute(), environment.remote_job_dir or root.absolute()}
+    if at_url and environment.executor == "docker":
+        # Else what it fetches and makes would end with the container.
+        variables[CACHE_ENVIRONMENT] = str(cache_folder())
+    elif at_url:  # what lies at ``root`` is this machine's own
+        shared = {folder.parent}
     return Job(
         name=name,
-        folder=(environment.remote_job_dir or beside) / name,
+        folder=folder,
         cwd=Path.cwd(),
-        needs=(root.absolute(), *(path for path in local if path.is_dir())),
-        variables={"WANDB_ENTITY": entity} if entity else {},
+        needs=(*shared, *(path for path in local if path.is_dir())),
+        variables=variables,
         detached=detached,
         spread=spreads(assets, environment),
         nodes=None if TRAINED in assets else 1,

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import shlex
+import socket
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import dagster as dg
 
@@ -110,6 +112,14 @@ class ContainerSpec:
             "restart_policy": {"Name": "unless-stopped"} if self.restart else None,
             **(hardened if self.read_only else {}),
         }
+
+
+def engine_is_here() -> bool:
+    """Whether the engine of ``DOCKER_HOST`` is this machine's own, by its address; nobody is asked."""
+    address = os.environ.get("DOCKER_HOST", "")
+    place = urlsplit(address if "://" in address else f"tcp://{address}")
+    names = {None, "", "localhost", "127.0.0.1", "::1", socket.gethostname()}
+    return place.scheme in ("unix", "npipe") or place.hostname in names
 
 
 @dataclass(frozen=True)

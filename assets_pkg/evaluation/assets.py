@@ -6,7 +6,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets_pkg.door import ARTIFACT_KEY, Door, open_door, stage_asset
+from assets_pkg.door import ARTIFACT_KEY, Door, accelerator_pool, open_door, stage_asset
 from assets_pkg.evaluation.compare import Difference, compare
 from assets_pkg.evaluation.evaluate import evaluate_dimensions, evaluate_retrieval
 from assets_pkg.evaluation.history import promotions, rows
@@ -15,6 +15,7 @@ from assets_pkg.evaluation.plots import BARS
 from assets_pkg.evaluation.promotion import Decision, check_report, decide
 from assets_pkg.evaluation.report import read_scores, write_eval_report
 from assets_pkg.evaluation.settings import EvalSettings
+from assets_pkg.instance import GPU_POOL
 from assets_pkg.profile import Profile
 from assets_pkg.showing import numbers, picture, table
 from resources.alerts import AlertsResource
@@ -45,7 +46,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         measured,
         profile.model,
         deps=("checkpoint", "base_model", "eval_set"),
-        accelerated=True,
+        pool=accelerator_pool(profile.compute, "eval"),
         kinds={"json"},
         logic="2",
     )
@@ -74,7 +75,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         "eval",
         profile.gate,
         deps=("eval_metrics", "checkpoint", "base_model"),
-        accelerated=True,
+        pool=GPU_POOL,
         kinds={"huggingface"},
         logic="2",
     )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets_pkg.door import open_door, stage_asset
+from assets_pkg.door import accelerator_pool, open_door, stage_asset
 from assets_pkg.finetune.adapter import train_adapter
 from assets_pkg.finetune.base_model import fetch_base_model
 from assets_pkg.finetune.launch import finetune_here
@@ -43,7 +43,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         profile.finetune,
         profile.model,
         deps=("mined_train_set", "base_model"),
-        accelerated=True,
+        pool=accelerator_pool(profile.compute, "finetune"),
         kinds={"pytorch", "huggingface"},
     )
     def checkpoint(

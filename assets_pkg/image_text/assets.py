@@ -4,7 +4,7 @@ import os
 
 import dagster as dg
 
-from assets_pkg.door import open_door, stage_asset
+from assets_pkg.door import accelerator_pool, open_door, stage_asset
 from assets_pkg.evaluation.settings import IntervalSettings
 from assets_pkg.image_text.captions import caption_endpoint, write_captions
 from assets_pkg.image_text.pairs import Pair, source_digest, write_pairs
@@ -66,7 +66,11 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             return door.result(made, {**numbers(made.summary()), "sample": sample})
 
     @stage_asset(
-        "image_text", of_scores, kinds={"json"}, deps=("image_text_pairs", "captions"), accelerated=True
+        "image_text",
+        of_scores,
+        kinds={"json"},
+        deps=("image_text_pairs", "captions"),
+        pool=accelerator_pool(profile.compute, "image_text"),
     )
     def image_text_scores(
         context: dg.AssetExecutionContext,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets_pkg.door import open_door, stage_asset
+from assets_pkg.door import accelerator_pool, open_door, stage_asset
 from assets_pkg.evaluation.settings import IntervalSettings
 from assets_pkg.judges.run import load_captions, present_judges, rank_captioners, score_captions
 from assets_pkg.profile import Profile
@@ -23,7 +23,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
     """The ``judges`` group."""
     intervals = profile.eval.part(IntervalSettings)
 
-    @stage_asset("judges", profile.judges, kinds={"json"}, accelerated=True)
+    @stage_asset("judges", profile.judges, kinds={"json"}, pool=accelerator_pool(profile.compute, "judges"))
     def judge_scores(
         context: dg.AssetExecutionContext,
         store: ArtifactStoreResource,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets_pkg.door import Door, open_door, stage_asset
+from assets_pkg.door import Door, accelerator_pool, open_door, stage_asset
 from assets_pkg.prep.asset_checks import build_checks
 from assets_pkg.prep.datasets import told_of_rejections, write_eval_set, write_training_set
 from assets_pkg.prep.exam import freeze, frozen_exam, read_fixed_exam, take_exam
@@ -101,7 +101,12 @@ def _mined_train_set(profile: Profile) -> dg.AssetsDefinition:
     mining: MiningSettings = profile.prep.part(MiningSettings)
 
     @stage_asset(
-        "prep", mining, profile.model, deps=("training_set", "base_model"), accelerated=True, kinds={"json"}
+        "prep",
+        mining,
+        profile.model,
+        deps=("training_set", "base_model"),
+        pool=accelerator_pool(profile.compute, "prep"),
+        kinds={"json"},
     )
     def mined_train_set(
         context: dg.AssetExecutionContext,

@@ -8,8 +8,15 @@ from typing import Any
 
 import dagster as dg
 
-from assets_pkg.door import OWNERS, SETTINGS_KEY, Door, code_version, open_door, shown_settings
-from assets_pkg.instance import GPU_POOL
+from assets_pkg.door import (
+    OWNERS,
+    SETTINGS_KEY,
+    Door,
+    accelerator_pool,
+    code_version,
+    open_door,
+    shown_settings,
+)
 from assets_pkg.profile import Profile
 from assets_pkg.reindex.agreement import (
     NOTHING_TO_COMPARE,
@@ -94,7 +101,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             ),
         ],
         check_specs=[CHECK, IN_STEP],
-        pool=GPU_POOL,
+        pool=accelerator_pool(profile.compute, "reindex"),
     )
     def embed_and_index(
         context: dg.AssetExecutionContext,

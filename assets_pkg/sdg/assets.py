@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets_pkg.door import Door, open_door, stage_asset
+from assets_pkg.door import Door, accelerator_pool, open_door, stage_asset
 from assets_pkg.profile import Profile
 from assets_pkg.sdg.own_pairs import load_own_pairs
 from assets_pkg.sdg.sources import generate_pairs, outside_digests
@@ -54,7 +54,7 @@ def _generated_asset(profile: Profile) -> dg.AssetsDefinition:
         profile.model,
         deps=("raw_corpus", "passages", "base_model"),
         kinds={"json", "openai"} if profile.sdg.generator == "llm" else {"json"},
-        accelerated=True,
+        pool=accelerator_pool(profile.compute, "sdg"),
     )
     def synthetic_qa(
         context: dg.AssetExecutionContext,

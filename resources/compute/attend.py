@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resources.compute.environment import Environment
-from resources.compute.errors import JobFailed
+from resources.compute.errors import ComputeError, JobFailed
 from resources.compute.executors import make_executor
 from resources.compute.host import Host, Unreachable, open_host
 from resources.compute.job import Executor, Job, State
@@ -40,12 +40,16 @@ class Attendance:
         self.handle = self._running()
 
     def submit(self, job: Job, work: str) -> None:
-        """Write ``work`` into the folder of ``job`` and start it."""
+        """Write ``work`` into the folder of ``job`` and start it. A job that cannot be recorded is ended again."""
         for stale in (job.exit_code, job.messages, job.share):
             self.host.write(stale, "")
         self.host.write(job.work, work)
         self.handle = self.executor.submit(job)
-        self.host.write(self._record, json.dumps({"place": self.place, "handle": self.handle}))
+        try:
+            self._keep(self.handle)
+        except BaseException:
+            self.executor.cancel(self.handle)
+            raise
 
     def wait(self, meanwhile: Callable[[State], None]) -> None:
         """Until the job is done, calling ``meanwhile`` now and then. An interruption cancels the job.
@@ -62,7 +66,7 @@ class Attendance:
                 self.executor.cancel(self.handle)
             raise
         if state.standing != "done":
-            raise JobFailed(f"{self.place}: {state.reason}{self._last_lines()}")
+            raise JobFailed(f"{self.place}: {state.reason}{self._no_room(self.handle)}{self._last_lines()}")
 
     def _follow(self, handle: str, meanwhile: Callable[[State], None]) -> State:
         silent_since: float | None = None
@@ -87,6 +91,17 @@ class Attendance:
         if told.place != self.place or self.executor.state(told.handle, self.job).over:
             return None
         return told.handle
+
+    def _keep(self, handle: str) -> None:
+        self.host.write(self._record, json.dumps({"place": self.place, "handle": handle}))
+
+    def _no_room(self, handle: str) -> str:
+        """Why a job said nothing, if its folder cannot be written."""
+        try:
+            self._keep(handle)
+        except ComputeError as error:
+            return f"; {error}"
+        return ""
 
     @property
     def _record(self) -> Path:

@@ -8,6 +8,7 @@ from resources.compute.job import Executor
 from resources.compute.ray_jobs import LocalRayExecutor, RayExecutor
 from resources.compute.slurm import SlurmExecutor
 from resources.compute.subprocess import SubprocessExecutor
+from resources.containers import engine_is_here
 
 
 def make_executor(environment: Environment) -> Executor:
@@ -21,3 +22,11 @@ def make_executor(environment: Environment) -> Executor:
     if environment.executor == "subprocess":
         return SubprocessExecutor(environment)
     raise ValueError(f"executor {environment.executor!r} runs in this process: it takes no jobs")
+
+
+def runs_here(environment: Environment) -> bool:
+    """Whether its jobs take this machine's own accelerator. A scheduler's jobs wait for theirs in its own queue."""
+    if environment.executor == "docker":
+        return engine_is_here()
+    local_ray = environment.executor == "ray" and environment.address == LOCAL
+    return local_ray or environment.executor in ("inline", "subprocess")

@@ -53,7 +53,7 @@ class ThisHost:
         try:
             write_atomic(path, text)
         except OSError as error:
-            raise ComputeError(f"cannot write {path}: {error.strerror}") from error
+            raise ComputeError(_cannot_write(str(path), str(error.strerror))) from error
 
     def read(self, path: Path, offset: int = 0) -> bytes:
         try:
@@ -80,9 +80,10 @@ class SshHost:
     def write(self, path: Path, text: str) -> None:
         beside = shlex.quote(f"{path}.part")
         folder, place = shlex.quote(str(path.parent)), shlex.quote(str(path))
-        done = self._ssh(f"mkdir -p {folder} && cat > {beside} && mv {beside} {place}", text.encode())
+        write = f"mkdir -p {folder} && cat > {beside} && mv {beside} {place}"
+        done = self._ssh(f"{write} || {{ rm -f {beside}; false; }}", text.encode())
         if done.returncode != 0:
-            raise ComputeError(f"cannot write {path} on {self.target}: {done.stderr.decode().strip()}")
+            raise ComputeError(_cannot_write(f"{path} on {self.target}", done.stderr.decode().strip()))
 
     def read(self, path: Path, offset: int = 0) -> bytes:
         place = shlex.quote(str(path))
@@ -102,9 +103,14 @@ class SshHost:
         except subprocess.TimeoutExpired as error:
             raise Unreachable(f"{self.target} did not answer within {SECONDS} s") from error
         if done.returncode == SSH_FAILED:
-            said = done.stderr.decode(errors="replace").strip()
+            said = done.stderr.decode(errors="replace").strip().rstrip(".")
             raise Unreachable(f"cannot reach {self.target}: {said}. Does `ssh {self.target} true` work?")
         return done
+
+
+def _cannot_write(what: str, said: str) -> str:
+    full = any(words in said for words in ("No space left", "quota exceeded"))
+    return f"cannot write {what}: {said}" + (": free some space there, and run again" if full else "")
 
 
 def open_host(environment: Environment) -> Host:

@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 
 from resources.compute.environment import Environment, read_environment
-from resources.compute.executors import make_executor
+from resources.compute.executors import make_executor, runs_here
 from resources.compute.ray_data import RaySpread
 from resources.compute.spread import ArraySpread, MakeShards
 from resources.encoders.recipe import EncoderRecipe
@@ -51,6 +51,15 @@ class ComputeResource(dg.ConfigurableResource[Any]):
             return None
         environment = read_environment(Path(self.env_file), name, self.overrides)
         return None if environment.executor == "inline" else (name, environment)
+
+    def uses_this_machine(self, stage: str) -> bool:
+        """Whether ``stage`` takes this machine's own accelerator.
+
+        Raises:
+            ComputeError: as for :meth:`place_of`.
+        """
+        place = self.place_of(stage)
+        return place is None or runs_here(place[1])
 
     def check(self) -> None:
         """Look at every place that is named.

@@ -17,6 +17,8 @@ from resources.compute.slurm import SlurmExecutor
 from tests.apt import install_packages
 from tests.command.conftest import Workplace, free_port
 from tests.compute.slurm_cluster import Cluster
+from tests.compute.turns import busy_accelerator
+from tests.small_disk import small_disk
 
 JOBS = ("jobs", "list")
 
@@ -44,6 +46,14 @@ def test_the_stages_run_on_the_cluster(untouched: Workplace, cluster: Cluster) -
     assert f"my-cluster: running on {cluster.node}" in output
     assert (untouched.home / "output" / "promoted_model").is_symlink()
     assert "nothing is stale" in untouched.retune("run", "--to", "eval")[1]
+
+
+def test_a_step_that_waits_for_the_cluster_leaves_the_accelerator_to_others(
+    place: Workplace, cluster: Cluster
+) -> None:
+    with busy_accelerator(place):
+        code, output = place.retune("finetune", "--run", "my-cluster")
+    assert code == 0, output
 
 
 def test_a_cancelled_job_is_told_and_leaves_nothing_half_made(place: Workplace, cluster: Cluster) -> None:
@@ -170,6 +180,39 @@ def test_the_script_asks_for_what_the_place_says(tmp_path: Path) -> None:
     assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
 
 
+def test_a_full_disk_for_job_folders_is_said_plainly(place: Workplace, cluster: Cluster) -> None:
+    jobs = place.home / "jobs"
+    (place.home / "env.toml").write_text(
+        f'[small]\nexecutor = "slurm"\nremote_job_dir = "{jobs}"\n'
+        f'[gated]\nexecutor = "slurm"\nremote_job_dir = "{jobs}"\n'
+        'setup = ["while [ ! -e gate ]; do sleep 0.1; done"]\n',
+        "utf-8",
+    )
+    with small_disk(jobs, "64k") as disk:
+        disk.fill()
+        for how in ("--run", "--batch"):
+            code, output = place.retune("finetune", how, "small")
+            assert code == 1
+            assert f"cannot write {jobs}/" in output
+            assert "No space left on device: free some space there, and run again" in output
+            assert "Traceback" not in output
+        assert not (place.home / "output" / ".jobs").exists()
+        assert not queue("running,pending,completing")
+        disk.grow("8m")
+        command = place.start("finetune", "--run", "gated")
+        until(lambda: bool(queue("running")))
+        disk.fill()
+        (place.home / "gate").touch()
+        output, _ = command.communicate(timeout=120)
+        assert command.returncode == 1
+        assert f"cannot write {jobs}/checkpoint-" in output
+        assert "No space left on device: free some space there, and run again" in output
+        assert not whole(place, "checkpoint")
+        disk.grow("32m")
+        code, output = place.retune("finetune", "--run", "small")
+        assert code == 0, output
+
+
 @pytest.fixture
 def ssh_config(tmp_path: Path, cluster: Cluster) -> Iterator[Path]:
     """A real ssh server on this machine, and the client's settings for it."""
@@ -213,10 +256,17 @@ def test_a_cluster_behind_ssh(place: Workplace, cluster: Cluster, ssh_config: Pa
         f'remote_job_dir = "{remote}"\n',
         "utf-8",
     )
-    code, output = place.retune("finetune", "--run", "behind")
-    assert code == 0, output
-    assert f"behind: running on {cluster.node}" in output
-    assert {path.name.rpartition("-")[0] for path in remote.iterdir()} == {"checkpoint"}
+    with small_disk(remote, "64k") as disk:
+        disk.fill()
+        code, output = place.retune("finetune", "--run", "behind")
+        assert code == 1
+        assert "on cluster: " in output
+        assert "No space left on device: free some space there, and run again" in output
+        disk.grow("8m")
+        code, output = place.retune("finetune", "--run", "behind")
+        assert code == 0, output
+        assert f"behind: running on {cluster.node}" in output
+        assert {path.name.rpartition("-")[0] for path in remote.glob("*-*")} == {"checkpoint"}
     (ssh_config.parent / "authorized").write_text("", "utf-8")  # the key is withdrawn
     code, output = place.retune("eval", "--run", "behind")
     assert code == 1

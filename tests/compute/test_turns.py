@@ -1,0 +1,67 @@
+"""Who takes a turn on this machine's accelerator: what runs on this machine, wherever the step itself is."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from assets_pkg.build import build_definitions
+from assets_pkg.profile import load_profile
+from tests.command.conftest import Workplace
+from tests.compute.test_subprocess import job_process
+from tests.compute.turns import busy_accelerator
+from tests.conftest import write_profile
+
+DOCKED = 'executor = "docker"\ncontainer_image = "retune:latest"'
+
+
+def test_a_child_waits_for_its_turn(place: Workplace) -> None:
+    with busy_accelerator(place) as instance:
+        command = place.start("finetune", "--run", "child")
+        deadline = time.monotonic() + 60
+        while not _waiting(instance):
+            assert time.monotonic() < deadline
+            assert command.poll() is None, command.communicate()[0]
+            time.sleep(0.1)
+        assert job_process(place) is None
+    output, _ = command.communicate(timeout=120)
+    assert command.returncode == 0, output
+
+
+def _waiting(instance: object) -> bool:
+    info = instance.event_log_storage.get_concurrency_info("gpu")  # type: ignore[attr-defined]
+    return len(info.pending_steps) > 0
+
+
+@pytest.mark.parametrize(
+    ("described", "engine", "pool"),
+    [
+        ('executor = "inline"', None, "gpu"),
+        ('executor = "subprocess"', None, "gpu"),
+        ('executor = "slurm"', None, None),
+        ('executor = "ray"\naddress = "local"', None, "gpu"),
+        ('executor = "ray"\naddress = "http://head:8265"', None, None),
+        (DOCKED, None, "gpu"),
+        (DOCKED, "unix:///run/user/1000/docker.sock", "gpu"),
+        (DOCKED, "tcp://localhost:2375", "gpu"),
+        (DOCKED, "tcp://10.0.0.7:2376", None),
+        (DOCKED, "ssh://me@gpu-box", None),
+    ],
+)
+def test_a_step_claims_the_accelerator_that_its_stage_runs_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, described: str, engine: str | None, pool: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    if engine:
+        monkeypatch.setenv("DOCKER_HOST", engine)
+    (tmp_path / "env.toml").write_text(f"[there]\n{described}\n", "utf-8")
+    settings = write_profile(tmp_path / "p.yaml", corpus=tmp_path, model=tmp_path, root=tmp_path / "output")
+    profile = load_profile(str(settings), ["compute.stages={finetune: there, eval: there}"])
+    graph = build_definitions(profile).resolve_asset_graph()
+    pools = {made.op.name: made.op.pool for made in graph.assets_defs}
+    assert pools["checkpoint"] == pools["eval_metrics"] == pool
+    assert pools["promoted_model"] == pools["mined_train_set"] == pools["embed_and_index"] == "gpu"
+    assert pools["raw_corpus"] is None
