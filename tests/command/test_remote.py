@@ -1,16 +1,24 @@
-"""The command on artifacts in an S3 bucket: the same results, from several machines with one history."""
+"""The whole graph on artifacts in an S3 bucket: killed while it publishes, finished by the same command, and used from
+a second machine with the same history."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
+from storage.remote_store import RemoteArtifactStore
 from tests.command.conftest import Workplace, make_workplace
-from tests.s3.server import S3Server
+from tests.s3.server import Hold, Request, S3Server, network_to
+
+RUN = ("run", "--to", "reindex")
 
 
 @pytest.fixture(scope="module")
@@ -18,22 +26,87 @@ def bucket(s3: S3Server) -> str:
     return s3.new_bucket()
 
 
+@dataclass(frozen=True)
+class Story:
+    """A run that was killed while it sent the checkpoint, and the same command after that.
+
+    Attributes:
+        sent: the checkpoint's objects in the bucket after the kill.
+        visible: versions that another machine then saw, by asset.
+        killed, finished: what the two commands printed.
+    """
+
+    place: Workplace
+    sent: set[str]
+    visible: dict[str, list[str]]
+    killed: str
+    finished: str
+
+
 @pytest.fixture(scope="module")
-def laptop(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, bucket: str) -> Workplace:
-    """A workplace after a run and a re-index, everything it made in the bucket."""
-    folder = tmp_path_factory.mktemp("remote")
-    place = make_workplace(folder / "place", tiny_model, documents=24, root=f"s3://{bucket}/team")
+def story(
+    tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, s3: S3Server, bucket: str
+) -> Iterator[Story]:
+    folder, url = tmp_path_factory.mktemp("remote"), f"s3://{bucket}/team"
+    place = make_workplace(folder / "place", tiny_model, documents=16, root=url)
     place = replace(place, extra={"RETUNE_CACHE": str(folder / "laptop")})
-    for command in (["run", "--to", "eval"], ["reindex"]):
-        code, output = place.retune(*command)
-        assert code == 0, output
-    return place
+
+    def sends_checkpoint(request: Request) -> bool:
+        return request.method == "PUT" and "/artifacts/checkpoint/" in request.path
+
+    with network_to(s3) as network:
+        network.meddle = hold = Hold(sends_checkpoint, passing=3)
+        disturbed = replace(place, extra={**place.extra, "AWS_ENDPOINT_URL": network.url})
+        command = disturbed.start(*RUN)
+        assert hold.reached.wait(120)
+        os.killpg(command.pid, signal.SIGKILL)
+        killed, _ = command.communicate()
+        sent = s3.objects(bucket, "team/artifacts/checkpoint/")
+        deadline = time.monotonic() + 30
+        while not sent and time.monotonic() < deadline:  # what passed may still be on its way
+            sent = s3.objects(bucket, "team/artifacts/checkpoint/")
+        hold.released.set()
+    other = RemoteArtifactStore(url, folder / "other")
+    visible = {asset: other.versions(asset) for asset in other.assets()}
+    code, finished = place.retune(*RUN)
+    assert code == 0, finished
+    yield Story(place, set(sent), visible, killed, finished)
+    place.retune("deploy", "--stop")
+
+
+@pytest.fixture(scope="module")
+def laptop(story: Story) -> Workplace:
+    """A workplace after the whole graph, everything it made in the bucket."""
+    return story.place
 
 
 @pytest.fixture(scope="module")
 def server(laptop: Workplace, tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     """Another machine on the same history: it has nothing of the artifacts yet."""
     return replace(laptop, extra={"RETUNE_CACHE": str(tmp_path_factory.mktemp("server"))})
+
+
+def test_a_kill_while_publishing_shows_nothing_half_made_and_the_same_command_finishes(
+    story: Story,
+) -> None:
+    assert story.sent
+    assert not any(name.endswith("manifest.json") for name in story.sent)
+    assert story.visible.pop("checkpoint") == []
+    assert {asset: len(versions) for asset, versions in story.visible.items()} == dict.fromkeys(
+        (
+            "raw_corpus",
+            "passages",
+            "base_model",
+            "synthetic_qa",
+            "eval_set",
+            "training_set",
+            "mined_train_set",
+        ),
+        1,
+    )
+    assert "had been killed" in story.finished
+    assert "checkpoint plan:" in " ".join(story.killed.split())
+    assert "plan:" not in story.finished  # what was half sent is not trained again
 
 
 def test_all_is_in_the_bucket_as_the_manifests_say(laptop: Workplace, s3: S3Server, bucket: str) -> None:
@@ -44,7 +117,7 @@ def test_all_is_in_the_bucket_as_the_manifests_say(laptop: Workplace, s3: S3Serv
         if name.startswith("team/artifacts/") and name.endswith("/manifest.json")
     }
     assets = {manifest["asset"] for manifest in manifests.values()}
-    assert {"raw_corpus", "passages", "checkpoint", "eval_metrics", "vector_index"} <= assets
+    assert {"raw_corpus", "passages", "checkpoint", "eval_metrics", "onnx_model", "vector_index"} <= assets
     for place, manifest in manifests.items():
         folder = place.removesuffix("manifest.json") + manifest["content"]
         for name, entry in manifest["files"].items():
