@@ -87,6 +87,10 @@ def judge(
     """Score captions against references with the judges that are here, and rank the captioners."""
     where = Where(run_on, batch, stage)
     profile = load_profile(config, where.overrides(overrides), section="judges")
+    if not where.detached:  # there the files may lie where the job runs
+        from assets_pkg.judges.run import load_captions
+
+        load_captions(profile.judges)
     run_or_show(profile, list(BENCHMARKS["judges"]), dry_run, where)
 
 
@@ -101,6 +105,10 @@ def image_text(
     """Measure how well models put images and texts side by side."""
     where = Where(run_on, batch, stage)
     profile = load_profile(config, where.overrides(overrides), section="image_text")
+    if not where.detached:
+        from assets_pkg.image_text.pairs import check_source
+
+        check_source(profile.image_text.pairs)
     run_or_show(profile, list(BENCHMARKS["image_text"]), dry_run, where)
 
 
