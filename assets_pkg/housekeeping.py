@@ -77,13 +77,13 @@ def remove(store: ArtifactStore, removal: Removal) -> None:
     """Delete one version, and what a vector store keeps of it elsewhere.
 
     Raises:
-        VectorStoreError: the server that holds the index cannot be reached; nothing was deleted.
+        VectorStoreError: the server that holds the index cannot be reached, or refuses; nothing was deleted.
     """
     folder = store.root / "artifacts" / removal.asset / removal.version
-    index = _index(folder) if (folder / INDEX_MANIFEST).exists() else None
+    if (folder / INDEX_MANIFEST).exists():
+        # First: a kill in between leaves a version that is still listed, not rows on a server that nobody knows of.
+        _index(folder).drop()
     store.remove(removal.asset, removal.version)
-    if index is not None:
-        index.drop()
 
 
 def _index(folder: Path) -> PassageIndex:

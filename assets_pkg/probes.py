@@ -62,13 +62,17 @@ def _exam_changed(instance: dg.DagsterInstance, profile: Profile) -> str | None:
 
 
 def _index_not_searched(instance: dg.DagsterInstance, profile: Profile) -> str | None:
+    from assets_pkg.reindex.index import is_lost
     from assets_pkg.reindex.searcher import SearchError, current_index
 
     made = data_version(_latest(instance, "vector_index"))
     try:
-        searched = current_index(open_store(profile.artifact_root)).version
+        index = current_index(open_store(profile.artifact_root))
     except (SearchError, ArtifactError):
         return "the index is not in the store"
+    if is_lost(index):
+        return "the server has the index no longer"
+    searched = index.version
     return None if searched == made else f"index {made} failed its check: {searched} is searched"
 
 

@@ -7,6 +7,7 @@ Layout under the root::
     artifacts/<asset>/<version>/   content-addressed; manifest.json is part of every version
     keys/<asset>/<key>             which version a build key led to (the memo of past builds)
     .work/<asset>/<key>/           a build in progress; survives a kill and is resumed by the same key
+    .store-id                      a name that no other store has
     stage1_data_prep/... etc.      links in the recipe's names, pointing at current versions
 
 A *build key* is the digest of everything that decides an artifact (logic, settings, input versions). A
@@ -20,6 +21,7 @@ import errno
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -33,6 +35,7 @@ from storage.digests import digest_file, digest_json, digest_tree
 from storage.progress import Progress, no_progress
 
 MANIFEST = "manifest.json"
+IDENTITY = ".store-id"
 
 
 class ArtifactError(Exception):
@@ -66,6 +69,16 @@ class ArtifactStore:
     def place(self) -> str:
         """Where the store is, for people."""
         return str(self.root)
+
+    def identity(self) -> str:
+        """A name that no other store has: made when it is first asked for, and kept in the folder, which may move."""
+        path = self.root / IDENTITY
+        if not path.exists():
+            self.root.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{path}.lock"):
+                if not path.exists():
+                    write_atomic(path, uuid.uuid4().hex)
+        return path.read_text()
 
     def check(self) -> None:
         """See that the store can be written, changing nothing.

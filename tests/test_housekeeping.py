@@ -15,8 +15,8 @@ from assets_pkg.deploy.contract import write_state
 from assets_pkg.deploy.server_process import ServerState
 from assets_pkg.door import ARTIFACT_KEY
 from assets_pkg.housekeeping import find_holders, find_removals, remove
+from assets_pkg.reindex.index import open_index
 from resources.vector_store.base import index_schema
-from resources.vector_store.milvus import MilvusIndex
 from storage.artifact_store import ArtifactStore, BuildKey
 from storage.artifacts import Artifact, VectorIndex
 
@@ -58,8 +58,9 @@ def test_a_removed_version_is_built_again_when_asked_for(tmp_path: Path) -> None
 
 def index_version(store: ArtifactStore, model: str, uri: str) -> Artifact:
     """A vector index of no rows, in a collection of a Milvus file."""
-    place = {"store": "milvus", "uri": uri, "collection": f"c_{model}", "token_env": "NONE"}
-    MilvusIndex(uri, place["collection"]).write([], index_schema(4))
+    owner = {"project": store.identity(), "root": store.place, "alias": "c_current"}
+    place = {"store": "milvus", "uri": uri, "collection": f"c_{model}", "owner": owner, "token_env": "NONE"}
+    open_index(store.root, place).write([], index_schema(4))
 
     def produce(folder: Path) -> None:
         (folder / "index.json").write_text(json.dumps({"model_digest": model, "place": place}))
