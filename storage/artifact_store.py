@@ -28,7 +28,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from storage.artifacts import Artifact
 from storage.digests import digest_file, digest_json, digest_tree
@@ -105,7 +105,7 @@ class ArtifactStore:
         found = self.find(kind, key)
         if found is not None:
             return found
-        work = self.root / ".work" / key.asset / key.digest
+        work = self.work_folder(key.asset, key.digest)
         work.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{work}.lock"):
             found = self._found_or_resumed(kind, key)
@@ -123,7 +123,23 @@ class ArtifactStore:
     def forget(self, key: BuildKey) -> None:
         """Build ``key`` anew next time: drop the memo of it and whatever an interrupted try left."""
         (self.root / "keys" / key.asset / key.digest).unlink(missing_ok=True)
-        shutil.rmtree(self.root / ".work" / key.asset / key.digest, ignore_errors=True)
+        shutil.rmtree(self.work_folder(key.asset, key.digest), ignore_errors=True)
+
+    def unfinished(self) -> Iterator[tuple[str, str]]:
+        """(asset, digest of the build key) of builds that were begun and that nobody is making now."""
+        for work in sorted((self.root / ".work").glob("[!.]*/*")):
+            if work.is_dir() and _is_free(FileLock(f"{work}.lock")):
+                yield work.parent.name, work.name
+
+    def abandon(self, asset: str, key: str) -> None:
+        """Delete what an unfinished build left; a build that is going on is waited for, and its version stays."""
+        work = self.work_folder(asset, key)
+        with FileLock(f"{work}.lock"):
+            shutil.rmtree(work, ignore_errors=True)
+
+    def work_folder(self, asset: str, key: str) -> Path:
+        """Where the build with this key is made."""
+        return self.root / ".work" / asset / key
 
     def find(self, kind: type[A], key: BuildKey) -> A | None:
         """The artifact an earlier build of ``key`` made, or None if there is none whole."""
@@ -304,6 +320,16 @@ def write_atomic(path: Path, text: str) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     beside.replace(path)
+
+
+def _is_free(lock: FileLock) -> bool:
+    """Whether nobody holds it."""
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return False
+    lock.release()
+    return True
 
 
 def _files(folder: Path) -> Iterator[str]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 BLOCK = 4096
 INDEX_MANIFEST = "index.json"
+PLACE = "place.json"
 
 
 class IndexMismatch(Exception):
@@ -54,6 +55,9 @@ def build_index(
         )
     dimensions = min(settings.dimensions or described["dimensions"], described["dimensions"])
     place = _place(settings, embeddings, store)
+    write_atomic(
+        folder / PLACE, json.dumps(place)
+    )  # what an unfinished build leaves on a server can be found
     index = open_index(folder, place)
     fields = field_types(passages)
     schema = index_schema(dimensions, fields)
@@ -72,6 +76,7 @@ def build_index(
         "place": place,
     }
     write_atomic(folder / INDEX_MANIFEST, json.dumps(manifest, indent=1, sort_keys=True))
+    (folder / PLACE).unlink()
 
 
 def index_type(settings: ReindexSettings, rows: int) -> IndexType:
@@ -98,6 +103,19 @@ def open_index(folder: Path, place: dict[str, Any]) -> PassageIndex:
     from resources.vector_store.lance import LanceIndex
 
     return LanceIndex(folder / "lancedb")
+
+
+def index_in(folder: Path) -> PassageIndex | None:
+    """The index whose version, or whose unfinished build, lies in ``folder``; None where there is none.
+
+    Raises:
+        VectorStoreError: the server that holds it cannot be reached.
+    """
+    if (folder / INDEX_MANIFEST).exists():
+        return open_index(folder, json.loads((folder / INDEX_MANIFEST).read_text("utf-8"))["place"])
+    if (folder / PLACE).exists():
+        return open_index(folder, json.loads((folder / PLACE).read_text("utf-8")))
+    return None
 
 
 def is_lost(index: VectorIndex) -> bool:
