@@ -75,7 +75,10 @@ def _write(passages: Passages, encoder: Encoder, blocks: Iterable[Vectors], fold
     done = 0
     with (
         pq.ParquetFile(_file(passages)) as source,
-        pq.ParquetWriter(folder / "embeddings.parquet", schema) as writer,
+        # Vectors neither repeat nor compress: trying both costs three times the writing, and makes the file larger.
+        pq.ParquetWriter(
+            folder / "embeddings.parquet", schema, compression="none", use_dictionary=False
+        ) as writer,
     ):
         ids = source.iter_batches(batch_size=BLOCK, columns=["passage_id"])
         for batch, vectors in zip(ids, chain([] if first is None else [first], waiting), strict=True):
