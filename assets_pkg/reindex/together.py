@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from resources.compute.spread import MakeShards
 from resources.encoders.cached import CachedEncoder
@@ -46,6 +47,7 @@ def _write_new_texts(passages: Passages, encoder: CachedEncoder, target: Path) -
         pq.ParquetWriter(beside, schema) as writer,
     ):
         for batch in all_texts.iter_batches(batch_size=BLOCK, columns=["text"]):
-            new = encoder.unknown(batch.column("text").to_pylist(), "passage")
+            texts: Any = batch.column("text").to_pylist()
+            new = encoder.unknown(texts, "passage")
             writer.write_batch(batch.take(pa.array(new, pa.int64())))
     beside.replace(target)
