@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import dagster as dg
 
 from assets_pkg.elsewhere import run_elsewhere
+from assets_pkg.instance import GPU_POOL
 from assets_pkg.settings import Settings
 from assets_pkg.stages import STAGE_OF
 from assets_pkg.watch import watcher
@@ -30,7 +31,6 @@ from storage.digests import digest_json
 from storage.progress import Progress
 
 OWNERS = ["team:retrieval"]
-GPU_POOL = "gpu"
 ARTIFACT_KEY = "retune/artifact"
 SETTINGS_KEY = "retune/settings"
 LOG_EVERY_SECONDS = 5.0

@@ -18,6 +18,7 @@ from filelock import FileLock
 
 from storage.artifact_store import write_atomic
 
+GPU_POOL = "gpu"
 PROCESS_TAG = "retune/process"
 TEMPLATE = Path(__file__).parent / "dagster.yaml"
 POSTGRES_ENVIRONMENT = "RETUNE_POSTGRES_URL"
@@ -46,7 +47,9 @@ def open_instance() -> dg.DagsterInstance:
         _settle_storage(home / "dagster.yaml")
         if os.environ.get(POSTGRES_ENVIRONMENT):
             check_postgres()
-        return dg.DagsterInstance.get()
+        instance = dg.DagsterInstance.get()
+        _settle_pool(instance)
+    return instance
 
 
 def check_postgres() -> str:
@@ -99,6 +102,18 @@ def _settle_storage(config: Path) -> None:
         )
     elif not config.exists():
         write_atomic(config, text)
+
+
+def _settle_pool(instance: dg.DagsterInstance) -> None:
+    """Make the accelerator's pool with as many slots as its limit says.
+
+    Dagster makes a pool when a step first asks for it, and two steps that ask at once would each make a slot: from
+    then on two would run at a time.
+    """
+    storage = instance.event_log_storage
+    pool = storage.get_concurrency_info(GPU_POOL)
+    if pool.using_default_limit and pool.slot_count != (pool.limit or 0):
+        storage.initialize_concurrency_limit_to_default(GPU_POOL)
 
 
 def workspace_file(instance: dg.DagsterInstance) -> Path:

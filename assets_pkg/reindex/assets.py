@@ -8,7 +8,8 @@ from typing import Any
 
 import dagster as dg
 
-from assets_pkg.door import GPU_POOL, OWNERS, SETTINGS_KEY, Door, code_version, open_door, shown_settings
+from assets_pkg.door import OWNERS, SETTINGS_KEY, Door, code_version, open_door, shown_settings
+from assets_pkg.instance import GPU_POOL
 from assets_pkg.profile import Profile
 from assets_pkg.reindex.agreement import (
     NOTHING_TO_COMPARE,

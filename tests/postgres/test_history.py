@@ -25,8 +25,7 @@ ON_THE_ACCELERATOR = """
 
     import dagster as dg
 
-    from assets_pkg.door import GPU_POOL
-    from assets_pkg.instance import open_instance
+    from assets_pkg.instance import GPU_POOL, open_instance
 
     @dg.asset(pool=GPU_POOL)
     def trained() -> None:
