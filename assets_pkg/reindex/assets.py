@@ -17,12 +17,11 @@ from assets_pkg.reindex.agreement import (
     compare_with_measurement,
     measured_as,
 )
-from assets_pkg.reindex.embeddings import embed_passages
 from assets_pkg.reindex.encoding import served_encoder
 from assets_pkg.reindex.index import build_index, is_lost, open_index
 from assets_pkg.reindex.searcher import INDEX_LINK
 from assets_pkg.reindex.settings import ReindexSettings
-from assets_pkg.reindex.together import embed_together
+from assets_pkg.reindex.together import embed_corpus
 from assets_pkg.reindex.verify import verify_index
 from assets_pkg.settings import ModelSettings
 from assets_pkg.showing import numbers
@@ -144,9 +143,8 @@ def _embed(
         opened = encoders.open(model)
         workers = compute.workers(encoders.recipe(model))
     with opened as encoder:
-        if workers is not None:
-            embed_together(passages, encoder, workers, folder, door.progress())
-        embed_passages(passages, model, encoder, profile.model.contract(), folder, door.progress())
+        contract = profile.model.contract()
+        embed_corpus(passages, model, encoder, contract, folder, door.progress(), workers)
 
 
 def _index(

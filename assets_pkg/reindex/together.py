@@ -1,28 +1,49 @@
-"""The corpus's new texts through all workers of a place, before the vectors of all are put together."""
+"""The corpus through the promoted model, its new texts by all workers of a place where there are several."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from assets_pkg.reindex.embeddings import embed_passages
 from resources.compute.spread import MakeShards
 from resources.encoders.cached import CachedEncoder
 from resources.encoders.shards import BLOCK, Shards
-from storage.artifacts import Passages
+from storage.artifacts import Checkpoint, Passages
 from storage.progress import Progress
 
-FOLDER = "together"
+FOLDER, GONE = "together", "together.gone"
 
 
-def embed_together(
-    passages: Passages, encoder: CachedEncoder, make_shards: MakeShards, folder: Path, progress: Progress
+def embed_corpus(
+    passages: Passages,
+    model: Checkpoint,
+    encoder: CachedEncoder,
+    contract: Mapping[str, Any],
+    folder: Path,
+    progress: Progress,
+    make_shards: MakeShards | None = None,
 ) -> None:
-    """Embed by several workers the passages that ``encoder`` does not know yet, and make it know them.
+    """As :func:`embed_passages`; ``make_shards`` are several workers, who embed what ``encoder`` does not know yet.
 
-    Shards that a killed try left in ``folder`` are taken up; ``encoder`` itself makes those that turn out damaged.
+    Shards that a killed try left are taken up; ``encoder`` itself makes those that turn out damaged.
     """
-    together = folder / FOLDER
+    if make_shards is not None:
+        _embed_together(passages, encoder, make_shards, folder / FOLDER, progress)
+    embed_passages(passages, model, encoder, contract, folder, progress)
+    # In one step, for workers that still look for something to do; and what a killed try left of that.
+    shutil.rmtree(folder / GONE, ignore_errors=True)
+    with suppress(FileNotFoundError):
+        shutil.rmtree((folder / FOLDER).rename(folder / GONE))
+
+
+def _embed_together(
+    passages: Passages, encoder: CachedEncoder, make_shards: MakeShards, together: Path, progress: Progress
+) -> None:
+    """Make ``encoder`` know all passages."""
     together.mkdir(exist_ok=True)
     source = together / "texts.parquet"
     if not source.exists():
@@ -32,7 +53,6 @@ def embed_together(
         make_shards(shards, progress)
     for number, vectors in enumerate(shards.vectors(encoder)):
         encoder.keep(shards.texts(number), "passage", vectors)
-    shutil.rmtree(together)
 
 
 def _write_new_texts(passages: Passages, encoder: CachedEncoder, target: Path) -> None:

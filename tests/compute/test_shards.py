@@ -16,7 +16,7 @@ from assets_pkg.prep.mining import mine_hard_negatives
 from assets_pkg.prep.settings import MiningSettings
 from assets_pkg.profile import load_profile
 from assets_pkg.reindex.embeddings import embed_passages
-from assets_pkg.reindex.together import embed_together
+from assets_pkg.reindex.together import embed_corpus
 from resources.compute.spread import ArraySpread, help_with, work_through
 from resources.encoders.cached import CachedEncoder
 from resources.encoders.recipe import EncoderRecipe
@@ -161,8 +161,7 @@ class Place:
     def embed(self, passages: Passages, name: str) -> Path:
         work = self.folder / name
         work.mkdir(exist_ok=True)
-        embed_together(passages, self.known, self.workers, work, no_progress)
-        embed_passages(passages, self.model, self.known, {}, work, no_progress)
+        embed_corpus(passages, self.model, self.known, {}, work, no_progress, self.workers)
         return work
 
 
@@ -212,6 +211,16 @@ def test_workers_that_were_killed_go_on_with_the_shards_that_are_missing(
     work = place.embed(passages, "work")
     assert place.workers.made == [0, 1]
     assert {each.name for each in work.iterdir()} == {"embeddings.json", "embeddings.parquet"}
+
+
+def test_a_single_process_takes_over_from_workers_that_were_killed(place: Place, tmp_path: Path) -> None:
+    passages = passages_of(tmp_path / "passages", 20)
+    place.workers.stop = 0
+    with pytest.raises(RuntimeError, match="killed"):
+        place.embed(passages, "work")
+    (tmp_path / "work" / "together.gone").mkdir()  # as a kill between two steps leaves it
+    embed_corpus(passages, place.model, place.known, {}, tmp_path / "work", no_progress)
+    assert {each.name for each in (tmp_path / "work").iterdir()} == {"embeddings.json", "embeddings.parquet"}
 
 
 def test_mining_finds_the_same_in_shards(tmp_path: Path, tiny_model: Path) -> None:
