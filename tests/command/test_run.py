@@ -149,9 +149,7 @@ def test_a_port_in_use_is_named_and_nothing_is_left_running(done: Workplace, fre
     assert not _servers_of(fresh.home)
 
 
-@pytest.mark.parametrize(
-    "moment", ["passages", "synthetic_qa", "checkpoint", "eval_metrics", "running_nim", "embed_and_index"]
-)
+@pytest.mark.parametrize("moment", ["synthetic_qa", "checkpoint", "running_nim", "embed_and_index"])
 def test_killed_at_any_moment_the_same_command_completes_to_the_same_versions(
     moment: str, done: Workplace, fresh: Workplace
 ) -> None:
@@ -171,9 +169,9 @@ def test_an_interrupt_stops_the_run_and_its_children(fresh: Workplace) -> None:
     _read_until(process.stdout, "checkpoint")
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)
+    process.communicate(timeout=120)
     assert process.returncode == 1
-    _, alive = psutil.wait_procs(children, timeout=5)
+    _, alive = psutil.wait_procs(children, timeout=60)
     assert not alive
     assert not (fresh.home / "output/stage2_finetune/checkpoints/LATEST").exists()
 

@@ -62,7 +62,7 @@ def test_a_process_serves_and_stops_when_told(project: Path) -> None:
             reply = httpx2.post(f"{url}/txt/embed", json={"input": "red"})
             assert len(reply.json()["embedding"]) == 32
             process.send_signal(signal.SIGTERM)
-            process.wait(timeout=10)
+            process.wait(timeout=60)
         finally:
             process.kill()
 
