@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ import dagster as dg
 
 from assets_pkg.deploy.server import read_state
 from assets_pkg.door import ARTIFACT_KEY
-from assets_pkg.reindex.index import INDEX_MANIFEST, open_index
+from assets_pkg.reindex.index import INDEX_MANIFEST, index_in, open_index
 from assets_pkg.reindex.searcher import STATE_FOLDER, SearchError, index_of
 from resources.vector_store.base import PassageIndex
-from storage.artifact_store import ArtifactStore
+from storage.artifact_store import MANIFEST, ArtifactStore
 from storage.artifacts import Artifact
 
 
@@ -33,24 +34,33 @@ MODELS = ("base_model", "checkpoint", "onnx_model", "tensorrt_engine")
 
 @dataclass(frozen=True)
 class Removal:
-    """One version that nothing needs any more."""
+    """One version that nothing needs any more, or what a killed build left (then ``version`` is its key)."""
 
     asset: str
     version: str
     size: int
+    unfinished: bool = False
 
 
 def find_removals(store: ArtifactStore, instance: dg.DagsterInstance, keep: int) -> Iterator[Removal]:
-    """Versions beyond the newest ``keep`` of each asset that nothing points at."""
+    """Versions beyond the newest ``keep`` of each asset that nothing points at, and what killed builds left that a
+    newer version has overtaken: others may still be taken up."""
     needed = store.linked() | _current(store, instance) | _served(store)
     for asset in store.assets():
         for version in store.versions(asset)[keep:]:
             if (asset, version) not in needed:
                 yield Removal(asset, version, store.size(asset, version))
+    for left in _unfinished(store):
+        made = [
+            each.stat().st_mtime for each in (store.root / "artifacts" / left.asset).glob(f"*/{MANIFEST}")
+        ]
+        if _last_change(store.work_folder(left.asset, left.version)) < max(made, default=0.0):
+            yield left
 
 
 def find_holders(store: ArtifactStore, instance: dg.DagsterInstance, doc_id: str) -> Iterator[Removal]:
-    """Every version that holds text of the document ``doc_id`` (corpus-relative path).
+    """Every version that holds text of the document ``doc_id`` (corpus-relative path), and whatever killed builds
+    left that may hold texts.
 
     Raises:
         StillNeeded: one of them is current: the document is still part of the corpus.
@@ -71,24 +81,40 @@ def find_holders(store: ArtifactStore, instance: dg.DagsterInstance, doc_id: str
                 )
             holders.add(version)
             yield Removal(asset, version, store.size(asset, version))
+    yield from (left for left in _unfinished(store) if left.asset not in MODELS)
 
 
 def remove(store: ArtifactStore, removal: Removal) -> None:
     """Delete one version, and what a vector store keeps of it elsewhere.
 
     Raises:
-        VectorStoreError: the server that holds the index cannot be reached; nothing was deleted.
+        VectorStoreError: the server that holds the index cannot be reached, or refuses; nothing was deleted.
     """
+    index = _index_of(store, removal)
+    if index is not None:
+        # First: a kill in between leaves a version that is still listed, not rows on a server that nobody knows of.
+        index.drop()
+    delete = store.abandon if removal.unfinished else store.remove
+    delete(removal.asset, removal.version)
+
+
+def _index_of(store: ArtifactStore, removal: Removal) -> PassageIndex | None:
+    """The index in what is removed, which may never have been on this machine; only its description is fetched."""
+    if removal.unfinished:
+        return index_in(store.work_folder(removal.asset, removal.version))
     described = store.read(removal.asset, removal.version, INDEX_MANIFEST)
     folder = store.root / "artifacts" / removal.asset / removal.version
-    index = None if described is None else open_index(folder, json.loads(described)["place"])
-    store.remove(removal.asset, removal.version)
-    if index is not None:
-        index.drop()
+    return None if described is None else open_index(folder, json.loads(described)["place"])
 
 
-def _index(folder: Path) -> PassageIndex:
-    return open_index(folder, json.loads((folder / INDEX_MANIFEST).read_text("utf-8"))["place"])
+def _unfinished(store: ArtifactStore) -> Iterator[Removal]:
+    for asset, key in store.unfinished():
+        files = (each for each in store.work_folder(asset, key).rglob("*") if each.is_file())
+        yield Removal(asset, key, sum(each.stat().st_size for each in files), unfinished=True)
+
+
+def _last_change(folder: Path) -> float:
+    return max(each.stat().st_mtime for each in [folder, *folder.rglob("*")])
 
 
 def _served(store: ArtifactStore) -> set[tuple[str, str]]:
@@ -116,11 +142,20 @@ def _mentions(folder: Path, doc_id: str) -> bool:
         if (folder / name).exists():
             column: Any = pc.field("doc_id")
             return ds.dataset(folder / name).count_rows(filter=column == doc_id) > 0
-    if (folder / INDEX_MANIFEST).exists():
-        return _index(folder).holds(doc_id)
+    index = index_in(folder)
+    if index is not None:
+        return index.holds(doc_id)
     texts = [path for path in folder.rglob("*.json*") if path.name != "manifest.json"]
     spellings = [json.dumps(doc_id, ensure_ascii=ascii_only).encode() for ascii_only in (True, False)]
-    return any(spelling in path.read_bytes() for path in texts for spelling in spellings)
+    return any(_holds_one(path, spellings) for path in texts)
+
+
+def _holds_one(path: Path, spellings: list[bytes]) -> bool:
+    """Whether one of them is in the file, which may be larger than memory."""
+    if not path.stat().st_size:
+        return False
+    with path.open("rb") as stream, mmap(stream.fileno(), 0, access=ACCESS_READ) as content:
+        return any(content.find(spelling) >= 0 for spelling in spellings)
 
 
 def _current(store: ArtifactStore, instance: dg.DagsterInstance) -> set[tuple[str, str]]:

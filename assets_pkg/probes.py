@@ -8,6 +8,10 @@ from assets_pkg.corpus.assets import SOURCE_FINGERPRINT
 from assets_pkg.corpus.sources import source_fingerprint
 from assets_pkg.deploy.assets import STATE_FOLDER
 from assets_pkg.door import data_version
+from assets_pkg.image_text.assets import SOURCE
+from assets_pkg.image_text.pairs import source_digest
+from assets_pkg.judges.assets import CAPTIONS
+from assets_pkg.judges.run import load_captions
 from assets_pkg.plan import Probe
 from assets_pkg.prep.exam import frozen_exam
 from assets_pkg.prep.outside import FINGERPRINT, exam_fingerprint, training_fingerprint
@@ -27,6 +31,8 @@ def build_probes(profile: Profile) -> dict[str, Probe]:
         "synthetic_qa": lambda instance: _own_files_changed(instance, profile),
         "running_nim": lambda instance: _server_gone(instance, profile),
         "vector_index": lambda instance: _index_not_searched(instance, profile),
+        "judge_scores": lambda instance: _captions_changed(instance, profile),
+        "image_text_pairs": lambda instance: _pairs_changed(instance, profile),
     }
 
 
@@ -56,14 +62,32 @@ def _exam_changed(instance: dg.DagsterInstance, profile: Profile) -> str | None:
 
 
 def _index_not_searched(instance: dg.DagsterInstance, profile: Profile) -> str | None:
+    from assets_pkg.reindex.index import is_lost
     from assets_pkg.reindex.searcher import SearchError, current_index
 
     made = data_version(_latest(instance, "vector_index"))
     try:
-        searched = current_index(open_store(profile.artifact_root)).version
+        index = current_index(open_store(profile.artifact_root))
     except (SearchError, ArtifactError):
         return "the index is not in the store"
+    if is_lost(index):
+        return "the server has the index no longer"
+    searched = index.version
     return None if searched == made else f"index {made} failed its check: {searched} is searched"
+
+
+def _captions_changed(instance: dg.DagsterInstance, profile: Profile) -> str | None:
+    recorded = _latest(instance, "judge_scores").metadata.get(CAPTIONS)
+    if recorded is not None and recorded.value == load_captions(profile.judges).digest():
+        return None
+    return "the files of judges.references or judges.predictions_dir changed"
+
+
+def _pairs_changed(instance: dg.DagsterInstance, profile: Profile) -> str | None:
+    recorded = _latest(instance, "image_text_pairs").metadata.get(SOURCE)
+    if recorded is not None and recorded.value == source_digest(profile.image_text.pairs):
+        return None
+    return f"{profile.image_text.pairs} changed"
 
 
 def _latest(instance: dg.DagsterInstance, asset: str) -> dg.AssetMaterialization:

@@ -18,6 +18,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -75,28 +76,18 @@ def embed(options: argparse.Namespace) -> None:
         passages = _library(root, profile)
         texts = [each.text for each in islice(passages.passages(), options.passages)]
         passages = _first(passages, options.passages, root)
-        folder = root / "embeddings"
-        folder.mkdir()
         fetch_base_model(profile.model, root / "base")
         base = Checkpoint(root / "base", "base_model", "bench")
         with _encoder(base, profile) as bare:
             bare.embed(texts[:64], "passage")
             _, bare_cpu, bare_wall = timed(lambda: bare.embed(texts, "passage"))
             cached = CachedEncoder(bare, EmbeddingCache(root / "cache"))
-            work = [
-                (
-                    "re-index, nothing cached",
-                    lambda: embed_passages(passages, base, cached, {}, folder, no_progress),
-                ),
-                (
-                    "re-index, all cached",
-                    lambda: embed_passages(passages, base, cached, {}, folder, no_progress),
-                ),
-            ]
             print(_rate("bare loop", len(texts), bare_cpu, bare_wall, bare_cpu))
-            for name, run in work:
-                _, cpu, wall = timed(run)
-                print(_rate(name, len(texts), cpu, wall, bare_cpu))
+            for known in ("nothing", "all"):
+                folder = root / known
+                folder.mkdir()
+                _, cpu, wall = timed(partial(embed_passages, passages, base, cached, {}, folder, no_progress))
+                print(_rate(f"re-index, {known} cached", len(texts), cpu, wall, bare_cpu))
     print(f"peak {peak_gigabytes():.2f} GB")
 
 

@@ -7,6 +7,7 @@ Layout under the root::
     artifacts/<asset>/<version>/   content-addressed; manifest.json is part of every version
     keys/<asset>/<key>             which version a build key led to (the memo of past builds)
     .work/<asset>/<key>/           a build in progress; survives a kill and is resumed by the same key
+    .store-id                      a name that no other store has
     stage1_data_prep/... etc.      links in the recipe's names, pointing at current versions
 
 A *build key* is the digest of everything that decides an artifact (logic, settings, input versions). A
@@ -19,6 +20,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +28,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from storage.artifacts import Artifact
 from storage.digests import digest_file, digest_json, digest_tree
@@ -34,6 +36,7 @@ from storage.full_disk import has_room, is_disk_full
 from storage.progress import Progress, no_progress
 
 MANIFEST = "manifest.json"
+IDENTITY = ".store-id"
 
 
 class ArtifactError(Exception):
@@ -68,6 +71,16 @@ class ArtifactStore:
         """Where the store is, for people."""
         return str(self.root)
 
+    def identity(self) -> str:
+        """A name that no other store has: made when it is first asked for, and kept in the folder, which may move."""
+        path = self.root / IDENTITY
+        if not path.exists():
+            self.root.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{path}.lock"):
+                if not path.exists():
+                    write_atomic(path, uuid.uuid4().hex)
+        return path.read_text()
+
     def check(self) -> None:
         """See that the store can be written, changing nothing.
 
@@ -93,7 +106,7 @@ class ArtifactStore:
         found = self.find(kind, key)
         if found is not None:
             return found
-        work = self.root / ".work" / key.asset / key.digest
+        work = self.work_folder(key.asset, key.digest)
         with self.told_when_full(f"making {key.asset}"):
             work.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{work}.lock"):
@@ -107,7 +120,23 @@ class ArtifactStore:
     def forget(self, key: BuildKey) -> None:
         """Build ``key`` anew next time: drop the memo of it and whatever an interrupted try left."""
         (self.root / "keys" / key.asset / key.digest).unlink(missing_ok=True)
-        shutil.rmtree(self.root / ".work" / key.asset / key.digest, ignore_errors=True)
+        shutil.rmtree(self.work_folder(key.asset, key.digest), ignore_errors=True)
+
+    def unfinished(self) -> Iterator[tuple[str, str]]:
+        """(asset, digest of the build key) of builds that were begun and that nobody is making now."""
+        for work in sorted((self.root / ".work").glob("[!.]*/*")):
+            if work.is_dir() and _is_free(FileLock(f"{work}.lock")):
+                yield work.parent.name, work.name
+
+    def abandon(self, asset: str, key: str) -> None:
+        """Delete what an unfinished build left; a build that is going on is waited for, and its version stays."""
+        work = self.work_folder(asset, key)
+        with FileLock(f"{work}.lock"):
+            shutil.rmtree(work, ignore_errors=True)
+
+    def work_folder(self, asset: str, key: str) -> Path:
+        """Where the build with this key is made."""
+        return self.root / ".work" / asset / key
 
     def find(self, kind: type[A], key: BuildKey) -> A | None:
         """The artifact an earlier build of ``key`` made, or None if there is none whole."""
@@ -319,6 +348,16 @@ def write_atomic(path: Path, text: str) -> None:
     except OSError:
         beside.unlink(missing_ok=True)
         raise
+
+
+def _is_free(lock: FileLock) -> bool:
+    """Whether nobody holds it."""
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return False
+    lock.release()
+    return True
 
 
 def _files(folder: Path) -> Iterator[str]:

@@ -87,6 +87,9 @@ class RemoteArtifactStore(ArtifactStore):
     def place(self) -> str:
         return self.url
 
+    def identity(self) -> str:
+        return self.url
+
     @cached_property
     def _remote(self) -> RemoteRoot:
         remote = open_remote(self.url)

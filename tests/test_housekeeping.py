@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import psutil
 import pytest
+from filelock import FileLock
 from pymilvus import MilvusClient
 
 from assets_pkg.deploy.contract import write_state
 from assets_pkg.deploy.server_process import ServerState
 from assets_pkg.door import ARTIFACT_KEY
 from assets_pkg.housekeeping import Removal, find_holders, find_removals, remove
+from assets_pkg.reindex.index import open_index
 from resources.vector_store.base import index_schema
-from resources.vector_store.milvus import MilvusIndex
 from storage.artifact_store import ArtifactStore, BuildKey
 from storage.artifacts import Artifact, VectorIndex
 from storage.remote_store import RemoteArtifactStore
@@ -58,10 +61,15 @@ def test_a_removed_version_is_built_again_when_asked_for(tmp_path: Path) -> None
     assert store.versions("checkpoint") == [version]
 
 
+def milvus_place(store: ArtifactStore, model: str, uri: str) -> dict[str, Any]:
+    owner = {"project": store.identity(), "root": store.place, "alias": "c_current"}
+    return {"store": "milvus", "uri": uri, "collection": f"c_{model}", "owner": owner, "token_env": "NONE"}
+
+
 def index_version(store: ArtifactStore, model: str, uri: str) -> Artifact:
     """A vector index of no rows, in a collection of a Milvus file."""
-    place = {"store": "milvus", "uri": uri, "collection": f"c_{model}", "token_env": "NONE"}
-    MilvusIndex(uri, place["collection"]).write([], index_schema(4))
+    place = milvus_place(store, model, uri)
+    open_index(store.root, place).write([], index_schema(4))
 
     def produce(folder: Path) -> None:
         (folder / "index.json").write_text(json.dumps({"model_digest": model, "place": place}))
@@ -94,6 +102,64 @@ def test_a_machine_that_never_had_an_index_drops_its_collection_too(tmp_path: Pa
     assert MilvusClient(uri).list_collections() == []
     assert other.versions("vector_index") == []
     assert not list((tmp_path / "two").rglob("index.json"))
+
+
+def leave_unfinished(store: ArtifactStore, asset: str, number: int, text: str = "half") -> Path:
+    """What a killed build leaves; gives its folder."""
+    key = BuildKey(asset, str(number), {})
+
+    def killed(folder: Path) -> None:
+        _write(folder, text)
+        raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        store.build(Artifact, key, killed)
+    return store.work_folder(asset, key.digest)
+
+
+def test_what_killed_builds_left_goes_once_a_newer_version_was_made(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    overtaken = leave_unfinished(store, "corpus_embeddings", 1)
+    os.utime(overtaken, (0, 0))
+    os.utime(overtaken / "file.txt", (0, 0))
+    made = make(store, "corpus_embeddings", 2)
+    os.utime(made.path / "manifest.json", (1000, 1000))
+    resumable = leave_unfinished(store, "corpus_embeddings", 3)
+    first = leave_unfinished(store, "checkpoint", 1)
+    with dg.DagsterInstance.ephemeral() as instance:
+        removals = list(find_removals(store, instance, keep=1))
+        assert [(each.asset, each.version, each.unfinished) for each in removals] == [
+            ("corpus_embeddings", overtaken.name, True)
+        ]
+        assert removals[0].size == len("half")
+        with FileLock(f"{overtaken}.lock"):  # somebody took it up after all
+            assert list(find_removals(store, instance, keep=1)) == []
+        remove(store, removals[0])
+    assert not overtaken.exists()
+    assert resumable.exists()
+    assert first.exists()
+    assert store.versions("corpus_embeddings") == [made.version]
+
+
+def test_a_half_written_collection_goes_with_the_build_that_left_it(tmp_path: Path) -> None:
+    store, uri = ArtifactStore(tmp_path / "store"), str(tmp_path / "milvus.db")
+    place = milvus_place(store, "aa", uri)
+    work = leave_unfinished(store, "vector_index", 1)
+    (work / "place.json").write_text(json.dumps(place))
+    open_index(work, place).write([], index_schema(4))
+    key = work.name
+    remove(store, Removal("vector_index", key, 0, unfinished=True))
+    assert MilvusClient(uri).list_collections() == []
+    assert not work.exists()
+
+
+def test_forgetting_takes_what_killed_builds_left_but_no_model(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    leave_unfinished(store, "passages", 1)
+    leave_unfinished(store, "checkpoint", 1)
+    with dg.DagsterInstance.ephemeral() as instance:
+        found = list(find_holders(store, instance, "a.md"))
+    assert [(each.asset, each.unfinished) for each in found] == [("passages", True)]
 
 
 @pytest.mark.parametrize("ascii_only", [True, False])

@@ -47,6 +47,15 @@ def test_default_holds_the_recipes_important_defaults() -> None:
         ("train_n_passages=9", ["prep.hard_negatives_to_mine = 5", ">= finetune.train_n_passages - 1 = 8"]),
         ("gate.metric=NDCG@7", ["gate.metric", "NDCG@7", "NDCG@10"]),
         ("temperature", ["'temperature'", "key=value"]),
+        (
+            "milvus_collection=my-wiki",
+            ["reindex.milvus_collection", "'my-wiki'", "letters, digits and underscores"],
+        ),
+        (
+            "milvus_collection=2wiki",
+            ["reindex.milvus_collection", "'2wiki'", "a letter or an underscore, then"],
+        ),
+        (f"milvus_collection={'w' * 201}", ["reindex.milvus_collection", "at most 200"]),
     ],
 )
 def test_a_bad_override_names_key_value_and_what_is_allowed(override: str, words: list[str]) -> None:
@@ -90,3 +99,12 @@ def test_settings_that_only_change_how_a_stage_runs_do_not_change_its_digest() -
     after = load_profile("laptop", ["hard_neg_margin=0.9"])
     assert before.prep.part(MiningSettings).digest() != after.prep.part(MiningSettings).digest()
     assert before.prep.part(SplitSettings).digest() == after.prep.part(SplitSettings).digest()
+
+
+def test_settings_of_milvus_decide_nothing_where_it_is_not_used() -> None:
+    def digest(*overrides: str) -> str:
+        return load_profile("laptop", overrides).reindex.digest()
+
+    assert digest("milvus_collection=wiki", "milvus_uri=http://there:19530") == digest()
+    assert digest("store=milvus", "milvus_collection=wiki") != digest("store=milvus")
+    assert digest("store=milvus", "milvus_token_env=KEY") == digest("store=milvus")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import typer
@@ -45,12 +45,19 @@ def add_commands(app: typer.Typer) -> None:
         section = "eval" if stage == "eval_nim" else stage
         _add(app, stage, section, STAGES[stage], f"Run the stage {stage}: {', '.join(STAGES[stage])}.")
     judge = "Score captions against references with the judges that are here, and rank the captioners."
-    _add(app, "judge", "judges", BENCHMARKS["judges"], judge)
+    _add(app, "judge", "judges", BENCHMARKS["judges"], judge, _check_captions)
     image_text = "Measure how well models put images and texts side by side."
-    _add(app, "image-text", "image_text", BENCHMARKS["image_text"], image_text)
+    _add(app, "image-text", "image_text", BENCHMARKS["image_text"], image_text, _check_pairs)
 
 
-def _add(app: typer.Typer, name: str, section: str, assets: Sequence[str], help_text: str) -> None:
+def _add(
+    app: typer.Typer,
+    name: str,
+    section: str,
+    assets: Sequence[str],
+    help_text: str,
+    check: Callable[[Profile], object] | None = None,
+) -> None:
     def command(
         config: ConfigOption = DEFAULT_PROFILE,
         dry_run: DryRunOption = False,
@@ -61,6 +68,8 @@ def _add(app: typer.Typer, name: str, section: str, assets: Sequence[str], help_
     ) -> None:
         where = Where(run_on, batch, stage)
         profile = load_profile(config, where.overrides(overrides), section=section)
+        if check is not None and not where.detached:  # a detached job's files may lie where it runs
+            check(profile)
         asked_too = STAGES["eval_nim"] if name == "eval" and profile.eval.eval_nim else ()
         run_or_show(profile, [*assets, *asked_too], dry_run, where)
 
@@ -83,6 +92,18 @@ def sdg(
         return
     run_or_show(profile, [asset for asset in STAGES["sdg"] if asset != "synthetic_qa"], dry_run=False)
     _preview(profile)
+
+
+def _check_captions(profile: Profile) -> None:
+    from assets_pkg.judges.run import load_captions
+
+    load_captions(profile.judges)
+
+
+def _check_pairs(profile: Profile) -> None:
+    from assets_pkg.image_text.pairs import check_source
+
+    check_source(profile.image_text.pairs)
 
 
 def _preview(profile: Profile) -> None:

@@ -23,7 +23,8 @@ def gc(
     config: ConfigOption = DEFAULT_PROFILE,
     overrides: Overrides = None,
 ) -> None:
-    """Delete old versions and what ended jobs left; what is linked, current, promoted, served or open always stays."""
+    """Delete old versions, and what killed builds of older ones and ended jobs left; what is linked, current, promoted,
+    served or open always stays."""
     from assets_pkg.housekeeping import find_removals
     from assets_pkg.instance import open_instance
     from storage.opening import open_store
@@ -63,7 +64,8 @@ def _delete(store: ArtifactStore, found: Iterator[Removal], dry_run: bool) -> No
 
     removals = list(found)
     for removal in removals:
-        console.print(f"{removal.asset} {removal.version}  {removal.size / 1e6:.1f} MB", highlight=False)
+        what = f"{removal.asset} {removal.version}{' (unfinished)' if removal.unfinished else ''}"
+        console.print(f"{what}  {removal.size / 1e6:.1f} MB", highlight=False)
         if not dry_run:
             remove(store, removal)
     total = sum(removal.size for removal in removals) / 1e6

@@ -24,6 +24,9 @@ from storage.artifacts import Captions, ImageTextPairs, ImageTextReport, ImageTe
 from storage.digests import digest_json
 
 SHOWN = 8
+SOURCE = "source_digest"
+"""Of the images and texts that were read: what a plan compares with the files."""
+
 ANSWERS = ".cache/answers.sqlite"
 
 
@@ -41,13 +44,14 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
     ) -> dg.MaterializeResult:
         """Images and the texts that belong to them."""
         with open_door(context, store, compute) as door:
+            digest = source_digest(of_pairs.pairs)
             pairs = door.build(
                 ImageTextPairs,
                 lambda folder: write_pairs(of_pairs, folder, door.progress()),
-                outside={"source": source_digest(of_pairs.pairs)},
+                outside={"source": digest},
             )
             sample = table({"id": pair.pair_id, "text": pair.text} for pair in load_pairs(pairs)[:SHOWN])
-            return door.result(pairs, {**numbers(pairs.summary()), "sample": sample})
+            return door.result(pairs, {SOURCE: digest, **numbers(pairs.summary()), "sample": sample})
 
     @stage_asset("image_text", of_captions, kinds={"openai"}, deps=("image_text_pairs",))
     def captions(

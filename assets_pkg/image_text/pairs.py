@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -85,12 +86,22 @@ def read_pairs(source: str) -> Iterator[Pair]:
     path = Path(source)
     if path.is_dir():
         return _folder(path)
-    if path.is_file() and path.suffix in TABLE_SUFFIXES:
-        return _table(path)
-    raise PairError(
-        f"image_text.pairs = {source!r}: must be {COLOURS}, a folder of images with .txt files, or a table "
-        f"({', '.join(TABLE_SUFFIXES)})"
-    )
+    _require_table(source)
+    return _table(path)
+
+
+def check_source(source: str) -> None:
+    """See that a source is there, with every image and text that it needs; no image is read.
+
+    Raises:
+        PairError: something is missing; the message names it.
+    """
+    path = Path(source)
+    if path.is_dir():
+        deque(_folder_files(path), maxlen=0)
+    elif source != COLOURS:
+        _require_table(source)
+        deque(_table_rows(path), maxlen=0)
 
 
 def source_digest(source: str) -> str:
@@ -101,10 +112,19 @@ def source_digest(source: str) -> str:
     if path.is_dir():
         files = [file for file in sorted(path.rglob("*")) if file.is_file()]
         return digest_json([[file.relative_to(path).as_posix(), digest_file(file)] for file in files])
-    if not path.is_file():
-        raise PairError(f"image_text.pairs = {source!r}: no such file or folder")
+    _require_table(source)
     images = [str(row.get("image")) for _, row in _rows(path)]
     return digest_json([digest_file(path), [digest_file(_image_path(path, name)) for name in images]])
+
+
+def _require_table(source: str) -> None:
+    path = Path(source)
+    if not path.is_file() or path.suffix not in TABLE_SUFFIXES:
+        absent = "" if path.exists() else "no such file or folder; it "
+        raise PairError(
+            f"image_text.pairs = {source!r}: {absent}must be {COLOURS}, a folder of images with .txt files, or a table "
+            f"({', '.join(TABLE_SUFFIXES)})"
+        )
 
 
 def _swatches() -> Iterator[Pair]:
@@ -115,6 +135,12 @@ def _swatches() -> Iterator[Pair]:
 
 
 def _folder(folder: Path) -> Iterator[Pair]:
+    for image, text in _folder_files(folder):
+        yield Pair(image.relative_to(folder).as_posix(), _read_text(text), image.read_bytes())
+
+
+def _folder_files(folder: Path) -> Iterator[tuple[Path, Path]]:
+    """Images, and the files with their texts."""
     images = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in IMAGE_SUFFIXES]
     if not images:
         raise PairError(f"{folder}: has no images ({', '.join(IMAGE_SUFFIXES)})")
@@ -122,16 +148,21 @@ def _folder(folder: Path) -> Iterator[Pair]:
         text = path.with_suffix(".txt")
         if not text.is_file():
             raise PairError(f"{path}: has no text beside it: write it into {text.name}")
-        yield Pair(path.relative_to(folder).as_posix(), _read_text(text), path.read_bytes())
+        yield path, text
 
 
 def _table(path: Path) -> Iterator[Pair]:
+    for row, image in _table_rows(path):
+        yield Pair(str(row.get("id") or row["image"]), str(row["text"]), image.read_bytes())
+
+
+def _table_rows(path: Path) -> Iterator[tuple[dict[str, Any], Path]]:
+    """Rows that have all they need, and where their images lie."""
     for number, row in _rows(path):
         missing = [name for name in ("text", "image") if not row.get(name)]
         if missing:
             raise PairError(f"{path}: row {number}: has no {' and no '.join(missing)}")
-        image = _image_path(path, str(row["image"]))
-        yield Pair(str(row.get("id") or row["image"]), str(row["text"]), image.read_bytes())
+        yield row, _image_path(path, str(row["image"]))
 
 
 def _image_path(table: Path, name: str) -> Path:

@@ -18,6 +18,9 @@ from resources.models.registry import load_registry
 from storage.artifacts import JudgeRanking, JudgeScores
 from storage.digests import digest_json
 
+CAPTIONS = "captions_digest"
+"""Of the texts that were judged: what a plan compares with the files."""
+
 
 def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
     """The ``judges`` group."""
@@ -50,7 +53,8 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             )
             door.link("judges/results", made.path)
             missing = [{"judge": name, "reason": reason} for name, reason in skipped.items()]
-            return door.result(made, {**numbers(made.summary()), "skipped": table(missing)})
+            shown = {CAPTIONS: captions.digest(), **numbers(made.summary()), "skipped": table(missing)}
+            return door.result(made, shown)
 
     @stage_asset("judges", intervals, kinds={"json"}, deps=("judge_scores",))
     def judge_ranking(

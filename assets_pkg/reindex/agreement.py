@@ -108,14 +108,17 @@ def compare_with_measurement(
 def _shared(exam: EvalSet, passages: Passages) -> dict[str, str]:
     """Passage by exam document, for those that the index has: of the same text, or of one that ends with it and is
     at most twice as long."""
-    by_text = {each.doc_id: passage_id(each.joined) for each in read_documents(exam.beir)}
+    by_text: dict[str, str] = {}
     endings: dict[str, list[tuple[str, str]]] = {}
     for each in read_documents(exam.beir):
+        by_text[each.doc_id] = passage_id(each.joined)
         endings.setdefault(each.joined[-ENDING:], []).append((each.doc_id, each.joined))
+    asked = set(by_text.values())
     found: dict[str, str] = {}
-    whole: set[str] = set()
+    whole: set[str] = set()  # of those that the exam has: memory grows with the exam, not with the corpus
     for content, text in _texts(passages):
-        whole.add(content)
+        if content in asked:
+            whole.add(content)
         for doc_id, copy in endings.get(text[-ENDING:], ()):
             if text.endswith(copy) and len(text) <= 2 * len(copy):
                 found.setdefault(doc_id, content)

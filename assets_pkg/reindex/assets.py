@@ -24,11 +24,11 @@ from assets_pkg.reindex.agreement import (
     compare_with_measurement,
     measured_as,
 )
-from assets_pkg.reindex.embeddings import embed_passages
 from assets_pkg.reindex.encoding import served_encoder
-from assets_pkg.reindex.index import build_index, open_index
+from assets_pkg.reindex.index import build_index, is_lost, open_index
 from assets_pkg.reindex.searcher import INDEX_LINK
 from assets_pkg.reindex.settings import ReindexSettings
+from assets_pkg.reindex.together import embed_corpus
 from assets_pkg.reindex.verify import verify_index
 from assets_pkg.settings import ModelSettings
 from assets_pkg.showing import numbers
@@ -69,7 +69,6 @@ def reindex_deps(settings: ReindexSettings) -> list[str]:
 
 def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
     """The ``reindex`` group."""
-    served = profile.reindex.encoder == "nim"
     spec = {
         "deps": reindex_deps(profile.reindex),
         "group_name": "reindex",
@@ -115,27 +114,15 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             model = door.input(Checkpoint, "promoted_model")
 
             def embed(folder: Path) -> None:
-                workers = None
-                if served:
-                    deployed = door.input(OnnxModel, "running_nim")
-                    opened = served_encoder(door.store, profile.deploy, model, deployed)
-                else:
-                    opened = encoders.open(model)
-                    workers = compute.workers(encoders.recipe(model))
-                with opened as encoder:
-                    contract = profile.model.contract()
-                    embed_passages(passages, model, encoder, contract, folder, door.progress(), workers)
+                _embed(door, profile, passages, model, compute, encoders, folder)
 
             embeddings = door.build(CorpusEmbeddings, embed, asset="corpus_embeddings")
-            index = door.build(
-                VectorIndex,
-                lambda folder: build_index(passages, embeddings, profile.reindex, folder),
-                asset="vector_index",
-            )
+            index = _index(door, profile.reindex, passages, embeddings)
             check = _verify(door, index, passages, embeddings, profile, encoders)
             if check.passed and door.points:
-                door.link(INDEX_LINK, index.path)
+                # First what may be refused: then search and the readers of a server's alias stay with one version.
                 open_index(index.path, index.describe()["place"]).activate()
+                door.link(INDEX_LINK, index.path)
             yield door.result(embeddings, numbers(embeddings.describe()), asset="corpus_embeddings")
             yield door.result(index, numbers(index.describe()), asset="vector_index")
             yield check
@@ -144,6 +131,40 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             )
 
     return [embed_and_index]
+
+
+def _embed(
+    door: Door,
+    profile: Profile,
+    passages: Passages,
+    model: Checkpoint,
+    compute: ComputeResource,
+    encoders: EncoderResource,
+    folder: Path,
+) -> None:
+    workers = None
+    if profile.reindex.encoder == "nim":
+        deployed = door.input(OnnxModel, "running_nim")
+        opened = served_encoder(door.store, profile.deploy, model, deployed)
+    else:
+        opened = encoders.open(model)
+        workers = compute.workers(encoders.recipe(model))
+    with opened as encoder:
+        contract = profile.model.contract()
+        embed_corpus(passages, model, encoder, contract, folder, door.progress(), workers)
+
+
+def _index(
+    door: Door, settings: ReindexSettings, passages: Passages, embeddings: CorpusEmbeddings
+) -> VectorIndex:
+    def make(folder: Path) -> None:
+        build_index(passages, embeddings, settings, folder, door.store)
+
+    index = door.build(VectorIndex, make, asset="vector_index")
+    if is_lost(index):
+        door.note(f"vector_index: the server has {index.version} no longer: it is made again")
+        index = door.build(VectorIndex, make, asset="vector_index", anew=True)
+    return index
 
 
 def _verify(

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resources.compute.spread import MakeShards
 from resources.encoders.base import Encoder
-from resources.encoders.shards import BLOCK, Shards
 from storage.artifact_store import write_atomic
 from storage.artifacts import Checkpoint, Passages
 from storage.progress import Progress
@@ -20,8 +17,8 @@ from storage.progress import Progress
 if TYPE_CHECKING:
     from resources.encoders.base import Vectors
 
+BLOCK = 4096
 MANIFEST = "embeddings.json"
-SHARDS = "shards"
 
 
 def embed_passages(
@@ -31,27 +28,17 @@ def embed_passages(
     contract: Mapping[str, Any],
     folder: Path,
     progress: Progress,
-    make_shards: MakeShards | None = None,
 ) -> None:
     """Write ``embeddings.parquet`` (one row per passage, same order: ``passage_id``, ``vector`` float32 [d])
-    and ``embeddings.json``. Blocks of passages stream through, so memory does not grow with the corpus.
+    and ``embeddings.json``. Blocks of passages stream through, so memory does not grow with the corpus. What a killed
+    try had finished is left as it is.
 
     Args:
         contract: prefixes and lengths that ``encoder`` works with, for the manifest: queries must use the same.
-        make_shards: several workers that embed. Their shards are put together to the same files; those that a killed
-            try left are taken up, and ``encoder`` makes those that turn out damaged.
     """
-    shards = Shards(_file(passages), folder / SHARDS, "passage")
-    if make_shards is None:
-        blocks = _embedded(passages, encoder, progress)
-    elif (folder / MANIFEST).exists():  # the last that is written
-        shutil.rmtree(shards.folder, ignore_errors=True)
+    if (folder / MANIFEST).exists():  # the last that is written
         return
-    else:
-        shards.folder.mkdir(exist_ok=True)
-        make_shards(shards, progress)
-        blocks = shards.vectors(encoder)
-    count, dimensions = _write(passages, encoder, blocks, folder)
+    count, dimensions = _write(passages, encoder, _embedded(passages, encoder, progress), folder)
     manifest: dict[str, Any] = {
         "schema_version": 1,
         "model_digest": model.version,
@@ -62,7 +49,6 @@ def embed_passages(
         "count": count,
     }
     write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True))
-    shutil.rmtree(shards.folder, ignore_errors=True)
 
 
 def _embedded(passages: Passages, encoder: Encoder, progress: Progress) -> Iterator[Vectors]:
@@ -89,7 +75,10 @@ def _write(passages: Passages, encoder: Encoder, blocks: Iterable[Vectors], fold
     done = 0
     with (
         pq.ParquetFile(_file(passages)) as source,
-        pq.ParquetWriter(folder / "embeddings.parquet", schema) as writer,
+        # Vectors neither repeat nor compress: trying both costs three times the writing, and makes the file larger.
+        pq.ParquetWriter(
+            folder / "embeddings.parquet", schema, compression="none", use_dictionary=False
+        ) as writer,
     ):
         ids = source.iter_batches(batch_size=BLOCK, columns=["passage_id"])
         for batch, vectors in zip(ids, chain([] if first is None else [first], waiting), strict=True):

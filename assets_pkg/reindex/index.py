@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from assets_pkg.corpus.metadata import FieldTypes
 from assets_pkg.reindex.settings import ReindexSettings
 from resources.vector_store.base import OWN_COLUMNS, FieldType, IndexType, PassageIndex, index_schema
-from storage.artifact_store import write_atomic
-from storage.artifacts import CorpusEmbeddings, Passages
+from storage.artifact_store import ArtifactStore, write_atomic
+from storage.artifacts import CorpusEmbeddings, Passages, VectorIndex
 from storage.digests import digest_json
 from storage.vectors import leading
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 BLOCK = 4096
 INDEX_MANIFEST = "index.json"
+PLACE = "place.json"
 
 
 class IndexMismatch(Exception):
@@ -28,16 +29,24 @@ class IndexMismatch(Exception):
 
 
 def build_index(
-    passages: Passages, embeddings: CorpusEmbeddings, settings: ReindexSettings, folder: Path
+    passages: Passages,
+    embeddings: CorpusEmbeddings,
+    settings: ReindexSettings,
+    folder: Path,
+    store: ArtifactStore,
 ) -> None:
     """Write the index and its manifest ``index.json`` from passages and their vectors.
 
     ``settings.dimensions`` keeps the leading components and renormalises (Matryoshka embeddings). An approximate
-    index is built beside the vectors where :func:`index_type` says so.
+    index is built beside the vectors where :func:`index_type` says so. A server is told that the index belongs to
+    the project of ``store``. What a killed try had finished is left as it is.
 
     Raises:
         IndexMismatch: passages and embeddings do not belong together.
+        VectorStoreError: the server refuses, or its alias belongs to another project.
     """
+    if (folder / INDEX_MANIFEST).exists():  # the last that is written
+        return
     described = embeddings.describe()
     if described["passages"] != passages.version:
         raise IndexMismatch(
@@ -45,7 +54,10 @@ def build_index(
             "materialize corpus_embeddings and vector_index again"
         )
     dimensions = min(settings.dimensions or described["dimensions"], described["dimensions"])
-    place = _place(settings, [embeddings.version, settings.digest()])
+    place = _place(settings, embeddings, store)
+    write_atomic(
+        folder / PLACE, json.dumps(place)
+    )  # what an unfinished build leaves on a server can be found
     index = open_index(folder, place)
     fields = field_types(passages)
     schema = index_schema(dimensions, fields)
@@ -64,6 +76,7 @@ def build_index(
         "place": place,
     }
     write_atomic(folder / INDEX_MANIFEST, json.dumps(manifest, indent=1, sort_keys=True))
+    (folder / PLACE).unlink()
 
 
 def index_type(settings: ReindexSettings, rows: int) -> IndexType:
@@ -83,24 +96,50 @@ def open_index(folder: Path, place: dict[str, Any]) -> PassageIndex:
         VectorStoreError: the server that holds it cannot be reached.
     """
     if place["store"] == "milvus":
-        from resources.vector_store.milvus import MilvusIndex
+        from resources.vector_store.milvus import MilvusIndex, Owner
 
-        return MilvusIndex(place["uri"], place["collection"], os.environ.get(place["token_env"], ""))
+        owner = Owner(**place["owner"]) if "owner" in place else None
+        return MilvusIndex(place["uri"], place["collection"], os.environ.get(place["token_env"], ""), owner)
     from resources.vector_store.lance import LanceIndex
 
     return LanceIndex(folder / "lancedb")
 
 
-def _place(settings: ReindexSettings, identity: list[Any]) -> dict[str, Any]:
+def index_in(folder: Path) -> PassageIndex | None:
+    """The index whose version, or whose unfinished build, lies in ``folder``; None where there is none.
+
+    Raises:
+        VectorStoreError: the server that holds it cannot be reached.
+    """
+    if (folder / INDEX_MANIFEST).exists():
+        return open_index(folder, json.loads((folder / INDEX_MANIFEST).read_text("utf-8"))["place"])
+    if (folder / PLACE).exists():
+        return open_index(folder, json.loads((folder / PLACE).read_text("utf-8")))
+    return None
+
+
+def is_lost(index: VectorIndex) -> bool:
+    """Whether the server that held the index has it no longer. (What lies in a version's own folder, the artifact
+    store looks after.)
+
+    Raises:
+        VectorStoreError: the server cannot be reached.
+    """
+    place = index.describe()["place"]
+    return place["store"] == "milvus" and not open_index(index.path, place).exists()
+
+
+def _place(settings: ReindexSettings, embeddings: CorpusEmbeddings, store: ArtifactStore) -> dict[str, Any]:
     if settings.store == "lancedb":
         return {"store": "lancedb"}
-    collection = f"passages_{digest_json(identity)}"
-    token_env = settings.milvus_token_env
+    project, name = store.identity(), settings.milvus_collection
     return {
         "store": "milvus",
         "uri": settings.milvus_uri,
-        "collection": collection,
-        "token_env": token_env,
+        # The project's too: another one may index the same corpus with the same model, and drop what is its own.
+        "collection": f"{name}_{digest_json([project, embeddings.version, settings.digest()])}",
+        "owner": {"project": project, "root": store.place, "alias": f"{name}_current"},
+        "token_env": settings.milvus_token_env,
     }
 
 

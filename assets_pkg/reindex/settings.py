@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from assets_pkg.settings import PositiveInt, RuntimeOnly, Settings
 
@@ -15,6 +16,7 @@ class ReindexSettings(Settings):
     encoder: Literal["local", "nim"]
     store: Literal["lancedb", "milvus"]
     milvus_uri: str
+    milvus_collection: str
     milvus_token_env: Annotated[str, RuntimeOnly]
     index_type: Literal["auto", "exact", "ivf", "hnsw"]
     index_parameters: dict[str, PositiveInt]
@@ -22,3 +24,18 @@ class ReindexSettings(Settings):
     dimensions: PositiveInt | None
     min_index_recall: Annotated[float, Field(ge=0, le=1), RuntimeOnly]
     eval_tolerance: Annotated[float, Field(ge=0), RuntimeOnly]
+
+    @field_validator("milvus_collection")
+    @classmethod
+    def _milvus_takes_the_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,199}", name):
+            raise ValueError(
+                f"{name!r} is no name for Milvus: a letter or an underscore, then letters, digits and underscores, "
+                "at most 200 in all"
+            )
+        return name
+
+    def decisive(self) -> dict[str, Any]:
+        """As for every section, but what is said of Milvus decides nothing where it is not used."""
+        used = super().decisive()
+        return {name: used[name] for name in used if self.store == "milvus" or not name.startswith("milvus_")}

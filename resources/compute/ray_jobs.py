@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import shlex
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,10 @@ class LocalRayExecutor(SubprocessExecutor):
             raise ComputeError(NOT_INSTALLED)
 
 
+NO_AGENT = "No available agent to submit job"
+AGENT_SECONDS = 60
+
+
 class RayExecutor:
     """Runs the job's script by Ray's job server at ``address``. The handle is the submission's id."""
 
@@ -53,7 +57,7 @@ class RayExecutor:
         ThisHost().write(job.script, self.script(job))
         run = f"bash {shlex.quote(str(job.script))} 2>&1 | tee -a {shlex.quote(str(job.log))}"
         with self._client() as client:
-            return client.submit_job(
+            return _once_there_is_an_agent(client.submit_job)(
                 entrypoint=shlex.join(["bash", "-o", "pipefail", "-c", run]),
                 metadata={"name": f"retune-{job.name}"},
                 entrypoint_num_cpus=self.environment.cpus_per_task,
@@ -98,3 +102,15 @@ class RayExecutor:
             raise Unreachable(f"Ray at {address} does not answer: is its dashboard there?") from error
         except RuntimeError as error:
             raise ComputeError(f"Ray at {address}: {' '.join(str(error).split())[:500]}") from error
+
+
+def _once_there_is_an_agent(submit: Callable[..., str]) -> Callable[..., str]:
+    """``submit``, tried again while the cluster is still starting: its dashboard answers before it takes jobs."""
+    from tenacity import retry, retry_if_exception_message, stop_after_delay, wait_fixed
+
+    return retry(
+        retry=retry_if_exception_message(match=f".*{NO_AGENT}"),
+        stop=stop_after_delay(AGENT_SECONDS),
+        wait=wait_fixed(1),
+        reraise=True,
+    )(submit)

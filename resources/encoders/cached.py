@@ -58,6 +58,15 @@ class CachedEncoder:
             return vectors
         return vectors[np.fromiter((rows[digest] for digest in digests), dtype=np.intp, count=len(digests))]
 
+    def unknown(self, texts: Sequence[str], role: Role) -> list[int]:
+        """Places of the texts whose vectors are not in the cache."""
+        return self._recall(self.identity(role), [digest_text(text) for text in texts])[1]
+
+    def keep(self, texts: Sequence[str], role: Role, vectors: Vectors) -> None:
+        """Take ``vectors`` (float32 [len(texts), d]) of another encoder with the same identity into the cache."""
+        if self._cache is not None:
+            self._cache.put(self.identity(role), [digest_text(text) for text in texts], vectors)
+
     def _distinct(
         self, digests: Sequence[str], texts: Sequence[str], role: Role, progress: Progress
     ) -> Vectors:

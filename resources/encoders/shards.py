@@ -63,7 +63,7 @@ class Shards:
     def make(self, number: int, encoder: Encoder) -> Vectors:
         """Embed one block and put its shard in place; returns the vectors."""
         pa, pq = _arrow(), _parquet()
-        vectors = CachedEncoder(encoder).embed(self._texts(number), self.role)
+        vectors = CachedEncoder(encoder).embed(self.texts(number), self.role)
         column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
         beside = self.folder / f".{number}.{uuid.uuid4().hex}"
         try:
@@ -92,10 +92,8 @@ class Shards:
             vectors = self.read(number)
             yield self.make(number, encoder) if vectors is None else vectors
 
-    def _path(self, number: int) -> Path:
-        return self.folder / f"{number:08}{SUFFIX}"
-
-    def _texts(self, number: int) -> list[str]:
+    def texts(self, number: int) -> list[str]:
+        """The texts of a shard; no more of the source is read than the row groups that they lie in."""
         start, size = number * self.block, self.size(number)
         with _parquet().ParquetFile(self.source) as file:
             groups: list[int] = []
@@ -109,6 +107,9 @@ class Shards:
                 at += rows
             column = file.read_row_groups(groups, columns=["text"]).column("text")
             return column.slice(start - before, size).to_pylist()
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number:08}{SUFFIX}"
 
 
 def _arrow() -> Any:

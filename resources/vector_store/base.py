@@ -47,7 +47,11 @@ class PassageIndex(Protocol):
 
     def write(self, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> int:
         """Write the whole table (``schema``: of :func:`index_schema`), replacing what an interrupted try left;
-        returns the number of rows."""
+        returns the number of rows.
+
+        Raises:
+            VectorStoreError: a server refuses, or this place is another project's; the message says what to do.
+        """
         ...
 
     def optimise(
@@ -63,6 +67,10 @@ class PassageIndex(Protocol):
 
     def count(self) -> int:
         """The number of rows."""
+        ...
+
+    def exists(self) -> bool:
+        """Whether the engine holds this version (a server may have lost it, or been replaced)."""
         ...
 
     def holds(self, doc_id: str) -> bool:

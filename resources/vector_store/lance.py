@@ -5,6 +5,7 @@ API: https://lancedb.github.io/lancedb/python/python/ (0.40).
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ class LanceIndex:
     def __init__(self, folder: Path):
         import lancedb
 
+        self._folder = folder
         self._db: Any = lancedb.connect(str(folder))
         self._opened: Any = None
 
@@ -41,6 +43,8 @@ class LanceIndex:
         """Write the whole table; a full-text index over the passages comes with it."""
         from lancedb.index import FTS
 
+        # Overwriting a table keeps the old rows as its history: what a killed try wrote would stay for good.
+        shutil.rmtree(self._folder / f"{TABLE}.lance", ignore_errors=True)
         table = self._db.create_table(TABLE, data=iter(batches), schema=schema, mode="overwrite")
         table.create_index("text", config=FTS())
         self._opened = table
@@ -83,6 +87,9 @@ class LanceIndex:
         """The ``k`` passages with the highest BM25 score for the words of ``text``."""
         query = self._table().search(text, query_type="fts").select([*self._columns(), "_score"]).limit(k)
         return [_hit(row, float(row["_score"])) for row in _rows(query, where)]
+
+    def exists(self) -> bool:
+        return (self._folder / f"{TABLE}.lance").exists()
 
     def holds(self, doc_id: str) -> bool:
         """Whether a passage of the document is in the index."""

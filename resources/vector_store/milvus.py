@@ -1,14 +1,16 @@
 # pyright: reportMissingTypeStubs=false
 """Milvus: a vector store for teams, at a server's URI; a local file is Milvus Lite, the same engine embedded.
 
-One collection is one index version; the alias ``retune_current`` names the one that is served.
+One collection is one index version; an alias, one for each project, names the version that is served.
 API: https://milvus.io/api-reference/pymilvus/ (3.0).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-ALIAS = "retune_current"
 RESULT_COLUMNS = ["passage_id", "doc_id", "chunk_id", "title", "section", "text"]
 LONGEST_TEXT_BYTES = 65_535
 """Milvus's own limit of a VARCHAR field."""
@@ -35,7 +36,23 @@ LONGEST_TEXT_BYTES = 65_535
 LONGEST_LIST = 4096
 """Milvus's own limit of an ARRAY field."""
 
+REQUEST_BYTES = 16 * 2**20
+"""Of rows sent at once: a server takes 64 MB in one message unless it is told otherwise."""
+
+PROJECT, ROOT = "retune.project", "retune.artifact_root"
+"""Properties of a collection: whose it is."""
+
 _SQL = re.compile(r"""'(?:[^']|'')*'|"(?:[^"\\]|\\.)*"|<>|[<>!=]=|=|\bin\s*\(|[()]""", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Whose index it is: ``project`` is a name that no other project has, ``root`` says where that one lies, for
+    people, and ``alias`` names the version that its readers outside Retune see."""
+
+    project: str
+    root: str
+    alias: str
 
 
 class MilvusIndex:
@@ -44,15 +61,17 @@ class MilvusIndex:
     Args:
         uri: ``http://host:19530``, or the path of a local ``.db`` file.
         token: ``user:password`` or an API key; empty for none. It is never shown.
+        owner: who writes, activates and drops it; readers need none.
 
     Raises:
         VectorStoreError: no Milvus answers there.
     """
 
-    def __init__(self, uri: str, collection: str, token: str = ""):
+    def __init__(self, uri: str, collection: str, token: str = "", owner: Owner | None = None):
         from pymilvus import MilvusClient, MilvusException
 
         self.collection = collection
+        self._owner = owner
         try:
             self._client: Any = MilvusClient(uri, token=token)
         except MilvusException as error:
@@ -61,13 +80,22 @@ class MilvusIndex:
             ) from error
 
     def write(self, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> int:
-        if self._client.has_collection(self.collection):
-            self._client.drop_collection(self.collection)
-        self._client.create_collection(self.collection, schema=self._schema(schema))
-        for batch in batches:
-            self._client.insert(self.collection, batch.to_pylist())
-        self._client.flush(self.collection)
-        return self.count()
+        """Write the whole collection; nothing is touched where the alias is another project's."""
+        owner = self._writer()
+        self._check_alias(owner)
+        rows = 0
+        with self._asked("write"):
+            if self._client.has_collection(self.collection):
+                self._client.drop_collection(self.collection)
+            properties = {PROJECT: owner.project, ROOT: owner.root}
+            self._client.create_collection(
+                self.collection, schema=self._schema(schema), properties=properties
+            )
+            for part in (part for batch in batches for part in request_parts(batch)):
+                # Counted here: a server counts the rows of loaded collections only.
+                rows += int(self._client.insert(self.collection, part.to_pylist())["insert_count"])
+            self._client.flush(self.collection)
+        return rows
 
     def optimise(
         self, kind: IndexType, rows: int, dimensions: int, parameters: Mapping[str, int] | None = None
@@ -88,24 +116,40 @@ class MilvusIndex:
             self._client.create_index(self.collection, index)
         except MilvusException as error:
             raise refused_parameters(name, chosen, error) from error
-        self._client.load_collection(self.collection)
+        with self._asked("load"):
+            self._client.load_collection(self.collection)
         return "exact" if kind == "exact" else described(name, chosen)
 
     def count(self) -> int:
-        answer = self._client.query(self.collection, filter="", output_fields=["count(*)"])
+        """The number of rows, once :meth:`optimise` has loaded them."""
+        with self._asked("count"):
+            # What was written a moment ago counts too.
+            answer = self._client.query(
+                self.collection, filter="", output_fields=["count(*)"], consistency_level="Strong"
+            )
         return int(answer[0]["count(*)"])
 
+    def exists(self) -> bool:
+        with self._asked("find"):
+            return bool(self._client.has_collection(self.collection))
+
     def holds(self, doc_id: str) -> bool:
-        if not self._client.has_collection(self.collection):
+        if not self.exists():
             return False
         quoted = doc_id.replace("\\", "\\\\").replace("'", "\\'")
-        found = self._client.query(
-            self.collection, filter=f"doc_id == '{quoted}'", output_fields=["doc_id"], limit=1
-        )
+        with self._asked("search"):
+            found = self._client.query(
+                self.collection, filter=f"doc_id == '{quoted}'", output_fields=["doc_id"], limit=1
+            )
         return len(found) > 0
 
     def drop(self) -> None:
-        if self._client.has_collection(self.collection):
+        """Drop the collection, and the alias if it still names this version."""
+        if not self.exists():
+            return
+        with self._asked("drop"):
+            if self._owner is not None and self._aliased(self._owner.alias) == self.collection:
+                self._client.drop_alias(self._owner.alias)
             self._client.drop_collection(self.collection)
 
     def search(self, vector: NDArray[np.float32], k: int, where: str | None = None) -> list[Hit]:
@@ -130,14 +174,54 @@ class MilvusIndex:
         raise VectorStoreError("full-text and hybrid search need reindex.store=lancedb")
 
     def activate(self) -> None:
-        """Point the alias at this collection: one step, so that readers see the old one or this one whole."""
-        if self._client.list_aliases().get("aliases") and self._alias_exists():
-            self._client.alter_alias(self.collection, ALIAS)
-        else:
-            self._client.create_alias(self.collection, ALIAS)
+        """Point the alias at this collection: one step, so that readers see the old one or this one whole.
 
-    def _alias_exists(self) -> bool:
-        return ALIAS in self._client.list_aliases()["aliases"]
+        Raises:
+            VectorStoreError: it is another project's alias.
+        """
+        owner = self._writer()
+        self._check_alias(owner)
+        with self._asked("activate"):
+            if self._aliased(owner.alias) is None:
+                self._client.create_alias(self.collection, owner.alias)
+            else:
+                self._client.alter_alias(self.collection, owner.alias)
+
+    def _writer(self) -> Owner:
+        if self._owner is None:
+            raise VectorStoreError(f"the collection {self.collection} was opened only for reading")
+        return self._owner
+
+    def _check_alias(self, owner: Owner) -> None:
+        """Refuse an alias that names a collection of another project, or of none."""
+        with self._asked("look for the alias of"):
+            named = self._aliased(owner.alias)
+            if named is None:
+                return
+            properties: dict[str, str] = self._client.describe_collection(named).get("properties") or {}
+        if properties.get(PROJECT) != owner.project:
+            whose = f"of the project at {properties[ROOT]}" if ROOT in properties else "not made by Retune"
+            raise VectorStoreError(
+                f"the alias {owner.alias} on this Milvus names {named}, {whose}: set reindex.milvus_collection to "
+                "another name, or drop that alias if nobody needs it"
+            )
+
+    def _aliased(self, alias: str) -> str | None:
+        """The collection that an alias names, if there is such an alias."""
+        if alias not in self._client.list_aliases()["aliases"]:
+            return None
+        return str(self._client.describe_alias(alias)["collection_name"])
+
+    @contextmanager
+    def _asked(self, what: str) -> Generator[None]:
+        from pymilvus import MilvusException
+
+        try:
+            yield
+        except MilvusException as error:
+            raise VectorStoreError(
+                f"Milvus refused to {what} collection {self.collection}: {error.message}"
+            ) from error
 
     @cached_property
     def _own(self) -> list[str]:
@@ -183,6 +267,16 @@ class MilvusIndex:
                 kind, limits = kinds.get(str(column), (DataType.ARRAY, list_of_texts))
                 schema.add_field(name, kind, nullable=True, **limits)
         return schema
+
+
+def request_parts(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """The rows in parts of at most ``REQUEST_BYTES``, or of one row."""
+    half = batch.num_rows // 2
+    if not half or batch.nbytes <= REQUEST_BYTES:
+        yield batch
+        return
+    yield from request_parts(batch.slice(0, half))
+    yield from request_parts(batch.slice(half))
 
 
 def from_sql(where: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +16,13 @@ from assets_pkg.prep.mining import mine_hard_negatives
 from assets_pkg.prep.settings import MiningSettings
 from assets_pkg.profile import load_profile
 from assets_pkg.reindex.embeddings import embed_passages
+from assets_pkg.reindex.together import embed_corpus
 from resources.compute.spread import ArraySpread, help_with, work_through
 from resources.encoders.cached import CachedEncoder
 from resources.encoders.recipe import EncoderRecipe
 from resources.encoders.shards import Shards
 from storage.artifacts import Checkpoint, Passages, TrainingSet
+from storage.embedding_cache import EmbeddingCache
 from storage.formats.retriever_json import (
     PassageRef,
     RetrieverExample,
@@ -112,10 +116,13 @@ def test_a_task_that_is_never_told_ends_with_the_job(tmp_path: Path) -> None:
     help_with(tmp_path / "share.json", 1, over=lambda: True)
 
 
-def passages_of(folder: Path, count: int) -> Passages:
+def passages_of(folder: Path, count: int, new: Sequence[int] = ()) -> Passages:
+    """Numbered texts; those with the numbers ``new`` say something else."""
     folder.mkdir()
     texts = [f"The pump number {number % 700} has pressure {number}." for number in range(count)]
     texts[5] = texts[4]
+    for number in new:
+        texts[number] = f"The kiln {number} is cold."
     ids = [f"p{number}" for number in range(count)]
     pq.write_table(
         pa.table({"passage_id": ids, "text": texts}), folder / "passages.parquet", row_group_size=2000
@@ -123,24 +130,97 @@ def passages_of(folder: Path, count: int) -> Passages:
     return Passages(folder, "passages", "v1")
 
 
-def test_shards_put_together_are_the_bytes_of_one_process(tmp_path: Path, tiny_model: Path) -> None:
-    passages = passages_of(tmp_path / "passages", 4500)
-    model = Checkpoint(tmp_path, "base_model", "tiny")
+class Workers:
+    """All workers of a place: how many texts they were given each time, and what they embed with. ``stop``: they are
+    killed when they have made so many shards."""
+
+    def __init__(self, recipe: EncoderRecipe):
+        self.encoder = recipe.open()
+        self.given: list[int] = []
+        self.made: list[int] = []
+        self.stop: int | None = None
+
+    def __call__(self, shards: Shards, progress: Progress) -> None:
+        self.given.append(shards.rows)
+        for number in shards.missing():
+            if len(self.made) == self.stop:
+                raise RuntimeError("killed")
+            shards.make(number, self.encoder)
+            self.made.append(number)
+
+
+@dataclass
+class Place:
+    """A corpus embedded by several workers, with a cache."""
+
+    workers: Workers
+    known: CachedEncoder
+    folder: Path
+    model: Checkpoint
+
+    def embed(self, passages: Passages, name: str) -> Path:
+        work = self.folder / name
+        work.mkdir(exist_ok=True)
+        embed_corpus(passages, self.model, self.known, {}, work, no_progress, self.workers)
+        return work
+
+
+@pytest.fixture
+def place(tmp_path: Path, tiny_model: Path) -> Place:
     recipe = EncoderRecipe(str(tiny_model), "tiny", "", "", 32, 32, "auto", 64, device="cpu")
-    one, together = tmp_path / "one", tmp_path / "together"
+    known = CachedEncoder(recipe.open(), EmbeddingCache(tmp_path / "cache"))
+    return Place(Workers(recipe), known, tmp_path, Checkpoint(tmp_path, "base_model", "tiny"))
+
+
+def test_shards_put_together_are_the_bytes_of_one_process(place: Place, tmp_path: Path) -> None:
+    passages = passages_of(tmp_path / "passages", 4500)
+    alone, one = CachedEncoder(place.workers.encoder), tmp_path / "one"
     one.mkdir()
-    together.mkdir()
-
-    def in_shards(shards: Shards, progress: Progress) -> None:
-        work_through(shards, recipe.open(), 0, 2)
-
-    encoder = CachedEncoder(recipe.open())
-    embed_passages(passages, model, encoder, {}, one, no_progress)
-    embed_passages(passages, model, encoder, {}, together, no_progress, in_shards)
+    embed_passages(passages, place.model, alone, {}, one, no_progress)
+    together = place.embed(passages, "together")
     names = {each.name for each in together.iterdir()}
     assert names == {"embeddings.json", "embeddings.parquet"}
     for name in names:
         assert (one / name).read_bytes() == (together / name).read_bytes()
+    assert place.workers.given == [4500]
+    assert place.known.misses == 0  # the workers had embedded all
+
+
+def test_workers_are_given_only_what_is_new(place: Place, tmp_path: Path) -> None:
+    place.embed(passages_of(tmp_path / "before", 4500), "first")
+    changed = passages_of(tmp_path / "after", 4500, new=(7, 4200))
+    after = place.embed(changed, "second")
+    assert place.workers.given == [4500, 2]
+    vectors = np.stack(pq.read_table(after / "embeddings.parquet").column("vector").to_pylist())
+    texts = pq.read_table(changed.path / "passages.parquet").column("text").to_pylist()
+    np.testing.assert_allclose(
+        vectors, CachedEncoder(place.workers.encoder).embed(texts, "passage"), atol=1e-6
+    )
+    place.embed(changed, "third")
+    assert place.workers.given == [4500, 2]
+
+
+def test_workers_that_were_killed_go_on_with_the_shards_that_are_missing(
+    place: Place, tmp_path: Path
+) -> None:
+    passages = passages_of(tmp_path / "passages", 4500)
+    place.workers.stop = 1
+    with pytest.raises(RuntimeError, match="killed"):
+        place.embed(passages, "work")
+    place.workers.stop = None
+    work = place.embed(passages, "work")
+    assert place.workers.made == [0, 1]
+    assert {each.name for each in work.iterdir()} == {"embeddings.json", "embeddings.parquet"}
+
+
+def test_a_single_process_takes_over_from_workers_that_were_killed(place: Place, tmp_path: Path) -> None:
+    passages = passages_of(tmp_path / "passages", 20)
+    place.workers.stop = 0
+    with pytest.raises(RuntimeError, match="killed"):
+        place.embed(passages, "work")
+    (tmp_path / "work" / "together.gone").mkdir()  # as a kill between two steps leaves it
+    embed_corpus(passages, place.model, place.known, {}, tmp_path / "work", no_progress)
+    assert {each.name for each in (tmp_path / "work").iterdir()} == {"embeddings.json", "embeddings.parquet"}
 
 
 def test_mining_finds_the_same_in_shards(tmp_path: Path, tiny_model: Path) -> None:
@@ -171,19 +251,3 @@ def test_mining_finds_the_same_in_shards(tmp_path: Path, tiny_model: Path) -> No
     assert {each.name for each in one.iterdir()} == {each.name for each in together.iterdir()}
     for name in ("train_mined.automodel.json", "train_mined.automodel_unrolled.json", "summary.json"):
         assert (one / name).read_bytes() == (together / name).read_bytes()
-
-
-def test_what_was_put_together_before_a_kill_is_not_embedded_again(tmp_path: Path, tiny_model: Path) -> None:
-    passages = passages_of(tmp_path / "passages", 20)
-    model = Checkpoint(tmp_path, "base_model", "tiny")
-    recipe = EncoderRecipe(str(tiny_model), "tiny", "", "", 32, 32, "auto", 64, device="cpu")
-    folder = tmp_path / "work"
-    folder.mkdir()
-    embed_passages(passages, model, recipe.open(), {}, folder, no_progress)
-    (folder / "shards").mkdir()  # what the kill left of them
-
-    def never(shards: Shards, progress: Progress) -> None:
-        raise AssertionError("embedded again")
-
-    embed_passages(passages, model, recipe.open(), {}, folder, no_progress, never)
-    assert not (folder / "shards").exists()

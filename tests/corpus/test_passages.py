@@ -95,7 +95,8 @@ def test_long_units_are_cut_at_lines_or_words() -> None:
 
 
 def test_artifact(tmp_path: Path) -> None:
-    corpus = write_corpus(tmp_path / "in", {"a.md": "# A\n\nOne. Two.", "b.txt": "Three. Four. Five."})
+    texts = {"a.md": "# A\n\nOne. Two.", "b.txt": "Three. Four. Five.", "c.txt": "Five."}
+    corpus = write_corpus(tmp_path / "in", texts)
     out = tmp_path / "out"
     out.mkdir()
     seen: list[tuple[int, int]] = []
@@ -110,11 +111,13 @@ def test_artifact(tmp_path: Path) -> None:
         ("a.md", 1, "# A\n\nOne. Two."),
         ("b.txt", 1, "Three. Four."),
         ("b.txt", 2, "Five."),
+        ("c.txt", 1, "Five."),
     ]
-    assert seen == [(1, 2), (2, 2)]
+    assert seen == [(1, 3), (2, 3), (3, 3)]
     summary = json.loads((out / "summary.json").read_text())
-    assert (summary["documents"], summary["passages"], summary["words"]) == (2, 3, 7)
-    assert sum(bin["passages"] for bin in summary["length_histogram"]) == 3
+    assert (summary["documents"], summary["passages"], summary["words"]) == (3, 4, 8)
+    assert summary["distinct_texts"] == 3
+    assert sum(bin["passages"] for bin in summary["length_histogram"]) == 4
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from assets_pkg.settings import ModelSettings
 from resources.accelerator import Accelerator
 from storage.artifacts import Checkpoint, MinedTrainSet
 from storage.digests import digest_file, passage_id
+from storage.progress import Note, Progress, no_note, no_progress
 
 WORDS = [
     a + b
@@ -58,7 +60,7 @@ def plain_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def model_settings(plain_bert: Path) -> ModelSettings:
     return load_profile(
         "laptop",
@@ -73,21 +75,11 @@ def model_settings(plain_bert: Path) -> ModelSettings:
 
 
 @pytest.fixture(scope="session")
-def base(plain_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+def base(model_settings: ModelSettings, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     from assets_pkg.finetune.base_model import fetch_base_model
 
-    settings = load_profile(
-        "laptop",
-        [
-            f"base_model={plain_bert}",
-            "query_prefix='query: '",
-            "passage_prefix='passage: '",
-            "query_max_length=16",
-            "passage_max_length=24",
-        ],
-    ).model
     folder = tmp_path_factory.mktemp("base")
-    fetch_base_model(settings, folder)
+    fetch_base_model(model_settings, folder)
     return Checkpoint(folder, "base_model", "base0")
 
 
@@ -154,30 +146,72 @@ def mined(tmp_path_factory: pytest.TempPathFactory) -> MinedTrainSet:
     return MinedTrainSet(folder, "mined_train_set", "mined0")
 
 
+@dataclass(frozen=True)
+class Given:
+    """What a training is made from; ``settings`` gives those of a short run, with changes."""
+
+    mined: MinedTrainSet
+    base: Checkpoint
+    model: ModelSettings
+    settings: Callable[..., FinetuneSettings]
+
+    def finetune(
+        self, folder: Path, progress: Progress = no_progress, note: Note = no_note, **changes: Any
+    ) -> Path:
+        """Fine-tune into ``folder`` in this process."""
+        from assets_pkg.finetune.train import finetune
+
+        folder.mkdir(exist_ok=True)
+        finetune(self.mined, self.base, self.model, self.settings(**changes), CPU, folder, progress, note)
+        return folder
+
+    def arguments(self, **changes: Any) -> list[str]:
+        """The same for a process of its own: folders, and settings as JSON."""
+        settings = self.settings(**changes)
+        paths = [str(self.mined.path), str(self.base.path)]
+        return [*paths, self.model.model_dump_json(), settings.model_dump_json()]
+
+
+@pytest.fixture
+def given(
+    mined: MinedTrainSet,
+    base: Checkpoint,
+    model_settings: ModelSettings,
+    settings: Callable[..., FinetuneSettings],
+) -> Given:
+    return Given(mined, base, model_settings, settings)
+
+
 def content_of(folder: Path) -> dict[str, str]:
     """Digests of the files that decide a checkpoint's version."""
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     return {name: digest_file(folder / name) for name in sorted(names) if Checkpoint.is_content(name)}
 
 
-def llama(folder: Path, **changes: Any) -> None:
-    """A tiny random Llama, its configuration changed after saving."""
+def save_decoder(config: Any, model: Any, folder: Path, **changes: Any) -> None:
+    """A tiny random model of these transformers classes, with its tokenizer."""
     import torch
-    from transformers import LlamaConfig, LlamaModel
 
     make_tokenizer(folder)
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=60,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=64,
-        pad_token_id=0,
-    )
-    LlamaModel(config).save_pretrained(folder)
+    sizes = {
+        "vocab_size": 60,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 64,
+        "max_position_embeddings": 64,
+        "pad_token_id": 0,
+    }
+    model(config(**sizes, **changes)).save_pretrained(folder)
+
+
+def llama(folder: Path, **changes: Any) -> None:
+    """A tiny random Llama, its configuration changed after saving."""
+    from transformers import LlamaConfig, LlamaModel
+
+    save_decoder(LlamaConfig, LlamaModel, folder)
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 

@@ -10,29 +10,21 @@ import pytest
 
 from assets_pkg.finetune.adapter import train_adapter
 from assets_pkg.finetune.errors import TrainingDataError
-from assets_pkg.finetune.settings import FinetuneSettings
-from assets_pkg.settings import ModelSettings
 from resources.encoders.sentence_transformer import SentenceTransformerEncoder
-from storage.artifacts import Checkpoint, MinedTrainSet
-from tests.finetune.conftest import CPU, content_of
+from storage.artifacts import Checkpoint
+from tests.finetune.conftest import CPU, Given, content_of
 
 
 @pytest.fixture
-def train(
-    mined: MinedTrainSet,
-    base: Checkpoint,
-    model_settings: ModelSettings,
-    settings: Callable[..., FinetuneSettings],
-    tmp_path: Path,
-) -> Callable[..., Path]:
+def train(given: Given, tmp_path: Path) -> Callable[..., Path]:
     def go(name: str = "tuned", **changes: Any) -> Path:
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
         encoder = SentenceTransformerEncoder(
-            base.model, base.version, accelerator=CPU, **model_settings.encoder_config()
+            given.base.model, given.base.version, accelerator=CPU, **given.model.encoder_config()
         )
-        chosen = settings(method="adapter", learning_rate=1e-2, num_epochs=6, **changes)
-        train_adapter(mined, base, model_settings, chosen, encoder, folder)
+        chosen = given.settings(method="adapter", learning_rate=1e-2, num_epochs=6, **changes)
+        train_adapter(given.mined, given.base, given.model, chosen, encoder, folder)
         return folder
 
     return go

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from assets_pkg.finetune.base_model import fetch_base_model
-from assets_pkg.finetune.settings import FinetuneSettings
-from assets_pkg.finetune.train import finetune
-from assets_pkg.settings import ModelSettings
-from storage.artifacts import Checkpoint, MinedTrainSet
-from tests.finetune.conftest import CPU, first_token_sees_the_last, llama, make_tokenizer
+from storage.artifacts import Checkpoint
+from tests.finetune.conftest import Given, first_token_sees_the_last, llama, save_decoder
 
 TEXTS = ["badin kefel ligor", "mohat"]
 
@@ -32,23 +29,10 @@ def qwen3(folder: Path) -> None:
     from transformers import AutoTokenizer, Qwen3Config, Qwen3Model
 
     plain = folder.with_name("plain")
-    make_tokenizer(plain)
+    save_decoder(Qwen3Config, Qwen3Model, plain, head_dim=8)
     tokenizer = AutoTokenizer.from_pretrained(plain)
     tokenizer.padding_side = "left"
     tokenizer.save_pretrained(plain)
-    torch.manual_seed(0)
-    config = Qwen3Config(
-        vocab_size=60,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        intermediate_size=64,
-        max_position_embeddings=64,
-        pad_token_id=0,
-    )
-    Qwen3Model(config).save_pretrained(plain)
     modules = [Transformer(str(plain)), Pooling(32, "lasttoken"), Normalize()]
     SentenceTransformer(modules=modules, device="cpu").save_pretrained(str(folder))
 
@@ -59,20 +43,17 @@ def test_a_decoder_is_tuned_and_loads_anywhere(
     make: Callable[[Path], None],
     bidirectional: bool,
     lora_rank: int | None,
-    mined: MinedTrainSet,
-    model_settings: ModelSettings,
-    settings: Callable[..., FinetuneSettings],
+    given: Given,
     tmp_path: Path,
 ) -> None:
     from sentence_transformers import SentenceTransformer
 
     make(tmp_path / "source")
-    model = model_settings.model_copy(update={"base_model": str(tmp_path / "source")})
+    model = given.model.model_copy(update={"base_model": str(tmp_path / "source")})
     fetch_base_model(model, tmp_path / "base")
     base = Checkpoint(tmp_path / "base", "base_model", "b")
-    one_step = settings(num_epochs=1, global_batch_size=64, local_batch_size=4, lora_rank=lora_rank)
-    (tmp_path / "tuned").mkdir()
-    finetune(mined, base, model, one_step, CPU, tmp_path / "tuned")
+    one_step = {"num_epochs": 1, "global_batch_size": 64, "local_batch_size": 4, "lora_rank": lora_rank}
+    replace(given, base=base, model=model).finetune(tmp_path / "tuned", **one_step)
     tuned = Checkpoint(tmp_path / "tuned", "checkpoint", "t")
     assert tuned.summary()["steps_done"] == 1
 

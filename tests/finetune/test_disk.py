@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,37 +8,11 @@ import pytest
 from assets_pkg.finetune.disk import bytes_needed
 from assets_pkg.finetune.errors import NoRoomError
 from assets_pkg.finetune.loading import load_model
-from assets_pkg.finetune.settings import FinetuneSettings
-from assets_pkg.finetune.train import finetune
-from assets_pkg.settings import ModelSettings
-from storage.artifacts import Checkpoint, MinedTrainSet
-from tests.finetune.conftest import CPU
+from tests.finetune.conftest import Given
 from tests.small_disk import small_disk
 
 
-class Stop(Exception):
-    pass
-
-
-@pytest.fixture
-def train(
-    mined: MinedTrainSet,
-    base: Checkpoint,
-    model_settings: ModelSettings,
-    settings: Callable[..., FinetuneSettings],
-    tmp_path: Path,
-) -> Callable[..., Path]:
-    def go(progress: Any = lambda *_, **__: None, **changes: Any) -> Path:
-        (tmp_path / "out").mkdir(exist_ok=True)
-        finetune(mined, base, model_settings, settings(**changes), CPU, tmp_path / "out", progress)
-        return tmp_path / "out"
-
-    return go
-
-
-def test_the_estimate_covers_what_is_written(
-    train: Callable[..., Path], base: Checkpoint, tmp_path: Path
-) -> None:
+def test_the_estimate_covers_what_is_written(given: Given, tmp_path: Path) -> None:
     def size() -> int:
         return sum(path.stat().st_size for path in (tmp_path / "out").rglob("*") if path.is_file())
 
@@ -49,18 +22,16 @@ def test_the_estimate_covers_what_is_written(
         nonlocal largest
         largest = max(largest, size())
 
-    train(watch, checkpoint_every_steps=1)
-    weights = sum(each.numel() for each in load_model(base.model, "cpu").parameters())
+    given.finetune(tmp_path / "out", watch, checkpoint_every_steps=1)
+    weights = sum(each.numel() for each in load_model(given.base.model, "cpu").parameters())
     estimate = bytes_needed(weights, weights)
     assert largest < estimate + 400_000  # of the tiny model's files most are not weights
     assert largest > estimate * 0.5
 
 
-def test_a_disk_that_is_too_small_stops_before_the_first_step(
-    train: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_a_disk_that_is_too_small_stops_before_the_first_step(given: Given, tmp_path: Path) -> None:
     steps: list[int] = []
     told = r"writes up to 0\.\d\d GB, but .*out has 0\.00 GB free: free some"
     with small_disk(tmp_path / "out", "100k"), pytest.raises(NoRoomError, match=told):
-        train(lambda done, *_, **__: steps.append(done))
+        given.finetune(tmp_path / "out", lambda done, *_, **__: steps.append(done))
     assert steps == []

@@ -18,11 +18,9 @@ from assets_pkg.finetune import launch
 from assets_pkg.finetune.errors import TrainingStopped
 from assets_pkg.finetune.launch import finetune_here
 from assets_pkg.finetune.loading import load_model
-from assets_pkg.finetune.settings import FinetuneSettings
-from assets_pkg.settings import ModelSettings
-from storage.artifacts import Checkpoint, MinedTrainSet
+from storage.artifacts import MinedTrainSet
 from storage.progress import Note, no_note
-from tests.finetune.conftest import CPU, content_of
+from tests.finetune.conftest import CPU, Given, content_of
 from tests.finetune.short_of_memory import MEMORY
 
 Train = Callable[..., Path]
@@ -30,13 +28,7 @@ DEADLINE = 90
 
 
 @pytest.fixture
-def train(
-    mined: MinedTrainSet,
-    base: Checkpoint,
-    model_settings: ModelSettings,
-    settings: Callable[..., FinetuneSettings],
-    tmp_path: Path,
-) -> Train:
+def train(given: Given, tmp_path: Path) -> Train:
     def go(
         processes: int,
         progress: Any = lambda *_, **__: None,
@@ -46,8 +38,8 @@ def train(
     ) -> Path:
         folder = tmp_path / (name or f"in{processes}")
         folder.mkdir(exist_ok=True)
-        chosen = settings(num_processes=processes, learning_rate=1e-3, **changes)
-        finetune_here(mined, base, model_settings, chosen, CPU, folder, progress, note)
+        chosen = given.settings(num_processes=processes, learning_rate=1e-3, **changes)
+        finetune_here(given.mined, given.base, given.model, chosen, CPU, folder, progress, note)
         return folder
 
     return go
@@ -136,14 +128,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def test_killed_processes_are_taken_up_where_they_were(
-    train: Train,
-    mined: MinedTrainSet,
-    base: Checkpoint,
-    model_settings: ModelSettings,
-    settings: Callable[..., FinetuneSettings],
-    tmp_path: Path,
-) -> None:
+def test_killed_processes_are_taken_up_where_they_were(train: Train, given: Given, tmp_path: Path) -> None:
     """First one of the processes is killed, later the command that watches them, which none of them outlives."""
     changes: dict[str, Any] = {"dropout": 0.1, "num_epochs": 15, "checkpoint_every_steps": 4}
     folder = tmp_path / "killed"
@@ -158,9 +143,8 @@ def test_killed_processes_are_taken_up_where_they_were(
     first = len(losses(folder))
     assert 6 <= first < 40
 
-    chosen = settings(num_processes=2, learning_rate=1e-3, **changes)
-    arguments = [mined.path, base.path, model_settings.model_dump_json(), chosen.model_dump_json(), folder]
-    command = [sys.executable, "-c", COMMAND, *map(str, arguments), str(first + 10)]
+    arguments = given.arguments(num_processes=2, learning_rate=1e-3, **changes)
+    command = [sys.executable, "-c", COMMAND, *arguments, str(folder), str(first + 10)]
     assert subprocess.run(command, check=False).returncode == -9
     children: list[int] = json.loads((folder / "children.json").read_text())
     wait_until(lambda: all(ended(pid) for pid in children))
@@ -173,9 +157,7 @@ def test_killed_processes_are_taken_up_where_they_were(
     assert content_of(folder) == content_of(train(2, name="whole", **changes))
 
 
-def test_what_stops_one_process_is_told(
-    base: Checkpoint, model_settings: ModelSettings, settings: Callable[..., FinetuneSettings], tmp_path: Path
-) -> None:
+def test_what_stops_one_process_is_told(given: Given, tmp_path: Path) -> None:
     nothing = MinedTrainSet(tmp_path / "nothing", "mined_train_set", "none")
     with pytest.raises(TrainingStopped, match=r"RetrieverFileError: .*nothing"):
-        finetune_here(nothing, base, model_settings, settings(num_processes=2), CPU, tmp_path)
+        finetune_here(nothing, given.base, given.model, given.settings(num_processes=2), CPU, tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,7 @@ import pytest
 
 from assets_pkg.finetune import checks
 from assets_pkg.finetune.errors import TrainingDataError
-from assets_pkg.finetune.settings import FinetuneSettings
-from assets_pkg.finetune.train import finetune
-from assets_pkg.settings import ModelSettings
-from storage.artifacts import Checkpoint, MinedTrainSet
-from storage.progress import Note, no_note
-from tests.finetune.conftest import CPU
+from tests.finetune.conftest import Given
 
 Train = Callable[..., Path]
 KEY = "0123456789abcdef" * 2 + "01234567"
@@ -27,19 +23,8 @@ class Killed(Exception):
 
 
 @pytest.fixture
-def train(
-    mined: MinedTrainSet,
-    base: Checkpoint,
-    model_settings: ModelSettings,
-    settings: Callable[..., FinetuneSettings],
-    tmp_path: Path,
-) -> Train:
-    def go(progress: Any = lambda *_, **__: None, note: Note = no_note, **changes: Any) -> Path:
-        (tmp_path / "out").mkdir(exist_ok=True)
-        finetune(mined, base, model_settings, settings(**changes), CPU, tmp_path / "out", progress, note)
-        return tmp_path / "out"
-
-    return go
+def train(given: Given, tmp_path: Path) -> Train:
+    return partial(given.finetune, tmp_path / "out")
 
 
 @pytest.fixture(autouse=True)

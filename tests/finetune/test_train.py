@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,9 @@ from assets_pkg.finetune import train
 from assets_pkg.finetune.errors import TrainingDataError, TrainingStopped
 from assets_pkg.finetune.loading import load_model
 from assets_pkg.finetune.loss import ContrastiveLoss
-from assets_pkg.finetune.settings import FinetuneSettings
-from assets_pkg.finetune.train import finetune
-from assets_pkg.settings import ModelSettings
 from storage.artifacts import Checkpoint, MinedTrainSet
 from storage.progress import Progress, no_progress
-from tests.finetune.conftest import CPU, content_of
+from tests.finetune.conftest import Given, content_of
 
 Run = Callable[..., Path]
 
@@ -34,14 +32,7 @@ def finished() -> dict[str, Path]:
 
 
 @pytest.fixture
-def run(
-    mined: MinedTrainSet,
-    base: Checkpoint,
-    model_settings: ModelSettings,
-    settings: Callable[..., FinetuneSettings],
-    tmp_path: Path,
-    finished: dict[str, Path],
-) -> Run:
+def run(given: Given, tmp_path: Path, finished: dict[str, Path]) -> Run:
     """Fine-tune into ``tmp_path/<name>`` with changed settings; returns the folder. The name ``whole`` stands
     for an undisturbed run, made once for all tests."""
 
@@ -51,10 +42,7 @@ def run(
             if key not in finished:
                 finished[key] = go(f"whole{len(finished)}", **changes)
             return finished[key]
-        folder = tmp_path / name
-        folder.mkdir(exist_ok=True)
-        finetune(mined, base, model_settings, settings(**changes), CPU, folder, progress)
-        return folder
+        return given.finetune(tmp_path / name, progress, **changes)
 
     return go
 
@@ -171,17 +159,9 @@ finetune(MinedTrainSet(Path(mined), "mined_train_set", "mined0"), Checkpoint(Pat
 """
 
 
-def test_a_killed_process_is_taken_up_where_it_was(
-    run: Run,
-    mined: MinedTrainSet,
-    base: Checkpoint,
-    model_settings: ModelSettings,
-    settings: Callable[..., FinetuneSettings],
-    tmp_path: Path,
-) -> None:
+def test_a_killed_process_is_taken_up_where_it_was(run: Run, given: Given, tmp_path: Path) -> None:
     (tmp_path / "broken").mkdir()
-    arguments = [mined.path, base.path, model_settings.model_dump_json(), settings().model_dump_json()]
-    command = [sys.executable, "-c", KILLED_RUN, *map(str, arguments), str(tmp_path / "broken")]
+    command = [sys.executable, "-c", KILLED_RUN, *given.arguments(), str(tmp_path / "broken")]
     killed = subprocess.run(
         command, env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}, check=False
     )
@@ -344,19 +324,13 @@ def test_choosing_by_validation_needs_validation_questions(
         run(**setting)
 
 
-def test_mined_only_without_mined_negatives_is_refused(
-    mined: MinedTrainSet,
-    base: Checkpoint,
-    model_settings: ModelSettings,
-    settings: Callable[..., FinetuneSettings],
-    tmp_path: Path,
-) -> None:
-    shutil.copytree(mined.path, tmp_path / "mined")
-    path = tmp_path / "mined" / mined.unrolled.name
+def test_mined_only_without_mined_negatives_is_refused(given: Given, tmp_path: Path) -> None:
+    shutil.copytree(given.mined.path, tmp_path / "mined")
+    path = tmp_path / "mined" / given.mined.unrolled.name
     content = json.loads(path.read_text())
     for row in content["data"]:
         row["neg_doc"] = []
     path.write_text(json.dumps(content))
     bare = MinedTrainSet(tmp_path / "mined", "mined_train_set", "bare")
     with pytest.raises(TrainingDataError, match="most questions have no mined negatives"):
-        finetune(bare, base, model_settings, settings(in_batch_negatives=False), CPU, tmp_path / "out")
+        replace(given, mined=bare).finetune(tmp_path / "out", in_batch_negatives=False)

@@ -270,6 +270,7 @@ def test_the_assets_judge_and_rank(
     result = dg.materialize(build_assets(profile), resources=resources)
     (scored,) = result.asset_materializations_for_node("judge_scores")
     (ranked,) = result.asset_materializations_for_node("judge_ranking")
+    assert scored.metadata["captions_digest"].value == load_captions(profile.judges).digest()
     assert scored.metadata["judges_used"].value == "small"
     assert "absent: no weights in" in str(scored.metadata["judges_skipped"].value)
     assert ranked.metadata["first"].value in NAMES

@@ -77,6 +77,12 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(checkpoint: Path, tmp_path:
     assert "Traceback" not in log
 
 
+def run_script(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """A Python process with the folder as its only argument."""
+    command = [sys.executable, "-c", script, str(folder)]
+    return subprocess.run(command, env=environment(), cwd=ROOT, capture_output=True, text=True, check=False)
+
+
 def test_an_export_is_served_without_torch(folder: Path) -> None:
     """The process that serves an export imports none of torch's world, even where it is installed."""
     script = (
@@ -84,14 +90,8 @@ def test_an_export_is_served_without_torch(folder: Path) -> None:
         "import assets_pkg.nim.server, assets_pkg.nim.grpc_server\nload_folder(Path(sys.argv[1]))\n"
         "print([name for name in ('torch', 'transformers', 'dagster') if name in sys.modules])"
     )
-    said = subprocess.run(
-        [sys.executable, "-c", script, str(folder)],
-        env=environment(),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    said = run_script(script, folder)
+    assert said.returncode == 0, said.stderr
     assert said.stdout.strip() == "[]"
 
 
@@ -100,13 +100,6 @@ def test_where_there_is_no_torch_that_is_said(checkpoint: Path) -> None:
         "import sys\nsys.modules['torch'] = None\nfrom assets_pkg.nim.__main__ import main\n"
         "sys.exit(main(['--model-dir', sys.argv[1], '--port', '0']))"
     )
-    said = subprocess.run(
-        [sys.executable, "-c", script, str(checkpoint)],
-        env=environment(),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    said = run_script(script, checkpoint)
     assert said.returncode == 1
     assert "serving one needs torch: serve its export" in said.stderr

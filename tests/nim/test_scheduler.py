@@ -9,6 +9,7 @@ import queue
 import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import CancelledError
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,12 +53,16 @@ def model() -> StepModel:
 
 @pytest.fixture
 def scheduler(model: StepModel) -> Generator[Scheduler]:
-    made = Scheduler(
-        model.run, 2, workers=1, batch_tokens=40, max_tokens=200, max_wait_s=1e9, metrics=Metrics()
-    )
+    made = make_scheduler(model)
     yield made
     model.release(1000)
     made.close()
+
+
+def make_scheduler(model: StepModel, **changes: Any) -> Scheduler:
+    """One thread and small batches, with changes."""
+    small = {"workers": 1, "batch_tokens": 40, "max_tokens": 200, "max_wait_s": 1e9, "metrics": Metrics()}
+    return Scheduler(model.run, 2, **(small | changes))
 
 
 def rows(*shapes: tuple[int, int]) -> list[TokenIds]:
@@ -173,16 +178,7 @@ def test_an_empty_queue_takes_a_request_of_any_size(scheduler: Scheduler, model:
 @pytest.fixture
 def gathering(model: StepModel) -> Generator[Scheduler]:
     """One thread, which waits for company for longer than any test runs."""
-    made = Scheduler(
-        model.run,
-        2,
-        workers=1,
-        batch_tokens=40,
-        max_tokens=200,
-        max_wait_s=1e9,
-        metrics=Metrics(),
-        gather_s=1e9,
-    )
+    made = make_scheduler(model, gather_s=1e9)
     yield made
     model.release(1000)
     made.close()
@@ -220,16 +216,7 @@ def test_a_batch_waits_for_the_clients_that_are_usual(gathering: Scheduler, mode
 
 def test_as_many_clients_as_threads_wait_for_nobody(model: StepModel) -> None:
     """Each has a thread of its own: together in one batch they would leave the other threads idle."""
-    scheduler = Scheduler(
-        model.run,
-        2,
-        workers=3,
-        batch_tokens=40,
-        max_tokens=200,
-        max_wait_s=1e9,
-        metrics=Metrics(),
-        gather_s=1e9,
-    )
+    scheduler = make_scheduler(model, workers=3, gather_s=1e9)
     _three_clients(scheduler, model)
     scheduler.submit(rows((4, 5)))
     assert model.started() == [[4, 5]]
@@ -253,16 +240,7 @@ def test_closing_waits_for_nobody(gathering: Scheduler, model: StepModel) -> Non
 
 def test_answers_of_a_batch_are_delivered_together(model: StepModel) -> None:
     deliveries: queue.Queue[Callable[[], None]] = queue.Queue()
-    scheduler = Scheduler(
-        model.run,
-        2,
-        workers=1,
-        batch_tokens=40,
-        max_tokens=200,
-        max_wait_s=1e9,
-        metrics=Metrics(),
-        deliver=deliveries.put,
-    )
+    scheduler = make_scheduler(model, deliver=deliveries.put)
     scheduler.submit(rows((1, 5)))
     model.started()
     jobs = [scheduler.submit(rows((number, 8))) for number in (2, 3)]
@@ -276,9 +254,7 @@ def test_answers_of_a_batch_are_delivered_together(model: StepModel) -> None:
 
 
 def test_close_finishes_what_is_queued(model: StepModel) -> None:
-    scheduler = Scheduler(
-        model.run, 2, workers=2, batch_tokens=40, max_tokens=10_000, max_wait_s=1e9, metrics=Metrics()
-    )
+    scheduler = make_scheduler(model, workers=2, max_tokens=10_000)
     jobs = [scheduler.submit(rows((number, 30))) for number in range(10)]
     model.release(10)
     scheduler.close()
@@ -290,15 +266,8 @@ def test_many_threads_of_requests_and_cancellations(model: StepModel) -> None:
     """No request is lost or mixed up, and the count of waiting tokens ends at zero."""
     model.release(100_000)
     metrics = Metrics()
-    scheduler = Scheduler(
-        model.run,
-        2,
-        workers=4,
-        batch_tokens=64,
-        max_tokens=10**9,
-        max_wait_s=1e9,
-        metrics=metrics,
-        gather_s=0.001,
+    scheduler = make_scheduler(
+        model, workers=4, batch_tokens=64, max_tokens=10**9, metrics=metrics, gather_s=0.001
     )
     wrong: list[object] = []
 

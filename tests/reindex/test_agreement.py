@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from assets_pkg.evaluation.evaluate import evaluate_retrieval
 from assets_pkg.evaluation.report import write_eval_report
 from assets_pkg.profile import load_profile
-from assets_pkg.reindex.agreement import Agreement, compare_with_measurement, measured_as
+from assets_pkg.reindex.agreement import Agreement, _shared, compare_with_measurement, measured_as
 from assets_pkg.reindex.index import open_index
 from resources.encoders.base import Role
 from storage.artifacts import CorpusEmbeddings, EvalReport, EvalSet, Passages
@@ -111,3 +113,24 @@ def test_a_corpus_that_shares_nothing_with_the_exam_is_not_judged(
 def test_the_report_is_asked_by_digest(report: EvalReport) -> None:
     assert measured_as(report, "m1") == "finetuned"
     assert measured_as(report, "m2") is None
+
+
+def test_memory_of_the_comparison_does_not_grow_with_the_corpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    documents = [BeirDocument(f"d{number}", f"passage {number} of many") for number in range(20)]
+    write_beir(tmp_path / "eval_beir", documents, [BeirQuery("q", "many")], {"q": {"d1": 1}})
+
+    def texts(_: Passages) -> Iterator[tuple[str, str]]:
+        for number in range(100_000):
+            text = f"passage {number} of many"
+            yield passage_id(text), text
+
+    monkeypatch.setattr("assets_pkg.reindex.agreement._texts", texts)
+    nothing = Passages(tmp_path, "passages", "v1")
+    tracemalloc.start()
+    shared = _shared(EvalSet(tmp_path, "eval_set", "e1"), nothing)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert shared == {each.doc_id: passage_id(each.text) for each in documents}
+    assert peak < 1_000_000  # the ids alone of all passages are seven times that

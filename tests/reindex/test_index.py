@@ -17,10 +17,11 @@ from assets_pkg.reindex.embeddings import embed_passages
 from assets_pkg.reindex.index import IndexMismatch, build_index
 from assets_pkg.reindex.reader import IndexReader, fuse
 from assets_pkg.reindex.settings import ReindexSettings
-from assets_pkg.reindex.verify import verify_index
+from assets_pkg.reindex.verify import _sample, verify_index
 from resources.encoders.base import Role
 from resources.vector_store.base import Hit
 from resources.vector_store.lance import LanceIndex
+from storage.artifact_store import ArtifactStore
 from storage.artifacts import Checkpoint, CorpusEmbeddings, Passage, Passages, VectorIndex
 from storage.digests import passage_id
 from storage.progress import Progress, no_progress
@@ -80,7 +81,7 @@ def build(
     passages: Passages, embeddings: CorpusEmbeddings, folder: Path, settings: ReindexSettings
 ) -> VectorIndex:
     folder.mkdir()
-    build_index(passages, embeddings, settings, folder)
+    build_index(passages, embeddings, settings, folder, ArtifactStore(folder.parent))
     return VectorIndex(folder, "vector_index", "i1")
 
 
@@ -133,6 +134,63 @@ def test_a_sound_index_passes_and_planted_faults_are_named(
         pq.read_table(passages.path / "passages.parquet").slice(0, 4999), passages.path / "passages.parquet"
     )
     assert "5000 rows for 4999 passages" in verify_index(opened, short, embeddings, DIMENSIONS).problems(0)
+
+
+def test_queries_of_the_check_are_taken_evenly_and_little_is_read_for_them(tmp_path: Path) -> None:
+    """Row groups of many sizes; all but a few are damaged, and those few hold the sample."""
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((6400, 8)).astype(np.float32)
+    sizes = [1, 99, 250, 3, *([20] * 300), 47]
+    sizes.append(len(vectors) - sum(sizes))
+    file = tmp_path / "embeddings.parquet"
+    schema = pa.schema([("vector", pa.list_(pa.float32(), 8))])
+    with pq.ParquetWriter(file, schema, compression="none", use_dictionary=False) as writer:
+        start = 0
+        for size in sizes:
+            part = pa.FixedSizeListArray.from_arrays(pa.array(vectors[start : start + size].reshape(-1)), 8)
+            writer.write_table(pa.table({"vector": part}, schema=schema))
+            start += size
+    content = bytearray(file.read_bytes())
+    metadata, start = pq.ParquetFile(file).metadata, 0
+    for group, size in enumerate(sizes):
+        if not any((start + row) % 100 == 0 for row in range(size)):
+            column = metadata.row_group(group).column(0)
+            place = column.data_page_offset
+            content[place : place + column.total_compressed_size] = bytes(column.total_compressed_size)
+        start += size
+    file.write_bytes(content)
+    with pytest.raises(OSError, match="deserialize"):
+        pq.read_table(file)
+    np.testing.assert_array_equal(
+        _sample(CorpusEmbeddings(tmp_path, "corpus_embeddings", "e1")), vectors[::100]
+    )
+
+
+def test_what_a_killed_try_had_finished_is_not_made_again(
+    passages: Passages, embeddings: CorpusEmbeddings, tmp_path: Path
+) -> None:
+    class Never(HashingEncoder):
+        def embed(self, texts: Sequence[str], role: Role, progress: Progress = no_progress) -> np.ndarray:
+            raise AssertionError("embedded again")
+
+    model = Checkpoint(tmp_path, "checkpoint", "m1")
+    embed_passages(passages, model, Never(), {}, embeddings.path, no_progress)
+    index = build(passages, embeddings, tmp_path / "index", SETTINGS)
+    before = {each: each.stat().st_mtime_ns for each in index.path.rglob("*")}
+    build_index(passages, embeddings, SETTINGS, index.path, ArtifactStore(tmp_path))
+    assert {each: each.stat().st_mtime_ns for each in index.path.rglob("*")} == before
+
+
+def test_what_a_killed_try_left_half_done_is_made_anew(
+    passages: Passages, embeddings: CorpusEmbeddings, tmp_path: Path
+) -> None:
+    whole = {each.name: each.read_bytes() for each in embeddings.path.iterdir()}
+    (embeddings.path / "embeddings.json").unlink()
+    torn = embeddings.path / "embeddings.parquet"
+    torn.write_bytes(torn.read_bytes()[:1000])
+    model = Checkpoint(tmp_path, "checkpoint", "m1")
+    embed_passages(passages, model, HashingEncoder(), {}, embeddings.path, no_progress)
+    assert {each.name: each.read_bytes() for each in embeddings.path.iterdir()} == whole
 
 
 def test_fusion_adds_reciprocal_ranks() -> None:

@@ -14,6 +14,7 @@ from assets_pkg.reindex.embeddings import embed_passages
 from assets_pkg.reindex.index import build_index
 from assets_pkg.reindex.reader import IndexReader
 from resources.vector_store.base import VectorStoreError
+from storage.artifact_store import ArtifactStore
 from storage.artifacts import Checkpoint, Corpus, CorpusEmbeddings, Passages, VectorIndex
 from storage.progress import no_progress
 from tests.reindex.test_index import HashingEncoder
@@ -48,7 +49,7 @@ def reader(request: pytest.FixtureRequest, tmp_path: Path) -> IndexReader:
     model = Checkpoint(tmp_path, "checkpoint", "m1")
     embed_passages(passages, model, HashingEncoder(), {}, tmp_path / "embeddings", no_progress)
     embeddings = CorpusEmbeddings(tmp_path / "embeddings", "corpus_embeddings", "e1")
-    build_index(passages, embeddings, profile.reindex, tmp_path / "index")
+    build_index(passages, embeddings, profile.reindex, tmp_path / "index", ArtifactStore(tmp_path))
     return IndexReader(VectorIndex(tmp_path / "index", "vector_index", "i1"), HashingEncoder())
 
 

@@ -11,17 +11,29 @@ import pytest
 
 from resources.vector_store.base import IndexType, PassageIndex, VectorStoreError, index_schema
 from resources.vector_store.lance import LanceIndex
-from resources.vector_store.milvus import ALIAS, MilvusIndex
+from resources.vector_store.milvus import REQUEST_BYTES, MilvusIndex, Owner, request_parts
 
 DIMENSIONS = 16
 ROWS = 300
+OURS = Owner("11", "/ours/output", "ours_current")
+THEIRS = Owner("22", "/theirs/output", "theirs_current")
 
 
 @pytest.fixture(params=["lance", "milvus"])
 def index(request: pytest.FixtureRequest, tmp_path: Path) -> PassageIndex:
     if request.param == "lance":
         return LanceIndex(tmp_path / "lance")
-    return MilvusIndex(str(tmp_path / "milvus.db"), "passages_a")
+    return milvus(tmp_path, "ours_a")
+
+
+def milvus(folder: Path, collection: str, owner: Owner | None = OURS) -> MilvusIndex:
+    return MilvusIndex(str(folder / "milvus.db"), collection, owner=owner)
+
+
+def ready(index: MilvusIndex, vectors: np.ndarray) -> MilvusIndex:
+    index.write(batches(vectors), index_schema(DIMENSIONS))
+    index.optimise("exact", len(vectors), DIMENSIONS)
+    return index
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +98,28 @@ def test_a_filter_that_makes_no_sense_is_a_clear_error(index: PassageIndex, vect
 
 
 def test_writing_again_replaces_what_an_interrupted_try_left(
-    index: PassageIndex, vectors: np.ndarray
+    index: PassageIndex, vectors: np.ndarray, tmp_path: Path
 ) -> None:
-    index.write(batches(vectors[:50]), index_schema(DIMENSIONS))
-    assert index.write(batches(vectors), index_schema(DIMENSIONS)) == ROWS
+    def killed() -> Iterator[pa.RecordBatch]:
+        yield from batches(vectors)
+        raise RuntimeError("killed")
+
+    schema = index_schema(DIMENSIONS)
+    index.write(batches(vectors[:50]), schema)
+    with pytest.raises(RuntimeError, match="killed"):
+        index.write(killed(), schema)
+    assert index.write(batches(vectors), schema) == ROWS
+    index.optimise("exact", ROWS, DIMENSIONS)
+    assert index.count() == ROWS
+    if isinstance(index, LanceIndex):
+        fresh = LanceIndex(tmp_path / "fresh")
+        fresh.write(batches(vectors), schema)
+        assert kinds_of_files(tmp_path / "lance") == kinds_of_files(tmp_path / "fresh")
+
+
+def kinds_of_files(folder: Path) -> list[tuple[str, str]]:
+    """Their names are random."""
+    return sorted((each.parent.parent.name, each.suffix) for each in folder.rglob("*") if each.is_file())
 
 
 @pytest.mark.parametrize("kind", ["ivf", "hnsw"])
@@ -118,24 +148,87 @@ def test_parameters_of_the_engine_are_taken_and_wrong_ones_named(
     assert len(index.search(vectors[0], 10)) == 10
 
 
-def test_a_version_is_dropped_and_knows_its_documents(index: PassageIndex, vectors: np.ndarray) -> None:
+def test_a_version_knows_its_documents_and_whether_it_is_there(
+    index: PassageIndex, vectors: np.ndarray
+) -> None:
+    assert not index.exists()
     index.write(batches(vectors), index_schema(DIMENSIONS))
     index.optimise("exact", ROWS, DIMENSIONS)
+    assert index.exists()
     assert index.holds("doc7")
     assert not index.holds("doc'7")
     index.drop()
+    if isinstance(index, MilvusIndex):
+        assert not index.exists()
+        assert not index.holds("doc7")
+        index.drop()
 
 
 def test_milvus_readers_of_the_alias_move_to_the_new_version_at_once(
     tmp_path: Path, vectors: np.ndarray
 ) -> None:
-    uri = str(tmp_path / "milvus.db")
-    for name, part in (("passages_a", vectors[:100]), ("passages_b", vectors[100:])):
-        version = MilvusIndex(uri, name)
-        version.write(batches(part), index_schema(DIMENSIONS))
-        version.optimise("exact", len(part), DIMENSIONS)
-        version.activate()
-    assert MilvusIndex(uri, ALIAS).count() == 200
+    for name, part in (("ours_a", vectors[:100]), ("ours_b", vectors[100:])):
+        ready(milvus(tmp_path, name), part).activate()
+    assert milvus(tmp_path, OURS.alias, owner=None).count() == 200
+    milvus(tmp_path, "ours_a").drop()
+    assert milvus(tmp_path, OURS.alias, owner=None).count() == 200
+    milvus(tmp_path, "ours_b").drop()
+    assert not milvus(tmp_path, OURS.alias, owner=None).exists()
+
+
+def test_milvus_readers_cannot_write(tmp_path: Path, vectors: np.ndarray) -> None:
+    ready(milvus(tmp_path, "ours_a"), vectors)
+    reader = milvus(tmp_path, "ours_a", owner=None)
+    with pytest.raises(VectorStoreError, match="only for reading"):
+        reader.write(batches(vectors[:10]), index_schema(DIMENSIONS))
+    assert reader.count() == ROWS
+
+
+def test_an_alias_of_another_project_is_left_alone(tmp_path: Path, vectors: np.ndarray) -> None:
+    ready(milvus(tmp_path, "theirs_a", THEIRS), vectors[:100]).activate()
+    greedy = Owner(OURS.project, OURS.root, THEIRS.alias)
+    told = r"alias theirs_current .* names theirs_a, of the project at /theirs/output: set reindex\.milvus_collection"
+    with pytest.raises(VectorStoreError, match=told):
+        milvus(tmp_path, "ours_a", greedy).write(batches(vectors), index_schema(DIMENSIONS))
+    assert not milvus(tmp_path, "ours_a").exists()
+    ready(milvus(tmp_path, "ours_b"), vectors)
+    with pytest.raises(VectorStoreError, match=told):
+        milvus(tmp_path, "ours_b", greedy).activate()
+    milvus(tmp_path, "ours_b", greedy).drop()
+    assert milvus(tmp_path, THEIRS.alias, owner=None).count() == 100
+
+
+def test_an_alias_that_retune_did_not_make_is_left_alone(tmp_path: Path) -> None:
+    from pymilvus import MilvusClient
+
+    client = MilvusClient(str(tmp_path / "milvus.db"))
+    client.create_collection("catalogue", dimension=4)
+    client.create_alias("catalogue", OURS.alias)
+    with pytest.raises(VectorStoreError, match="names catalogue, not made by Retune"):
+        milvus(tmp_path, "ours_a").write([], index_schema(DIMENSIONS))
+    assert client.list_collections() == ["catalogue"]
+
+
+def test_what_milvus_refuses_is_told(tmp_path: Path, vectors: np.ndarray) -> None:
+    batch = next(batches(vectors))
+    long = batch.set_column(
+        batch.schema.get_field_index("text"), "text", pa.array(["x" * 70_000] * len(batch))
+    )
+    with pytest.raises(VectorStoreError, match=r"(?s)Milvus refused to write collection ours_a: .*text"):
+        milvus(tmp_path, "ours_a").write([long], index_schema(DIMENSIONS))
+
+
+def test_no_request_to_milvus_is_larger_than_a_server_takes() -> None:
+    """Rows of very different sizes, one of them too large in any company."""
+    sizes = [10, 10, 9 * 2**20, 9 * 2**20, REQUEST_BYTES + 1, 10, 5 * 2**20, 5 * 2**20, 5 * 2**20]
+    texts = ["x" * size for size in sizes]
+    batch = pa.record_batch({"text": texts, "number": list(range(len(sizes)))})
+    parts = list(request_parts(batch))
+    assert [number for part in parts for number in part.column("number").to_pylist()] == list(
+        range(len(sizes))
+    )
+    assert [part.column("text").to_pylist() for part in parts if part.nbytes > REQUEST_BYTES] == [[texts[4]]]
+    assert len(parts) < len(sizes)
 
 
 def test_lance_finds_words_too(tmp_path: Path, vectors: np.ndarray) -> None:

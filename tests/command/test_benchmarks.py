@@ -1,0 +1,55 @@
+"""The benchmarks' commands: a dry run says what is missing of the files that would be judged or measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.command.conftest import Workplace, make_workplace
+
+GIVEN = ("judges.references=references.json", "judges.predictions_dir=predictions")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Workplace:
+    """Captions of one captioner, and a table of two images, of which one is not there."""
+    place = make_workplace(tmp_path / "place", Path("no-model-is-needed"), documents=1)
+    (place.home / "references.json").write_text(json.dumps({"clip": "A pump runs."}))
+    (place.home / "predictions").mkdir()
+    (place.home / "predictions" / "one.json").write_text(json.dumps({"clip": "A pump."}))
+    (place.home / "there.png").write_bytes(b"an image")
+    (place.home / "pairs.csv").write_text("text,image\npump,there.png\nkiln,gone.png\n")
+    return place
+
+
+@pytest.mark.parametrize(
+    ("command", "settings", "told"),
+    [
+        ("judge", (), "nothing to judge: set judges.references"),
+        ("judge", ("references=absent.json", GIVEN[1]), "absent.json: not readable"),
+        ("judge", (GIVEN[0], "predictions_dir=nowhere"), "nowhere: no such folder"),
+        ("image-text", ("pairs=nowhere",), "image_text.pairs = 'nowhere': no such file or folder"),
+        ("image-text", ("pairs=pairs.csv",), "image 'gone.png': no such file"),
+    ],
+)
+def test_a_dry_run_names_the_files_that_are_missing(
+    place: Workplace, command: str, settings: tuple[str, ...], told: str
+) -> None:
+    code, output = place.retune(command, "-d", *settings)
+    assert code == 1
+    assert told in output
+    assert "Traceback" not in output
+    assert "would run" not in output
+
+
+@pytest.mark.parametrize(("command", "settings"), [("judge", GIVEN), ("image-text", ("pairs=pairs.csv",))])
+def test_a_dry_run_with_all_files_shows_the_plan(
+    place: Workplace, command: str, settings: tuple[str, ...]
+) -> None:
+    (place.home / "gone.png").write_bytes(b"an image")
+    code, output = place.retune(command, "-d", *settings)
+    assert code == 0, output
+    assert "would run" in output
+    assert not (place.home / "output").exists()

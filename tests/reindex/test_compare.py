@@ -1,0 +1,61 @@
+"""The base model's search over the indexed passages, against brute force; however many they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from assets_pkg.profile import load_profile
+from assets_pkg.reindex import compare
+from resources.encoders.base import Role
+from storage.artifact_store import ArtifactStore, BuildKey
+from storage.artifacts import Checkpoint, CorpusEmbeddings, Passages
+from storage.progress import Progress, no_progress
+from tests.reindex.test_index import SETTINGS, HashingEncoder, build, embeddings, passages
+
+__all__ = ["embeddings", "passages"]
+
+
+class Watched(HashingEncoder):
+    """Knows how many texts it was given at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at_once: list[int] = []
+
+    def embed(self, texts: Sequence[str], role: Role, progress: Progress = no_progress) -> np.ndarray:
+        self.at_once.append(len(texts))
+        return super().embed(texts, role)
+
+
+def test_the_best_of_all_blocks_are_found_and_few_are_in_memory(
+    passages: Passages, embeddings: CorpusEmbeddings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ArtifactStore(tmp_path / "store")
+    store.build(Checkpoint, BuildKey("base_model", "1", {}), _weights)
+    index = build(passages, embeddings, tmp_path / "index", SETTINGS)
+    monkeypatch.setattr(compare, "current_index", lambda _: index)
+    monkeypatch.setattr(store, "get", lambda kind, asset, version: passages if kind is Passages else None)
+    encoder = Watched()
+
+    def opened(*_: object) -> AbstractContextManager[Watched]:
+        return nullcontext(encoder)
+
+    monkeypatch.setattr(compare, "checkpoint_encoder", opened)
+    found = compare.search_with_base(store, load_profile("laptop"), "pump seal", 70)
+    assert max(encoder.at_once) <= 2048
+    texts = [each.text for each in passages.passages()]
+    scores = HashingEncoder().embed(texts, "passage") @ HashingEncoder().embed(["pump seal"], "query")[0]
+    expected = np.argsort(-scores, kind="stable")[:70]  # fifty are the same text: the first come first
+    places = [(each.doc_id, each.chunk_id) for each in passages.passages()]
+    assert [(hit.doc_id, hit.chunk_id) for hit in found][:50] == [places[row] for row in expected][:50]
+    np.testing.assert_allclose([hit.score for hit in found], scores[expected], atol=1e-6)
+
+
+def _weights(folder: Path) -> None:
+    (folder / "model" / "consolidated").mkdir(parents=True)
+    (folder / "model" / "consolidated" / "model.safetensors").write_bytes(b"weights")

@@ -1,0 +1,56 @@
+"""Files outside the graph that changed since they were read make what was made from them stale."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import dagster as dg
+from PIL import Image
+
+from assets_pkg.image_text.assets import build_assets
+from assets_pkg.judges.assets import CAPTIONS
+from assets_pkg.judges.run import load_captions
+from assets_pkg.probes import build_probes
+from assets_pkg.profile import load_profile
+from resources.accelerator import AcceleratorResource
+from resources.artifacts import ArtifactStoreResource
+from resources.compute.resource import ComputeResource
+
+
+def test_a_changed_image_makes_the_pairs_stale(tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for name, colour in (("red", (255, 0, 0)), ("blue", (0, 0, 255))):
+        Image.new("RGB", (8, 8), colour).save(pictures / f"{name}.png")
+        (pictures / f"{name}.txt").write_text(name)
+    profile = load_profile("laptop", [f"artifact_root={tmp_path / 'out'}", f"pairs={pictures}"])
+    resources = {
+        "store": ArtifactStoreResource(root=str(tmp_path / "out")),
+        "accelerator": AcceleratorResource(device="cpu"),
+        "compute": ComputeResource(),
+    }
+    probe = build_probes(profile)["image_text_pairs"]
+    with dg.DagsterInstance.ephemeral() as instance:
+        assets = build_assets(profile)
+        dg.materialize(assets, selection=["image_text_pairs"], resources=resources, instance=instance)
+        assert probe(instance) is None
+        Image.new("RGB", (8, 8), (0, 255, 0)).save(pictures / "red.png")
+        assert probe(instance) == f"{pictures} changed"
+
+
+def test_a_changed_caption_makes_the_scores_stale(tmp_path: Path) -> None:
+    (tmp_path / "predictions").mkdir()
+    (tmp_path / "references.json").write_text(json.dumps({"clip": "A pump runs."}))
+    (tmp_path / "predictions" / "one.json").write_text(json.dumps({"clip": "A pump."}))
+    profile = load_profile(
+        "laptop",
+        [f"references={tmp_path / 'references.json'}", f"predictions_dir={tmp_path / 'predictions'}"],
+    )
+    recorded = {CAPTIONS: load_captions(profile.judges).digest()}
+    probe = build_probes(profile)["judge_scores"]
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.report_runless_asset_event(dg.AssetMaterialization("judge_scores", metadata=recorded))
+        assert probe(instance) is None
+        (tmp_path / "predictions" / "one.json").write_text(json.dumps({"clip": "A valve."}))
+        assert probe(instance) == "the files of judges.references or judges.predictions_dir changed"
