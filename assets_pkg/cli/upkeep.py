@@ -42,20 +42,24 @@ def forget(
     config: ConfigOption = DEFAULT_PROFILE,
     overrides: Overrides = None,
 ) -> None:
-    """Delete every old version and kept answer that holds text of a document that left the corpus."""
+    """Delete every old version, kept answer and ended job that may hold text of a document that left the corpus."""
     from assets_pkg.equipment import ANSWER_CACHE
     from assets_pkg.housekeeping import find_holders
     from assets_pkg.instance import open_instance
     from storage.opening import open_store
 
-    store = open_store(load_profile(config, overrides or []).artifact_root)
+    profile = load_profile(config, overrides or [])
+    store = open_store(profile.artifact_root)
     with open_instance() as instance:
         _delete(store, find_holders(store, instance, document), dry_run)
+    _delete_jobs(profile, 0, dry_run)
     if not dry_run:
         # Answers are kept by the digest of what was asked: which documents were asked about cannot be told.
         for path in (store.root / ANSWER_CACHE).parent.glob(f"{Path(ANSWER_CACHE).name}*"):
             path.unlink()
-        console.print("all kept answers are deleted")
+        console.print(
+            "all kept answers are deleted; samples that runs showed stay in the UI until those runs are deleted"
+        )
 
 
 def _delete(store: ArtifactStore, found: Iterator[Removal], dry_run: bool) -> None:
