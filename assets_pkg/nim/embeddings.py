@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 
 EMBEDDINGS_PATH = "/v1/embeddings"
 
+ON_DEPARTURE = "retune.on_departure"
+"""In a request's scope, while it is answered: what the connection calls when it is lost."""
+
 CLIENT_LEFT = 499
 """Logged and counted for a client that left; nobody receives it."""
 
@@ -67,22 +70,25 @@ class EmbeddingsEndpoint:
 
 
 class _DepartureWatch:
-    """Cancels the task that made it as soon as the request's client has left."""
+    """Cancels the task that made it as soon as the request's client has left.
+
+    The connection calls what it finds in the request's scope. ASGI's own way, a task that waits for the client's
+    departure, would be a tenth of what a request costs beside the model.
+    """
 
     def __init__(self, request: Request) -> None:
         self.has_left = False
+        self._scope = request.scope
         self._work = asyncio.current_task()
-        self._watcher = asyncio.get_running_loop().create_task(self._watch(request))
+        self._scope[ON_DEPARTURE] = self._leave
 
-    async def _watch(self, request: Request) -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
+    def _leave(self) -> None:
         self.has_left = True
         assert self._work is not None
         self._work.cancel()
 
     def end(self) -> None:
-        self._watcher.cancel()
+        del self._scope[ON_DEPARTURE]
         if self.has_left:
             assert self._work is not None
             self._work.uncancel()

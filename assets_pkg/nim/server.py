@@ -14,6 +14,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from assets_pkg.nim.api import build_app
+from assets_pkg.nim.embeddings import ON_DEPARTURE
 from assets_pkg.nim.service import EmbeddingService
 from assets_pkg.nim.settings import ServerSettings
 
@@ -73,7 +74,7 @@ def steer_here(listener: socket.socket) -> None:
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """Closes a connection whose request head does not arrive in time or does not end.
+    """Closes a connection whose request head does not arrive in time or does not end; tells of a lost one at once.
 
     uvicorn limits neither; without a limit, connections that say little or endlessly much hold memory and
     file descriptors for ever.
@@ -89,6 +90,9 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_arrived()
         super().connection_lost(exc)
+        leave = (self.scope or {}).get(ON_DEPARTURE)
+        if leave is not None:
+            leave()
 
     def data_received(self, data: bytes) -> None:
         self._head_bytes += len(data)

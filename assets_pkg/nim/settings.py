@@ -85,7 +85,7 @@ class ServerSettings(BaseModel):
     max_queue_requests: PositiveInt = 1024
     max_queue_tokens: PositiveInt = 2**19
     batch_tokens: PositiveInt = DEFAULT_BATCH_TOKENS
-    gather_ms: Annotated[float, Field(ge=0)] = 5.0
+    gather_ms: Annotated[float, Field(ge=0)] = 10.0
     """How long a batch may wait for more texts while fewer requests are here than usual of late."""
     workers: PositiveInt | None = None
     """Batches run side by side; by default one for each core the process may use."""
