@@ -26,13 +26,14 @@ def draw_curves(log: list[dict[str, float]], path: Path) -> None:
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     left = figure.add_subplot()
     right = left.twinx()
-    (loss,) = left.plot(steps, [line["loss"] for line in log], color="tab:blue", label="loss")
+    losses = [line["loss"] for line in log]
+    (loss,) = left.plot(steps, losses, color="tab:blue", label="loss")
     (rate,) = right.plot(
         steps, [line["learning_rate"] for line in log], color="tab:orange", label="learning rate", alpha=0.7
     )
     left.set_xlabel("step")
     left.set_ylabel("loss")
-    left.set_ylim(bottom=0)
+    left.set_ylim(0, 1.25 * max(losses) or 1)  # room for the legend above the highest
     right.set_ylabel("learning rate")
     right.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     left.legend(handles=[loss, rate], loc="upper right", frameon=False)
