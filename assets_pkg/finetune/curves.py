@@ -33,7 +33,7 @@ def draw_curves(log: list[dict[str, float]], path: Path) -> None:
     )
     left.set_xlabel("step")
     left.set_ylabel("loss")
-    left.set_ylim(0, 1.25 * max(losses) or 1)  # room for the legend above the highest
+    left.set_ylim(0, 1.25 * max(losses, default=0) or 1)  # room for the legend above the highest
     right.set_ylabel("learning rate")
     right.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     left.legend(handles=[loss, rate], loc="upper right", frameon=False)
