@@ -19,6 +19,7 @@ from assets_pkg.reindex.searcher import STATE_FOLDER, SearchError, index_of
 from resources.vector_store.base import PassageIndex
 from storage.artifact_store import MANIFEST, ArtifactStore
 from storage.artifacts import Artifact
+from storage.sizes import bytes_below
 
 
 class StillNeeded(Exception):
@@ -109,8 +110,7 @@ def _index_of(store: ArtifactStore, removal: Removal) -> PassageIndex | None:
 
 def _unfinished(store: ArtifactStore) -> Iterator[Removal]:
     for asset, key in store.unfinished():
-        files = (each for each in store.work_folder(asset, key).rglob("*") if each.is_file())
-        yield Removal(asset, key, sum(each.stat().st_size for each in files), unfinished=True)
+        yield Removal(asset, key, bytes_below(store.work_folder(asset, key)), unfinished=True)
 
 
 def _last_change(folder: Path) -> float:
@@ -130,7 +130,7 @@ def _served(store: ArtifactStore) -> set[tuple[str, str]]:
 
 
 def _inputs(folder: Path) -> set[str]:
-    return set(json.loads((folder / "manifest.json").read_text("utf-8"))["inputs"].values())
+    return set(json.loads((folder / MANIFEST).read_text("utf-8"))["inputs"].values())
 
 
 def _mentions(folder: Path, doc_id: str) -> bool:
@@ -145,7 +145,7 @@ def _mentions(folder: Path, doc_id: str) -> bool:
     index = index_in(folder)
     if index is not None:
         return index.holds(doc_id)
-    texts = [path for path in folder.rglob("*.json*") if path.name != "manifest.json"]
+    texts = [path for path in folder.rglob("*.json*") if path.name != MANIFEST]
     spellings = [json.dumps(doc_id, ensure_ascii=ascii_only).encode() for ascii_only in (True, False)]
     return any(_holds_one(path, spellings) for path in texts)
 

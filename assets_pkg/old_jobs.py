@@ -15,6 +15,7 @@ from resources.compute.attend import Attendance, Submitted
 from resources.compute.environment import read_environment
 from resources.compute.errors import ComputeError
 from resources.compute.job import Job
+from storage.sizes import bytes_below
 
 ENDED = ("taken", "failed", "cancelled")
 """Standings of a detached job that nobody waits for any more."""
@@ -46,7 +47,7 @@ def find_old_jobs(batches: Batches, keep: int) -> Iterator[OldJob]:
         ended = (name for name in names if _is_over(batches, jobs / name, standings.get(name)))
         for name in list(ended)[keep:]:
             folder, record = jobs / name, jobs / RECORDS / f"{name}.json"
-            yield OldJob(name, folder, record, _size(folder) + _size(record))
+            yield OldJob(name, folder, record, bytes_below(folder) + bytes_below(record))
 
 
 def remove_job(job: OldJob) -> None:
@@ -77,7 +78,3 @@ def _changed(jobs: Path, name: str) -> float:
     """When the job's files were last written, in seconds since the epoch."""
     paths = [jobs / RECORDS / f"{name}.json", *(jobs / name).glob("*")]
     return max((path.stat().st_mtime for path in paths if path.exists()), default=0.0)
-
-
-def _size(path: Path) -> int:
-    return sum(each.stat().st_size for each in (path, *path.rglob("*")) if each.is_file())

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from assets_pkg.cli.options import DEFAULT_PROFILE, ConfigOption, Overrides
-from assets_pkg.cli.terminal import EXIT_FAILED, console
+from assets_pkg.cli.terminal import EXIT_FAILED, console, tables
 from assets_pkg.profile import Profile, load_profile
 
 if TYPE_CHECKING:
@@ -74,7 +72,6 @@ def hand_over(
 @jobs.command("list")
 def list_jobs(config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = None) -> None:
     """Every detached job, newest first, and how it stands."""
-    wide = Console(width=None if sys.stdout.isatty() else 240)
     batches = _batches(load_profile(config, overrides or []))
     table = Table(box=None, pad_edge=False)
     for column in ("job", "place", "handle", "state", "assets"):
@@ -82,7 +79,7 @@ def list_jobs(config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = Non
     for batch in batches.all():
         made = ", ".join(batch.assets)
         table.add_row(batch.name, batch.place, batch.handle, batches.describe(batch), made)
-    wide.print(table if table.rows else "no job was submitted")
+    tables.print(table if table.rows else "no job was submitted", soft_wrap=False)
 
 
 @jobs.command("logs")
@@ -125,17 +122,6 @@ def pick_up(config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = None)
                 for failure in outcome.failures:
                     console.print(f"{failure.step}: {failure.message}", markup=False, highlight=False)
     raise typer.Exit(0 if good else EXIT_FAILED)
-
-
-def check_places(profile: Profile) -> None:
-    """End the command, before anything is recorded, where a place that the profile names takes no job.
-
-    Raises:
-        ComputeError: the place, and what is the matter with it.
-    """
-    from assets_pkg.equipment import equip
-
-    equip(profile).compute.check()
 
 
 def _batches(profile: Profile) -> Batches:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from assets_pkg.cli.terminal import tables
+
 models = typer.Typer(help="The registry of models: models.yaml.", no_args_is_help=True)
-console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 240)
 
 Name = Annotated[str, typer.Argument(help="A model's name in models.yaml.")]
 RootOption = Annotated[
@@ -47,12 +47,12 @@ def check(
     from resources.models.commands import check_model
 
     checked = check_model(_registry(), name, root, load=load)
-    console.print(f"{checked.name}: {checked.where}, digest {checked.digest}", highlight=False)
+    tables.print(f"{checked.name}: {checked.where}, digest {checked.digest}", highlight=False)
     for problem in checked.problems:
-        console.print(f"[red]problem[/] {problem}", highlight=False)
+        tables.print(f"[red]problem[/] {problem}", highlight=False)
     for made in checked.checks:
         mark = {True: "[green]ok[/]", False: "[red]wrong[/]", None: "[cyan]not checked[/]"}[made.passed]
-        console.print(f"{mark} {made.name}: {made.detail}", highlight=False)
+        tables.print(f"{mark} {made.name}: {made.detail}", highlight=False)
     raise typer.Exit(0 if checked.passed else 1)
 
 
@@ -69,9 +69,9 @@ def download(
 
     token = os.environ.get("HF_TOKEN")
     plan = plan_model(_registry(), name, root, token)
-    console.print(plan.describe(), markup=False, highlight=False)
+    tables.print(plan.describe(), markup=False, highlight=False)
     if not dry_run:
-        console.print(f"digest {download_model(plan, token=token)}")
+        tables.print(f"digest {download_model(plan, token=token)}")
 
 
 @models.command()
@@ -95,4 +95,4 @@ def _show(rows: Iterable[Mapping[str, str]]) -> None:
         table.add_column(column, no_wrap=column in ("name", "status"), overflow="fold")
     for row in listed:
         table.add_row(*(str(value) for value in row.values()))
-    console.print(table, soft_wrap=False)
+    tables.print(table, soft_wrap=False)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from assets_pkg.cli.jobs import HERE, Where, check_places, hand_over
+from assets_pkg.cli.jobs import HERE, Where, hand_over
 from assets_pkg.cli.terminal import EXIT_FAILED, console, errors
 from assets_pkg.profile import Profile
 from assets_pkg.stages import STAGES
@@ -29,13 +29,14 @@ QUIET_LIBRARIES = {
 def run_or_show(profile: Profile, assets: list[str], dry_run: bool, where: Where = HERE) -> None:
     """Run what is missing or stale of ``assets``, or show the plan (``dry_run``), or submit it as a job."""
     from assets_pkg.display import show_plan
+    from assets_pkg.equipment import equip
     from assets_pkg.instance import end_dead_runs, open_instance
     from assets_pkg.plan import make_plan
     from assets_pkg.probes import build_probes
     from assets_pkg.summary import show_places, show_summary
     from storage.opening import open_store
 
-    check_places(profile)
+    equip(profile).compute.check()  # before anything is recorded: does each place that is named take a job?
     defs = definitions(profile)
     with open_instance() as instance:
         for run_id in end_dead_runs(instance):

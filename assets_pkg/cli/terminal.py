@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import typer
 from rich.console import Console
 
@@ -10,6 +12,8 @@ EXIT_USAGE = 2
 
 console = Console(soft_wrap=True)
 errors = Console(stderr=True, soft_wrap=True)
+tables = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 240)
+"""Wide where nobody looks at a screen: a pipe should get whole rows."""
 
 
 def usage(message: str) -> typer.Exit:

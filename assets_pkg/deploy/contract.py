@@ -15,6 +15,7 @@ import psutil
 
 from assets_pkg.deploy.settings import DeploySettings
 from storage.artifact_store import write_atomic
+from storage.sizes import bytes_below
 
 STATE_FILE = "server.json"
 POLL_SECONDS = 0.1
@@ -163,7 +164,7 @@ def require_port(settings: DeploySettings, ours: RunningServer | None) -> None:
 
 def require_memory(served: Served) -> None:
     """Raises `DeployError` when a second server beside the running one would not fit into memory."""
-    size = sum(path.stat().st_size for path in served.onnx.rglob("*") if path.is_file())
+    size = bytes_below(served.onnx)
     free = psutil.virtual_memory().available
     if free < size:
         raise DeployError(

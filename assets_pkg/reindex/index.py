@@ -55,9 +55,8 @@ def build_index(
         )
     dimensions = min(settings.dimensions or described["dimensions"], described["dimensions"])
     place = _place(settings, embeddings, store)
-    write_atomic(
-        folder / PLACE, json.dumps(place)
-    )  # what an unfinished build leaves on a server can be found
+    # So that what an unfinished build leaves on a server can be found.
+    write_atomic(folder / PLACE, json.dumps(place))
     index = open_index(folder, place)
     fields = field_types(passages)
     schema = index_schema(dimensions, fields)

@@ -42,6 +42,14 @@ def url(server: S3Server) -> str:
 
 
 @pytest.fixture
+def here(untouched: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workplace:
+    """The project as the working folder, with a cache of its own for artifacts at a URL."""
+    monkeypatch.chdir(untouched.home)
+    monkeypatch.setenv("RETUNE_CACHE", str(tmp_path / "cache"))
+    return untouched
+
+
+@pytest.fixture
 def network(server: S3Server) -> Iterator[Network]:
     with network_to(server) as between:
         yield between
@@ -71,7 +79,7 @@ def holds(path: Path, text: str) -> bool:
 
 
 def test_what_a_job_makes_reaches_the_bucket_whole_or_not_at_all(
-    untouched: Workplace,
+    here: Workplace,
     prepared: Workplace,
     server: S3Server,
     network: Network,
@@ -79,15 +87,13 @@ def test_what_a_job_makes_reaches_the_bucket_whole_or_not_at_all(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.chdir(untouched.home)
-    monkeypatch.setenv("RETUNE_CACHE", str(tmp_path / "cache"))
-    describe_place(untouched, "subprocess", tmp_path / "jobs-cache", AWS_ENDPOINT_URL=network.url)
+    describe_place(here, "subprocess", tmp_path / "jobs-cache", AWS_ENDPOINT_URL=network.url)
     commands: list[str] = []
 
     def kills_the_job(request: Request) -> Answer | None:
         if request.method != "PUT" or "/passages.parquet" not in request.path:
             return None
-        job = await_job(untouched)
+        job = await_job(here)
         commands.extend(job.cmdline())
         job.kill()
         return Answer(0)
@@ -128,16 +134,14 @@ def test_containers_get_what_they_share_with_this_machine(
 
 
 def test_a_cluster_makes_what_this_process_makes(
-    untouched: Workplace,
+    here: Workplace,
     prepared: Workplace,
     cluster: Cluster,
     url: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.chdir(untouched.home)
-    monkeypatch.setenv("RETUNE_CACHE", str(tmp_path / "cache"))
-    describe_place(untouched, "slurm", tmp_path / "nodes-cache")
+    describe_place(here, "slurm", tmp_path / "nodes-cache")
     profile = load_profile("profile.yaml", [f"artifact_root={url}", "compute.run_on=there"])
     with dg.DagsterInstance.ephemeral() as instance:
         outcome = run_assets(build_definitions(profile), instance, ["raw_corpus"])
