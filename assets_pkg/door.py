@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +19,7 @@ from assets_pkg.elsewhere import run_elsewhere
 from assets_pkg.instance import GPU_POOL
 from assets_pkg.settings import ComputeSettings, Settings
 from assets_pkg.stages import STAGE_OF
+from assets_pkg.turns import turn_in
 from assets_pkg.watch import watcher
 from resources.artifacts import ArtifactStoreResource
 from resources.compute.environment import Environment
@@ -188,6 +189,11 @@ class Door(Inputs):
             )
         return artifact
 
+    def turn(self) -> AbstractContextManager[None]:
+        """The accelerator's turn, if this step has to have one."""
+        pool = self.context.op_def.pool
+        return turn_in(pool, self.instance, self.note) if pool else nullcontext()
+
     @property
     def points(self) -> bool:
         """Whether this run moves pointers. A job leaves that to the run that asked for it."""
@@ -265,7 +271,9 @@ def open_door(
     step = context.op_execution_context.op.name
     watcher().started(step)
     try:
-        yield Door(context, store, compute)
+        door = Door(context, store, compute)
+        with door.turn():
+            yield door
     except dg.Failure:
         raise
     except Exception as error:

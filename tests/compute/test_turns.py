@@ -11,7 +11,7 @@ from assets_pkg.build import build_definitions
 from assets_pkg.profile import load_profile
 from tests.command.conftest import Workplace
 from tests.compute.test_subprocess import job_process
-from tests.compute.turns import busy_accelerator
+from tests.compute.turns import busy_accelerator, take_turns
 from tests.conftest import write_profile
 
 DOCKED = 'executor = "docker"\ncontainer_image = "retune:latest"'
@@ -28,6 +28,10 @@ def test_a_child_waits_for_its_turn(place: Workplace) -> None:
         assert job_process(place) is None
     output, _ = command.communicate(timeout=120)
     assert command.returncode == 0, output
+
+
+def test_two_processes_take_turns_with_the_history_in_files(tmp_path: Path) -> None:
+    take_turns(tmp_path, {})
 
 
 def _waiting(instance: object) -> bool:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
 
 import dagster as dg
 from dagster._core.instance.ref import InstanceRef
@@ -22,3 +28,50 @@ def busy_accelerator(place: Workplace) -> Iterator[dg.DagsterInstance]:
         assert history.claim_concurrency_slot(GPU_POOL, "another-run", "its-step").is_claimed
         yield instance
         history.free_concurrency_slots_for_run("another-run")
+
+
+A_STEP = """
+    import sys, time
+    from pathlib import Path
+
+    import dagster as dg
+
+    from assets_pkg.door import open_door, stage_asset
+    from assets_pkg.instance import GPU_POOL, open_instance
+    from resources.artifacts import ArtifactStoreResource
+
+    @stage_asset("finetune", kinds=set(), pool=GPU_POOL)
+    def checkpoint(context, store: ArtifactStoreResource):
+        with open_door(context, store):
+            began = time.time()
+            time.sleep(0.5)
+            Path(sys.argv[1]).write_text(f"{began} {time.time()}")
+        return dg.MaterializeResult()
+
+    with open_instance() as instance:
+        store = ArtifactStoreResource(root=sys.argv[1] + "-store")
+        Path(sys.argv[1] + ".ready").touch()
+        while not all(Path(other).exists() for other in sys.argv[2:]):
+            pass
+        assert dg.materialize([checkpoint], instance=instance, resources={"store": store}).success
+"""
+
+
+def take_turns(folder: Path, environment: Mapping[str, str], runs: int = 2) -> None:
+    """Runs of one history, in as many processes, ask for the accelerator at once: none begins before another ended."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DAGSTER", "RETUNE"))}
+    given = {**kept, "DAGSTER_HOME": str(folder / "home"), **environment}
+    files = [folder / f"run-{number}" for number in range(runs)]
+    ready = [f"{file}.ready" for file in files]
+    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(A_STEP)]
+    processes = [
+        subprocess.Popen(
+            [*command, str(file), *ready], env=given, stderr=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        for file in files
+    ]
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors.decode()
+    taken = sorted(tuple(float(part) for part in file.read_text().split()) for file in files)
+    assert all(ended <= begins for (_, ended), (begins, _) in pairwise(taken))

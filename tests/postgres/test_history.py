@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,30 +11,11 @@ import pytest
 
 from assets_pkg.instance import InstanceError, open_instance
 from tests.command.conftest import Workplace, free_port, make_workplace
+from tests.compute.turns import take_turns
 from tests.postgres.server import PostgresServer, running_postgres
 from tests.ui.test_daemon import Ui
 
 RUNS = "{ runsOrError { ... on Runs { results { runId status } } } }"
-ON_THE_ACCELERATOR = """
-    import sys, time
-    from pathlib import Path
-
-    import dagster as dg
-
-    from assets_pkg.instance import GPU_POOL, open_instance
-
-    @dg.asset(pool=GPU_POOL)
-    def trained() -> None:
-        began = time.time()
-        time.sleep(0.5)
-        Path(sys.argv[1]).write_text(f"{began} {time.time()}")
-
-    with open_instance() as instance:
-        Path(sys.argv[1] + ".ready").touch()
-        while not all(Path(other).exists() for other in sys.argv[2:]):
-            time.sleep(0.01)
-        assert dg.materialize([trained], instance=instance).success
-"""
 
 
 @pytest.fixture(scope="module")
@@ -93,24 +70,7 @@ def _holds(path: Path, password: str) -> bool:
 
 
 def test_two_processes_take_turns_on_the_accelerator(tmp_path: Path, server: PostgresServer) -> None:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DAGSTER", "RETUNE"))}
-    environment = {**kept, "DAGSTER_HOME": str(tmp_path / "home"), "RETUNE_POSTGRES_URL": server.url}
-    files = [tmp_path / name for name in ("one", "two")]
-    ready = [f"{file}.ready" for file in files]
-    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(ON_THE_ACCELERATOR)]
-    processes = [
-        subprocess.Popen(
-            [*command, str(file), *ready], env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        for file in files
-    ]
-    for process in processes:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors.decode()
-    (_, first_ended), (second_began, _) = sorted(
-        tuple(float(part) for part in file.read_text().split()) for file in files
-    )
-    assert first_ended <= second_began
+    take_turns(tmp_path, {"RETUNE_POSTGRES_URL": server.url})
 
 
 @pytest.mark.parametrize(
