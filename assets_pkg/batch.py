@@ -19,7 +19,7 @@ import dagster as dg
 from assets_pkg.elsewhere import JOBS, describe_work, make_job, profile_for_jobs
 from assets_pkg.equipment import equip
 from assets_pkg.profile import Profile
-from resources.compute.attend import Attendance
+from resources.compute.attend import Attendance, why_failed
 from resources.compute.environment import Environment
 from resources.compute.errors import ComputeError
 from resources.compute.executors import make_executor
@@ -128,8 +128,11 @@ class Batches:
         self._keep(replace(batch, standing="taken"))
 
     def _look(self, batch: Batch) -> State:
-        state = make_executor(_environment(batch)).state(batch.handle, _job(batch))
-        if state.standing in ("done", "failed", "cancelled"):
+        environment, job = _environment(batch), _job(batch)
+        state = make_executor(environment).state(batch.handle, job)
+        if state.standing == "failed":
+            state = replace(state, reason=why_failed(state, open_host(environment), job))
+        if state.over:
             self._keep(replace(batch, standing=state.standing, reason=state.reason))
         return state
 

@@ -66,7 +66,7 @@ class Attendance:
                 self.executor.cancel(self.handle)
             raise
         if state.standing != "done":
-            raise JobFailed(f"{self.place}: {state.reason}{self._no_room(self.handle)}{self._last_lines()}")
+            raise JobFailed(f"{self.place}: {why_failed(state, self.host, self.job)}{self._last_lines()}")
 
     def _follow(self, handle: str, meanwhile: Callable[[State], None]) -> State:
         silent_since: float | None = None
@@ -95,14 +95,6 @@ class Attendance:
     def _keep(self, handle: str) -> None:
         self.host.write(self._record, json.dumps({"place": self.place, "handle": handle}))
 
-    def _no_room(self, handle: str) -> str:
-        """Why a job said nothing, if its folder cannot be written."""
-        try:
-            self._keep(handle)
-        except ComputeError as error:
-            return f"; {error}"
-        return ""
-
     @property
     def _record(self) -> Path:
         return self.job.folder / "submitted.json"
@@ -110,3 +102,13 @@ class Attendance:
     def _last_lines(self) -> str:
         lines = self.host.read(self.job.log).decode("utf-8", "replace").splitlines()[-LAST_LINES:]
         return "".join(f"\n  {line}" for line in lines)
+
+
+def why_failed(state: State, host: Host, job: Job) -> str:
+    """The reason of ``state``, and what it says of the job's folder if that cannot be written: a job on a full disk
+    ends without a word."""
+    try:
+        host.write(job.work, host.read(job.work).decode("utf-8"))
+    except ComputeError as error:
+        return f"{state.reason}; {error}"
+    return state.reason

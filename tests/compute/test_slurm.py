@@ -208,6 +208,21 @@ def test_a_full_disk_for_job_folders_is_said_plainly(place: Workplace, cluster: 
         assert f"cannot write {jobs}/checkpoint-" in output
         assert "No space left on device: free some space there, and run again" in output
         assert not whole(place, "checkpoint")
+
+        disk.grow("16m")
+        (place.home / "gate").unlink()
+        code, output = place.retune("finetune", "--batch", "gated")
+        assert code == 0, output
+        until(lambda: bool(queue("running")))
+        disk.fill()
+        (place.home / "gate").touch()
+        until(lambda: not queue("running,pending,completing"))
+        code, output = place.retune("jobs", "list")
+        assert code == 0, output
+        assert "cannot write" in output
+        assert "free some space there, and run again" in " ".join(output.split())
+        assert not whole(place, "checkpoint")
+
         disk.grow("32m")
         code, output = place.retune("finetune", "--run", "small")
         assert code == 0, output
