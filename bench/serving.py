@@ -8,7 +8,8 @@ Loads: ``short`` 16 connections of one text of about 20 tokens; ``long`` 4 of 30
 16 texts of lengths drawn from a lognormal distribution. CPU milliseconds are of the server's process (and its
 children), so they compare on a machine that does other work too; the clients' own is not in them. The ideal tokenises
 and embeds the same texts offline on one thread, in batches cut from all of them sorted by length; it is measured
-before and after the servers, on the same load.
+before, between and after the servers' rounds, on the same load. Every round starts the servers anew, for where a
+process's memory comes to lie is worth several percent; the figures are the rounds' medians.
 
 infinity-emb gets a virtual environment of its own in ``~/.cache/retune-bench/infinity`` (its requirements are not
 compatible with Retune's); on a machine without a GPU hand pip a CPU build of torch with ``--pip-options``.
@@ -31,6 +32,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -258,21 +260,35 @@ def make_infinity(options: str) -> Path:
     return venv
 
 
-def compare(servers: dict[str, Callable[[], Any]], folder: Path, scale: float) -> list[dict[str, Any]]:
+def compare(
+    servers: dict[str, Callable[[], Any]], folder: Path, scale: float, rounds: int
+) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for load in make_loads():
         ideal = Ideal(folder, load)
+        seen: dict[str, list[dict[str, float]]] = {name: [] for name in servers}
+        for _ in range(rounds):
+            ideal.measure()
+            for name, start in servers.items():
+                seen[name].append(figures(run_load(name, start, load, scale)))
         ideal.measure()
-        outcomes = {name: run_load(name, start, load, scale) for name, start in servers.items()}
-        ideal.measure()
-        for name, outcome in outcomes.items():
-            cpu = 1000 * outcome.cpu_s / outcome.texts
-            p50, p99 = np.quantile(outcome.latencies, [0.5, 0.99]) * 1000
-            row = {"load": load.name, "server": name, "texts/s": outcome.texts / outcome.wall_s}
-            row |= {"CPU-ms/text": cpu, "ideal": ideal.cpu_ms, "of ideal": ideal.cpu_ms / cpu}
-            rows.append({**row, "p50 ms": p50, "p99 ms": p99})
+        for name, measured in seen.items():
+            row = {key: median(each[key] for each in measured) for key in measured[0]}
+            shares = sorted(ideal.cpu_ms / each["CPU-ms/text"] for each in measured)
+            row |= {"ideal": ideal.cpu_ms, "of ideal": median(shares), "least": shares[0], "most": shares[-1]}
+            rows.append({"load": load.name, "server": name, **row})
             print(_line(rows[-1]), flush=True)
     return rows
+
+
+def figures(outcome: Outcome) -> dict[str, float]:
+    p50, p99 = np.quantile(outcome.latencies, [0.5, 0.99]) * 1000
+    return {
+        "texts/s": outcome.texts / outcome.wall_s,
+        "CPU-ms/text": 1000 * outcome.cpu_s / outcome.texts,
+        "p50 ms": float(p50),
+        "p99 ms": float(p99),
+    }
 
 
 def run_load(name: str, start: Callable[[], Any], load: Load, scale: float) -> Outcome:
@@ -330,6 +346,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--servers", default="retune,plain,infinity")
     parser.add_argument("--scale", type=float, default=1, help="times the usual number of requests")
+    parser.add_argument("--rounds", type=int, default=3, help="of every server with every load")
     parser.add_argument("--soak", type=float, metavar="MINUTES")
     parser.add_argument("--infinity-venv", type=Path, help="an environment that has infinity-emb")
     parser.add_argument("--pip-options", default="", help="for the installation of infinity-emb")
@@ -352,7 +369,7 @@ def main() -> None:
         if "infinity" in chosen:
             venv = given.infinity_venv or make_infinity(given.pip_options)
             servers["infinity"] = lambda: infinity(venv, weights)
-        rows = compare({name: servers[name] for name in chosen}, folder, given.scale)
+        rows = compare({name: servers[name] for name in chosen}, folder, given.scale, given.rounds)
     if given.json:
         given.json.write_text(json.dumps(rows, indent=1))
 

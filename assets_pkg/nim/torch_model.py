@@ -15,6 +15,7 @@ import torch
 from assets_pkg.export.onnx import ExportError, OnnxExportSettings, embedder, load_checkpoint, manifest_of
 from assets_pkg.nim.manifest import FolderError, ServedModelManifest
 from assets_pkg.nim.model import Model, TokenMatrix, Vectors
+from resources.encoders.packed_linear import for_inference
 
 HASHED_AT_ONCE = 2**22
 
@@ -39,7 +40,7 @@ class TorchModel(Model):
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.provider = f"torch on {self._device.type}"
         torch.set_num_threads(1)
-        self._module = embedder(checkpoint).to(self._device)
+        self._module = for_inference(embedder(checkpoint), self._device.type)
 
     def _run(self, input_ids: TokenMatrix, attention_mask: TokenMatrix) -> Vectors:
         with torch.inference_mode():

@@ -136,6 +136,8 @@ class DualTowerEncoder:
     def _open(self) -> tuple[Any, Any, Any]:
         import torch
 
+        from resources.encoders.packed_linear import for_inference
+
         hf = transformers()
         folder = str(self.folder)
         dtype = getattr(torch, DTYPES[self.entry.dtype if self._accelerator.device != "cpu" else "fp32"])
@@ -144,4 +146,4 @@ class DualTowerEncoder:
         if self.entry.padding_side is not None:
             tokenizer.padding_side = self.entry.padding_side
         images = hf.AutoImageProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
-        return model.to(self._accelerator.device).eval(), tokenizer, images
+        return for_inference(model, self._accelerator.device), tokenizer, images

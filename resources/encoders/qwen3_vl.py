@@ -260,6 +260,8 @@ class Qwen3VLEncoder:
     def _open(self) -> _Parts:
         import torch
 
+        from resources.encoders.packed_linear import for_inference
+
         hf, pil = transformers(), transformers("models.qwen2_vl.image_processing_pil_qwen2_vl")
         folder = str(self.folder)
         dtype = getattr(torch, DTYPES[self.entry.dtype if self._accelerator.device != "cpu" else "fp32"])
@@ -270,7 +272,7 @@ class Qwen3VLEncoder:
         image_id = tokenizer.convert_tokens_to_ids(IMAGE_PAD)
         if image_id != model.config.image_token_id:
             raise ValueError(f"its tokenizer's {IMAGE_PAD} is not the configuration's image token")
-        return _Parts(model.to(self._accelerator.device).eval(), tokenizer, images, image_id, special)
+        return _Parts(for_inference(model, self._accelerator.device), tokenizer, images, image_id, special)
 
 
 def last_token(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -99,10 +99,12 @@ class RegisteredTextEncoder(SentenceTransformerEncoder):
     def _open(self) -> SentenceTransformer:
         from sentence_transformers import SentenceTransformer
 
+        from resources.encoders.packed_linear import for_inference
+
         if (self.folder / "modules.json").is_file() and not _has_remote_code(self.folder):
             device, dtype = self._accelerator.device, self._dtype()
             options: dict[str, Any] = {"model_kwargs": {"dtype": dtype}, "local_files_only": True}
-            return SentenceTransformer(str(self.folder), device=device, **options).eval()
+            return for_inference(SentenceTransformer(str(self.folder), device=device, **options), device)
         return cast("SentenceTransformer", self._assemble())
 
     def _assemble(self) -> PooledNetwork:
@@ -112,6 +114,8 @@ class RegisteredTextEncoder(SentenceTransformerEncoder):
                 f"it brings code or no modules.json, and the registry's pooling is {self.entry.pooling!r}, none of "
                 f"{', '.join(POOLINGS)}"
             )
+        from resources.encoders.packed_linear import for_inference
+
         hf, place = transformers(), str(transformer_folder(self.folder))
         config = _stock_config(transformer_folder(self.folder))
         if self.entry.attention is not None:
@@ -126,7 +130,7 @@ class RegisteredTextEncoder(SentenceTransformerEncoder):
             tokenizer.padding_side = self.entry.padding_side
         if self.entry.append_eos:
             _append_end_token(tokenizer)
-        return PooledNetwork(network.to(self._accelerator.device).eval(), tokenizer, self.entry.pooling)
+        return PooledNetwork(for_inference(network, self._accelerator.device), tokenizer, self.entry.pooling)
 
     @property
     def _weight_bytes(self) -> int:

@@ -210,6 +210,8 @@ class SentenceTransformerEncoder:
         from safetensors import SafetensorError
         from sentence_transformers import SentenceTransformer
 
+        from resources.encoders.packed_linear import for_inference
+
         attention = self._attn_implementation
         try:
             with _quiet_loading():
@@ -223,7 +225,8 @@ class SentenceTransformerEncoder:
             raise EncoderError(
                 f"{self.folder}: sentence-transformers cannot load this model: {error}"
             ) from error
-        return model.float().eval()
+        model = model.float()
+        return model.eval() if self._precision == "bf16" else for_inference(model, self._accelerator.device)
 
     def _check_usable(self, model: SentenceTransformer) -> None:
         modalities = model.modalities
