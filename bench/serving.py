@@ -2,14 +2,14 @@
 
     python bench/serving.py                   # three loads on all servers, a table
     python bench/serving.py --soak 10         # ten minutes at twice the load that Retune's server can carry
-    python bench/serving.py --servers retune,plain --scale 3
+    python bench/serving.py --servers retune,plain --loads short --rounds 5
 
 Loads: ``short`` 16 connections of one text of about 20 tokens; ``long`` 4 of 30 texts of about 200; ``mixed`` 8 of
 16 texts of lengths drawn from a lognormal distribution. CPU milliseconds are of the server's process (and its
 children), so they compare on a machine that does other work too; the clients' own is not in them. The ideal tokenises
 and embeds the same texts offline on one thread, in batches cut from all of them sorted by length; it is measured
-before, between and after the servers' rounds, on the same load. Every round starts the servers anew, for where a
-process's memory comes to lie is worth several percent; the figures are the rounds' medians.
+before and after every server, on the same load, for the speed of a shared machine changes by the minute. Every round
+starts the servers anew; the figures are the rounds' medians.
 
 infinity-emb gets a virtual environment of its own in ``~/.cache/retune-bench/infinity`` (its requirements are not
 compatible with Retune's); on a machine without a GPU hand pip a CPU build of torch with ``--pip-options``.
@@ -128,7 +128,7 @@ def make_loads() -> list[Load]:
 
     mixed = np.clip(random.lognormal(4.0, 0.9, size=64 * 16), 4, 240)
     return [
-        Load("short", 16, 60, [[text(17)] for _ in range(256)]),
+        Load("short", 16, 180, [[text(17)] for _ in range(256)]),
         Load("long", 4, 4, [[text(200) for _ in range(30)] for _ in range(8)]),
         Load("mixed", 8, 8, [[text(mixed[16 * i + j]) for j in range(16)] for i in range(64)]),
     ]
@@ -144,16 +144,15 @@ class Ideal:
         manifest = read_manifest(folder)
         self._tokenizer, self._model = TextTokenizer(folder, manifest), OnnxModel(folder, manifest)
         self._requests = load.requests
-        self._seconds, self._texts = 0.0, 0
         self._run()  # warm
 
-    def measure(self) -> None:
-        """Run it for a while; each time adds to the sample."""
-        seconds = 0.0
+    def measure(self) -> float:
+        """Run it for a while: CPU-ms per text."""
+        seconds, texts = 0.0, 0
         while seconds < IDEAL_SECONDS:
-            spent, texts = self._run()
-            seconds += spent
-            self._seconds, self._texts = self._seconds + spent, self._texts + texts
+            spent, done = self._run()
+            seconds, texts = seconds + spent, texts + done
+        return 1000 * seconds / texts
 
     def _run(self) -> tuple[float, int]:
         """CPU seconds, and texts."""
@@ -162,11 +161,6 @@ class Ideal:
         for batch in plan_batches([len(row) for row in rows], DEFAULT_BATCH_TOKENS):
             self._model.embed([rows[index] for index in batch])
         return time.process_time() - started, len(rows)
-
-    @property
-    def cpu_ms(self) -> float:
-        """CPU-ms per text."""
-        return 1000 * self._seconds / self._texts
 
 
 def drive(server: Server, load: Load, scale: float = 1, clients: int | None = None) -> Outcome:
@@ -261,21 +255,24 @@ def make_infinity(options: str) -> Path:
 
 
 def compare(
-    servers: dict[str, Callable[[], Any]], folder: Path, scale: float, rounds: int
+    servers: dict[str, Callable[[], Any]], loads: Sequence[Load], folder: Path, scale: float, rounds: int
 ) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    for load in make_loads():
+    for load in loads:
         ideal = Ideal(folder, load)
         seen: dict[str, list[dict[str, float]]] = {name: [] for name in servers}
+        before = ideal.measure()
         for _ in range(rounds):
-            ideal.measure()
             for name, start in servers.items():
-                seen[name].append(figures(run_load(name, start, load, scale)))
-        ideal.measure()
+                measured = figures(run_load(name, start, load, scale))
+                after = ideal.measure()
+                measured |= {"ideal": (before + after) / 2}
+                seen[name].append(measured | {"of ideal": measured["ideal"] / measured["CPU-ms/text"]})
+                before = after
         for name, measured in seen.items():
             row = {key: median(each[key] for each in measured) for key in measured[0]}
-            shares = sorted(ideal.cpu_ms / each["CPU-ms/text"] for each in measured)
-            row |= {"ideal": ideal.cpu_ms, "of ideal": median(shares), "least": shares[0], "most": shares[-1]}
+            shares = [each["of ideal"] for each in measured]
+            row |= {"least": min(shares), "most": max(shares)}
             rows.append({"load": load.name, "server": name, **row})
             print(_line(rows[-1]), flush=True)
     return rows
@@ -345,6 +342,7 @@ def _line(row: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--servers", default="retune,plain,infinity")
+    parser.add_argument("--loads", default="short,long,mixed")
     parser.add_argument("--scale", type=float, default=1, help="times the usual number of requests")
     parser.add_argument("--rounds", type=int, default=3, help="of every server with every load")
     parser.add_argument("--soak", type=float, metavar="MINUTES")
@@ -369,7 +367,8 @@ def main() -> None:
         if "infinity" in chosen:
             venv = given.infinity_venv or make_infinity(given.pip_options)
             servers["infinity"] = lambda: infinity(venv, weights)
-        rows = compare({name: servers[name] for name in chosen}, folder, given.scale, given.rounds)
+        loads = [load for load in make_loads() if load.name in given.loads.split(",")]
+        rows = compare({name: servers[name] for name in chosen}, loads, folder, given.scale, given.rounds)
     if given.json:
         given.json.write_text(json.dumps(rows, indent=1))
 
