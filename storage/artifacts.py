@@ -235,6 +235,10 @@ class JudgeScores(Artifact):
     def scores(self) -> dict[str, Any]:
         return json.loads((self.path / "scores.json").read_text("utf-8"))
 
+    def skipped(self) -> dict[str, str]:
+        """Why a judge was not used, by its name."""
+        return json.loads((self.path / "skipped.json").read_text("utf-8"))
+
 
 @dataclass(frozen=True)
 class JudgeRanking(Artifact):
@@ -278,6 +282,10 @@ class ImageTextScores(Artifact):
 
     def scores(self) -> dict[str, Any]:
         return json.loads((self.path / "scores.json").read_text("utf-8"))
+
+    def skipped(self) -> dict[str, str]:
+        """Why a model was not measured, by its name."""
+        return json.loads((self.path / "skipped.json").read_text("utf-8"))
 
 
 @dataclass(frozen=True)

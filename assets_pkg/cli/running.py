@@ -33,7 +33,7 @@ def run_or_show(profile: Profile, assets: list[str], dry_run: bool, where: Where
     from assets_pkg.instance import end_dead_runs, open_instance
     from assets_pkg.plan import make_plan
     from assets_pkg.probes import build_probes
-    from assets_pkg.summary import show_places, show_summary
+    from assets_pkg.summary import show_made, show_summary
     from storage.opening import open_store
 
     equip(profile).compute.check()  # before anything is recorded: does each place that is named take a job?
@@ -57,7 +57,7 @@ def run_or_show(profile: Profile, assets: list[str], dry_run: bool, where: Where
         if any(asset in tuning for tuning in STAGES.values() for asset in assets):
             show_summary(console, instance, profile)
         else:
-            show_places(console, instance, assets)
+            show_made(console, instance, profile, assets)
 
 
 def definitions(profile: Profile) -> dg.Definitions:

@@ -100,7 +100,8 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             pictures = {
                 path.stem: picture(path) for path in sorted((scores.path / "figs").glob("*.png"))[:SHOWN]
             }
-            return door.result(scores, {**numbers(scores.summary()), **pictures})
+            missing = [{"model": name, "reason": reason} for name, reason in scores.skipped().items()]
+            return door.result(scores, {**numbers(scores.summary()), "skipped": table(missing), **pictures})
 
     @stage_asset("image_text", of_scores, intervals, kinds={"json"}, deps=("image_text_scores", "captions"))
     def image_text_report(

@@ -152,7 +152,7 @@ def _page(document: Mapping[str, Any], scores: ImageTextScores, costs: Mapping[s
     ]
     lines += ["", "## Captions instead of images (paired, same pairs)", "", *_side_by_side(document)]
     lines += ["", "## Cost (vectors that were in the cache took no time)", "", *_cost_lines(costs)]
-    skipped = json.loads((scores.path / "skipped.json").read_text("utf-8"))
+    skipped = scores.skipped()
     lines += ["", "## Models not measured", ""]
     lines += [f"- {name}: {reason}" for name, reason in skipped.items()] or ["None: all models were there."]
     return "\n".join(lines) + "\n"

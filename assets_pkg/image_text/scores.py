@@ -177,7 +177,6 @@ def _summary(made: Mapping[str, Measured], skipped: Mapping[str, str], pairs: in
         "pairs": pairs,
         "models": len(made),
         "models_used": ", ".join(made),
-        "models_skipped": "; ".join(f"{name}: {why}" for name, why in skipped.items()) or "none",
         **{f"best_mrr_{condition}": value for condition, value in best.items()},
     }
 

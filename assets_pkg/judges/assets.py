@@ -6,6 +6,7 @@ import dagster as dg
 
 from assets_pkg.door import accelerator_pool, open_door, stage_asset
 from assets_pkg.evaluation.settings import IntervalSettings
+from assets_pkg.judges.report import shown_ranking
 from assets_pkg.judges.run import load_captions, present_judges, rank_captioners, score_captions
 from assets_pkg.profile import Profile
 from assets_pkg.registered import opener
@@ -52,7 +53,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
                 outside={"captions": captions.digest(), "judges": digest_json(identities)},
             )
             door.link("judges/results", made.path)
-            missing = [{"judge": name, "reason": reason} for name, reason in skipped.items()]
+            missing = [{"judge": name, "reason": reason} for name, reason in made.skipped().items()]
             shown = {CAPTIONS: captions.digest(), **numbers(made.summary()), "skipped": table(missing)}
             return door.result(made, shown)
 
@@ -69,8 +70,9 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
 
             ranking = door.build(JudgeRanking, produce)
             door.link("judges/ranking", ranking.path)
+            told = ranking.ranking()
             shown = {
-                "ranking": table(ranking.ranking()["ranking"]),
+                "ranking": table(shown_ranking(told["ranking"], told["confidence"])),
                 "chart": picture(ranking.path / "ranking.png"),
                 "agreement": picture(ranking.path / "agreement.png"),
             }

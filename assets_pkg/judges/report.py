@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from assets_pkg.judges.ranking import Agreement, RankedCaptioner
 
@@ -19,27 +21,39 @@ def report_text(
     confidence: float,
 ) -> str:
     """A Markdown page: the ranking, who judged and who did not, how much it depends on them."""
-    interval = f"{confidence:.0%} interval"
+    rows = shown_ranking([asdict(row) for row in ranking], confidence)
     lines = [
         "# Caption ranking",
         "",
         f"{len(ranking)} captioners, {clips} clips. Judges: {', '.join(used)}. Borda points over the "
         "judges' mean HM-CF; intervals from resampling the clips.",
         "",
-        f"| rank | captioner | Borda | mean HM-CF | std over judges | rank, {interval} | mean, {interval} |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        f"| {' | '.join(rows[0])} |",
+        "|" + " --- |" * len(rows[0]),
+        *(f"| {' | '.join(row.values())} |" for row in rows),
     ]
-    for row in ranking:
-        std = "" if row.std is None else f"{row.std:.4f}"
-        lines.append(
-            f"| {row.rank} | {row.captioner} | {row.points} | {row.mean:.4f} | {std} | "
-            f"{row.rank_low:g} to {row.rank_high:g} | {row.mean_low:.4f} to {row.mean_high:.4f} |"
-        )
     lines += ["", "## Judges not used", ""]
     lines += [f"- {name}: {reason}" for name, reason in skipped.items()] or ["None: all judges were there."]
     lines += ["", "## Agreement of the judges", ""]
     lines += _agreement_lines(agreement)
     return "\n".join(lines) + "\n"
+
+
+def shown_ranking(ranking: Iterable[Mapping[str, Any]], confidence: float) -> list[dict[str, str]]:
+    """The rows of ``ranking.json`` for people, by the heading of each column."""
+    interval = f"{confidence:.0%} interval"
+    return [
+        {
+            "rank": str(row["rank"]),
+            "captioner": row["captioner"],
+            "Borda": str(row["points"]),
+            "mean HM-CF": f"{row['mean']:.4f}",
+            f"mean, {interval}": f"{row['mean_low']:.4f} to {row['mean_high']:.4f}",
+            f"rank, {interval}": f"{row['rank_low']:g} to {row['rank_high']:g}",
+            "std over judges": "" if row["std"] is None else f"{row['std']:.4f}",
+        }
+        for row in ranking
+    ]
 
 
 def _agreement_lines(agreement: Agreement) -> list[str]:

@@ -88,7 +88,6 @@ def score_captions(
         {
             "judges": len(scores),
             "judges_used": ", ".join(scores),
-            "judges_skipped": "; ".join(f"{name}: {why}" for name, why in skipped.items()) or "none",
             "captioners": len(captions.predictions),
             "clips": len(captions.clips),
             "clips_left_out": len(captions.left_out),
@@ -131,7 +130,7 @@ def rank_captioners(made: JudgeScores, intervals: IntervalSettings, folder: Path
         },
     )
     write_ranking(folder / "ranking", ranking, scores)
-    skipped = json.loads((made.path / "skipped.json").read_text("utf-8"))
+    skipped = made.skipped()
     page = report_text(
         ranking, agreed, document["judges"], skipped, len(document["clips"]), intervals.confidence
     )

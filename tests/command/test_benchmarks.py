@@ -53,3 +53,23 @@ def test_a_dry_run_with_all_files_shows_the_plan(
     assert code == 0, output
     assert "would run" in output
     assert not (place.home / "output").exists()
+
+
+def test_the_ranking_and_the_judges_that_were_left_out_are_told(place: Workplace) -> None:
+    (place.home / "predictions" / "two.json").write_text(json.dumps({"clip": "A cat sleeps."}))
+    judges = "judges.judge_models=[all-minilm-l6-v2,qwen3-embedding-8b]"
+    code, output = place.retune("judge", *GIVEN, judges)
+    assert code == 0, output
+    rows = [line.split()[:3] for line in output.splitlines()]
+    assert [row for row in rows if row[1:2] in (["one"], ["two"])] == [["1", "one", "1"], ["2", "two", "0"]]
+    assert "left out qwen3-embedding-8b: no weights in" in output
+
+
+def test_what_images_were_found_is_told(place: Workplace) -> None:
+    code, output = place.retune("image-text", "num_pairs_limit=8", "image_text_models=[all-minilm-l6-v2]")
+    assert code == 0, output
+    rows = [line.split() for line in output.splitlines()]
+    (heading,) = (row for row in rows if row[:2] == ["model", "condition"])
+    (oracle,) = (row for row in rows if row[:2] == ["all-minilm-l6-v2", "oracle"])
+    assert heading[2:6] == ["R@1", "t2i", "MRR", "t2i"]
+    assert 0 < float(oracle[2]) <= float(oracle[3]) <= 1

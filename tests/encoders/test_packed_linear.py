@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
-from transformers import BertConfig, BertModel, CLIPConfig, CLIPModel, LlamaConfig, LlamaModel, PreTrainedModel
+from transformers import (
+    BertConfig,
+    BertModel,
+    CLIPConfig,
+    CLIPModel,
+    LlamaConfig,
+    LlamaModel,
+    PreTrainedModel,
+)
 
 from resources.encoders.packed_linear import PackedLinear, for_inference
 

@@ -303,7 +303,7 @@ def test_the_assets_run_and_skip_what_is_missing(tmp_path: Path, monkeypatch: py
         result = dg.materialize(build_assets(profile), resources=resources, instance=instance)
         (scores,) = result.asset_materializations_for_node("image_text_scores")
         assert scores.metadata["models_used"].value == "clip"
-        assert "absent: no weights in" in str(scores.metadata["models_skipped"].value)
+        assert "| absent | no weights in" in str(scores.metadata["skipped"].value)
         (page,) = result.asset_materializations_for_node("image_text_report")
         assert "# Images and texts" in str(page.metadata["report"].value)
         assert (tmp_path / "out" / "image_text" / "benchmark_results.tsv").is_file()

@@ -272,6 +272,6 @@ def test_the_assets_judge_and_rank(
     (ranked,) = result.asset_materializations_for_node("judge_ranking")
     assert scored.metadata["captions_digest"].value == load_captions(profile.judges).digest()
     assert scored.metadata["judges_used"].value == "small"
-    assert "absent: no weights in" in str(scored.metadata["judges_skipped"].value)
+    assert "| absent | no weights in" in str(scored.metadata["skipped"].value)
     assert ranked.metadata["first"].value in NAMES
     assert (tmp_path / "out" / "judges" / "ranking" / "report.md").is_file()
