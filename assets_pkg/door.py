@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -178,9 +179,9 @@ class Door(Inputs):
 
     def _built_at(self, place: tuple[str, Environment], kind: type[A], key: BuildKey) -> A:
         name = f"{key.asset}-{key.digest[:12]}"
-        self._reported = run_elsewhere(
-            self.context, self.compute, place, self.store.root, name, self.progress()
-        )
+        # The job's own log lines come too, so its progress is only for whoever watches.
+        watched = partial(watcher().progress, self.context.op_execution_context.op.name)
+        self._reported = run_elsewhere(self.context, self.compute, place, self.store.root, name, watched)
         artifact = self.store.find(kind, key)
         if artifact is None:
             raise ComputeError(
