@@ -45,7 +45,7 @@ def test_operations_of_a_passage(scale: ModuleType) -> None:
 
 def test_the_measured_rate_of_embedding_comes_out_again(scale: ModuleType) -> None:
     one_core = scale.processor(scale.Measured(), 1, 0.0)
-    seconds = scale.embedding_seconds(17, scale.MODELS[0], one_core, scale.Assumptions(cores=1))
+    seconds = scale.embedding_seconds(35, scale.MODELS[0], one_core, scale.Assumptions(cores=1))
     assert seconds == pytest.approx(1.0, rel=0.05)
 
 
