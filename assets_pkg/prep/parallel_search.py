@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from assets_pkg.prep.errors import PrepError
 from assets_pkg.prep.search import PASSAGE_BLOCK, TopK, exact_search, merge
@@ -141,15 +142,16 @@ def _search(job: _Job, pipe: Connection) -> TopK:
     def tell(done: int, total: int, unit: str, **figures: float) -> None:
         pipe.send(done)
 
-    return exact_search(
-        np.load(job.queries, mmap_mode="r"),
-        passages,
-        job.k,
-        ceilings=job.ceilings,
-        excluded=job.excluded,
-        device=job.device,
-        progress=tell,
-    )
+    with threadpool_limits(job.threads):  # numpy's own
+        return exact_search(
+            np.load(job.queries, mmap_mode="r"),
+            passages,
+            job.k,
+            ceilings=job.ceilings,
+            excluded=job.excluded,
+            device=job.device,
+            progress=tell,
+        )
 
 
 def _end_with_parent() -> None:
