@@ -115,6 +115,7 @@ def _show_measurement(console: Console, report: EvalReport) -> None:
     metrics: dict[str, dict[str, Any]] = comparison["metrics"]
     if not metrics:
         return
+    usual = {name: metrics[name] for name in SHOWN_METRICS if name in metrics}
     rows = [
         {
             "metric": name,
@@ -124,8 +125,7 @@ def _show_measurement(console: Console, report: EvalReport) -> None:
             f"{comparison['confidence']:.0%} interval": f"[{row['low']:+.4f}, {row['high']:+.4f}]",
             "won/lost": f"{row['wins']}/{row['losses']}",
         }
-        for name in SHOWN_METRICS
-        if (row := metrics.get(name))
+        for name, row in (usual or metrics).items()
     ]
     _show_table(console, f"base and fine-tuned on {comparison['queries']} held-out questions", rows)
     console.print(f"[bold]report[/]   {report.path / 'report.html'}", highlight=False)
