@@ -141,9 +141,12 @@ def run_elsewhere(
     attendance = Attendance(where, environment, plain)
     told = _Told(context, where, progress)
     messages = JobMessages(attendance.host, plain, told.custom)
-    with dg.open_pipes_session(
-        context=context, context_injector=_JobContext(attendance.host, plain), message_reader=messages
-    ) as session:
+    with (
+        attendance.ended_by_interrupts(),
+        dg.open_pipes_session(
+            context=context, context_injector=_JobContext(attendance.host, plain), message_reader=messages
+        ) as session,
+    ):
         if attendance.handle is None:
             known = {*context.assets_def.keys, *context.assets_def.dependency_keys}
             work = describe_work(context.instance, known, assets, profile_for_jobs(compute), environment)

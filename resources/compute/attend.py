@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +40,16 @@ class Attendance:
         self._seconds = REMOTE_POLL_SECONDS if environment.tunnel == "ssh" else LOCAL_POLL_SECONDS
         self.handle = self._running()
 
+    @contextmanager
+    def ended_by_interrupts(self) -> Generator[None]:
+        """Ctrl-C, or Dagster's interruption, in the block also ends the job."""
+        try:
+            yield
+        except BaseException as error:
+            if self.handle is not None and not isinstance(error, Exception):
+                self.executor.cancel(self.handle)
+            raise
+
     def submit(self, job: Job, work: str) -> None:
         """Write ``work`` into the folder of ``job`` and start it. A job that cannot be recorded is ended again."""
         for stale in (job.exit_code, job.messages, job.share):
@@ -52,19 +63,14 @@ class Attendance:
             raise
 
     def wait(self, meanwhile: Callable[[State], None]) -> None:
-        """Until the job is done, calling ``meanwhile`` now and then. An interruption cancels the job.
+        """Until the job is done, calling ``meanwhile`` now and then.
 
         Raises:
             JobFailed: it failed or was ended.
             ComputeError: its place could not be asked for long; the job may still run there.
         """
         assert self.handle is not None
-        try:
-            state = self._follow(self.handle, meanwhile)
-        except BaseException as error:
-            if not isinstance(error, Exception):  # Ctrl-C, or Dagster's interruption
-                self.executor.cancel(self.handle)
-            raise
+        state = self._follow(self.handle, meanwhile)
         if state.standing != "done":
             raise JobFailed(f"{self.place}: {why_failed(state, self.host, self.job)}{self._last_lines()}")
 

@@ -7,6 +7,7 @@ import os
 from resources.compute.environment import Environment
 from resources.compute.errors import ComputeError
 from resources.compute.host import ThisHost, secrets_of
+from resources.compute.interrupts import started
 from resources.compute.job import Job, State, shell_script
 from resources.compute.subprocess import ended
 from resources.containers import ContainerEngine, ContainerError, ContainerSpec
@@ -41,7 +42,7 @@ class DockerExecutor:
             left_over = engine.find(spec.name)
             if left_over is not None:
                 engine.remove(left_over.id)
-            return engine.run(spec).id
+            return started(lambda: engine.run(spec).id, self.cancel)
         except ContainerError as error:
             raise ComputeError(str(error)) from error
 

@@ -11,12 +11,14 @@ import os
 import shlex
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from resources.compute.environment import Environment
 from resources.compute.errors import ComputeError
 from resources.compute.host import ThisHost, Unreachable
+from resources.compute.interrupts import started
 from resources.compute.job import Job, State, shell_script
 from resources.compute.ray_data import NOT_INSTALLED
 from resources.compute.subprocess import SubprocessExecutor, ended
@@ -57,13 +59,15 @@ class RayExecutor:
         ThisHost().write(job.script, self.script(job))
         run = f"bash {shlex.quote(str(job.script))} 2>&1 | tee -a {shlex.quote(str(job.log))}"
         with self._client() as client:
-            return _once_there_is_an_agent(client.submit_job)(
+            start = partial(
+                client.submit_job,
                 entrypoint=shlex.join(["bash", "-o", "pipefail", "-c", run]),
                 metadata={"name": f"retune-{job.name}"},
                 entrypoint_num_cpus=self.environment.cpus_per_task,
                 # A job whose workers embed leaves the GPUs to them.
                 entrypoint_num_gpus=None if job.spread else self.environment.gpus_per_node,
             )
+            return _once_there_is_an_agent(lambda: started(start, self.cancel))()
 
     def state(self, handle: str, job: Job) -> State:
         with self._client() as client:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from resources.compute.environment import Environment
 from resources.compute.errors import ComputeError
 from resources.compute.host import Unreachable, open_host, secrets_of
+from resources.compute.interrupts import started
 from resources.compute.job import TASK, Job, State, shell_script
 from resources.compute.subprocess import ended
 
@@ -66,6 +67,9 @@ class SlurmExecutor:
 
     def submit(self, job: Job) -> str:
         self.host.write(job.script, self.script(job))
+        return started(lambda: self._sbatch(job), self.cancel)
+
+    def _sbatch(self, job: Job) -> str:
         # Secrets go by the environment that sbatch hands on; over ssh they are those of the cluster's own login.
         said = self._slurm("sbatch", "--parsable", str(job.script))
         number = said.strip().partition(";")[0]

@@ -10,6 +10,7 @@ import psutil
 
 from resources.compute.environment import Environment
 from resources.compute.host import ThisHost, secrets_of
+from resources.compute.interrupts import started
 from resources.compute.job import Job, State, shell_script
 
 STOP_SECONDS = 20
@@ -28,15 +29,17 @@ class SubprocessExecutor:
         secrets_of(self.environment)
 
     def submit(self, job: Job) -> str:
-        secrets = secrets_of(self.environment)
         ThisHost().write(job.script, self.script(job))
+        return started(lambda: self._start(job), self.cancel)
+
+    def _start(self, job: Job) -> str:
         with job.log.open("ab") as log:
             child = subprocess.Popen(
                 ["/bin/bash", str(job.script)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **secrets},
+                env={**os.environ, **secrets_of(self.environment)},
                 start_new_session=True,
             )
         return f"{child.pid}:{psutil.Process(child.pid).create_time():.0f}"

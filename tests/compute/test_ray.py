@@ -50,6 +50,7 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         patch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")  # as it is in a job of the cluster
         ray = [sys.executable, "-m", "ray.scripts.scripts"]
         options = [f"--port={port}", f"--dashboard-port={dashboard}", "--num-cpus=4"]
+        options += [f"--dashboard-agent-listen-port={free_port()}"]
         options += [
             "--object-store-memory=100000000",
             "--block",
