@@ -27,7 +27,7 @@ from resources.compute.environment import Environment
 from resources.compute.errors import ComputeError
 from resources.compute.resource import ComputeResource
 from resources.usage import UsageMeter
-from storage.artifact_store import BuildKey
+from storage.artifact_store import MANIFEST, ArtifactStore, BuildKey
 from storage.artifacts import Artifact
 from storage.digests import digest_json
 from storage.progress import Progress
@@ -257,6 +257,15 @@ class Door(Inputs):
             for dep in spec.deps
         }
         return BuildKey(spec.key.to_user_string(), spec.code_version or "", {**inputs, **outside})
+
+
+def is_here(materialization: dg.AssetMaterialization, store: ArtifactStore) -> bool:
+    """Whether ``store`` has what a materialization recorded; a history may know of several artifact roots."""
+    recorded = materialization.metadata.get(ARTIFACT_KEY)
+    if recorded is None:
+        return True  # nothing that a store would keep
+    asset, _, version = str(recorded.value).partition("/")
+    return store.read(asset, version, MANIFEST) is not None
 
 
 def data_version(materialization: dg.AssetMaterialization) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import dagster as dg
 
 from assets_pkg.corpus.assets import SOURCE_FINGERPRINT
 from assets_pkg.corpus.sources import source_fingerprint
 from assets_pkg.deploy.assets import STATE_FOLDER
-from assets_pkg.door import data_version
+from assets_pkg.door import data_version, is_here
 from assets_pkg.image_text.assets import SOURCE
 from assets_pkg.image_text.pairs import source_digest
 from assets_pkg.judges.assets import CAPTIONS
@@ -18,13 +20,15 @@ from assets_pkg.prep.outside import FINGERPRINT, exam_fingerprint, training_fing
 from assets_pkg.profile import Profile
 from assets_pkg.sdg.assets import OUTSIDE
 from assets_pkg.sdg.sources import outside_digests
-from storage.artifact_store import ArtifactError
+from assets_pkg.stages import STAGE_OF
+from storage.artifact_store import ArtifactError, ArtifactStore
 from storage.opening import open_store
 
 
 def build_probes(profile: Profile) -> dict[str, Probe]:
-    """A probe for each asset whose truth lies outside."""
-    return {
+    """A probe for each asset: is it in this profile's store, and is what it was made from outside still the same?"""
+    store = open_store(profile.artifact_root)
+    outside: dict[str, Probe] = {
         "raw_corpus": lambda instance: _corpus_changed(instance, profile),
         "training_set": lambda instance: _training_files_changed(instance, profile),
         "eval_set": lambda instance: _exam_changed(instance, profile),
@@ -34,6 +38,16 @@ def build_probes(profile: Profile) -> dict[str, Probe]:
         "judge_scores": lambda instance: _captions_changed(instance, profile),
         "image_text_pairs": lambda instance: _pairs_changed(instance, profile),
     }
+    return {asset: partial(_elsewhere_or_changed, asset, store, outside.get(asset)) for asset in STAGE_OF}
+
+
+def _elsewhere_or_changed(
+    asset: str, store: ArtifactStore, outside: Probe | None, instance: dg.DagsterInstance
+) -> str | None:
+    made = _latest(instance, asset)
+    if not is_here(made, store):
+        return f"{data_version(made)} is not in {store.place}"
+    return outside(instance) if outside else None
 
 
 def _corpus_changed(instance: dg.DagsterInstance, profile: Profile) -> str | None:

@@ -10,10 +10,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from assets_pkg.door import ARTIFACT_KEY
+from assets_pkg.door import ARTIFACT_KEY, is_here
 from assets_pkg.image_text.report import MAIN
 from assets_pkg.judges.report import shown_ranking
 from assets_pkg.profile import Profile
+from storage.artifact_store import ArtifactStore
 from storage.artifacts import (
     EvalReport,
     ImageTextReport,
@@ -33,7 +34,7 @@ def show_summary(console: Console, instance: dg.DagsterInstance, profile: Profil
     """Print the measurement, the decision, the server and the index, as far as they exist."""
     store = open_store(profile.artifact_root)
     shown = {
-        name: _latest(instance, name)
+        name: _latest(instance, name, store)
         for name in ("eval_metrics", "promoted_model", "running_nim", "vector_index")
     }
     if report := shown["eval_metrics"]:
@@ -59,7 +60,7 @@ def show_made(
 ) -> None:
     """Print what the latest version of each benchmark among ``assets`` says, and where each of them lies."""
     store = open_store(profile.artifact_root)
-    made = {name: event for name in assets if (event := _latest(instance, name))}
+    made = {name: event for name in assets if (event := _latest(instance, name, store))}
     if {"judge_scores", "judge_ranking"} <= made.keys():
         _show_ranking(console, store.get(JudgeRanking, *_artifact(made["judge_ranking"])))
         _show_skipped(console, store.get(JudgeScores, *_artifact(made["judge_scores"])).skipped())
@@ -131,9 +132,10 @@ def _show_measurement(console: Console, report: EvalReport) -> None:
     console.print(f"[bold]report[/]   {report.path / 'report.html'}", highlight=False)
 
 
-def _latest(instance: dg.DagsterInstance, asset: str) -> dg.AssetMaterialization | None:
+def _latest(instance: dg.DagsterInstance, asset: str, store: ArtifactStore) -> dg.AssetMaterialization | None:
     event = instance.get_latest_materialization_event(dg.AssetKey(asset))
-    return event.asset_materialization if event else None
+    made = event.asset_materialization if event else None
+    return made if made and is_here(made, store) else None
 
 
 def _artifact(materialization: dg.AssetMaterialization) -> tuple[str, str]:
