@@ -27,7 +27,7 @@ from resources.compute.environment import Environment
 from resources.compute.errors import ComputeError
 from resources.compute.resource import ComputeResource
 from resources.usage import UsageMeter
-from storage.artifact_store import MANIFEST, ArtifactStore, BuildKey
+from storage.artifact_store import ArtifactStore, BuildKey
 from storage.artifacts import Artifact
 from storage.digests import digest_json
 from storage.progress import Progress
@@ -265,7 +265,7 @@ def is_here(materialization: dg.AssetMaterialization, store: ArtifactStore) -> b
     if recorded is None:
         return True  # nothing that a store would keep
     asset, _, version = str(recorded.value).partition("/")
-    return store.read(asset, version, MANIFEST) is not None
+    return version in store.versions(asset)
 
 
 def data_version(materialization: dg.AssetMaterialization) -> str:
