@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from assets_pkg.build import build_definitions
-from assets_pkg.profile import Profile, load_profile
+from assets_pkg.config.profile import Profile, load_profile
 
 
 def profile_from_environment() -> Profile:

@@ -18,12 +18,12 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from assets_pkg.config.profile import load_profile
 from assets_pkg.evaluation.compare import compare
 from assets_pkg.evaluation.evaluate import evaluate_retrieval
-from assets_pkg.evaluation.metrics import RetrievalScores
-from assets_pkg.profile import load_profile
-from resources.accelerator import find_accelerator
+from assets_pkg.retrieval.metrics import RetrievalScores
 from resources.encoders.sentence_transformer import SentenceTransformerEncoder
+from resources.machine.accelerator import find_accelerator
 from storage.artifact_store import ArtifactStore
 from storage.artifacts import Checkpoint, EvalSet
 from storage.formats.beir import read_documents
@@ -54,7 +54,7 @@ def run(work: Path, overrides: list[str]) -> ArtifactStore:
     return ArtifactStore(work / "output")
 
 
-def measure(exam: EvalSet, model: Checkpoint) -> RetrievalScores:
+def measure(eval_set: EvalSet, model: Checkpoint) -> RetrievalScores:
     encoder = SentenceTransformerEncoder(
         model.model,
         model_digest=model.version,
@@ -63,7 +63,7 @@ def measure(exam: EvalSet, model: Checkpoint) -> RetrievalScores:
         accelerator=find_accelerator(),
         precision="fp32",
     )
-    return evaluate_retrieval(exam, encoder, PROFILE.eval)
+    return evaluate_retrieval(eval_set, encoder, PROFILE.eval)
 
 
 def main() -> None:
@@ -75,9 +75,9 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
-        # The exam is an artifact's folder, which holds the BEIR folder by the name eval_beir.
+        # The eval set is an artifact's folder, which holds the BEIR folder by the name eval_beir.
         (work / "eval_beir").symlink_to(options.beir.resolve())
-        exam = EvalSet(work, "eval_set", "judged")
+        eval_set = EvalSet(work, "eval_set", "judged")
         print(f"{write_documents(options.beir, work / 'documents')} documents", flush=True)
         store = run(work, options.overrides)
         models = [
@@ -85,7 +85,7 @@ def main() -> None:
         ]
         told = models[1].summary()
         print(f"trained: {told['trained']} {told.get('reason', '')}, {told['plan']['examples']} pairs")
-        base, tuned = (measure(exam, model) for model in models)
+        base, tuned = (measure(eval_set, model) for model in models)
         for name, row in compare(base, tuned, PROFILE.eval).items():
             if name in SHOWN:
                 print(

@@ -23,15 +23,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 
+from assets_pkg.config.profile import load_profile
+from assets_pkg.config.sections.finetune import FinetuneSettings
 from assets_pkg.evaluation.compare import Difference, compare
 from assets_pkg.evaluation.evaluate import evaluate_retrieval
-from assets_pkg.evaluation.metrics import RetrievalScores
-from assets_pkg.finetune.examples import TrainData, read_train_data
-from assets_pkg.finetune.settings import FinetuneSettings
+from assets_pkg.finetune.data import TrainData, read_train_data
 from assets_pkg.finetune.train import finetune
-from assets_pkg.profile import load_profile
-from resources.accelerator import find_accelerator
+from assets_pkg.retrieval.metrics import RetrievalScores
 from resources.encoders.sentence_transformer import SentenceTransformerEncoder
+from resources.machine.accelerator import find_accelerator
 from storage.artifacts import Checkpoint, EvalSet, MinedTrainSet
 from storage.formats.beir import read_documents, read_qrels, read_queries, write_beir
 
@@ -147,16 +147,16 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 def quality(options: argparse.Namespace) -> None:
-    """Each way on the same rows in the same number of steps; nDCG@10 on the exam, with paired intervals."""
+    """Each way on the same rows in the same number of steps; nDCG@10 on the eval set, with paired intervals."""
     pairs = options.pairs or (96 if options.small else 512)
     base = Checkpoint(options.base, "base_model", "bench")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        exam = EvalSet(options.exam, "eval_set", "bench")
+        eval_set = EvalSet(options.eval_set, "eval_set", "bench")
         if options.small:
-            exam = small_exam(exam, folder / "exam")
+            eval_set = small_eval_set(eval_set, folder / "eval set")
         mined = subset(options.mined, pairs, folder)
-        scores = {"base": measure(exam, base.model)}
+        scores = {"base": measure(eval_set, base.model)}
         cost: dict[str, float] = {}
         for name, changes in WAYS.items():
             fixed = {"headroom_loss": 0.0, "global_batch_size": 32, "local_batch_size": 32}
@@ -168,7 +168,7 @@ def quality(options: argparse.Namespace) -> None:
                 finetune(mined, base, PROFILE.model, settings, find_accelerator("cpu"), own)
 
             cost[name], wall = cpu_seconds(train)
-            scores[name] = measure(exam, own / "model" / "consolidated")
+            scores[name] = measure(eval_set, own / "model" / "consolidated")
             print(f"{name}: trained in {cost[name]:.0f} cpu-s, {wall:.0f} s", flush=True)
     print(f"\n{pairs} pairs, {len(scores['base'].query_ids)} queries")
     print("\n| trained with | nDCG@10 | over the base | cpu-s |\n|---|---|---|---|")
@@ -180,7 +180,7 @@ def quality(options: argparse.Namespace) -> None:
         print(f"| {name} | {_told(_gain(scores[name], scores[BOTH]))} |")
 
 
-def measure(exam: EvalSet, model: Path) -> RetrievalScores:
+def measure(eval_set: EvalSet, model: Path) -> RetrievalScores:
     encoder = SentenceTransformerEncoder(
         model,
         model.parent.parent.name,
@@ -188,20 +188,20 @@ def measure(exam: EvalSet, model: Path) -> RetrievalScores:
         passage_max_length=PROFILE.model.passage_max_length,
         accelerator=find_accelerator("cpu"),
     )
-    return evaluate_retrieval(exam, encoder, PROFILE.eval)
+    return evaluate_retrieval(eval_set, encoder, PROFILE.eval)
 
 
-def small_exam(exam: EvalSet, folder: Path, queries: int = 80, others: int = 300) -> EvalSet:
+def small_eval_set(eval_set: EvalSet, folder: Path, queries: int = 80, others: int = 300) -> EvalSet:
     """The first queries, their answers, and some other documents."""
-    qrels = dict(list(read_qrels(exam.beir).items())[:queries])
+    qrels = dict(list(read_qrels(eval_set.beir).items())[:queries])
     answers = {doc_id for judged in qrels.values() for doc_id in judged}
-    documents = list(read_documents(exam.beir))
+    documents = list(read_documents(eval_set.beir))
     filler = {each.doc_id for each in documents[:: max(1, len(documents) // others)]}
     kept = [each for each in documents if each.doc_id in answers | filler]
     write_beir(
         folder / "eval_beir",
         kept,
-        [each for each in read_queries(exam.beir) if each.query_id in qrels],
+        [each for each in read_queries(eval_set.beir) if each.query_id in qrels],
         qrels,
     )
     return EvalSet(folder, "eval_set", "small")
@@ -223,14 +223,14 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=Path("output/embed"))
     parser.add_argument("--mined", type=Path, help="folder of a mined training set")
     parser.add_argument("--base", type=Path, help="folder that holds the base's model/consolidated")
-    parser.add_argument("--exam", type=Path, help="folder that holds eval_beir")
+    parser.add_argument("--eval set", type=Path, help="folder that holds eval_beir")
     parser.add_argument("--pairs", type=int, help="how many training rows (512)")
     parser.add_argument("--rounds", type=int, default=2, help="how often speed runs every script")
-    parser.add_argument("--small", action="store_true", help="few pairs, a small exam: does it run?")
+    parser.add_argument("--small", action="store_true", help="few pairs, a small eval set: does it run?")
     options = parser.parse_args()
     prep = options.root / "stage1_data_prep"
     options.mined = options.mined or (prep / "train_mined.automodel_unrolled.json").resolve().parent
-    options.exam = options.exam or (prep / "eval_beir").resolve().parent
+    options.eval_set = options.eval_set or (prep / "eval_beir").resolve().parent
     options.base = options.base or newest(options.root / "artifacts" / "base_model")
     {"speed": speed, "quality": quality}[options.what](options)
 

@@ -21,8 +21,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 
-from resources.accelerator import find_accelerator
-from resources.memory import Batch, MemoryNeed, Numerics, embedding_need, export_need, training_need
+from resources.machine.accelerator import find_accelerator
+from resources.machine.memory_estimate import (
+    Batch,
+    MemoryNeed,
+    Numerics,
+    embedding_need,
+    export_need,
+    training_need,
+)
 from resources.models.shape import read_shape
 
 LENGTH = 256
@@ -59,8 +66,7 @@ def export(model: Path) -> MemoryNeed:
 
 def train(model: Path, dropout: float, lora: int | None, checkpointing: bool) -> MemoryNeed:
     """Three steps of 16 sequences."""
-    from assets_pkg.finetune.loading import load_model
-    from assets_pkg.finetune.lora import add_lora
+    from assets_pkg.finetune.model_io import add_lora, load_model
 
     network = load_model(model, "cpu", dtype=torch.float32, attn_implementation="eager")
     for module in network.modules():

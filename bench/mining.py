@@ -29,12 +29,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 
+from assets_pkg.config.profile import load_profile
+from assets_pkg.config.sections.prep import MiningSettings
 from assets_pkg.prep.mining import mine_hard_negatives
-from assets_pkg.prep.search import PASSAGE_BLOCK, QUERY_BLOCK, exact_search
-from assets_pkg.prep.settings import MiningSettings
-from assets_pkg.profile import load_profile
-from resources.accelerator import find_accelerator
+from assets_pkg.retrieval.exact_search import PASSAGE_BLOCK, QUERY_BLOCK, exact_search
 from resources.encoders.sentence_transformer import SentenceTransformerEncoder
+from resources.machine.accelerator import find_accelerator
 from storage.artifacts import TrainingSet
 from storage.formats.retriever_json import (
     read_corpus,

@@ -16,10 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from resources.compute.environment import Environment
-from resources.compute.ray_data import RaySpread
+from resources.compute.distributed_embedding import RaySpread
+from resources.compute.targets import Environment
 from resources.encoders.cached import CachedEncoder
-from resources.encoders.recipe import EncoderRecipe
+from resources.encoders.encoder_config import EncoderRecipe
 from resources.encoders.shards import BLOCK, Shards
 
 

@@ -29,18 +29,18 @@ import dagster as dg
 import numpy as np
 import pyarrow as pa
 
+from assets_pkg.automation.execute import run_assets
 from assets_pkg.build import build_definitions
+from assets_pkg.config.profile import Profile, load_profile
 from assets_pkg.corpus.passages import passages_of, split_passages
 from assets_pkg.corpus.sources import read_corpus
 from assets_pkg.finetune.base_model import fetch_base_model
-from assets_pkg.profile import Profile, load_profile
-from assets_pkg.reindex.embeddings import embed_passages
+from assets_pkg.reindex.corpus_embedding import embed_passages
 from assets_pkg.reindex.index import index_type
 from assets_pkg.reindex.searcher import current_index, open_searcher
-from assets_pkg.runner import run_assets
-from resources.accelerator import find_accelerator
 from resources.encoders.cached import CachedEncoder
 from resources.encoders.sentence_transformer import SentenceTransformerEncoder
+from resources.machine.accelerator import find_accelerator
 from resources.vector_store.base import index_schema
 from resources.vector_store.lance import LanceIndex
 from storage.artifact_store import ArtifactStore

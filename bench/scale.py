@@ -19,8 +19,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from assets_pkg.finetune.disk import bytes_needed
-from resources.memory import Batch, Numerics, training_need
+from assets_pkg.finetune.preflight import bytes_needed
+from resources.machine.memory_estimate import Batch, Numerics, training_need
 from resources.models.shape import ModelShape
 
 HOUR, DAY, YEAR = 3600.0, 86400.0, 31_557_600.0

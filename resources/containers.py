@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-import dagster as dg
+from storage.errors import RetuneError
 
 TIMEOUT_SECONDS = 60
 
 
-class ContainerError(Exception):
+class ContainerError(RetuneError):
     """The engine does not answer or refused; the message says what to do where that is known."""
 
 
@@ -253,15 +253,6 @@ class ContainerEngine:
         with _plainly(f"read the log of container {name}"):
             said: bytes = self._client.containers.get(name).logs(tail=lines)
             return said.decode("utf-8", "replace").rstrip()
-
-
-class ContainerEngineResource(dg.ConfigurableResource[Any]):
-    """The engine at ``base_url``, or the one that ``DOCKER_HOST`` names; connected to when first needed."""
-
-    base_url: str | None = None
-
-    def get(self) -> ContainerEngine:
-        return ContainerEngine(self.base_url)
 
 
 def _status(container: Any) -> ContainerStatus:

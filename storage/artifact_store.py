@@ -1,6 +1,6 @@
 """Where artifacts are kept: built once per set of inputs, published whole, never changed after.
 
-This is the store in a local folder; `storage.remote_store` keeps one at a URL, and `storage.opening` opens either.
+This is the store in a local folder; `storage.remote_store` keeps one at a URL, and `storage.remote_store` opens either.
 
 Layout under the root::
 
@@ -32,14 +32,15 @@ from filelock import FileLock, Timeout
 
 from storage.artifacts import Artifact
 from storage.digests import digest_file, digest_json, digest_tree
-from storage.full_disk import has_room, is_disk_full
+from storage.disk import has_space, is_disk_full
+from storage.errors import RetuneError
 from storage.progress import Progress, no_progress
 
 MANIFEST = "manifest.json"
 IDENTITY = ".store-id"
 
 
-class ArtifactError(Exception):
+class ArtifactError(RetuneError):
     """An artifact is missing or incomplete, or could not be stored."""
 
 
@@ -212,6 +213,10 @@ class ArtifactStore:
                     f"{artifact.path} and run again"
                 )
 
+    def has(self, asset: str, version: str) -> bool:
+        """Whether the version was published here and is whole."""
+        return self._whole(self._folder(asset, version))
+
     def versions(self, asset: str) -> list[str]:
         """All whole versions of an asset, newest first."""
         folders = [folder for folder in (self.root / "artifacts" / asset).glob("*") if self._whole(folder)]
@@ -324,7 +329,7 @@ class ArtifactStore:
         """What to do, if ``error`` came of a full disk; else None."""
         if not is_disk_full(error, self.root):
             return None
-        elsewhere = f" ({' '.join(str(error).split())[:300]})" if has_room(self.root) else ""
+        elsewhere = f" ({' '.join(str(error).split())[:300]})" if has_space(self.root) else ""
         return self._disk_full(f"{doing}{elsewhere}")
 
     def _disk_full(self, doing: str) -> str:

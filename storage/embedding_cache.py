@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from storage.errors import RetuneError
+
 if TYPE_CHECKING:
     import lmdb
     import numpy as np
@@ -23,7 +25,7 @@ _one_at_a_time = threading.Lock()
 """LMDB must not be open twice in one process."""
 
 
-class EmbeddingCacheError(RuntimeError):
+class EmbeddingCacheError(RetuneError, RuntimeError):
     """The cache folder is damaged or unusable."""
 
 

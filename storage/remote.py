@@ -18,7 +18,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from storage.artifact_store import ArtifactError
 from storage.digests import digest_file
-from storage.full_disk import FULL_ERRNOS
+from storage.disk import FULL_ERRNOS
 from storage.progress import Progress
 
 PARALLEL_FILES = 4

@@ -1,17 +1,4 @@
-"""An artifact store whose truth lies at an fsspec URL, with a folder on this machine where everything is used.
-
-Layout below the URL::
-
-    retune-store.json                        says that this is a store; written when it is first used
-    artifacts/<asset>/<version>/manifest.json    written last: a version without it does not exist
-    artifacts/<asset>/<version>/<content>/...    its files, below the digest of all of them
-    keys/<asset>/<key>                       which version a build key led to
-    links/<name>                             what the recipe-named path points at
-
-A version is made in the local folder exactly as in a store of local files, and then sent: a kill at any moment
-leaves nothing visible there, and the next try sends the rest. Because files lie below the digest of all of them,
-what lies there is what belongs there, and two machines that publish one version at once do not disturb each other.
-"""
+"""An artifact store at an fsspec URL, with a local folder where artifacts are used; and how stores are opened."""
 
 from __future__ import annotations
 
@@ -29,7 +16,7 @@ from filelock import FileLock
 from storage.artifact_store import MANIFEST, ArtifactError, ArtifactStore, BuildKey, write_atomic
 from storage.artifacts import Artifact
 from storage.digests import digest_text, digest_tree
-from storage.remote import LocalDiskFull, RemoteError, RemoteFile, RemoteRoot, check_url
+from storage.remote import LocalDiskFull, RemoteError, RemoteFile, RemoteRoot, check_url, is_url
 
 CACHE_ENVIRONMENT = "RETUNE_CACHE"
 MARKER = "retune-store.json"
@@ -118,7 +105,7 @@ class RemoteArtifactStore(ArtifactStore):
             version = self._remote.read(_memo(key)).decode().strip()
         except FileNotFoundError:
             return None
-        return self.get(kind, key.asset, version) if self._is_published(key.asset, version) else None
+        return self.get(kind, key.asset, version) if self.has(key.asset, version) else None
 
     def _found_or_resumed(self, kind: type[A], key: BuildKey) -> A | None:
         found = self.find(kind, key)
@@ -137,7 +124,7 @@ class RemoteArtifactStore(ArtifactStore):
         return made
 
     def _send(self, key: BuildKey, made: Artifact) -> None:
-        if not self._is_published(made.asset, made.version):
+        if not self.has(made.asset, made.version):
             manifest = json.loads((made.path / MANIFEST).read_text("utf-8"))
             files = _files(manifest)
             content = digest_tree((file.name, file.sha256) for file in files)
@@ -185,7 +172,7 @@ class RemoteArtifactStore(ArtifactStore):
     def address(self, artifact: Artifact) -> str:
         return f"{self.url}/artifacts/{artifact.asset}/{artifact.version}"
 
-    def _is_published(self, asset: str, version: str) -> bool:
+    def has(self, asset: str, version: str) -> bool:
         return self._remote.exists(f"artifacts/{asset}/{version}/{MANIFEST}")
 
     def _manifest(self, asset: str, version: str) -> dict[str, Any]:
@@ -238,7 +225,7 @@ class RemoteArtifactStore(ArtifactStore):
             return None
         target = self.root / relative
         asset, version = Path(relative).parts[1:3]
-        if self._is_published(asset, version):
+        if self.has(asset, version):
             self.get(Artifact, asset, version)
         super().link(name, target)
         return target
@@ -270,3 +257,12 @@ def _memo(key: BuildKey) -> str:
 
 def _files(manifest: dict[str, Any]) -> list[RemoteFile]:
     return [RemoteFile(name, each["bytes"], each["sha256"]) for name, each in manifest["files"].items()]
+
+
+def open_store(root: str) -> ArtifactStore:
+    """The store at a folder or an fsspec URL (``s3://bucket/prefix``, ``gs://``...). Nothing is asked or made yet.
+
+    Raises:
+        ArtifactError: the URL holds a key or names no place.
+    """
+    return RemoteArtifactStore(root) if is_url(root) else ArtifactStore(Path(root).expanduser())

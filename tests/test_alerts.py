@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from resources.alerts import AlertsResource
+from resources.configurable import AlertsResource
 
 
 class Hook(HTTPServer):

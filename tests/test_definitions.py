@@ -12,7 +12,7 @@ import dagster as dg
 import pytest
 
 from assets_pkg.build import build_definitions
-from assets_pkg.profile import load_profile
+from assets_pkg.config.profile import load_profile
 
 REPOSITORY = Path(__file__).parents[1]
 HEAVY = {

@@ -8,14 +8,12 @@ from pathlib import Path
 import dagster as dg
 from PIL import Image
 
+from assets_pkg.automation.external_changes import build_probes
+from assets_pkg.config.profile import load_profile
 from assets_pkg.image_text.assets import build_assets
 from assets_pkg.judges.assets import CAPTIONS
-from assets_pkg.judges.run import load_captions
-from assets_pkg.probes import build_probes
-from assets_pkg.profile import load_profile
-from resources.accelerator import AcceleratorResource
-from resources.artifacts import ArtifactStoreResource
-from resources.compute.resource import ComputeResource
+from assets_pkg.judges.pipeline import load_captions
+from resources.configurable import AcceleratorResource, ArtifactStoreResource, ComputeResource
 
 
 def test_a_changed_image_makes_the_pairs_stale(tmp_path: Path) -> None:

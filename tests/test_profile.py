@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from assets_pkg.prep.settings import MiningSettings, SplitSettings
-from assets_pkg.profile import ProfileError, load_profile
+from assets_pkg.config.profile import ProfileError, load_profile
+from assets_pkg.config.sections.prep import MiningSettings, SplitSettings
 
 
 def test_default_holds_the_recipes_important_defaults() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from assets_pkg.showing import numbers, table
+from assets_pkg.orchestration.metadata import numbers, table
 
 BREAK = "\u200b"
 

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from assets_pkg.cli.options import DEFAULT_PROFILE, ConfigOption, Overrides
-from assets_pkg.cli.terminal import EXIT_FAILED, console, tables
-from assets_pkg.profile import Profile, load_profile
+from assets_pkg.cli.common import DEFAULT_PROFILE, EXIT_FAILED, ConfigOption, Overrides, console, tables
+from assets_pkg.config.profile import Profile, load_profile
 
 if TYPE_CHECKING:
     import dagster as dg
 
-    from assets_pkg.batch import Batches
+    from assets_pkg.automation.detached_jobs import Batches
 
 jobs = typer.Typer(help="Detached jobs: how they stand, their logs, their end.", no_args_is_help=True)
 NameArgument = Annotated[str, typer.Argument(help="The job's name, or its beginning.")]
@@ -103,9 +102,9 @@ def cancel_job(
 @jobs.command("pick-up")
 def pick_up(config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = None) -> None:
     """Materialize what ended jobs have made."""
+    from assets_pkg.automation.execute import run_assets
     from assets_pkg.build import build_definitions
-    from assets_pkg.instance import open_instance
-    from assets_pkg.runner import run_assets
+    from assets_pkg.orchestration.instance import open_instance
 
     batches = _batches(load_profile(config, overrides or []))
     good = True
@@ -125,6 +124,6 @@ def pick_up(config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = None)
 
 
 def _batches(profile: Profile) -> Batches:
-    from assets_pkg.batch import open_batches
+    from assets_pkg.automation.detached_jobs import open_batches
 
     return open_batches(profile)

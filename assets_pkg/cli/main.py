@@ -9,7 +9,9 @@ import sys
 
 import typer
 
-from assets_pkg.cli.exam import exam
+from assets_pkg.cli.common import failed, usage
+from assets_pkg.cli.eval_set import eval_set
+from assets_pkg.cli.gc import forget, gc
 from assets_pkg.cli.jobs import jobs
 from assets_pkg.cli.models import models
 from assets_pkg.cli.project import doctor, info, ui
@@ -17,12 +19,9 @@ from assets_pkg.cli.promotion import promote, rollback
 from assets_pkg.cli.search import search
 from assets_pkg.cli.serving import deploy, serve
 from assets_pkg.cli.stages import add_commands, run, sdg
-from assets_pkg.cli.terminal import failed, usage
-from assets_pkg.cli.upkeep import forget, gc
-from assets_pkg.profile import ProfileError
-from assets_pkg.stages import StageError
-
-OUR_PACKAGES = ("assets_pkg", "resources", "storage")
+from assets_pkg.config.profile import ProfileError
+from assets_pkg.config.stages import StageError
+from storage.errors import RetuneError
 
 app = typer.Typer(
     help="Tune a text-embedding model to your own documents, and keep the search index in tune.",
@@ -35,7 +34,7 @@ for _command in (info, doctor, run, sdg):
 add_commands(app)
 for _command in (deploy, serve, promote, rollback, search, gc, forget, ui):
     app.command()(_command)
-app.add_typer(exam, name="eval-set")
+app.add_typer(eval_set, name="eval-set")
 app.add_typer(models, name="models")
 app.add_typer(jobs, name="jobs")
 
@@ -47,7 +46,7 @@ def main() -> None:
     except (ProfileError, StageError) as error:
         sys.exit(usage(str(error)).exit_code)
     except Exception as error:
-        if type(error).__module__.partition(".")[0] in OUR_PACKAGES:
+        if isinstance(error, RetuneError):
             sys.exit(failed(str(error)).exit_code)
         full = _history_full(error)
         if not full:
@@ -57,8 +56,8 @@ def main() -> None:
 
 def _history_full(error: Exception) -> str:
     """What to do where ``error`` came of a disk without room for the history of runs; else nothing."""
-    from assets_pkg.instance import history_folder
-    from storage.full_disk import is_disk_full
+    from assets_pkg.orchestration.instance import history_folder
+    from storage.disk import is_disk_full
 
     folder = history_folder()
     if not is_disk_full(error, folder):

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from assets_pkg.cli.terminal import tables
+from assets_pkg.cli.common import tables
 
 models = typer.Typer(help="The registry of models: models.yaml.", no_args_is_help=True)
 

@@ -9,15 +9,14 @@ from typing import Annotated
 
 import typer
 
-from assets_pkg.cli.options import DEFAULT_PROFILE, ConfigOption, Overrides
-from assets_pkg.cli.terminal import EXIT_FAILED, console
-from assets_pkg.profile import load_profile, profile_names
-from assets_pkg.stages import STAGES
+from assets_pkg.cli.common import DEFAULT_PROFILE, EXIT_FAILED, ConfigOption, Overrides, console
+from assets_pkg.config.profile import load_profile, profile_names
+from assets_pkg.config.stages import STAGES
 
 
 def info(config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = None) -> None:
     """The stages, the profiles, and every setting of one profile."""
-    from storage.opening import open_store
+    from storage.remote_store import open_store
 
     profile = load_profile(config, overrides or [])
     console.print(f"[bold]profiles[/]  {', '.join(profile_names())}, or a YAML file of your own")
@@ -34,7 +33,7 @@ def info(config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = None) ->
 
 def doctor(config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = None) -> None:
     """Is this machine ready for the profile? Exit code 1 if something needs mending."""
-    from assets_pkg.doctor import examine
+    from assets_pkg.cli.diagnostics import examine
 
     marks = {"ok": "[green]ok[/]", "note": "[cyan]note[/]", "problem": "[red]problem[/]"}
     healthy = True
@@ -53,7 +52,7 @@ def ui(
     overrides: Overrides = None,
 ) -> None:
     """The Dagster UI with its daemon (sensors and schedules) for this profile."""
-    from assets_pkg.instance import open_instance, workspace_file
+    from assets_pkg.orchestration.instance import open_instance, workspace_file
 
     load_profile(config, overrides or [])
     with open_instance() as instance:

@@ -6,10 +6,9 @@ from typing import Annotated
 
 import typer
 
-from assets_pkg.cli.options import DEFAULT_PROFILE, ConfigOption
+from assets_pkg.cli.common import DEFAULT_PROFILE, ConfigOption, console, failed, usage
 from assets_pkg.cli.running import definitions
-from assets_pkg.cli.terminal import console, failed, usage
-from assets_pkg.profile import Profile, load_profile
+from assets_pkg.config.profile import Profile, load_profile
 
 
 def promote(
@@ -29,8 +28,8 @@ def promote(
 
 def rollback(config: ConfigOption = DEFAULT_PROFILE) -> None:
     """Point everything downstream at the model that was promoted before the current one."""
-    from assets_pkg.evaluation.history import promotions
-    from assets_pkg.instance import open_instance
+    from assets_pkg.evaluation.promotion import promotions
+    from assets_pkg.orchestration.instance import open_instance
 
     with open_instance() as instance:
         history = [each.version for each in promotions(instance)]
@@ -41,9 +40,9 @@ def rollback(config: ConfigOption = DEFAULT_PROFILE) -> None:
 
 
 def _promote(profile: Profile, version: str, because: str) -> None:
-    from assets_pkg.instance import open_instance
-    from assets_pkg.runner import run_assets
-    from assets_pkg.summary import show_summary
+    from assets_pkg.automation.execute import run_assets
+    from assets_pkg.cli.summary import show_summary
+    from assets_pkg.orchestration.instance import open_instance
 
     defs = definitions(profile)
     with open_instance() as instance:
@@ -56,9 +55,9 @@ def _promote(profile: Profile, version: str, because: str) -> None:
 
 
 def _show_promotions() -> None:
-    from assets_pkg.display import show_history
-    from assets_pkg.evaluation.history import promotions, rows
-    from assets_pkg.instance import open_instance
+    from assets_pkg.cli.progress import show_history
+    from assets_pkg.evaluation.promotion import promotions, rows
+    from assets_pkg.orchestration.instance import open_instance
 
     with open_instance() as instance:
         history = rows(promotions(instance))

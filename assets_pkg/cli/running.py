@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from assets_pkg.cli.common import EXIT_FAILED, console, errors
 from assets_pkg.cli.jobs import HERE, Where, hand_over
-from assets_pkg.cli.terminal import EXIT_FAILED, console, errors
-from assets_pkg.profile import Profile
-from assets_pkg.stages import STAGES
+from assets_pkg.config.profile import Profile
+from assets_pkg.config.stages import STAGES
 
 if TYPE_CHECKING:
     import dagster as dg
 
-    from assets_pkg.plan import Plan
+    from assets_pkg.orchestration.plan import Plan
 
 QUIET_LIBRARIES = {
     "OMP_WAIT_POLICY": "PASSIVE",
@@ -28,15 +28,17 @@ QUIET_LIBRARIES = {
 
 def run_or_show(profile: Profile, assets: list[str], dry_run: bool, where: Where = HERE) -> None:
     """Run what is missing or stale of ``assets``, or show the plan (``dry_run``), or submit it as a job."""
-    from assets_pkg.display import show_plan
-    from assets_pkg.equipment import equip
-    from assets_pkg.instance import end_dead_runs, open_instance
-    from assets_pkg.plan import make_plan
-    from assets_pkg.probes import build_probes
-    from assets_pkg.summary import show_made, show_summary
-    from storage.opening import open_store
+    from assets_pkg.automation.external_changes import build_probes
+    from assets_pkg.cli.progress import show_plan
+    from assets_pkg.cli.summary import show_made, show_summary
+    from assets_pkg.orchestration.instance import end_dead_runs, open_instance
+    from assets_pkg.orchestration.plan import make_plan
+    from assets_pkg.orchestration.resources import build_resources
+    from storage.remote_store import open_store
 
-    equip(profile).compute.check()  # before anything is recorded: does each place that is named take a job?
+    build_resources(
+        profile
+    ).compute.check()  # before anything is recorded: does each place that is named take a job?
     defs = definitions(profile)
     with open_instance() as instance:
         for run_id in end_dead_runs(instance):
@@ -71,22 +73,22 @@ def definitions(profile: Profile) -> dg.Definitions:
 
 
 def _show_forecast(profile: Profile, plan: Plan, instance: dg.DagsterInstance) -> None:
-    from assets_pkg.door import Inputs
+    from assets_pkg.orchestration.asset_context import UpstreamArtifacts
     from assets_pkg.sdg.forecast import forecast
-    from resources.artifacts import ArtifactStoreResource
+    from resources.configurable import ArtifactStoreResource
     from storage.artifacts import Corpus, Passages
 
     made = None
     if {"raw_corpus", "passages"} <= {asset.name for asset in plan.assets if asset.state == "fresh"}:
-        inputs = Inputs(instance, ArtifactStoreResource(root=profile.artifact_root))
+        inputs = UpstreamArtifacts(instance, ArtifactStoreResource(root=profile.artifact_root))
         made = inputs.input(Corpus, "raw_corpus"), inputs.input(Passages, "passages")
     for line in forecast(profile, plan, made):
         console.print(line, highlight=False)
 
 
 def _execute(defs: dg.Definitions, instance: dg.DagsterInstance, plan: Plan) -> None:
-    from assets_pkg.display import live_display
-    from assets_pkg.runner import run_assets
+    from assets_pkg.automation.execute import run_assets
+    from assets_pkg.cli.progress import live_display
 
     with live_display(console, len(plan.to_run)):
         outcome = run_assets(defs, instance, plan.to_run)

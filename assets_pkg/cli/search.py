@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assets_pkg.cli.options import DEFAULT_PROFILE, ConfigOption, Overrides
-from assets_pkg.cli.terminal import console, usage
-from assets_pkg.profile import load_profile
+from assets_pkg.cli.common import DEFAULT_PROFILE, ConfigOption, Overrides, console, usage
+from assets_pkg.config.profile import load_profile
 
 if TYPE_CHECKING:
     from resources.vector_store.base import Hit
@@ -35,9 +34,9 @@ def search(
     overrides: Overrides = None,
 ) -> None:
     """Search the current index with the model that built it."""
-    from assets_pkg.reindex.compare import search_with_base
+    from assets_pkg.reindex.comparison import search_with_base
     from assets_pkg.reindex.searcher import open_searcher
-    from storage.opening import open_store
+    from storage.remote_store import open_store
 
     if compare not in (None, "base"):
         raise usage(f"--compare {compare}: only 'base' can be compared with")

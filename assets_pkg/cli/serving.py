@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assets_pkg.cli.options import DEFAULT_PROFILE, ConfigOption, DryRunOption, Overrides
+from assets_pkg.cli.common import DEFAULT_PROFILE, ConfigOption, DryRunOption, Overrides, console, failed
 from assets_pkg.cli.running import run_or_show
-from assets_pkg.cli.terminal import console, failed
-from assets_pkg.profile import Profile, load_profile
-from assets_pkg.stages import STAGES
+from assets_pkg.config.profile import Profile, load_profile
+from assets_pkg.config.stages import STAGES
 
 if TYPE_CHECKING:
-    from assets_pkg.deploy.contract import RunningServer
+    from assets_pkg.deploy.server_state import RunningServer
 
 EXPORT_LINK = "stage4_export/onnx"
 LOG_LINES = 200
@@ -56,7 +55,7 @@ def serve(
 ) -> None:
     """Serve the current export, a folder, or any registered model (text and images), in the foreground."""
     if model is not None:
-        from assets_pkg.provider.serve import serve_model
+        from assets_pkg.model_server.serve import serve_model
 
         serve_model(model, host, port)
         return
@@ -66,7 +65,7 @@ def serve(
 
 
 def _exported_model(config: str) -> Path:
-    from storage.opening import open_store
+    from storage.remote_store import open_store
 
     store = open_store(load_profile(config).artifact_root)
     # Where nothing is exported yet, the server says so of the folder's usual name.
@@ -90,9 +89,9 @@ def _show_log(profile: Profile) -> None:
 
 def _show_command(profile: Profile) -> None:
     from assets_pkg.deploy.assets import STATE_FOLDER
-    from assets_pkg.deploy.contract import Served
-    from assets_pkg.deploy.server import shown_command
-    from storage.opening import open_store
+    from assets_pkg.deploy.deploy import shown_command
+    from assets_pkg.deploy.server_state import Served
+    from storage.remote_store import open_store
 
     store = open_store(profile.artifact_root)
     exported, promoted = (
@@ -106,7 +105,7 @@ def _show_command(profile: Profile) -> None:
 
 def _server(profile: Profile) -> RunningServer | None:
     from assets_pkg.deploy.assets import STATE_FOLDER
-    from assets_pkg.deploy.server import read_state
-    from storage.opening import open_store
+    from assets_pkg.deploy.deploy import read_state
+    from storage.remote_store import open_store
 
     return read_state(open_store(profile.artifact_root).root / STATE_FOLDER)

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from assets_pkg.cli.jobs import Where
-from assets_pkg.cli.options import (
+from assets_pkg.cli.common import (
     DEFAULT_PROFILE,
     BatchOption,
     ConfigOption,
@@ -16,11 +15,13 @@ from assets_pkg.cli.options import (
     Overrides,
     RunOption,
     StageOption,
+    console,
+    usage,
 )
+from assets_pkg.cli.jobs import Where
 from assets_pkg.cli.running import run_or_show
-from assets_pkg.cli.terminal import console, usage
-from assets_pkg.profile import Profile, load_profile
-from assets_pkg.stages import BENCHMARKS, STAGES, assets_between
+from assets_pkg.config.profile import Profile, load_profile
+from assets_pkg.config.stages import BENCHMARKS, STAGES, assets_between
 
 
 def run(
@@ -95,7 +96,7 @@ def sdg(
 
 
 def _check_captions(profile: Profile) -> None:
-    from assets_pkg.judges.run import load_captions
+    from assets_pkg.judges.pipeline import load_captions
 
     load_captions(profile.judges)
 
@@ -107,20 +108,20 @@ def _check_pairs(profile: Profile) -> None:
 
 
 def _preview(profile: Profile) -> None:
-    from assets_pkg.door import Inputs
-    from assets_pkg.equipment import equip
-    from assets_pkg.instance import open_instance
+    from assets_pkg.orchestration.asset_context import UpstreamArtifacts
+    from assets_pkg.orchestration.instance import open_instance
+    from assets_pkg.orchestration.resources import build_resources
     from assets_pkg.sdg.llm import preview
     from storage.artifacts import Checkpoint, Corpus, Passages
 
     if profile.sdg.generator != "llm":
         raise usage("preview=true looks at what a chat model makes: set generator=llm")
-    resources = equip(profile)
+    resources = build_resources(profile)
     with open_instance() as instance:
-        inputs = Inputs(instance, resources.store)
+        inputs = UpstreamArtifacts(instance, resources.store)
         corpus, passages = inputs.input(Corpus, "raw_corpus"), inputs.input(Passages, "passages")
         base = inputs.input(Checkpoint, "base_model")
-    with resources.encoders.open(base) as encoder:
+    with resources.encoders.factory(base) as encoder:
         seen = preview(corpus, passages, profile.sdg, resources.chat_model.get(), encoder)
     for record in seen.records:
         console.print(f"[bold]{', '.join(record.file_name)}[/]", highlight=False)

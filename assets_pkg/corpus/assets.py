@@ -4,13 +4,12 @@ from itertools import islice
 
 import dagster as dg
 
+from assets_pkg.config.profile import Profile
 from assets_pkg.corpus.passages import split_passages
 from assets_pkg.corpus.sources import read_corpus, source_fingerprint
-from assets_pkg.door import open_door, stage_asset
-from assets_pkg.profile import Profile
-from assets_pkg.showing import numbers, table
-from resources.artifacts import ArtifactStoreResource
-from resources.compute.resource import ComputeResource
+from assets_pkg.orchestration.asset_context import asset_context, stage_asset
+from assets_pkg.orchestration.metadata import numbers, table
+from resources.configurable import ArtifactStoreResource, ComputeResource
 from storage.artifacts import Corpus, Passages
 
 SHOWN = 8
@@ -25,10 +24,10 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         context: dg.AssetExecutionContext, store: ArtifactStoreResource, compute: ComputeResource
     ) -> dg.MaterializeResult:
         """The documents of the corpus as they are now: one row per document, UTF-8 text."""
-        with open_door(context, store, compute) as door:
-            corpus = door.build(
+        with asset_context(context, store, compute) as asset:
+            corpus = asset.build(
                 Corpus,
-                lambda folder: read_corpus(profile.corpus, folder, door.progress()),
+                lambda folder: read_corpus(profile.corpus, folder, asset.progress()),
                 outside={"source": source_fingerprint(profile.corpus)},
             )
             shown = {
@@ -38,20 +37,20 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
                     {"document": d.doc_id, "title": d.title} for d in islice(corpus.documents(), SHOWN)
                 ),
             }
-            return door.result(corpus, shown)
+            return asset.result(corpus, shown)
 
     @stage_asset("corpus", profile.passages, deps=("raw_corpus",), kinds={"parquet"}, logic="2")
     def passages(
         context: dg.AssetExecutionContext, store: ArtifactStoreResource, compute: ComputeResource
     ) -> dg.MaterializeResult:
         """The corpus cut into retrieval units of whole sentences that never cross a section boundary."""
-        with open_door(context, store, compute) as door:
-            corpus = door.input(Corpus, "raw_corpus")
-            made = door.build(
+        with asset_context(context, store, compute) as asset:
+            corpus = asset.input(Corpus, "raw_corpus")
+            made = asset.build(
                 Passages,
-                lambda folder: split_passages(corpus, profile.passages, folder, door.progress()),
+                lambda folder: split_passages(corpus, profile.passages, folder, asset.progress()),
             )
             rows = ({"document": p.doc_id, "section": p.section, "passage": p.text} for p in made.passages())
-            return door.result(made, {**numbers(made.summary()), "sample": table(islice(rows, SHOWN))})
+            return asset.result(made, {**numbers(made.summary()), "sample": table(islice(rows, SHOWN))})
 
     return [raw_corpus, passages]

@@ -17,13 +17,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from assets_pkg.corpus.errors import CorpusError
-from assets_pkg.corpus.rows import RowWriter
-from assets_pkg.corpus.sentences import split_sentences
-from assets_pkg.corpus.settings import PassageSettings
-from assets_pkg.corpus.structure import Section, split_sections
+from assets_pkg.config.sections.corpus import PassageSettings
+from assets_pkg.corpus.document_source import CorpusError
+from assets_pkg.corpus.segmentation import Section, split_sections, split_sentences
 from storage.artifacts import Corpus, Document, Passage
 from storage.digests import passage_id
+from storage.parquet import RowWriter
 from storage.progress import Progress, no_progress
 
 MAX_UNIT_CHARS = 800

@@ -19,9 +19,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from assets_pkg.corpus.errors import CorpusError
-from assets_pkg.corpus.reading import Reading, Skipped
-from assets_pkg.corpus.settings import CorpusSettings
+from assets_pkg.config.sections.corpus import CorpusSettings
+from assets_pkg.corpus.document_source import CorpusError, Reading, Skipped
 from storage.artifacts import Document
 from storage.digests import digest_json
 

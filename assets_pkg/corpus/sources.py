@@ -1,22 +1,23 @@
-"""The raw corpus: documents from a folder, near or remote, or the standard library's own documentation."""
+"""The raw corpus: documents from a folder, local or remote, or the standard library's own documentation."""
 
 from __future__ import annotations
 
 import json
+import math
 import re
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from assets_pkg.corpus.errors import CorpusError
-from assets_pkg.corpus.folder import FolderSource
+from assets_pkg.config.sections.corpus import CorpusSettings
+from assets_pkg.corpus.document_source import CorpusError, Skipped, Source
+from assets_pkg.corpus.local_folder import FolderSource
 from assets_pkg.corpus.metadata import FieldTypes
 from assets_pkg.corpus.pydoc import StdlibSource
-from assets_pkg.corpus.reading import Skipped, Source
-from assets_pkg.corpus.remote import HubFolder, RemoteFolder
-from assets_pkg.corpus.rows import RowWriter
-from assets_pkg.corpus.settings import CorpusSettings
+from assets_pkg.corpus.remote_folder import HubFolder, RemoteFolder
 from storage.artifacts import Document
+from storage.parquet import RowWriter
 from storage.progress import Progress, no_progress
 
 __all__ = ["CorpusError", "read_corpus", "source_fingerprint"]
@@ -100,3 +101,15 @@ def _nothing_left(settings: CorpusSettings, skipped: list[Skipped]) -> str:
 
 def _write(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False), "utf-8")
+
+
+def seconds_since_change(settings: CorpusSettings) -> float:
+    """Seconds since a file or folder of the corpus last changed; infinite for a source that is no folder.
+
+    Folders count too: a deletion changes nothing else.
+    """
+    root = Path(settings.corpus_dir).expanduser()
+    if not root.is_dir():
+        return math.inf
+    newest = max(path.stat().st_mtime for path in [root, *root.rglob("*")] if path.exists())
+    return max(0.0, time.time() - newest)

@@ -1,11 +1,14 @@
-"""The exported model as a running embedding server, and the exam taken through it."""
+"""The exported model as a running embedding server, and the eval set taken through it."""
 
 from dataclasses import asdict
 from pathlib import Path
 
 import dagster as dg
 
-from assets_pkg.deploy.contract import Served
+from assets_pkg.config.profile import Profile
+from assets_pkg.deploy.backends.docker import ContainerState
+from assets_pkg.deploy.backends.vllm import VllmState
+from assets_pkg.deploy.deploy import deploy, server_of, shown_command
 from assets_pkg.deploy.interface import interface_of
 from assets_pkg.deploy.nim_eval import (
     Drift,
@@ -15,16 +18,17 @@ from assets_pkg.deploy.nim_eval import (
     require_no_drift,
 )
 from assets_pkg.deploy.served_encoder import ServedEncoder
-from assets_pkg.deploy.server import deploy, server_of, shown_command
-from assets_pkg.deploy.server_container import ContainerState
-from assets_pkg.deploy.server_vllm import VllmState
-from assets_pkg.deploy.smoke import smoke_check
-from assets_pkg.door import ARTIFACT_KEY, SETTINGS_KEY, Door, open_door, shown_settings, stage_asset
-from assets_pkg.profile import Profile
-from assets_pkg.showing import numbers, table
-from resources.artifacts import ArtifactStoreResource
-from resources.containers import ContainerEngineResource
-from resources.encoders.resource import EncoderResource
+from assets_pkg.deploy.server_state import Served, smoke_check
+from assets_pkg.orchestration.asset_context import (
+    ARTIFACT_KEY,
+    SETTINGS_KEY,
+    AssetContext,
+    asset_context,
+    shown_settings,
+    stage_asset,
+)
+from assets_pkg.orchestration.metadata import numbers, table
+from resources.configurable import ArtifactStoreResource, ContainerEngineResource, EncoderResource
 from storage.artifacts import Checkpoint, EvalReport, EvalSet, OnnxModel
 from storage.digests import digest_json
 
@@ -64,19 +68,19 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         containers: ContainerEngineResource,
     ) -> dg.MaterializeResult:
         """A NIM-compatible server of the promoted model, proven before it takes over the port."""
-        with open_door(context, store) as door:
-            exported = door.input(OnnxModel, "onnx_model")
-            model = door.input(Checkpoint, "promoted_model")
+        with asset_context(context, store) as asset:
+            exported = asset.input(OnnxModel, "onnx_model")
+            model = asset.input(Checkpoint, "promoted_model")
             if profile.deploy.verify_fingerprint:
-                door.store.verify(exported)
-                door.store.verify(model)
+                asset.store.verify(exported)
+                asset.store.verify(model)
             with encoders.open(model) as encoder:
                 expected = encoder.embed(SMOKE_TEXTS, "passage")
             name, dtype = profile.deploy.served_model_name, exported.manifest()["dtype"]
             interface = interface_of(profile.deploy.backend)
             check = smoke_check(name, SMOKE_TEXTS, "passage", expected, dtype, interface)
             served = Served(exported.folder, model.model, model.version)
-            folder = door.store.root / STATE_FOLDER
+            folder = asset.store.root / STATE_FOLDER
             state = deploy(served, profile.deploy, folder, check, containers.get)
             gap = {"gap_s": state.gap_s} if isinstance(state, ContainerState | VllmState) else {}
             version = digest_json([exported.version, state.url])
@@ -106,14 +110,14 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
     def nim_eval_metrics(
         context: dg.AssetExecutionContext, store: ArtifactStoreResource, encoders: EncoderResource
     ) -> dg.MaterializeResult:
-        """The exam through the served endpoint, and how far its metrics are from the checkpoint's."""
-        with open_door(context, store) as door:
+        """The eval set through the served endpoint, and how far its metrics are from the checkpoint's."""
+        with asset_context(context, store) as asset:
             # Measured anew by each run: what is asked about is the server as it is now.
             this_run = {"run": context.run_id}
-            report = door.build(
-                EvalReport, lambda folder: _measure(door, profile, encoders, folder), outside=this_run
+            report = asset.build(
+                EvalReport, lambda folder: _measure(asset, profile, encoders, folder), outside=this_run
             )
-            door.link("stage3_eval/eval_results.json", report.path / "eval_results.json")
+            asset.link("stage3_eval/eval_results.json", report.path / "eval_results.json")
             metadata = report.results()["metadata"]
             rows = [Drift(**row) for row in metadata["nim_drift"]]
             if profile.eval.fail_on_nim_metric_drift:
@@ -125,7 +129,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
                 "invalid_vectors": metadata["nim_invalid_vectors"],
             }
             figures = numbers({**report.summary(), **shown})
-            result = door.result(report, {**figures, "drift": table(map(asdict, rows))})
+            result = asset.result(report, {**figures, "drift": table(map(asdict, rows))})
             passed = all(row.within for row in rows)
             check = dg.AssetCheckResult(
                 check_name=NO_DRIFT.name, passed=passed, severity=dg.AssetCheckSeverity.WARN
@@ -135,23 +139,23 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
     return [running_nim, nim_eval_metrics]
 
 
-def _measure(door: Door, profile: Profile, encoders: EncoderResource, folder: Path) -> None:
+def _measure(asset: AssetContext, profile: Profile, encoders: EncoderResource, folder: Path) -> None:
     from assets_pkg.evaluation.evaluate import evaluate_retrieval
     from assets_pkg.evaluation.report import write_eval_report
 
-    exam, model = door.input(EvalSet, "eval_set"), door.input(Checkpoint, "promoted_model")
-    server = server_of(door.store.root / STATE_FOLDER, model.version)
-    earlier = door.input(EvalReport, "eval_metrics").results()
+    eval_set, model = asset.input(EvalSet, "eval_set"), asset.input(Checkpoint, "promoted_model")
+    server = server_of(asset.store.root / STATE_FOLDER, model.version)
+    earlier = asset.input(EvalReport, "eval_metrics").results()
     with encoders.open(model) as encoder:
         name, interface = profile.deploy.served_model_name, interface_of(server.backend)
         served = ServedEncoder(
             server.url, name, encoder.dimensions, f"{model.version}-{server.url}", interface
         )
-        scores = evaluate_retrieval(exam, served, profile.eval, door.progress())
+        scores = evaluate_retrieval(eval_set, served, profile.eval, asset.progress())
         served.close()
-        means = recorded_means(earlier, model.version, exam.version, profile.eval.k_values)
-        expected = means or evaluate_retrieval(exam, encoder, profile.eval, door.progress()).means()
+        means = recorded_means(earlier, model.version, eval_set.version, profile.eval.k_values)
+        expected = means or evaluate_retrieval(eval_set, encoder, profile.eval, asset.progress()).means()
     rows = measure_drift(expected, scores.means())
     column = "vllm" if server.backend == "vllm" else "nim"
-    write_eval_report(folder, {column: scores}, exam, {column: model.version}, profile.eval)
+    write_eval_report(folder, {column: scores}, eval_set, {column: model.version}, profile.eval)
     add_to_results(folder, earlier, rows, served.invalid)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from resources.encoders.base import Role
+from storage.errors import RetuneError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     Vectors = NDArray[np.float32]
 
 
-class AnswerError(ValueError):
+class AnswerError(RetuneError, ValueError):
     """An answer is not one to the question; the message says what is wrong with it."""
 
 

@@ -1,4 +1,4 @@
-"""The exam through the served endpoint: does what clients get rank as well as the checkpoint did?"""
+"""The eval set through the served endpoint: does what clients get rank as well as the checkpoint did?"""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from storage.errors import RetuneError
+
 TOLERANCE, TOLERANCE_BELOW_5 = 0.01, 0.03
 """The recipe's: one query moves a metric at a small cut-off further."""
 
 
-class DriftError(Exception):
+class DriftError(RetuneError):
     """The served model measures differently from its checkpoint."""
 
 
@@ -73,7 +75,7 @@ def add_to_results(folder: Path, earlier: Mapping[str, Any], rows: Sequence[Drif
 def recorded_means(
     results: Mapping[str, Any], digest: str, eval_set: str, k_values: Sequence[int]
 ) -> dict[str, float] | None:
-    """The means that an earlier measurement recorded for the model ``digest`` on the same exam, if it did."""
+    """The means that an earlier measurement recorded for the model ``digest`` on the same eval set, if it did."""
     metadata = results["metadata"]
     if metadata["eval_set"] != eval_set or metadata["k_values"] != sorted(set(k_values)):
         return None

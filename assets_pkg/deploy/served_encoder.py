@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 
-from assets_pkg.deploy.contract import DeployError
 from assets_pkg.deploy.interface import AnswerError, Interface, NimInterface, as_vector
+from assets_pkg.deploy.server_state import DeployError
 from resources.encoders.base import Role
 from storage.progress import Progress, no_progress
 

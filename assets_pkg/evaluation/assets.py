@@ -6,22 +6,24 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets_pkg.door import ARTIFACT_KEY, Door, accelerator_pool, open_door, stage_asset
+from assets_pkg.config.profile import Profile
+from assets_pkg.config.sections.evaluation import EvalSettings
 from assets_pkg.evaluation.compare import Difference, compare
 from assets_pkg.evaluation.evaluate import evaluate_dimensions, evaluate_retrieval
-from assets_pkg.evaluation.history import promotions, rows
-from assets_pkg.evaluation.metrics import main_metric
 from assets_pkg.evaluation.plots import BARS
-from assets_pkg.evaluation.promotion import Decision, check_report, decide
+from assets_pkg.evaluation.promotion import Decision, check_report, decide, promotions, rows
 from assets_pkg.evaluation.report import read_scores, write_eval_report
-from assets_pkg.evaluation.settings import EvalSettings
-from assets_pkg.instance import GPU_POOL
-from assets_pkg.profile import Profile
-from assets_pkg.showing import numbers, picture, table
-from resources.alerts import AlertsResource
-from resources.artifacts import ArtifactStoreResource
-from resources.compute.resource import ComputeResource
-from resources.encoders.resource import EncoderResource
+from assets_pkg.orchestration.asset_context import (
+    ARTIFACT_KEY,
+    AssetContext,
+    accelerator_pool,
+    asset_context,
+    stage_asset,
+)
+from assets_pkg.orchestration.instance import GPU_POOL
+from assets_pkg.orchestration.metadata import numbers, picture, table
+from assets_pkg.retrieval.metrics import main_metric
+from resources.configurable import AlertsResource, ArtifactStoreResource, ComputeResource, EncoderResource
 from storage.artifacts import Checkpoint, EvalReport, EvalSet
 
 PICTURES = ("bars", "gains", "slices", "dimensions")
@@ -57,19 +59,19 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         encoders: EncoderResource,
     ) -> dg.MaterializeResult:
         """nDCG, recall, precision, MAP and MRR of base and fine-tuned model, with paired intervals."""
-        with open_door(context, store, compute) as door:
-            exam = door.input(EvalSet, "eval_set")
+        with asset_context(context, store, compute) as asset:
+            eval_set = asset.input(EvalSet, "eval_set")
             wanted = {
-                "base": (measured.eval_base, door.input(Checkpoint, "base_model")),
-                "finetuned": (measured.eval_finetuned, door.input(Checkpoint, "checkpoint")),
+                "base": (measured.eval_base, asset.input(Checkpoint, "base_model")),
+                "finetuned": (measured.eval_finetuned, asset.input(Checkpoint, "checkpoint")),
             }
             models = {name: model for name, (asked, model) in wanted.items() if asked}
-            report = door.build(
-                EvalReport, lambda folder: _measure(folder, models, exam, door, measured, encoders)
+            report = asset.build(
+                EvalReport, lambda folder: _measure(folder, models, eval_set, asset, measured, encoders)
             )
             for name in ("eval_results.json", "report.html"):
-                door.link(f"stage3_eval/{name}", report.path / name)
-            return door.result(report, _shown_report(report, measured))
+                asset.link(f"stage3_eval/{name}", report.path / name)
+            return asset.result(report, _shown_report(report, measured))
 
     @stage_asset(
         "eval",
@@ -87,24 +89,24 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         config: PromotionChoice,
     ) -> dg.MaterializeResult:
         """The model that everything downstream uses: moved by the gate, or by hand, and back again."""
-        with open_door(context, store) as door:
+        with asset_context(context, store) as asset:
             if config.version:
-                model, decision = _by_hand(door, config)
+                model, decision = _by_hand(asset, config)
             else:
-                model, decision = _by_gate(door, profile, encoders)
-            door.link("promoted_model", model.path)
+                model, decision = _by_gate(asset, profile, encoders)
+            asset.link("promoted_model", model.path)
             context.log.info(decision.reason)
             if not decision.passed:
                 alerts.send("gate_failed", decision.reason)
-            before = door.previous("promoted_model")
+            before = asset.previous("promoted_model")
             shown = {
                 "decision": dg.MetadataValue.md(decision.reason),
                 "moved": decision.passed,
                 "rules": table(asdict(check) for check in decision.checks),
                 "previous": str(before.metadata[ARTIFACT_KEY].value) if before else "(none)",
-                "history": table(rows(promotions(door.instance, SHOWN_HISTORY)), REASON_CHARS),
+                "history": table(rows(promotions(asset.instance, SHOWN_HISTORY)), REASON_CHARS),
             }
-            return door.result(model, shown)
+            return asset.result(model, shown)
 
     return [eval_metrics, promoted_model]
 
@@ -112,8 +114,8 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
 def _measure(
     folder: Path,
     models: Mapping[str, Checkpoint],
-    exam: EvalSet,
-    door: Door,
+    eval_set: EvalSet,
+    asset: AssetContext,
     settings: EvalSettings,
     encoders: EncoderResource,
 ) -> None:
@@ -123,10 +125,12 @@ def _measure(
     for name, model in models.items():
         with encoders.open(model) as encoder:
             lengths = sorted({encoder.dimensions, *settings.eval_dimensions})
-            scores = evaluate_dimensions(exam, encoder, settings, lengths, door.progress(), device=device)
+            scores = evaluate_dimensions(
+                eval_set, encoder, settings, lengths, asset.progress(), device=device
+            )
             full[name], all_lengths[name] = scores[encoder.dimensions], scores
     digests = {name: model.version for name, model in models.items()}
-    write_eval_report(folder, full, exam, digests, settings, all_lengths, _training(models))
+    write_eval_report(folder, full, eval_set, digests, settings, all_lengths, _training(models))
 
 
 def _training(models: Mapping[str, Checkpoint]) -> dict[str, object]:
@@ -162,14 +166,14 @@ def _in_short(metric: str, row: Mapping[str, float]) -> dict[str, str | float]:
     }
 
 
-def _by_gate(door: Door, profile: Profile, encoders: EncoderResource) -> tuple[Checkpoint, Decision]:
-    report, exam = door.input(EvalReport, "eval_metrics"), door.input(EvalSet, "eval_set")
-    base, candidate = door.input(Checkpoint, "base_model"), door.input(Checkpoint, "checkpoint")
-    promoted = door.input(Checkpoint, "promoted_model") if door.previous("promoted_model") else base
-    check_report(report, base, candidate, exam)
+def _by_gate(asset: AssetContext, profile: Profile, encoders: EncoderResource) -> tuple[Checkpoint, Decision]:
+    report, eval_set = asset.input(EvalReport, "eval_metrics"), asset.input(EvalSet, "eval_set")
+    base, candidate = asset.input(Checkpoint, "base_model"), asset.input(Checkpoint, "checkpoint")
+    promoted = asset.input(Checkpoint, "promoted_model") if asset.previous("promoted_model") else base
+    check_report(report, base, candidate, eval_set)
     against = None
     if promoted.version not in (base.version, candidate.version) and report.comparison()["metrics"]:
-        against = _against(promoted, report, exam, door, profile, encoders)
+        against = _against(promoted, report, eval_set, asset, profile, encoders)
     decision = decide(report.comparison(), profile.gate, against)
     return (candidate if decision.passed else promoted), decision
 
@@ -177,22 +181,22 @@ def _by_gate(door: Door, profile: Profile, encoders: EncoderResource) -> tuple[C
 def _against(
     promoted: Checkpoint,
     report: EvalReport,
-    exam: EvalSet,
-    door: Door,
+    eval_set: EvalSet,
+    asset: AssetContext,
     profile: Profile,
     encoders: EncoderResource,
 ) -> Mapping[str, Difference]:
-    """The candidate against the promoted model, which sits the same exam now: its vectors are mostly cached."""
+    """The candidate against the promoted model, which sits the same eval set now: its vectors are mostly cached."""
     device = encoders.accelerator.get().device
     with encoders.open(promoted) as encoder:
-        scores = evaluate_retrieval(exam, encoder, profile.eval, door.progress(), device=device)
+        scores = evaluate_retrieval(eval_set, encoder, profile.eval, asset.progress(), device=device)
     return compare(scores, read_scores(report, "finetuned"), profile.eval)
 
 
-def _by_hand(door: Door, config: PromotionChoice) -> tuple[Checkpoint, Decision]:
-    for asset in ("checkpoint", "base_model"):
-        if config.version in door.store.versions(asset):
-            model = door.store.get(Checkpoint, asset, config.version)
-            return model, Decision(True, f"set by hand to {asset} {config.version}: {config.because}")
-    known = ", ".join(door.store.versions("checkpoint") + door.store.versions("base_model"))
+def _by_hand(asset: AssetContext, config: PromotionChoice) -> tuple[Checkpoint, Decision]:
+    for name in ("checkpoint", "base_model"):
+        if config.version in asset.store.versions(name):
+            model = asset.store.get(Checkpoint, name, config.version)
+            return model, Decision(True, f"set by hand to {name} {config.version}: {config.because}")
+    known = ", ".join(asset.store.versions("checkpoint") + asset.store.versions("base_model"))
     raise dg.Failure(f"no model {config.version} in the store; there are {known}", allow_retries=False)

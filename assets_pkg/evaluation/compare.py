@@ -1,22 +1,18 @@
-"""Is one model really better than another on the same exam? Paired tests over queries.
-
-Intervals by the percentile bootstrap over queries, p-values by the randomisation (sign-flip) test: the two
-that Smucker, Allan and Carterette (CIKM 2007, https://doi.org/10.1145/1321440.1321528) recommend for
-retrieval.
-"""
+"""Is one model really better than another on the same eval set? Paired tests over all queries and over slices."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from assets_pkg.config.sections.evaluation import EvalSettings
 from assets_pkg.evaluation.errors import EvaluationError
-from assets_pkg.evaluation.metrics import RetrievalScores
-from assets_pkg.evaluation.settings import EvalSettings
+from assets_pkg.retrieval.metrics import RetrievalScores
+from storage.formats.beir import BeirQuery
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,7 +31,7 @@ class Difference:
     """Fine-tuned minus base on one metric.
 
     ``low``, ``high``: the interval of the mean gain. ``p_value``: two-sided, of no difference. ``wins``,
-    ``losses``, ``ties``: queries. ``detectable``: the smallest true gain that an exam of this size and spread
+    ``losses``, ``ties``: queries. ``detectable``: the smallest true gain that an eval set of this size and spread
     would show with 80% chance.
     """
 
@@ -57,7 +53,7 @@ def compare(
     """The difference of every metric, with ``settings``' confidence, number of samples and seed.
 
     Raises:
-        EvaluationError: the two were not measured on the same exam, or not on the same queries.
+        EvaluationError: the two were not measured on the same eval set, or not on the same queries.
     """
     if base.eval_set != finetuned.eval_set:
         raise EvaluationError(
@@ -125,3 +121,72 @@ def _blocks(samples: int, queries: int) -> Iterator[int]:
     step = max(1, _CELLS // queries)
     for start in range(0, samples, step):
         yield min(step, samples - start)
+
+
+KINDS = {
+    "query type": "query_type",
+    "reasoning type": "reasoning_type",
+    "hops": "hop_count",
+    "document": "file_name",
+}
+"""How the eval set is cut, and the field of a query's metadata that says it."""
+
+FEWEST_QUERIES = 5
+MOST_SLICES = 20
+"""Of one kind: those with the most queries."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The queries for which ``kind`` is ``value``, and the difference on ``metric`` among them."""
+
+    kind: str
+    value: str
+    queries: int
+    metric: str
+    difference: Difference
+
+
+def compare_slices(
+    base: RetrievalScores,
+    finetuned: RetrievalScores,
+    queries: Mapping[str, BeirQuery],
+    metrics: Sequence[str],
+    settings: EvalSettings,
+) -> list[Slice]:
+    """The difference of every metric on every part of the eval set that has at least five queries.
+
+    Eval sets whose queries lack the fields have no parts. A kind with one part only, the whole eval set, is left out.
+    """
+    found: list[Slice] = []
+    for kind, field in KINDS.items():
+        parts = _parts(base.query_ids, queries, field)
+        if len(parts) < 2:
+            continue
+        largest = sorted(parts, key=lambda value: (-len(parts[value]), value))[:MOST_SLICES]
+        for value in (value for value in largest if len(parts[value]) >= FEWEST_QUERIES):
+            rows = parts[value]
+            differences = compare(_part(base, rows, metrics), _part(finetuned, rows, metrics), settings)
+            found += [Slice(kind, value, len(rows), name, each) for name, each in differences.items()]
+    return found
+
+
+def _parts(query_ids: Sequence[str], queries: Mapping[str, BeirQuery], field: str) -> dict[str, list[int]]:
+    parts: dict[str, list[int]] = {}
+    for row, query_id in enumerate(query_ids):
+        value = queries[query_id].metadata.get(field)
+        if value is not None:
+            parts.setdefault(_text(value), []).append(row)
+    return parts
+
+
+def _text(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _part(scores: RetrievalScores, rows: Sequence[int], metrics: Sequence[str]) -> RetrievalScores:
+    return RetrievalScores(
+        tuple(scores.query_ids[row] for row in rows),
+        {name: scores.per_query[name][list(rows)] for name in metrics},
+        {},
+    )

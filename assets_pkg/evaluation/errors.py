@@ -1,5 +1,7 @@
 """What can be wrong with a measurement."""
 
+from storage.errors import RetuneError
 
-class EvaluationError(ValueError):
-    """An exam or a set of scores that cannot be used; the message says which and what to change."""
+
+class EvaluationError(RetuneError, ValueError):
+    """An eval set or a set of scores that cannot be used; the message says which and what to change."""

@@ -1,4 +1,4 @@
-"""A model on an exam: embed, search exactly, score."""
+"""A model on an eval set: embed, search exactly, score."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from assets_pkg.config.sections.evaluation import EvalSettings
 from assets_pkg.evaluation.errors import EvaluationError
-from assets_pkg.evaluation.metrics import RetrievalScores, score_run
-from assets_pkg.evaluation.settings import EvalSettings
-from assets_pkg.prep.search import TopK, exact_search, merge
+from assets_pkg.retrieval.exact_search import TopK, exact_search, merge
+from assets_pkg.retrieval.metrics import RetrievalScores, score_run
 from resources.encoders.base import Encoder
 from storage.artifacts import EvalSet
 from storage.formats.beir import Qrels, read_documents, read_qrels, read_queries
@@ -48,7 +48,7 @@ def evaluate_retrieval(
         device: the torch device of the search.
 
     Raises:
-        BeirError: a file of the exam cannot be read.
+        BeirError: a file of the eval set cannot be read.
         EvaluationError: a judged query has no text, a judged document is not in the corpus, two documents have
             one id, or nothing is judged.
     """

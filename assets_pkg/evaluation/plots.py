@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from assets_pkg.config.sections.evaluation import EvalSettings
 from assets_pkg.evaluation.compare import Difference
-from assets_pkg.evaluation.metrics import RetrievalScores, main_metric
-from assets_pkg.evaluation.settings import EvalSettings
+from assets_pkg.retrieval.metrics import RetrievalScores, main_metric
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,7 +75,7 @@ def draw_gains(gains: NDArray[np.float64], metric: str, path: Path) -> None:
 
 
 def draw_slices(rows: Sequence[Mapping[str, Any]], metric: str, path: Path) -> None:
-    """The gain of every part of the exam with its interval."""
+    """The gain of every part of the eval set with its interval."""
     figure = _figure(7, 0.8 + 0.28 * len(rows))
     axes = figure.subplots()
     for place, row in enumerate(reversed(rows)):

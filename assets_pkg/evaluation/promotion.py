@@ -1,20 +1,71 @@
-"""The gate: a checkpoint becomes the promoted model only if it is really better than what it replaces."""
+"""The gate: a checkpoint becomes the promoted model only if it is really better; and the history of promotions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
+from assets_pkg.config.sections.evaluation import GateSettings
 from assets_pkg.evaluation.compare import Difference
-from assets_pkg.evaluation.settings import GateSettings
+from assets_pkg.orchestration.asset_context import ARTIFACT_KEY
 from storage.artifacts import Checkpoint, EvalReport, EvalSet
+from storage.errors import RetuneError
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+MOST = 1000
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """One decision: ``model`` is what was pointed at after it, as ``asset/version``."""
+
+    when: datetime
+    model: str
+    moved: bool
+    reason: str
+
+    @property
+    def version(self) -> str:
+        return self.model.partition("/")[2]
+
+
+def promotions(instance: dg.DagsterInstance, most: int = MOST) -> list[Promotion]:
+    """The latest decisions, newest first."""
+    import dagster as dg
+
+    found: list[Promotion] = []
+    for record in instance.fetch_materializations(dg.AssetKey("promoted_model"), limit=most).records:
+        event = record.asset_materialization
+        if event is not None:
+            told = event.metadata
+            when = datetime.fromtimestamp(record.timestamp).astimezone()
+            reason = str(told["decision"].value)
+            found.append(Promotion(when, str(told[ARTIFACT_KEY].value), bool(told["moved"].value), reason))
+    return found
+
+
+def rows(history: Sequence[Promotion]) -> list[dict[str, str]]:
+    """The history as a table for people."""
+    return [
+        {
+            "when": each.when.strftime("%Y-%m-%d %H:%M"),
+            "model": each.model,
+            "pointer": "moved" if each.moved else "kept",
+            "decision": each.reason,
+        }
+        for each in history
+    ]
+
 
 SAME = 1e-6
 """Differences of means below this are rounding."""
 
 
-class GateError(Exception):
+class GateError(RetuneError):
     """The gate cannot decide: the report lacks what it needs, or is about something else."""
 
 
@@ -36,15 +87,15 @@ class Decision:
     checks: tuple[Check, ...] = ()
 
 
-def check_report(report: EvalReport, base: Checkpoint, candidate: Checkpoint, exam: EvalSet) -> None:
-    """See that a report measured these two models on this exam.
+def check_report(report: EvalReport, base: Checkpoint, candidate: Checkpoint, eval_set: EvalSet) -> None:
+    """See that a report measured these two models on this eval set.
 
     Raises:
         GateError: it measured others.
     """
     told = report.results()["metadata"]
     measured = {"eval_set": told["eval_set"], **told["models"]}
-    wanted = {"eval_set": exam.version, "base": base.version, "finetuned": candidate.version}
+    wanted = {"eval_set": eval_set.version, "base": base.version, "finetuned": candidate.version}
     for name, version in wanted.items():
         if name in measured and measured[name] != version:
             raise GateError(
@@ -67,7 +118,7 @@ def decide(
 
     Args:
         comparison: ``comparison.json`` of a report.
-        against_promoted: candidate (``finetuned``) minus promoted model (``base``), on the same exam.
+        against_promoted: candidate (``finetuned``) minus promoted model (``base``), on the same eval set.
 
     Raises:
         GateError: the report compares, but not by the gate's metric.
@@ -91,7 +142,7 @@ def decide(
         Check(
             "the interval's lower end is above zero",
             low > 0,
-            f"{low:+.4f}; this exam shows gains from {own['detectable']:.4f} on",
+            f"{low:+.4f}; this eval set shows gains from {own['detectable']:.4f} on",
         ),
         Check(
             f"the gain reaches min_delta = {settings.min_delta:g}",

@@ -1,26 +1,122 @@
-"""What a measurement leaves behind: results in the recipe's shape, intervals, runs, per-query scores, a report."""
+"""What a measurement leaves: results in the recipe's shape, intervals, runs, per-query scores, a report."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assets_pkg.evaluation.changes import largest_changes
-from assets_pkg.evaluation.compare import compare
+from assets_pkg.config.sections.evaluation import EvalSettings
+from assets_pkg.evaluation.compare import compare, compare_slices
 from assets_pkg.evaluation.errors import EvaluationError
-from assets_pkg.evaluation.metrics import FAMILIES, RetrievalScores, Run, main_metric, ranked
-from assets_pkg.evaluation.page import write_page
+from assets_pkg.evaluation.html_page import write_page
 from assets_pkg.evaluation.plots import draw_bars, draw_dimensions, draw_gains, draw_slices
-from assets_pkg.evaluation.settings import EvalSettings
-from assets_pkg.evaluation.slices import compare_slices
+from assets_pkg.retrieval.metrics import FAMILIES, RetrievalScores, Run, main_metric, ranked
 from storage.artifacts import EvalReport, EvalSet
-from storage.formats.beir import read_qrels, read_queries
+from storage.formats.beir import Qrels, read_documents, read_qrels, read_queries
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+MOST = 10
+"""Queries shown on either side."""
+
+SHOWN = 3
+"""Passages shown of each model."""
+
+LONGEST_TEXT = 300
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One passage in a ranking; ``relevant`` by the eval set's judgements."""
+
+    doc_id: str
+    rank: int
+    relevant: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """One query. ``before`` and ``after``: the best passages of base and fine-tuned model, followed by the best
+    relevant one if it is further down."""
+
+    query_id: str
+    text: str
+    base: float
+    finetuned: float
+    before: tuple[Hit, ...]
+    after: tuple[Hit, ...]
+
+
+def largest_changes(
+    base: RetrievalScores,
+    finetuned: RetrievalScores,
+    metric: str,
+    eval_set: EvalSet,
+    texts: Mapping[str, str],
+    qrels: Qrels,
+) -> dict[str, list[Change]]:
+    """``gained`` and ``lost``: at most ten queries each, the largest change first.
+
+    Args:
+        texts: of queries, by id.
+    """
+    gains = dict(zip(base.query_ids, finetuned.per_query[metric] - base.per_query[metric], strict=True))
+    sides = {
+        "gained": sorted((q for q in gains if gains[q] > 0), key=lambda q: (-gains[q], q))[:MOST],
+        "lost": sorted((q for q in gains if gains[q] < 0), key=lambda q: (gains[q], q))[:MOST],
+    }
+    shown = {
+        (query, number): _shown(model.run.get(query, {}), qrels[query])
+        for side in sides.values()
+        for query in side
+        for number, model in enumerate((base, finetuned))
+    }
+    passages = _passages(eval_set, {doc_id for places in shown.values() for doc_id, _ in places})
+    row = {query: number for number, query in enumerate(base.query_ids)}
+
+    def hits(query: str, number: int) -> tuple[Hit, ...]:
+        return tuple(
+            Hit(doc_id, rank, qrels[query].get(doc_id, 0) > 0, passages[doc_id])
+            for doc_id, rank in shown[query, number]
+        )
+
+    return {
+        side: [
+            Change(
+                query,
+                texts[query],
+                float(base.per_query[metric][row[query]]),
+                float(finetuned.per_query[metric][row[query]]),
+                hits(query, 0),
+                hits(query, 1),
+            )
+            for query in chosen
+        ]
+        for side, chosen in sides.items()
+    }
+
+
+def _shown(found: Mapping[str, float], judged: Mapping[str, int]) -> list[tuple[str, int]]:
+    """(document, rank) of the first few, and of the first relevant one."""
+    order = [(doc_id, rank) for rank, (doc_id, _) in enumerate(ranked(found), start=1)]
+    answers: Sequence[tuple[str, int]] = [place for place in order if judged.get(place[0], 0) > 0]
+    return order[:SHOWN] + [place for place in answers[:1] if place[1] > SHOWN]
+
+
+def _passages(eval_set: EvalSet, wanted: set[str]) -> dict[str, str]:
+    texts = ((each.doc_id, each.joined) for each in read_documents(eval_set.beir) if each.doc_id in wanted)
+    return {doc_id: _cut(text) for doc_id, text in texts}
+
+
+def _cut(text: str) -> str:
+    one_line = " ".join(text.split())
+    return one_line if len(one_line) <= LONGEST_TEXT else one_line[: LONGEST_TEXT - 3] + "..."
+
 
 DECIMALS = 5
 RECIPE_FAMILIES = FAMILIES[:4]
@@ -38,12 +134,12 @@ def write_eval_report(
     """Write the report of the models in ``scores`` (``base``, ``finetuned``; either may be absent).
 
     - ``eval_results.json``: per model the list nDCG, MAP, Recall, Precision of maps ``NDCG@10: value``; ``mrr``
-      by model; ``metadata`` with model and exam digests and settings.
+      by model; ``metadata`` with model and eval set digests and settings.
     - ``comparison.json``: ``metrics`` by name with base, finetuned, delta, low, high, p_value, wins, losses,
       ties, detectable; ``queries``, ``confidence``. Without both models ``metrics`` is empty.
     - ``per_query.parquet`` (query_id, model, one column per metric), ``runs/<model>.trec``, ``summary.json``,
       ``bars.png``.
-    - Of both models: ``slices.json`` (the comparison on parts of the exam), ``changes.json`` (the queries that
+    - Of both models: ``slices.json`` (the comparison on parts of the eval set), ``changes.json`` (the queries that
       gained and lost most), ``dimensions.json`` (the comparison of shortened vectors), and their pictures.
     - ``report.html``: all of it on one page that needs no other file.
 

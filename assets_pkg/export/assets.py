@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import dagster as dg
 
-from assets_pkg.door import Inputs, open_door, stage_asset
+from assets_pkg.config.profile import Profile
+from assets_pkg.config.sections.export import GraphSettings, TensorrtSettings
 from assets_pkg.export.onnx import OnnxExportSettings, admit_export, export_onnx
-from assets_pkg.export.settings import GraphSettings, TensorrtSettings
 from assets_pkg.export.tensorrt import build_engine, plan_engine
 from assets_pkg.finetune.base_model import licence_of
 from assets_pkg.nim.manifest import QuantizedDtype
-from assets_pkg.profile import Profile
-from assets_pkg.showing import numbers, table
-from resources.accelerator import AcceleratorResource
-from resources.artifacts import ArtifactStoreResource
-from resources.compute.resource import ComputeResource
-from resources.encoders.resource import EncoderResource
+from assets_pkg.orchestration.asset_context import UpstreamArtifacts, asset_context, stage_asset
+from assets_pkg.orchestration.metadata import numbers, table
+from resources.configurable import (
+    AcceleratorResource,
+    ArtifactStoreResource,
+    ComputeResource,
+    EncoderResource,
+)
 from storage.artifacts import Checkpoint, EvalSet, OnnxModel, Passages, TensorrtEngine
 
 if TYPE_CHECKING:
@@ -40,12 +42,12 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksD
         accelerator: AcceleratorResource,
     ) -> dg.MaterializeResult:
         """The promoted model with pooling and normalisation inside the graph, tokenizer and manifest beside."""
-        with open_door(context, store, compute) as door:
-            model = door.input(Checkpoint, "promoted_model")
-            exported = door.build(OnnxModel, lambda folder: _export(model, profile, accelerator, folder))
-            door.link("stage4_export/onnx", exported.folder)
+        with asset_context(context, store, compute) as asset:
+            model = asset.input(Checkpoint, "promoted_model")
+            exported = asset.build(OnnxModel, lambda folder: _export(model, profile, accelerator, folder))
+            asset.link("stage4_export/onnx", exported.folder)
             size = (exported.folder / "model.onnx").stat().st_size / 1e6
-            return door.result(exported, {**numbers(exported.manifest()), "megabytes": size})
+            return asset.result(exported, {**numbers(exported.manifest()), "megabytes": size})
 
     @dg.asset_check(
         asset="onnx_model",
@@ -58,7 +60,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksD
     ) -> dg.AssetCheckResult:
         from assets_pkg.export.parity import measure_parity  # loads onnxruntime
 
-        inputs = Inputs(context.instance, store)
+        inputs = UpstreamArtifacts(context.instance, store)
         model, exported = inputs.input(Checkpoint, "promoted_model"), inputs.input(OnnxModel, "onnx_model")
         texts = [passage.text for passage in inputs.input(Passages, "passages").sample(48)]
         parity = measure_parity(model.model, exported.folder, texts)
@@ -69,7 +71,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksD
             return dg.AssetCheckResult(
                 passed=parity.max_cosine_distance <= limit, metadata={**shown, "limit": limit}
             )
-        before, after = _exam_ndcg(inputs.input(EvalSet, "eval_set"), model, exported, profile, encoders)
+        before, after = _eval_set_ndcg(inputs.input(EvalSet, "eval_set"), model, exported, profile, encoders)
         ranking = {"ndcg10_checkpoint": before, "ndcg10_exported": after, "ndcg10_loss": before - after}
         kept = parity.top10_overlap >= profile.export.min_top10_overlap
         return dg.AssetCheckResult(
@@ -85,15 +87,15 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksD
         if not profile.export.export_to_trt:
             context.log.info("export_to_trt is false: no TensorRT engine is built")
             return
-        with open_door(context, store, compute) as door:
-            folder = door.input(OnnxModel, "onnx_model").folder
+        with asset_context(context, store, compute) as asset:
+            folder = asset.input(OnnxModel, "onnx_model").folder
 
             def produce(target: Path) -> None:
                 build_engine(plan, folder, target)
 
-            engine = door.build(TensorrtEngine, produce)
-            door.link("stage4_export/tensorrt", engine.path)
-            yield door.result(engine, {"shapes": str(plan.shapes), "precision": plan.precision})
+            engine = asset.build(TensorrtEngine, produce)
+            asset.link("stage4_export/tensorrt", engine.path)
+            yield asset.result(engine, {"shapes": str(plan.shapes), "precision": plan.precision})
 
     return [onnx_model, onnx_parity, tensorrt_engine]
 
@@ -125,8 +127,8 @@ def _shown(shape: "ShapeParity") -> dict[str, Any]:
     return {**asdict(shape), "max_cosine_distance": f"{shape.max_cosine_distance:.1e}"}
 
 
-def _exam_ndcg(
-    exam: EvalSet, model: Checkpoint, exported: OnnxModel, profile: Profile, encoders: EncoderResource
+def _eval_set_ndcg(
+    eval_set: EvalSet, model: Checkpoint, exported: OnnxModel, profile: Profile, encoders: EncoderResource
 ) -> tuple[float, float]:
     """nDCG@10 on the eval set: of the checkpoint, and of the exported model."""
     from assets_pkg.evaluation.evaluate import evaluate_retrieval
@@ -134,5 +136,5 @@ def _exam_ndcg(
 
     settings = profile.eval.model_copy(update={"k_values": [10]})
     with encoders.open(model) as encoder:
-        before = evaluate_retrieval(exam, encoder, settings).means()["NDCG@10"]
-    return before, evaluate_retrieval(exam, FolderEncoder(exported), settings).means()["NDCG@10"]
+        before = evaluate_retrieval(eval_set, encoder, settings).means()["NDCG@10"]
+    return before, evaluate_retrieval(eval_set, FolderEncoder(exported), settings).means()["NDCG@10"]

@@ -26,9 +26,10 @@ from assets_pkg.nim.manifest import (
     QuantizedDtype,
     ServedModelManifest,
 )
-from resources.accelerator import Accelerator
-from resources.memory import export_need
+from resources.machine.accelerator import Accelerator
+from resources.machine.memory_estimate import export_need
 from resources.models.shape import read_shape
+from storage.errors import RetuneError
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +45,7 @@ PROTOBUF_LIMIT_BYTES = 2**31 - 2**20
 SUPPORTED_POOLING: tuple[Pooling, ...] = ("mean", "cls", "lasttoken")
 
 
-class ExportError(Exception):
+class ExportError(RetuneError):
     """The checkpoint cannot be exported as it is; the message says what is in the way."""
 
 

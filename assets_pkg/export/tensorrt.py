@@ -10,10 +10,10 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from assets_pkg.config.sections.export import TensorrtSettings
 from assets_pkg.export.onnx import INPUT_NAMES, ExportError
-from assets_pkg.export.settings import TensorrtSettings
 from assets_pkg.nim.manifest import MODEL_FILE
-from resources.accelerator import find_accelerator
+from resources.machine.accelerator import find_accelerator
 
 ENGINE_FILE = "model.plan"
 PRECISION_FLAGS = {"fp32": [], "fp16": ["--fp16"], "bf16": ["--bf16"]}

@@ -4,16 +4,18 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets_pkg.door import accelerator_pool, open_door, stage_asset
+from assets_pkg.config.profile import Profile
 from assets_pkg.finetune.adapter import train_adapter
 from assets_pkg.finetune.base_model import fetch_base_model
 from assets_pkg.finetune.launch import finetune_here
-from assets_pkg.profile import Profile
-from assets_pkg.showing import numbers, picture
-from resources.accelerator import AcceleratorResource
-from resources.artifacts import ArtifactStoreResource
-from resources.compute.resource import ComputeResource
-from resources.encoders.resource import EncoderResource
+from assets_pkg.orchestration.asset_context import accelerator_pool, asset_context, stage_asset
+from assets_pkg.orchestration.metadata import numbers, picture
+from resources.configurable import (
+    AcceleratorResource,
+    ArtifactStoreResource,
+    ComputeResource,
+    EncoderResource,
+)
 from storage.artifacts import Checkpoint, MinedTrainSet
 
 CHECKPOINTS = "stage2_finetune/checkpoints"
@@ -30,13 +32,13 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         accelerator: AcceleratorResource,
     ) -> dg.MaterializeResult:
         """The embedding model to adapt, as a folder that sentence-transformers loads."""
-        with open_door(context, store, compute) as door:
+        with asset_context(context, store, compute) as asset:
 
             def produce(folder: Path) -> None:
-                fetch_base_model(profile.model, folder, door.progress(), accelerator.host())
+                fetch_base_model(profile.model, folder, asset.progress(), accelerator.host())
 
-            model = door.build(Checkpoint, produce)
-            return door.result(model, numbers(model.summary()))
+            model = asset.build(Checkpoint, produce)
+            return asset.result(model, numbers(model.summary()))
 
     @stage_asset(
         "finetune",
@@ -54,23 +56,23 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         encoders: EncoderResource,
     ) -> dg.MaterializeResult:
         """The fine-tuned model; the base itself, and saying so, where training has nothing to gain."""
-        with open_door(context, store, compute) as door:
-            mined = door.input(MinedTrainSet, "mined_train_set")
-            base = door.input(Checkpoint, "base_model")
+        with asset_context(context, store, compute) as asset:
+            mined = asset.input(MinedTrainSet, "mined_train_set")
+            base = asset.input(Checkpoint, "base_model")
             given = (mined, base, profile.model, profile.finetune)
 
             def produce(folder: Path) -> None:
                 if profile.finetune.method == "adapter":
                     with encoders.open(base) as encoder:
-                        train_adapter(*given, encoder, folder, door.progress(), door.note)
+                        train_adapter(*given, encoder, folder, asset.progress(), asset.note)
                 else:
-                    finetune_here(*given, accelerator.get(), folder, door.progress(), door.note)
+                    finetune_here(*given, accelerator.get(), folder, asset.progress(), asset.note)
 
-            tuned = door.build(Checkpoint, produce)
-            door.link(f"{CHECKPOINTS}/{tuned.version}", tuned.path)
-            door.link(f"{CHECKPOINTS}/LATEST", tuned.path)
+            tuned = asset.build(Checkpoint, produce)
+            asset.link(f"{CHECKPOINTS}/{tuned.version}", tuned.path)
+            asset.link(f"{CHECKPOINTS}/LATEST", tuned.path)
             curves = tuned.path / "loss.png"
             shown = {"curves": picture(curves)} if curves.exists() else {}
-            return door.result(tuned, {**numbers(tuned.summary()), **shown})
+            return asset.result(tuned, {**numbers(tuned.summary()), **shown})
 
     return [base_model, checkpoint]

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from assets_pkg.config.base import ModelSettings
 from assets_pkg.finetune.errors import BaseModelError
-from assets_pkg.finetune.weights import check_tokenizer, check_weights, parameter_count
-from assets_pkg.settings import ModelSettings
-from resources.accelerator import Accelerator
+from assets_pkg.finetune.model_io import check_tokenizer, check_weights, parameter_count
 from resources.encoders.loading import admit_weights
+from resources.machine.accelerator import Accelerator
 from storage.artifact_store import write_atomic
 from storage.progress import Progress, no_progress
 
@@ -266,7 +266,7 @@ def _try_out(target: Path, settings: ModelSettings) -> tuple[int, int]:
     """Load the model as any user of the folder would; returns its dimension and maximum length."""
     import torch
 
-    from assets_pkg.finetune.loading import load_model
+    from assets_pkg.finetune.model_io import load_model
 
     try:
         model = load_model(target, "cpu", trust_remote_code=settings.trust_remote_code)

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler
 
-from assets_pkg.finetune.examples import TrainData
+from assets_pkg.config.base import ModelSettings
+from assets_pkg.finetune.data import TrainData
 from assets_pkg.finetune.plan import TrainingPlan
-from assets_pkg.settings import ModelSettings
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+
 
 NOTHING = -1
 

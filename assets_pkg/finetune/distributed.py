@@ -25,7 +25,7 @@ NOTHING = -1
 T = TypeVar("T")
 
 
-class OutOfMemoryElsewhere(torch.OutOfMemoryError):
+class OutOfMemoryInPeer(torch.OutOfMemoryError):
     """Another process ran out of memory in this step."""
 
 
@@ -87,7 +87,7 @@ def check_in(device: torch.device, ran_out: bool = False) -> None:
     failed = torch.tensor([float(ran_out)], device=device)
     dist.all_reduce(failed)
     if failed.item() > 0 and not ran_out:
-        raise OutOfMemoryElsewhere("another process of the training ran out of memory")
+        raise OutOfMemoryInPeer("another process of the training ran out of memory")
 
 
 def whole_batch(

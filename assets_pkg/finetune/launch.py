@@ -1,25 +1,66 @@
-"""Training in several processes of this machine, started by torchrun and watched from here."""
+"""Training in several processes of this machine, or on all nodes of a Slurm job, started by torchrun."""
 
 from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from assets_pkg.config.base import ModelSettings
+from assets_pkg.config.sections.finetune import FinetuneSettings
 from assets_pkg.finetune.errors import TooFewDevicesError, TrainingStopped
-from assets_pkg.finetune.nodes import node_count, torchrun
-from assets_pkg.finetune.settings import FinetuneSettings
 from assets_pkg.finetune.train import finetune
-from assets_pkg.settings import ModelSettings
-from resources.accelerator import VISIBLE, Accelerator, AcceleratorResource, visible_gpus
+from resources.configurable import AcceleratorResource
+from resources.machine.accelerator import VISIBLE, Accelerator, visible_gpus
 from storage.artifacts import Checkpoint, MinedTrainSet
 from storage.progress import Note, Progress, no_note, no_progress
+
+
+def node_count(environment: Mapping[str, str] = os.environ) -> int:
+    """Nodes of the Slurm job that this process is in; 1 elsewhere."""
+    return int(environment.get("SLURM_JOB_NUM_NODES", "1"))
+
+
+def torchrun(processes: int, environment: Mapping[str, str] = os.environ) -> list[str]:
+    """The command that starts ``processes`` processes, without what they run.
+
+    On several nodes ``srun`` starts a torchrun on each; they meet at this one, the job's first.
+
+    Raises:
+        TrainingStopped: the processes cannot be divided among the nodes.
+    """
+    run = [sys.executable, "-m", "torch.distributed.run"]
+    nodes = node_count(environment)
+    if nodes == 1:
+        return [*run, "--standalone", f"--nproc-per-node={processes}"]
+    if processes % nodes:
+        raise TrainingStopped(
+            f"finetune.num_processes = {processes} on {nodes} nodes: make it a multiple of {nodes}, one a GPU"
+        )
+    srun = ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1"]
+    cpus = environment.get("SLURM_CPUS_PER_TASK")
+    meeting = [
+        f"--nnodes={nodes}",
+        f"--nproc-per-node={processes // nodes}",
+        "--rdzv-backend=c10d",
+        f"--rdzv-id={environment['SLURM_JOB_ID']}",
+        f"--rdzv-endpoint={socket.gethostname()}:{_free_port()}",
+    ]
+    return [*srun, *([f"--cpus-per-task={cpus}"] if cpus else []), *run, *meeting]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
+
 
 PROCESS = ("-m", "assets_pkg.finetune")
 """What each process runs, as arguments of Python."""

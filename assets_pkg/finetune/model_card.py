@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from assets_pkg.settings import ModelSettings
+from assets_pkg.config.base import ModelSettings
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -40,7 +40,7 @@ Vectors have {dimension} dimensions and unit length: dot product and cosine are 
 | training set digest | {data_version} |
 | licence of the base | {licence} |
 
-The digest of this model, the exam it was measured on, and its scores with their intervals are in the `eval_metrics`
+The digest of this model, the eval set it was measured on, and its scores with their intervals are in the `eval_metrics`
 report of the project that made it; it was adapted to that project's documents, and its quality on others was not
 measured.
 

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assets_pkg.finetune.assembly import build_loss, build_trainer
-from assets_pkg.finetune.checks import check_request
-from assets_pkg.finetune.disk import check_room
-from assets_pkg.finetune.examples import ValidationData, read_train_data, read_validation_data
-from assets_pkg.finetune.headroom import no_headroom
-from assets_pkg.finetune.job import Job, claim
-from assets_pkg.finetune.loading import load_for_training
-from assets_pkg.finetune.memory import check_memory
-from assets_pkg.finetune.merging import merge_with_base
-from assets_pkg.finetune.outcome import write_outcome
-from assets_pkg.finetune.plan import plan_training, tell_plan
-from assets_pkg.finetune.saving import copy_unchanged, save_consolidated
-from assets_pkg.finetune.settings import FinetuneSettings
-from assets_pkg.finetune.tracking import trackers
-from assets_pkg.settings import ModelSettings
-from resources.accelerator import Accelerator
+from assets_pkg.config.base import ModelSettings
+from assets_pkg.config.sections.finetune import FinetuneSettings
+from assets_pkg.finetune.data import ValidationData, read_train_data, read_validation_data
+from assets_pkg.finetune.model_card import model_card
+from assets_pkg.finetune.model_io import attention, copy_unchanged, load_for_training, save_consolidated
+from assets_pkg.finetune.plan import check_request, plan_training, tell_plan
+from assets_pkg.finetune.preflight import check_disk_space, check_memory
+from assets_pkg.finetune.run import Job, claim
+from assets_pkg.finetune.trainer import build_loss, build_trainer
+from assets_pkg.finetune.training_log import draw_curves, read_log, trackers
+from assets_pkg.finetune.validation import merge_with_base
+from resources.machine.accelerator import Accelerator
+from storage.artifact_store import write_atomic
 from storage.artifacts import Checkpoint, MinedTrainSet
 from storage.progress import Note, Progress, no_note, no_progress
 
@@ -31,6 +30,89 @@ if TYPE_CHECKING:
     from assets_pkg.finetune.batches import PairCollator
     from assets_pkg.finetune.loss import ContrastiveLoss
     from assets_pkg.finetune.validation import Validator
+
+
+def no_headroom(job: Job, ndcg: float | None, loss: ContrastiveLoss, collator: PairCollator) -> str | None:
+    """Why training would not help, or None."""
+    limit = job.settings.headroom_ndcg
+    if ndcg is not None:
+        if ndcg <= limit:
+            return None
+        return (
+            f"the base already has nDCG@10 {ndcg:.3f} on the validation questions (headroom_ndcg {limit:g})"
+        )
+    first = _first_loss(job, loss, collator)
+    limit = job.settings.headroom_loss
+    if first >= limit:
+        return None
+    return f"the loss of the first batch is already {first:.4f} (headroom_loss {limit:g})"
+
+
+def _first_loss(job: Job, loss: ContrastiveLoss, collator: PairCollator) -> float:
+    import torch
+
+    from assets_pkg.finetune.batches import PlannedBatches
+
+    rows = next(iter(PlannedBatches(job.plan, job.settings.seed)))
+    batch = collator([{"row": row} for row in rows])
+    device = torch.device(job.accelerator.device)
+    features = [
+        {key: batch[f"{kind}_{key}"].to(device) for key in ("input_ids", "attention_mask")}
+        for kind in ("query", "passage")
+    ]
+    label = {key: value.to(device) for key, value in batch["label"].items()}
+    loss.model.eval()
+    with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=job.bf16):
+        return float(loss(features, label))
+
+
+def write_outcome(job: Job, results: dict[str, Any]) -> None:
+    log = read_log(job.log) if results["trained"] else []
+    if log:
+        draw_curves(log, job.folder / "loss.png")
+    else:
+        job.log.unlink(missing_ok=True)
+    seconds = sum(
+        job.plan.examples * job.plan.epochs / job.plan.steps / line["examples_per_second"] for line in log
+    )
+    summary = {
+        **results,
+        "plan": job.plan.as_dict(),
+        "initial_loss": log[0]["loss"] if log else None,
+        "final_loss": log[-1]["loss"] if log else None,
+        "training_seconds": round(seconds, 1),
+        "examples_per_second": round(job.plan.examples * job.plan.epochs / seconds, 1) if seconds else None,
+        "device": job.accelerator.name,
+        "precision": "bf16" if job.bf16 else "fp32",
+        "attention": attention(job.model, job.settings, job.accelerator),
+    }
+    if results["trained"] and results.get("merge_weight") != 0:
+        _write_card(job, results)
+    shutil.rmtree(job.work)
+    write_atomic(job.folder / "summary.json", json.dumps(summary, indent=1))
+
+
+def _write_card(job: Job, results: dict[str, Any]) -> None:
+    try:
+        base_summary = job.base.summary()
+    except FileNotFoundError:
+        base_summary = {}
+    figures = {
+        "questions": job.plan.examples,
+        "optimizer steps": results["steps_done"],
+        "validation nDCG@10 before": results["validation_ndcg_before"],
+        "validation nDCG@10 after": results.get("validation_ndcg_after"),
+        "share of the tuned weights": results.get("merge_weight"),
+    }
+    card = model_card(
+        base_summary,
+        job.base.version,
+        job.mined.version,
+        job.model,
+        settings=job.settings.decisive(),
+        results={name: value for name, value in figures.items() if value is not None},
+    )
+    write_atomic(job.folder / "model" / "consolidated" / "README.md", card)
 
 
 def finetune(
@@ -127,12 +209,12 @@ def _train(
 ) -> int:
     """Train ``model`` in place, from the last checkpoint if there is one; returns the steps done."""
     from assets_pkg.finetune.distributed import is_main, main_first
-    from assets_pkg.finetune.lora import add_lora, merge_lora
+    from assets_pkg.finetune.model_io import add_lora, merge_lora
     from assets_pkg.finetune.trainer import last_checkpoint
 
     if job.settings.lora_rank is not None:
         add_lora(model, job.settings.lora_rank, job.settings.dropout, job.settings.seed)
-    check_room(job.folder, model)
+    check_disk_space(job.folder, model)
     with main_first():
         checkpoint = last_checkpoint(job.work)
     with trackers(job) if is_main() else nullcontext([]) as callbacks:

@@ -1,15 +1,20 @@
-"""``training.jsonl``: what every step did, for curves and for whoever watches."""
+"""``training.jsonl``: what every step did; its curves; and the same figures in TensorBoard and W&B."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from assets_pkg.finetune.curves import read_log
+from assets_pkg.finetune.errors import TrainingDataError
+from assets_pkg.finetune.run import Job
 from storage.progress import Progress
 
 
@@ -63,3 +68,92 @@ class StepLog(TrainerCallback):
             loss=line["loss"],
             examples_per_second=line["examples_per_second"],
         )
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    """Lines of a ``training.jsonl``; a last line that a kill cut short is left out."""
+    lines: list[dict[str, float]] = []
+    if path.exists():
+        for text in path.read_text("utf-8").splitlines():
+            try:
+                lines.append(json.loads(text))
+            except ValueError:
+                break
+    return lines
+
+
+def draw_curves(log: list[dict[str, float]], path: Path) -> None:
+    """Loss and learning rate over steps, as PNG."""
+    from matplotlib.figure import Figure
+
+    steps = [line["step"] for line in log]
+    figure = Figure(figsize=(7, 3.2), layout="constrained")
+    left = figure.add_subplot()
+    right = left.twinx()
+    losses = [line["loss"] for line in log]
+    (loss,) = left.plot(steps, losses, color="tab:blue", label="loss")
+    (rate,) = right.plot(
+        steps, [line["learning_rate"] for line in log], color="tab:orange", label="learning rate", alpha=0.7
+    )
+    left.set_xlabel("step")
+    left.set_ylabel("loss")
+    left.set_ylim(0, 1.25 * max(losses, default=0) or 1)  # room for the legend above the highest
+    right.set_ylabel("learning rate")
+    right.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    left.legend(handles=[loss, rate], loc="upper right", frameon=False)
+    left.grid(alpha=0.3)
+    figure.savefig(path, dpi=120, metadata={"Software": None})
+
+
+@contextmanager
+def trackers(job: Job) -> Iterator[list[Any]]:
+    """Trainer callbacks that write the curves as training goes; what they hold open ends with the block.
+
+    Raises:
+        TrainingDataError: W&B is asked for and does not let us in.
+    """
+    from transformers.integrations.integration_utils import TensorBoardCallback, WandbCallback
+
+    found: list[Any] = []
+    if importlib.util.find_spec("tensorboard") is not None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        found.append(TensorBoardCallback(SummaryWriter(str(job.tensorboard))))
+    if job.settings.wandb_project is None:
+        yield found
+        return
+    with _wandb_run(job):
+        yield [*found, WandbCallback()]
+
+
+@contextmanager
+def _wandb_run(job: Job) -> Iterator[None]:
+    """A run named after what is trained, so that a training that goes on after a kill is one run."""
+    import wandb
+
+    job.wandb.mkdir(parents=True, exist_ok=True)
+    try:
+        run = wandb.init(
+            project=job.settings.wandb_project,
+            dir=str(job.wandb),
+            id=job.identity,
+            resume="allow",
+            config={
+                "finetune": job.settings.decisive(),
+                "model": job.model.decisive(),
+                "plan": job.plan.as_dict(),
+                "base_digest": job.base.version,
+                "training_set_digest": job.mined.version,
+            },
+            settings=wandb.Settings(console="off", disable_git=True, disable_code=True, silent=True),
+        )
+    except wandb.Error as error:
+        raise TrainingDataError(
+            f"finetune.wandb_project = {job.settings.wandb_project!r}: {error}. Set WANDB_API_KEY, or "
+            "WANDB_MODE=offline, or set finetune.wandb_project to null"
+        ) from error
+    job.note(f"W&B run: {run.url or run.dir}")
+    try:
+        yield
+    finally:
+        run.finish(exit_code=1 if sys.exc_info()[0] else 0)

@@ -1,4 +1,4 @@
-"""nDCG@10 on the validation questions: what tells a model with no headroom and one that stopped learning."""
+"""nDCG@10 on the validation questions, measured during training and when the tuned model is merged with its base."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from sentence_transformers.base.evaluation import BaseEvaluator
 
+from assets_pkg.config.base import ModelSettings
 from assets_pkg.finetune.batches import pad, padding_id, tokenize
+from assets_pkg.finetune.data import ValidationData
 from assets_pkg.finetune.distributed import agreed
-from assets_pkg.finetune.examples import ValidationData
-from assets_pkg.settings import ModelSettings
+from assets_pkg.finetune.model_io import load_model
+from assets_pkg.finetune.run import Job
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -96,3 +98,35 @@ class ValidationEvaluator(BaseEvaluator):
         self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
     ) -> dict[str, float]:
         return {"ndcg": agreed(self.validator.ndcg(model))}
+
+
+MERGE_WEIGHTS = (0.25, 0.5, 0.75)
+
+
+def merge_with_base(
+    job: Job, tuned: SentenceTransformer, validator: Validator, results: dict[str, Any]
+) -> dict[str, Any]:
+    """Average base and tuned weights with the share of the tuned ones that is best on the validation questions
+    (model soups, Wortsman et al. 2022, arXiv 2203.05482); ties go to the share nearer to the base."""
+    base = load_model(job.base.model, "cpu", trust_remote_code=job.model.trust_remote_code).state_dict()
+    own = {name: value.detach().clone() for name, value in tuned.state_dict().items()}
+
+    def load(share: float) -> None:
+        tuned.load_state_dict(
+            {
+                name: value.lerp(base[name].to(value), 1 - share) if value.is_floating_point() else value
+                for name, value in own.items()
+            }
+        )
+
+    scores = {0.0: results["validation_ndcg_before"], 1.0: results["validation_ndcg_after"]}
+    for share in MERGE_WEIGHTS:
+        load(share)
+        scores[share] = validator.ndcg(tuned)
+    best = min(scores, key=lambda share: (-scores[share], share))
+    load(best)
+    return {
+        "merge_weight": best,
+        "merge_scores": dict(sorted(scores.items())),
+        "validation_ndcg_after": scores[best],
+    }

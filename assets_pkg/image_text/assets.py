@@ -4,21 +4,18 @@ import os
 
 import dagster as dg
 
-from assets_pkg.door import accelerator_pool, open_door, stage_asset
-from assets_pkg.evaluation.settings import IntervalSettings
+from assets_pkg.config.profile import Profile
+from assets_pkg.config.sections.evaluation import IntervalSettings
+from assets_pkg.config.sections.image_text import CaptionSettings, PairSettings, ScoreSettings
 from assets_pkg.image_text.captions import caption_endpoint, write_captions
 from assets_pkg.image_text.pairs import Pair, source_digest, write_pairs
 from assets_pkg.image_text.report import write_report
 from assets_pkg.image_text.scores import score_models, split_models
-from assets_pkg.image_text.settings import CaptionSettings, PairSettings, ScoreSettings
-from assets_pkg.profile import Profile
-from assets_pkg.registered import opener
-from assets_pkg.showing import numbers, picture, table
-from resources.accelerator import AcceleratorResource
-from resources.artifacts import ArtifactStoreResource
+from assets_pkg.orchestration.asset_context import accelerator_pool, asset_context, stage_asset
+from assets_pkg.orchestration.metadata import numbers, picture, table
 from resources.chat_model import ChatModel
-from resources.compute.resource import ComputeResource
-from resources.encoders.open import Availability, look_up, open_encoder
+from resources.configurable import AcceleratorResource, ArtifactStoreResource, ComputeResource
+from resources.encoders.factory import Availability, look_up, open_encoder, opener
 from resources.models.registry import load_registry
 from storage.artifacts import Captions, ImageTextPairs, ImageTextReport, ImageTextScores
 from storage.digests import digest_json
@@ -43,31 +40,31 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         context: dg.AssetExecutionContext, store: ArtifactStoreResource, compute: ComputeResource
     ) -> dg.MaterializeResult:
         """Images and the texts that belong to them."""
-        with open_door(context, store, compute) as door:
+        with asset_context(context, store, compute) as asset:
             digest = source_digest(of_pairs.pairs)
-            pairs = door.build(
+            pairs = asset.build(
                 ImageTextPairs,
-                lambda folder: write_pairs(of_pairs, folder, door.progress()),
+                lambda folder: write_pairs(of_pairs, folder, asset.progress()),
                 outside={"source": digest},
             )
             sample = table({"id": pair.pair_id, "text": pair.text} for pair in load_pairs(pairs)[:SHOWN])
-            return door.result(pairs, {SOURCE: digest, **numbers(pairs.summary()), "sample": sample})
+            return asset.result(pairs, {SOURCE: digest, **numbers(pairs.summary()), "sample": sample})
 
     @stage_asset("image_text", of_captions, kinds={"openai"}, deps=("image_text_pairs",))
     def captions(
         context: dg.AssetExecutionContext, store: ArtifactStoreResource, compute: ComputeResource
     ) -> dg.MaterializeResult:
         """The images told in words: by a vision model behind an endpoint, or by the nearest named colour."""
-        with open_door(context, store, compute) as door:
-            pairs = load_pairs(door.input(ImageTextPairs, "image_text_pairs"))
-            endpoint = caption_endpoint(of_captions, profile.sdg, door.store.root / ANSWERS)
+        with asset_context(context, store, compute) as asset:
+            pairs = load_pairs(asset.input(ImageTextPairs, "image_text_pairs"))
+            endpoint = caption_endpoint(of_captions, profile.sdg, asset.store.root / ANSWERS)
             chat = ChatModel(endpoint, os.environ.get(endpoint.api_key_env))
-            made = door.build(
-                Captions, lambda folder: write_captions(pairs, of_captions, chat, folder, door.progress())
+            made = asset.build(
+                Captions, lambda folder: write_captions(pairs, of_captions, chat, folder, asset.progress())
             )
             rows = list(made.captions().items())[:SHOWN]
             sample = table({"id": name, "caption": text or ""} for name, text in rows)
-            return door.result(made, {**numbers(made.summary()), "sample": sample})
+            return asset.result(made, {**numbers(made.summary()), "sample": sample})
 
     @stage_asset(
         "image_text",
@@ -83,44 +80,49 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         accelerator: AcceleratorResource,
     ) -> dg.MaterializeResult:
         """Every model that is here, on images and on captions, between floors and ceiling."""
-        with open_door(context, store, compute) as door:
-            pairs = load_pairs(door.input(ImageTextPairs, "image_text_pairs"))
-            told = door.input(Captions, "captions").captions()
+        with asset_context(context, store, compute) as asset:
+            pairs = load_pairs(asset.input(ImageTextPairs, "image_text_pairs"))
+            told = asset.input(Captions, "captions").captions()
             registry = load_registry()
             found, skipped = split_models([look_up(registry, name) for name in of_scores.image_text_models])
             for name, reason in skipped.items():
                 context.log.warning(f"model {name} is skipped: {reason}")
-            models = {model.name: opener(model, door.store, accelerator, profile.sdg) for model in found}
-            scores = door.build(
+            models = {
+                model.name: opener(model, asset.store, accelerator.get, **profile.sdg.consent())
+                for model in found
+            }
+            scores = asset.build(
                 ImageTextScores,
-                lambda folder: score_models(pairs, told, models, skipped, of_scores, folder, door.progress()),
+                lambda folder: score_models(
+                    pairs, told, models, skipped, of_scores, folder, asset.progress()
+                ),
                 outside={"models": digest_json({model.name: _identity(model) for model in found})},
             )
-            door.link("image_text/benchmark_results.tsv", scores.path / "benchmark_results.tsv")
+            asset.link("image_text/benchmark_results.tsv", scores.path / "benchmark_results.tsv")
             pictures = {
                 path.stem: picture(path) for path in sorted((scores.path / "figs").glob("*.png"))[:SHOWN]
             }
             missing = [{"model": name, "reason": reason} for name, reason in scores.skipped().items()]
-            return door.result(scores, {**numbers(scores.summary()), "skipped": table(missing), **pictures})
+            return asset.result(scores, {**numbers(scores.summary()), "skipped": table(missing), **pictures})
 
     @stage_asset("image_text", of_scores, intervals, kinds={"json"}, deps=("image_text_scores", "captions"))
     def image_text_report(
         context: dg.AssetExecutionContext, store: ArtifactStoreResource, compute: ComputeResource
     ) -> dg.MaterializeResult:
         """Intervals, images against captions on the same pairs, what is above the floor, and what it cost."""
-        with open_door(context, store, compute) as door:
-            scores = door.input(ImageTextScores, "image_text_scores")
-            told = door.input(Captions, "captions")
-            report = door.build(
+        with asset_context(context, store, compute) as asset:
+            scores = asset.input(ImageTextScores, "image_text_scores")
+            told = asset.input(Captions, "captions")
+            report = asset.build(
                 ImageTextReport,
                 lambda folder: write_report(scores, told, intervals, of_scores.recall_at, folder),
             )
-            door.link("image_text/report", report.path)
+            asset.link("image_text/report", report.path)
             shown = {
                 "report": dg.MetadataValue.md((report.path / "report.md").read_text("utf-8")),
                 "mrr": picture(report.path / "mrr.png"),
             }
-            return door.result(report, {**numbers(report.summary()), **shown})
+            return asset.result(report, {**numbers(report.summary()), **shown})
 
     return [image_text_pairs, captions, image_text_scores, image_text_report]
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from storage.errors import RetuneError
 
-class PairError(ValueError):
+
+class PairError(RetuneError, ValueError):
     """Pairs of image and text that cannot be used; the message names file and row."""
 
 
-class BenchmarkError(RuntimeError):
+class BenchmarkError(RetuneError, RuntimeError):
     """The benchmark cannot be run; the message says why and what to do."""

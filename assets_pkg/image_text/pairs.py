@@ -17,9 +17,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from assets_pkg.config.sections.image_text import PairSettings
 from assets_pkg.image_text.colour import RGB, xkcd_colours
 from assets_pkg.image_text.errors import PairError
-from assets_pkg.image_text.settings import PairSettings
 from resources.encoders.items import ItemError, decode_image, encode_png
 from storage.digests import digest_file, digest_json
 from storage.progress import Progress, no_progress

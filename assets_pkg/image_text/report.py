@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assets_pkg.evaluation.settings import IntervalSettings
-from assets_pkg.image_text.conditions import MEASURED
+from assets_pkg.config.sections.evaluation import IntervalSettings
 from assets_pkg.image_text.figures import draw_comparison
 from assets_pkg.image_text.measures import Ranks
+from assets_pkg.image_text.scores import MEASURED
 from storage.artifacts import Captions, ImageTextScores
 
 if TYPE_CHECKING:

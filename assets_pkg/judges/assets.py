@@ -4,17 +4,14 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets_pkg.door import accelerator_pool, open_door, stage_asset
-from assets_pkg.evaluation.settings import IntervalSettings
+from assets_pkg.config.profile import Profile
+from assets_pkg.config.sections.evaluation import IntervalSettings
+from assets_pkg.judges.pipeline import load_captions, present_judges, rank_captioners, score_captions
 from assets_pkg.judges.report import shown_ranking
-from assets_pkg.judges.run import load_captions, present_judges, rank_captioners, score_captions
-from assets_pkg.profile import Profile
-from assets_pkg.registered import opener
-from assets_pkg.showing import numbers, picture, table
-from resources.accelerator import AcceleratorResource
-from resources.artifacts import ArtifactStoreResource
-from resources.compute.resource import ComputeResource
-from resources.encoders.open import Availability, open_encoder
+from assets_pkg.orchestration.asset_context import accelerator_pool, asset_context, stage_asset
+from assets_pkg.orchestration.metadata import numbers, picture, table
+from resources.configurable import AcceleratorResource, ArtifactStoreResource, ComputeResource
+from resources.encoders.factory import Availability, open_encoder, opener
 from resources.models.registry import load_registry
 from storage.artifacts import JudgeRanking, JudgeScores
 from storage.digests import digest_json
@@ -35,11 +32,11 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         accelerator: AcceleratorResource,
     ) -> dg.MaterializeResult:
         """Every caption against its reference, by every judge that is here: coarse, fine-grained, and both."""
-        with open_door(context, store, compute) as door:
+        with asset_context(context, store, compute) as asset:
             captions = load_captions(profile.judges)
             found = present_judges(profile.judges, load_registry())
             judges = {
-                judge.name: opener(judge, door.store, accelerator, profile.sdg)
+                judge.name: opener(judge, asset.store, accelerator.get, **profile.sdg.consent())
                 for judge in found
                 if judge.usable
             }
@@ -47,36 +44,36 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             for name, reason in skipped.items():
                 context.log.warning(f"judge {name} is skipped: {reason}")
             identities = {judge.name: _identity(judge) for judge in found if judge.usable}
-            made = door.build(
+            made = asset.build(
                 JudgeScores,
-                lambda folder: score_captions(captions, judges, skipped, folder, door.progress()),
+                lambda folder: score_captions(captions, judges, skipped, folder, asset.progress()),
                 outside={"captions": captions.digest(), "judges": digest_json(identities)},
             )
-            door.link("judges/results", made.path)
+            asset.link("judges/results", made.path)
             missing = [{"judge": name, "reason": reason} for name, reason in made.skipped().items()]
             shown = {CAPTIONS: captions.digest(), **numbers(made.summary()), "skipped": table(missing)}
-            return door.result(made, shown)
+            return asset.result(made, shown)
 
     @stage_asset("judges", intervals, kinds={"json"}, deps=("judge_scores",))
     def judge_ranking(
         context: dg.AssetExecutionContext, store: ArtifactStoreResource, compute: ComputeResource
     ) -> dg.MaterializeResult:
         """Captioners by Borda points over the judges, with intervals, agreement and stability."""
-        with open_door(context, store, compute) as door:
-            scores = door.input(JudgeScores, "judge_scores")
+        with asset_context(context, store, compute) as asset:
+            scores = asset.input(JudgeScores, "judge_scores")
 
             def produce(folder: Path) -> None:
                 rank_captioners(scores, intervals, folder)
 
-            ranking = door.build(JudgeRanking, produce)
-            door.link("judges/ranking", ranking.path)
+            ranking = asset.build(JudgeRanking, produce)
+            asset.link("judges/ranking", ranking.path)
             told = ranking.ranking()
             shown = {
                 "ranking": table(shown_ranking(told["ranking"], told["confidence"])),
                 "chart": picture(ranking.path / "ranking.png"),
                 "agreement": picture(ranking.path / "agreement.png"),
             }
-            return door.result(ranking, {**numbers(ranking.summary()), **shown})
+            return asset.result(ranking, {**numbers(ranking.summary()), **shown})
 
     return [judge_scores, judge_ranking]
 

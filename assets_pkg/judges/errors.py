@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from storage.errors import RetuneError
 
-class CaptionError(ValueError):
+
+class CaptionError(RetuneError, ValueError):
     """Captions that cannot be judged; the message names file and clip and says what to do."""
 
 
-class JudgeError(RuntimeError):
+class JudgeError(RetuneError, RuntimeError):
     """No judge can be used; the message has each one's reason."""
 
 
-class RankingError(ValueError):
+class RankingError(RetuneError, ValueError):
     """Scores that give no ranking: a tie or a gap; the message names judge and captioners."""

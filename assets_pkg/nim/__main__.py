@@ -27,8 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
-    from assets_pkg.nim.logs import set_up_logging
-    from assets_pkg.nim.server import EmbeddingServer, PortError, bind
+    from assets_pkg.nim.errors import PortError
+    from assets_pkg.nim.observability import set_up_logging
+    from assets_pkg.nim.server import EmbeddingServer, bind
     from assets_pkg.nim.service import EmbeddingService
 
     set_up_logging(settings)

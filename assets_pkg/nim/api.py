@@ -11,17 +11,15 @@ from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
-from assets_pkg.nim.embeddings import EMBEDDINGS_PATH, EmbeddingsEndpoint
+from assets_pkg.nim.endpoint import EMBEDDINGS_PATH, EmbeddingsEndpoint, EmbeddingsMiddleware
 from assets_pkg.nim.errors import error_response, failure_response
-from assets_pkg.nim.front import FrontDoor
-from assets_pkg.nim.parse import EmbeddingBody
-from assets_pkg.nim.respond import EmbeddingList
+from assets_pkg.nim.schemas import EmbeddingBody, EmbeddingList
 from assets_pkg.nim.service import EmbeddingService
 
 API_VERSION = "1.0.0"
 
 
-def build_app(service: EmbeddingService) -> FrontDoor:
+def build_app(service: EmbeddingService) -> EmbeddingsMiddleware:
     """The ASGI application for a loaded service. The service outlives it: close it after the last request."""
     app = FastAPI(title="Retune embedding server", version=API_VERSION, redirect_slashes=False)
     app.add_exception_handler(HTTPException, _on_http_error)
@@ -30,7 +28,7 @@ def build_app(service: EmbeddingService) -> FrontDoor:
     _add_embeddings(app, endpoint)
     _add_health(app, service)
     _add_facts(app, service)
-    return FrontDoor(app, endpoint, service)
+    return EmbeddingsMiddleware(app, endpoint, service)
 
 
 def _add_embeddings(app: FastAPI, endpoint: EmbeddingsEndpoint) -> None:

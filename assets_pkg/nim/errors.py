@@ -86,3 +86,7 @@ def response_to(error: ApiError) -> Response:
 def failure_response() -> Response:
     """For a fault of the server itself, of which the client learns nothing."""
     return error_response(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal error.", "internal_server_error")
+
+
+class PortError(Exception):
+    """The address cannot be had; the message is one line."""

@@ -28,11 +28,11 @@ from assets_pkg.nim.errors import (
     BodyTooLargeError,
     InternalError,
     OverloadedError,
+    PortError,
     UnauthorizedError,
     UnknownModelError,
 )
-from assets_pkg.nim.parse import EmbeddingRequest
-from assets_pkg.nim.server import PortError
+from assets_pkg.nim.schemas import EmbeddingRequest
 from assets_pkg.nim.service import Embedded, EmbeddingService
 
 log = logging.getLogger(__name__)

@@ -44,7 +44,7 @@ def load_folder(folder: Path, max_length: int | None = None) -> LoadedModel:
 
 def _load_checkpoint(folder: Path, max_length: int | None) -> LoadedModel:
     try:
-        from assets_pkg.nim.torch_model import TorchModel
+        from assets_pkg.export.checkpoint_model import TorchModel
     except ImportError as error:
         raise FolderError(
             f"{folder} is a checkpoint without an ONNX export, and serving one needs torch: serve its export, or "

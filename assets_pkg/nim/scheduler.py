@@ -15,8 +15,8 @@ from functools import partial
 import numpy as np
 
 from assets_pkg.nim.batching import LengthQueue
-from assets_pkg.nim.metrics import Metrics
 from assets_pkg.nim.model import Vectors
+from assets_pkg.nim.observability import Metrics
 from assets_pkg.nim.tokenize import TokenIds
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,8 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from assets_pkg.nim.api import build_app
-from assets_pkg.nim.embeddings import ON_DEPARTURE
+from assets_pkg.nim.endpoint import ON_DEPARTURE
+from assets_pkg.nim.errors import PortError
 from assets_pkg.nim.service import EmbeddingService
 from assets_pkg.nim.settings import ServerSettings
 
@@ -29,10 +30,6 @@ SO_ATTACH_REUSEPORT_CBPF = 51
 """Linux; Python's socket module does not name it."""
 
 BPF_RETURN_CONSTANT = 0x06
-
-
-class PortError(Exception):
-    """The address cannot be had; the message is one line."""
 
 
 def bind(settings: ServerSettings) -> socket.socket:

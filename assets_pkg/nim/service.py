@@ -16,10 +16,10 @@ import numpy as np
 from assets_pkg.nim.errors import ApiError, InternalError, OverloadedError, UnauthorizedError
 from assets_pkg.nim.loading import load_folder
 from assets_pkg.nim.manifest import ServedModelManifest
-from assets_pkg.nim.metrics import Metrics
 from assets_pkg.nim.model import Vectors, usable_cpus
-from assets_pkg.nim.parse import EmbeddingRequest, RequestParser
+from assets_pkg.nim.observability import Metrics
 from assets_pkg.nim.scheduler import Job, QueueFullError, Scheduler
+from assets_pkg.nim.schemas import EmbeddingRequest, RequestParser
 from assets_pkg.nim.settings import ServerSettings
 from assets_pkg.nim.tokenize import TextError, TokenIds
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from assets_pkg.prep.settings import SplitSettings
+from assets_pkg.config.sections.prep import SplitSettings
 from storage.digests import passage_id
 from storage.formats.qa_records import QAPair, SourceRecord
 

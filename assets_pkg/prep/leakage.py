@@ -1,4 +1,4 @@
-"""Does the exam know anything that training has seen? Exact and near duplicates, counted and shown."""
+"""Does the eval set know anything that training has seen? Exact and near duplicates, counted and shown."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Leaks:
     """Test questions that are asked in training too; test answers that are answers in training too; training
     answers that lie in a held-out document. ``samples``: the first ten, each ``{kind, id, text}``.
 
-    ``near_questions``, ``near_answers``: those of the exam that are nearly the same as one of training, and not
+    ``near_questions``, ``near_answers``: those of the eval set that are nearly the same as one of training, and not
     exactly; ``near_samples``: the first ten, each ``{kind, id, text, in_training, similarity}``.
-    ``near_share``: the share of the exam's questions that are near to one of training or have a near answer.
+    ``near_share``: the share of the eval set's questions that are near to one of training or have a near answer.
     """
 
     questions: int
@@ -45,7 +45,7 @@ class Leaks:
 
 @dataclass(frozen=True)
 class _Texts:
-    """What is compared: questions and answers by id, of training and of the exam; ``answers_of`` the exam's
+    """What is compared: questions and answers by id, of training and of the eval set; ``answers_of`` the eval set's
     questions."""
 
     trained_questions: dict[str, str]
@@ -56,7 +56,7 @@ class _Texts:
 
 
 def find_leaks(training_set: TrainingSet, eval_set: EvalSet, threshold: float = NEAR) -> Leaks:
-    """Compare the questions and positive passages of ``train.json`` with those of the exam.
+    """Compare the questions and positive passages of ``train.json`` with those of the eval set.
 
     Texts are compared without regard to case and spacing.
 
@@ -86,7 +86,7 @@ def find_leaks(training_set: TrainingSet, eval_set: EvalSet, threshold: float = 
         held_out=len(held_out),
         samples=[
             *_samples("question", questions),
-            *_samples("answer of the exam", answers),
+            *_samples("answer of the eval set", answers),
             *_samples("answer in a held-out document", dict(sorted(held_out.items()))),
         ][:SHOWN],
         near_questions=len(near_questions),
@@ -121,17 +121,17 @@ def _read(training_set: TrainingSet, eval_set: EvalSet) -> _Texts:
 
 
 def _near(
-    exam: Mapping[str, str], exact: Mapping[str, str], trained: Mapping[str, str], threshold: float
+    eval_set: Mapping[str, str], exact: Mapping[str, str], trained: Mapping[str, str], threshold: float
 ) -> dict[str, dict[str, Any]]:
-    """For each text of the exam that is nearly one of training and exactly none, the one it is most like."""
-    names = [name for name in exam if name not in exact]
+    """For each text of the eval set that is nearly one of training and exactly none, the one it is most like."""
+    names = [name for name in eval_set if name not in exact]
     texts = list(trained.values())
     nearest: dict[str, dict[str, Any]] = {}
-    for pair in near_pairs([exam[name] for name in names], texts, threshold):
+    for pair in near_pairs([eval_set[name] for name in names], texts, threshold):
         name, similarity = names[pair.left], round(pair.similarity, 3)
         if similarity > nearest.get(name, {"similarity": 0.0})["similarity"]:
             nearest[name] = {
-                "text": exam[name][:200],
+                "text": eval_set[name][:200],
                 "in_training": texts[pair.right][:200],
                 "similarity": similarity,
             }

@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from assets_pkg.config.sections.prep import MiningSettings
 from assets_pkg.prep.errors import PrepError
 from assets_pkg.prep.filtering import question_key
 from assets_pkg.prep.leakage import held_out_passages
 from assets_pkg.prep.mining_report import describe_margin, describe_mining, draw_scores
-from assets_pkg.prep.parallel_search import search_file
-from assets_pkg.prep.search import TopK, pair_scores
-from assets_pkg.prep.settings import MiningSettings
-from resources.compute.spread import MakeShards
+from assets_pkg.retrieval.exact_search import TopK, pair_scores
+from assets_pkg.retrieval.parallel_search import search_file
+from resources.compute.distributed_embedding import MakeShards
 from resources.encoders.base import Encoder, Role
 from resources.encoders.shards import Shards
 from storage.artifacts import TrainingSet

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from assets_pkg.prep.settings import MiningSettings
+from assets_pkg.config.sections.prep import MiningSettings
 from storage.formats.retriever_json import PassageRef, RetrieverExample
 
 if TYPE_CHECKING:

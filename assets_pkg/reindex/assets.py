@@ -8,33 +8,30 @@ from typing import Any
 
 import dagster as dg
 
-from assets_pkg.door import (
+from assets_pkg.config.base import ModelSettings
+from assets_pkg.config.profile import Profile
+from assets_pkg.config.sections.reindex import ReindexSettings
+from assets_pkg.orchestration.asset_context import (
     OWNERS,
     SETTINGS_KEY,
-    Door,
+    AssetContext,
     accelerator_pool,
+    asset_context,
     code_version,
-    open_door,
     shown_settings,
 )
-from assets_pkg.profile import Profile
-from assets_pkg.reindex.agreement import (
+from assets_pkg.orchestration.metadata import numbers
+from assets_pkg.reindex.corpus_embedding import embed_corpus, served_encoder
+from assets_pkg.reindex.index import build_index, is_lost, open_index
+from assets_pkg.reindex.index_checks import (
     NOTHING_TO_COMPARE,
     Agreement,
     compare_with_measurement,
     measured_as,
+    verify_index,
 )
-from assets_pkg.reindex.encoding import served_encoder
-from assets_pkg.reindex.index import build_index, is_lost, open_index
 from assets_pkg.reindex.searcher import INDEX_LINK
-from assets_pkg.reindex.settings import ReindexSettings
-from assets_pkg.reindex.together import embed_corpus
-from assets_pkg.reindex.verify import verify_index
-from assets_pkg.settings import ModelSettings
-from assets_pkg.showing import numbers
-from resources.artifacts import ArtifactStoreResource
-from resources.compute.resource import ComputeResource
-from resources.encoders.resource import EncoderResource
+from resources.configurable import ArtifactStoreResource, ComputeResource, EncoderResource
 from resources.vector_store.base import PassageIndex
 from storage.artifacts import (
     Checkpoint,
@@ -109,22 +106,22 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         encoders: EncoderResource,
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
         """Embed the corpus with the promoted model and index it; both results appear together, at the end."""
-        with open_door(context, store, compute) as door:
-            passages = door.input(Passages, "passages")
-            model = door.input(Checkpoint, "promoted_model")
+        with asset_context(context, store, compute) as asset:
+            passages = asset.input(Passages, "passages")
+            model = asset.input(Checkpoint, "promoted_model")
 
             def embed(folder: Path) -> None:
-                _embed(door, profile, passages, model, compute, encoders, folder)
+                _embed(asset, profile, passages, model, compute, encoders, folder)
 
-            embeddings = door.build(CorpusEmbeddings, embed, asset="corpus_embeddings")
-            index = _index(door, profile.reindex, passages, embeddings)
-            check = _verify(door, index, passages, embeddings, profile, encoders)
-            if check.passed and door.points:
+            embeddings = asset.build(CorpusEmbeddings, embed, asset="corpus_embeddings")
+            index = _index(asset, profile.reindex, passages, embeddings)
+            check = _verify(asset, index, passages, embeddings, profile, encoders)
+            if check.passed and asset.points:
                 # First what may be refused: then search and the readers of a server's alias stay with one version.
                 open_index(index.path, index.describe()["place"]).activate()
-                door.link(INDEX_LINK, index.path)
-            yield door.result(embeddings, numbers(embeddings.describe()), asset="corpus_embeddings")
-            yield door.result(index, numbers(index.describe()), asset="vector_index")
+                asset.link(INDEX_LINK, index.path)
+            yield asset.result(embeddings, numbers(embeddings.describe()), asset="corpus_embeddings")
+            yield asset.result(index, numbers(index.describe()), asset="vector_index")
             yield check
             yield dg.AssetCheckResult(
                 check_name=IN_STEP.name, asset_key=IN_STEP.asset_key, passed=check.passed, severity=WARN
@@ -134,7 +131,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
 
 
 def _embed(
-    door: Door,
+    asset: AssetContext,
     profile: Profile,
     passages: Passages,
     model: Checkpoint,
@@ -144,31 +141,31 @@ def _embed(
 ) -> None:
     workers = None
     if profile.reindex.encoder == "nim":
-        deployed = door.input(OnnxModel, "running_nim")
-        opened = served_encoder(door.store, profile.deploy, model, deployed)
+        deployed = asset.input(OnnxModel, "running_nim")
+        opened = served_encoder(asset.store, profile.deploy, model, deployed)
     else:
         opened = encoders.open(model)
         workers = compute.workers(encoders.recipe(model))
     with opened as encoder:
         contract = profile.model.contract()
-        embed_corpus(passages, model, encoder, contract, folder, door.progress(), workers)
+        embed_corpus(passages, model, encoder, contract, folder, asset.progress(), workers)
 
 
 def _index(
-    door: Door, settings: ReindexSettings, passages: Passages, embeddings: CorpusEmbeddings
+    asset: AssetContext, settings: ReindexSettings, passages: Passages, embeddings: CorpusEmbeddings
 ) -> VectorIndex:
     def make(folder: Path) -> None:
-        build_index(passages, embeddings, settings, folder, door.store)
+        build_index(passages, embeddings, settings, folder, asset.store)
 
-    index = door.build(VectorIndex, make, asset="vector_index")
+    index = asset.build(VectorIndex, make, asset="vector_index")
     if is_lost(index):
-        door.note(f"vector_index: the server has {index.version} no longer: it is made again")
-        index = door.build(VectorIndex, make, asset="vector_index", anew=True)
+        asset.note(f"vector_index: the server has {index.version} no longer: it is made again")
+        index = asset.build(VectorIndex, make, asset="vector_index", anew=True)
     return index
 
 
 def _verify(
-    door: Door,
+    asset: AssetContext,
     index: VectorIndex,
     passages: Passages,
     embeddings: CorpusEmbeddings,
@@ -178,7 +175,7 @@ def _verify(
     described = index.describe()
     opened = open_index(index.path, described["place"])
     verdict = verify_index(opened, passages, embeddings, described["dimensions"])
-    agreement = _agreement(door, opened, described, passages, embeddings, profile.model, encoders)
+    agreement = _agreement(asset, opened, described, passages, embeddings, profile.model, encoders)
     problem = agreement.problem(profile.reindex.eval_tolerance)
     problems = [*verdict.problems(profile.reindex.min_index_recall), *([problem] if problem else [])]
     return dg.AssetCheckResult(
@@ -193,7 +190,7 @@ def _verify(
 
 
 def _agreement(
-    door: Door,
+    asset: AssetContext,
     opened: PassageIndex,
     described: Mapping[str, Any],
     passages: Passages,
@@ -202,17 +199,17 @@ def _agreement(
     encoders: EncoderResource,
 ) -> Agreement:
     """With the measurement of the model; of no query where it was not measured so."""
-    measured = door.previous("eval_metrics")
+    measured = asset.previous("eval_metrics")
     if measured is None or described["dimensions"] < embeddings.describe()["dimensions"]:
         return NOTHING_TO_COMPARE
     # Measured with other prefixes or lengths, the model ranks otherwise.
     then: Any = measured.metadata[SETTINGS_KEY].value
     if not settings.contract().items() <= then.items():
         return NOTHING_TO_COMPARE
-    report, model = door.input(EvalReport, "eval_metrics"), door.input(Checkpoint, "promoted_model")
+    report, model = asset.input(EvalReport, "eval_metrics"), asset.input(Checkpoint, "promoted_model")
     name = measured_as(report, model.version)
-    exam = report.comparison()["eval_set"]
-    if name is None or exam not in door.store.versions("eval_set"):
+    eval_set = report.comparison()["eval_set"]
+    if name is None or not asset.store.has("eval_set", eval_set):
         return NOTHING_TO_COMPARE
     with encoders.open(model) as encoder:
         return compare_with_measurement(
@@ -220,7 +217,7 @@ def _agreement(
             described["dimensions"],
             passages,
             encoder,
-            door.store.get(EvalSet, "eval_set", exam),
+            asset.store.get(EvalSet, "eval_set", eval_set),
             report,
             name,
         )

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from assets_pkg.config.sections.reindex import ReindexSettings
 from assets_pkg.corpus.metadata import FieldTypes
-from assets_pkg.reindex.settings import ReindexSettings
 from resources.vector_store.base import OWN_COLUMNS, FieldType, IndexType, PassageIndex, index_schema
 from storage.artifact_store import ArtifactStore, write_atomic
 from storage.artifacts import CorpusEmbeddings, Passages, VectorIndex
 from storage.digests import digest_json
+from storage.errors import RetuneError
 from storage.vectors import leading
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ INDEX_MANIFEST = "index.json"
 PLACE = "place.json"
 
 
-class IndexMismatch(Exception):
+class IndexMismatch(RetuneError):
     """The index does not hold what it should."""
 
 

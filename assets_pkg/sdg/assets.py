@@ -7,15 +7,12 @@ from typing import Any
 
 import dagster as dg
 
-from assets_pkg.door import Door, accelerator_pool, open_door, stage_asset
-from assets_pkg.profile import Profile
+from assets_pkg.config.profile import Profile
+from assets_pkg.orchestration.asset_context import AssetContext, accelerator_pool, asset_context, stage_asset
+from assets_pkg.orchestration.metadata import numbers, table
+from assets_pkg.sdg.generators import generate_pairs, outside_digests
 from assets_pkg.sdg.own_pairs import load_own_pairs
-from assets_pkg.sdg.sources import generate_pairs, outside_digests
-from assets_pkg.showing import numbers, table
-from resources.artifacts import ArtifactStoreResource
-from resources.chat_model.resource import ChatModelResource
-from resources.compute.resource import ComputeResource
-from resources.encoders.resource import EncoderResource
+from resources.configurable import ArtifactStoreResource, ChatModelResource, ComputeResource, EncoderResource
 from storage.artifacts import Checkpoint, Corpus, Passages, QAPairs
 from storage.formats.qa_records import read_records
 
@@ -36,11 +33,11 @@ def _own_pairs_asset(profile: Profile, path: Path) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, store: ArtifactStoreResource, compute: ComputeResource
     ) -> dg.MaterializeResult:
         """The user's own question-passage pairs, in the recipe's record format; nothing is generated."""
-        with open_door(context, store, compute) as door:
+        with asset_context(context, store, compute) as asset:
             return _result(
-                door,
+                asset,
                 profile,
-                lambda folder: load_own_pairs(path, folder, door.progress()),
+                lambda folder: load_own_pairs(path, folder, asset.progress()),
                 {"source": dg.MetadataValue.path(path)},
             )
 
@@ -64,30 +61,32 @@ def _generated_asset(profile: Profile) -> dg.AssetsDefinition:
         chat_model: ChatModelResource,
     ) -> dg.MaterializeResult:
         """Question-passage pairs in the recipe's record format, by a chat model or from the documents' structure."""
-        with open_door(context, store, compute) as door:
-            corpus = door.input(Corpus, "raw_corpus")
-            passages = door.input(Passages, "passages")
-            base = door.input(Checkpoint, "base_model")
+        with asset_context(context, store, compute) as asset:
+            corpus = asset.input(Corpus, "raw_corpus")
+            passages = asset.input(Passages, "passages")
+            base = asset.input(Checkpoint, "base_model")
 
             def produce(folder: Path) -> None:
                 with encoders.open(base) as encoder:
                     generate_pairs(
-                        corpus, passages, profile.sdg, chat_model.get(), encoder, folder, door.progress()
+                        corpus, passages, profile.sdg, chat_model.get(), encoder, folder, asset.progress()
                     )
 
-            return _result(door, profile, produce, {"generator": profile.sdg.generator})
+            return _result(asset, profile, produce, {"generator": profile.sdg.generator})
 
     return synthetic_qa
 
 
-def _result(door: Door, profile: Profile, produce: Any, shown: dict[str, Any]) -> dg.MaterializeResult:
+def _result(
+    asset: AssetContext, profile: Profile, produce: Any, shown: dict[str, Any]
+) -> dg.MaterializeResult:
     outside = outside_digests(profile.sdg)
-    pairs = door.build(QAPairs, produce, outside=outside, anew=profile.sdg.resume == "never")
+    pairs = asset.build(QAPairs, produce, outside=outside, anew=profile.sdg.resume == "never")
     for name in ("qa_records.jsonl", "generation_result.json"):
         if (pairs.path / name).exists():
-            door.link(f"stage0_sdg/{name}", pairs.path / name)
+            asset.link(f"stage0_sdg/{name}", pairs.path / name)
     sample = table(islice(_sample(pairs), SHOWN))
-    return door.result(pairs, {**numbers(pairs.summary()), OUTSIDE: outside, "sample": sample, **shown})
+    return asset.result(pairs, {**numbers(pairs.summary()), OUTSIDE: outside, "sample": sample, **shown})
 
 
 def _sample(pairs: QAPairs) -> Iterator[dict[str, Any]]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from assets_pkg.plan import Plan
-from assets_pkg.profile import Profile
+from assets_pkg.config.profile import Profile
+from assets_pkg.orchestration.plan import Plan
 from assets_pkg.sdg.llm import estimate, estimate_folder
 from storage.artifacts import Corpus, Passages
 

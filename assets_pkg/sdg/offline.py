@@ -13,11 +13,11 @@ from typing import Any
 
 import orjson
 
+from assets_pkg.config.sections.sdg import SdgSettings
 from assets_pkg.sdg.errors import SdgError
-from assets_pkg.sdg.question_rules import key
+from assets_pkg.sdg.question_filters import key
 from assets_pkg.sdg.round_trip import ranks_of_positives, score_of_rank
-from assets_pkg.sdg.settings import SdgSettings
-from assets_pkg.sdg.structural_pairs import Pair, pair_of
+from assets_pkg.sdg.templates import Pair, pair_of
 from resources.encoders.base import Encoder
 from storage.artifacts import Corpus, Passage, Passages
 from storage.digests import passage_id

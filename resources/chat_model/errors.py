@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from storage.errors import RetuneError
 
-class ChatModelError(Exception):
+
+class ChatModelError(RetuneError):
     """The run cannot go on; what was answered so far is kept."""
 
 
@@ -19,7 +21,7 @@ class BudgetReachedError(ChatModelError):
     """A limit on calls, tokens or cost was reached."""
 
 
-class CallFailedError(Exception):
+class CallFailedError(RetuneError):
     """One call failed for good; others may go on. ``reason`` is a short name to count by."""
 
     def __init__(self, reason: str, detail: str):

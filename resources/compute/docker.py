@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 
-from resources.compute.environment import Environment
 from resources.compute.errors import ComputeError
 from resources.compute.host import ThisHost, secrets_of
 from resources.compute.interrupts import started
 from resources.compute.job import Job, State, shell_script
 from resources.compute.subprocess import ended
+from resources.compute.targets import Environment
 from resources.containers import ContainerEngine, ContainerError, ContainerSpec
 
 PYTHON = "python3"

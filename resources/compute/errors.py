@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from storage.errors import RetuneError
 
-class ComputeError(Exception):
+
+class ComputeError(RetuneError):
     """A place to run that is described wrongly, cannot be reached, or refused; the message says what to do."""
 
 

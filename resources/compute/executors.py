@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from resources.compute.docker import DockerExecutor
-from resources.compute.environment import LOCAL, Environment
 from resources.compute.job import Executor
 from resources.compute.ray_jobs import LocalRayExecutor, RayExecutor
 from resources.compute.slurm import SlurmExecutor
 from resources.compute.subprocess import SubprocessExecutor
+from resources.compute.targets import LOCAL, Environment
 from resources.containers import engine_is_here
 
 

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from resources.compute.environment import Environment
 from resources.compute.errors import ComputeError
+from resources.compute.targets import Environment
 from storage.artifact_store import write_atomic
 
 SECONDS = 60

@@ -8,19 +8,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
-from resources.compute.environment import Environment
+from resources.compute.targets import Environment
 
 EntryPoint = tuple[str, ...]
 Standing = Literal["pending", "running", "done", "failed", "cancelled"]
 TASK = "RETUNE_TASK"
 """Set in the tasks of a job array but the first: their number."""
 
-ENTRY: EntryPoint = ("-m", "assets_pkg.job")
+ENTRY: EntryPoint = ("-m", "assets_pkg.job_worker")
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is to run somewhere: ``python -m assets_pkg.job FOLDER`` in ``cwd``.
+    """What is to run somewhere: ``python -m assets_pkg.job_worker FOLDER`` in ``cwd``.
 
     Attributes:
         name: short, for the scheduler's listings.

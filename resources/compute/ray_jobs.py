@@ -15,13 +15,13 @@ from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from resources.compute.environment import Environment
+from resources.compute.distributed_embedding import NOT_INSTALLED
 from resources.compute.errors import ComputeError
 from resources.compute.host import ThisHost, Unreachable
 from resources.compute.interrupts import started
 from resources.compute.job import Job, State, shell_script
-from resources.compute.ray_data import NOT_INSTALLED
 from resources.compute.subprocess import SubprocessExecutor, ended
+from resources.compute.targets import Environment
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient

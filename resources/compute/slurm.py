@@ -10,12 +10,12 @@ import re
 import shlex
 from collections.abc import Iterator
 
-from resources.compute.environment import Environment
 from resources.compute.errors import ComputeError
 from resources.compute.host import Unreachable, open_host, secrets_of
 from resources.compute.interrupts import started
 from resources.compute.job import TASK, Job, State, shell_script
 from resources.compute.subprocess import ended
+from resources.compute.targets import Environment
 
 WAITING = (
     "PENDING",

@@ -8,10 +8,10 @@ import subprocess
 
 import psutil
 
-from resources.compute.environment import Environment
 from resources.compute.host import ThisHost, secrets_of
 from resources.compute.interrupts import started
 from resources.compute.job import Job, State, shell_script
+from resources.compute.targets import Environment
 
 STOP_SECONDS = 20
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resources.accelerator import Accelerator
 from resources.encoders.base import Role
 from resources.encoders.items import Input, Item, ItemError, Observation, as_items
 from resources.encoders.loading import DTYPES, admit_weights, load_checked, transformers, unit
+from resources.machine.accelerator import Accelerator
 from resources.models.entry import Modality, ModelEntry
 from resources.models.files import facts_digest
 from storage.digests import digest_json

@@ -14,6 +14,7 @@ from resources.encoders.items import Input, as_items
 from resources.models.entry import Modality, ModelEntry
 from resources.models.files import facts_digest
 from storage.digests import digest_json
+from storage.errors import RetuneError
 from storage.progress import Progress, no_progress
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504, 524})
 ERROR_CHARACTERS = 300
 
 
-class ServiceError(RuntimeError):
+class ServiceError(RetuneError, RuntimeError):
     """A service did not give vectors; the message names it, says what it answered and what to do."""
 
 

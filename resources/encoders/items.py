@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from resources.encoders.base import Role
 from resources.models.entry import Modality
 from storage.digests import digest_bytes, digest_json, digest_text
+from storage.errors import RetuneError
 from storage.progress import Progress, no_progress
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ MAX_ASPECT = 200
 """Beyond this ratio of the sides Qwen's image processor refuses an image."""
 
 
-class ItemError(ValueError):
+class ItemError(RetuneError, ValueError):
     """Something that cannot be embedded; ``index`` is its place among the items given, where that is known."""
 
     def __init__(self, message: str, index: int | None = None):

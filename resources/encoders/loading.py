@@ -7,9 +7,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from resources.accelerator import Accelerator
 from resources.encoders.sentence_transformer import EncoderError
-from resources.memory import Numerics, loading_need
+from resources.machine.accelerator import Accelerator
+from resources.machine.memory_estimate import Numerics, loading_need
 from resources.models.shape import read_shape
 
 if TYPE_CHECKING:

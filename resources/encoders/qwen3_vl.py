@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resources.accelerator import Accelerator
 from resources.encoders.base import Role
 from resources.encoders.items import Input, Item, ItemError, Observation, as_items
 from resources.encoders.loading import DTYPES, admit_weights, load_checked, transformers, unit
 from resources.encoders.sentence_transformer import EncoderError
+from resources.machine.accelerator import Accelerator
 from resources.models.entry import ImageLimits, Modality, ModelEntry
 from resources.models.files import facts_digest
 from storage.digests import digest_json

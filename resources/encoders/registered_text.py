@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from resources.accelerator import Accelerator
 from resources.encoders.base import Role
 from resources.encoders.items import Input, Observation, as_items
 from resources.encoders.loading import DTYPES, load_checked, transformers, unit
 from resources.encoders.qwen3_vl import last_token
 from resources.encoders.sentence_transformer import SentenceTransformerEncoder
+from resources.machine.accelerator import Accelerator
 from resources.models.entry import Modality, ModelEntry, Pooling
 from resources.models.files import facts_digest, read_config, transformer_folder
 from storage.digests import digest_json

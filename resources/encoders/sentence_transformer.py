@@ -11,11 +11,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
-from resources.accelerator import Accelerator
 from resources.encoders.base import Role
-from resources.memory import Batch, MemoryNeed, Numerics, embedding_need
+from resources.machine.accelerator import Accelerator
+from resources.machine.memory_estimate import Batch, MemoryNeed, Numerics, embedding_need
 from resources.models.shape import ModelShape, read_shape
 from storage.digests import digest_json
+from storage.errors import RetuneError
 from storage.progress import Progress, no_progress
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ Precision = Literal["fp32", "bf16"]
 BATCH_SETTINGS = "eval.eval_batch_size; prep.mining_batch_size when mining"
 
 
-class EncoderError(ValueError):
+class EncoderError(RetuneError, ValueError):
     """A model folder that cannot be used for embedding; the message names the folder and what is wrong."""
 
 

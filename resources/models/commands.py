@@ -14,8 +14,8 @@ from resources.models.registry import Registry
 from storage.progress import Progress, no_progress
 
 if TYPE_CHECKING:
-    from resources.accelerator import Accelerator
-    from resources.encoders.truth_checks import Check
+    from resources.encoders.conformance import Check
+    from resources.machine.accelerator import Accelerator
 
 HIDDEN = ("sources", "unverified")
 COMMERCIAL = {True: "yes", False: "NO", None: "unknown"}
@@ -99,10 +99,10 @@ def check_model(
     Raises:
         RegistryError: there is no such model.
     """
+    from resources.encoders.conformance import truth_checks
+    from resources.encoders.factory import look_up, open_encoder
     from resources.encoders.http import ServiceError
-    from resources.encoders.open import look_up, open_encoder
     from resources.encoders.sentence_transformer import EncoderError
-    from resources.encoders.truth_checks import truth_checks
 
     found = look_up(registry, name, root)
     folder = found.place.folder

@@ -10,6 +10,7 @@ from pathlib import Path
 from resources.models.entry import GIGABYTE, ModelEntry
 from resources.models.files import check_files, digest_model
 from resources.models.places import weights_folder
+from storage.errors import RetuneError
 from storage.progress import Progress, no_progress
 
 LEFT_OUT = (
@@ -29,7 +30,7 @@ HEADROOM_BYTES = 500_000_000
 """Room that is left free on the disk."""
 
 
-class DownloadError(Exception):
+class DownloadError(RetuneError):
     """A model cannot be downloaded; the message says what is missing and what to do."""
 
 

@@ -17,12 +17,13 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from resources.models.entry import ModelEntry
+from storage.errors import RetuneError
 
 FILE_NAME = "models.yaml"
 ENVIRONMENT_NAME = "RETUNE_MODELS"
 
 
-class RegistryError(ValueError):
+class RegistryError(RetuneError, ValueError):
     """The registry, or a name looked up in it, cannot be used; the message names file, model and field."""
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from storage.errors import RetuneError
+
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
@@ -22,7 +24,7 @@ IndexType = Literal["exact", "ivf", "hnsw"]
 """How vectors are looked up: all of them, those of the nearest clusters, or along a graph of neighbours."""
 
 
-class VectorStoreError(Exception):
+class VectorStoreError(RetuneError):
     """The store cannot be reached or refuses what was asked; the message says what to do."""
 
 

@@ -14,13 +14,15 @@ from typing import Any
 
 import orjson
 
+from storage.errors import RetuneError
+
 QRELS_HEADER = "query-id\tcorpus-id\tscore"
 
 Qrels = dict[str, dict[str, int]]
 """Relevance (0: not relevant) by query id and document id."""
 
 
-class BeirError(ValueError):
+class BeirError(RetuneError, ValueError):
     """A BEIR folder that cannot be read; the message names file, line and field."""
 
 

@@ -13,12 +13,14 @@ from typing import Annotated, Any, Literal
 import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from storage.errors import RetuneError
+
 QueryType = Literal["multi_hop", "structural", "contextual"]
 ReasoningType = Literal["factual", "relational", "inferential", "temporal", "procedural", "causal", "visual"]
 Score = Annotated[float, Field(ge=0, le=10)]
 
 
-class RecordError(ValueError):
+class RecordError(RetuneError, ValueError):
     """A record file that cannot be read; the message names file, line and field."""
 
 

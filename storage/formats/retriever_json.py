@@ -15,12 +15,14 @@ from typing import Any, cast
 
 import orjson
 
+from storage.errors import RetuneError
+
 CORPUS_ID = "retune"
 CORPUS_FOLDER = "corpus"
 _ROWS_PER_GROUP = 10_000
 
 
-class RetrieverFileError(ValueError):
+class RetrieverFileError(RetuneError, ValueError):
     """A retriever file or corpus folder that cannot be read; the message names file, question and field."""
 
 

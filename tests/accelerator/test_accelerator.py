@@ -7,10 +7,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from resources.accelerator import Accelerator, AcceleratorResource, NotEnoughMemoryError, find_accelerator
+from resources.configurable import AcceleratorResource
 from resources.encoders.sentence_transformer import SentenceTransformerEncoder
-from resources.host_memory import available_memory
-from resources.memory import MemoryNeed
+from resources.machine.accelerator import Accelerator, NotEnoughMemoryError, find_accelerator
+from resources.machine.host_memory import available_memory
+from resources.machine.memory_estimate import MemoryNeed
 
 NEED = MemoryNeed("embedding", {"weights": 3_000_000_000, "activations": 1_000_000_000})
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from resources.accelerator import AcceleratorResource, NotEnoughMemoryError, find_accelerator
+from resources.configurable import AcceleratorResource
 from resources.encoders.sentence_transformer import SentenceTransformerEncoder
-from resources.memory import Batch, Numerics, embedding_need, training_need
+from resources.machine.accelerator import NotEnoughMemoryError, find_accelerator
+from resources.machine.memory_estimate import Batch, Numerics, embedding_need, training_need
+from resources.machine.usage import UsageMeter, find_handle, nvml
 from resources.models.shape import read_shape
-from resources.usage import UsageMeter, find_handle, nvml
 
 pytestmark = pytest.mark.gpu
 
@@ -68,7 +69,7 @@ def test_embedding_takes_no_more_than_estimated(minilm: Path, precision: str) ->
 def test_training_takes_no_more_than_estimated(minilm: Path) -> None:
     import torch
 
-    from assets_pkg.finetune.loading import load_model
+    from assets_pkg.finetune.model_io import load_model
 
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from assets_pkg.finetune.memory import PADDING_OF_ALL, Lengths, Load, admit_training, mini_batches
-from assets_pkg.profile import load_profile
-from resources.accelerator import Accelerator, NotEnoughMemoryError
-from resources.memory import (
+from assets_pkg.config.profile import load_profile
+from assets_pkg.finetune.preflight import PADDING_OF_ALL, Lengths, Load, admit_training, mini_batches
+from resources.machine.accelerator import Accelerator, NotEnoughMemoryError
+from resources.machine.memory_estimate import (
     CPU_SLACK,
     CUDA_WORKSPACE,
     LIBRARIES,
@@ -114,7 +114,7 @@ def _kept_by_autograd(
     """Bytes of distinct storage, weights aside, that a forward pass of 4 x 128 tokens leaves for backward."""
     import torch
 
-    from assets_pkg.finetune.loading import load_model
+    from assets_pkg.finetune.model_io import load_model
 
     model = load_model(folder, "cpu", dtype=torch.float32, attn_implementation=attention)
     change(model)
@@ -144,7 +144,7 @@ GROWTH = """
 import json, sys
 from pathlib import Path
 import torch
-from resources.accelerator import find_accelerator
+from resources.machine.accelerator import find_accelerator
 from resources.encoders.sentence_transformer import SentenceTransformerEncoder
 
 def status(key):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from resources.usage import UsageMeter, ask, find_handle, host_memory_in_use, nvml
+from resources.machine.usage import UsageMeter, ask, find_handle, host_memory_in_use, nvml
 
 
 def test_the_peak_counts_even_when_it_is_gone() -> None:

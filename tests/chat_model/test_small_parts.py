@@ -14,8 +14,8 @@ from scripted_endpoint import ScriptedEndpoint
 
 from resources.chat_model import ChatConfig, endpoint_host, is_allowed
 from resources.chat_model.cache import AnswerCache, answer_key
-from resources.chat_model.resource import ChatModelResource
 from resources.chat_model.retries import Trouble, delay_before, retry_after, trouble_of_status
+from resources.configurable import ChatModelResource
 
 KEY = "nvapi-0123456789-secret"
 ELSEWHERE = "https://integrate.api.nvidia.com/v1"

@@ -1,4 +1,4 @@
-"""The stage prep by command: pairs from a file in every format, files that are broken, the exam's life."""
+"""The stage prep by command: pairs from a file in every format, files that are broken, the eval set's life."""
 
 from __future__ import annotations
 
@@ -129,8 +129,8 @@ def test_every_format_makes_the_same_sets_and_every_rejection_has_its_place(
     place: Workplace, made: dict[str, str]
 ) -> None:
     training, validation = (read(place.home / PREP / f"{name}.json")["data"] for name in ("train", "val"))
-    exam = (place.home / PREP / "eval_beir/queries.jsonl").read_text().splitlines()
-    assert len(training) + len(validation) + len(exam) == 2 * DOCUMENTS - 2
+    eval_set = (place.home / PREP / "eval_beir/queries.jsonl").read_text().splitlines()
+    assert len(training) + len(validation) + len(eval_set) == 2 * DOCUMENTS - 2
     for suffix, output in made.items():
         at = "pairs.jsonl:31" if suffix == ".jsonl" else f"pairs{suffix}: row 31"
         assert f"6 pairs left out, such as {at}, pair 1: repeated_pair" in output
@@ -184,7 +184,7 @@ def test_a_file_that_cannot_be_read_says_where_and_nothing_made_is_lost(
     assert all(Path(path).exists() for path in before.values())
 
 
-def test_the_exam_is_shown_frozen_replaced_and_released(tmp_path: Path, tiny_model: Path) -> None:
+def test_the_eval_set_is_shown_frozen_replaced_and_released(tmp_path: Path, tiny_model: Path) -> None:
     place = make_workplace(tmp_path / "place", tiny_model, documents=1)
 
     def eval_set(*arguments: str) -> tuple[int, str]:
@@ -192,14 +192,14 @@ def test_the_exam_is_shown_frozen_replaced_and_released(tmp_path: Path, tiny_mod
         code, output = place.retune("eval-set", command, *rest, "-c", "laptop")
         return code, " ".join(output.split())
 
-    assert eval_set("show") == (0, "there is no exam yet: `retune prep` makes one")
+    assert eval_set("show") == (0, "there is no eval set yet: `retune prep` makes one")
     code, output = eval_set("freeze")
-    assert (code, "there is no exam to freeze: run `retune prep` first" in output) == (1, True)
+    assert (code, "there is no eval set to freeze: run `retune prep` first" in output) == (1, True)
 
     pairs = place.home / "pairs.jsonl"
     as_lines(pairs, [document(number) for number in range(DOCUMENTS)])
     assert prep(place, tiny_model, pairs)[0] == 0
-    exam = version(place, "eval_beir")
+    eval_set = version(place, "eval_beir")
     code, output = eval_set("show")
     assert (code, "split from the pairs, not frozen" in output, "test_questions: 12" in output) == (
         0,
@@ -212,17 +212,19 @@ def test_the_exam_is_shown_frozen_replaced_and_released(tmp_path: Path, tiny_mod
     assert ": frozen" in eval_set("show")[1]
     as_lines(pairs, [document(number) for number in range(2 * DOCUMENTS)])
     assert prep(place, tiny_model, pairs)[0] == 0
-    assert version(place, "eval_beir") == exam
+    assert version(place, "eval_beir") == eval_set
     training = [row for name in ("train", "val") for row in read(place.home / PREP / f"{name}.json")["data"]]
     assert len(training) == 4 * DOCUMENTS - 12  # every new document is for training
-    examined = {json.loads(line)["text"] for line in (Path(exam) / "queries.jsonl").read_text().splitlines()}
+    examined = {
+        json.loads(line)["text"] for line in (Path(eval_set) / "queries.jsonl").read_text().splitlines()
+    }
     assert not examined & {row["question"] for row in training}
 
     broken = place.home / "broken"
     write_beir(broken, "q\tgone\t1")
     code, output = eval_set("import", str(broken))
     assert (code, "its answer gone is not in corpus.jsonl" in output) == (1, True)
-    assert version(place, "eval_beir") == exam
+    assert version(place, "eval_beir") == eval_set
     mine = place.home / "mine"
     write_beir(mine, "q\ta\t1")
     code, output = eval_set("import", str(mine))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from assets_pkg.finetune.errors import TrainingStopped
-from assets_pkg.finetune.nodes import torchrun
+from assets_pkg.finetune.launch import torchrun
 from tests.command.conftest import Workplace
 from tests.compute.slurm_cluster import Cluster
 

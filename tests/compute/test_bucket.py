@@ -9,13 +9,13 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from assets_pkg.automation.execute import run_assets
 from assets_pkg.build import build_definitions
-from assets_pkg.door import data_version
-from assets_pkg.elsewhere import make_job
-from assets_pkg.profile import load_profile
-from assets_pkg.runner import run_assets
-from resources.compute.environment import Environment
-from resources.compute.resource import ComputeResource
+from assets_pkg.config.profile import load_profile
+from assets_pkg.orchestration.asset_context import data_version
+from assets_pkg.orchestration.pipes_client import make_job
+from resources.compute.targets import Environment
+from resources.configurable import ComputeResource
 from storage.artifacts import Passages
 from storage.remote_store import RemoteArtifactStore, local_folder
 from tests.command.conftest import Workplace

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from resources.compute.environment import read_environment, read_wandb
 from resources.compute.errors import ComputeError
+from resources.compute.targets import read_environment, read_wandb
 
 GIVEN = """
 [wandb]

@@ -13,13 +13,13 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
-from assets_pkg.batch import Batch, open_batches
+from assets_pkg.automation.detached_jobs import Batch, open_batches
+from assets_pkg.automation.job_cleanup import find_old_jobs
 from assets_pkg.cli.main import app
-from assets_pkg.old_jobs import find_old_jobs
-from assets_pkg.profile import Profile, load_profile
-from resources.compute.attend import Attendance
-from resources.compute.environment import read_environment
+from assets_pkg.config.profile import Profile, load_profile
 from resources.compute.job import Job
+from resources.compute.job_monitor import Attendance
+from resources.compute.targets import read_environment
 from tests.conftest import write_profile
 
 

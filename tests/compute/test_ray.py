@@ -20,13 +20,13 @@ import pyarrow.parquet as pq
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from resources.compute.environment import Environment
+from resources.compute.distributed_embedding import RaySpread
 from resources.compute.errors import ComputeError
 from resources.compute.host import Unreachable
 from resources.compute.job import Job
-from resources.compute.ray_data import RaySpread
 from resources.compute.ray_jobs import RayExecutor
-from resources.encoders.recipe import EncoderRecipe
+from resources.compute.targets import Environment
+from resources.encoders.encoder_config import EncoderRecipe
 from resources.encoders.shards import Shards
 from storage.progress import no_progress
 from tests.command.conftest import Workplace, free_port
@@ -231,7 +231,7 @@ def test_an_unreachable_cluster_and_a_missing_token_are_plain_errors(
     nowhere = RayExecutor(Environment(executor="ray", address=f"http://127.0.0.1:{free_port()}"))
     with pytest.raises(Unreachable, match="does not answer: is its dashboard there"):
         nowhere.check()
-    probe = "from resources.compute.environment import Environment as E\n"
+    probe = "from resources.compute.targets import Environment as E\n"
     probe += "from resources.compute.ray_jobs import RayExecutor\n"
     probe += f"RayExecutor(E(executor='ray', address={ray_cluster!r})).check()"
     without = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}

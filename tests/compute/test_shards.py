@@ -12,14 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from assets_pkg.config.profile import load_profile
+from assets_pkg.config.sections.prep import MiningSettings
 from assets_pkg.prep.mining import mine_hard_negatives
-from assets_pkg.prep.settings import MiningSettings
-from assets_pkg.profile import load_profile
-from assets_pkg.reindex.embeddings import embed_passages
-from assets_pkg.reindex.together import embed_corpus
-from resources.compute.spread import ArraySpread, help_with, work_through
+from assets_pkg.reindex.corpus_embedding import embed_corpus, embed_passages
+from resources.compute.distributed_embedding import ArraySpread, help_with, work_through
 from resources.encoders.cached import CachedEncoder
-from resources.encoders.recipe import EncoderRecipe
+from resources.encoders.encoder_config import EncoderRecipe
 from resources.encoders.shards import Shards
 from storage.artifacts import Checkpoint, Passages, TrainingSet
 from storage.embedding_cache import EmbeddingCache

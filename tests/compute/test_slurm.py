@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from resources.compute.environment import Environment
 from resources.compute.job import Job
 from resources.compute.slurm import SlurmExecutor
+from resources.compute.targets import Environment
 from tests.apt import install_packages
 from tests.command.conftest import Workplace, free_port
 from tests.compute.slurm_cluster import Cluster

@@ -11,10 +11,10 @@ import dagster as dg
 import psutil
 import pytest
 
+from assets_pkg.automation.execute import run_assets
 from assets_pkg.build import build_definitions
-from assets_pkg.profile import load_profile
-from assets_pkg.runner import run_assets
-from resources.alerts import AlertsResource
+from assets_pkg.config.profile import load_profile
+from resources.configurable import AlertsResource
 from tests.command.conftest import Workplace
 
 PREP = ("eval_set", "training_set", "mined_train_set")
@@ -65,7 +65,7 @@ def test_an_unknown_place_ends_the_command_before_anything_is_recorded(untouched
 def job_process(place: Workplace) -> psutil.Process | None:
     for process in psutil.process_iter(["cmdline"]):
         line = process.info["cmdline"] or []
-        if "assets_pkg.job" in line and str(place.home) in line[-1]:
+        if "assets_pkg.job_worker" in line and str(place.home) in line[-1]:
             return process
     return None
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from assets_pkg.build import build_definitions
-from assets_pkg.profile import load_profile
+from assets_pkg.config.profile import load_profile
 from tests.command.conftest import Workplace
 from tests.compute.test_subprocess import job_process
 from tests.compute.turns import busy_accelerator, take_turns

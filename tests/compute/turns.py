@@ -14,7 +14,7 @@ from pathlib import Path
 import dagster as dg
 from dagster._core.instance.ref import InstanceRef
 
-from assets_pkg.instance import GPU_POOL
+from assets_pkg.orchestration.instance import GPU_POOL
 from tests.command.conftest import Workplace
 
 
@@ -36,9 +36,9 @@ A_STEP = """
 
     import dagster as dg
 
-    from assets_pkg.door import open_door, stage_asset
-    from assets_pkg.instance import GPU_POOL, open_instance
-    from resources.artifacts import ArtifactStoreResource
+    from assets_pkg.orchestration.asset_context import open_door, stage_asset
+    from assets_pkg.orchestration.instance import GPU_POOL, open_instance
+    from resources.configurable import ArtifactStoreResource
 
     @stage_asset("finetune", kinds=set(), pool=GPU_POOL)
     def checkpoint(context, store: ArtifactStoreResource):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from assets_pkg.corpus.rows import RowWriter
-from assets_pkg.corpus.structure import title_of
+from assets_pkg.corpus.segmentation import title_of
 from storage.artifacts import Corpus, Document
+from storage.parquet import RowWriter
 
 
 def write_corpus(folder: Path, texts: dict[str, str]) -> Corpus:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from assets_pkg.corpus.settings import CorpusSettings
+from assets_pkg.config.sections.corpus import CorpusSettings
 from assets_pkg.corpus.sources import CorpusError, read_corpus, source_fingerprint
 from storage.artifacts import Corpus
 

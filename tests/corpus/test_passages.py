@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assets_pkg.corpus.errors import CorpusError
+from assets_pkg.config.sections.corpus import PassageSettings
+from assets_pkg.corpus.document_source import CorpusError
 from assets_pkg.corpus.passages import MAX_PASSAGE_CHARS, MAX_UNIT_CHARS, passages_of, split_passages
-from assets_pkg.corpus.settings import PassageSettings
 from storage.artifacts import Corpus, Document, Passages
 from storage.digests import passage_id
 from tests.corpus.making import write_corpus

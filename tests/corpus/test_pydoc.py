@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from assets_pkg.corpus.settings import CorpusSettings
+from assets_pkg.config.sections.corpus import CorpusSettings
+from assets_pkg.corpus.segmentation import split_sections
 from assets_pkg.corpus.sources import read_corpus, source_fingerprint
-from assets_pkg.corpus.structure import split_sections
 from storage.artifacts import Corpus, Document
 
 SETTINGS = CorpusSettings(
@@ -95,7 +95,7 @@ def test_which_modules(documents: dict[str, Document], corpus: Corpus) -> None:
 
 def test_another_process_agrees_and_imports_nothing(tmp_path: Path, corpus: Corpus) -> None:
     program = (
-        "import sys; from pathlib import Path; from assets_pkg.corpus.settings import CorpusSettings\n"
+        "import sys; from pathlib import Path; from assets_pkg.config.sections.corpus import CorpusSettings\n"
         "from assets_pkg.corpus.sources import read_corpus\n"
         "sys.excepthook = lambda *_: None\n"
         f"read_corpus(CorpusSettings.model_validate({SETTINGS.model_dump()!r}), Path({str(tmp_path)!r}))\n"

@@ -11,7 +11,7 @@ import fsspec
 import huggingface_hub
 import pytest
 
-from assets_pkg.corpus.settings import CorpusSettings
+from assets_pkg.config.sections.corpus import CorpusSettings
 from assets_pkg.corpus.sources import CorpusError, read_corpus, source_fingerprint
 from storage.artifacts import Corpus
 from tests.s3.server import S3Server

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assets_pkg.corpus.sentences import split_sentences
+from assets_pkg.corpus.segmentation import split_sentences
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from assets_pkg.corpus.structure import split_sections, title_of
+from assets_pkg.corpus.segmentation import split_sections, title_of
 
 LETTERS = st.text("abcXYZ é", min_size=1, max_size=12).map(str.strip).filter(bool)
 BLOCKS = st.one_of(

@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from assets_pkg.deploy.contract import Served, SmokeCheck
-from assets_pkg.deploy.settings import DeploySettings
-from assets_pkg.deploy.smoke import smoke_check
+from assets_pkg.config.profile import load_profile
+from assets_pkg.config.sections.deploy import DeploySettings
+from assets_pkg.deploy.server_state import Served, SmokeCheck, smoke_check
 from assets_pkg.export.onnx import OnnxExportSettings, export_onnx, load_checkpoint
 from assets_pkg.nim.manifest import read_manifest
-from assets_pkg.profile import load_profile
 from tests.command.conftest import free_port
 
 NAME = "tiny"

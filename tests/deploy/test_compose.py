@@ -19,8 +19,8 @@ import httpx2
 import pytest
 import yaml
 
-from assets_pkg.deploy.contract import Served, served_digest
-from assets_pkg.deploy.server_container import IMAGE_FOLDER
+from assets_pkg.deploy.backends.docker import IMAGE_FOLDER
+from assets_pkg.deploy.server_state import Served, served_digest
 from resources.containers import ContainerEngine
 from tests.apt import install_packages, unpack_package
 from tests.command.conftest import free_port

@@ -12,10 +12,10 @@ import docker
 import httpx2
 import pytest
 
-from assets_pkg.deploy.contract import DeployError, Served, SmokeCheck, served_digest
-from assets_pkg.deploy.server import deploy, read_state, shown_command
-from assets_pkg.deploy.server_container import PREVIOUS, ContainerState, container_spec
-from assets_pkg.deploy.settings import DeploySettings
+from assets_pkg.config.sections.deploy import DeploySettings
+from assets_pkg.deploy.backends.docker import PREVIOUS, ContainerState, container_spec
+from assets_pkg.deploy.deploy import deploy, read_state, shown_command
+from assets_pkg.deploy.server_state import DeployError, Served, SmokeCheck, served_digest
 from resources.containers import ContainerEngine, ContainerError, ContainerSpec, ContainerStatus
 from tests.deploy.conftest import NAME
 from tests.deploy.load import SteadyLoad

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from assets_pkg.deploy.contract import DeployError
 from assets_pkg.deploy.nim_eval import DriftError, measure_drift, require_no_drift
 from assets_pkg.deploy.served_encoder import ServedEncoder
+from assets_pkg.deploy.server_state import DeployError
 
 Answer = Callable[[dict[str, Any]], Any]
 

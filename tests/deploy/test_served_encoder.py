@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from assets_pkg.deploy.contract import DeployError
 from assets_pkg.deploy.served_encoder import BATCH, ServedEncoder
+from assets_pkg.deploy.server_state import DeployError
 from resources.encoders.cached import CachedEncoder
 from storage.digests import digest_text
 from storage.embedding_cache import EmbeddingCache

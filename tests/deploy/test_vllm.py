@@ -13,14 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from assets_pkg.deploy import server_vllm
-from assets_pkg.deploy.contract import DeployError, Served, SmokeCheck
+from assets_pkg.config.sections.deploy import DeploySettings
+from assets_pkg.deploy.backends import vllm
+from assets_pkg.deploy.backends.vllm import VllmState
+from assets_pkg.deploy.deploy import deploy, read_state, shown_command
 from assets_pkg.deploy.interface import VllmInterface
 from assets_pkg.deploy.served_encoder import ServedEncoder
-from assets_pkg.deploy.server import deploy, read_state, shown_command
-from assets_pkg.deploy.server_vllm import VllmState
-from assets_pkg.deploy.settings import DeploySettings
-from assets_pkg.deploy.smoke import smoke_check
+from assets_pkg.deploy.server_state import DeployError, Served, SmokeCheck, smoke_check
 from assets_pkg.export.onnx import load_checkpoint
 from resources.containers import ContainerEngine
 from tests.deploy.conftest import NAME, TEXTS
@@ -85,7 +84,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     program.write_text(STAND_IN.replace("{python}", sys.executable))
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(program.parent), prepend=":")
-    monkeypatch.setattr(server_vllm, "has_gpu", lambda: True)
+    monkeypatch.setattr(vllm, "has_gpu", lambda: True)
     folder = tmp_path / "stage5_deploy"
     yield folder
     state = read_state(folder)
@@ -101,10 +100,10 @@ def test_without_a_gpu_or_the_program_it_is_refused_in_plain_words(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     wanted = settings(backend="vllm")
-    monkeypatch.setattr(server_vllm, "has_gpu", lambda: False)
+    monkeypatch.setattr(vllm, "has_gpu", lambda: False)
     with pytest.raises(DeployError, match="needs a CUDA device"):
         deploy(models[0], wanted, tmp_path / "state", smoke, no_engine)
-    monkeypatch.setattr(server_vllm, "has_gpu", lambda: True)
+    monkeypatch.setattr(vllm, "has_gpu", lambda: True)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(DeployError, match="pip install vllm"):
         deploy(models[0], wanted, tmp_path / "state", smoke, no_engine)

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from resources.accelerator import find_accelerator
 from resources.encoders.sentence_transformer import EncoderError, SentenceTransformerEncoder
+from resources.machine.accelerator import find_accelerator
 
 WORDS = "the list dict of a module returns its value when path or file is opened for reading".split()  # noqa: SIM905
 

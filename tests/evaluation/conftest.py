@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from assets_pkg.evaluation.metrics import RetrievalScores
-from assets_pkg.evaluation.settings import EvalSettings
-from assets_pkg.profile import load_profile
+from assets_pkg.config.profile import load_profile
+from assets_pkg.config.sections.evaluation import EvalSettings
+from assets_pkg.retrieval.metrics import RetrievalScores
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import scipy.stats
 from assets_pkg.evaluation import compare as module
 from assets_pkg.evaluation.compare import compare
 from assets_pkg.evaluation.errors import EvaluationError
-from assets_pkg.evaluation.metrics import RetrievalScores
+from assets_pkg.retrieval.metrics import RetrievalScores
 
 from .conftest import made_up
 
@@ -40,7 +40,7 @@ def test_interval_and_p_value_agree_with_scipy(pair, settings):
 
 
 def test_a_true_gain_of_the_detectable_size_is_found_four_times_in_five(settings):
-    """Power, by trying it: 300 exams whose true gain is what one exam said it could detect."""
+    """Power, by trying it: 300 eval sets whose true gain is what one eval set said it could detect."""
     rng = np.random.default_rng(3)
     base = np.zeros(100)
     size = compare(made_up(base), made_up(rng.normal(0, 0.1, 100)), settings)["NDCG@10"].detectable
@@ -78,6 +78,6 @@ def test_metrics_are_resampled_together_and_reported_apart(pair, settings):
     assert got["P@1"].p_value == got["NDCG@10"].p_value
 
 
-def test_different_exams_are_not_compared(pair, settings):
+def test_different_eval_sets_are_not_compared(pair, settings):
     with pytest.raises(EvaluationError, match="different queries"):
         compare(made_up(pair[0]), made_up(pair[1][:-1]), settings)

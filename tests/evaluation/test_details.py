@@ -1,4 +1,4 @@
-"""Parts of the exam, the largest changes, shortened vectors, the page; and memory that does not grow."""
+"""Parts of the eval set, the largest changes, shortened vectors, the page; and memory that does not grow."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from assets_pkg.config.sections.evaluation import EvalSettings
 from assets_pkg.evaluation import evaluate as module
 from assets_pkg.evaluation.compare import compare
 from assets_pkg.evaluation.errors import EvaluationError
 from assets_pkg.evaluation.evaluate import evaluate_dimensions, evaluate_retrieval, shorten
-from assets_pkg.evaluation.metrics import RetrievalScores, score_run
+from assets_pkg.evaluation.html_page import verdict
 from assets_pkg.evaluation.report import read_scores, write_eval_report
-from assets_pkg.evaluation.settings import EvalSettings
-from assets_pkg.evaluation.verdict import verdict
+from assets_pkg.retrieval.metrics import RetrievalScores, score_run
 from storage.artifacts import EvalReport, EvalSet
 from storage.formats.beir import BeirDocument, BeirQuery, read_qrels, write_beir
 from storage.progress import no_progress
@@ -49,7 +49,7 @@ class NoisyEncoder:
 
 
 @pytest.fixture
-def exam(tmp_path: Path) -> EvalSet:
+def eval_set(tmp_path: Path) -> EvalSet:
     queries = [
         BeirQuery(
             f"q{n}",
@@ -64,20 +64,22 @@ def exam(tmp_path: Path) -> EvalSet:
         for n in range(DOCUMENTS)
     ]
     write_beir(
-        tmp_path / "exam" / "eval_beir",
+        tmp_path / "eval set" / "eval_beir",
         [BeirDocument(f"d{n}", f"this is {n}") for n in range(DOCUMENTS)],
         queries,
         {f"q{n}": {f"d{n}": 1} for n in range(DOCUMENTS)},
     )
-    return EvalSet(tmp_path / "exam", "eval_set", "exam1")
+    return EvalSet(tmp_path / "eval set", "eval_set", "eval_set1")
 
 
 @pytest.fixture
-def report(exam: EvalSet, tmp_path: Path, settings: EvalSettings) -> EvalReport:
+def report(eval_set: EvalSet, tmp_path: Path, settings: EvalSettings) -> EvalReport:
     folder = tmp_path / "report"
     folder.mkdir()
     models = {"base": NoisyEncoder(1.5), "finetuned": NoisyEncoder(0.7)}
-    lengths = {name: evaluate_dimensions(exam, model, settings, [4, 16]) for name, model in models.items()}
+    lengths = {
+        name: evaluate_dimensions(eval_set, model, settings, [4, 16]) for name, model in models.items()
+    }
     full = {name: scores[16] for name, scores in lengths.items()}
     training = {
         "trained": True,
@@ -86,7 +88,7 @@ def report(exam: EvalSet, tmp_path: Path, settings: EvalSettings) -> EvalReport:
         "initial_loss": 0.9,
         "final_loss": 0.1,
     }
-    write_eval_report(folder, full, exam, {"base": "b1", "finetuned": "f1"}, settings, lengths, training)
+    write_eval_report(folder, full, eval_set, {"base": "b1", "finetuned": "f1"}, settings, lengths, training)
     return EvalReport(folder, "eval_metrics", "r1")
 
 
@@ -114,7 +116,7 @@ def test_parts_are_compared_as_the_whole_is(report: EvalReport, settings: EvalSe
     assert row["wins"] == (expected > 1e-9).sum()
 
 
-def test_the_largest_changes_come_with_what_was_found(report: EvalReport, exam: EvalSet) -> None:
+def test_the_largest_changes_come_with_what_was_found(report: EvalReport, eval_set: EvalSet) -> None:
     changes = read(report, "changes.json")
     base, tuned = (read_scores(report, name).per_query["NDCG@10"] for name in ("base", "finetuned"))
     gains = tuned - base
@@ -142,7 +144,7 @@ def test_the_largest_changes_come_with_what_was_found(report: EvalReport, exam: 
 
 
 def test_shortened_vectors_are_measured_as_vectors_of_that_length(
-    report: EvalReport, exam: EvalSet, settings: EvalSettings
+    report: EvalReport, eval_set: EvalSet, settings: EvalSettings
 ) -> None:
     encoder = NoisyEncoder(0.7)
     texts = [[f"{n}" for n in range(DOCUMENTS)]] * 2
@@ -151,7 +153,7 @@ def test_shortened_vectors_are_measured_as_vectors_of_that_length(
     )
     cosines = queries @ passages.T / np.linalg.norm(passages, axis=1)
     run = {f"q{n}": {f"d{m}": float(cosines[n, m]) for m in range(DOCUMENTS)} for n in range(DOCUMENTS)}
-    expected = score_run(run, read_qrels(exam.beir), settings.k_values).means()["NDCG@10"]
+    expected = score_run(run, read_qrels(eval_set.beir), settings.k_values).means()["NDCG@10"]
     short, full = read(report, "dimensions.json")
     assert (short["dimensions"], full["dimensions"]) == (4, 16)
     assert short["finetuned"] == pytest.approx(expected, abs=1e-5)
@@ -159,21 +161,21 @@ def test_shortened_vectors_are_measured_as_vectors_of_that_length(
     assert short["finetuned"] < full["finetuned"]
     assert np.linalg.norm(shorten(np.eye(3, dtype=np.float32), 2)[0]) == 1
     with pytest.raises(EvaluationError, match="16 dimensions"):
-        evaluate_dimensions(exam, encoder, settings, [8, 32])
+        evaluate_dimensions(eval_set, encoder, settings, [8, 32])
 
 
 @pytest.mark.parametrize("block", [1, 7, 39, 40])
 def test_a_corpus_in_blocks_gives_the_same_run(
-    exam: EvalSet, settings: EvalSettings, monkeypatch: pytest.MonkeyPatch, block: int
+    eval_set: EvalSet, settings: EvalSettings, monkeypatch: pytest.MonkeyPatch, block: int
 ) -> None:
-    whole = evaluate_retrieval(exam, NoisyEncoder(1.5), settings)
+    whole = evaluate_retrieval(eval_set, NoisyEncoder(1.5), settings)
     monkeypatch.setattr(module, "DOCUMENTS_AT_A_TIME", block)
     monkeypatch.setattr(module, "RUN_DEPTH", 10)
     settings = settings.model_copy(update={"k_values": [1, 5, 10]})
     encoder = NoisyEncoder(1.5)
     seen: list[tuple[int, int]] = []
     blocks = evaluate_retrieval(
-        exam, encoder, settings, lambda done, total, *_, **__: seen.append((done, total))
+        eval_set, encoder, settings, lambda done, total, *_, **__: seen.append((done, total))
     )
     for query, found in blocks.run.items():
         best = sorted(whole.run[query].items(), key=lambda item: -item[1])[:10]
@@ -182,17 +184,17 @@ def test_a_corpus_in_blocks_gives_the_same_run(
     assert seen[-1] == (DOCUMENTS, DOCUMENTS)
 
 
-def test_two_documents_of_one_id_are_an_error(exam: EvalSet, settings: EvalSettings) -> None:
-    path = exam.beir / "corpus.jsonl"
+def test_two_documents_of_one_id_are_an_error(eval_set: EvalSet, settings: EvalSettings) -> None:
+    path = eval_set.beir / "corpus.jsonl"
     path.write_text(path.read_text() + path.read_text().splitlines()[0] + "\n")
     with pytest.raises(EvaluationError, match="two documents have the same _id"):
-        evaluate_retrieval(exam, NoisyEncoder(1.0), settings)
+        evaluate_retrieval(eval_set, NoisyEncoder(1.0), settings)
 
 
 def test_scores_per_query_are_read_back_exactly(
-    report: EvalReport, exam: EvalSet, settings: EvalSettings
+    report: EvalReport, eval_set: EvalSet, settings: EvalSettings
 ) -> None:
-    measured = evaluate_retrieval(exam, NoisyEncoder(1.5), settings)
+    measured = evaluate_retrieval(eval_set, NoisyEncoder(1.5), settings)
     read_back = read_scores(report, "base")
     assert read_back.query_ids == measured.query_ids
     assert set(compare(measured, read_back, settings)) == set(measured.per_query)
@@ -234,7 +236,7 @@ def test_the_page_holds_everything_and_needs_nothing(report: EvalReport, setting
         f"{row['delta']:+.4f}",
         f"{row['p_value']:.4f}",
         f"{row['detectable']:.4f}",
-        "exam1",
+        "eval_set1",
         "b1",
         "f1",
         "By query type",

@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import average_precision_score, ndcg_score
 
 from assets_pkg.evaluation.errors import EvaluationError
-from assets_pkg.evaluation.metrics import metric_names, score_run
+from assets_pkg.retrieval.metrics import metric_names, score_run
 
 K = [1, 2, 10, 100]
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from assets_pkg.config.profile import load_profile
+from assets_pkg.config.sections.evaluation import GateSettings
 from assets_pkg.evaluation.compare import Difference
 from assets_pkg.evaluation.promotion import GateError, check_report, decide
-from assets_pkg.evaluation.settings import GateSettings
-from assets_pkg.profile import load_profile
 from storage.artifacts import Checkpoint, EvalReport, EvalSet
 
 

@@ -33,23 +33,23 @@ class HashEncoder:
 
 
 @pytest.fixture
-def exam(tmp_path):
+def eval_set(tmp_path):
     words = [f"word{number}" for number in range(30)]
     documents = [BeirDocument(f"d{n}", " ".join(words[n : n + 4]), words[n - 1]) for n in range(26)]
     queries = [BeirQuery(f"q{n}", f"{words[n]} {words[n + 2]}") for n in range(26)]
     write_beir(
-        tmp_path / "exam" / "eval_beir",
+        tmp_path / "eval set" / "eval_beir",
         documents,
         [*queries, BeirQuery("other", "unjudged")],
         {f"q{n}": {f"d{n}": 2, f"d{(n + 9) % 26}": 1} for n in range(26)},
     )
-    return EvalSet(tmp_path / "exam", "eval_set", "v1")
+    return EvalSet(tmp_path / "eval set", "eval_set", "v1")
 
 
 @pytest.fixture
-def report(exam, tmp_path, settings):
+def report(eval_set, tmp_path, settings):
     scores = {
-        name: evaluate_retrieval(exam, HashEncoder(seed), settings)
+        name: evaluate_retrieval(eval_set, HashEncoder(seed), settings)
         for seed, name in enumerate(["base", "finetuned"])
     }
     digests = {"base": "aaa", "finetuned": "bbb", "unused": "ccc"}
@@ -57,16 +57,16 @@ def report(exam, tmp_path, settings):
     folder.mkdir()
 
     def write():
-        write_eval_report(folder, scores, exam, digests, settings)
+        write_eval_report(folder, scores, eval_set, digests, settings)
         return EvalReport(folder, "eval_metrics", "v")
 
     return write
 
 
-def test_retrieval_is_exact_over_title_and_text(exam, settings):
+def test_retrieval_is_exact_over_title_and_text(eval_set, settings):
     encoder = HashEncoder(1)
-    scores = evaluate_retrieval(exam, encoder, settings)
-    documents = [json.loads(line) for line in (exam.beir / "corpus.jsonl").read_text().splitlines()]
+    scores = evaluate_retrieval(eval_set, encoder, settings)
+    documents = [json.loads(line) for line in (eval_set.beir / "corpus.jsonl").read_text().splitlines()]
     texts = [f"{row['title']} {row['text']}" for row in documents]
     similarity = encoder.embed(["word4 word6"], "query") @ encoder.embed(texts, "passage").T
     assert scores.run["q4"] == pytest.approx(
@@ -86,7 +86,7 @@ def test_results_have_the_recipes_shape(report, settings):
     assert results["metadata"]["eval_set"] == "v1"
 
 
-def test_the_run_file_says_what_was_measured(report, exam):
+def test_the_run_file_says_what_was_measured(report, eval_set):
     """Scoring the written files again, as any other tool would, gives the reported figures."""
     made = report()
     qrels = {f"q{n}": {f"d{n}": 2, f"d{(n + 9) % 26}": 1} for n in range(26)}
@@ -131,22 +131,22 @@ def test_the_same_bytes_each_time(report):
     assert [digest_file(made.path / name) for name in names] == before
 
 
-def test_one_model_alone_is_reported_without_a_comparison(exam, tmp_path, settings):
-    scores = {"finetuned": evaluate_retrieval(exam, HashEncoder(0), settings)}
-    write_eval_report(tmp_path, scores, exam, {"finetuned": "x"}, settings)
+def test_one_model_alone_is_reported_without_a_comparison(eval_set, tmp_path, settings):
+    scores = {"finetuned": evaluate_retrieval(eval_set, HashEncoder(0), settings)}
+    write_eval_report(tmp_path, scores, eval_set, {"finetuned": "x"}, settings)
     made = EvalReport(tmp_path, "eval_metrics", "v")
     assert made.comparison()["metrics"] == {}
     assert "base" not in made.results()
     with pytest.raises(EvaluationError, match="nothing was measured"):
-        write_eval_report(tmp_path, {}, exam, {}, settings)
+        write_eval_report(tmp_path, {}, eval_set, {}, settings)
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [("q99\td1\t1\n", r"query q99"), ("q1\td99\t1\n", r"answer d99 of query q1 is not in corpus")],
 )
-def test_an_incomplete_exam_is_an_error(exam, settings, line, message):
-    with (exam.beir / "qrels" / "test.tsv").open("a") as stream:
+def test_an_incomplete_eval_set_is_an_error(eval_set, settings, line, message):
+    with (eval_set.beir / "qrels" / "test.tsv").open("a") as stream:
         stream.write(line)
     with pytest.raises(EvaluationError, match=message):
-        evaluate_retrieval(exam, HashEncoder(0), settings)
+        evaluate_retrieval(eval_set, HashEncoder(0), settings)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from assets_pkg.config.profile import ProfileError, load_profile
+from assets_pkg.config.sections.export import TensorrtSettings
 from assets_pkg.export import tensorrt
 from assets_pkg.export.onnx import ExportError
-from assets_pkg.export.settings import TensorrtSettings
 from assets_pkg.export.tensorrt import build_engine, plan_engine
-from assets_pkg.profile import ProfileError, load_profile
-from resources.accelerator import Accelerator
+from resources.machine.accelerator import Accelerator
 
 
 def _settings(*overrides: str) -> TensorrtSettings:

@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from assets_pkg.finetune.settings import FinetuneSettings
-from assets_pkg.profile import load_profile
-from assets_pkg.settings import ModelSettings
-from resources.accelerator import Accelerator
+from assets_pkg.config.base import ModelSettings
+from assets_pkg.config.profile import load_profile
+from assets_pkg.config.sections.finetune import FinetuneSettings
+from resources.machine.accelerator import Accelerator
 from storage.artifacts import Checkpoint, MinedTrainSet
 from storage.digests import digest_file, passage_id
 from storage.progress import Note, Progress, no_note, no_progress
@@ -220,7 +220,7 @@ def first_token_sees_the_last(folder: Path) -> bool:
     """Whether the first token's state depends on what comes after it."""
     import torch
 
-    from assets_pkg.finetune.loading import load_model
+    from assets_pkg.finetune.model_io import load_model
 
     model: Any = load_model(folder, "cpu")[0]
     with torch.no_grad():

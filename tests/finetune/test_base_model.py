@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+from assets_pkg.config.base import ModelSettings
+from assets_pkg.config.profile import load_profile
 from assets_pkg.finetune.base_model import fetch_base_model
 from assets_pkg.finetune.errors import BaseModelError
-from assets_pkg.finetune.loading import load_model
-from assets_pkg.profile import load_profile
-from assets_pkg.settings import ModelSettings
+from assets_pkg.finetune.model_io import load_model
 from storage.artifacts import Checkpoint
 from tests.finetune.conftest import content_of, first_token_sees_the_last, llama
 

@@ -5,13 +5,13 @@ from itertools import chain
 
 import torch
 
+from assets_pkg.config.base import ModelSettings
+from assets_pkg.config.sections.finetune import FinetuneSettings
 from assets_pkg.finetune.batches import PlannedBatches, collator_for, tokenize
-from assets_pkg.finetune.examples import read_train_data
-from assets_pkg.finetune.loading import load_model
+from assets_pkg.finetune.data import read_train_data
+from assets_pkg.finetune.model_io import load_model
 from assets_pkg.finetune.plan import plan_training
-from assets_pkg.finetune.settings import FinetuneSettings
 from assets_pkg.finetune.validation import embed
-from assets_pkg.settings import ModelSettings
 from storage.artifacts import Checkpoint, MinedTrainSet
 
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from assets_pkg.finetune.disk import bytes_needed
-from assets_pkg.finetune.errors import NoRoomError
-from assets_pkg.finetune.loading import load_model
+from assets_pkg.finetune.errors import DiskSpaceError
+from assets_pkg.finetune.model_io import load_model
+from assets_pkg.finetune.preflight import bytes_needed
 from tests.finetune.conftest import Given
 from tests.small_disk import small_disk
 
@@ -32,6 +32,6 @@ def test_the_estimate_covers_what_is_written(given: Given, tmp_path: Path) -> No
 def test_a_disk_that_is_too_small_stops_before_the_first_step(given: Given, tmp_path: Path) -> None:
     steps: list[int] = []
     told = r"writes up to 0\.\d\d GB, but .*out has 0\.00 GB free: free some"
-    with small_disk(tmp_path / "out", "100k"), pytest.raises(NoRoomError, match=told):
+    with small_disk(tmp_path / "out", "100k"), pytest.raises(DiskSpaceError, match=told):
         given.finetune(tmp_path / "out", lambda done, *_, **__: steps.append(done))
     assert steps == []

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from assets_pkg.finetune.data import read_train_data, read_validation_data
 from assets_pkg.finetune.errors import TrainingDataError
-from assets_pkg.finetune.examples import read_train_data, read_validation_data
 from storage.artifacts import MinedTrainSet
 
 

@@ -10,11 +10,11 @@ import torch
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from torch.nn.functional import cross_entropy, normalize
 
+from assets_pkg.config.base import ModelSettings
 from assets_pkg.finetune.batches import collator_for
-from assets_pkg.finetune.examples import read_train_data
-from assets_pkg.finetune.loading import load_model
+from assets_pkg.finetune.data import read_train_data
 from assets_pkg.finetune.loss import ContrastiveLoss, info_nce
-from assets_pkg.settings import ModelSettings
+from assets_pkg.finetune.model_io import load_model
 from storage.artifacts import Checkpoint, MinedTrainSet
 
 B, D, T = 6, 16, 0.05

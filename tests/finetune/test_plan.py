@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
+from assets_pkg.config.profile import load_profile
+from assets_pkg.config.sections.finetune import FinetuneSettings
 from assets_pkg.finetune.plan import plan_training
-from assets_pkg.finetune.settings import FinetuneSettings
-from assets_pkg.profile import load_profile
 
 RECIPE = load_profile("default").finetune
 

@@ -17,7 +17,7 @@ import torch
 from assets_pkg.finetune import launch
 from assets_pkg.finetune.errors import TrainingStopped
 from assets_pkg.finetune.launch import finetune_here
-from assets_pkg.finetune.loading import load_model
+from assets_pkg.finetune.model_io import load_model
 from storage.artifacts import MinedTrainSet
 from storage.progress import Note, no_note
 from tests.finetune.conftest import CPU, Given, content_of
@@ -93,9 +93,9 @@ import json, os, signal, sys
 from pathlib import Path
 import psutil
 from assets_pkg.finetune.launch import finetune_here
-from assets_pkg.finetune.settings import FinetuneSettings
-from assets_pkg.settings import ModelSettings
-from resources.accelerator import Accelerator
+from assets_pkg.config.sections.finetune import FinetuneSettings
+from assets_pkg.config.base import ModelSettings
+from resources.machine.accelerator import Accelerator
 from storage.artifacts import Checkpoint, MinedTrainSet
 
 if __name__ == "__main__":

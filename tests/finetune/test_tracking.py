@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from assets_pkg.finetune import checks
+from assets_pkg.finetune import plan
 from assets_pkg.finetune.errors import TrainingDataError
 from tests.finetune.conftest import Given
 
@@ -131,7 +131,7 @@ def test_a_killed_training_goes_on_in_the_same_wandb_run(train: Train) -> None:
 
 
 def test_wandb_is_asked_for_and_not_there(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(plan.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(TrainingDataError, match=r"finetune\.wandb_project = 'mine': wandb is not installed"):
         train(wandb_project="mine")
 

@@ -16,8 +16,8 @@ import torch
 
 from assets_pkg.finetune import train
 from assets_pkg.finetune.errors import TrainingDataError, TrainingStopped
-from assets_pkg.finetune.loading import load_model
 from assets_pkg.finetune.loss import ContrastiveLoss
+from assets_pkg.finetune.model_io import load_model
 from storage.artifacts import Checkpoint, MinedTrainSet
 from storage.progress import Progress, no_progress
 from tests.finetune.conftest import Given, content_of
@@ -142,9 +142,9 @@ KILLED_RUN = """
 import os, signal, sys
 from pathlib import Path
 from assets_pkg.finetune.train import finetune
-from assets_pkg.finetune.settings import FinetuneSettings
-from assets_pkg.settings import ModelSettings
-from resources.accelerator import Accelerator
+from assets_pkg.config.sections.finetune import FinetuneSettings
+from assets_pkg.config.base import ModelSettings
+from resources.machine.accelerator import Accelerator
 from storage.artifacts import Checkpoint, MinedTrainSet
 
 mined, base, model, settings, folder = sys.argv[1:]

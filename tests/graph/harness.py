@@ -10,14 +10,14 @@ from typing import Any
 
 import dagster as dg
 
-from assets_pkg.automation import REINDEX_JOB
+from assets_pkg.automation.execute import Outcome, run_assets
+from assets_pkg.automation.external_changes import build_probes
+from assets_pkg.automation.jobs import REINDEX_JOB
 from assets_pkg.build import build_definitions
-from assets_pkg.door import data_version
-from assets_pkg.plan import Plan, make_plan
-from assets_pkg.probes import build_probes
-from assets_pkg.profile import Profile, load_profile
-from assets_pkg.runner import Outcome, run_assets
-from assets_pkg.stages import STAGES, assets_between
+from assets_pkg.config.profile import Profile, load_profile
+from assets_pkg.config.stages import STAGES, assets_between
+from assets_pkg.orchestration.asset_context import data_version
+from assets_pkg.orchestration.plan import Plan, make_plan
 
 WITHOUT_SERVER = [
     asset for stage in STAGES if stage not in ("export", "deploy", "eval_nim") for asset in STAGES[stage]

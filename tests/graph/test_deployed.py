@@ -1,4 +1,4 @@
-"""The deployed server as assets: materialised as process and as container, and the exam taken through it."""
+"""The deployed server as assets: materialised as process and as container, and the eval set taken through it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from assets_pkg.deploy.contract import served_digest
-from assets_pkg.deploy.server import read_state
+from assets_pkg.automation.execute import run_assets
+from assets_pkg.deploy.deploy import read_state
+from assets_pkg.deploy.server_state import served_digest
 from assets_pkg.reindex.searcher import current_index
-from assets_pkg.runner import run_assets
 from resources.containers import ContainerEngine
 from storage.artifact_store import ArtifactStore
 from storage.artifacts import CorpusEmbeddings
@@ -44,7 +44,7 @@ def _metadata(project: Project, asset: str) -> dict[str, object]:
     return {name: value.value for name, value in event.asset_materialization.metadata.items()}
 
 
-def test_the_exam_through_the_endpoint_agrees_with_the_checkpoint(project: Project) -> None:
+def test_the_eval_set_through_the_endpoint_agrees_with_the_checkpoint(project: Project) -> None:
     here = project.with_overrides(f"deploy.host_port={free_port()}")
     here.run(SERVED)
     shown = _metadata(here, "nim_eval_metrics")
@@ -75,7 +75,7 @@ def test_a_container_is_deployed_by_materialising_and_examined(
     assert here.plan(SERVED).to_run == []
 
 
-def test_a_server_that_died_is_found_by_the_plan_and_by_the_exam(project: Project) -> None:
+def test_a_server_that_died_is_found_by_the_plan_and_by_the_eval_set(project: Project) -> None:
     here = project.with_overrides(f"deploy.host_port={free_port()}")
     here.run(["onnx_model", "running_nim"])
     state = read_state(STATE)

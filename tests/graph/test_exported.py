@@ -1,4 +1,4 @@
-"""Eight-bit exports in the graph: judged by the exam, and kept from being served when they fail."""
+"""Eight-bit exports in the graph: judged by the eval set, and kept from being served when they fail."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import numpy as np
 import onnx
 import pytest
 
+from assets_pkg.automation.execute import run_assets
 from assets_pkg.nim.manifest import read_manifest
 from assets_pkg.nim.model import OnnxModel
 from assets_pkg.nim.tokenize import Role, TextTokenizer
-from assets_pkg.runner import run_assets
 from tests.graph.harness import Project
 
 PARITY = dg.AssetCheckKey(dg.AssetKey("onnx_model"), "onnx_parity")
 EXPORT = Path("output/stage4_export/onnx")
-EXAM = Path("output/stage1_data_prep/eval_beir")
+EVAL_SET = Path("output/stage1_data_prep/eval_beir")
 
 
 @pytest.fixture(autouse=True)
@@ -36,17 +36,17 @@ def parity(project: Project) -> dg.AssetCheckEvaluation:
     return event.dagster_event.asset_check_evaluation_data
 
 
-def exam_ndcg(folder: Path) -> float:
-    """nDCG@10 of an exported folder on the exam, by the session and `ir_measures` alone."""
+def eval_set_ndcg(folder: Path) -> float:
+    """nDCG@10 of an exported folder on the eval set, by the session and `ir_measures` alone."""
     manifest = read_manifest(folder)
     model, tokenizer = OnnxModel(folder, manifest), TextTokenizer(folder, manifest)
 
     def embed(texts: list[str], role: Role) -> Any:
         return np.concatenate([model.embed([row]) for row in tokenizer.encode(texts, role)])
 
-    corpus = [json.loads(line) for line in (EXAM / "corpus.jsonl").read_text().splitlines()]
-    queries = [json.loads(line) for line in (EXAM / "queries.jsonl").read_text().splitlines()]
-    judged = [line.split("\t") for line in (EXAM / "qrels" / "test.tsv").read_text().splitlines()[1:]]
+    corpus = [json.loads(line) for line in (EVAL_SET / "corpus.jsonl").read_text().splitlines()]
+    queries = [json.loads(line) for line in (EVAL_SET / "queries.jsonl").read_text().splitlines()]
+    judged = [line.split("\t") for line in (EVAL_SET / "qrels" / "test.tsv").read_text().splitlines()[1:]]
     passages = [f"{entry.get('title', '')} {entry['text']}".strip() for entry in corpus]
     scores = embed([query["text"] for query in queries], "query") @ embed(passages, "passage").T
     run = [
@@ -58,7 +58,7 @@ def exam_ndcg(folder: Path) -> float:
     return ir_measures.calc_aggregate([ir_measures.nDCG @ 10], qrels, run)[ir_measures.nDCG @ 10]
 
 
-def test_eight_bit_weights_are_measured_on_the_exam(project: Project) -> None:
+def test_eight_bit_weights_are_measured_on_the_eval_set(project: Project) -> None:
     here = project.with_overrides("export.export_dtype=int8_weights", "export.max_ndcg_loss=0.05")
     here.run(["onnx_model"])
     assert read_manifest(EXPORT).dtype == "int8_weights"
@@ -75,7 +75,7 @@ def test_eight_bit_weights_are_measured_on_the_exam(project: Project) -> None:
     models = results["metadata"]["models"]
     name = next(each for each, digest in models.items() if digest == here.version("promoted_model"))
     assert before == pytest.approx(results[name][0]["NDCG@10"], abs=1e-4)
-    assert after == pytest.approx(exam_ndcg(EXPORT), abs=1e-3)
+    assert after == pytest.approx(eval_set_ndcg(EXPORT), abs=1e-3)
     assert loss == pytest.approx(before - after)
 
 

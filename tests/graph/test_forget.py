@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from assets_pkg.housekeeping import StillNeeded, find_holders
+from assets_pkg.automation.retention import StillNeeded, find_holders
 from storage.artifact_store import ArtifactStore
 from tests.graph.harness import Project
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dagster as dg
 import pytest
 
-from assets_pkg.automation import behind_since
-from resources.alerts import AlertsResource
+from assets_pkg.automation.sensors import behind_since
+from resources.configurable import AlertsResource
 from tests.graph.harness import Project
 
 FOLLOWED = ["promoted_model", "passages"]

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from pymilvus import MilvusClient
 
+from assets_pkg.automation.execute import run_assets
 from assets_pkg.reindex.searcher import current_index, open_searcher
-from assets_pkg.runner import run_assets
 from storage.artifact_store import ArtifactStore
 from tests.graph.harness import Project
 

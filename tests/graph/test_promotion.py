@@ -5,7 +5,7 @@ from __future__ import annotations
 import dagster as dg
 import pytest
 
-from assets_pkg.evaluation.history import promotions
+from assets_pkg.evaluation.promotion import promotions
 from tests.graph.harness import Project
 
 GATED = ["checkpoint", "eval_metrics", "promoted_model"]
@@ -56,7 +56,7 @@ def test_only_what_is_not_worse_moves_the_pointer_and_rollback_moves_it_back(
 def test_a_checkpoint_that_was_not_measured_is_not_promoted(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from assets_pkg.runner import run_assets
+    from assets_pkg.automation.execute import run_assets
 
     monkeypatch.chdir(project.profile_path.parent)
     kept = project.version("promoted_model")

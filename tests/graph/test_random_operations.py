@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from assets_pkg.housekeeping import find_removals, remove
+from assets_pkg.automation.retention import find_removals, remove
 from assets_pkg.reindex.searcher import current_index, find_model, open_searcher
 from storage.artifact_store import ArtifactStore
 from storage.artifacts import Passages

@@ -11,10 +11,8 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from assets_pkg.housekeeping import find_removals
-from assets_pkg.reindex.following import Searcher
-from assets_pkg.reindex.reader import Answer
-from assets_pkg.reindex.searcher import current_index, find_model, open_searcher
+from assets_pkg.automation.retention import find_removals
+from assets_pkg.reindex.searcher import Answer, Searcher, current_index, find_model, open_searcher
 from storage.artifact_store import ArtifactStore
 from storage.artifacts import Passages
 from tests.graph.harness import Project

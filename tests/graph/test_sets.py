@@ -1,4 +1,4 @@
-"""The sets in the graph: exams that stay, sets that are there already, own pairs in every format, checks."""
+"""The sets in the graph: eval sets that stay, sets that are there already, own pairs in every format, checks."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from assets_pkg.prep.exam import freeze, frozen_exam, import_exam
-from assets_pkg.runner import Outcome, run_assets
+from assets_pkg.automation.execute import Outcome, run_assets
+from assets_pkg.prep.eval_set import freeze, frozen_eval_set, import_eval_set
 from storage.artifact_store import ArtifactStore
 from storage.artifacts import EvalSet
 from storage.formats.beir import read_queries
@@ -44,21 +44,21 @@ def trained_documents(project: Project) -> set[str]:
     return {*splits["documents"]["train"], *splits["documents"]["val"]}
 
 
-def test_a_frozen_exam_stays_while_training_grows(project: Project) -> None:
+def test_a_frozen_eval_set_stays_while_training_grows(project: Project) -> None:
     store = store_of(project)
-    exam, trained = project.version("eval_set"), project.version("training_set")
-    freeze(store, store.get(EvalSet, "eval_set", exam))
+    eval_set, trained = project.version("eval_set"), project.version("training_set")
+    freeze(store, store.get(EvalSet, "eval_set", eval_set))
     assert project.plan().to_run == []
     run_assets(project.defs, project.instance, PREP)
-    assert (project.version("eval_set"), project.version("training_set")) == (exam, trained)
+    assert (project.version("eval_set"), project.version("training_set")) == (eval_set, trained)
 
     before = trained_documents(project)
     write_corpus(Path("documents"), 60)
     project.run(["raw_corpus", "passages", "base_model", "synthetic_qa", *PREP])
-    assert project.version("eval_set") == exam
+    assert project.version("eval_set") == eval_set
     after = trained_documents(project)
     assert len(after) > len(before)
-    queries = read_queries(store.get(EvalSet, "eval_set", exam).beir)
+    queries = read_queries(store.get(EvalSet, "eval_set", eval_set).beir)
     examined = {name for each in queries for name in each.metadata["file_name"]}
     assert examined
     assert not examined & after
@@ -67,26 +67,28 @@ def test_a_frozen_exam_stays_while_training_grows(project: Project) -> None:
 
 
 def test_freeze_eval_set_freezes_what_is_made_first(project: Project) -> None:
-    exam = project.version("eval_set")
+    eval_set = project.version("eval_set")
     freezing = project.with_overrides("prep.freeze_eval_set=true")
     freezing.run(PREP)
-    frozen = frozen_exam(store_of(project))
+    frozen = frozen_eval_set(store_of(project))
     assert frozen is not None
-    assert frozen.version == exam
+    assert frozen.version == eval_set
     reshuffled = project.with_overrides("prep.freeze_eval_set=true", "prep.conversion_seed=7")
     reshuffled.run(PREP)
-    assert project.version("eval_set") == exam
+    assert project.version("eval_set") == eval_set
 
 
-def test_an_imported_exam_replaces_the_split_one_and_old_measurements_do_not_count(project: Project) -> None:
+def test_an_imported_eval_set_replaces_the_split_one_and_old_measurements_do_not_count(
+    project: Project,
+) -> None:
     mine = Path("mine")
     (mine / "qrels").mkdir(parents=True)
     (mine / "corpus.jsonl").write_text('{"_id": "a", "title": "", "text": "the pump of mine"}\n')
     (mine / "queries.jsonl").write_text('{"_id": "q", "text": "which pump?"}\n')
     (mine / "qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\nq\ta\t1\n")
-    taken = import_exam(store_of(project), mine)
+    taken = import_eval_set(store_of(project), mine)
     stale = {asset.name: asset for asset in project.plan().assets if asset.state == "stale"}
-    assert "another exam was frozen" in stale["eval_set"].reasons[0]
+    assert "another eval set was frozen" in stale["eval_set"].reasons[0]
     assert run_assets(project.defs, project.instance, PREP).succeeded
     assert project.version("eval_set") == taken.version
     kept = project.version("promoted_model")
@@ -117,7 +119,7 @@ def test_the_graph_goes_on_from_files_that_are_there(project: Project, tmp_path:
     assert "prep.train_input_file = /does/not/exist.json: no such file" in outcome.failures[0].message
 
 
-def test_an_exam_that_is_in_training_is_stopped_by_the_check(project: Project) -> None:
+def test_an_eval_set_that_is_in_training_is_stopped_by_the_check(project: Project) -> None:
     train = Path("output/stage1_data_prep/train.json").resolve()
     row = json.loads(train.read_text())["data"][0]
     leaked = Path("leaked")
@@ -135,7 +137,7 @@ def test_an_exam_that_is_in_training_is_stopped_by_the_check(project: Project) -
     assert project.events("mined_train_set") == mined
 
 
-def test_every_check_is_in_the_ui_and_warns_of_a_small_exam(project: Project) -> None:
+def test_every_check_is_in_the_ui_and_warns_of_a_small_eval_set(project: Project) -> None:
     results = check_results(project)
     assert {name.partition(":")[0] for name in results} >= set(PREP)
     small = results["eval_set:enough_queries"]
@@ -182,8 +184,8 @@ def test_own_pairs_of_every_format_become_the_same_sets(
     write(Path(name), ROWS)
     assert run_own_pairs(project, Path(name)).succeeded
     training = json.loads(Path("output/stage1_data_prep/train.json").read_text())["data"]
-    exam = list(read_queries(Path("output/stage1_data_prep/eval_beir")))
-    assert (len(training), len(exam)) == (21, 6)
+    eval_set = list(read_queries(Path("output/stage1_data_prep/eval_beir")))
+    assert (len(training), len(eval_set)) == (21, 6)
 
 
 @pytest.mark.parametrize(

@@ -98,14 +98,14 @@ def test_changed_documents_reach_the_index_through_both_sensors(project: Project
 
 
 def test_an_unchanged_corpus_read_again_starts_nothing(project: Project) -> None:
-    from assets_pkg.runner import run_assets
+    from assets_pkg.automation.execute import run_assets
 
     assert run_assets(project.defs, project.instance, ["raw_corpus", "passages"]).succeeded
     assert project.tick(REINDEX) == []
 
 
 def test_a_version_that_does_not_exist_is_not_promoted(project: Project) -> None:
-    from assets_pkg.runner import run_assets
+    from assets_pkg.automation.execute import run_assets
 
     kept = project.version("promoted_model")
     choice = {"promoted_model": {"version": "feedfacefeedface", "because": "typo"}}

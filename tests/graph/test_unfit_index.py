@@ -9,14 +9,14 @@ import dagster as dg
 import numpy as np
 import pytest
 
-from assets_pkg.equipment import encoders_for
+from assets_pkg.automation.execute import run_assets
+from assets_pkg.orchestration.resources import encoders_for
 from assets_pkg.reindex.searcher import current_index, find_model, open_searcher
-from assets_pkg.runner import run_assets
-from resources.encoders.resource import CACHE_FOLDER
 from storage.artifact_store import ArtifactStore
 from storage.artifacts import Passages
 from storage.digests import digest_text
 from storage.embedding_cache import EmbeddingCache
+from storage.paths import EMBEDDING_CACHE
 from tests.graph.harness import Project
 
 INDEXED = ["corpus_embeddings", "vector_index"]
@@ -24,14 +24,14 @@ INDEXED = ["corpus_embeddings", "vector_index"]
 
 def _poison(project: Project, store: ArtifactStore, version: str) -> None:
     """Make the cache hold nothing but vectors that mean nothing, as the model's vectors of every passage."""
-    shutil.rmtree(store.root / CACHE_FOLDER)
+    shutil.rmtree(store.root / EMBEDDING_CACHE)
     passages = store.get(Passages, "passages", project.version("passages"))
     texts = sorted({passage.text for passage in passages.passages()})
     with encoders_for(store.root, project.profile.model).open(find_model(store, version)) as encoder:
         identity = encoder.identity("passage")
     vectors = np.random.default_rng(0).standard_normal((len(texts), 32)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    EmbeddingCache(store.root / CACHE_FOLDER).put(identity, [digest_text(text) for text in texts], vectors)
+    EmbeddingCache(store.root / EMBEDDING_CACHE).put(identity, [digest_text(text) for text in texts], vectors)
 
 
 def test_an_index_of_wrong_vectors_is_not_switched_to(
@@ -55,7 +55,7 @@ def test_an_index_of_wrong_vectors_is_not_switched_to(
     event = check.event
     assert event is not None
     evaluation = event.dagster_event.asset_check_evaluation_data  # type: ignore[union-attr]
-    assert "the exam's queries reach nDCG@10" in str(evaluation.metadata["problems"].value)
+    assert "the eval set's queries reach nDCG@10" in str(evaluation.metadata["problems"].value)
     assert current_index(store).version == before
     with open_searcher(store, project.profile.model) as searcher:
         assert searcher.search("the rotor of the pump").index == before

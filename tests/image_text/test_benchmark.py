@@ -11,19 +11,19 @@ from typing import Any
 
 import pytest
 
-from assets_pkg.evaluation.settings import IntervalSettings
+from assets_pkg.config.profile import Profile, load_profile
+from assets_pkg.config.sections.evaluation import IntervalSettings
+from assets_pkg.config.sections.image_text import CaptionSettings, PairSettings, ScoreSettings
 from assets_pkg.image_text.assets import load_pairs
 from assets_pkg.image_text.captions import caption_endpoint, write_captions
 from assets_pkg.image_text.errors import BenchmarkError
 from assets_pkg.image_text.pairs import Pair, write_pairs
 from assets_pkg.image_text.report import write_report
 from assets_pkg.image_text.scores import score_models, split_models
-from assets_pkg.image_text.settings import CaptionSettings, PairSettings, ScoreSettings
-from assets_pkg.profile import Profile, load_profile
-from resources.accelerator import Accelerator
 from resources.chat_model import ChatModel, ConsentError
-from resources.encoders.open import look_up, open_encoder
+from resources.encoders.factory import look_up, open_encoder
 from resources.encoders.registered_text import RegisteredTextEncoder
+from resources.machine.accelerator import Accelerator
 from resources.models.entry import ModelEntry
 from resources.models.registry import Registry, load_registry
 from storage.artifacts import Captions, ImageTextPairs, ImageTextReport, ImageTextScores
@@ -273,9 +273,7 @@ def test_the_assets_run_and_skip_what_is_missing(tmp_path: Path, monkeypatch: py
     import dagster as dg
 
     from assets_pkg.image_text.assets import build_assets
-    from resources.accelerator import AcceleratorResource
-    from resources.artifacts import ArtifactStoreResource
-    from resources.compute.resource import ComputeResource
+    from resources.configurable import AcceleratorResource, ArtifactStoreResource, ComputeResource
 
     models = tmp_path / "embedding_models"
     tiny.build_clip(models / "clip")

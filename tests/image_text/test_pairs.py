@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from assets_pkg.config.sections.image_text import PairSettings
 from assets_pkg.image_text.assets import load_pairs
 from assets_pkg.image_text.errors import PairError
 from assets_pkg.image_text.pairs import source_digest, write_pairs
-from assets_pkg.image_text.settings import PairSettings
 from storage.artifacts import ImageTextPairs
 
 COLOURS = {"red": (255, 0, 0), "deep sea": (10, 20, 90), "sand": (220, 200, 150)}

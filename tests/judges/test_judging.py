@@ -12,17 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from assets_pkg.evaluation.settings import IntervalSettings
+from assets_pkg.config.sections.evaluation import IntervalSettings
+from assets_pkg.config.sections.judges import JudgeSettings
 from assets_pkg.judges.captions import CaptionSet, read_captions
 from assets_pkg.judges.errors import CaptionError, JudgeError
-from assets_pkg.judges.judging import judge_captions, sentences_of
-from assets_pkg.judges.run import load_captions, present_judges, rank_captioners, score_captions
-from assets_pkg.judges.scoring import harmonic_mean
-from assets_pkg.judges.settings import JudgeSettings
-from resources.accelerator import Accelerator
+from assets_pkg.judges.pipeline import load_captions, present_judges, rank_captioners, score_captions
+from assets_pkg.judges.scoring import harmonic_mean, judge_captions, sentences_of
 from resources.encoders.base import Role
 from resources.encoders.items import Input, ItemEncoder
 from resources.encoders.registered_text import RegisteredTextEncoder
+from resources.machine.accelerator import Accelerator
 from resources.models.entry import ModelEntry
 from resources.models.registry import Registry, load_registry
 from storage.artifacts import JudgeRanking, JudgeScores
@@ -232,11 +231,9 @@ def test_the_assets_judge_and_rank(
 ) -> None:
     import dagster as dg
 
+    from assets_pkg.config.profile import load_profile
     from assets_pkg.judges.assets import build_assets
-    from assets_pkg.profile import load_profile
-    from resources.accelerator import AcceleratorResource
-    from resources.artifacts import ArtifactStoreResource
-    from resources.compute.resource import ComputeResource
+    from resources.configurable import AcceleratorResource, ArtifactStoreResource, ComputeResource
 
     models = tmp_path / "embedding_models"
     tiny.build_llama(models / "small", model_type="llama_bidirec")

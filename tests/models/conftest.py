@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from resources.accelerator import Accelerator
+from resources.machine.accelerator import Accelerator
 from resources.models.entry import ModelEntry
 from tests.models import tiny
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from resources.accelerator import Accelerator
+from resources.machine.accelerator import Accelerator
 from resources.models.commands import check_model, list_models, path_of, show_model
 from resources.models.entry import ModelEntry
 from resources.models.registry import Registry, RegistryError, load_registry

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resources.accelerator import Accelerator
 from resources.encoders.cached_items import CachedItems
 from resources.encoders.dual_tower import DualTowerEncoder
+from resources.encoders.factory import UnavailableError, look_up, open_encoder
 from resources.encoders.items import Item, ItemError
 from resources.encoders.onnx import OnnxEncoder
-from resources.encoders.open import UnavailableError, look_up, open_encoder
 from resources.encoders.qwen3_vl import Qwen3VLEncoder, fit
 from resources.encoders.registered_text import RegisteredTextEncoder
 from resources.encoders.sentence_transformer import EncoderError
+from resources.machine.accelerator import Accelerator
 from resources.models.entry import ImageLimits, ModelEntry
 from resources.models.registry import Registry
 from storage.embedding_cache import EmbeddingCache

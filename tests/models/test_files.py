@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from resources.encoders.open import look_up
+from resources.encoders.factory import look_up
 from resources.models.entry import ModelEntry
 from resources.models.files import check_files, digest_model, safetensors_problem
 from resources.models.registry import Registry

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from resources.accelerator import Accelerator
 from resources.encoders.base import Role
+from resources.encoders.conformance import truth_checks
 from resources.encoders.dual_tower import DualTowerEncoder
+from resources.encoders.factory import LOCAL
 from resources.encoders.items import Input
-from resources.encoders.open import LOCAL
 from resources.encoders.qwen3_vl import Qwen3VLEncoder
 from resources.encoders.registered_text import RegisteredTextEncoder
-from resources.encoders.truth_checks import truth_checks
+from resources.machine.accelerator import Accelerator
 from resources.models.entry import ModelEntry
 from resources.models.files import digest_model
 from resources.models.registry import load_registry

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from assets_pkg.nim.metrics import Metrics
 from assets_pkg.nim.model import Vectors
+from assets_pkg.nim.observability import Metrics
 from assets_pkg.nim.scheduler import QueueFullError, Scheduler
 from assets_pkg.nim.tokenize import TokenIds
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from assets_pkg.instance import InstanceError, open_instance
+from assets_pkg.orchestration.instance import InstanceError, open_instance
 from tests.command.conftest import Workplace, free_port, make_workplace
 from tests.compute.turns import take_turns
 from tests.postgres.server import PostgresServer, running_postgres

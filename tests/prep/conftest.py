@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from assets_pkg.prep.settings import MiningSettings, SplitSettings
+from assets_pkg.config.sections.prep import MiningSettings, SplitSettings
 from storage.artifacts import EvalSet, QAPairs, TrainingSet
 from storage.formats.qa_records import (
     Chunk,

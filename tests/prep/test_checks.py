@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from assets_pkg.prep import checks
+from assets_pkg.prep import asset_checks
 from assets_pkg.prep.leakage import Leaks
 from storage.artifacts import MinedTrainSet
 from storage.formats.beir import BeirDocument, BeirQuery, write_beir
@@ -34,7 +34,7 @@ def write_training(folder, questions, passages, file="train.json"):
     return training_set(folder)
 
 
-def write_exam(folder, questions, passages):
+def write_eval_set(folder, questions, passages):
     write_beir(
         folder / "eval_beir",
         [BeirDocument(name, text) for name, text in passages.items()],
@@ -46,8 +46,8 @@ def write_exam(folder, questions, passages):
 
 @pytest.mark.parametrize("kind", ["questions", "passages", "held_out"])
 def test_one_exact_leak_is_an_error(kind):
-    assert checks.check_exact_leaks(leaks()).passed
-    finding = checks.check_exact_leaks(leaks(**{kind: 1}))
+    assert asset_checks.check_exact_leaks(leaks()).passed
+    finding = asset_checks.check_exact_leaks(leaks(**{kind: 1}))
     assert (finding.passed, finding.severity, finding.figures[kind]) == (False, "ERROR", 1)
 
 
@@ -55,7 +55,7 @@ def test_one_exact_leak_is_an_error(kind):
     ("share", "passed", "severity"), [(0.0, True, "WARN"), (0.1, False, "WARN"), (0.11, False, "ERROR")]
 )
 def test_near_leaks_are_a_warning_up_to_the_tolerated_share(share, passed, severity):
-    finding = checks.check_near_leaks(leaks(near_questions=3, near_share=share), 0.1)
+    finding = asset_checks.check_near_leaks(leaks(near_questions=3, near_share=share), 0.1)
     assert (finding.passed, finding.severity) == (passed, severity)
     assert ("what_to_do" in finding.figures) is (share > 0)
 
@@ -63,8 +63,8 @@ def test_near_leaks_are_a_warning_up_to_the_tolerated_share(share, passed, sever
 def test_answers_that_the_corpus_lacks_are_an_error_and_listed(tmp_path):
     questions = [("first", "p1"), ("second", "gone")]
     for make, check in (
-        (write_training, lambda made: checks.check_training_answers(made, "train.json")),
-        (write_exam, checks.check_exam_answers),
+        (write_training, lambda made: asset_checks.check_training_answers(made, "train.json")),
+        (write_eval_set, asset_checks.check_eval_set_answers),
     ):
         finding = check(make(tmp_path, questions, {"p1": "text"}))
         assert (finding.passed, finding.severity, finding.figures) == (False, "ERROR", {"missing": 1})
@@ -75,22 +75,22 @@ def test_answers_that_the_corpus_lacks_are_an_error_and_listed(tmp_path):
 @pytest.mark.parametrize(("count", "passed"), [(99, False), (100, True)])
 def test_few_training_questions_are_a_warning(tmp_path, count, passed):
     made = write_training(tmp_path, [(f"question {n}", "p") for n in range(count)], {"p": "text"})
-    finding = checks.check_enough_examples(made)
+    finding = asset_checks.check_enough_examples(made)
     assert (finding.passed, finding.severity) == (passed, "WARN")
 
 
 @pytest.mark.parametrize(("count", "passed", "width"), [(49, False, "+-0.140"), (100, True, "+-0.098")])
-def test_few_exam_questions_are_a_warning_with_the_interval_to_expect(tmp_path, count, passed, width):
-    finding = checks.check_enough_queries(
-        write_exam(tmp_path, [(f"q {n}", "p") for n in range(count)], {"p": "t"})
+def test_few_eval_set_questions_are_a_warning_with_the_interval_to_expect(tmp_path, count, passed, width):
+    finding = asset_checks.check_enough_queries(
+        write_eval_set(tmp_path, [(f"q {n}", "p") for n in range(count)], {"p": "t"})
     )
     assert (finding.passed, finding.severity) == (passed, "WARN")
     assert finding.figures["widest_95_percent_interval"].startswith(width)
 
 
-@pytest.mark.parametrize("make", [write_training, write_exam])
+@pytest.mark.parametrize("make", [write_training, write_eval_set])
 def test_duplicated_questions_and_empty_texts_are_a_warning(tmp_path, make):
-    check = checks.check_training_texts if make is write_training else checks.check_exam_texts
+    check = asset_checks.check_training_texts if make is write_training else asset_checks.check_eval_set_texts
     questions = [("What is it?", "p"), ("what  IS it?", "p"), ("other", "p"), ("", "p")]
     finding = check(make(tmp_path, questions, {"p": "text", "empty": " "}))
     assert (finding.passed, finding.severity) == (False, "WARN")
@@ -100,21 +100,21 @@ def test_duplicated_questions_and_empty_texts_are_a_warning(tmp_path, make):
 
 
 def test_lengths_are_counted_by_the_models_tokenizer(tmp_path, tiny_model):
-    count = checks.token_counter(tiny_model, "passage: ")
+    count = asset_checks.token_counter(tiny_model, "passage: ")
     # [CLS] passage : the quick brown fox [SEP]
     assert count(["the quick brown fox"]) == [8]
     passages = {f"d{n}": " ".join(["word"] * n) for n in range(1, 101)}
     write_training(tmp_path, [("q", "d1")], passages, "train_mined.automodel.json")
     mined = MinedTrainSet(tmp_path, "mined_train_set", "v")
-    finding = checks.check_lengths(mined, count, 84)  # 4 more tokens than words: 81 words are too many
+    finding = asset_checks.check_lengths(mined, count, 84)  # 4 more tokens than words: 81 words are too many
     assert (finding.figures["cut"], finding.figures["longest"]) == (20, 104)
     assert (finding.passed, finding.severity) == (False, "WARN")
-    assert checks.check_lengths(mined, count, 95).passed  # 9 of 100
+    assert asset_checks.check_lengths(mined, count, 95).passed  # 9 of 100
 
 
 def test_too_few_negatives_are_a_warning(tmp_path):
     mined = MinedTrainSet(tmp_path, "mined_train_set", "v")
     for fewer, passed in ((0, True), (3, False)):
         (tmp_path / "summary.json").write_text(json.dumps({"questions_with_fewer_negatives": fewer}))
-        finding = checks.check_enough_negatives(mined)
+        finding = asset_checks.check_enough_negatives(mined)
         assert (finding.passed, finding.severity) == (passed, "WARN")

@@ -3,25 +3,25 @@ import json
 import datasets
 import pytest
 
-from assets_pkg.prep.datasets import write_eval_set, write_training_set
 from assets_pkg.prep.errors import PrepError
 from assets_pkg.prep.leakage import find_leaks
+from assets_pkg.prep.training_set import write_eval_set, write_training_set
 from storage.artifacts import TrainingSet
 from storage.digests import digest_file, passage_id
 from storage.formats.retriever_json import read_corpus
 
-from .conftest import eval_set, read_json, record, simple_records, split_settings, training_set
+from .conftest import read_json, record, simple_records, split_settings, training_set
 
 
 @pytest.fixture
 def made(make_pairs, tmp_path):
     """Both sets of one small set of pairs."""
     pairs = make_pairs(simple_records(10))
-    train, exam = tmp_path / "train", tmp_path / "exam"
-    train.mkdir(), exam.mkdir()
+    train, eval_set = tmp_path / "train", tmp_path / "eval set"
+    train.mkdir(), eval_set.mkdir()
     write_training_set(pairs, split_settings(), train)
-    write_eval_set(pairs, split_settings(), exam)
-    return train, exam
+    write_eval_set(pairs, split_settings(), eval_set)
+    return train, eval_set
 
 
 def test_training_set_in_the_recipes_format(made):
@@ -59,11 +59,11 @@ def test_the_corpus_is_what_the_datasets_library_reads(made, tmp_path):
     assert {row["id"]: row["text"] for row in loaded} == dict(read_corpus(train / "corpus"))
 
 
-def test_the_exam_is_a_beir_folder(made):
-    train, exam = made
-    lines = [json.loads(line) for line in (exam / "eval_beir" / "queries.jsonl").read_text().splitlines()]
-    corpus = [json.loads(line) for line in (exam / "eval_beir" / "corpus.jsonl").read_text().splitlines()]
-    qrels = (exam / "eval_beir" / "qrels" / "test.tsv").read_text().splitlines()
+def test_the_eval_set_is_a_beir_folder(made):
+    train, eval_set = made
+    lines = [json.loads(line) for line in (eval_set / "eval_beir" / "queries.jsonl").read_text().splitlines()]
+    corpus = [json.loads(line) for line in (eval_set / "eval_beir" / "corpus.jsonl").read_text().splitlines()]
+    qrels = (eval_set / "eval_beir" / "qrels" / "test.tsv").read_text().splitlines()
     assert qrels[0] == "query-id\tcorpus-id\tscore"
     assert [row["_id"] for row in corpus] == [f"d{number}" for number in range(20)]
     assert set(corpus[0]) == {"_id", "title", "text", "metadata"}
@@ -92,8 +92,8 @@ def test_the_exam_is_a_beir_folder(made):
 
 
 def test_the_same_input_gives_the_same_bytes_over_leftovers(made, make_pairs):
-    train, exam = made
-    folders = {train: write_training_set, exam: write_eval_set}
+    train, eval_set = made
+    folders = {train: write_training_set, eval_set: write_eval_set}
     before = {path: digest_file(path) for folder in folders for path in folder.rglob("*") if path.is_file()}
     for path in before:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -107,7 +107,7 @@ def test_the_split_record_decides_the_version():
 
 
 def test_summaries_count(made, make_pairs, tmp_path):
-    train, exam = made
+    train, eval_set = made
     assert read_json(train / "summary.json") == {
         "train_questions": 12,
         "train_documents": 6,
@@ -117,7 +117,7 @@ def test_summaries_count(made, make_pairs, tmp_path):
         "held_out_passages": 8,
         "rejected": 0,
     }
-    assert read_json(exam / "summary.json") == {
+    assert read_json(eval_set / "summary.json") == {
         "test_questions": 4,
         "test_documents": 2,
         "passages": 20,
@@ -126,14 +126,14 @@ def test_summaries_count(made, make_pairs, tmp_path):
     }
 
 
-def test_an_exam_without_questions_is_an_error(make_pairs, tmp_path):
+def test_an_eval_set_without_questions_is_an_error(make_pairs, tmp_path):
     with pytest.raises(PrepError, match=r"test_ratio"):
         write_eval_set(make_pairs(simple_records(4)), split_settings(train_ratio=0.8, test_ratio=0), tmp_path)
 
 
 def test_a_clean_split_has_no_leaks(made):
-    train, exam = made
-    leaks = find_leaks(training_set(train), eval_set(exam))
+    train, eval_set = made
+    leaks = find_leaks(training_set(train), eval_set(eval_set))
     assert (leaks.total, leaks.samples) == (0, [])
 
 
@@ -141,18 +141,18 @@ def test_planted_leaks_are_counted_and_shown(make_pairs, tmp_path):
     """Two sets that were not split from the same pairs."""
     common = record("common", ["The Same  answer", "other"], [("What is THIS?", [1])])
     again = record("again", ["the same answer", "more"], [("what is  this?", [1]), ("fresh", [2])])
-    train, exam = tmp_path / "train", tmp_path / "exam"
-    train.mkdir(), exam.mkdir()
+    train, eval_set = tmp_path / "train", tmp_path / "eval set"
+    train.mkdir(), eval_set.mkdir()
     only_train, only_test = (
         split_settings(train_ratio=1.0, val_ratio=0.0, test_ratio=0.0),
         split_settings(train_ratio=0.0, val_ratio=0.0, test_ratio=1.0),
     )
     write_training_set(make_pairs([common]), only_train, train)
-    write_eval_set(make_pairs([again]), only_test, exam)
+    write_eval_set(make_pairs([again]), only_test, eval_set)
     splits = read_json(train / "splits.json")
     splits["held_out_passages"] = [passage_id("The Same  answer")]
     (train / "splits.json").write_text(json.dumps(splits))
-    leaks = find_leaks(training_set(train), eval_set(exam))
+    leaks = find_leaks(training_set(train), eval_set(eval_set))
     assert (leaks.questions, leaks.passages, leaks.held_out, leaks.total) == (1, 1, 1, 3)
     assert [sample["text"] for sample in leaks.samples] == [
         "what is  this?",

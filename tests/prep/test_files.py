@@ -5,13 +5,24 @@ import shutil
 
 import pytest
 
-from assets_pkg.prep.datasets import write_eval_set, write_training_set
 from assets_pkg.prep.errors import PrepError
-from assets_pkg.prep.exam import freeze, frozen_exam, import_exam, read_fixed_exam, release, take_exam
-from assets_pkg.prep.given import take_training_file, training_file_fingerprint
+from assets_pkg.prep.eval_set import (
+    freeze,
+    frozen_eval_set,
+    import_beir,
+    import_eval_set,
+    read_fixed_eval_set,
+    release,
+)
 from assets_pkg.prep.leakage import find_leaks
 from assets_pkg.prep.mining import mine_hard_negatives
-from assets_pkg.prep.split import FixedExam
+from assets_pkg.prep.split import FixedEvalSet
+from assets_pkg.prep.training_set import (
+    take_training_file,
+    training_file_fingerprint,
+    write_eval_set,
+    write_training_set,
+)
 from storage.artifact_store import ArtifactStore
 from storage.digests import digest_file
 from storage.formats.beir import BeirError, read_documents, read_qrels
@@ -25,7 +36,6 @@ from storage.formats.retriever_json import (
 )
 
 from .conftest import (
-    eval_set,
     mining_settings,
     read_json,
     record,
@@ -34,36 +44,36 @@ from .conftest import (
     training_set,
 )
 
-NOTHING = FixedExam(frozenset(), (), ())
+NOTHING = FixedEvalSet(frozenset(), (), ())
 
 
 @pytest.fixture
 def sets(make_pairs, tmp_path):
-    """A training set and an exam, split from the same pairs."""
+    """A training set and an eval set, split from the same pairs."""
     pairs = make_pairs(simple_records(10))
-    train, exam = tmp_path / "train", tmp_path / "exam"
-    train.mkdir(), exam.mkdir()
+    train, eval_set = tmp_path / "train", tmp_path / "eval set"
+    train.mkdir(), eval_set.mkdir()
     write_training_set(pairs, split_settings(), train)
-    write_eval_set(pairs, split_settings(), exam)
-    return train, exam
+    write_eval_set(pairs, split_settings(), eval_set)
+    return train, eval_set
 
 
 def digests(folder, names):
     return {name: digest_file(folder / name) for name in names}
 
 
-def test_an_exam_taken_back_is_the_same_to_the_byte(sets, tmp_path):
-    _, exam = sets
+def test_an_eval_set_taken_back_is_the_same_to_the_byte(sets, tmp_path):
+    _, eval_set = sets
     names = ["eval_beir/corpus.jsonl", "eval_beir/queries.jsonl", "eval_beir/qrels/test.tsv"]
-    for number, path in enumerate((exam, exam / "eval_beir")):
+    for number, path in enumerate((eval_set, eval_set / "eval_beir")):
         folder = tmp_path / f"taken{number}"
         folder.mkdir()
-        take_exam(path, folder)
-        assert digests(folder, names) == digests(exam, names)
+        import_beir(path, folder)
+        assert digests(folder, names) == digests(eval_set, names)
         assert read_json(folder / "summary.json")["test_questions"] == 4
 
 
-def test_group_ids_are_the_ids_of_the_exam_and_of_its_judgements(make_pairs, tmp_path):
+def test_group_ids_are_the_ids_of_the_eval_set_and_of_its_judgements(make_pairs, tmp_path):
     write_eval_set(make_pairs(simple_records(10)), split_settings(), tmp_path, use_group_id=True)
     documents = list(read_documents(tmp_path / "eval_beir"))
     assert all(each.doc_id == each.group_id and each.doc_id.startswith("d_") for each in documents)
@@ -86,43 +96,43 @@ def test_group_ids_are_the_ids_of_the_exam_and_of_its_judgements(make_pairs, tmp
         ("corpus.jsonl", '"d1"', '"d0"', r"corpus.jsonl: row 2: _id 'd0' comes twice"),
     ],
 )
-def test_a_beir_folder_that_cannot_be_an_exam_says_where(sets, tmp_path, file, old, new, message):
-    _, exam = sets
-    path = exam / "eval_beir" / file
+def test_a_beir_folder_that_cannot_be_an_eval_set_says_where(sets, tmp_path, file, old, new, message):
+    _, eval_set = sets
+    path = eval_set / "eval_beir" / file
     path.write_text(path.read_text().replace(old, new))
     with pytest.raises(PrepError, match=message):
-        take_exam(exam, tmp_path)
+        import_beir(eval_set, tmp_path)
 
 
 def test_a_cut_beir_line_says_where(sets, tmp_path):
-    _, exam = sets
-    path = exam / "eval_beir" / "queries.jsonl"
+    _, eval_set = sets
+    path = eval_set / "eval_beir" / "queries.jsonl"
     path.write_text(path.read_text()[:-30])
     with pytest.raises(BeirError, match=r"queries.jsonl:4: not JSON"):
-        take_exam(exam, tmp_path)
+        import_beir(eval_set, tmp_path)
 
 
-def test_an_exam_is_frozen_kept_and_released(sets, tmp_path):
-    _, exam = sets
+def test_an_eval_set_is_frozen_kept_and_released(sets, tmp_path):
+    _, eval_set = sets
     store = ArtifactStore(tmp_path / "root")
-    assert frozen_exam(store) is None
-    taken = import_exam(store, exam)
-    assert frozen_exam(store) == taken
+    assert frozen_eval_set(store) is None
+    taken = import_eval_set(store, eval_set)
+    assert frozen_eval_set(store) == taken
     assert ("eval_set", taken.version) in store.linked()  # so that gc keeps it
     freeze(store, taken)
     release(store)
-    assert frozen_exam(store) is None
+    assert frozen_eval_set(store) is None
 
 
 def test_a_training_file_taken_back_is_the_same(sets, tmp_path):
-    train, exam = sets
+    train, eval_set = sets
     folder = tmp_path / "taken"
     folder.mkdir()
-    take_training_file(train / "train.json", read_fixed_exam(eval_set(exam)), folder)
+    take_training_file(train / "train.json", read_fixed_eval_set(eval_set(eval_set)), folder)
     names = ["train.json", "val.json", "corpus/train.parquet", "corpus/merlin_metadata.json"]
     assert digests(folder, names) == digests(train, names)
     assert len(read_json(folder / "splits.json")["held_out_passages"]) == 4
-    assert find_leaks(training_set(folder), eval_set(exam)).total == 0
+    assert find_leaks(training_set(folder), eval_set(eval_set)).total == 0
 
 
 def test_the_fingerprint_is_of_the_file_its_validation_and_its_corpus(sets):
@@ -173,7 +183,7 @@ def test_a_cut_training_file_is_named(sets, tmp_path, cut):
 
 
 @pytest.mark.parametrize("scored", [True, False])
-def test_a_mined_file_keeps_its_negatives_but_for_the_exams(tmp_path, scored):
+def test_a_mined_file_keeps_its_negatives_but_for_the_eval_sets(tmp_path, scored):
     source, taken, mined = tmp_path / "source", tmp_path / "taken", tmp_path / "mined"
     source.mkdir(), taken.mkdir(), mined.mkdir()
     write_corpus(source / "corpus", [(name, f"text {name}") for name in "pnmx"])
@@ -185,7 +195,7 @@ def test_a_mined_file_keeps_its_negatives_but_for_the_exams(tmp_path, scored):
     negatives = (PassageRef("n", score(0.5)), PassageRef("x", score(0.4)), PassageRef("m", score(0.3)))
     example = RetrieverExample("q0_0", "what", (PassageRef("p", score(0.9)),), negatives)
     write_retriever_file(source / "mined.json", [example], {"by": "others"})
-    take_training_file(source / "mined.json", FixedExam(frozenset(), ("text x",), ()), taken)
+    take_training_file(source / "mined.json", FixedEvalSet(frozenset(), ("text x",), ()), taken)
     mine_hard_negatives(training_set(taken), NoEncoder(), mining_settings(), mined)
     got = read_retriever_file(mined / "train_mined.automodel.json")
     assert [each.passage_id for each in got.examples[0].negatives] == ["n", "m"]
@@ -206,14 +216,14 @@ def test_near_duplicates_between_sets_are_counted_and_shown(make_pairs, tmp_path
     asked = record(
         "b", [near, "else"], [("how is the pump sealed against the rising waters", [1]), ("apart", [2])]
     )
-    train, exam = tmp_path / "train", tmp_path / "exam"
-    train.mkdir(), exam.mkdir()
+    train, eval_set = tmp_path / "train", tmp_path / "eval set"
+    train.mkdir(), eval_set.mkdir()
     write_training_set(make_pairs([trained]), split_settings(train_ratio=1, val_ratio=0, test_ratio=0), train)
-    write_eval_set(make_pairs([asked]), split_settings(train_ratio=0, val_ratio=0, test_ratio=1), exam)
-    leaks = find_leaks(training_set(train), eval_set(exam), 0.7)
+    write_eval_set(make_pairs([asked]), split_settings(train_ratio=0, val_ratio=0, test_ratio=1), eval_set)
+    leaks = find_leaks(training_set(train), eval_set(eval_set), 0.7)
     assert (leaks.total, leaks.near_questions, leaks.near_answers, leaks.near_share) == (0, 1, 1, 0.5)
     assert [(each["kind"], each["in_training"]) for each in leaks.near_samples] == [
         ("question", "how is the pump sealed against the rising water"),
         ("answer", answer),
     ]
-    assert find_leaks(training_set(train), eval_set(exam), 0.99).near_share == 0
+    assert find_leaks(training_set(train), eval_set(eval_set), 0.99).near_share == 0

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from assets_pkg.prep.errors import PrepError
 from assets_pkg.prep.groups import Groups, read_groups
 from assets_pkg.prep.near_duplicates import near_pairs, near_pairs_within, shingles, similarity
-from assets_pkg.prep.split import FixedExam, split_pairs
+from assets_pkg.prep.split import FixedEvalSet, split_pairs
 
 from .conftest import record, simple_records, split_settings
 
@@ -191,13 +191,13 @@ def test_near_questions_go_from_training_and_are_counted(make_pairs):
     assert data.rejected.counts() == {"nearly_asked_in_a_held_out_document": 8}
 
 
-# ---- an exam that stays ------------------------------------------------------------------------------------------
+# ---- an eval set that stays ------------------------------------------------------------------------------------------
 
 
-def test_documents_and_answers_of_a_fixed_exam_stay_out_of_training(make_pairs):
+def test_documents_and_answers_of_a_fixed_eval_set_stay_out_of_training(make_pairs):
     records = [*simple_records(10), record("twin", ["Passage 3  ONE", "x"], [("new", [2])])]
-    exam = FixedExam(frozenset({"doc00", "doc01"}), ("passage 3 one",), ("question 5 one",))
-    data = split_pairs(make_pairs(records), split_settings(), exam=exam)
+    eval_set = FixedEvalSet(frozenset({"doc00", "doc01"}), ("passage 3 one",), ("question 5 one",))
+    data = split_pairs(make_pairs(records), split_settings(), eval_set=eval_set)
     held = {document for document, split in data.documents.items() if split == "test"}
     assert held == {"doc00", "doc01", "doc03", "twin"}
     assert sorted(set(data.documents.values())) == ["test", "train", "val"]
@@ -206,16 +206,16 @@ def test_documents_and_answers_of_a_fixed_exam_stay_out_of_training(make_pairs):
     assert data.rejected.counts() == {"asked_in_a_held_out_document_too": 1}
 
 
-def test_freezing_the_exam_that_was_split_moves_nothing(make_pairs):
+def test_freezing_the_eval_set_that_was_split_moves_nothing(make_pairs):
     pairs = make_pairs(simple_records(20))
     data = split_pairs(pairs, split_settings())
     tested = data.questions["test"]
-    exam = FixedExam(
+    eval_set = FixedEvalSet(
         frozenset(name for each in tested for name in each.file_name),
         tuple(data.passages[name] for each in tested for name in each.positives),
         tuple(each.pair.question for each in tested),
     )
-    again = split_pairs(pairs, split_settings(), exam=exam)
+    again = split_pairs(pairs, split_settings(), eval_set=eval_set)
     assert again.documents == data.documents
-    more = split_pairs(make_pairs(simple_records(30)), split_settings(), exam=exam)
-    assert {d for d, split in more.documents.items() if split == "test"} == set(exam.documents)
+    more = split_pairs(make_pairs(simple_records(30)), split_settings(), eval_set=eval_set)
+    assert {d for d, split in more.documents.items() if split == "test"} == set(eval_set.documents)

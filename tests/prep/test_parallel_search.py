@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from assets_pkg.prep.errors import PrepError
-from assets_pkg.prep.parallel_search import search_devices, search_file
-from assets_pkg.prep.search import exact_search, pair_scores
+from assets_pkg.retrieval.exact_search import exact_search, pair_scores
+from assets_pkg.retrieval.parallel_search import search_devices, search_file
 
 from .test_search import all_pairs, unit, with_duplicates
 
@@ -72,7 +72,7 @@ def test_a_process_that_fails_is_told_and_nothing_is_left(material):
 SEARCH = """
 import sys, numpy as np
 from pathlib import Path
-from assets_pkg.prep.parallel_search import search_file
+from assets_pkg.retrieval.parallel_search import search_file
 if __name__ == "__main__":
     path = Path(sys.argv[1])
     queries = np.load(path)[:4000]

@@ -4,8 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assets_pkg.prep import search
-from assets_pkg.prep.search import exact_search, pair_scores
+from assets_pkg.retrieval import exact_search as search_module
+from assets_pkg.retrieval.exact_search import exact_search, pair_scores
 
 
 def unit(vectors):
@@ -39,7 +39,7 @@ def with_duplicates(rng, count, d):
 
 @pytest.mark.parametrize("with_ceiling", [False, True])
 def test_equals_all_pairs_in_float64_ties_included(with_ceiling, monkeypatch):
-    monkeypatch.setattr(search, "PASSAGE_BLOCK", 1500)
+    monkeypatch.setattr(search_module, "PASSAGE_BLOCK", 1500)
     rng = np.random.default_rng(0)
     passages = with_duplicates(rng, 5000, 32)
     queries = unit(rng.normal(size=(1000, 32)))
@@ -105,7 +105,7 @@ def test_is_exact_whatever_precision_training_has_set():
 
 
 def test_tells_how_much_of_the_passages_it_has_looked_through(monkeypatch):
-    monkeypatch.setattr(search, "PASSAGE_BLOCK", 64)
+    monkeypatch.setattr(search_module, "PASSAGE_BLOCK", 64)
     passages = unit(np.random.default_rng(4).normal(size=(256, 8)))
     told = []
     exact_search(passages[:40], passages, 3, query_block=20, progress=lambda *args, **_: told.append(args[0]))

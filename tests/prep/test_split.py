@@ -146,7 +146,7 @@ def check_no_leak(records, data):
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 10**6))
-def test_no_answer_and_no_question_of_the_exam_is_in_training(make_pairs, seed):
+def test_no_answer_and_no_question_of_the_eval_set_is_in_training(make_pairs, seed):
     draw = random.Random(seed)
     pool = [f"shared {number}" for number in range(12)]
     records = []

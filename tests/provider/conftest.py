@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import uvicorn
 
-from assets_pkg.provider.api import build_app
-from assets_pkg.provider.engine import Engine, Served
-from assets_pkg.provider.serve import _bind
-from resources.accelerator import Accelerator
+from assets_pkg.model_server.api import build_app
+from assets_pkg.model_server.engine import Engine, Served
+from assets_pkg.model_server.serve import _bind
+from resources.encoders.factory import LOCAL
 from resources.encoders.items import ItemEncoder
-from resources.encoders.open import LOCAL
+from resources.machine.accelerator import Accelerator
 from resources.models.entry import ModelEntry
 from tests.models import tiny
 from tests.models.conftest import CLIP, QWEN3_VL

@@ -13,7 +13,7 @@ import httpx2
 import pytest
 import yaml
 
-from assets_pkg.provider.serve import ServeError, open_served, serve_model
+from assets_pkg.model_server.serve import ServeError, open_served, serve_model
 from tests.models import tiny
 from tests.models.conftest import CLIP
 
@@ -54,7 +54,7 @@ def test_a_port_in_use_is_told_before_the_model_is_loaded(project: Path) -> None
 def test_a_process_serves_and_stops_when_told(project: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    code = f"from assets_pkg.provider.serve import serve_model; serve_model('tiny-clip', port={port})"
+    code = f"from assets_pkg.model_server.serve import serve_model; serve_model('tiny-clip', port={port})"
     with subprocess.Popen([sys.executable, "-c", code], cwd=project) as process:
         try:
             url = f"http://127.0.0.1:{port}"

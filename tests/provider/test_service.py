@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from resources.encoders.conformance import truth_checks
 from resources.encoders.http import EgressError, HttpEncoder, ServiceError, server_problem
 from resources.encoders.items import Item, data_uri
-from resources.encoders.truth_checks import truth_checks
 from resources.models.entry import Dialect, ModelEntry
 from tests.provider.conftest import Running
 
@@ -198,7 +198,7 @@ class TestErrors:
             assert reply.status_code == status
 
     def test_a_body_that_is_too_large(self, qwen: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("assets_pkg.provider.api.MAX_BODY_BYTES", 1000)
+        monkeypatch.setattr("assets_pkg.model_server.api.MAX_BODY_BYTES", 1000)
         assert post(qwen, "/txt/embed", {"input": "a" * 2000}).status_code == 413
 
 

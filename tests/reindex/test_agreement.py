@@ -1,4 +1,4 @@
-"""The exam through the index against the measurement: over what both corpora share, whatever else they hold."""
+"""The eval set through the index against the measurement: over what both corpora share, whatever else they hold."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from assets_pkg.config.profile import load_profile
 from assets_pkg.evaluation.evaluate import evaluate_retrieval
 from assets_pkg.evaluation.report import write_eval_report
-from assets_pkg.profile import load_profile
-from assets_pkg.reindex.agreement import Agreement, _shared, compare_with_measurement, measured_as
 from assets_pkg.reindex.index import open_index
+from assets_pkg.reindex.index_checks import Agreement, _shared, compare_with_measurement, measured_as
 from resources.encoders.base import Role
 from storage.artifacts import CorpusEmbeddings, EvalReport, EvalSet, Passages
 from storage.digests import passage_id
@@ -35,7 +35,7 @@ class MirroredEncoder(HashingEncoder):
 
 
 @pytest.fixture
-def exam(passages: Passages, tmp_path: Path) -> EvalSet:
+def eval_set(passages: Passages, tmp_path: Path) -> EvalSet:
     """A part of the passages, some with a title, some without their first word, and documents that the index has
     not; queries are pieces of documents of all four kinds."""
     texts = [each.text for each in passages.passages()]
@@ -46,33 +46,35 @@ def exam(passages: Passages, tmp_path: Path) -> EvalSet:
     asked = documents[::7]
     queries = [BeirQuery(f"q{each.doc_id}", " ".join(each.text.split()[2:7])) for each in asked]
     qrels = {query.query_id: {document.doc_id: 1} for query, document in zip(queries, asked, strict=True)}
-    folder = tmp_path / "exam"
+    folder = tmp_path / "eval set"
     write_beir(folder / "eval_beir", documents, queries, qrels)
-    return EvalSet(folder, "eval_set", "exam1")
+    return EvalSet(folder, "eval_set", "eval_set1")
 
 
 @pytest.fixture
-def report(exam: EvalSet, tmp_path: Path) -> EvalReport:
+def report(eval_set: EvalSet, tmp_path: Path) -> EvalReport:
     settings = load_profile("laptop", ["bootstrap_samples=100"]).eval
     folder = tmp_path / "report"
     folder.mkdir()
-    scores = evaluate_retrieval(exam, HashingEncoder(), settings)
-    write_eval_report(folder, {"finetuned": scores}, exam, {"finetuned": "m1"}, settings)
+    scores = evaluate_retrieval(eval_set, HashingEncoder(), settings)
+    write_eval_report(folder, {"finetuned": scores}, eval_set, {"finetuned": "m1"}, settings)
     return EvalReport(folder, "eval_metrics", "r1")
 
 
 def agreement(
-    passages: Passages, vectors: CorpusEmbeddings, exam: EvalSet, report: EvalReport, folder: Path
+    passages: Passages, vectors: CorpusEmbeddings, eval_set: EvalSet, report: EvalReport, folder: Path
 ) -> Agreement:
     index = build(passages, vectors, folder, SETTINGS)
     opened = open_index(index.path, index.describe()["place"])
-    return compare_with_measurement(opened, DIMENSIONS, passages, HashingEncoder(), exam, report, "finetuned")
+    return compare_with_measurement(
+        opened, DIMENSIONS, passages, HashingEncoder(), eval_set, report, "finetuned"
+    )
 
 
 def test_the_index_of_the_measured_model_agrees_among_shared_passages(
-    passages: Passages, embeddings: CorpusEmbeddings, exam: EvalSet, report: EvalReport, tmp_path: Path
+    passages: Passages, embeddings: CorpusEmbeddings, eval_set: EvalSet, report: EvalReport, tmp_path: Path
 ) -> None:
-    found = agreement(passages, embeddings, exam, report, tmp_path / "index")
+    found = agreement(passages, embeddings, eval_set, report, tmp_path / "index")
     assert found.queries > 20
     assert found.index_ndcg == pytest.approx(found.measured_ndcg, abs=0.005)
     assert 0.3 < found.index_ndcg <= 1
@@ -80,9 +82,9 @@ def test_the_index_of_the_measured_model_agrees_among_shared_passages(
 
 
 def test_an_index_of_other_vectors_is_found_out(
-    passages: Passages, exam: EvalSet, report: EvalReport, tmp_path: Path
+    passages: Passages, eval_set: EvalSet, report: EvalReport, tmp_path: Path
 ) -> None:
-    from assets_pkg.reindex.embeddings import embed_passages
+    from assets_pkg.reindex.corpus_embedding import embed_passages
     from storage.artifacts import Checkpoint
 
     folder = tmp_path / "other"
@@ -91,19 +93,19 @@ def test_an_index_of_other_vectors_is_found_out(
         passages, Checkpoint(tmp_path, "checkpoint", "m1"), MirroredEncoder(), {}, folder, no_progress
     )
     other = CorpusEmbeddings(folder, "corpus_embeddings", "e2")
-    found = agreement(passages, other, exam, report, tmp_path / "index")
+    found = agreement(passages, other, eval_set, report, tmp_path / "index")
     problem = found.problem(0.02)
     assert problem is not None
     assert "through the index" in problem
     assert found.index_ndcg < found.measured_ndcg / 2
 
 
-def test_a_corpus_that_shares_nothing_with_the_exam_is_not_judged(
+def test_a_corpus_that_shares_nothing_with_the_eval_set_is_not_judged(
     passages: Passages, embeddings: CorpusEmbeddings, report: EvalReport, tmp_path: Path
 ) -> None:
     documents = [BeirDocument("d1", "nothing of this is indexed")]
     write_beir(tmp_path / "foreign" / "eval_beir", documents, [BeirQuery("q", "nothing")], {"q": {"d1": 1}})
-    foreign = EvalSet(tmp_path / "foreign", "eval_set", "exam2")
+    foreign = EvalSet(tmp_path / "foreign", "eval_set", "eval_set2")
     found = agreement(passages, embeddings, foreign, report, tmp_path / "index")
     assert found == Agreement(0, 0.0, 0.0)
     assert found.problem(0.0) is None
@@ -126,7 +128,7 @@ def test_memory_of_the_comparison_does_not_grow_with_the_corpus(
             text = f"passage {number} of many"
             yield passage_id(text), text
 
-    monkeypatch.setattr("assets_pkg.reindex.agreement._texts", texts)
+    monkeypatch.setattr("assets_pkg.reindex.index_checks._texts", texts)
     nothing = Passages(tmp_path, "passages", "v1")
     tracemalloc.start()
     shared = _shared(EvalSet(tmp_path, "eval_set", "e1"), nothing)

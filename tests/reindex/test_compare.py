@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from assets_pkg.profile import load_profile
-from assets_pkg.reindex import compare
+from assets_pkg.config.profile import load_profile
+from assets_pkg.reindex import comparison
 from resources.encoders.base import Role
 from storage.artifact_store import ArtifactStore, BuildKey
 from storage.artifacts import Checkpoint, CorpusEmbeddings, Passages
@@ -38,15 +38,15 @@ def test_the_best_of_all_blocks_are_found_and_few_are_in_memory(
     store = ArtifactStore(tmp_path / "store")
     store.build(Checkpoint, BuildKey("base_model", "1", {}), _weights)
     index = build(passages, embeddings, tmp_path / "index", SETTINGS)
-    monkeypatch.setattr(compare, "current_index", lambda _: index)
+    monkeypatch.setattr(comparison, "current_index", lambda _: index)
     monkeypatch.setattr(store, "get", lambda kind, asset, version: passages if kind is Passages else None)
     encoder = Watched()
 
     def opened(*_: object) -> AbstractContextManager[Watched]:
         return nullcontext(encoder)
 
-    monkeypatch.setattr(compare, "checkpoint_encoder", opened)
-    found = compare.search_with_base(store, load_profile("laptop"), "pump seal", 70)
+    monkeypatch.setattr(comparison, "checkpoint_encoder", opened)
+    found = comparison.search_with_base(store, load_profile("laptop"), "pump seal", 70)
     assert max(encoder.at_once) <= 2048
     texts = [each.text for each in passages.passages()]
     scores = HashingEncoder().embed(texts, "passage") @ HashingEncoder().embed(["pump seal"], "query")[0]

@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.feature_extraction.text import HashingVectorizer
 
-from assets_pkg.profile import load_profile
-from assets_pkg.reindex.embeddings import embed_passages
+from assets_pkg.config.profile import load_profile
+from assets_pkg.config.sections.reindex import ReindexSettings
+from assets_pkg.reindex.corpus_embedding import embed_passages
 from assets_pkg.reindex.index import IndexMismatch, build_index
-from assets_pkg.reindex.reader import IndexReader, fuse
-from assets_pkg.reindex.settings import ReindexSettings
-from assets_pkg.reindex.verify import _sample, verify_index
+from assets_pkg.reindex.index_checks import _sample, verify_index
+from assets_pkg.reindex.searcher import IndexReader, fuse
 from resources.encoders.base import Role
 from resources.vector_store.base import Hit
 from resources.vector_store.lance import LanceIndex

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from assets_pkg.config.profile import load_profile
 from assets_pkg.corpus.passages import split_passages
 from assets_pkg.corpus.sources import read_corpus
-from assets_pkg.profile import load_profile
-from assets_pkg.reindex.embeddings import embed_passages
+from assets_pkg.reindex.corpus_embedding import embed_passages
 from assets_pkg.reindex.index import build_index
-from assets_pkg.reindex.reader import IndexReader
+from assets_pkg.reindex.searcher import IndexReader
 from resources.vector_store.base import VectorStoreError
 from storage.artifact_store import ArtifactStore
 from storage.artifacts import Checkpoint, Corpus, CorpusEmbeddings, Passages, VectorIndex

@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from pymilvus import MilvusClient
 
-from assets_pkg.housekeeping import find_removals, remove
-from assets_pkg.profile import load_profile
-from assets_pkg.reindex.embeddings import embed_passages
+from assets_pkg.automation.retention import find_removals, remove
+from assets_pkg.config.profile import load_profile
+from assets_pkg.reindex.corpus_embedding import embed_passages
 from assets_pkg.reindex.index import build_index, open_index
-from assets_pkg.reindex.reader import IndexReader
+from assets_pkg.reindex.searcher import IndexReader
 from resources.vector_store.base import VectorStoreError
 from storage.artifact_store import ArtifactStore, BuildKey
 from storage.artifacts import Checkpoint, CorpusEmbeddings, Passage, Passages, VectorIndex

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from assets_pkg.config.sections.corpus import PassageSettings
 from assets_pkg.corpus.passages import split_passages
-from assets_pkg.corpus.settings import PassageSettings
 from resources.encoders.base import Role
 from storage.artifacts import Corpus, Passages
 from storage.digests import digest_text

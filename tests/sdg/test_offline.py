@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from assets_pkg.profile import load_profile
+from assets_pkg.config.profile import load_profile
+from assets_pkg.config.sections.sdg import SdgSettings
 from assets_pkg.sdg.errors import SdgError
 from assets_pkg.sdg.offline import generate_offline
-from assets_pkg.sdg.question_rules import key
-from assets_pkg.sdg.settings import SdgSettings
+from assets_pkg.sdg.question_filters import key
 from storage.formats.qa_records import SourceRecord, read_records
 from tests.corpus.making import write_corpus
 from tests.sdg.making import WordEncoder, cut

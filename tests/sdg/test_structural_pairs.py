@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from assets_pkg.corpus.passages import passages_of
-from assets_pkg.corpus.structure import title_of
-from assets_pkg.sdg.structural_pairs import Pair, pair_of
+from assets_pkg.corpus.segmentation import title_of
+from assets_pkg.sdg.templates import Pair, pair_of
 from storage.artifacts import Document
 
 BODY = "The boundary layer grows along the plate, and its thickness follows the square root of the distance."

@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from assets_pkg.profile import load_profile
+from assets_pkg.config.profile import load_profile
+from assets_pkg.config.sections.sdg import SdgSettings
 from assets_pkg.sdg.llm import chat_config, generate_with_llm
-from assets_pkg.sdg.settings import SdgSettings
 from resources.chat_model import ChatModel
 from resources.encoders.base import Role
 from storage.artifacts import Corpus, Passages

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from material import HashEncoder
 
-from assets_pkg.sdg.llm.near_duplicates import QuestionIndex
-from assets_pkg.sdg.llm.ordered import BATCH, run_in_order
+from assets_pkg.sdg.llm.async_map import BATCH, run_in_order
+from assets_pkg.sdg.llm.dedup import QuestionIndex
 from resources.encoders.base import Role
 from storage.progress import Progress, no_progress
 
@@ -139,7 +139,7 @@ def test_near_duplicates_are_those_of_plain_calculation(angles: list[int], sizes
 
 
 def test_the_twin_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("assets_pkg.sdg.llm.near_duplicates._BLOCK_ROWS", 2)
+    monkeypatch.setattr("assets_pkg.sdg.llm.dedup._BLOCK_ROWS", 2)
     index = QuestionIndex(_PlaneEncoder(), 0.9)
     assert index.add(["0", "90", "180", "270"], ["a", "b", "c", "d"]) == [None] * 4
     assert index.add(["45", "181", "46"], ["e", "f", "g"]) == [

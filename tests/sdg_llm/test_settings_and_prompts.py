@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from material import generate, make_corpus, sdg_settings
 from scripted_endpoint import ScriptedEndpoint
 
-from assets_pkg.profile import ProfileError, load_profile
+from assets_pkg.config.profile import ProfileError, load_profile
 from assets_pkg.sdg.llm import (
     PromptError,
     chat_config,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from material import make_corpus, sdg_settings
 
-from assets_pkg.sdg.llm.sources import ManifestError, Source, count_sources, read_sources
+from assets_pkg.sdg.llm.documents import ManifestError, Source, count_sources, read_sources
 
 URL = "http://127.0.0.1/v1"
 

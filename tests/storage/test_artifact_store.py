@@ -16,7 +16,7 @@ import pytest
 
 from storage.artifact_store import ArtifactError, ArtifactStore
 from storage.embedding_cache import EmbeddingCache
-from storage.opening import open_store
+from storage.remote_store import open_store
 from tests.small_disk import small_disk
 from tests.storage.notes import Note, key, writer
 
@@ -168,7 +168,7 @@ def test_a_kill_while_building_leaves_nothing_visible(root: str) -> None:
         import sys, time
         from storage.artifact_store import BuildKey
         from storage.artifacts import Artifact
-        from storage.opening import open_store
+        from storage.remote_store import open_store
 
         def produce(folder):
             (folder / "note.txt").write_text("half")

@@ -15,9 +15,8 @@ import pytest
 
 from storage.artifact_store import ArtifactError, ArtifactStore
 from storage.digests import digest_file
-from storage.opening import open_store
 from storage.remote import RemoteError, check_url
-from storage.remote_store import RemoteArtifactStore, open_remote
+from storage.remote_store import RemoteArtifactStore, open_remote, open_store
 from tests.s3.server import (
     Answer,
     Hold,
@@ -36,7 +35,7 @@ PUBLISH = """
     import sys
     from storage.artifact_store import BuildKey
     from storage.artifacts import Artifact
-    from storage.opening import open_store
+    from storage.remote_store import open_store
 
     def produce(folder):
         print("made", flush=True)
@@ -159,7 +158,7 @@ def test_a_kill_while_fetching_goes_on_inside_the_file(url: str, s3: S3Server, t
         import sys
         from storage import remote
         from storage.artifacts import Artifact
-        from storage.opening import open_store
+        from storage.remote_store import open_store
 
         remote.BLOCK = {block}
         open_store(sys.argv[1]).get(Artifact, "notes", sys.argv[2])

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from assets_pkg.config.sections.sdg import SdgSettings
+from assets_pkg.sdg.llm.documents import Source
 from assets_pkg.sdg.llm.extraction import extract
 from assets_pkg.sdg.llm.judging import judge
-from assets_pkg.sdg.llm.numbered import Failure, Gathered
 from assets_pkg.sdg.llm.pairs import DraftPair, Slot, slots, write_pairs
 from assets_pkg.sdg.llm.prompts import Prompts
-from assets_pkg.sdg.llm.sources import Source
-from assets_pkg.sdg.settings import SdgSettings
+from assets_pkg.sdg.llm.structured_batch import Failure, Gathered
 from resources.chat_model import ChatSession
 from storage.formats.qa_records import QAEvaluation, QAPair
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from assets_pkg.sdg.llm.numbered import Failure, Gathered, NumberedItem, Step, gather
+from assets_pkg.config.sections.sdg import SdgSettings
+from assets_pkg.sdg.llm.documents import Source
 from assets_pkg.sdg.llm.prompts import Prompts
-from assets_pkg.sdg.llm.sources import Source
-from assets_pkg.sdg.settings import SdgSettings
+from assets_pkg.sdg.llm.structured_batch import Failure, Gathered, NumberedItem, Step, gather
 from resources.chat_model import ChatSession, Schema
 
 ARTIFACT_TYPES = (

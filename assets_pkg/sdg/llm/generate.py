@@ -11,18 +11,19 @@ from pathlib import Path
 
 import orjson
 
+from assets_pkg.config.sections.sdg import SdgSettings
 from assets_pkg.sdg.llm.ask import Asked, Rejected, ask_about
-from assets_pkg.sdg.llm.near_duplicates import QuestionIndex
-from assets_pkg.sdg.llm.numbered import Failure
-from assets_pkg.sdg.llm.ordered import run_in_order
+from assets_pkg.sdg.llm.async_map import run_in_order
+from assets_pkg.sdg.llm.dedup import QuestionIndex
+from assets_pkg.sdg.llm.documents import Source, count_sources, read_sources
 from assets_pkg.sdg.llm.prompts import load_prompts
-from assets_pkg.sdg.llm.sources import Source, count_sources, read_sources
+from assets_pkg.sdg.llm.structured_batch import Failure
 from assets_pkg.sdg.llm.tally import Tally
-from assets_pkg.sdg.settings import SdgSettings
 from resources.chat_model import ChatConfig, ChatModel, Usage, endpoint_host
 from resources.encoders.base import Encoder
 from storage.artifact_store import write_atomic
 from storage.artifacts import Corpus, Passages
+from storage.errors import RetuneError
 from storage.formats.qa_records import QAEvaluations, SourceRecord, dump_record
 from storage.progress import Progress, no_progress
 
@@ -32,7 +33,7 @@ PREVIEW_DOCUMENTS = 3
 _HOPELESS_AFTER = 64  # sources after which a run with half the wanted share of usable pairs is given up
 
 
-class AcceptRateError(Exception):
+class AcceptRateError(RetuneError):
     """Too few of the pairs asked for could be used."""
 
 

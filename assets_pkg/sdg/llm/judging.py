@@ -7,11 +7,11 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from assets_pkg.sdg.llm.numbered import Failure, Gathered, NumberedItem, Step, gather
+from assets_pkg.config.sections.sdg import SdgSettings
+from assets_pkg.sdg.llm.documents import Source
 from assets_pkg.sdg.llm.pairs import DraftPair
 from assets_pkg.sdg.llm.prompts import Prompts
-from assets_pkg.sdg.llm.sources import Source
-from assets_pkg.sdg.settings import SdgSettings
+from assets_pkg.sdg.llm.structured_batch import Failure, Gathered, NumberedItem, Step, gather
 from resources.chat_model import ChatSession, Schema
 from storage.formats.qa_records import Judgement, OverallJudgement, QAEvaluation
 

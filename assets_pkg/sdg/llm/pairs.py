@@ -8,11 +8,11 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
+from assets_pkg.config.sections.sdg import SdgSettings
+from assets_pkg.sdg.llm.documents import Source
 from assets_pkg.sdg.llm.extraction import ArtifactsOfType
-from assets_pkg.sdg.llm.numbered import Failure, Gathered, NumberedItem, Step, gather
 from assets_pkg.sdg.llm.prompts import Prompts
-from assets_pkg.sdg.llm.sources import Source
-from assets_pkg.sdg.settings import SdgSettings
+from assets_pkg.sdg.llm.structured_batch import Failure, Gathered, NumberedItem, Step, gather
 from resources.chat_model import ChatSession, Schema
 from storage.digests import digest_text
 from storage.formats.qa_records import HopContext, QAPair

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from storage.digests import digest_json
+from storage.errors import RetuneError
 
 DEFAULT_PROMPTS = Path(__file__).parents[1] / "prompts" / "default.yaml"
 
@@ -22,7 +23,7 @@ _PLACES = {
 }
 
 
-class PromptError(ValueError):
+class PromptError(RetuneError, ValueError):
     """A prompt file that cannot be used; the message names file, prompt and what is wrong."""
 
 

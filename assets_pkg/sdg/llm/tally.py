@@ -6,8 +6,8 @@ import heapq
 from collections import Counter
 from typing import Any
 
+from assets_pkg.config.sections.sdg import SdgSettings
 from assets_pkg.sdg.llm.ask import JudgedPair, Rejected
-from assets_pkg.sdg.settings import SdgSettings
 from resources.chat_model import Usage
 from storage.digests import digest_text
 

@@ -1,0 +1,78 @@
+"""Running assets in this process, as a run that the UI's history shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+
+from assets_pkg.automation.jobs import BENCHMARK_JOB, MAIN_JOB
+from assets_pkg.config.stages import STAGES
+from assets_pkg.orchestration.instance import PROCESS_TAG, process_tag
+
+NO_CONSOLE = {"console": {"config": {"log_level": "CRITICAL"}}}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A failed step or check, in words for people; ``trace`` is empty for errors that Retune foresees."""
+
+    step: str
+    message: str
+    trace: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    run_id: str
+    succeeded: bool
+    failures: tuple[Failure, ...]
+
+
+def run_assets(
+    defs: dg.Definitions,
+    instance: dg.DagsterInstance,
+    assets: Sequence[str],
+    config: Mapping[str, Any] | None = None,
+    loggers: Mapping[str, Any] = NO_CONSOLE,
+) -> Outcome:
+    """Materialize ``assets`` with their checks; ``config`` is run config of ops by asset name, ``loggers`` that of
+    loggers by name."""
+    main = {asset for stage in STAGES.values() for asset in stage}
+    job = defs.resolve_job_def(MAIN_JOB if set(assets) <= main else BENCHMARK_JOB)
+    result = job.execute_in_process(
+        run_config={
+            "loggers": loggers,
+            "ops": {name: {"config": value} for name, value in (config or {}).items()},
+        },
+        instance=instance,
+        asset_selection=[dg.AssetKey(name) for name in assets],
+        raise_on_error=False,
+        tags={PROCESS_TAG: process_tag()},
+    )
+    return Outcome(result.run_id, result.success, tuple(_failures(result)))
+
+
+def _failures(result: dg.ExecuteInProcessResult) -> list[Failure]:
+    failed: list[Failure] = []
+    for event in result.all_events:
+        if event.is_step_failure:
+            data = event.step_failure_data
+            user = data.user_failure_data
+            error = data.error
+            if user is not None and user.description:
+                failed.append(Failure(event.step_key or "", user.description, ""))
+            elif error is not None:
+                cause = error.cause or error
+                failed.append(Failure(event.step_key or "", cause.message.strip(), cause.to_string()))
+    for check in result.get_asset_check_evaluations():
+        if not check.passed and check.severity == dg.AssetCheckSeverity.ERROR:
+            figures = ", ".join(f"{name}: {value.value}" for name, value in check.metadata.items())
+            failed.append(
+                Failure(f"check {check.check_name} of {check.asset_key.to_user_string()}", figures, "")
+            )
+    return failed

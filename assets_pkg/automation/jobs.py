@@ -1,0 +1,41 @@
+"""The jobs: the whole pipeline, the benchmarks, and what the sensors and schedules run."""
+
+from typing import Any
+
+import dagster as dg
+
+from assets_pkg.config.stages import BENCHMARKS, STAGES
+
+MAIN_JOB = "retune"
+BENCHMARK_JOB = "benchmarks"
+REINDEX_JOB = "reindex"
+CORPUS_JOB = "refresh_corpus"
+MEASURE_JOB = "measure"
+
+
+def build_jobs() -> list[Any]:
+    """The main job (everything), and the jobs of the sensors and schedules."""
+    return [
+        dg.define_asset_job(
+            MAIN_JOB,
+            selection=[asset for assets in STAGES.values() for asset in assets],
+            description="The main line, documents to index.",
+        ),
+        dg.define_asset_job(
+            BENCHMARK_JOB,
+            selection=[asset for assets in BENCHMARKS.values() for asset in assets],
+            description="Caption judges and the image-text benchmark.",
+        ),
+        dg.define_asset_job(
+            REINDEX_JOB,
+            selection=["corpus_embeddings", "vector_index"],
+            description="Embed the corpus with the promoted model and index it.",
+            tags={"dagster/max_retries": "1"},
+        ),
+        dg.define_asset_job(
+            CORPUS_JOB, selection=["raw_corpus", "passages"], description="Read the documents again."
+        ),
+        dg.define_asset_job(
+            MEASURE_JOB, selection=["eval_metrics", "promoted_model"], description="Measure, and decide anew."
+        ),
+    ]

@@ -1,0 +1,171 @@
+"""Which old versions may go: never what is linked, recorded as current, pinned by promotion, or served."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from assets_pkg.deploy.deploy import read_state
+from assets_pkg.orchestration.asset_context import ARTIFACT_KEY
+from assets_pkg.reindex.index import INDEX_MANIFEST, index_in, open_index
+from assets_pkg.reindex.searcher import STATE_FOLDER, SearchError, index_of
+from resources.vector_store.base import PassageIndex
+from storage.artifact_store import MANIFEST, ArtifactStore
+from storage.artifacts import Artifact
+from storage.disk import bytes_below
+from storage.errors import RetuneError
+
+
+class StillNeeded(RetuneError):
+    """The document is still part of the current corpus."""
+
+
+MADE_OF_TEXTS = ("eval_set", "mined_train_set", "eval_metrics")
+"""Assets that hold passages without their documents' names, each after what it is made from."""
+
+MODELS = ("base_model", "checkpoint", "onnx_model", "tensorrt_engine")
+"""Assets that hold no passages; a document may well be called like a word of their vocabulary."""
+
+
+@dataclass(frozen=True)
+class Removal:
+    """One version that nothing needs any more, or what a killed build left (then ``version`` is its key)."""
+
+    asset: str
+    version: str
+    size: int
+    unfinished: bool = False
+
+
+def find_removals(store: ArtifactStore, instance: dg.DagsterInstance, keep: int) -> Iterator[Removal]:
+    """Versions beyond the newest ``keep`` of each asset that nothing points at, and what killed builds left that a
+    newer version has overtaken: others may still be taken up."""
+    needed = store.linked() | _current(store, instance) | _served(store)
+    for asset in store.assets():
+        for version in store.versions(asset)[keep:]:
+            if (asset, version) not in needed:
+                yield Removal(asset, version, store.size(asset, version))
+    for left in _unfinished(store):
+        made = [
+            each.stat().st_mtime for each in (store.root / "artifacts" / left.asset).glob(f"*/{MANIFEST}")
+        ]
+        if _last_change(store.work_folder(left.asset, left.version)) < max(made, default=0.0):
+            yield left
+
+
+def find_holders(store: ArtifactStore, instance: dg.DagsterInstance, doc_id: str) -> Iterator[Removal]:
+    """Every version that holds text of the document ``doc_id`` (corpus-relative path), and whatever killed builds
+    left that may hold texts.
+
+    Raises:
+        StillNeeded: one of them is current: the document is still part of the corpus.
+    """
+    needed = store.linked() | _current(store, instance) | _served(store)
+    holders: set[str] = set()
+    # Sets that keep no document ids hold the text if what they were made from does.
+    named = [asset for asset in store.assets() if asset not in (*MADE_OF_TEXTS, *MODELS)]
+    for asset in [*named, *MADE_OF_TEXTS]:
+        for version in store.versions(asset):
+            folder = store.get(Artifact, asset, version).path
+            if not (_mentions(folder, doc_id) or (asset in MADE_OF_TEXTS and holders & _inputs(folder))):
+                continue
+            if (asset, version) in needed:
+                raise StillNeeded(
+                    f"{asset} {version} is current and holds {doc_id}: delete the file and run "
+                    "`retune run --to reindex` first"
+                )
+            holders.add(version)
+            yield Removal(asset, version, store.size(asset, version))
+    yield from (left for left in _unfinished(store) if left.asset not in MODELS)
+
+
+def remove(store: ArtifactStore, removal: Removal) -> None:
+    """Delete one version, and what a vector store keeps of it elsewhere.
+
+    Raises:
+        VectorStoreError: the server that holds the index cannot be reached, or refuses; nothing was deleted.
+    """
+    index = _index_of(store, removal)
+    if index is not None:
+        # First: a kill in between leaves a version that is still listed, not rows on a server that nobody knows of.
+        index.drop()
+    delete = store.abandon if removal.unfinished else store.remove
+    delete(removal.asset, removal.version)
+
+
+def _index_of(store: ArtifactStore, removal: Removal) -> PassageIndex | None:
+    """The index in what is removed, which may never have been on this machine; only its description is fetched."""
+    if removal.unfinished:
+        return index_in(store.work_folder(removal.asset, removal.version))
+    described = store.read(removal.asset, removal.version, INDEX_MANIFEST)
+    folder = store.root / "artifacts" / removal.asset / removal.version
+    return None if described is None else open_index(folder, json.loads(described)["place"])
+
+
+def _unfinished(store: ArtifactStore) -> Iterator[Removal]:
+    for asset, key in store.unfinished():
+        yield Removal(asset, key, bytes_below(store.work_folder(asset, key)), unfinished=True)
+
+
+def _last_change(folder: Path) -> float:
+    return max(each.stat().st_mtime for each in [folder, *folder.rglob("*")])
+
+
+def _served(store: ArtifactStore) -> set[tuple[str, str]]:
+    """The model that the deployed server serves, and the index that searches use as long as it does."""
+    state = read_state(store.root / STATE_FOLDER)
+    if state is None or not state.alive():
+        return set()
+    digest = state.model_digest
+    found = {(asset, digest) for asset in ("checkpoint", "base_model")}
+    with suppress(SearchError):
+        found.add(("vector_index", index_of(store, digest).version))
+    return found
+
+
+def _inputs(folder: Path) -> set[str]:
+    return set(json.loads((folder / MANIFEST).read_text("utf-8"))["inputs"].values())
+
+
+def _mentions(folder: Path, doc_id: str) -> bool:
+    """Whether a file of the version names the document; every format that holds texts keeps its id beside them."""
+    import pyarrow.compute as pc
+    import pyarrow.dataset as ds
+
+    for name in ("documents.parquet", "passages.parquet"):
+        if (folder / name).exists():
+            column: Any = pc.field("doc_id")
+            return ds.dataset(folder / name).count_rows(filter=column == doc_id) > 0
+    index = index_in(folder)
+    if index is not None:
+        return index.holds(doc_id)
+    texts = [path for path in folder.rglob("*.json*") if path.name != MANIFEST]
+    spellings = [json.dumps(doc_id, ensure_ascii=ascii_only).encode() for ascii_only in (True, False)]
+    return any(_holds_one(path, spellings) for path in texts)
+
+
+def _holds_one(path: Path, spellings: list[bytes]) -> bool:
+    """Whether one of them is in the file, which may be larger than memory."""
+    if not path.stat().st_size:
+        return False
+    with path.open("rb") as stream, mmap(stream.fileno(), 0, access=ACCESS_READ) as content:
+        return any(content.find(spelling) >= 0 for spelling in spellings)
+
+
+def _current(store: ArtifactStore, instance: dg.DagsterInstance) -> set[tuple[str, str]]:
+    """What the latest materialization of every asset recorded, the promoted model and the served one included."""
+    found: set[tuple[str, str]] = set()
+    for key in instance.get_asset_keys():
+        event = instance.get_latest_materialization_event(key)
+        if event and event.asset_materialization and ARTIFACT_KEY in event.asset_materialization.metadata:
+            recorded = str(event.asset_materialization.metadata[ARTIFACT_KEY].value)
+            asset, _, version = recorded.partition("/")
+            found.add((asset, version))
+    return found

@@ -1,0 +1,33 @@
+"""The schedules, off until they are switched on."""
+
+import dagster as dg
+
+from assets_pkg.automation.jobs import MAIN_JOB, MEASURE_JOB
+from assets_pkg.config.profile import Profile
+
+
+def build_schedules(profile: Profile) -> list[dg.ScheduleDefinition]:
+    """The nightly refresh and the weekly measurement, off until they are switched on."""
+    timetable = {
+        "nightly_refresh": (
+            MAIN_JOB,
+            profile.automation.refresh_cron,
+            "Runs the whole line, documents to index. What is made of unchanged inputs is reused.",
+        ),
+        "weekly_measurement": (
+            MEASURE_JOB,
+            profile.automation.measure_cron,
+            "Measures base and fine-tuned model again and lets the gate decide anew.",
+        ),
+    }
+    return [
+        dg.ScheduleDefinition(
+            name=name,
+            job_name=job,
+            cron_schedule=cron,
+            description=description,
+            execution_timezone=profile.automation.timezone,
+            default_status=dg.DefaultScheduleStatus.STOPPED,
+        )
+        for name, (job, cron, description) in timetable.items()
+    ]

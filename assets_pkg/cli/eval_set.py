@@ -1,0 +1,73 @@
+"""``retune eval-set``: the eval set, frozen, looked at, or the user's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from assets_pkg.cli.common import DEFAULT_PROFILE, ConfigOption, Overrides, console, failed
+from assets_pkg.config.profile import load_profile
+
+if TYPE_CHECKING:
+    from assets_pkg.prep.eval_set import EvalSetCommands
+
+eval_set = typer.Typer(help="The eval set: freeze it, look at it, bring your own.", no_args_is_help=True)
+
+
+@eval_set.command()
+def show(config: ConfigOption = DEFAULT_PROFILE) -> None:
+    """Which eval set is current, and whether it is frozen."""
+    for line in _commands(config).describe():
+        console.print(line, highlight=False)
+
+
+@eval_set.command()
+def freeze(config: ConfigOption = DEFAULT_PROFILE) -> None:
+    """Keep the current eval set from now on: new pairs only extend training, and its documents stay out of it."""
+    console.print(_commands(config).freeze(), highlight=False)
+
+
+@eval_set.command("import")
+def take(
+    path: Annotated[Path, typer.Argument(help="A BEIR folder.")], config: ConfigOption = DEFAULT_PROFILE
+) -> None:
+    """Take a BEIR folder as the eval set, and freeze it."""
+    console.print(_commands(config).take(path), highlight=False)
+
+
+@eval_set.command()
+def search(config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = None) -> None:
+    """Does hybrid search help here? The eval set by the promoted model's vectors, by words, and by both."""
+    import dagster as dg
+
+    from assets_pkg.orchestration.asset_context import UpstreamArtifacts
+    from assets_pkg.orchestration.instance import open_instance
+    from assets_pkg.orchestration.resources import build_resources
+    from assets_pkg.reindex.comparison import measure_search
+    from storage.artifacts import Checkpoint, EvalSet
+
+    resources = build_resources(load_profile(config, overrides or []))
+    with open_instance() as instance:
+        inputs = UpstreamArtifacts(instance, resources.store)
+        try:
+            questions, model = inputs.input(EvalSet, "eval_set"), inputs.input(Checkpoint, "promoted_model")
+        except dg.Failure as error:
+            raise failed(error.description or "") from error
+    with resources.encoders.factory(model) as encoder:
+        for kind, means in measure_search(questions, encoder).items():
+            figures = "  ".join(f"{name} {means[name]:.4f}" for name in ("NDCG@10", "Recall@10", "MRR@10"))
+            console.print(f"{kind:8} {figures}", highlight=False)
+
+
+@eval_set.command()
+def release(config: ConfigOption = DEFAULT_PROFILE) -> None:
+    """Let the eval set be split from the pairs again."""
+    console.print(_commands(config).release(), highlight=False)
+
+
+def _commands(config: str) -> EvalSetCommands:
+    from assets_pkg.prep.eval_set import EvalSetCommands
+
+    return EvalSetCommands(load_profile(config).artifact_root)

@@ -1,0 +1,88 @@
+"""``retune gc`` and ``forget``: versions and jobs that nobody needs, or that hold what must go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from assets_pkg.cli.common import DEFAULT_PROFILE, ConfigOption, DryRunOption, Overrides, console
+from assets_pkg.config.profile import Profile, load_profile
+
+if TYPE_CHECKING:
+    from assets_pkg.automation.retention import Removal
+    from storage.artifact_store import ArtifactStore
+
+
+def gc(
+    keep: Annotated[int, typer.Option("--keep", min=1, help="How many of each asset to keep.")] = 3,
+    dry_run: DryRunOption = False,
+    config: ConfigOption = DEFAULT_PROFILE,
+    overrides: Overrides = None,
+) -> None:
+    """Delete old versions, and what killed builds of older ones and ended jobs left; what is linked, current, promoted,
+    served or open always stays."""
+    from assets_pkg.automation.retention import find_removals
+    from assets_pkg.orchestration.instance import open_instance
+    from storage.remote_store import open_store
+
+    profile = load_profile(config, overrides or [])
+    store = open_store(profile.artifact_root)
+    with open_instance() as instance:
+        _delete(store, find_removals(store, instance, keep), dry_run)
+    _delete_jobs(profile, keep, dry_run)
+
+
+def forget(
+    document: Annotated[str, typer.Argument(help="The document's path inside the corpus.")],
+    dry_run: DryRunOption = False,
+    config: ConfigOption = DEFAULT_PROFILE,
+    overrides: Overrides = None,
+) -> None:
+    """Delete every old version, kept answer and ended job that may hold text of a document that left the corpus."""
+    from assets_pkg.automation.retention import find_holders
+    from assets_pkg.orchestration.instance import open_instance
+    from assets_pkg.orchestration.resources import ANSWER_CACHE
+    from storage.remote_store import open_store
+
+    profile = load_profile(config, overrides or [])
+    store = open_store(profile.artifact_root)
+    with open_instance() as instance:
+        _delete(store, find_holders(store, instance, document), dry_run)
+    _delete_jobs(profile, 0, dry_run)
+    if not dry_run:
+        # Answers are kept by the digest of what was asked: which documents were asked about cannot be told.
+        for path in (store.root / ANSWER_CACHE).parent.glob(f"{Path(ANSWER_CACHE).name}*"):
+            path.unlink()
+        console.print(
+            "all kept answers are deleted; samples that runs showed stay in the UI until those runs are deleted"
+        )
+
+
+def _delete(store: ArtifactStore, found: Iterator[Removal], dry_run: bool) -> None:
+    """Delete what was found, once all of it is found: a finding that forbids it comes before the first deletion."""
+    from assets_pkg.automation.retention import remove
+
+    removals = list(found)
+    for removal in removals:
+        what = f"{removal.asset} {removal.version}{' (unfinished)' if removal.unfinished else ''}"
+        console.print(f"{what}  {removal.size / 1e6:.1f} MB", highlight=False)
+        if not dry_run:
+            remove(store, removal)
+    total = sum(removal.size for removal in removals) / 1e6
+    console.print(f"{len(removals)} versions, {total:.1f} MB {'would go' if dry_run else 'deleted'}")
+
+
+def _delete_jobs(profile: Profile, keep: int, dry_run: bool) -> None:
+    from assets_pkg.automation.detached_jobs import open_batches
+    from assets_pkg.automation.job_cleanup import find_old_jobs, remove_job
+
+    old = list(find_old_jobs(open_batches(profile), keep))
+    for job in old:
+        console.print(f"job {job.name}  {job.size / 1e6:.1f} MB", highlight=False)
+        if not dry_run:
+            remove_job(job)
+    total = sum(job.size for job in old) / 1e6
+    console.print(f"{len(old)} ended jobs, {total:.1f} MB {'would go' if dry_run else 'deleted'}")

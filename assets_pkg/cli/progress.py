@@ -1,0 +1,120 @@
+"""What the ``retune`` command shows in a terminal: plans, progress, results."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from assets_pkg.orchestration.plan import Plan
+from assets_pkg.orchestration.run_observer import set_run_observer
+
+LINE_EVERY_SECONDS = 10.0
+STATE_STYLE = {"missing": "yellow", "stale": "yellow", "follows": "cyan", "fresh": "green"}
+
+
+def show_plan(console: Console, plan: Plan) -> None:
+    """A table of the assets, what would happen to each, and why."""
+    table = Table(title=None, box=None, pad_edge=False)
+    for column in ("asset", "state", "why"):
+        table.add_column(column, overflow="fold")
+    for asset in plan.assets:
+        style = STATE_STYLE[asset.state]
+        table.add_row(asset.name, f"[{style}]{asset.state}[/]", "; ".join(asset.reasons))
+    console.print(table)
+    if plan.to_run:
+        console.print(f"{len(plan.to_run)} of {len(plan.assets)} would run")
+    else:
+        console.print("nothing is stale: nothing to run")
+
+
+def show_history(console: Console, rows: Sequence[Mapping[str, str]]) -> None:
+    """A table of promotions, newest first; the reasons fold, digests stay whole for copying."""
+    table = Table(box=None, pad_edge=False)
+    for column in rows[0]:
+        table.add_column(column, overflow="fold", no_wrap=column != "decision")
+    for row in rows:
+        table.add_row(*map(escape, row.values()))
+    console.print(table)
+
+
+@contextmanager
+def live_display(console: Console, steps: int) -> Iterator[None]:
+    """Show the steps of a run as they go: bars in a terminal, lines elsewhere."""
+    watch = _Bars(console, steps) if console.is_terminal else _Lines(console, steps)
+    set_run_observer(watch)
+    with watch.bars:
+        yield
+
+
+class _Lines:
+    """One line at a step's start and end, and now and then between: for logs and pipes."""
+
+    def __init__(self, console: Console, steps: int):
+        self.console = console
+        self.steps = steps
+        self.count = 0
+        self.begun: dict[str, float] = {}
+        self.last = 0.0
+        self.bars = Progress(console=console, disable=True)
+
+    def started(self, step: str) -> None:
+        self.count += 1
+        self.begun[step] = time.monotonic()
+        self.console.print(f"[bold]{step}[/]", highlight=False)
+
+    def finished(self, step: str) -> None:
+        seconds = time.monotonic() - self.begun[step]
+        self.console.print(f"  [green]done[/] {step} ({seconds:.1f} s)", highlight=False)
+
+    def note(self, text: str) -> None:
+        self.console.print(f"  {escape(text)}", highlight=False)
+
+    def progress(self, step: str, done: int, total: int, unit: str, **figures: float) -> None:
+        now = time.monotonic()
+        if now - self.last >= LINE_EVERY_SECONDS:
+            self.last = now
+            self.console.print(f"  {done:,} of {total:,} {unit}{_figures(figures)}", highlight=False)
+
+
+class _Bars(_Lines):
+    """A live bar under the lines."""
+
+    def __init__(self, console: Console, steps: int):
+        super().__init__(console, steps)
+        self.bars = Progress(
+            TextColumn("  {task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[unit]}{task.fields[figures]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+        self.bar: TaskID | None = None
+        self.unit = ""
+
+    def finished(self, step: str) -> None:
+        self._drop()
+        super().finished(step)
+
+    def progress(self, step: str, done: int, total: int, unit: str, **figures: float) -> None:
+        if self.bar is None or unit != self.unit:
+            self._drop()
+            self.unit = unit
+            self.bar = self.bars.add_task(step, total=total, unit=unit, figures="")
+        self.bars.update(self.bar, completed=done, total=total, figures=_figures(figures))
+
+    def _drop(self) -> None:
+        if self.bar is not None:
+            self.bars.remove_task(self.bar)
+            self.bar = None
+
+
+def _figures(figures: dict[str, float]) -> str:
+    return "".join(f", {name} {value:.4g}" for name, value in figures.items())

@@ -1,0 +1,140 @@
+"""What a run left behind, in words and figures for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from assets_pkg.config.profile import Profile
+from assets_pkg.image_text.report import MAIN
+from assets_pkg.judges.report import shown_ranking
+from assets_pkg.orchestration.asset_context import is_here, recorded_artifact
+from storage.artifact_store import ArtifactStore
+from storage.artifacts import (
+    EvalReport,
+    ImageTextReport,
+    ImageTextScores,
+    JudgeRanking,
+    JudgeScores,
+    VectorIndex,
+)
+from storage.remote_store import open_store
+
+SHOWN_METRICS = ("NDCG@10", "Recall@10", "MRR@10", "MAP@10")
+NAMES = ("metric", "captioner", "model", "condition")
+"""Columns of words, which stand on the left."""
+
+
+def show_summary(console: Console, instance: dg.DagsterInstance, profile: Profile) -> None:
+    """Print the measurement, the decision, the server and the index, as far as they exist."""
+    store = open_store(profile.artifact_root)
+    shown = {
+        name: _latest(instance, name, store)
+        for name in ("eval_metrics", "promoted_model", "running_nim", "vector_index")
+    }
+    if report := shown["eval_metrics"]:
+        _show_measurement(console, store.get(EvalReport, *recorded_artifact(report)))
+    if promoted := shown["promoted_model"]:
+        decision = escape(str(promoted.metadata["decision"].value))
+        console.print(f"[bold]model[/]    {decision}", highlight=False)
+    if server := shown["running_nim"]:
+        console.print(f"[bold]server[/]   {server.metadata['url'].value} (stop it: retune deploy --stop)")
+    if index := shown["vector_index"]:
+        described = store.get(VectorIndex, *recorded_artifact(index)).describe()
+        console.print(
+            f"[bold]index[/]    {described['rows']:,} passages x {described['dimensions']} dimensions, "
+            f"{described['index']}, by model {described['model_digest']}"
+        )
+    console.print(f"[bold]files[/]    {store.place}", highlight=False)
+    if store.place != str(store.root):
+        console.print(f"         this machine's copy: {store.root}", highlight=False)
+
+
+def show_made(
+    console: Console, instance: dg.DagsterInstance, profile: Profile, assets: Sequence[str]
+) -> None:
+    """Print what the latest version of each benchmark among ``assets`` says, and where each of them lies."""
+    store = open_store(profile.artifact_root)
+    made = {name: event for name in assets if (event := _latest(instance, name, store))}
+    if {"judge_scores", "judge_ranking"} <= made.keys():
+        _show_ranking(console, store.get(JudgeRanking, *recorded_artifact(made["judge_ranking"])))
+        _show_skipped(console, store.get(JudgeScores, *recorded_artifact(made["judge_scores"])).skipped())
+    if {"image_text_scores", "image_text_report"} <= made.keys():
+        _show_image_text(console, store.get(ImageTextReport, *recorded_artifact(made["image_text_report"])))
+        _show_skipped(
+            console, store.get(ImageTextScores, *recorded_artifact(made["image_text_scores"])).skipped()
+        )
+    for name, event in made.items():
+        console.print(f"[bold]{name}[/]  {event.metadata['path'].value}", highlight=False)
+
+
+def _show_ranking(console: Console, ranking: JudgeRanking) -> None:
+    told = ranking.ranking()
+    rows = shown_ranking(told["ranking"], told["confidence"])
+    judges = ", ".join(told["judges"])
+    _show_table(console, f"captions of {told['clips']} clips, by {judges}", rows)
+
+
+def _show_image_text(console: Console, report: ImageTextReport) -> None:
+    told = report.report()
+    figures: dict[tuple[str, str], dict[str, Any]] = {}
+    for each in told["measured"]:
+        figures.setdefault((each["model"], each["condition"]), {})[each["metric"]] = each
+    recall = next(each["metric"] for each in told["measured"] if each["metric"].endswith("t2i"))
+    rows = [
+        {
+            "model": model,
+            "condition": condition,
+            recall: f"{metrics[recall]['value']:.4f}",
+            MAIN: f"{metrics[MAIN]['value']:.4f}",
+            f"{told['confidence']:.0%} interval": f"[{metrics[MAIN]['low']:.4f}, {metrics[MAIN]['high']:.4f}]",
+        }
+        for (model, condition), metrics in figures.items()
+    ]
+    _show_table(console, f"images found by {told['pairs']:,} texts", rows)
+
+
+def _show_table(console: Console, title: str, rows: Sequence[Mapping[str, str]]) -> None:
+    table = Table(title=title, title_justify="left", box=None)
+    for column in rows[0]:
+        table.add_column(column, justify="left" if column in NAMES else "right")
+    for row in rows:
+        table.add_row(*map(escape, row.values()))
+    console.print(table)
+
+
+def _show_skipped(console: Console, skipped: Mapping[str, str]) -> None:
+    for name, reason in skipped.items():
+        console.print(f"[yellow]left out[/] {escape(name)}: {escape(reason)}", highlight=False)
+
+
+def _show_measurement(console: Console, report: EvalReport) -> None:
+    comparison = report.comparison()
+    metrics: dict[str, dict[str, Any]] = comparison["metrics"]
+    if not metrics:
+        return
+    usual = {name: metrics[name] for name in SHOWN_METRICS if name in metrics}
+    rows = [
+        {
+            "metric": name,
+            "base": f"{row['base']:.4f}",
+            "tuned": f"{row['finetuned']:.4f}",
+            "gain": f"{row['delta']:+.4f}",
+            f"{comparison['confidence']:.0%} interval": f"[{row['low']:+.4f}, {row['high']:+.4f}]",
+            "won/lost": f"{row['wins']}/{row['losses']}",
+        }
+        for name, row in (usual or metrics).items()
+    ]
+    _show_table(console, f"base and fine-tuned on {comparison['queries']} held-out questions", rows)
+    console.print(f"[bold]report[/]   {report.path / 'report.html'}", highlight=False)
+
+
+def _latest(instance: dg.DagsterInstance, asset: str, store: ArtifactStore) -> dg.AssetMaterialization | None:
+    event = instance.get_latest_materialization_event(dg.AssetKey(asset))
+    made = event.asset_materialization if event else None
+    return made if made and is_here(made, store) else None

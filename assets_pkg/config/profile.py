@@ -1,0 +1,226 @@
+"""The typed profile: every setting of every stage, read from YAML and checked before anything runs.
+
+A profile is a YAML file with one section per stage. It extends another one (``extends: laptop``), down to
+``default.yaml``, the single source of default values: the sections, in ``settings.py`` of each stage's folder, give
+types and ranges only. ``key=value`` overrides come last. Interpolation is OmegaConf's (``${artifact_root}``).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError, field_validator, model_validator
+
+from assets_pkg.config.base import (
+    AcceleratorSettings,
+    AutomationSettings,
+    ComputeSettings,
+    ModelSettings,
+    Settings,
+)
+from assets_pkg.config.sections.corpus import CorpusSettings, PassageSettings
+from assets_pkg.config.sections.deploy import DeploySettings
+from assets_pkg.config.sections.evaluation import EvalSettings, GateSettings
+from assets_pkg.config.sections.export import ExportSettings
+from assets_pkg.config.sections.finetune import FinetuneSettings
+from assets_pkg.config.sections.image_text import ImageTextSettings
+from assets_pkg.config.sections.judges import JudgeSettings
+from assets_pkg.config.sections.prep import PrepSettings
+from assets_pkg.config.sections.reindex import ReindexSettings
+from assets_pkg.config.sections.sdg import SdgSettings
+from storage.artifact_store import ArtifactError
+from storage.errors import RetuneError
+from storage.remote import check_url, is_url
+
+PLACE_PREFIX = "run.env."
+PROFILE_FOLDER = Path(__file__).parent / "profiles"
+
+
+class ProfileError(RetuneError, ValueError):
+    """A profile or an override that cannot be used; the message names key, value and what is allowed."""
+
+
+class Profile(Settings):
+    """Every setting of one project."""
+
+    artifact_root: str
+    corpus: CorpusSettings
+    passages: PassageSettings
+    model: ModelSettings
+    sdg: SdgSettings
+    prep: PrepSettings
+    finetune: FinetuneSettings
+    eval: EvalSettings
+    gate: GateSettings
+    export: ExportSettings
+    deploy: DeploySettings
+    reindex: ReindexSettings
+    judges: JudgeSettings
+    image_text: ImageTextSettings
+    accelerator: AcceleratorSettings
+    automation: AutomationSettings
+    compute: ComputeSettings
+
+    @field_validator("artifact_root")
+    @classmethod
+    def _root_holds_no_key(cls, root: str) -> str:
+        try:
+            return check_url(root) if is_url(root) else root
+        except ArtifactError as error:
+            raise ValueError(str(error)) from None
+
+    @model_validator(mode="after")
+    def _enough_negatives(self) -> Profile:
+        mined, used = self.prep.hard_negatives_to_mine, self.finetune.train_n_passages - 1
+        if mined < used:
+            raise ValueError(
+                f"prep.hard_negatives_to_mine = {mined}: must be >= finetune.train_n_passages - 1 = {used}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _loss_has_negatives(self) -> Profile:
+        if not self.finetune.in_batch_negatives and self.finetune.train_n_passages < 2:
+            raise ValueError(
+                "finetune.train_n_passages = 1: must be >= 2 when finetune.in_batch_negatives is false, "
+                "else the loss has nothing to contrast with"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _gate_metric_is_measured(self) -> Profile:
+        measured = {
+            f"{name}@{k}" for name in ("NDCG", "MAP", "Recall", "P", "MRR") for k in self.eval.k_values
+        }
+        if self.gate.metric not in measured:
+            raise ValueError(
+                f"gate.metric = {self.gate.metric!r}: must be one of {', '.join(sorted(measured))}"
+            )
+        return self
+
+
+def load_profile(name: str, overrides: Sequence[str] = (), *, section: str | None = None) -> Profile:
+    """Read a profile by name or path and apply ``key=value`` overrides.
+
+    A key is ``stage.key``, or a bare ``key``: looked up in ``section`` (the stage whose command is run) first,
+    then wherever exactly one section has it.
+
+    Raises:
+        ProfileError: unknown profile, unknown or ambiguous key, value of a wrong type or out of range.
+    """
+    source = ", ".join([f"profile {name}", *(["overrides"] if overrides else [])])
+    try:
+        merged = _read(name, seen=())
+        for text in overrides:
+            key, value = _parse_override(text)
+            OmegaConf.update(merged, _full_key(key, section), value, force_add=True)
+        values = OmegaConf.to_container(merged, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ProfileError(f"{source}: {str(error).splitlines()[0]}") from error
+    try:
+        return Profile.model_validate(values)
+    except ValidationError as error:
+        raise ProfileError("\n".join(f"{source}: {line}" for line in _explain(error))) from error
+
+
+def profile_names() -> list[str]:
+    """The profiles that come with Retune."""
+    return sorted(path.stem for path in PROFILE_FOLDER.glob("*.yaml"))
+
+
+def _read(name: str, seen: tuple[str, ...]) -> DictConfig:
+    if name in seen:
+        raise ProfileError(f"profile {name} extends itself: {' -> '.join([*seen, name])}")
+    path = _find(name)
+    try:
+        config = OmegaConf.load(path)
+    except Exception as error:
+        raise ProfileError(f"{path}: not readable as YAML: {error}") from error
+    if not isinstance(config, DictConfig):
+        raise ProfileError(f"{path}: must be a mapping of sections")
+    parent = config.pop("extends", None if name == "default" else "default")
+    if parent is None:
+        return config
+    merged = OmegaConf.merge(_read(parent, (*seen, name)), config)
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def _find(name: str) -> Path:
+    builtin = PROFILE_FOLDER / f"{name}.yaml"
+    if builtin.exists():
+        return builtin
+    if Path(name).is_file():
+        return Path(name)
+    raise ProfileError(
+        f"profile {name!r}: no such file, nor one of the built-in profiles {', '.join(profile_names())}"
+    )
+
+
+def _parse_override(text: str) -> tuple[str, Any]:
+    key, found, _ = text.partition("=")
+    if key.startswith(PLACE_PREFIX):
+        key = f"compute.overrides.{key.removeprefix(PLACE_PREFIX)}"
+        return key, text.partition("=")[2]
+    if not found or not key.strip():
+        raise ProfileError(f"override {text!r}: must have the form key=value or stage.key=value")
+    parsed = OmegaConf.from_dotlist([f"value={text.partition('=')[2]}"])
+    return key.strip(), parsed.get("value")
+
+
+def _full_key(key: str, section: str | None) -> str:
+    """``stage.key`` for a bare or full override key."""
+    sections = _sections()
+    if key in Profile.model_fields and key not in sections:
+        return key
+    stage, dot, rest = key.partition(".")
+    if dot:
+        if stage not in sections or rest.partition(".")[0] not in sections[stage].model_fields:
+            raise ProfileError(f"override key {key!r}: no such setting{_suggest(key, list(_all_keys()))}")
+        return key
+    homes = [name for name, group in sections.items() if key in group.model_fields]
+    if section in homes:
+        return f"{section}.{key}"
+    if len(homes) == 1:
+        return f"{homes[0]}.{key}"
+    if homes:
+        choices = ", ".join(f"{home}.{key}" for home in homes)
+        raise ProfileError(f"override key {key!r} is ambiguous: write one of {choices}")
+    bare = [full.partition(".")[2] or full for full in _all_keys()]
+    raise ProfileError(f"override key {key!r}: no such setting{_suggest(key, bare)}")
+
+
+def _sections() -> dict[str, type[Settings]]:
+    return {
+        name: field.annotation
+        for name, field in Profile.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Settings)
+    }
+
+
+def _all_keys() -> Iterator[str]:
+    for name in Profile.model_fields:
+        group = _sections().get(name)
+        yield from [name] if group is None else [f"{name}.{key}" for key in group.model_fields]
+
+
+def _suggest(key: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(key, known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _explain(error: ValidationError) -> Iterator[str]:
+    for detail in error.errors():
+        key = ".".join(str(part) for part in detail["loc"])
+        if detail["type"] == "extra_forbidden":
+            yield f"{key} = {detail['input']!r}: no such setting{_suggest(key, list(_all_keys()))}"
+        elif detail["type"] == "value_error":
+            yield f"{key + ': ' if key else ''}{detail.get('ctx', {}).get('error')}"
+        else:
+            value = "" if detail["type"] == "missing" else f" = {detail['input']!r}"
+            yield f"{key}{value}: {detail['msg'][0].lower()}{detail['msg'][1:]}"

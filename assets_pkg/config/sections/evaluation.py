@@ -1,0 +1,38 @@
+"""The settings of stage 3: measurement and the gate."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from assets_pkg.config.base import BatchSize, PositiveInt, RuntimeOnly, Settings
+
+
+class IntervalSettings(Settings):
+    """How intervals are made, for every measurement."""
+
+    confidence: Annotated[float, Field(gt=0.5, lt=1)]
+    bootstrap_samples: Annotated[int, Field(ge=100)]
+    bootstrap_seed: int
+
+
+class EvalSettings(IntervalSettings):
+    """Stage 3: what is measured. ``eval_dimensions``: shorter vectors that are measured beside the full ones."""
+
+    k_values: Annotated[list[PositiveInt], Field(min_length=1)]
+    eval_dimensions: list[PositiveInt]
+    eval_base: bool
+    eval_finetuned: bool
+    eval_nim: Annotated[bool, RuntimeOnly]
+    fail_on_nim_metric_drift: Annotated[bool, RuntimeOnly]
+    eval_batch_size: BatchSize
+
+
+class GateSettings(Settings):
+    """When a checkpoint is promoted: ``metric`` must gain at least ``min_delta``, with an interval above zero, and
+    no other metric may lose more than ``max_regression``, with an interval below zero."""
+
+    metric: str
+    min_delta: Annotated[float, Field(ge=0, le=1)]
+    max_regression: Annotated[float, Field(ge=0, le=1)]

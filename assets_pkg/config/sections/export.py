@@ -1,0 +1,49 @@
+"""The settings of stage 4: the exported graph and the TensorRT engine."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from assets_pkg.config.base import PositiveInt, RuntimeOnly, Settings
+
+
+class TensorrtSettings(Settings):
+    """The engine's shapes (batch and sequence at least, usually, at most) and numbers.
+
+    ``trt_layer_precisions`` are ``layer:precision``, such as ``*LayerNorm*:fp32``.
+    """
+
+    export_to_trt: bool
+    trt_precision: Literal["fp32", "fp16", "bf16"]
+    trt_min_batch: PositiveInt
+    trt_opt_batch: PositiveInt
+    trt_max_batch: PositiveInt
+    trt_min_seq: PositiveInt
+    trt_opt_seq: PositiveInt
+    trt_max_seq: PositiveInt
+    trt_layer_precisions: list[Annotated[str, Field(pattern=r"^[^:,]+:(fp32|fp16|bf16|int8)$")]]
+
+    @model_validator(mode="after")
+    def _shapes_ascend(self) -> TensorrtSettings:
+        for name in ("batch", "seq"):
+            least, usual, most = (getattr(self, f"trt_{place}_{name}") for place in ("min", "opt", "max"))
+            if not least <= usual <= most:
+                raise ValueError(f"trt_opt_{name} = {usual}: must lie between {least} and {most}")
+        return self
+
+
+class GraphSettings(Settings):
+    """The exported graph."""
+
+    opset: Annotated[int, Field(ge=17)]
+    export_dtype: Literal["fp32", "fp16", "int8_weights", "int8_dynamic"]
+    attn_implementation: Literal["eager", "sdpa"]
+    max_cosine_distance: Annotated[float, Field(gt=0, le=1), RuntimeOnly]
+    min_top10_overlap: Annotated[float, Field(ge=0, le=1), RuntimeOnly]
+    max_ndcg_loss: Annotated[float, Field(ge=0, le=1), RuntimeOnly]
+
+
+class ExportSettings(GraphSettings, TensorrtSettings):
+    """Stage 4."""

@@ -1,0 +1,44 @@
+"""The settings of the image-text benchmark."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from assets_pkg.config.base import PositiveInt, Settings
+from storage.digests import digest_json
+
+
+class PairSettings(Settings):
+    """Which pairs of image and text: ``colours://xkcd``, a folder of images with texts, or a table."""
+
+    pairs: str
+    num_pairs_limit: PositiveInt | None
+
+
+class CaptionSettings(Settings):
+    """How images are told in words: not at all, by the nearest named colour, or by a vision model."""
+
+    captioner: Literal["none", "nearest_colour", "vlm"]
+    caption_model: str
+    caption_base_url: str
+    caption_prompt: str
+    caption_system: str | None
+    caption_max_tokens: PositiveInt
+
+    def digest(self) -> str:
+        """As for every section, but where no model is asked nothing depends on what would be asked."""
+        return super().digest() if self.captioner == "vlm" else digest_json({"captioner": self.captioner})
+
+
+class ScoreSettings(Settings):
+    """Which models of the registry embed images and texts, and what is counted."""
+
+    image_text_models: Annotated[list[str], Field(min_length=1)]
+    recall_at: Annotated[list[PositiveInt], Field(min_length=1)]
+    fuse_captions: bool
+
+
+class ImageTextSettings(PairSettings, CaptionSettings, ScoreSettings):
+    """The image-text benchmark."""

@@ -1,0 +1,46 @@
+"""The stages of the recipe, in order, and the assets that each of them makes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from storage.errors import RetuneError
+
+STAGES: dict[str, tuple[str, ...]] = {
+    "sdg": ("raw_corpus", "passages", "base_model", "synthetic_qa"),
+    "prep": ("eval_set", "training_set", "mined_train_set"),
+    "finetune": ("checkpoint",),
+    "eval": ("eval_metrics", "promoted_model"),
+    "export": ("onnx_model",),
+    "deploy": ("running_nim",),
+    "reindex": ("corpus_embeddings", "vector_index"),
+    "eval_nim": ("nim_eval_metrics",),
+}
+
+BENCHMARKS: dict[str, tuple[str, ...]] = {
+    "judges": ("judge_scores", "judge_ranking"),
+    "image_text": ("image_text_pairs", "captions", "image_text_scores", "image_text_report"),
+}
+"""Groups beside the stages: models compared, nothing tuned."""
+
+STAGE_OF: dict[str, str] = {
+    "tensorrt_engine": "export",
+    **{asset: stage for group in (STAGES, BENCHMARKS) for stage, assets in group.items() for asset in assets},
+}
+"""The stage or group that makes an asset."""
+
+
+class StageError(RetuneError, ValueError):
+    """A stage that does not exist, or a range that runs backwards."""
+
+
+def assets_between(first: str, last: str) -> list[str]:
+    """The assets of the stages from ``first`` to ``last``, both included."""
+    names = list(STAGES)
+    for name in (first, last):
+        if name not in STAGES:
+            raise StageError(f"no stage {name!r}: choose one of {', '.join(names)}")
+    if names.index(first) > names.index(last):
+        raise StageError(f"--from {first} comes after --to {last}: the order is {', '.join(names)}")
+    chosen: Sequence[str] = names[names.index(first) : names.index(last) + 1]
+    return [asset for stage in chosen for asset in STAGES[stage]]

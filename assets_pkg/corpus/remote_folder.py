@@ -1,0 +1,148 @@
+"""Documents that lie elsewhere: a folder at any fsspec URL, or in a dataset on the Hugging Face hub.
+
+They are copied here first and then read as a folder. Whether they changed is asked of the remote side, which
+answers without sending them.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from assets_pkg.config.sections.corpus import CorpusSettings
+from assets_pkg.corpus.document_source import CorpusError, Reading
+from assets_pkg.corpus.local_folder import FolderSource
+from assets_pkg.corpus.metadata import NAMES as METADATA_FILES
+from storage.digests import digest_text, digest_tree
+
+_HUB = re.compile(r"hf://(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?(?:/(?P<path>.+?))?/?")
+_CHECKSUMS = ("ETag", "etag", "md5Hash", "checksum")
+_TIMES = ("LastModified", "updated", "mtime", "last_modified", "created")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+class RemoteFolder:
+    """A folder at an fsspec URL (``s3://``, ``gs://``, ``https://``, ``memory://``...)."""
+
+    def __init__(self, settings: CorpusSettings) -> None:
+        self._settings = settings
+        self._url = settings.corpus_dir
+        self._copied: tempfile.TemporaryDirectory[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self._folder)
+
+    def read(self) -> Iterator[Reading]:
+        yield from self._folder.read()
+
+    def fingerprint(self, digests: list[tuple[str, str]]) -> str:
+        return self._listed
+
+    def current_fingerprint(self) -> str:
+        """Digest of the remote side's names and checksums (or sizes and times) of the files now."""
+        return self._list()
+
+    def describe_empty(self) -> str:
+        return self._folder.describe_empty()
+
+    @cached_property
+    def _listed(self) -> str:
+        return self._list()
+
+    @cached_property
+    def _folder(self) -> FolderSource:
+        _ = self._listed  # what is listed before the copy: a later change shows as one
+        return FolderSource(self._settings.model_copy(update={"corpus_dir": str(self._copy())}))
+
+    def _list(self) -> str:
+        system, root = self._open()
+        wanted = {extension.lower() for extension in self._settings.file_extensions}
+        beside = {f"{root}/{name}" for name in METADATA_FILES}
+        found: dict[str, Any] = self._ask(lambda: system.find(root, detail=True))
+        return digest_tree(
+            (name.removeprefix(root), _mark(entry))
+            for name, entry in found.items()
+            if PurePosixPath(name).suffix.lower() in wanted or name in beside
+        )
+
+    def _copy(self) -> Path:
+        system, root = self._open()
+        self._copied = tempfile.TemporaryDirectory(prefix="retune-corpus-")
+        target = self._copied.name
+        self._ask(lambda: system.get(f"{root}/", f"{target}/", recursive=True))
+        return Path(target)
+
+    def _open(self) -> tuple[Any, str]:
+        import fsspec
+
+        # No listing is kept: a sensor asks again and again in one process whether something changed.
+        system, root = self._ask(lambda: fsspec.url_to_fs(self._url, use_listings_cache=False))
+        root = str(root).rstrip("/")
+        if not self._ask(lambda: system.isdir(root)):
+            raise CorpusError(f"corpus.corpus_dir = {self._url!r}: no such folder")
+        return system, root
+
+    def _ask(self, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except ImportError as error:
+            raise CorpusError(f"corpus.corpus_dir = {self._url!r}: {error}") from error
+        except Exception as error:
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            raise CorpusError(
+                f"corpus.corpus_dir = {self._url!r}: cannot be reached ({reason}): check address and credentials"
+            ) from error
+
+
+def _mark(entry: dict[str, Any]) -> str:
+    """What changes with a file's content, as the remote side lists it: its checksum, or else size and time."""
+    checksum = next((entry[name] for name in _CHECKSUMS if entry.get(name)), None)
+    moment = next((entry[name] for name in _TIMES if entry.get(name)), None)
+    return str(checksum) if checksum else f"{entry.get('size')} {moment}"
+
+
+class HubFolder(RemoteFolder):
+    """``hf://owner/name@revision/path``: a folder of a dataset on the Hugging Face hub, cached by its client."""
+
+    def __init__(self, settings: CorpusSettings) -> None:
+        super().__init__(settings)
+        match = _HUB.fullmatch(settings.corpus_dir)
+        if match is None:
+            raise CorpusError(
+                f"corpus.corpus_dir = {settings.corpus_dir!r}: must have the form hf://owner/name@revision/path"
+            )
+        self._repo, self._path = match["repo"], match["path"]
+        self._revision: str | None = match["revision"]
+
+    def _list(self) -> str:
+        if self._revision and _COMMIT.fullmatch(self._revision):
+            return digest_text(self._url)  # a commit never changes
+        from huggingface_hub import HfApi
+
+        info = self._ask(lambda: HfApi().dataset_info(self._repo, revision=self._revision))
+        return digest_text(f"{self._repo}@{info.sha}/{self._path or ''}")
+
+    def _copy(self) -> Path:
+        from huggingface_hub import snapshot_download
+
+        pattern = f"{self._path}/**" if self._path else None
+        folder = self._ask(
+            lambda: snapshot_download(
+                self._repo, repo_type="dataset", revision=self._revision, allow_patterns=pattern
+            )
+        )
+        return Path(folder) / (self._path or "")
+
+    def _ask(self, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except Exception as error:
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            raise CorpusError(
+                f"corpus.corpus_dir = {self._url!r}: not to be had from the Hugging Face hub ({reason}): check "
+                "the name, the revision, the network, and HF_TOKEN for gated data; or set corpus_dir to a folder"
+            ) from error

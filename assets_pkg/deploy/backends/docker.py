@@ -1,0 +1,301 @@
+"""The embedding server as a container: Retune's own image, or NVIDIA's NIM.
+
+A new server is proven beside the old one on a port of its own first: ready, its model digest (a closed NIM does
+not tell one), embeddings equal to the checkpoint's. Two containers cannot publish one port, so then the old one
+is stopped, kept, and the new one started in its place; clients see refused connections for as long as the new
+one takes to load (``gap_s``). If it does not come up, it goes and the old one is started again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+
+from assets_pkg.config.sections.deploy import DeploySettings
+from assets_pkg.deploy.server_state import (
+    LOG_LINES_SHOWN,
+    STOP_SECONDS,
+    DeployError,
+    RunningServer,
+    Served,
+    SmokeCheck,
+    await_serving,
+    is_ready,
+    require_memory,
+    require_port,
+    served_digest,
+    write_state,
+)
+from resources.containers import ContainerEngine, ContainerError, ContainerSpec, ContainerStatus
+
+IMAGE_FOLDER = Path(__file__).parents[2] / "nim"
+INNER_PORT = 8000
+OWNER_LABEL = "retune.state"
+DIGEST_LABEL = "retune.model-digest"
+NGC_REGISTRY = "nvcr.io/"
+NGC_USER = "$oauthtoken"
+NGC_KEY = "NGC_API_KEY"
+TRIAL, PREVIOUS = "-trial", "-previous"
+
+
+@dataclass(frozen=True)
+class ContainerState:
+    """What is remembered of a server container. ``gap_s``: how long nobody served when it took over."""
+
+    id: str
+    name: str
+    image: str
+    host: str
+    port: int
+    model_digest: str
+    tells_digest: bool
+    engine: str | None
+    gap_s: float = 0.0
+    backend: str = "docker"
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    @property
+    def handle(self) -> str:
+        return f"container {self.name} ({self.id[:12]})"
+
+    @property
+    def log(self) -> str:
+        return f"docker logs {self.name}"
+
+    def alive(self) -> bool:
+        """Whether that very container runs; an engine that does not answer counts as no."""
+        try:
+            found = self._engine().find(self.id)
+        except ContainerError:
+            return False
+        return found is not None and found.running
+
+    def serves_its_model(self) -> bool:
+        return served_digest(self.url) == self.model_digest if self.tells_digest else is_ready(self.url)
+
+    def stop(self) -> bool:
+        engine = self._engine()
+        if engine.find(self.id) is None:
+            return False
+        engine.stop(self.id, STOP_SECONDS)
+        engine.remove(self.id)
+        return True
+
+    def last_log(self, lines: int = LOG_LINES_SHOWN) -> str:
+        try:
+            return self._engine().logs(self.id, lines) or "(empty)"
+        except ContainerError as error:
+            return f"({error})"
+
+    def _engine(self) -> ContainerEngine:
+        return _engine_at(self.engine)
+
+
+def deploy_container(
+    served: Served,
+    settings: DeploySettings,
+    folder: Path,
+    smoke_check: SmokeCheck,
+    old: RunningServer | None,
+    engine: ContainerEngine,
+) -> ContainerState:
+    """Serve the model in a container on the profile's port.
+
+    Args:
+        folder: where the state is kept; also what tells this project's containers from others.
+        old: the container that runs now, if one does.
+
+    Raises:
+        DeployError: something that is needed is missing, or the new server did not prove itself; the old one
+            serves again.
+        ContainerError: the engine does not answer or refused.
+    """
+    _tidy(engine, settings, folder, old)
+    preflight(served, settings, old, engine)
+    _prove(served, settings, folder, smoke_check, engine)
+    new = _take_over(served, settings, folder, old, engine)
+    write_state(folder, asdict(new))
+    if isinstance(old, ContainerState):
+        engine.remove(old.id)
+    return new
+
+
+def container_spec(served: Served, settings: DeploySettings, folder: Path) -> ContainerSpec:
+    """The container that serves the model on the profile's port."""
+    labels = {OWNER_LABEL: _owner(folder), DIGEST_LABEL: served.digest}
+    common = ContainerSpec(
+        image=settings.server_image if settings.server == "retune" else settings.nim_image,
+        name=settings.container_name,
+        publish={INNER_PORT: (settings.host, settings.host_port)},
+        labels=labels,
+        gpus=settings.gpus,
+        shm_size=settings.shm_size,
+        restart=True,
+    )
+    variables = {"NIM_SERVED_MODEL_NAME": settings.served_model_name}
+    if settings.server == "retune":
+        variables |= {
+            "NIM_CUSTOM_MODEL": "/model",
+            "NIM_MAX_CLIENT_BATCH_SIZE": str(settings.max_client_batch_size),
+        }
+        return replace(common, mounts={served.onnx: "/model"}, environment=variables, read_only=True)
+    inside = "/opt/nim/custom_model" if settings.use_onnx else "/model"
+    variables["NIM_CUSTOM_MODEL" if settings.use_onnx else "NIM_MODEL_PATH"] = inside
+    mounted = served.onnx if settings.use_onnx else served.checkpoint
+    return replace(common, mounts={mounted: inside}, environment=variables, secrets=(NGC_KEY,))
+
+
+def preflight(
+    served: Served, settings: DeploySettings, old: RunningServer | None, engine: ContainerEngine
+) -> None:
+    """Everything that can be known to fail before a container is started; gets the image where it is missing.
+
+    Raises:
+        DeployError, ContainerError: what is missing, and what to do.
+    """
+    require_port(settings, ours=old)
+    require_memory(served)
+    if settings.gpus and not engine.has_gpus():
+        raise DeployError(
+            f"deploy.gpus={settings.gpus}: this Docker engine cannot hand out GPUs. Install the NVIDIA container "
+            "toolkit, or set deploy.gpus=null"
+        )
+    if settings.server == "retune":
+        if not engine.has_image(settings.server_image):
+            build_image(engine, settings.server_image)
+        return
+    if not os.environ.get(NGC_KEY):
+        raise DeployError(
+            f"{NGC_KEY} is not set, and {settings.nim_image} needs it: put it in the environment"
+        )
+    if not engine.has_image(settings.nim_image):
+        user = NGC_USER if settings.nim_image.startswith(NGC_REGISTRY) else None
+        engine.pull(settings.nim_image, user, NGC_KEY if user else None)
+
+
+def build_image(engine: ContainerEngine, tag: str) -> None:
+    """Build Retune's own image. `RETUNE_BASE_IMAGE` and `RETUNE_WHEELS` (a folder) stand in for the registries."""
+    arguments: dict[str, str] = {}
+    with tempfile.TemporaryDirectory(prefix="retune-image-") as work:
+        context = Path(work) / "nim"
+        shutil.copytree(IMAGE_FOLDER, context, ignore=shutil.ignore_patterns("__pycache__"))
+        if base := os.environ.get("RETUNE_BASE_IMAGE"):
+            arguments["BASE"] = base
+        if wheels := os.environ.get("RETUNE_WHEELS"):
+            shutil.copytree(wheels, context / "wheels")
+            arguments["PIP_OPTIONS"] = "--no-index"
+        engine.build(context, tag, arguments)
+
+
+def _prove(
+    served: Served, settings: DeploySettings, folder: Path, smoke_check: SmokeCheck, engine: ContainerEngine
+) -> None:
+    spec = container_spec(served, settings, folder)
+    name, publish = settings.container_name + TRIAL, {INNER_PORT: (settings.host, 0)}
+    trial = engine.run(replace(spec, name=name, publish=publish, restart=False))
+    try:
+        state = _state(trial, spec, settings, served, engine)
+        await_serving(state, settings.startup_timeout_s)
+        smoke_check(state.url)
+    finally:
+        engine.remove(trial.id)
+
+
+def _take_over(
+    served: Served,
+    settings: DeploySettings,
+    folder: Path,
+    old: RunningServer | None,
+    engine: ContainerEngine,
+) -> ContainerState:
+    """Stop the old container, start the new one in its place; on any failure the other way round."""
+    spec = container_spec(served, settings, folder)
+    if isinstance(old, ContainerState):
+        engine.stop(old.id, STOP_SECONDS)
+        engine.rename(old.id, old.name + PREVIOUS)
+    stopped = time.monotonic()
+    try:
+        state = _state(engine.run(spec), spec, settings, served, engine)
+        await_serving(state, settings.startup_timeout_s)
+    except BaseException:
+        failed = engine.find(settings.container_name)
+        if failed is not None:
+            engine.remove(failed.id)
+        if isinstance(old, ContainerState):
+            _bring_back(old, engine)
+        raise
+    return replace(state, gap_s=round(time.monotonic() - stopped, 2) if old else 0.0)
+
+
+def _bring_back(old: ContainerState, engine: ContainerEngine) -> None:
+    """The old container under its name again, and serving."""
+    engine.rename(old.id, old.name)
+    engine.start(old.id)
+    await_serving(old, STOP_SECONDS)
+
+
+def _tidy(engine: ContainerEngine, settings: DeploySettings, folder: Path, old: RunningServer | None) -> None:
+    """Remove what a killed deployment left behind; refuse a name that is somebody else's."""
+    mine = engine.labelled(OWNER_LABEL, _owner(folder))
+    kept = old.id if isinstance(old, ContainerState) else None
+    for leftover in mine:
+        if leftover.id != kept:
+            engine.remove(leftover.id)
+    taken = engine.find(settings.container_name)
+    if taken is not None and taken.id != kept:
+        raise DeployError(
+            f"there is a container {settings.container_name} that this project did not start: choose another "
+            "name with deploy.container_name=NAME"
+        )
+
+
+def resume(state: ContainerState) -> None:
+    """Mend what a deployment that was killed between two containers left: the old one stopped and renamed."""
+    try:
+        engine = _engine_at(state.engine)
+    except ContainerError:
+        return
+    found = engine.find(state.id)
+    if found is None or found.name != state.name + PREVIOUS:
+        return
+    half_started = engine.find(state.name)
+    if half_started is not None:
+        engine.remove(half_started.id)
+    _bring_back(state, engine)
+
+
+def _state(
+    container: ContainerStatus,
+    spec: ContainerSpec,
+    settings: DeploySettings,
+    served: Served,
+    engine: ContainerEngine,
+) -> ContainerState:
+    return ContainerState(
+        id=container.id,
+        name=container.name,
+        image=spec.image,
+        host=settings.host,
+        port=container.ports.get(INNER_PORT, settings.host_port),
+        model_digest=served.digest,
+        tells_digest=settings.server == "retune",
+        engine=engine.base_url,
+    )
+
+
+@cache
+def _engine_at(address: str | None) -> ContainerEngine:
+    """One connection for all the questions that are asked while a server starts."""
+    return ContainerEngine(address)
+
+
+def _owner(folder: Path) -> str:
+    return str(folder.absolute())

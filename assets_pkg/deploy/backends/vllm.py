@@ -1,0 +1,126 @@
+"""The checkpoint itself under vLLM, as a local process on a GPU.
+
+Two vLLM servers seldom fit one GPU, so a new one cannot be proven beside the old: the old one is stopped, the new
+one started in its place and proven there (ready, the right folder, embeddings equal to the checkpoint's). Clients see
+refused connections for as long as that takes (``gap_s``). If it does not come up, the old one is started again.
+
+vLLM tells no digest, but the path that it loaded; a checkpoint's folder is named by its digest.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import httpx2
+
+from assets_pkg.config.sections.deploy import DeploySettings
+from assets_pkg.deploy.backends.process import ServerState, start_process
+from assets_pkg.deploy.server_state import (
+    STOP_SECONDS,
+    DeployError,
+    RunningServer,
+    Served,
+    SmokeCheck,
+    await_serving,
+    require_port,
+    write_state,
+)
+
+PROGRAM = "vllm"
+
+
+@dataclass(frozen=True)
+class VllmState(ServerState):
+    """What is remembered of a vLLM process. ``gap_s``: how long nobody served when it took over."""
+
+    served_name: str = ""
+    gap_s: float = 0.0
+    backend: str = "vllm"
+
+    def serves_its_model(self) -> bool:
+        try:
+            if httpx2.get(f"{self.url}/health", timeout=5).status_code != 200:
+                return False
+            models = httpx2.get(f"{self.url}/v1/models", timeout=5).json()["data"]
+        except (httpx2.HTTPError, ValueError, LookupError):
+            return False
+        return any(
+            (each.get("id"), each.get("root")) == (self.served_name, self.model_folder) for each in models
+        )
+
+
+def deploy_vllm(
+    served: Served,
+    settings: DeploySettings,
+    folder: Path,
+    smoke_check: SmokeCheck,
+    old: RunningServer | None,
+) -> VllmState:
+    """Serve the checkpoint under vLLM on the profile's port, in place of ``old``.
+
+    Raises:
+        DeployError: no GPU, no vLLM, somebody else's port, or the new server did not prove itself; the old one
+            serves again.
+    """
+    require_vllm()
+    require_port(settings, ours=old)
+    if old is not None:
+        old.stop()
+    stopped = time.monotonic()
+    new = _start(served.checkpoint, served.digest, settings, folder)
+    try:
+        await_serving(new, settings.startup_timeout_s)
+        smoke_check(new.url)
+    except BaseException:
+        new.stop()
+        if isinstance(old, VllmState):
+            _bring_back(old, settings, folder)
+        raise
+    new = replace(new, gap_s=round(time.monotonic() - stopped, 2) if old else 0.0)
+    write_state(folder, asdict(new))
+    return new
+
+
+def vllm_command(checkpoint: Path, name: str, host: str, port: int) -> list[str]:
+    """The command that serves a checkpoint's embeddings."""
+    command = [PROGRAM, "serve", str(checkpoint), "--runner", "pooling", "--convert", "embed"]
+    return [*command, "--served-model-name", name, "--host", host, "--port", str(port)]
+
+
+def require_vllm() -> None:
+    """Raises `DeployError` where vLLM cannot run."""
+    if not has_gpu():
+        raise DeployError(
+            "deploy.backend=vllm needs a CUDA device, and torch sees none: set deploy.backend=process, which "
+            "serves on a CPU"
+        )
+    if shutil.which(PROGRAM) is None:
+        raise DeployError(
+            f"deploy.backend=vllm needs the program {PROGRAM}: pip install vllm (in an environment of its own is "
+            "fine, if its bin folder is on PATH)"
+        )
+
+
+def has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _start(checkpoint: Path, digest: str, settings: DeploySettings, folder: Path) -> VllmState:
+    path, name = checkpoint.resolve(), settings.served_model_name
+    command = vllm_command(path, name, settings.host, settings.host_port)
+    log = folder / "server.log"
+    pid, started = start_process(command, {}, log)
+    place = settings.host, settings.host_port, digest, str(path), str(log.absolute())
+    return VllmState(pid, started, *place, served_name=name)
+
+
+def _bring_back(old: VllmState, settings: DeploySettings, folder: Path) -> None:
+    as_before = {"served_model_name": old.served_name, "host": old.host, "host_port": old.port}
+    back = _start(Path(old.model_folder), old.model_digest, settings.model_copy(update=as_before), folder)
+    write_state(folder, asdict(back))
+    await_serving(back, max(settings.startup_timeout_s, STOP_SECONDS))

@@ -1,0 +1,231 @@
+"""What every way of running the embedding server has in common: its state, its identity, the smoke test."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import httpx2
+import psutil
+
+from assets_pkg.config.sections.deploy import DeploySettings
+from assets_pkg.deploy.interface import AnswerError, Interface, NimInterface, as_vector
+from resources.encoders.base import Role
+from storage.artifact_store import write_atomic
+from storage.disk import bytes_below
+from storage.errors import RetuneError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+STATE_FILE = "server.json"
+POLL_SECONDS = 0.1
+STOP_SECONDS = 20
+LOG_LINES_SHOWN = 15
+
+SmokeCheck = Callable[[str], None]
+"""Called with the base URL of a started server; raises `DeployError` if its embeddings are wrong."""
+
+
+class DeployError(RetuneError):
+    """The server could not be started, proven or stopped; the one before it still serves."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """What is to be served: the exported folder, the checkpoint that it was made from, and its digest."""
+
+    onnx: Path
+    checkpoint: Path
+    digest: str
+
+
+class RunningServer(Protocol):
+    """A deployed server, as remembered between runs."""
+
+    @property
+    def url(self) -> str: ...
+    @property
+    def port(self) -> int: ...
+    @property
+    def model_digest(self) -> str: ...
+    @property
+    def backend(self) -> str:
+        """The ``deploy.backend`` that started it."""
+        ...
+
+    @property
+    def handle(self) -> str:
+        """What to look for: ``process 123``, ``container name``."""
+        ...
+
+    @property
+    def log(self) -> str:
+        """Where its log is: a file, or the command that prints it."""
+        ...
+
+    def alive(self) -> bool:
+        """Whether that very server still runs."""
+        ...
+
+    def serves_its_model(self) -> bool:
+        """Whether it is ready, and says that it serves ``model_digest`` where it is one that can say so."""
+        ...
+
+    def stop(self) -> bool:
+        """Ask it to finish and leave, then insist. Returns whether there was one to stop."""
+        ...
+
+    def last_log(self, lines: int = LOG_LINES_SHOWN) -> str:
+        """The end of its log."""
+        ...
+
+
+def write_state(folder: Path, state: dict[str, Any]) -> None:
+    """Remember the running server in ``folder``."""
+    write_atomic(folder / STATE_FILE, json.dumps(state, indent=1))
+
+
+def load_state(folder: Path) -> dict[str, Any] | None:
+    """What `write_state` wrote, or None.
+
+    Raises:
+        DeployError: the file is damaged.
+    """
+    path = folder / STATE_FILE
+    try:
+        state = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise damaged(path) from error
+    if not isinstance(state, dict):
+        raise damaged(path)
+    return state
+
+
+def damaged(path: Path) -> DeployError:
+    return DeployError(f"{path} is damaged: stop the server by hand and delete it")
+
+
+def is_ready(url: str) -> bool:
+    """Whether the server at ``url`` says that it is ready."""
+    try:
+        return httpx2.get(f"{url}/v1/health/ready", timeout=5).status_code == 200
+    except httpx2.HTTPError:
+        return False
+
+
+def served_digest(url: str) -> str | None:
+    """The digest of the model that answers at ``url``; None if nobody does or it is not ready."""
+    if not is_ready(url):
+        return None
+    try:
+        metadata: dict[str, Any] = httpx2.get(f"{url}/v1/metadata", timeout=5).json()
+        return metadata.get("modelDigest")
+    except (httpx2.HTTPError, ValueError):
+        return None
+
+
+def await_serving(server: RunningServer, timeout: float) -> None:
+    """Wait until the server is ready and says that it serves its model.
+
+    Raises:
+        DeployError: it ended, or time is up; with the last lines of its log.
+    """
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        if not server.alive():
+            raise DeployError(
+                f"the embedding server ended while starting; its log says:\n{server.last_log()}"
+            )
+        if server.serves_its_model():
+            return
+        time.sleep(POLL_SECONDS)
+    raise DeployError(
+        f"the embedding server at {server.url} did not serve model {server.model_digest} within {timeout:g} s; "
+        f"its log says:\n{server.last_log()}"
+    )
+
+
+def require_port(settings: DeploySettings, ours: RunningServer | None) -> None:
+    """Raises `DeployError` when someone else holds the profile's port."""
+    if ours is not None and ours.port == settings.host_port:
+        return
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.host_port))
+        except OSError as error:
+            raise DeployError(
+                f"port {settings.host_port} on {settings.host} is in use{_holder(settings.host_port)}: stop "
+                "that program, or choose another with deploy.host_port=PORT"
+            ) from error
+
+
+def require_memory(served: Served) -> None:
+    """Raises `DeployError` when a second server beside the running one would not fit into memory."""
+    size = bytes_below(served.onnx)
+    free = psutil.virtual_memory().available
+    if free < size:
+        raise DeployError(
+            f"{free / 1e9:.1f} GB of memory are free, and the model alone is {size / 1e9:.1f} GB: end other "
+            "programs, or stop the running server first (retune deploy --stop)"
+        )
+
+
+def _holder(port: int) -> str:
+    try:
+        for connection in psutil.net_connections("tcp"):
+            if connection.laddr and connection.laddr.port == port and connection.status == psutil.CONN_LISTEN:
+                return f" by process {connection.pid}" if connection.pid else ""
+    except psutil.AccessDenied:
+        return ""
+    return ""
+
+
+TOLERANCES = {"fp32": 1e-3, "fp16": 1e-3, "int8_weights": 1e-2, "int8_dynamic": 1e-1}
+"""Cosine distance to the checkpoint's vectors, by the numbers that the exported model computes with."""
+
+
+def smoke_check(
+    model_name: str,
+    texts: Sequence[str],
+    role: Role,
+    expected: np.ndarray,
+    dtype: str = "fp32",
+    interface: Interface | None = None,
+) -> Callable[[str], None]:
+    """A check that the server at a URL embeds ``texts`` as ``expected`` (float32 [n, d], unit length).
+
+    The returned function raises DeployError when a vector is missing, not finite, or further from the expected
+    one than ``TOLERANCES[dtype]``. ``interface``: how the server is asked, NIM's way unless said.
+    """
+    ask = interface or NimInterface()
+
+    def check(url: str) -> None:
+        import numpy as np
+
+        answer = httpx2.post(url + ask.path, json=ask.body(model_name, texts, role), timeout=60)
+        if answer.status_code != 200:
+            raise DeployError(f"smoke test: {url} answered {answer.status_code}: {answer.text[:300]}")
+        try:
+            rows = ask.vectors(answer.json(), model_name, len(texts))
+        except AnswerError as error:
+            raise DeployError(f"smoke test: {url} {error}") from error
+        vectors = [as_vector(row, expected.shape[1]) for row in rows]
+        sound = [vector for vector in vectors if vector is not None]
+        if len(sound) < len(expected):
+            wanted = f"{len(expected)} finite vectors of {expected.shape[1]} numbers"
+            raise DeployError(f"smoke test: expected {wanted}, {len(sound)} of them came")
+        served = np.stack(sound)
+        distance = float((1 - (served * expected).sum(axis=1)).max())
+        if distance > TOLERANCES[dtype]:
+            raise DeployError(f"smoke test: served vectors are {distance:.2g} away from the checkpoint's")
+
+    return check

@@ -1,0 +1,229 @@
+"""A checkpoint's model: checked on disk, loaded for training, adapted with LoRA, and saved in the base's layout."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import os
+import shutil
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from assets_pkg.config.base import ModelSettings
+from assets_pkg.config.sections.finetune import FinetuneSettings
+from assets_pkg.finetune.errors import BaseModelError
+from resources.machine.accelerator import Accelerator
+from resources.models.shape import read_header
+
+if TYPE_CHECKING:
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+WEIGHT_PATTERNS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model*.json")
+
+TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model", "tekken.json")
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Every weight file of one module's folder, and the index of sharded ones."""
+    return sorted(path for pattern in WEIGHT_PATTERNS for path in folder.glob(pattern))
+
+
+def check_weights(folder: Path) -> None:
+    """Check that a transformer's weights are all there and none is cut short.
+
+    Raises:
+        BaseModelError: naming the file that is missing or damaged.
+    """
+    again = "download or copy the model again"
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        for name in sorted(set(_read_json(index)["weight_map"].values())):
+            if not (folder / name).exists():
+                raise BaseModelError(f"{folder / name}: missing, but {index.name} names it: {again}")
+    elif not weight_files(folder):
+        raise BaseModelError(f"{folder}: no weights (model.safetensors or pytorch_model.bin): {again}")
+    for path in folder.glob("*.safetensors"):
+        _check_size(path, again)
+
+
+def check_tokenizer(folder: Path) -> None:
+    """Check that a tokenizer's vocabulary is there (transformers would make up an empty one without a word).
+
+    Raises:
+        BaseModelError: there is none.
+    """
+    if not any(path for pattern in TOKENIZERS for path in folder.glob(pattern)):
+        raise BaseModelError(
+            f"{folder}: no tokenizer ({', '.join(TOKENIZERS)}): download or copy the model again"
+        )
+
+
+def parameter_count(folder: Path) -> int:
+    """Number of values in all safetensors files below ``folder`` (0 where there are none)."""
+    return sum(
+        math.prod(tensor["shape"])
+        for path in folder.rglob("*.safetensors")
+        for name, tensor in read_header(path)[0].items()
+        if name != "__metadata__"
+    )
+
+
+def _check_size(path: Path, advice: str) -> None:
+    try:
+        header, start = read_header(path)
+    except (struct.error, ValueError) as error:
+        raise BaseModelError(f"{path}: damaged (its header cannot be read): {advice}") from error
+    end = max((t["data_offsets"][1] for name, t in header.items() if name != "__metadata__"), default=0)
+    size = path.stat().st_size
+    if size != start + end:
+        raise BaseModelError(f"{path}: has {size:,} bytes where {start + end:,} are announced: {advice}")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise BaseModelError(f"{path}: not JSON: {error}") from error
+
+
+def load_model(
+    folder: Path, device: str, *, trust_remote_code: bool = False, **model_options: Any
+) -> SentenceTransformer:
+    """The model in ``folder``, nothing looked up on the network; ``model_options`` go to transformers."""
+    from sentence_transformers import SentenceTransformer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    return SentenceTransformer(
+        str(folder),
+        device=device,
+        local_files_only=True,
+        trust_remote_code=trust_remote_code,
+        model_kwargs=model_options,
+    )
+
+
+def load_for_training(
+    folder: Path, model: ModelSettings, settings: FinetuneSettings, accelerator: Accelerator
+) -> SentenceTransformer:
+    """The model in float32 (the master weights of mixed precision), with the profile's attention and dropout."""
+    import torch
+
+    loaded = load_model(
+        folder,
+        accelerator.device,
+        trust_remote_code=model.trust_remote_code,
+        dtype=torch.float32,
+        attn_implementation=attention(model, settings, accelerator),
+    )
+    _limit_dropout(loaded, settings.dropout)
+    return loaded
+
+
+def use_bf16(settings: FinetuneSettings, accelerator: Accelerator) -> bool:
+    """Whether matrix products run in bfloat16 (weights, loss and optimizer stay float32)."""
+    return settings.precision == "bf16" or (settings.precision == "auto" and accelerator.bf16)
+
+
+def attention(model: ModelSettings, settings: FinetuneSettings, accelerator: Accelerator) -> str:
+    """The fastest attention that the machine has, unless the profile names one.
+
+    On a CPU that is ``eager``: backward through the fused kernel costs more there than it saves.
+    """
+    if model.attn_implementation != "auto":
+        return model.attn_implementation
+    if not accelerator.device.startswith("cuda"):
+        return "eager"
+    flash = importlib.util.find_spec("flash_attn") is not None and use_bf16(settings, accelerator)
+    return "flash_attention_2" if flash else "sdpa"
+
+
+def _limit_dropout(model: SentenceTransformer, most: float) -> None:
+    """Lower every dropout to at most ``most``; a model that was made without dropout stays without."""
+    import torch
+
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = min(module.p, most)
+        elif isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = min(module.attention_dropout, most)  # pyright: ignore
+
+
+def add_lora(model: SentenceTransformer, rank: int, dropout: float, seed: int) -> None:
+    """Freeze the transformer and put trainable adapters of ``rank`` beside all its linear layers."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(seed)  # the adapters begin at random
+    config = LoraConfig(
+        r=rank, lora_alpha=2 * rank, lora_dropout=dropout, target_modules="all-linear", bias="none"
+    )
+    transformer: Any = model[0]
+    transformer.model = get_peft_model(transformer.model, config)
+
+
+def merge_lora(model: SentenceTransformer) -> None:
+    """Add the adapters into the weights they adapt, so that the model is a plain one again."""
+    transformer: Any = model[0]
+    transformer.model = transformer.model.merge_and_unload()
+
+
+def save_consolidated(model: SentenceTransformer, base: Path, target: Path, work: Path) -> None:
+    """Write ``target`` as a copy of the folder ``base`` with the weights of ``model``.
+
+    Tokenizer, configuration, pooling, prompts and the number format of the weights stay the base's, byte for
+    byte; only weight files differ. So equal weights always make an equal folder.
+    """
+    saved = work / "saved"
+    shutil.rmtree(saved, ignore_errors=True)
+    model.to(dtype=_stored_dtype(base))
+    model.save_pretrained(str(saved), create_model_card=False)
+    copy_unchanged(base, target)
+    for path in saved.rglob("*"):
+        if path.is_dir():
+            _replace_weights(path, target / path.relative_to(saved))
+    _replace_weights(saved, target)
+    shutil.rmtree(saved)
+
+
+def copy_unchanged(base: Path, target: Path) -> None:
+    """Make ``target`` hold the files of ``base``, linked where the file system allows it."""
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(base, target, copy_function=_link)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without hard links
+        shutil.copyfile(source, target)
+
+
+def _replace_weights(source: Path, target: Path) -> None:
+    new = weight_files(source)
+    if not new:
+        return
+    for path in weight_files(target):
+        path.unlink()
+    for path in new:
+        path.chmod(0o644)
+        path.rename(target / path.name)
+
+
+def _stored_dtype(base: Path) -> torch.dtype:
+    """The floating-point format of the base's weight files (float32 where they do not say)."""
+    import torch
+    from safetensors import safe_open
+
+    for path in sorted(base.rglob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 (not a dict)
+                kind = file.get_slice(name).get_dtype()
+                if kind in ("F16", "BF16"):
+                    return {"F16": torch.float16, "BF16": torch.bfloat16}[kind]
+                if kind == "F32":
+                    return torch.float32
+    return torch.float32

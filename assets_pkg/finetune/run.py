@@ -1,0 +1,77 @@
+"""What stays the same during one training: its inputs, its plan and its places."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from assets_pkg.config.base import ModelSettings
+from assets_pkg.config.sections.finetune import FinetuneSettings
+from assets_pkg.finetune.data import TrainData
+from assets_pkg.finetune.model_io import use_bf16
+from assets_pkg.finetune.plan import TrainingPlan
+from resources.machine.accelerator import Accelerator
+from storage.artifact_store import write_atomic
+from storage.artifacts import Checkpoint, MinedTrainSet
+from storage.digests import digest_json
+from storage.progress import Note, Progress
+
+
+@dataclass(frozen=True)
+class Job:
+    """One call of ``train.finetune``, which writes into ``folder``."""
+
+    mined: MinedTrainSet
+    base: Checkpoint
+    model: ModelSettings
+    settings: FinetuneSettings
+    accelerator: Accelerator
+    folder: Path
+    progress: Progress
+    note: Note
+    data: TrainData
+    plan: TrainingPlan
+
+    @property
+    def target(self) -> Path:
+        """The finished model."""
+        return self.folder / "model" / "consolidated"
+
+    @property
+    def work(self) -> Path:
+        """Checkpoints of the running training; gone when it ends."""
+        return self.folder / "work"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "training.jsonl"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.folder / "tensorboard"
+
+    @property
+    def wandb(self) -> Path:
+        return self.folder / "wandb"
+
+    @property
+    def bf16(self) -> bool:
+        return use_bf16(self.settings, self.accelerator)
+
+    @property
+    def identity(self) -> str:
+        """Digest of all that decides the result and the steps to it."""
+        parts = [self.mined.version, self.base.version, self.model.digest(), self.settings.digest()]
+        return digest_json([*parts, self.plan.as_dict()])
+
+
+def claim(job: Job) -> None:
+    """Clear away what a run with other inputs or settings left in the folder."""
+    stamp = job.work / "run.txt"
+    if not stamp.exists() or stamp.read_text("utf-8") != job.identity:
+        shutil.rmtree(job.work, ignore_errors=True)
+        shutil.rmtree(job.tensorboard, ignore_errors=True)
+        shutil.rmtree(job.wandb, ignore_errors=True)
+        job.log.unlink(missing_ok=True)
+        write_atomic(stamp, job.identity)

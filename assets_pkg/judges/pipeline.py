@@ -1,0 +1,181 @@
+"""The two steps of the room: captions to scores, scores to a ranking."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from assets_pkg.config.sections.evaluation import IntervalSettings
+from assets_pkg.config.sections.judges import JudgeSettings
+from assets_pkg.judges.captions import CaptionSet, read_captions
+from assets_pkg.judges.clip_cc_bench import write_ranking, write_results
+from assets_pkg.judges.errors import CaptionError, JudgeError
+from assets_pkg.judges.ranking import agreement, rank
+from assets_pkg.judges.report import draw_agreement, draw_ranking, report_text
+from assets_pkg.judges.scoring import METRICS, CaptionScore, Scores, judge_all
+from resources.encoders.factory import Availability, look_up
+from resources.encoders.items import ItemEncoder
+from resources.models.registry import Registry
+from storage.artifacts import JudgeScores
+from storage.progress import Progress, no_progress
+
+
+def load_captions(settings: JudgeSettings) -> CaptionSet:
+    """The captions that the profile names.
+
+    Raises:
+        CaptionError: it names none, or they cannot be judged.
+    """
+    if settings.references is None or settings.predictions_dir is None:
+        raise CaptionError(
+            "nothing to judge: set judges.references=FILE (the reference captions) and judges.predictions_dir=FOLDER "
+            "(one file for each captioner)"
+        )
+    return read_captions(
+        Path(settings.references), Path(settings.predictions_dir), allow_gaps=settings.allow_gaps
+    )
+
+
+def present_judges(settings: JudgeSettings, registry: Registry) -> list[Availability]:
+    """All judges of the profile, usable or with the reason why not, in its order; texts are all that they need.
+
+    Raises:
+        JudgeError: fewer are usable than ``min_judges``; the message has each one's reason.
+        RegistryError: a judge is not in the registry.
+    """
+    found = [look_up(registry, name) for name in settings.judge_models]
+    usable = [judge for judge in found if judge.usable]
+    if len(usable) < settings.min_judges:
+        reasons = "; ".join(f"{judge.name}: {judge.problem}" for judge in found if not judge.usable)
+        raise JudgeError(
+            f"{len(usable)} of {len(found)} judges can be used, and judges.min_judges = {settings.min_judges}. "
+            f"{reasons}"
+        )
+    return found
+
+
+def score_captions(
+    captions: CaptionSet,
+    judges: Mapping[str, Callable[[], ItemEncoder]],
+    skipped: Mapping[str, str],
+    folder: Path,
+    progress: Progress = no_progress,
+) -> None:
+    """Judge all captions and write a `JudgeScores` folder; ``judges`` are opened one after the other, ``skipped``
+    has the reason of each judge that is not there."""
+    scores = judge_all(judges, captions, progress)
+    document = {
+        "judges": list(scores),
+        "captioners": list(captions.predictions),
+        "clips": list(captions.clips),
+        "scores": {
+            judge: {
+                name: {clip: asdict(score) for clip, score in by_clip.items()}
+                for name, by_clip in by_captioner.items()
+            }
+            for judge, by_captioner in scores.items()
+        },
+    }
+    _write(folder / "scores.json", document)
+    write_results(folder, scores, captions)
+    _write(folder / "skipped.json", dict(skipped))
+    _write(
+        folder / "summary.json",
+        {
+            "judges": len(scores),
+            "judges_used": ", ".join(scores),
+            "captioners": len(captions.predictions),
+            "clips": len(captions.clips),
+            "clips_left_out": len(captions.left_out),
+        },
+    )
+
+
+def rank_captioners(made: JudgeScores, intervals: IntervalSettings, folder: Path) -> None:
+    """Rank from a `JudgeScores` artifact and write a `JudgeRanking` folder.
+
+    Raises:
+        RankingError: a tie or a gap that makes the ranking meaningless.
+    """
+    document = made.scores()
+    scores = _restore(document)
+    values = {
+        judge: {
+            name: {clip: score.hm_cf for clip, score in by_clip.items()} for name, by_clip in named.items()
+        }
+        for judge, named in scores.items()
+    }
+    ranking = rank(
+        values,
+        confidence=intervals.confidence,
+        samples=intervals.bootstrap_samples,
+        seed=intervals.bootstrap_seed,
+    )
+    agreed = agreement(values)
+    rows = [asdict(row) for row in ranking]
+    _write(
+        folder / "ranking.json",
+        {
+            "judges": document["judges"],
+            "clips": len(document["clips"]),
+            "confidence": intervals.confidence,
+            "ranking": rows,
+            "spearman": dict(agreed.spearman),
+            "without": dict(agreed.without),
+            "means": _means(scores),
+        },
+    )
+    write_ranking(folder / "ranking", ranking, scores)
+    skipped = made.skipped()
+    page = report_text(
+        ranking, agreed, document["judges"], skipped, len(document["clips"]), intervals.confidence
+    )
+    (folder / "report.md").write_text(page, "utf-8")
+    draw_ranking(folder / "ranking.png", ranking)
+    draw_agreement(folder / "agreement.png", document["judges"], agreed.spearman)
+    _write(folder / "summary.json", _summary(rows, agreed.spearman, document["judges"]))
+
+
+def _summary(
+    rows: Sequence[Mapping[str, Any]], spearman: Mapping[str, float], judges: Sequence[str]
+) -> dict[str, Any]:
+    first = rows[0]
+    figures: dict[str, Any] = {
+        "first": first["captioner"],
+        "first_mean_hm_cf": first["mean"],
+        "first_rank_high": first["rank_high"],
+        "captioners": len(rows),
+        "judges": len(judges),
+    }
+    return figures | ({"lowest_agreement": min(spearman.values())} if spearman else {})
+
+
+def _restore(document: Mapping[str, Any]) -> dict[str, Scores]:
+    return {
+        judge: {
+            name: {clip: CaptionScore(**figures) for clip, figures in by_clip.items()}
+            for name, by_clip in named.items()
+        }
+        for judge, named in document["scores"].items()
+    }
+
+
+def _means(scores: Mapping[str, Scores]) -> dict[str, dict[str, dict[str, float]]]:
+    """Mean of every metric by judge and captioner."""
+    return {
+        judge: {
+            name: {
+                metric: sum(score.figures()[metric] for score in by_clip.values()) / len(by_clip)
+                for metric in METRICS
+            }
+            for name, by_clip in named.items()
+        }
+        for judge, named in scores.items()
+    }
+
+
+def _write(path: Path, document: Any) -> None:
+    path.write_text(json.dumps(document, indent=1, ensure_ascii=False), "utf-8")

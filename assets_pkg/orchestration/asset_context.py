@@ -1,0 +1,297 @@
+"""What every asset function is made with: typed inputs in, one built artifact out, a result worth looking at.
+
+An asset built through here is keyed by its code version and its inputs' data versions. If that key was ever
+built before, the old artifact is handed out again instead of being made anew; so re-running is cheap, a
+rollback costs nothing, and a killed run loses only the step it was in.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import dagster as dg
+
+from assets_pkg.config.base import ComputeSettings, Settings
+from assets_pkg.config.stages import STAGE_OF
+from assets_pkg.orchestration.accelerator_lock import turn_in
+from assets_pkg.orchestration.instance import GPU_POOL
+from assets_pkg.orchestration.pipes_client import run_remote
+from assets_pkg.orchestration.run_observer import run_observer
+from resources.compute.errors import ComputeError
+from resources.compute.targets import Environment
+from resources.configurable import ArtifactStoreResource, ComputeResource
+from resources.machine.usage import UsageMeter
+from storage.artifact_store import ArtifactStore, BuildKey
+from storage.artifacts import Artifact
+from storage.digests import digest_json
+from storage.errors import RetuneError
+from storage.progress import Progress
+
+OWNERS = ["team:retrieval"]
+ARTIFACT_KEY = "retune/artifact"
+SETTINGS_KEY = "retune/settings"
+LOG_EVERY_SECONDS = 5.0
+
+A = TypeVar("A", bound=Artifact)
+T = TypeVar("T")
+
+
+def code_version(logic: str, *settings: Settings) -> str:
+    """An asset's code version: the version of its logic and the digest of the settings that it reads."""
+    return f"{logic}-{digest_json([group.digest() for group in settings])}"
+
+
+def stage_asset(
+    group: str,
+    *settings: Settings,
+    kinds: set[str],
+    deps: tuple[str, ...] = (),
+    pool: str | None = None,
+    check_specs: Sequence[dg.AssetCheckSpec] = (),
+    optional: bool = False,
+    logic: str = "1",
+) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+    """``@dg.asset`` with what every asset of the graph has.
+
+    Args:
+        settings: the settings that decide the result; with ``logic`` they make the code version.
+        pool: for a step that trains or embeds: :func:`accelerator_pool`, where it waits for its turn.
+        optional: the step may make nothing.
+        logic: raised when the step's code makes something else of the same inputs and settings.
+    """
+    return dg.asset(
+        group_name=group,
+        code_version=code_version(logic, *settings),
+        deps=list(deps),
+        kinds=kinds,
+        owners=OWNERS,
+        pool=pool,
+        check_specs=check_specs,
+        output_required=not optional,
+        metadata={SETTINGS_KEY: shown_settings(*settings)},
+    )
+
+
+def accelerator_pool(compute: ComputeSettings, stage: str) -> str | None:
+    """The pool of this machine's accelerator; None where ``stage`` runs at a place with accelerators of its own, for
+    which a step here only waits."""
+    with suppress(ComputeError):  # of a place that does not exist: the run will say so
+        if not ComputeResource(**compute.model_dump()).uses_this_machine(stage):
+            return None
+    return GPU_POOL
+
+
+def shown_settings(*settings: Settings) -> dict[str, Any]:
+    """The settings behind a code version, recorded so that a plan can say which of them changed."""
+    return {name: value for group in settings for name, value in group.decisive().items()}
+
+
+class UpstreamArtifacts:
+    """What the graph's assets recorded, as typed artifacts."""
+
+    def __init__(self, instance: dg.DagsterInstance, store: ArtifactStoreResource):
+        self.instance = instance
+        self.store = store.get()
+
+    def input(self, kind: type[A], asset: str) -> A:
+        """The artifact that the upstream ``asset`` recorded in its latest materialization.
+
+        Raises:
+            dg.Failure: the upstream asset was never materialized here.
+        """
+        return self.store.get(kind, *recorded_artifact(self._recorded(asset)))
+
+    def previous(self, asset: str) -> dg.AssetMaterialization | None:
+        """The latest materialization of ``asset``, if there is one."""
+        event = self.instance.get_latest_materialization_event(dg.AssetKey(asset))
+        return None if event is None else event.asset_materialization
+
+    def _recorded(self, asset: str) -> dg.AssetMaterialization:
+        materialization = self.previous(asset)
+        if materialization is None:
+            raise dg.Failure(
+                f"'{asset}' was never materialized: run an earlier stage first (retune run --from sdg), "
+                "or materialize it in the UI",
+                allow_retries=False,
+            )
+        return materialization
+
+
+class AssetContext(UpstreamArtifacts):
+    """The context of one asset's execution: its inputs, its build, its result.
+
+    ``compute`` says where its builds run; without it they run in this process.
+    """
+
+    def __init__(
+        self,
+        context: dg.AssetExecutionContext,
+        store: ArtifactStoreResource,
+        compute: ComputeResource | None = None,
+    ):
+        super().__init__(context.instance, store)
+        self.context = context
+        self.compute = compute or ComputeResource()
+        self._reported: dict[str, Mapping[str, Any]] = {}
+        self._usage: dict[dg.AssetKey, dict[str, Any]] = {}
+        self.store.progress = self.progress()
+
+    def build(
+        self,
+        kind: type[A],
+        produce: Callable[[Path], None],
+        *,
+        asset: str | None = None,
+        outside: Mapping[str, str] | None = None,
+        anew: bool = False,
+    ) -> A:
+        """The artifact for this asset's code version and inputs; ``produce(folder)`` makes it if need be.
+
+        Args:
+            asset: which asset of a multi-asset is built.
+            outside: digests of inputs that lie outside the graph, such as the source of the corpus.
+            anew: build even if the same was built before.
+        """
+        key = self._build_key(asset, outside or {})
+        if anew:
+            self.store.forget(key)
+        artifact = self.store.find(kind, key)
+        if artifact is not None:
+            self.note(f"{key.asset}: made before from the same inputs, reused {artifact.version}")
+            return artifact
+        started = time.monotonic()
+        place = self.compute.place_of(STAGE_OF[key.asset])
+        if place is None:
+            with UsageMeter() as meter:
+                artifact = self.store.build(kind, key, produce)
+            self._usage[self._spec(asset).key] = meter.figures()
+        else:
+            artifact = self._built_at(place, kind, key)
+        self.context.log.info(f"{key.asset}: made {artifact.version} in {time.monotonic() - started:.1f} s")
+        return artifact
+
+    def _built_at(self, place: tuple[str, Environment], kind: type[A], key: BuildKey) -> A:
+        name = f"{key.asset}-{key.digest[:12]}"
+        # The job's own log lines come too, so its progress is only for whoever watches.
+        watched = partial(run_observer().progress, self.context.op_execution_context.op.name)
+        self._reported = run_remote(self.context, self.compute, place, self.store.root, name, watched)
+        artifact = self.store.find(kind, key)
+        if artifact is None:
+            raise ComputeError(
+                f"{place[0]}: the job made {key.asset}, but not in {self.store.place}: artifact_root must be the same "
+                "there (a shared file system, a mount, a bucket), and Retune the same version"
+            )
+        return artifact
+
+    def turn(self) -> AbstractContextManager[None]:
+        """The accelerator's turn, if this step has to have one."""
+        pool = self.context.op_def.pool
+        return turn_in(pool, self.instance, self.note) if pool else nullcontext()
+
+    @property
+    def points(self) -> bool:
+        """Whether this run moves pointers. A job leaves that to the run that asked for it."""
+        return not self.compute.inside_job
+
+    def link(self, name: str, target: Path) -> None:
+        """Point the recipe-named path ``name`` at ``target``, if this run moves pointers."""
+        if self.points:
+            self.store.link(name, target)
+
+    def result(
+        self, artifact: Artifact, metadata: Mapping[str, Any], asset: str | None = None
+    ) -> dg.MaterializeResult[Any]:
+        """The materialization of ``artifact``: its version, where it lies, what making it took of the machine (if it
+        was made just now), and ``metadata``."""
+        # Tables and pictures first: they are what people look for.
+        shown = sorted(metadata.items(), key=lambda item: not isinstance(item[1], dg.MarkdownMetadataValue))
+        recorded = {
+            **dict(shown),
+            **self._usage.get(self._spec(asset).key, {}),
+            **self._reported.get(artifact.asset, {}),
+            "path": dg.MetadataValue.path(artifact.path),
+            "dagster/uri": self.store.address(artifact),
+            ARTIFACT_KEY: f"{artifact.asset}/{artifact.version}",
+            SETTINGS_KEY: self._spec(asset).metadata[SETTINGS_KEY],
+        }
+        return dg.MaterializeResult(
+            asset_key=asset, metadata=recorded, data_version=dg.DataVersion(artifact.version)
+        )
+
+    def note(self, text: str) -> None:
+        """A sentence into the run's log, and to whoever watches in a terminal."""
+        self.context.log.info(text)
+        run_observer().note(text)
+
+    def progress(self) -> Progress:
+        """Progress into the run's log (every few seconds) and to whoever watches in a terminal."""
+        last = 0.0
+        step = self.context.op_execution_context.op.name
+
+        def report(done: int, total: int, unit: str, **figures: float) -> None:
+            nonlocal last
+            run_observer().progress(step, done, total, unit, **figures)
+            now = time.monotonic()
+            if now - last >= LOG_EVERY_SECONDS or done == total:
+                last = now
+                extra = "".join(f", {name} {value:.4g}" for name, value in figures.items())
+                self.context.log.info(f"{done:,} of {total:,} {unit}{extra}")
+
+        return report
+
+    def _spec(self, asset: str | None) -> dg.AssetSpec:
+        key = dg.AssetKey(asset) if asset else self.context.asset_key
+        return self.context.assets_def.specs_by_key[key]
+
+    def _build_key(self, asset: str | None, outside: Mapping[str, str]) -> BuildKey:
+        spec = self._spec(asset)
+        inputs = {
+            dep.asset_key.to_user_string(): data_version(self._recorded(dep.asset_key.to_user_string()))
+            for dep in spec.deps
+        }
+        return BuildKey(spec.key.to_user_string(), spec.code_version or "", {**inputs, **outside})
+
+
+def is_here(materialization: dg.AssetMaterialization, store: ArtifactStore) -> bool:
+    """Whether ``store`` has what a materialization recorded; a history may know of several artifact roots."""
+    if ARTIFACT_KEY not in materialization.metadata:
+        return True  # nothing that a store would keep
+    return store.has(*recorded_artifact(materialization))
+
+
+def recorded_artifact(materialization: dg.AssetMaterialization) -> tuple[str, str]:
+    """The asset and version of the artifact that a materialization recorded."""
+    asset, _, version = str(materialization.metadata[ARTIFACT_KEY].value).partition("/")
+    return asset, version
+
+
+def data_version(materialization: dg.AssetMaterialization) -> str:
+    """The data version that a materialization recorded."""
+    return (materialization.tags or {})["dagster/data_version"]
+
+
+@contextmanager
+def asset_context(
+    context: dg.AssetExecutionContext, store: ArtifactStoreResource, compute: ComputeResource | None = None
+) -> Iterator[AssetContext]:
+    """A :class:`AssetContext`; errors that Retune raises itself fail the step with their message and no retry."""
+    step = context.op_execution_context.op.name
+    run_observer().started(step)
+    try:
+        asset = AssetContext(context, store, compute)
+        with asset.turn():
+            yield asset
+    except dg.Failure:
+        raise
+    except Exception as error:
+        foreseen = isinstance(error, RetuneError)
+        message = str(error) if foreseen else store.get().explain_full(error, f"making {step}")
+        if message is None:
+            raise
+        raise dg.Failure(message, allow_retries=False) from error
+    run_observer().finished(step)

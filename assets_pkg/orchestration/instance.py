@@ -1,0 +1,160 @@
+"""The Dagster instance of a project: where runs, events and schedules live.
+
+By default in files under ``DAGSTER_HOME``; with ``RETUNE_POSTGRES_URL`` on a PostgreSQL server that a team shares.
+``dagster.yaml`` then names the variable, never its value.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from importlib.util import find_spec
+from pathlib import Path
+
+import dagster as dg
+import psutil
+import yaml
+from filelock import FileLock
+
+from storage.artifact_store import write_atomic
+from storage.errors import RetuneError
+
+GPU_POOL = "gpu"
+PROCESS_TAG = "retune/process"
+TEMPLATE = Path(__file__).parent / "dagster.yaml"
+POSTGRES_ENVIRONMENT = "RETUNE_POSTGRES_URL"
+POSTGRES_STORAGE = {"postgres": {"postgres_url": {"env": POSTGRES_ENVIRONMENT}}}
+POSTGRES_SCHEME, POSTGRES_DRIVER = "postgresql://", "postgresql+psycopg2://"
+"""SQLAlchemy takes the plain form for another driver than the one that dagster-postgres works with."""
+
+CONNECT_TIMEOUT_S = 10
+
+
+class InstanceError(RetuneError):
+    """The history of runs cannot be opened; the message says what to set."""
+
+
+def open_instance() -> dg.DagsterInstance:
+    """The instance at ``DAGSTER_HOME``, by default ``.dagster`` in the current folder, made if need be.
+
+    Raises:
+        InstanceError: its PostgreSQL server does not answer, or ``dagster.yaml`` and the environment disagree.
+    """
+    home = history_folder()
+    home.mkdir(parents=True, exist_ok=True)
+    os.environ["DAGSTER_HOME"] = str(home)
+    # One at a time: two processes that both make the tables of a new history would fail.
+    with FileLock(home / ".opening.lock"):
+        _settle_storage(home / "dagster.yaml")
+        if os.environ.get(POSTGRES_ENVIRONMENT):
+            check_postgres()
+        instance = dg.DagsterInstance.get()
+        _settle_pool(instance)
+    return instance
+
+
+def history_folder() -> Path:
+    """Where the instance keeps its files: ``DAGSTER_HOME``, or ``.dagster`` in the current folder."""
+    return Path(os.environ.get("DAGSTER_HOME") or ".dagster").expanduser().absolute()
+
+
+def check_postgres() -> str:
+    """See that the server of ``RETUNE_POSTGRES_URL`` lets us in; gives host and database, for people.
+
+    Raises:
+        InstanceError: it does not; the password is not in the message.
+    """
+    import sqlalchemy as sa
+    from sqlalchemy import exc
+
+    url = os.environ[POSTGRES_ENVIRONMENT]
+    if find_spec("dagster_postgres") is None:
+        raise InstanceError(f"{POSTGRES_ENVIRONMENT} is set: pip install 'retune[postgres]', or unset it")
+    if not url.startswith((POSTGRES_SCHEME, POSTGRES_DRIVER)):
+        raise InstanceError(
+            f"{POSTGRES_ENVIRONMENT}: must have the form postgresql://USER:PASSWORD@HOST:5432/DATABASE"
+        )
+    url = url.replace(POSTGRES_SCHEME, POSTGRES_DRIVER, 1)
+    os.environ[POSTGRES_ENVIRONMENT] = url  # for Dagster, in this process and in those it starts
+    try:
+        place = sa.make_url(url)
+        sa.create_engine(place, connect_args={"connect_timeout": CONNECT_TIMEOUT_S}).connect().close()
+    except exc.OperationalError as error:
+        reason = str(error.orig).strip().splitlines()[0]
+        raise InstanceError(f"the PostgreSQL server of {POSTGRES_ENVIRONMENT} refuses: {reason}") from None
+    except (exc.SQLAlchemyError, ValueError) as error:
+        raise InstanceError(
+            f"{POSTGRES_ENVIRONMENT} is no usable address ({type(error).__name__}): write special characters of the "
+            "password as %XX"
+        ) from None
+    return f"{place.host}/{place.database}"
+
+
+def _settle_storage(config: Path) -> None:
+    """Have ``dagster.yaml`` say where the history is. What a user wrote there himself stays."""
+    text = (config if config.exists() else TEMPLATE).read_text("utf-8")
+    storage, shared = (yaml.safe_load(text) or {}).get("storage"), bool(os.environ.get(POSTGRES_ENVIRONMENT))
+    if shared and storage is None:
+        text += yaml.safe_dump({"storage": POSTGRES_STORAGE})
+        write_atomic(config, text)
+    elif shared and storage != POSTGRES_STORAGE:
+        raise InstanceError(
+            f"{config} names a storage of its own: delete it there, or unset {POSTGRES_ENVIRONMENT}"
+        )
+    elif storage == POSTGRES_STORAGE and not shared:
+        raise InstanceError(
+            f"this project's history is on a PostgreSQL server: set {POSTGRES_ENVIRONMENT}, or delete `storage` from "
+            f"{config} to begin one in files"
+        )
+    elif not config.exists():
+        write_atomic(config, text)
+
+
+def _settle_pool(instance: dg.DagsterInstance) -> None:
+    """Make the accelerator's pool with as many slots as its limit says.
+
+    Dagster makes a pool when a step first asks for it, and two steps that ask at once would each make a slot: from
+    then on two would run at a time.
+    """
+    storage = instance.event_log_storage
+    pool = storage.get_concurrency_info(GPU_POOL)
+    if pool.using_default_limit and pool.slot_count != (pool.limit or 0):
+        storage.initialize_concurrency_limit_to_default(GPU_POOL)
+
+
+def workspace_file(instance: dg.DagsterInstance) -> Path:
+    """A workspace with the one code location, under the name that ``workspace.yaml`` and ``dg`` give it too: the
+    state of sensors and schedules hangs on it."""
+    path = Path(instance.root_directory) / "workspace.yaml"
+    module = {"module_name": "assets_pkg.definitions", "location_name": "retune"}
+    path.write_text(yaml.safe_dump({"load_from": [{"python_module": module}]}), "utf-8")
+    return path
+
+
+def process_tag() -> str:
+    """Names this very process: host, pid and start time."""
+    process = psutil.Process()
+    return f"{socket.gethostname()}:{process.pid}:{process.create_time():.0f}"
+
+
+def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
+    """Report runs as failed whose process on this host is gone (killed), and free their pool slots."""
+    running = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
+    ended: list[str] = []
+    for run in instance.get_runs(running):
+        tag = run.tags.get(PROCESS_TAG)
+        if tag and not _lives(tag):
+            instance.report_run_failed(run, "its process was killed; finished steps are kept")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+            ended.append(run.run_id)
+    return ended
+
+
+def _lives(tag: str) -> bool:
+    host, pid, started = tag.rsplit(":", 2)
+    if host != socket.gethostname():
+        return True
+    try:
+        return f"{psutil.Process(int(pid)).create_time():.0f}" == started
+    except psutil.NoSuchProcess:
+        return False

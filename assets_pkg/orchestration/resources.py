@@ -1,0 +1,78 @@
+"""The resources of one profile: what the graph's steps and the command are handed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import create_model
+
+from assets_pkg.config.base import ModelSettings
+from assets_pkg.config.profile import Profile
+from assets_pkg.sdg.llm import chat_config
+from resources.configurable import (
+    AcceleratorResource,
+    AlertsResource,
+    ArtifactStoreResource,
+    ChatModelResource,
+    ComputeResource,
+    ContainerEngineResource,
+    EncoderResource,
+)
+
+ANSWER_CACHE = ".cache/chat_answers.sqlite"
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Every resource, under the name that assets ask for it by."""
+
+    store: ArtifactStoreResource
+    accelerator: AcceleratorResource
+    encoders: EncoderResource
+    chat_model: ChatModelResource
+    alerts: AlertsResource
+    containers: ContainerEngineResource
+    compute: ComputeResource
+
+
+def build_resources(profile: Profile) -> Resources:
+    """The resources that ``profile`` describes. Nothing is loaded or opened yet."""
+    store = ArtifactStoreResource(root=profile.artifact_root)
+    accelerator = AcceleratorResource(**profile.accelerator.model_dump())
+    answers = store.get().root / ANSWER_CACHE
+    return Resources(
+        store=store,
+        accelerator=accelerator,
+        encoders=encoders_for(store.get().root, profile.model, profile.eval.eval_batch_size, accelerator),
+        chat_model=ChatModelResource.from_config(chat_config(profile.sdg, answers)),
+        alerts=AlertsResource(),
+        containers=ContainerEngineResource(),
+        compute=_compute(profile),
+    )
+
+
+def _compute(profile: Profile) -> ComputeResource:
+    """The profile's places as defaults of a class: a launchpad replaces a resource's values whole, so that what a
+    run leaves out must be the class's own."""
+    given = {**profile.compute.model_dump(), "profile": profile.model_dump_json()}
+    fields: dict[str, Any] = {
+        name: (ComputeResource.model_fields[name].annotation, value) for name, value in given.items()
+    }
+    return create_model("ProfileComputeResource", __base__=ComputeResource, **fields)()
+
+
+def encoders_for(
+    root: Path,
+    model: ModelSettings,
+    batch_size: int = 128,
+    accelerator: AcceleratorResource | None = None,
+) -> EncoderResource:
+    """Encoders of checkpoints under one prompt contract, with their cache of vectors below ``root``."""
+    return EncoderResource(
+        store=ArtifactStoreResource(root=str(root)),
+        accelerator=accelerator or AcceleratorResource(),
+        batch_size=batch_size,
+        **model.encoder_config(),
+    )

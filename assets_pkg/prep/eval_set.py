@@ -1,0 +1,199 @@
+"""Eval sets that stay: taken from a BEIR folder, or frozen so that models of different days are comparable."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from assets_pkg.orchestration.asset_context import UpstreamArtifacts
+from assets_pkg.orchestration.instance import open_instance
+from assets_pkg.prep.errors import PrepError
+from assets_pkg.prep.filtering import question_key
+from assets_pkg.prep.split import FixedEvalSet
+from resources.configurable import ArtifactStoreResource
+from storage.artifact_store import ArtifactError, ArtifactStore, BuildKey
+from storage.artifacts import EvalSet
+from storage.digests import digest_file, digest_json
+from storage.formats.beir import Qrels, read_documents, read_qrels, read_queries, write_beir
+
+ASSET = "eval_set"
+FROZEN = "stage1_data_prep/frozen_eval_set"
+"""The link to the frozen eval set's version, below the artifact root."""
+
+FILES = ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")
+
+
+# ---- a BEIR folder ---------------------------------------------------------------------------------------------
+
+
+def find_beir(path: Path) -> Path:
+    """The BEIR folder that ``path`` is, or that lies in it as ``eval_beir``."""
+    inner = path / "eval_beir"
+    return inner if not (path / FILES[0]).exists() and inner.is_dir() else path
+
+
+def beir_fingerprint(path: Path) -> str:
+    """Digest of the folder's three files; of their names where they are missing."""
+    files = [find_beir(path) / name for name in FILES]
+    return digest_json([digest_file(file) if file.is_file() else str(file) for file in files])
+
+
+def import_beir(path: Path, folder: Path) -> None:
+    """Check the BEIR folder ``path`` and write it as ``eval_beir/``, with ``summary.json``.
+
+    Raises:
+        BeirError: a file is missing or malformed; it names file, line and field.
+        PrepError: a judged query or document does not exist, an id comes twice, or nothing is relevant.
+    """
+    source = find_beir(path)
+    qrels = read_qrels(source)
+    queries = list(read_queries(source))
+    texts = _distinct(((each.query_id, each.text) for each in queries), source / "queries.jsonl")
+    documents = _distinct(
+        ((each.doc_id, each.joined) for each in read_documents(source)), source / "corpus.jsonl"
+    )
+    _check_judgements(source / FILES[2], qrels, texts, documents)
+    write_beir(folder / "eval_beir", read_documents(source), queries, qrels)
+    summary = {**_figures(qrels, documents), "source": str(path)}
+    (folder / "summary.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def _distinct(rows: Any, file: Path) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for number, (name, text) in enumerate(rows, start=1):
+        if name in found:
+            raise PrepError(f"{file}: row {number}: _id {name!r} comes twice")
+        found[name] = text
+    return found
+
+
+def _check_judgements(
+    file: Path, qrels: Qrels, queries: Mapping[str, str], documents: Mapping[str, str]
+) -> None:
+    for query, judged in qrels.items():
+        if not queries.get(query, "").strip():
+            raise PrepError(f"{file}: query {query} is judged, and queries.jsonl has no text for it")
+        for document, score in judged.items():
+            if score > 0 and document not in documents:
+                raise PrepError(f"{file}: query {query}: its answer {document} is not in corpus.jsonl")
+    if not any(score > 0 for judged in qrels.values() for score in judged.values()):
+        raise PrepError(f"{file}: no query has a relevant document")
+
+
+def _figures(qrels: Qrels, documents: Mapping[str, str]) -> dict[str, Any]:
+    relevant = [sum(score > 0 for score in judged.values()) for judged in qrels.values()]
+    judged = sum(count > 0 for count in relevant)
+    return {
+        "test_questions": judged,
+        "passages": len(documents),
+        "positives_per_question": round(sum(relevant) / judged, 4),
+    }
+
+
+# ---- what training may not see -----------------------------------------------------------------------------------
+
+
+def read_fixed_eval_set(eval_set: EvalSet) -> FixedEvalSet:
+    """What training may not see of an eval set that it was not split from."""
+    qrels = read_qrels(eval_set.beir)
+    judged = {name for each in qrels.values() for name, score in each.items() if score > 0}
+    queries = [each for each in read_queries(eval_set.beir) if each.query_id in qrels]
+    paths = {name for each in queries for name in each.metadata.get("file_name", [])}
+    answers = tuple(each.joined for each in read_documents(eval_set.beir) if each.doc_id in judged)
+    return FixedEvalSet(frozenset(paths), answers, tuple(each.text for each in queries))
+
+
+def text_keys(eval_set: FixedEvalSet) -> frozenset[str]:
+    """The answers' texts, case and spacing aside."""
+    return frozenset(question_key(text) for text in eval_set.answers)
+
+
+# ---- freezing --------------------------------------------------------------------------------------------------
+
+
+def frozen_eval_set(store: ArtifactStore) -> EvalSet | None:
+    """The eval set that was frozen, if one is.
+
+    Raises:
+        ArtifactError: its files are gone.
+    """
+    frozen = store.resolve(FROZEN)
+    return None if frozen is None else store.get(EvalSet, ASSET, frozen.name)
+
+
+def freeze(store: ArtifactStore, eval_set: EvalSet) -> None:
+    """From now on the eval set is this one."""
+    store.link(FROZEN, eval_set.path)
+
+
+def release(store: ArtifactStore) -> None:
+    """From now on the eval set is split from the pairs again."""
+    store.unlink(FROZEN)
+
+
+def import_eval_set(store: ArtifactStore, path: Path) -> EvalSet:
+    """Take the BEIR folder ``path`` into the store and freeze it.
+
+    Raises:
+        BeirError, PrepError: as :func:`import_beir`.
+    """
+    key = BuildKey(ASSET, "imported", {"source": beir_fingerprint(path)})
+    eval_set = store.build(EvalSet, key, lambda folder: import_beir(path, folder))
+    freeze(store, eval_set)
+    return eval_set
+
+
+NEXT = "next: `retune prep`; models measured on another eval set are not compared with it"
+
+
+class EvalSetCommands:
+    """Each returns what to tell the user, and raises ``PrepError`` or ``BeirError`` for what cannot be done."""
+
+    def __init__(self, root: str):
+        self._resource = ArtifactStoreResource(root=root)
+        self._store = self._resource.get()
+
+    def describe(self) -> Iterator[str]:
+        """The current eval set, line by line."""
+        frozen = self._frozen()
+        current = frozen or self._current()
+        if current is None:
+            yield "there is no eval set yet: `retune prep` makes one"
+            return
+        yield f"eval set {current.version}: {'frozen' if frozen else 'split from the pairs, not frozen'}"
+        for name, value in current.summary().items():
+            yield f"  {name}: {value}"
+        yield f"  path: {current.beir}"
+
+    def freeze(self) -> str:
+        """Freeze the current eval set."""
+        frozen = self._frozen()
+        current = frozen or self._current()
+        if current is None:
+            raise PrepError("there is no eval set to freeze: run `retune prep` first")
+        freeze(self._store, current)
+        return f"eval set {current.version} is {'still' if frozen else 'now'} frozen"
+
+    def take(self, path: Path) -> str:
+        """Import a BEIR folder and freeze it."""
+        taken = import_eval_set(self._store, path)
+        return f"eval set {taken.version} taken from {path} and frozen; {NEXT}"
+
+    def release(self) -> str:
+        """Freeze no eval set."""
+        frozen = self._frozen()
+        release(self._store)
+        return f"eval set {frozen.version} is released; {NEXT}" if frozen else "no eval set is frozen"
+
+    def _frozen(self) -> EvalSet | None:
+        try:
+            return frozen_eval_set(self._store)
+        except ArtifactError as error:
+            raise PrepError(f"the frozen eval set is gone: {error}") from error
+
+    def _current(self) -> EvalSet | None:
+        with open_instance() as instance:
+            inputs = UpstreamArtifacts(instance, self._resource)
+            return inputs.input(EvalSet, ASSET) if inputs.previous(ASSET) else None

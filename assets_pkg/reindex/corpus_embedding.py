@@ -1,0 +1,206 @@
+"""The whole corpus through the promoted model: here, by the deployed server, or by several workers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from assets_pkg.config.sections.deploy import DeploySettings
+from assets_pkg.deploy.deploy import server_of
+from assets_pkg.deploy.interface import interface_of
+from assets_pkg.deploy.served_encoder import ServedEncoder
+from assets_pkg.deploy.server_state import DeployError
+from assets_pkg.reindex.searcher import STATE_FOLDER
+from resources.compute.distributed_embedding import MakeShards
+from resources.encoders.base import Encoder
+from resources.encoders.cached import CachedEncoder
+from resources.encoders.shards import BLOCK, Shards
+from storage.artifact_store import ArtifactStore, write_atomic
+from storage.artifacts import Checkpoint, OnnxModel, Passages
+from storage.digests import digest_json
+from storage.embedding_cache import EmbeddingCache
+from storage.paths import EMBEDDING_CACHE
+from storage.progress import Progress
+
+if TYPE_CHECKING:
+    from resources.encoders.base import Vectors
+
+PASSAGES_AT_ONCE = 4096
+MANIFEST = "embeddings.json"
+
+
+def embed_passages(
+    passages: Passages,
+    model: Checkpoint,
+    encoder: Encoder,
+    contract: Mapping[str, Any],
+    folder: Path,
+    progress: Progress,
+) -> None:
+    """Write ``embeddings.parquet`` (one row per passage, same order: ``passage_id``, ``vector`` float32 [d])
+    and ``embeddings.json``. Blocks of passages stream through, so memory does not grow with the corpus. What a killed
+    try had finished is left as it is.
+
+    Args:
+        contract: prefixes and lengths that ``encoder`` works with, for the manifest: queries must use the same.
+    """
+    if (folder / MANIFEST).exists():  # the last that is written
+        return
+    count, dimensions = _write(passages, encoder, _embedded(passages, encoder, progress), folder)
+    manifest: dict[str, Any] = {
+        "schema_version": 1,
+        "model_digest": model.version,
+        "encoder": encoder.identity("passage"),
+        "contract": dict(contract),
+        "passages": passages.version,
+        "dimensions": dimensions,
+        "count": count,
+    }
+    write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True))
+
+
+def _embedded(passages: Passages, encoder: Encoder, progress: Progress) -> Iterator[Vectors]:
+    import pyarrow.parquet as pq
+
+    done, started = 0, time.monotonic()
+    with pq.ParquetFile(_file(passages)) as source:
+        total = source.metadata.num_rows
+        for batch in source.iter_batches(batch_size=PASSAGES_AT_ONCE, columns=["text"]):
+            texts: list[Any] = batch.column("text").to_pylist()
+            yield encoder.embed(texts, "passage", _from(done, total, started, progress))
+            done += len(texts)
+
+
+def _write(passages: Passages, encoder: Encoder, blocks: Iterable[Vectors], folder: Path) -> tuple[int, int]:
+    """Put ``blocks`` beside the passages' ids; returns how many vectors there are, and their length."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    waiting = iter(blocks)
+    first = next(waiting, None)
+    dimensions = encoder.dimensions if first is None else first.shape[1]
+    schema = pa.schema([("passage_id", pa.string()), ("vector", pa.list_(pa.float32(), dimensions))])
+    done = 0
+    with (
+        pq.ParquetFile(_file(passages)) as source,
+        # Vectors neither repeat nor compress: trying both costs three times the writing, and makes the file larger.
+        pq.ParquetWriter(
+            folder / "embeddings.parquet", schema, compression="none", use_dictionary=False
+        ) as writer,
+    ):
+        ids = source.iter_batches(batch_size=PASSAGES_AT_ONCE, columns=["passage_id"])
+        for batch, vectors in zip(ids, chain([] if first is None else [first], waiting), strict=True):
+            column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), dimensions)
+            writer.write_batch(pa.record_batch([batch.column("passage_id"), column], schema=schema))
+            done += len(vectors)
+    return done, dimensions
+
+
+def _file(passages: Passages) -> Path:
+    return passages.path / "passages.parquet"
+
+
+def _from(before: int, of: int, started: float, progress: Progress) -> Progress:
+    """The progress of one block, as part of the whole, with the rate so far and the time left at that rate."""
+
+    def report(done: int, total: int, unit: str, **figures: float) -> None:
+        rate = (before + done) / max(time.monotonic() - started, 1e-3)
+        left = (of - before - done) / rate if rate else 0.0
+        progress(before + done, of, unit, **figures, per_second=rate, minutes_left=left / 60)
+
+    return report
+
+
+FOLDER, GONE = "together", "together.gone"
+
+
+def embed_corpus(
+    passages: Passages,
+    model: Checkpoint,
+    encoder: CachedEncoder,
+    contract: Mapping[str, Any],
+    folder: Path,
+    progress: Progress,
+    make_shards: MakeShards | None = None,
+) -> None:
+    """As :func:`embed_passages`; ``make_shards`` are several workers, who embed what ``encoder`` does not know yet.
+
+    Shards that a killed try left are taken up; ``encoder`` itself makes those that turn out damaged.
+    """
+    if make_shards is not None:
+        _embed_together(passages, encoder, make_shards, folder / FOLDER, progress)
+    embed_passages(passages, model, encoder, contract, folder, progress)
+    # In one step, for workers that still look for something to do; and what a killed try left of that.
+    shutil.rmtree(folder / GONE, ignore_errors=True)
+    with suppress(FileNotFoundError):
+        shutil.rmtree((folder / FOLDER).rename(folder / GONE))
+
+
+def _embed_together(
+    passages: Passages, encoder: CachedEncoder, make_shards: MakeShards, together: Path, progress: Progress
+) -> None:
+    """Make ``encoder`` know all passages."""
+    together.mkdir(exist_ok=True)
+    source = together / "texts.parquet"
+    if not source.exists():
+        _write_new_texts(passages, encoder, source)
+    shards = Shards(source, together, "passage")
+    if shards.rows:
+        make_shards(shards, progress)
+    for number, vectors in enumerate(shards.vectors(encoder)):
+        encoder.keep(shards.texts(number), "passage", vectors)
+
+
+def _write_new_texts(passages: Passages, encoder: CachedEncoder, target: Path) -> None:
+    """The texts without a vector, in a Parquet file that appears whole: its order is that of the shards."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    beside = target.with_suffix(".part")
+    schema = pa.schema([("text", pa.string())])
+    with (
+        pq.ParquetFile(passages.path / "passages.parquet") as all_texts,
+        pq.ParquetWriter(beside, schema) as writer,
+    ):
+        for batch in all_texts.iter_batches(batch_size=BLOCK, columns=["text"]):
+            texts: Any = batch.column("text").to_pylist()
+            new = encoder.unknown(texts, "passage")
+            writer.write_batch(batch.take(pa.array(new, pa.int64())))
+    beside.replace(target)
+
+
+@contextmanager
+def served_encoder(
+    store: ArtifactStore, settings: DeploySettings, model: Checkpoint, exported: OnnxModel
+) -> Iterator[CachedEncoder]:
+    """The deployed server as the encoder of ``model``, with cached vectors. Each block is kept only if the server
+    still serves that model after it.
+
+    Args:
+        exported: what was deployed; with the kind of server it decides the vectors.
+
+    Raises:
+        DeployError: no server serves ``model``.
+    """
+    server = server_of(store.root / STATE_FOLDER, model.version)
+
+    def prove() -> None:
+        if not server.serves_its_model():
+            raise DeployError(
+                f"the server at {server.url} no longer serves {model.version}: run `retune reindex` again; the blocks "
+                "that were finished are kept"
+            )
+
+    kind = [settings.server, settings.nim_image, settings.use_onnx] if settings.server == "nim" else []
+    identity = digest_json(["served", exported.version, *kind])
+    dimensions: int = exported.manifest()["dimensions"]
+    interface = interface_of(server.backend)
+    served = ServedEncoder(server.url, settings.served_model_name, dimensions, identity, interface, prove)
+    with closing(served):
+        yield CachedEncoder(served, EmbeddingCache(store.root / EMBEDDING_CACHE))

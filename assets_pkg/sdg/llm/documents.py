@@ -1,0 +1,205 @@
+"""What one round of questions is asked about: a document, or a bundle of several, as numbered segments."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain, groupby, islice, zip_longest
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from assets_pkg.config.sections.sdg import BundleSettings
+from storage.artifacts import Corpus, Document, Passage, Passages
+from storage.errors import RetuneError
+from storage.formats.qa_records import Chunk
+
+DOCUMENT_BOUNDARY = "\n\n=== Document Boundary ===\n\n"
+
+
+class ManifestError(RetuneError, ValueError):
+    """A bundle manifest that cannot be used; the message names file, entry and what is wrong."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A document with its passages in order."""
+
+    document: Document
+    passages: list[Passage]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One document or bundle. ``chunks`` are numbered from 1 through the whole source; ``sections`` holds
+    chunk ids in the order in which the model is shown them."""
+
+    source_id: str
+    file_names: list[str]
+    text: str
+    chunks: list[Chunk]
+    sections: list[list[int]]
+    bundled: bool
+
+    def shown(self) -> str:
+        """All segments, section by section, as prompts show them."""
+        blocks = []
+        for number, ids in enumerate(self.sections, start=1):
+            blocks.append("\n".join([f"=== Section {number} ===", *(self.segment(one) for one in ids)]))
+        return "\n\n".join(blocks)
+
+    def segment(self, chunk_id: int) -> str:
+        """One segment with its number, and its document where there are several."""
+        chunk = self.chunks[chunk_id - 1]
+        label = f" [Doc: {chunk.doc_id}]" if self.bundled else ""
+        return f"Segment {chunk_id}{label}: {chunk.text}"
+
+
+def read_sources(corpus: Corpus, passages: Passages, settings: BundleSettings) -> Iterator[Source]:
+    """Documents or bundles in corpus order, one in memory at a time. Documents without passages are left out.
+
+    Raises:
+        ManifestError: the manifest is unreadable, or names a document that the corpus does not have.
+    """
+    parts = _parts(corpus, passages)
+    for bundle in _bundles(parts, settings):
+        yield _source(bundle, settings)
+
+
+def count_sources(corpus: Corpus, settings: BundleSettings) -> int:
+    """How many sources there will be, at most."""
+    import pyarrow.parquet as pq
+
+    documents = pq.read_metadata(corpus.path / "documents.parquet").num_rows
+    if not settings.multi_doc:
+        return documents
+    if settings.multi_doc_manifest is not None:
+        return len(_read_manifest(Path(settings.multi_doc_manifest), settings.max_docs_per_bundle))
+    return -(-documents // settings.bundle_size)
+
+
+def _parts(corpus: Corpus, passages: Passages) -> Iterator[Part]:
+    """Both artifacts are in document order, so one pass over each joins them."""
+    grouped = groupby(passages.passages(), key=lambda passage: passage.doc_id)
+    doc_id, rows = next(grouped, (None, iter(())))
+    for document in corpus.documents():
+        if document.doc_id == doc_id:
+            yield Part(document, list(rows))
+            doc_id, rows = next(grouped, (None, iter(())))
+
+
+def _bundles(parts: Iterator[Part], settings: BundleSettings) -> Iterator[list[Part]]:
+    if not settings.multi_doc:
+        yield from ([part] for part in parts)
+    elif settings.multi_doc_manifest is None:
+        while bundle := list(islice(parts, settings.bundle_size)):
+            yield bundle
+    else:
+        yield from _named_bundles(parts, Path(settings.multi_doc_manifest), settings.max_docs_per_bundle)
+
+
+def _named_bundles(parts: Iterator[Part], manifest: Path, most: int) -> Iterator[list[Part]]:
+    bundles = _read_manifest(manifest, most)
+    wanted = set(chain.from_iterable(bundles))
+    found = {part.document.doc_id: part for part in parts if part.document.doc_id in wanted}
+    missing = sorted(wanted - found.keys())
+    if missing:
+        raise ManifestError(f"{manifest}: not in the corpus, or without passages: {', '.join(missing[:10])}")
+    yield from ([found[doc_id] for doc_id in bundle] for bundle in bundles)
+
+
+def _read_manifest(path: Path, most: int) -> list[list[str]]:
+    """A list of bundles in YAML or JSON: each a list of document paths, or ``{docs: [...]}``."""
+    try:
+        entries = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ManifestError(f"{path}: not readable as YAML or JSON: {error}") from error
+    if isinstance(entries, dict):
+        entries = entries.get("bundles")
+    if not isinstance(entries, list) or not entries:
+        raise ManifestError(f"{path}: must be a list of bundles")
+    return [_bundle(entry, f"{path}: bundle {number}", most) for number, entry in enumerate(entries, start=1)]
+
+
+def _bundle(entry: Any, where: str, most: int) -> list[str]:
+    docs = entry.get("docs") if isinstance(entry, dict) else entry
+    if not isinstance(docs, list) or not docs or not all(isinstance(doc, str) for doc in docs):
+        raise ManifestError(f"{where}: must be a list of document paths, or {{docs: [...]}}")
+    if len(set(docs)) < len(docs):
+        raise ManifestError(f"{where}: names a document twice")
+    if len(docs) > most:
+        raise ManifestError(f"{where}: has {len(docs)} documents, more than max_docs_per_bundle = {most}")
+    return docs
+
+
+def _source(parts: list[Part], settings: BundleSettings) -> Source:
+    names = [part.document.doc_id for part in parts]
+    chunks = list(_chunks(parts))
+    order = _order(chunks, settings.bundle_strategy)
+    if settings.bundle_strategy == "doc_balanced":
+        sections = _balanced(chunks, settings.num_sections)
+    else:
+        sections = list(_split(order, settings.num_sections))
+    return Source(
+        source_id=names[0] if len(parts) == 1 else bundle_id(names),
+        file_names=names,
+        text=DOCUMENT_BOUNDARY.join(part.document.text for part in parts),
+        chunks=chunks,
+        sections=sections,
+        bundled=len(parts) > 1,
+    )
+
+
+def bundle_id(names: Iterable[str]) -> str:
+    """The recipe's id of a bundle: 16 hex digits of the MD5 of its sorted paths joined by ``||``."""
+    return hashlib.md5("||".join(sorted(names)).encode(), usedforsecurity=False).hexdigest()[:16]
+
+
+def _chunks(parts: list[Part]) -> Iterator[Chunk]:
+    number = 0
+    for part in parts:
+        for index, passage in enumerate(part.passages):
+            number += 1
+            several: dict[str, Any] = {}
+            if len(parts) > 1:
+                several = {"doc_id": part.document.doc_id, "doc_path": part.document.doc_id}
+            yield Chunk(
+                text=passage.text,
+                chunk_id=number,
+                start=passage.start,
+                end=passage.end,
+                sentence_count=passage.sentence_count,
+                word_count=passage.word_count,
+                doc_chunk_index=index,
+                **several,
+            )
+
+
+def _order(chunks: list[Chunk], strategy: str) -> list[int]:
+    """Chunk ids as they come, or the documents' chunks in turn."""
+    if strategy != "interleaved":
+        return [chunk.chunk_id for chunk in chunks]
+    turns = zip_longest(*_by_document(chunks))
+    return [chunk_id for turn in turns for chunk_id in turn if chunk_id is not None]
+
+
+def _balanced(chunks: list[Chunk], sections: int) -> list[list[int]]:
+    """Sections that each hold an equal share of every document."""
+    shares = [list(_split(ids, sections, keep_empty=True)) for ids in _by_document(chunks)]
+    joined = [list(chain.from_iterable(share)) for share in zip(*shares, strict=True)]
+    return [ids for ids in joined if ids]
+
+
+def _by_document(chunks: list[Chunk]) -> list[list[int]]:
+    groups = groupby(chunks, key=lambda chunk: chunk.doc_id)
+    return [[chunk.chunk_id for chunk in group] for _, group in groups]
+
+
+def _split(ids: list[int], parts: int, *, keep_empty: bool = False) -> Iterator[list[int]]:
+    """``ids`` in ``parts`` runs whose lengths differ by at most one."""
+    for part in range(parts):
+        run = ids[len(ids) * part // parts : len(ids) * (part + 1) // parts]
+        if run or keep_empty:
+            yield run

@@ -1,0 +1,226 @@
+"""The resources that assets are handed, as Dagster configures them; what they open is free of Dagster."""
+
+import os
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Self, cast
+
+import dagster as dg
+
+from resources.alerts import send_alert
+from resources.chat_model.client import ChatModel
+from resources.chat_model.config import ChatConfig
+from resources.compute.distributed_embedding import ArraySpread, MakeShards, RaySpread
+from resources.compute.executors import make_executor, runs_here
+from resources.compute.targets import Environment, read_environment
+from resources.containers import ContainerEngine
+from resources.encoders.cached import CachedEncoder
+from resources.encoders.encoder_config import EncoderRecipe
+from resources.encoders.sentence_transformer import Precision
+from resources.machine.accelerator import Accelerator, find_accelerator
+from storage.artifact_store import ArtifactStore
+from storage.artifacts import Checkpoint
+from storage.embedding_cache import EmbeddingCache
+from storage.paths import EMBEDDING_CACHE
+from storage.remote_store import open_store
+
+INLINE = "inline"
+
+
+class AcceleratorResource(dg.ConfigurableResource[Any]):
+    """Injected into every step that trains or embeds.
+
+    ``device``: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``. ``check_memory``: refuse a stage whose estimated
+    need is more than what is free, before its weights are loaded.
+    """
+
+    device: str = "auto"
+    check_memory: bool = True
+
+    def get(self) -> Accelerator:
+        """Look at the machine now (free memory changes between steps)."""
+        return find_accelerator(self.device, check_memory=self.check_memory)
+
+    def host(self) -> Accelerator:
+        """The CPU, for steps that never use anything else."""
+        return find_accelerator("cpu", check_memory=self.check_memory)
+
+
+class AlertsResource(dg.ConfigurableResource[Any]):
+    """Injected wherever something can go wrong that nobody may be looking at.
+
+    ``webhook_variable`` names the environment variable with the webhook's address.
+    """
+
+    webhook_variable: str = "RETUNE_ALERT_WEBHOOK"
+
+    def send(self, event: str, text: str) -> bool:
+        """As :func:`resources.alerts.send_alert`."""
+        return send_alert(self.webhook_variable, event, text)
+
+
+class ArtifactStoreResource(dg.ConfigurableResource[Any]):
+    """Injected into every asset. ``root`` is the profile's ``artifact_root``: a folder or an fsspec URL."""
+
+    root: str
+
+    def get(self) -> ArtifactStore:
+        return open_store(self.root)
+
+
+class ChatModelResource(dg.ConfigurableResource[ChatModel]):
+    """Injected into the step that generates questions. Field by field the :class:`ChatConfig`, and the key:
+    always a ``dg.EnvVar``, so that only its name is in any configuration."""
+
+    api_key: str = ""
+    base_url: str
+    cache: str
+    api_key_env: str
+    temperature: float
+    max_output_tokens: int
+    max_parallel: int
+    requests_per_minute: float | None
+    tokens_per_minute: float | None
+    request_timeout_s: float
+    retry_deadline_s: float
+    allow_corpus_egress: bool
+    approved_endpoints: list[str]
+    max_calls: int | None
+    max_tokens: int | None
+    max_cost: float | None
+    input_price: float | None
+    output_price: float | None
+    reuse_answers: bool
+
+    @classmethod
+    def from_config(cls, config: ChatConfig) -> Self:
+        """The resource of one endpoint. Where the key's variable is not set there is no key: loopback endpoints
+        need none, and others say so when they are first used."""
+        values: dict[str, Any] = {field.name: getattr(config, field.name) for field in fields(config)}
+        values |= {"cache": str(config.cache), "approved_endpoints": list(config.approved_endpoints)}
+        key = dg.EnvVar(config.api_key_env) if os.environ.get(config.api_key_env) else ""
+        return cls(api_key=key, **values)
+
+    def get(self) -> ChatModel:
+        """The plain object that stages are handed."""
+        values = {field.name: getattr(self, field.name) for field in fields(ChatConfig)}
+        values |= {"cache": Path(self.cache), "approved_endpoints": tuple(self.approved_endpoints)}
+        return ChatModel(ChatConfig(**values), self.api_key)
+
+    def __repr__(self) -> str:
+        return f"ChatModelResource({self.base_url!r})"
+
+    __str__ = __repr__
+
+
+class ComputeResource(dg.ConfigurableResource[Any]):
+    """Injected into every asset that builds something.
+
+    Attributes:
+        env_file: the file that describes places.
+        run_on: the place of every stage that ``stages`` does not name; ``inline`` is this process.
+        stages: places by stage.
+        overrides: keys of the chosen places to replace (``run.env.key=value``).
+        profile: the settings that a job is handed, as JSON.
+        spread: the place whose workers embed corpora together with this job, as JSON, if there is one.
+        share: the file by which tasks of a job array learn what to embed.
+        inside_job: this process is a job itself: it builds what it is told, and points at nothing.
+    """
+
+    env_file: str = "env.toml"
+    run_on: str = INLINE
+    stages: Mapping[str, str] = {}
+    overrides: Mapping[str, str] = {}
+    profile: str = "{}"
+    spread: str = ""
+    share: str = ""
+    inside_job: bool = False
+
+    def place_of(self, stage: str) -> tuple[str, Environment] | None:
+        """Name and description of the place where ``stage`` runs, or None for this process.
+
+        Raises:
+            ComputeError: there is no such place, or its description is wrong.
+        """
+        name = self.stages.get(stage, self.run_on)
+        if self.inside_job or name == INLINE:
+            return None
+        environment = read_environment(Path(self.env_file), name, self.overrides)
+        return None if environment.executor == "inline" else (name, environment)
+
+    def uses_this_machine(self, stage: str) -> bool:
+        """Whether ``stage`` takes this machine's own accelerator.
+
+        Raises:
+            ComputeError: as for :meth:`place_of`.
+        """
+        place = self.place_of(stage)
+        return place is None or runs_here(place[1])
+
+    def check(self) -> None:
+        """Look at every place that is named.
+
+        Raises:
+            ComputeError: one of them is described wrongly, or cannot take a job now.
+        """
+        for stage in ("", *self.stages):
+            place = self.place_of(stage)
+            if place is not None:
+                make_executor(place[1]).check()
+
+    def workers(self, recipe: EncoderRecipe) -> MakeShards | None:
+        """Those who embed a corpus together with this process, with encoders by ``recipe``; None if it is alone."""
+        if not self.spread:
+            return None
+        environment = Environment.model_validate_json(self.spread)
+        if environment.executor == "ray":
+            return RaySpread(environment, recipe)
+        assert environment.array is not None
+        return ArraySpread(Path(self.share), environment.array, recipe)
+
+
+class ContainerEngineResource(dg.ConfigurableResource[Any]):
+    """The engine at ``base_url``, or the one that ``DOCKER_HOST`` names; connected to when first needed."""
+
+    base_url: str | None = None
+
+    def get(self) -> ContainerEngine:
+        return ContainerEngine(self.base_url)
+
+
+class EncoderResource(dg.ConfigurableResource[Any]):
+    """Injected into every step that embeds. Vectors are computed once per model, prompt, length and text."""
+
+    store: dg.ResourceDependency[ArtifactStoreResource]
+    accelerator: dg.ResourceDependency[AcceleratorResource]
+    query_prefix: str
+    passage_prefix: str
+    query_max_length: int
+    passage_max_length: int
+    attn_implementation: str
+    precision: str = "fp32"
+    batch_size: int = 128
+
+    @contextmanager
+    def open(self, checkpoint: Checkpoint, batch_size: int | None = None) -> Generator[CachedEncoder]:
+        """The encoder of one checkpoint; its weights are loaded when first needed and freed at the end."""
+        with self.recipe(checkpoint, batch_size).make(self.accelerator.get()) as encoder:
+            yield CachedEncoder(encoder, EmbeddingCache(self.store.get().root / EMBEDDING_CACHE))
+
+    def recipe(self, checkpoint: Checkpoint, batch_size: int | None = None) -> EncoderRecipe:
+        """How other processes make the encoder of one checkpoint."""
+        return EncoderRecipe(
+            str(checkpoint.model.absolute()),
+            model_digest=checkpoint.version,
+            query_prefix=self.query_prefix,
+            passage_prefix=self.passage_prefix,
+            query_max_length=self.query_max_length,
+            passage_max_length=self.passage_max_length,
+            attn_implementation=self.attn_implementation,
+            precision=cast("Precision", self.precision),
+            batch_size=batch_size or self.batch_size,
+            device=self.accelerator.device,
+            check_memory=self.accelerator.check_memory,
+        )

@@ -1,0 +1,11 @@
+"""The one base of every error that Retune foresees."""
+
+from __future__ import annotations
+
+
+class RetuneError(Exception):
+    """An error whose message is meant for the user: it says what is wrong and, where that is known, what to do.
+
+    The command prints the message alone and a step in the UI fails with it; any other exception is a bug and keeps
+    its traceback.
+    """
