@@ -36,6 +36,7 @@ LONGEST = (
     "compute/test_ray.py",
     "compute/test_subprocess.py",
     "finetune/test_processes.py",
+    "compatibility/test_previous_version.py",
     "command/test_run.py",
     "ui/test_browser.py",
     "postgres/test_history.py",
