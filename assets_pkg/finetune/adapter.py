@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from assets_pkg.config.base import ModelSettings
 from assets_pkg.config.sections.finetune import FinetuneSettings
+from assets_pkg.finetune.curves import draw_curves
 from assets_pkg.finetune.data import TrainData, ValidationData, read_train_data, read_validation_data
 from assets_pkg.finetune.errors import TrainingDataError
 from assets_pkg.finetune.model_card import model_card
 from assets_pkg.finetune.model_io import copy_unchanged
 from assets_pkg.finetune.plan import TrainingPlan, plan_training, tell_plan
-from assets_pkg.finetune.training_log import draw_curves
 from resources.encoders.base import Encoder
 from storage.artifact_store import write_atomic
 from storage.artifacts import Checkpoint, MinedTrainSet

@@ -16,9 +16,7 @@ from typing import Any
 from assets_pkg.config.base import ModelSettings
 from assets_pkg.config.sections.finetune import FinetuneSettings
 from assets_pkg.finetune.errors import TooFewDevicesError, TrainingStopped
-from assets_pkg.finetune.train import finetune
-from resources.configurable import AcceleratorResource
-from resources.machine.accelerator import VISIBLE, Accelerator, visible_gpus
+from resources.machine.accelerator import VISIBLE, Accelerator, find_accelerator, visible_gpus
 from storage.artifacts import Checkpoint, MinedTrainSet
 from storage.progress import Note, Progress, no_note, no_progress
 
@@ -105,6 +103,8 @@ def finetune_here(
         TooFewDevicesError: there are more processes than GPUs.
     """
     if settings.num_processes == node_count() == 1:
+        from assets_pkg.finetune.train import finetune
+
         finetune(mined, base, model, settings, accelerator, folder, progress, note)
         return
     gpus = visible_gpus() * node_count()
@@ -173,10 +173,11 @@ def _stop(process: subprocess.Popen[str]) -> None:
 def train_share(folder: Path) -> None:
     """What each of the processes runs: read the job in ``folder``, join the others, train."""
     from assets_pkg.finetune.distributed import start
+    from assets_pkg.finetune.train import finetune
 
     files = _Files(folder)
     told: dict[str, Any] = json.loads(files.job.read_text("utf-8"))
-    accelerator = AcceleratorResource(device=start(told["device"]), check_memory=told["check_memory"]).get()
+    accelerator = find_accelerator(start(told["device"]), check_memory=told["check_memory"])
     try:
         finetune(
             MinedTrainSet(Path(told["mined"][0]), *told["mined"][1:]),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from assets_pkg.config.base import ModelSettings
 from assets_pkg.config.sections.finetune import FinetuneSettings
+from assets_pkg.finetune.curves import draw_curves, read_log
 from assets_pkg.finetune.data import ValidationData, read_train_data, read_validation_data
 from assets_pkg.finetune.model_card import model_card
 from assets_pkg.finetune.model_io import attention, copy_unchanged, load_for_training, save_consolidated
@@ -17,7 +18,7 @@ from assets_pkg.finetune.plan import check_request, plan_training, tell_plan
 from assets_pkg.finetune.preflight import check_disk_space, check_memory
 from assets_pkg.finetune.run import Job, claim
 from assets_pkg.finetune.trainer import build_loss, build_trainer
-from assets_pkg.finetune.training_log import draw_curves, read_log, trackers
+from assets_pkg.finetune.training_log import trackers
 from assets_pkg.finetune.validation import merge_with_base
 from resources.machine.accelerator import Accelerator
 from storage.artifact_store import write_atomic
