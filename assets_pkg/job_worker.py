@@ -26,7 +26,7 @@ from assets_pkg.orchestration.asset_context import data_version
 from assets_pkg.orchestration.pipes_client import Work
 from assets_pkg.orchestration.run_observer import set_run_observer
 from resources.compute.distributed_embedding import help_with
-from resources.compute.job import TASK, Job
+from resources.compute.job import TASK, JobSpec
 from resources.configurable import ComputeResource
 
 PLAIN = {
@@ -65,12 +65,12 @@ def run_job(folder: Path) -> bool:
 
 def help_job(folder: Path, task: int) -> None:
     """What the other tasks of a job array do: embed a part of what the first one embeds."""
-    job = Job("", folder, Path.cwd(), ())
+    job = JobSpec("", folder, Path.cwd(), ())
     help_with(job.share, task, over=lambda: job.exit_code.exists() and job.exit_code.stat().st_size > 0)
 
 
 def _compute(work: Work, folder: Path) -> ComputeResource:
-    share = Job("", folder, Path.cwd(), ()).share
+    share = JobSpec("", folder, Path.cwd(), ()).share
     return ComputeResource(inside_job=True, spread=work.spread, share=str(share))
 
 

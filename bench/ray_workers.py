@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from resources.compute.distributed_embedding import RaySpread
-from resources.compute.targets import Environment
+from resources.compute.targets import ComputeTarget
 from resources.encoders.cached import CachedEncoder
 from resources.encoders.encoder_config import EncoderRecipe
 from resources.encoders.shards import BLOCK, Shards
@@ -56,7 +56,7 @@ def main() -> None:
             first.append(time.perf_counter())
 
         started = time.perf_counter()
-        place = Environment(executor="ray", address="local", num_workers=asked.workers)
+        place = ComputeTarget(executor="ray", address="local", num_workers=asked.workers)
         RaySpread(place, recipe)(shards, progress)
         ended = time.perf_counter()
         say(f"{asked.workers} workers, with Ray's start", len(texts), ended - started)

@@ -14,7 +14,7 @@ from resources.chat_model.client import ChatModel
 from resources.chat_model.config import ChatConfig
 from resources.compute.distributed_embedding import ArraySpread, MakeShards, RaySpread
 from resources.compute.executors import make_executor, runs_here
-from resources.compute.targets import Environment, read_environment
+from resources.compute.targets import ComputeTarget, read_target
 from resources.containers import ContainerEngine
 from resources.encoders.cached import CachedEncoder
 from resources.encoders.encoder_config import EncoderRecipe
@@ -138,7 +138,7 @@ class ComputeResource(dg.ConfigurableResource[Any]):
     share: str = ""
     inside_job: bool = False
 
-    def place_of(self, stage: str) -> tuple[str, Environment] | None:
+    def target_of(self, stage: str) -> tuple[str, ComputeTarget] | None:
         """Name and description of the place where ``stage`` runs, or None for this process.
 
         Raises:
@@ -147,16 +147,16 @@ class ComputeResource(dg.ConfigurableResource[Any]):
         name = self.stages.get(stage, self.run_on)
         if self.inside_job or name == INLINE:
             return None
-        environment = read_environment(Path(self.env_file), name, self.overrides)
+        environment = read_target(Path(self.env_file), name, self.overrides)
         return None if environment.executor == "inline" else (name, environment)
 
     def uses_this_machine(self, stage: str) -> bool:
         """Whether ``stage`` takes this machine's own accelerator.
 
         Raises:
-            ComputeError: as for :meth:`place_of`.
+            ComputeError: as for :meth:`target_of`.
         """
-        place = self.place_of(stage)
+        place = self.target_of(stage)
         return place is None or runs_here(place[1])
 
     def check(self) -> None:
@@ -166,7 +166,7 @@ class ComputeResource(dg.ConfigurableResource[Any]):
             ComputeError: one of them is described wrongly, or cannot take a job now.
         """
         for stage in ("", *self.stages):
-            place = self.place_of(stage)
+            place = self.target_of(stage)
             if place is not None:
                 make_executor(place[1]).check()
 
@@ -174,7 +174,7 @@ class ComputeResource(dg.ConfigurableResource[Any]):
         """Those who embed a corpus together with this process, with encoders by ``recipe``; None if it is alone."""
         if not self.spread:
             return None
-        environment = Environment.model_validate_json(self.spread)
+        environment = ComputeTarget.model_validate_json(self.spread)
         if environment.executor == "ray":
             return RaySpread(environment, recipe)
         assert environment.array is not None

@@ -108,7 +108,7 @@ class ArtifactStore:
         if found is not None:
             return found
         work = self.work_folder(key.asset, key.digest)
-        with self.told_when_full(f"making {key.asset}"):
+        with self.reported_when_full(f"making {key.asset}"):
             work.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{work}.lock"):
                 found = self._found_or_resumed(kind, key)
@@ -313,19 +313,19 @@ class ArtifactStore:
     # ---- a full disk ---------------------------------------------------------------------------------------
 
     @contextmanager
-    def told_when_full(self, doing: str) -> Generator[None]:
+    def reported_when_full(self, doing: str) -> Generator[None]:
         """Errors that come of a full disk as an :class:`ArtifactError` that says what to do."""
         try:
             yield
         except ArtifactError:
             raise
         except Exception as error:
-            told = self.explain_full(error, doing)
+            told = self.explain_full_disk(error, doing)
             if told is None:
                 raise
             raise ArtifactError(told) from error
 
-    def explain_full(self, error: Exception, doing: str) -> str | None:
+    def explain_full_disk(self, error: Exception, doing: str) -> str | None:
         """What to do, if ``error`` came of a full disk; else None."""
         if not is_disk_full(error, self.root):
             return None

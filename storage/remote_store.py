@@ -187,7 +187,7 @@ class RemoteArtifactStore(ArtifactStore):
         beside = self.root / ".work" / ".fetched" / asset / version
         doing = f"fetching {asset}"
         try:
-            with self.told_when_full(doing):
+            with self.reported_when_full(doing):
                 self._fetch(manifest, beside, self._folder(asset, version))
         except LocalDiskFull as error:
             raise ArtifactError(self._disk_full(doing)) from error

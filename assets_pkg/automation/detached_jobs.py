@@ -22,9 +22,9 @@ from assets_pkg.orchestration.resources import build_resources
 from resources.compute.errors import ComputeError
 from resources.compute.executors import make_executor
 from resources.compute.host import ThisHost, open_host
-from resources.compute.job import Job, State
-from resources.compute.job_monitor import Attendance, why_failed
-from resources.compute.targets import Environment
+from resources.compute.job import JobSpec, State
+from resources.compute.job_monitor import JobMonitor, why_failed
+from resources.compute.targets import ComputeTarget
 from resources.configurable import ComputeResource
 
 DECIDED_HERE = ("promoted_model", "running_nim", "nim_eval_metrics")
@@ -32,7 +32,7 @@ RECORDS = "batches"
 
 
 @dataclass(frozen=True)
-class Batch:
+class DetachedJob:
     """The record of a detached job.
 
     Attributes:
@@ -54,7 +54,7 @@ class Batch:
     reason: str = ""
 
 
-class Batches:
+class DetachedJobs:
     """The detached jobs of one artifact root."""
 
     def __init__(self, root: Path, compute: ComputeResource):
@@ -69,12 +69,14 @@ class Batches:
         host.write(job.script, make_executor(environment).script(job))
         return job.script
 
-    def submit(self, instance: dg.DagsterInstance, defs: dg.Definitions, assets: Sequence[str]) -> Batch:
+    def submit(
+        self, instance: dg.DagsterInstance, defs: dg.Definitions, assets: Sequence[str]
+    ) -> DetachedJob:
         """Start a job that makes ``assets``, and record it."""
         place, environment, job, work = self._prepare(instance, defs, assets)
-        attendance = Attendance(place, environment, job)
+        attendance = JobMonitor(place, environment, job)
         attendance.submit(job, work)
-        batch = Batch(
+        batch = DetachedJob(
             name=job.name,
             place=place,
             environment=environment.model_dump(mode="json"),
@@ -91,13 +93,13 @@ class Batches:
             raise
         return batch
 
-    def all(self) -> list[Batch]:
+    def all(self) -> list[DetachedJob]:
         """Newest first."""
         files = sorted((self.root / JOBS / RECORDS).glob("*.json"), reverse=True)
         told = (json.loads(file.read_text("utf-8")) for file in files)
-        return [Batch(**{**each, "assets": tuple(each["assets"])}) for each in told]
+        return [DetachedJob(**{**each, "assets": tuple(each["assets"])}) for each in told]
 
-    def find(self, name: str) -> Batch:
+    def find(self, name: str) -> DetachedJob:
         """The batch of that name, or of its beginning.
 
         Raises:
@@ -109,7 +111,7 @@ class Batches:
             raise ComputeError(f"{len(found)} batch jobs are called {name!r}; there are: {known}")
         return found[0]
 
-    def open(self) -> Iterator[tuple[Batch, State]]:
+    def open(self) -> Iterator[tuple[DetachedJob, State]]:
         """Every batch whose work was not picked up and may come, and how it stands now; an end is recorded."""
         for batch in self.all():
             if batch.standing == "submitted":
@@ -117,18 +119,18 @@ class Batches:
             elif batch.standing == "done":
                 yield batch, State("done")
 
-    def describe(self, batch: Batch) -> str:
+    def describe(self, batch: DetachedJob) -> str:
         """How it stands now, in words."""
         if batch.standing != "submitted":
             return f"{batch.standing} {batch.reason}".strip()
         return str(self._look(batch))
 
-    def taken(self, batch: Batch) -> None:
+    def taken(self, batch: DetachedJob) -> None:
         """Its work was picked up."""
         self._keep(replace(batch, standing="taken"))
 
-    def _look(self, batch: Batch) -> State:
-        environment, job = _environment(batch), _job(batch)
+    def _look(self, batch: DetachedJob) -> State:
+        environment, job = _target(batch), _job(batch)
         state = make_executor(environment).state(batch.handle, job)
         if state.standing == "failed":
             state = replace(state, reason=why_failed(state, open_host(environment), job))
@@ -136,18 +138,18 @@ class Batches:
             self._keep(replace(batch, standing=state.standing, reason=state.reason))
         return state
 
-    def cancel(self, batch: Batch) -> None:
-        make_executor(_environment(batch)).cancel(batch.handle)
+    def cancel(self, batch: DetachedJob) -> None:
+        make_executor(_target(batch)).cancel(batch.handle)
         self._keep(replace(batch, standing="cancelled", reason="cancelled by hand"))
 
-    def log(self, batch: Batch) -> str:
+    def log(self, batch: DetachedJob) -> str:
         """What the job has written so far."""
-        return open_host(_environment(batch)).read(_job(batch).log).decode("utf-8", "replace")
+        return open_host(_target(batch)).read(_job(batch).log).decode("utf-8", "replace")
 
     def _prepare(
         self, instance: dg.DagsterInstance, defs: dg.Definitions, assets: Sequence[str]
-    ) -> tuple[str, Environment, Job, str]:
-        place = self.compute.place_of("")
+    ) -> tuple[str, ComputeTarget, JobSpec, str]:
+        place = self.compute.target_of("")
         if place is None:
             raise ComputeError("a detached job needs a place: --batch NAME, with NAME in env.toml")
         name, environment = place
@@ -159,20 +161,20 @@ class Batches:
         job = make_job(f"batch-{stamp}", environment, self.compute, self.root, made, detached=True)
         return name, environment, job, work.dump()
 
-    def _keep(self, batch: Batch) -> None:
+    def _keep(self, batch: DetachedJob) -> None:
         ThisHost().write(self._record(batch), json.dumps(asdict(batch), indent=1))
 
-    def _record(self, batch: Batch) -> Path:
+    def _record(self, batch: DetachedJob) -> Path:
         return self.root / JOBS / RECORDS / f"{batch.name}.json"
 
 
-def open_batches(profile: Profile) -> Batches:
+def open_detached_jobs(profile: Profile) -> DetachedJobs:
     """The detached jobs of the profile's artifact root."""
     resources = build_resources(profile)
-    return Batches(resources.store.get().root, resources.compute)
+    return DetachedJobs(resources.store.get().root, resources.compute)
 
 
-def same_work(batch: Batch, profile: Profile) -> bool:
+def same_work(batch: DetachedJob, profile: Profile) -> bool:
     """Whether ``profile`` would make what the batch was asked to make."""
     how = {"compute", "automation"}
     asked = Profile.model_validate_json(batch.profile)
@@ -190,9 +192,9 @@ def _without_decisions(assets: Sequence[str]) -> list[str]:
     return made
 
 
-def _environment(batch: Batch) -> Environment:
-    return Environment.model_validate(batch.environment)
+def _target(batch: DetachedJob) -> ComputeTarget:
+    return ComputeTarget.model_validate(batch.environment)
 
 
-def _job(batch: Batch) -> Job:
-    return Job(batch.name, Path(batch.folder), Path.cwd(), ())
+def _job(batch: DetachedJob) -> JobSpec:
+    return JobSpec(batch.name, Path(batch.folder), Path.cwd(), ())

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from assets_pkg.automation.detached_jobs import RECORDS, Batches
+from assets_pkg.automation.detached_jobs import RECORDS, DetachedJobs
 from assets_pkg.orchestration.pipes_client import JOBS
 from resources.compute.errors import ComputeError
-from resources.compute.job import Job
-from resources.compute.job_monitor import Attendance, Submitted
-from resources.compute.targets import read_environment
+from resources.compute.job import JobSpec
+from resources.compute.job_monitor import JobMonitor, Submitted
+from resources.compute.targets import read_target
 from storage.disk import bytes_below
 
 ENDED = ("taken", "failed", "cancelled")
@@ -31,7 +31,7 @@ class OldJob:
     size: int
 
 
-def find_old_jobs(batches: Batches, keep: int) -> Iterator[OldJob]:
+def find_old_jobs(batches: DetachedJobs, keep: int) -> Iterator[OldJob]:
     """Ended jobs beyond the newest ``keep`` of each asset, and of the detached ones.
 
     Open is a job that runs or waits, whose work nobody has picked up, that was written but not submitted, or whose
@@ -57,10 +57,10 @@ def remove_job(job: OldJob) -> None:
     job.record.unlink(missing_ok=True)
 
 
-def _is_over(batches: Batches, folder: Path, standing: str | None) -> bool:
+def _is_over(batches: DetachedJobs, folder: Path, standing: str | None) -> bool:
     if standing is not None:
         return standing in ENDED
-    job = Job(folder.name, folder, Path.cwd(), ())
+    job = JobSpec(folder.name, folder, Path.cwd(), ())
     if job.exit_code.exists() and job.exit_code.stat().st_size > 0:
         return True
     record = folder / "submitted.json"
@@ -68,8 +68,8 @@ def _is_over(batches: Batches, folder: Path, standing: str | None) -> bool:
         return False
     place = Submitted(**json.loads(record.read_text("utf-8"))).place
     try:
-        environment = read_environment(Path(batches.compute.env_file), place, batches.compute.overrides)
-        return Attendance(place, environment, job).handle is None
+        environment = read_target(Path(batches.compute.env_file), place, batches.compute.overrides)
+        return JobMonitor(place, environment, job).handle is None
     except ComputeError:
         return False
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets_pkg.automation.detached_jobs import open_batches, same_work
+from assets_pkg.automation.detached_jobs import open_detached_jobs, same_work
 from assets_pkg.automation.jobs import CORPUS_JOB, REINDEX_JOB
 from assets_pkg.config.profile import Profile
 from assets_pkg.corpus.assets import SOURCE_FINGERPRINT
@@ -179,7 +179,7 @@ def _batch_sensor(profile: Profile) -> dg.SensorDefinition:
     def pick_up_batch_jobs(
         context: dg.SensorEvaluationContext, alerts: AlertsResource
     ) -> dg.SensorResult | dg.SkipReason:
-        batches = open_batches(profile)
+        batches = open_detached_jobs(profile)
         said: list[str] = []
         requests: list[dg.RunRequest] = []
         try:

@@ -15,7 +15,7 @@ from assets_pkg.config.profile import Profile, load_profile
 if TYPE_CHECKING:
     import dagster as dg
 
-    from assets_pkg.automation.detached_jobs import Batches
+    from assets_pkg.automation.detached_jobs import DetachedJobs
 
 jobs = typer.Typer(help="Detached jobs: how they stand, their logs, their end.", no_args_is_help=True)
 NameArgument = Annotated[str, typer.Argument(help="The job's name, or its beginning.")]
@@ -123,7 +123,7 @@ def pick_up(config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = None)
     raise typer.Exit(0 if good else EXIT_FAILED)
 
 
-def _batches(profile: Profile) -> Batches:
-    from assets_pkg.automation.detached_jobs import open_batches
+def _batches(profile: Profile) -> DetachedJobs:
+    from assets_pkg.automation.detached_jobs import open_detached_jobs
 
-    return open_batches(profile)
+    return open_detached_jobs(profile)

@@ -90,14 +90,14 @@ def _show_log(profile: Profile) -> None:
 def _show_command(profile: Profile) -> None:
     from assets_pkg.deploy.assets import STATE_FOLDER
     from assets_pkg.deploy.deploy import shown_command
-    from assets_pkg.deploy.server_state import Served
+    from assets_pkg.deploy.server_state import ServedModel
     from storage.remote_store import open_store
 
     store = open_store(profile.artifact_root)
     exported, promoted = (
         store.resolve(name) or store.root / name for name in (EXPORT_LINK, "promoted_model")
     )
-    served = Served(exported, promoted / "model" / "consolidated", promoted.name)
+    served = ServedModel(exported, promoted / "model" / "consolidated", promoted.name)
     command = shown_command(served, profile.deploy, store.root / STATE_FOLDER)
     console.print("the server's command, once proven:")
     console.print(command, markup=False, highlight=False)

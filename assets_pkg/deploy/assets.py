@@ -18,7 +18,7 @@ from assets_pkg.deploy.nim_eval import (
     require_no_drift,
 )
 from assets_pkg.deploy.served_encoder import ServedEncoder
-from assets_pkg.deploy.server_state import Served, smoke_check
+from assets_pkg.deploy.server_state import ServedModel, smoke_check
 from assets_pkg.orchestration.asset_context import (
     ARTIFACT_KEY,
     SETTINGS_KEY,
@@ -79,7 +79,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             name, dtype = profile.deploy.served_model_name, exported.manifest()["dtype"]
             interface = interface_of(profile.deploy.backend)
             check = smoke_check(name, SMOKE_TEXTS, "passage", expected, dtype, interface)
-            served = Served(exported.folder, model.model, model.version)
+            served = ServedModel(exported.folder, model.model, model.version)
             folder = asset.store.root / STATE_FOLDER
             state = deploy(served, profile.deploy, folder, check, containers.get)
             gap = {"gap_s": state.gap_s} if isinstance(state, ContainerState | VllmState) else {}

@@ -15,7 +15,7 @@ from assets_pkg.deploy.server_state import (
     STATE_FILE,
     DeployError,
     RunningServer,
-    Served,
+    ServedModel,
     SmokeCheck,
     await_serving,
     damaged,
@@ -58,7 +58,7 @@ def server_of(folder: Path, digest: str) -> RunningServer:
 
 
 def deploy(
-    served: Served,
+    served: ServedModel,
     settings: DeploySettings,
     folder: Path,
     smoke_check: SmokeCheck,
@@ -94,7 +94,7 @@ def deploy(
     return deploy_container(served, settings, folder, smoke_check, old, engine())
 
 
-def shown_command(served: Served, settings: DeploySettings, folder: Path) -> str:
+def shown_command(served: ServedModel, settings: DeploySettings, folder: Path) -> str:
     """The command that `deploy` amounts to, for a shell; no secret is in it."""
     if settings.backend == "docker":
         return container_spec(served, settings, folder).shell()
@@ -105,7 +105,7 @@ def shown_command(served: Served, settings: DeploySettings, folder: Path) -> str
     return " ".join([*variables, shlex.join(command_line(served, settings, settings.host_port))])
 
 
-def _as_wanted(old: RunningServer, served: Served, settings: DeploySettings, folder: Path) -> bool:
+def _as_wanted(old: RunningServer, served: ServedModel, settings: DeploySettings, folder: Path) -> bool:
     if old.model_digest != served.digest or old.port != settings.host_port:
         return False
     if isinstance(old, ContainerState):

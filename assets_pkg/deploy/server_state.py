@@ -37,7 +37,7 @@ class DeployError(RetuneError):
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedModel:
     """What is to be served: the exported folder, the checkpoint that it was made from, and its digest."""
 
     onnx: Path
@@ -168,7 +168,7 @@ def require_port(settings: DeploySettings, ours: RunningServer | None) -> None:
             ) from error
 
 
-def require_memory(served: Served) -> None:
+def require_memory(served: ServedModel) -> None:
     """Raises `DeployError` when a second server beside the running one would not fit into memory."""
     size = bytes_below(served.onnx)
     free = psutil.virtual_memory().available

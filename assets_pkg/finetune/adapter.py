@@ -19,7 +19,7 @@ from assets_pkg.finetune.data import TrainData, ValidationData, read_train_data,
 from assets_pkg.finetune.errors import TrainingDataError
 from assets_pkg.finetune.model_card import model_card
 from assets_pkg.finetune.model_io import copy_unchanged
-from assets_pkg.finetune.plan import TrainingPlan, plan_training, tell_plan
+from assets_pkg.finetune.plan import TrainingPlan, describe_plan, plan_training
 from resources.encoders.base import Encoder
 from storage.artifact_store import write_atomic
 from storage.artifacts import Checkpoint, MinedTrainSet
@@ -61,7 +61,7 @@ def train_adapter(
     data = read_train_data(mined.unrolled, settings.train_n_passages - 1)
     validation = read_validation_data(mined.path / "val.json")
     plan = plan_training(len(data.examples), settings, data.median_negatives)
-    tell_plan(plan, note)
+    describe_plan(plan, note)
     questions = encoder.embed([each.question for each in data.examples], "query", progress)
     passages = encoder.embed(list(data.passages.values()), "passage", progress)
     started = time.perf_counter()

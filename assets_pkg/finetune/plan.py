@@ -76,7 +76,7 @@ def plan_training(
     )
 
 
-def tell_plan(plan: TrainingPlan, note: Note) -> None:
+def describe_plan(plan: TrainingPlan, note: Note) -> None:
     """The plan in a sentence, and a sentence for each of its warnings."""
     note(f"plan: {plan}")
     for warning in plan.warnings:

@@ -19,7 +19,7 @@ from storage.progress import Note, Progress
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingRun:
     """One call of ``train.finetune``, which writes into ``folder``."""
 
     mined: MinedTrainSet
@@ -66,12 +66,12 @@ class Job:
         return digest_json([*parts, self.plan.as_dict()])
 
 
-def claim(job: Job) -> None:
+def claim(run: TrainingRun) -> None:
     """Clear away what a run with other inputs or settings left in the folder."""
-    stamp = job.work / "run.txt"
-    if not stamp.exists() or stamp.read_text("utf-8") != job.identity:
-        shutil.rmtree(job.work, ignore_errors=True)
-        shutil.rmtree(job.tensorboard, ignore_errors=True)
-        shutil.rmtree(job.wandb, ignore_errors=True)
-        job.log.unlink(missing_ok=True)
-        write_atomic(stamp, job.identity)
+    stamp = run.work / "job.txt"
+    if not stamp.exists() or stamp.read_text("utf-8") != run.identity:
+        shutil.rmtree(run.work, ignore_errors=True)
+        shutil.rmtree(run.tensorboard, ignore_errors=True)
+        shutil.rmtree(run.wandb, ignore_errors=True)
+        run.log.unlink(missing_ok=True)
+        write_atomic(stamp, run.identity)

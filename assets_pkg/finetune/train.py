@@ -14,9 +14,9 @@ from assets_pkg.finetune.curves import draw_curves, read_log
 from assets_pkg.finetune.data import ValidationData, read_train_data, read_validation_data
 from assets_pkg.finetune.model_card import model_card
 from assets_pkg.finetune.model_io import attention, copy_unchanged, load_for_training, save_consolidated
-from assets_pkg.finetune.plan import check_request, plan_training, tell_plan
+from assets_pkg.finetune.plan import check_request, describe_plan, plan_training
 from assets_pkg.finetune.preflight import check_disk_space, check_memory
-from assets_pkg.finetune.run import Job, claim
+from assets_pkg.finetune.run import TrainingRun, claim
 from assets_pkg.finetune.trainer import build_loss, build_trainer
 from assets_pkg.finetune.training_log import trackers
 from assets_pkg.finetune.validation import merge_with_base
@@ -33,73 +33,75 @@ if TYPE_CHECKING:
     from assets_pkg.finetune.validation import Validator
 
 
-def no_headroom(job: Job, ndcg: float | None, loss: ContrastiveLoss, collator: PairCollator) -> str | None:
+def no_headroom(
+    run: TrainingRun, ndcg: float | None, loss: ContrastiveLoss, collator: PairCollator
+) -> str | None:
     """Why training would not help, or None."""
-    limit = job.settings.headroom_ndcg
+    limit = run.settings.headroom_ndcg
     if ndcg is not None:
         if ndcg <= limit:
             return None
         return (
             f"the base already has nDCG@10 {ndcg:.3f} on the validation questions (headroom_ndcg {limit:g})"
         )
-    first = _first_loss(job, loss, collator)
-    limit = job.settings.headroom_loss
+    first = _first_loss(run, loss, collator)
+    limit = run.settings.headroom_loss
     if first >= limit:
         return None
     return f"the loss of the first batch is already {first:.4f} (headroom_loss {limit:g})"
 
 
-def _first_loss(job: Job, loss: ContrastiveLoss, collator: PairCollator) -> float:
+def _first_loss(run: TrainingRun, loss: ContrastiveLoss, collator: PairCollator) -> float:
     import torch
 
     from assets_pkg.finetune.batches import PlannedBatches
 
-    rows = next(iter(PlannedBatches(job.plan, job.settings.seed)))
+    rows = next(iter(PlannedBatches(run.plan, run.settings.seed)))
     batch = collator([{"row": row} for row in rows])
-    device = torch.device(job.accelerator.device)
+    device = torch.device(run.accelerator.device)
     features = [
         {key: batch[f"{kind}_{key}"].to(device) for key in ("input_ids", "attention_mask")}
         for kind in ("query", "passage")
     ]
     label = {key: value.to(device) for key, value in batch["label"].items()}
     loss.model.eval()
-    with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=job.bf16):
+    with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=run.bf16):
         return float(loss(features, label))
 
 
-def write_outcome(job: Job, results: dict[str, Any]) -> None:
-    log = read_log(job.log) if results["trained"] else []
+def write_outcome(run: TrainingRun, results: dict[str, Any]) -> None:
+    log = read_log(run.log) if results["trained"] else []
     if log:
-        draw_curves(log, job.folder / "loss.png")
+        draw_curves(log, run.folder / "loss.png")
     else:
-        job.log.unlink(missing_ok=True)
+        run.log.unlink(missing_ok=True)
     seconds = sum(
-        job.plan.examples * job.plan.epochs / job.plan.steps / line["examples_per_second"] for line in log
+        run.plan.examples * run.plan.epochs / run.plan.steps / line["examples_per_second"] for line in log
     )
     summary = {
         **results,
-        "plan": job.plan.as_dict(),
+        "plan": run.plan.as_dict(),
         "initial_loss": log[0]["loss"] if log else None,
         "final_loss": log[-1]["loss"] if log else None,
         "training_seconds": round(seconds, 1),
-        "examples_per_second": round(job.plan.examples * job.plan.epochs / seconds, 1) if seconds else None,
-        "device": job.accelerator.name,
-        "precision": "bf16" if job.bf16 else "fp32",
-        "attention": attention(job.model, job.settings, job.accelerator),
+        "examples_per_second": round(run.plan.examples * run.plan.epochs / seconds, 1) if seconds else None,
+        "device": run.accelerator.name,
+        "precision": "bf16" if run.bf16 else "fp32",
+        "attention": attention(run.model, run.settings, run.accelerator),
     }
     if results["trained"] and results.get("merge_weight") != 0:
-        _write_card(job, results)
-    shutil.rmtree(job.work)
-    write_atomic(job.folder / "summary.json", json.dumps(summary, indent=1))
+        _write_card(run, results)
+    shutil.rmtree(run.work)
+    write_atomic(run.folder / "summary.json", json.dumps(summary, indent=1))
 
 
-def _write_card(job: Job, results: dict[str, Any]) -> None:
+def _write_card(run: TrainingRun, results: dict[str, Any]) -> None:
     try:
-        base_summary = job.base.summary()
+        base_summary = run.base.summary()
     except FileNotFoundError:
         base_summary = {}
     figures = {
-        "questions": job.plan.examples,
+        "questions": run.plan.examples,
         "optimizer steps": results["steps_done"],
         "validation nDCG@10 before": results["validation_ndcg_before"],
         "validation nDCG@10 after": results.get("validation_ndcg_after"),
@@ -107,13 +109,13 @@ def _write_card(job: Job, results: dict[str, Any]) -> None:
     }
     card = model_card(
         base_summary,
-        job.base.version,
-        job.mined.version,
-        job.model,
-        settings=job.settings.decisive(),
+        run.base.version,
+        run.mined.version,
+        run.model,
+        settings=run.settings.decisive(),
         results={name: value for name, value in figures.items() if value is not None},
     )
-    write_atomic(job.folder / "model" / "consolidated" / "README.md", card)
+    write_atomic(run.folder / "model" / "consolidated" / "README.md", card)
 
 
 def finetune(
@@ -150,59 +152,59 @@ def finetune(
     check_request(mined, settings, data, validation)
     plan = plan_training(len(data.examples), settings, data.median_negatives)
     check_memory(base.model, model, settings, accelerator, data, plan.batch_size, processes())
-    job = Job(mined, base, model, settings, accelerator, folder, progress, note, data, plan)
+    run = TrainingRun(mined, base, model, settings, accelerator, folder, progress, note, data, plan)
     with main_first():
-        claim(job)
+        claim(run)
     if is_main():
-        tell_plan(plan, note)
-    results = _run(job, validation)
+        describe_plan(plan, note)
+    results = _run(run, validation)
     if is_main():
-        write_outcome(job, results)
+        write_outcome(run, results)
 
 
-def _run(job: Job, validation: ValidationData | None) -> dict[str, Any]:
+def _run(run: TrainingRun, validation: ValidationData | None) -> dict[str, Any]:
     """Train unless there is no headroom; leaves the model folder (in the main process) and returns what to
     report."""
     from assets_pkg.finetune.batches import collator_for
     from assets_pkg.finetune.distributed import agreed, is_main
     from assets_pkg.finetune.validation import Validator
 
-    tuned = load_for_training(job.base.model, job.model, job.settings, job.accelerator)
-    collator = collator_for(tuned, job.data, job.model)
-    validator = Validator(tuned, validation, job.model, job.bf16) if validation else None
-    loss = build_loss(job, tuned)
+    tuned = load_for_training(run.base.model, run.model, run.settings, run.accelerator)
+    collator = collator_for(tuned, run.data, run.model)
+    validator = Validator(tuned, validation, run.model, run.bf16) if validation else None
+    loss = build_loss(run, tuned)
     before = validator.ndcg(tuned) if validator else None
     results: dict[str, Any] = {"validation_ndcg_before": before}
-    reason = agreed(no_headroom(job, before, loss, collator))
+    reason = agreed(no_headroom(run, before, loss, collator))
     if reason is not None:
         if is_main():
-            copy_unchanged(job.base.model, job.target)
+            copy_unchanged(run.base.model, run.target)
         return results | {"trained": False, "reason": reason}
-    trained = _train(job, tuned, loss, collator, validator)
+    trained = _train(run, tuned, loss, collator, validator)
     results |= {"trained": True, "steps_done": trained}
     if is_main():
-        results |= _conclude(job, tuned, validator, results)
+        results |= _conclude(run, tuned, validator, results)
     return results
 
 
 def _conclude(
-    job: Job, tuned: SentenceTransformer, validator: Validator | None, trained: dict[str, Any]
+    run: TrainingRun, tuned: SentenceTransformer, validator: Validator | None, trained: dict[str, Any]
 ) -> dict[str, Any]:
     """Measure what was trained, merge it if asked to, and save it; returns what to report of that."""
     results: dict[str, Any] = {}
     if validator is not None:
         results["validation_ndcg_after"] = validator.ndcg(tuned)
-    if job.settings.merge_with_base and validator is not None:
-        results |= merge_with_base(job, tuned, validator, trained | results)
+    if run.settings.merge_with_base and validator is not None:
+        results |= merge_with_base(run, tuned, validator, trained | results)
     if results.get("merge_weight") == 0:
-        copy_unchanged(job.base.model, job.target)
+        copy_unchanged(run.base.model, run.target)
     else:
-        save_consolidated(tuned, job.base.model, job.target, job.work)
+        save_consolidated(tuned, run.base.model, run.target, run.work)
     return results
 
 
 def _train(
-    job: Job,
+    run: TrainingRun,
     model: SentenceTransformer,
     loss: ContrastiveLoss,
     collator: PairCollator,
@@ -213,14 +215,14 @@ def _train(
     from assets_pkg.finetune.model_io import add_lora, merge_lora
     from assets_pkg.finetune.trainer import last_checkpoint
 
-    if job.settings.lora_rank is not None:
-        add_lora(model, job.settings.lora_rank, job.settings.dropout, job.settings.seed)
-    check_disk_space(job.folder, model)
+    if run.settings.lora_rank is not None:
+        add_lora(model, run.settings.lora_rank, run.settings.dropout, run.settings.seed)
+    check_disk_space(run.folder, model)
     with main_first():
-        checkpoint = last_checkpoint(job.work)
-    with trackers(job) if is_main() else nullcontext([]) as callbacks:
-        trainer = build_trainer(job, model, loss, collator, validator, callbacks)
+        checkpoint = last_checkpoint(run.work)
+    with trackers(run) if is_main() else nullcontext([]) as callbacks:
+        trainer = build_trainer(run, model, loss, collator, validator, callbacks)
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    if job.settings.lora_rank is not None:
+    if run.settings.lora_rank is not None:
         merge_lora(model)
     return trainer.state.global_step

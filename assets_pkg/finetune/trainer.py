@@ -22,7 +22,7 @@ from assets_pkg.finetune.distributed import (
 )
 from assets_pkg.finetune.errors import TrainingDataError, TrainingStopped
 from assets_pkg.finetune.preflight import mini_batches
-from assets_pkg.finetune.run import Job
+from assets_pkg.finetune.run import TrainingRun
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -139,13 +139,13 @@ def last_checkpoint(folder: Path) -> Path | None:
 EVALUATIONS_PER_RUN = 10
 
 
-def build_loss(job: Job, model: SentenceTransformer) -> ContrastiveLoss:
+def build_loss(run: TrainingRun, model: SentenceTransformer) -> ContrastiveLoss:
     from assets_pkg.finetune.distributed import processes
     from assets_pkg.finetune.loss import ContrastiveLoss
 
-    settings = job.settings
-    share = math.ceil(job.plan.batch_size / processes())
-    parts = mini_batches(settings, job.model, share, job.accelerator.device)
+    settings = run.settings
+    share = math.ceil(run.plan.batch_size / processes())
+    parts = mini_batches(settings, run.model, share, run.accelerator.device)
     return ContrastiveLoss(
         model,
         temperature=settings.temperature,
@@ -156,7 +156,7 @@ def build_loss(job: Job, model: SentenceTransformer) -> ContrastiveLoss:
 
 
 def build_trainer(
-    job: Job,
+    run: TrainingRun,
     model: SentenceTransformer,
     loss: ContrastiveLoss,
     collator: PairCollator,
@@ -175,32 +175,32 @@ def build_trainer(
 
     callbacks = [*trackers]
     if is_main():
-        callbacks.append(StepLog(job.log, job.plan.examples, job.plan.epochs, job.progress))
+        callbacks.append(StepLog(run.log, run.plan.examples, run.plan.epochs, run.progress))
     evaluator = None
-    patience = job.settings.early_stop_patience
+    patience = run.settings.early_stop_patience
     if patience is not None and validator is not None:
         callbacks.append(EarlyStoppingCallback(early_stopping_patience=patience))
         evaluator = ValidationEvaluator(validator)
     whole: Any = loss
-    if dims := _matryoshka_dims(job, model):
+    if dims := _matryoshka_dims(run, model):
         whole = MatryoshkaLoss(model, loss, dims, [1 / len(dims)] * len(dims))
     trainer = ContrastiveTrainer(
         model=model,
-        args=_arguments(job, stops_early=evaluator is not None),
-        train_dataset=Dataset.from_dict({"row": list(range(job.plan.examples))}),
+        args=_arguments(run, stops_early=evaluator is not None),
+        train_dataset=Dataset.from_dict({"row": list(range(run.plan.examples))}),
         loss=whole,
         data_collator=collator,
         evaluator=evaluator,
         callbacks=callbacks,
-        batches=PlannedBatches(job.plan, job.settings.seed, rank(), processes()),
-        name_rows=lambda rows: _name_rows(job.data, rows),
+        batches=PlannedBatches(run.plan, run.settings.seed, rank(), processes()),
+        name_rows=lambda rows: _name_rows(run.data, rows),
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
 
 
-def _matryoshka_dims(job: Job, model: SentenceTransformer) -> list[int]:
-    wanted = job.settings.matryoshka_dims
+def _matryoshka_dims(run: TrainingRun, model: SentenceTransformer) -> list[int]:
+    wanted = run.settings.matryoshka_dims
     full = int(model.get_embedding_dimension() or 0)
     if wanted and max(wanted) > full:
         raise TrainingDataError(
@@ -209,13 +209,13 @@ def _matryoshka_dims(job: Job, model: SentenceTransformer) -> list[int]:
     return sorted({*wanted, full}, reverse=True) if wanted else []
 
 
-def _arguments(job: Job, stops_early: bool) -> Any:
+def _arguments(run: TrainingRun, stops_early: bool) -> Any:
     from sentence_transformers import SentenceTransformerTrainingArguments
 
     from assets_pkg.finetune.distributed import processes
 
-    settings, plan = job.settings, job.plan
-    cpu = job.accelerator.device == "cpu"
+    settings, plan = run.settings, run.plan
+    cpu = run.accelerator.device == "cpu"
     stop: dict[str, Any] = {}
     save_every = plan.checkpoint_every
     if stops_early:
@@ -229,7 +229,7 @@ def _arguments(job: Job, stops_early: bool) -> Any:
             "restore_callback_states_from_checkpoint": True,
         }
     arguments = SentenceTransformerTrainingArguments(
-        output_dir=str(job.work),
+        output_dir=str(run.work),
         use_cpu=cpu,
         ddp_backend="gloo" if cpu and processes() > 1 else None,
         ddp_broadcast_buffers=False,  # processes meet where they all know of it, and nowhere else
@@ -242,8 +242,8 @@ def _arguments(job: Job, stops_early: bool) -> Any:
         warmup_steps=plan.warmup_steps,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
-        optim="adamw_torch" if job.accelerator.device == "mps" else "adamw_torch_fused",
-        bf16=job.bf16,
+        optim="adamw_torch" if run.accelerator.device == "mps" else "adamw_torch_fused",
+        bf16=run.bf16,
         activation_checkpointing=settings.gradient_checkpointing,
         seed=settings.seed,
         logging_strategy="steps",

@@ -15,7 +15,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from assets_pkg.finetune.curves import read_log
 from assets_pkg.finetune.errors import TrainingDataError
-from assets_pkg.finetune.run import Job
+from assets_pkg.finetune.run import TrainingRun
 from storage.progress import Progress
 
 
@@ -72,7 +72,7 @@ class StepLog(TrainerCallback):
 
 
 @contextmanager
-def trackers(job: Job) -> Iterator[list[Any]]:
+def trackers(run: TrainingRun) -> Iterator[list[Any]]:
     """Trainer callbacks that write the curves as training goes; what they hold open ends with the block.
 
     Raises:
@@ -84,42 +84,42 @@ def trackers(job: Job) -> Iterator[list[Any]]:
     if importlib.util.find_spec("tensorboard") is not None:
         from torch.utils.tensorboard import SummaryWriter
 
-        found.append(TensorBoardCallback(SummaryWriter(str(job.tensorboard))))
-    if job.settings.wandb_project is None:
+        found.append(TensorBoardCallback(SummaryWriter(str(run.tensorboard))))
+    if run.settings.wandb_project is None:
         yield found
         return
-    with _wandb_run(job):
+    with _wandb_run(run):
         yield [*found, WandbCallback()]
 
 
 @contextmanager
-def _wandb_run(job: Job) -> Iterator[None]:
+def _wandb_run(run: TrainingRun) -> Iterator[None]:
     """A run named after what is trained, so that a training that goes on after a kill is one run."""
     import wandb
 
-    job.wandb.mkdir(parents=True, exist_ok=True)
+    run.wandb.mkdir(parents=True, exist_ok=True)
     try:
-        run = wandb.init(
-            project=job.settings.wandb_project,
-            dir=str(job.wandb),
-            id=job.identity,
+        tracked = wandb.init(
+            project=run.settings.wandb_project,
+            dir=str(run.wandb),
+            id=run.identity,
             resume="allow",
             config={
-                "finetune": job.settings.decisive(),
-                "model": job.model.decisive(),
-                "plan": job.plan.as_dict(),
-                "base_digest": job.base.version,
-                "training_set_digest": job.mined.version,
+                "finetune": run.settings.decisive(),
+                "model": run.model.decisive(),
+                "plan": run.plan.as_dict(),
+                "base_digest": run.base.version,
+                "training_set_digest": run.mined.version,
             },
             settings=wandb.Settings(console="off", disable_git=True, disable_code=True, silent=True),
         )
     except wandb.Error as error:
         raise TrainingDataError(
-            f"finetune.wandb_project = {job.settings.wandb_project!r}: {error}. Set WANDB_API_KEY, or "
+            f"finetune.wandb_project = {run.settings.wandb_project!r}: {error}. Set WANDB_API_KEY, or "
             "WANDB_MODE=offline, or set finetune.wandb_project to null"
         ) from error
-    job.note(f"W&B run: {run.url or run.dir}")
+    run.note(f"W&B run: {tracked.url or tracked.dir}")
     try:
         yield
     finally:
-        run.finish(exit_code=1 if sys.exc_info()[0] else 0)
+        tracked.finish(exit_code=1 if sys.exc_info()[0] else 0)

@@ -14,7 +14,7 @@ from assets_pkg.finetune.batches import pad, padding_id, tokenize
 from assets_pkg.finetune.data import ValidationData
 from assets_pkg.finetune.distributed import agreed
 from assets_pkg.finetune.model_io import load_model
-from assets_pkg.finetune.run import Job
+from assets_pkg.finetune.run import TrainingRun
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -104,11 +104,11 @@ MERGE_WEIGHTS = (0.25, 0.5, 0.75)
 
 
 def merge_with_base(
-    job: Job, tuned: SentenceTransformer, validator: Validator, results: dict[str, Any]
+    run: TrainingRun, tuned: SentenceTransformer, validator: Validator, results: dict[str, Any]
 ) -> dict[str, Any]:
     """Average base and tuned weights with the share of the tuned ones that is best on the validation questions
     (model soups, Wortsman et al. 2022, arXiv 2203.05482); ties go to the share nearer to the base."""
-    base = load_model(job.base.model, "cpu", trust_remote_code=job.model.trust_remote_code).state_dict()
+    base = load_model(run.base.model, "cpu", trust_remote_code=run.model.trust_remote_code).state_dict()
     own = {name: value.detach().clone() for name, value in tuned.state_dict().items()}
 
     def load(share: float) -> None:

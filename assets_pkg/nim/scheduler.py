@@ -42,7 +42,7 @@ class QueueFullError(Exception):
 
 
 @dataclass(eq=False)
-class Job:
+class QueuedRequest:
     """One request's texts on their way through the queue.
 
     ``vectors`` resolves to float32 [texts, dimensions] in the order given, or to the first failure.
@@ -61,7 +61,7 @@ class _Item:
     """One text: a row of token ids, and where its vector goes."""
 
     ids: TokenIds
-    job: Job
+    job: QueuedRequest
     index: int
     order: int
     waits: bool = True
@@ -113,10 +113,10 @@ class Scheduler:
         self._work_waits = threading.Condition(self._lock)
         self._nobody_missing = threading.Condition(self._lock)
         self._gathering = False
-        self._open: set[Job] = set()
+        self._open: set[QueuedRequest] = set()
         self._usual = 0.0
         self._queue: LengthQueue[_Item] = LengthQueue()
-        self._turns: OrderedDict[Job, None] = OrderedDict()
+        self._turns: OrderedDict[QueuedRequest, None] = OrderedDict()
         self._queued_tokens = 0
         self._next_order = 0
         self._tokens_per_second = math.inf
@@ -134,14 +134,14 @@ class Scheduler:
         """Whether every thread is alive."""
         return all(thread.is_alive() for thread in self._threads)
 
-    def submit(self, rows: Sequence[TokenIds]) -> Job:
+    def submit(self, rows: Sequence[TokenIds]) -> QueuedRequest:
         """Queue one request's rows of token ids, at least one.
 
         Raises:
             QueueFullError: too many tokens are waiting. An empty queue takes any request.
         """
         tokens = sum(len(row) for row in rows)
-        job = Job(np.empty((len(rows), self._dimensions), np.float32), len(rows), time.monotonic())
+        job = QueuedRequest(np.empty((len(rows), self._dimensions), np.float32), len(rows), time.monotonic())
         with self._lock:
             self._admit(tokens)
             for index, ids in enumerate(rows):
@@ -156,7 +156,7 @@ class Scheduler:
             self._wake_one()
         return job
 
-    def cancel(self, job: Job) -> None:
+    def cancel(self, job: QueuedRequest) -> None:
         """Take back a job whose answer nobody waits for; what already runs is run to its end."""
         with self._lock:
             self._withdraw(job)
@@ -264,7 +264,7 @@ class Scheduler:
         self._finish(batch)
 
     def _finish(self, batch: list[_Item]) -> None:
-        done: list[Job] = []
+        done: list[QueuedRequest] = []
         with self._lock:
             for item in batch:
                 item.job.remaining -= 1
@@ -274,12 +274,12 @@ class Scheduler:
         if done:
             self._deliver(partial(_resolve, done))
 
-    def _fail(self, job: Job, error: Exception) -> None:
+    def _fail(self, job: QueuedRequest, error: Exception) -> None:
         with self._lock:
             self._withdraw(job)
         self._deliver(partial(_reject, job, error))
 
-    def _withdraw(self, job: Job) -> None:
+    def _withdraw(self, job: QueuedRequest) -> None:
         for item in job.waiting:
             if item.waits:
                 item.waits = False
@@ -304,7 +304,7 @@ class Scheduler:
         metrics.texts.inc(len(batch))
 
 
-def _resolve(done: Sequence[Job]) -> None:
+def _resolve(done: Sequence[QueuedRequest]) -> None:
     for job in done:
         try:
             job.vectors.set_result(job.result)
@@ -312,7 +312,7 @@ def _resolve(done: Sequence[Job]) -> None:
             continue
 
 
-def _reject(job: Job, error: Exception) -> None:
+def _reject(job: QueuedRequest, error: Exception) -> None:
     try:
         job.vectors.set_exception(error)
     except InvalidStateError:

@@ -18,7 +18,7 @@ from assets_pkg.nim.loading import load_folder
 from assets_pkg.nim.manifest import ServedModelManifest
 from assets_pkg.nim.model import Vectors, usable_cpus
 from assets_pkg.nim.observability import Metrics
-from assets_pkg.nim.scheduler import Job, QueueFullError, Scheduler
+from assets_pkg.nim.scheduler import QueuedRequest, QueueFullError, Scheduler
 from assets_pkg.nim.schemas import EmbeddingRequest, RequestParser
 from assets_pkg.nim.settings import ServerSettings
 from assets_pkg.nim.tokenize import TextError, TokenIds
@@ -166,7 +166,7 @@ class EmbeddingService:
             self.metrics.tokenize_seconds.observe(time.monotonic() - started)
 
     async def _infer(self, rows: list[TokenIds]) -> Vectors:
-        job: Job | None = None
+        job: QueuedRequest | None = None
         self._loop = asyncio.get_running_loop()
         try:
             job = self._scheduler.submit(rows)
@@ -182,7 +182,7 @@ class EmbeddingService:
             raise InternalError("The model failed on this input.") from error
 
 
-async def _resolved(job: Job, loop: asyncio.AbstractEventLoop) -> Vectors:
+async def _resolved(job: QueuedRequest, loop: asyncio.AbstractEventLoop) -> Vectors:
     """The job's vectors. It is resolved on the event loop (see `_deliver`), so no thread is crossed here."""
     waiter = loop.create_future()
     job.vectors.add_done_callback(lambda _: None if waiter.done() else waiter.set_result(None))

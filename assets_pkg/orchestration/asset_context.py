@@ -23,7 +23,7 @@ from assets_pkg.orchestration.instance import GPU_POOL
 from assets_pkg.orchestration.pipes_client import run_remote
 from assets_pkg.orchestration.run_observer import run_observer
 from resources.compute.errors import ComputeError
-from resources.compute.targets import Environment
+from resources.compute.targets import ComputeTarget
 from resources.configurable import ArtifactStoreResource, ComputeResource
 from resources.machine.usage import UsageMeter
 from storage.artifact_store import ArtifactStore, BuildKey
@@ -165,7 +165,7 @@ class AssetContext(UpstreamArtifacts):
             self.note(f"{key.asset}: made before from the same inputs, reused {artifact.version}")
             return artifact
         started = time.monotonic()
-        place = self.compute.place_of(STAGE_OF[key.asset])
+        place = self.compute.target_of(STAGE_OF[key.asset])
         if place is None:
             with UsageMeter() as meter:
                 artifact = self.store.build(kind, key, produce)
@@ -175,7 +175,7 @@ class AssetContext(UpstreamArtifacts):
         self.context.log.info(f"{key.asset}: made {artifact.version} in {time.monotonic() - started:.1f} s")
         return artifact
 
-    def _built_at(self, place: tuple[str, Environment], kind: type[A], key: BuildKey) -> A:
+    def _built_at(self, place: tuple[str, ComputeTarget], kind: type[A], key: BuildKey) -> A:
         name = f"{key.asset}-{key.digest[:12]}"
         # The job's own log lines come too, so its progress is only for whoever watches.
         watched = partial(run_observer().progress, self.context.op_execution_context.op.name)
@@ -290,7 +290,7 @@ def asset_context(
         raise
     except Exception as error:
         foreseen = isinstance(error, RetuneError)
-        message = str(error) if foreseen else store.get().explain_full(error, f"making {step}")
+        message = str(error) if foreseen else store.get().explain_full_disk(error, f"making {step}")
         if message is None:
             raise
         raise dg.Failure(message, allow_retries=False) from error

@@ -15,10 +15,10 @@ from dagster_pipes import PipesContextData, PipesDefaultContextLoader, PipesPara
 from assets_pkg.orchestration.run_observer import run_observer
 from resources.compute.errors import JobFailed
 from resources.compute.host import Host
-from resources.compute.job import Job, State
-from resources.compute.job_monitor import Attendance
+from resources.compute.job import JobSpec, State
+from resources.compute.job_monitor import JobMonitor
 from resources.compute.pipes_messages import JobMessages
-from resources.compute.targets import Environment, read_wandb
+from resources.compute.targets import ComputeTarget, read_wandb
 from resources.configurable import ComputeResource
 from storage.progress import Progress
 from storage.remote import is_url
@@ -62,7 +62,7 @@ def describe_work(
     known: Iterable[dg.AssetKey],
     assets: Sequence[str],
     profile: str,
-    environment: Environment,
+    environment: ComputeTarget,
 ) -> Work:
     """The work of making ``assets`` in ``environment``, given what ``instance`` has recorded of the ``known`` ones."""
     events = (instance.get_latest_materialization_event(key) for key in known)
@@ -71,7 +71,7 @@ def describe_work(
     return Work(assets, profile, [dg.serialize_value(each) for each in found], spread)
 
 
-def spreads(assets: Iterable[str], environment: Environment) -> bool:
+def spreads(assets: Iterable[str], environment: ComputeTarget) -> bool:
     """Whether a job that makes ``assets`` is one for several workers, and nothing that most of them would wait for."""
     return environment.workers_share and set(assets) <= WORKERS_SHARE
 
@@ -87,12 +87,12 @@ def profile_for_jobs(compute: ComputeResource) -> str:
 
 def make_job(
     name: str,
-    environment: Environment,
+    environment: ComputeTarget,
     compute: ComputeResource,
     root: Path,
     assets: Collection[str],
     detached: bool = False,
-) -> Job:
+) -> JobSpec:
     """The job ``name`` that makes ``assets``, over the artifacts that this machine has at ``root``."""
     profile = json.loads(compute.profile)
     folder = (environment.remote_job_dir or root.absolute() / JOBS) / name
@@ -107,7 +107,7 @@ def make_job(
         variables[CACHE_ENVIRONMENT] = str(cache_folder())
     elif at_url:  # what lies at ``root`` is this machine's own
         shared = {folder.parent}
-    return Job(
+    return JobSpec(
         name=name,
         folder=folder,
         cwd=Path.cwd(),
@@ -122,7 +122,7 @@ def make_job(
 def run_remote(
     context: dg.AssetExecutionContext,
     compute: ComputeResource,
-    place: tuple[str, Environment],
+    place: tuple[str, ComputeTarget],
     root: Path,
     name: str,
     progress: Progress,
@@ -138,7 +138,7 @@ def run_remote(
     where, environment = place
     assets = [key.to_user_string() for key in context.selected_asset_keys]
     plain = make_job(name, environment, compute, root, assets)
-    attendance = Attendance(where, environment, plain)
+    attendance = JobMonitor(where, environment, plain)
     told = _Told(context, where, progress)
     messages = JobMessages(attendance.host, plain, told.custom)
     with (
@@ -204,7 +204,7 @@ class _Told:
 class _JobContext(dg.PipesContextInjector):
     """Leaves the context in the job's folder."""
 
-    def __init__(self, host: Host, job: Job):
+    def __init__(self, host: Host, job: JobSpec):
         self._host = host
         self._job = job
 

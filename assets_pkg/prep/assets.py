@@ -19,8 +19,8 @@ from assets_pkg.prep.eval_set import freeze, frozen_eval_set, import_beir, read_
 from assets_pkg.prep.input_files import FINGERPRINT, eval_set_fingerprint, training_fingerprint
 from assets_pkg.prep.mining import mine_hard_negatives
 from assets_pkg.prep.training_set import (
+    describe_rejections,
     take_training_file,
-    told_of_rejections,
     write_eval_set,
     write_training_set,
 )
@@ -65,7 +65,7 @@ def _training_set(profile: Profile) -> dg.AssetsDefinition:
             rejected = made.summary().get("rejected_examples")
             shown = {"rejected_pairs": table(rejected)} if rejected else {}
             if rejected and asset.points:
-                run_observer().note(told_of_rejections(made))
+                run_observer().note(describe_rejections(made))
             return asset.result(made, {**numbers(made.summary()), **shown, FINGERPRINT: fingerprint})
 
     return training_set

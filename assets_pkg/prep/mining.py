@@ -57,12 +57,12 @@ DECIMALS = 6
 class Pool:
     """The passages that may be mined: what training documents hold, and documents without questions.
 
-    ``place_of``: row of ``texts`` by passage id. ``same_text``: rows by text, spacing aside.
+    ``target_of``: row of ``texts`` by passage id. ``same_text``: rows by text, spacing aside.
     """
 
     ids: list[str]
     texts: list[str]
-    place_of: dict[str, int]
+    target_of: dict[str, int]
     same_text: dict[str, list[int]]
 
 
@@ -234,7 +234,7 @@ def _read_pool(training_set: TrainingSet) -> Pool:
     for name, text in read_corpus(training_set.path / "corpus"):
         if name in held_out:
             continue
-        place = pool.place_of[name] = len(pool.ids)
+        place = pool.target_of[name] = len(pool.ids)
         pool.ids.append(name)
         pool.texts.append(text)
         pool.same_text[_text_key(text)].append(place)
@@ -246,12 +246,12 @@ def _places(example: RetrieverExample, pool: Pool) -> list[int]:
     if not names:
         raise PrepError(f"train.json: question {example.question_id} has no positive passage")
     for name in names:
-        if name not in pool.place_of:
+        if name not in pool.target_of:
             raise PrepError(
                 f"train.json: question {example.question_id} names passage {name}, which is not in corpus/ or "
                 "belongs to a held-out document: make the training set again"
             )
-    return [pool.place_of[name] for name in names]
+    return [pool.target_of[name] for name in names]
 
 
 def _excluded(
@@ -307,7 +307,7 @@ def _take_over_mined(
         _places(example, pool)
     examples = [
         replace(
-            example, negatives=tuple(each for each in example.negatives if each.passage_id in pool.place_of)
+            example, negatives=tuple(each for each in example.negatives if each.passage_id in pool.target_of)
         )
         for example in source.examples
     ]

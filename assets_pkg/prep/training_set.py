@@ -71,7 +71,7 @@ def write_training_set(
     _write_json(folder / "summary.json", summary)
 
 
-def told_of_rejections(made: TrainingSet) -> str:
+def describe_rejections(made: TrainingSet) -> str:
     """A line on the pairs that were left out, with the first place to look at."""
     summary = made.summary()
     first = summary["rejected_examples"][0]

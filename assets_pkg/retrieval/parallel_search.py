@@ -75,7 +75,9 @@ def search_file(
     try:
         np.save(shared, queries)
         jobs = [
-            _Job(shared, passages, part, k, device, _threads(devices), ceilings, _within(excluded, part))
+            _SearchPart(
+                shared, passages, part, k, device, _threads(devices), ceilings, _within(excluded, part)
+            )
             for part, device in zip(parts, devices, strict=False)
         ]
         with _started(jobs) as workers:
@@ -110,7 +112,7 @@ def _threads(devices: Sequence[str]) -> int:
 
 
 @dataclass(frozen=True)
-class _Job:
+class _SearchPart:
     """The share of one process."""
 
     queries: Path
@@ -123,7 +125,7 @@ class _Job:
     excluded: list[list[int]] | None
 
 
-def _work(job: _Job, pipe: Connection) -> None:
+def _work(job: _SearchPart, pipe: Connection) -> None:
     """What a process does: sends how many queries it has done, and at last what it found or what went wrong."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started it ends it
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -133,7 +135,7 @@ def _work(job: _Job, pipe: Connection) -> None:
         pipe.send(f"{type(error).__name__}: {error}")
 
 
-def _search(job: _Job, pipe: Connection) -> TopK:
+def _search(job: _SearchPart, pipe: Connection) -> TopK:
     import torch
 
     torch.set_num_threads(job.threads)
@@ -165,7 +167,7 @@ def _end_with_parent() -> None:
 
 
 @contextmanager
-def _started(jobs: Sequence[_Job]) -> Generator[list[tuple[BaseProcess, Connection]]]:
+def _started(jobs: Sequence[_SearchPart]) -> Generator[list[tuple[BaseProcess, Connection]]]:
     """A process for each job and the pipe it reports on; none is left at the end, whatever happens."""
     context = multiprocessing.get_context("spawn")  # a fork would take threads and CUDA along
     workers: list[tuple[BaseProcess, Connection]] = []

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from resources.compute.errors import ComputeError
-from resources.compute.targets import LOCAL, Environment
+from resources.compute.targets import LOCAL, ComputeTarget
 from resources.encoders.base import Encoder
 from resources.encoders.encoder_config import EncoderRecipe
 from resources.encoders.shards import Shards
@@ -105,7 +105,7 @@ TELL_SECONDS = 1.0
 class RaySpread:
     """The workers of the place ``environment``: a Ray cluster's, or those of a Ray that is started for this."""
 
-    environment: Environment
+    environment: ComputeTarget
     recipe: EncoderRecipe
 
     def __call__(self, shards: Shards, progress: Progress) -> None:
@@ -173,7 +173,7 @@ class ShardMaker:
 
 
 @contextmanager
-def _connected(environment: Environment) -> Generator[None]:
+def _connected(environment: ComputeTarget) -> Generator[None]:
     """Ray, joined or started, and left at the end.
 
     Raises:

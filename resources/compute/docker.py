@@ -7,9 +7,9 @@ import os
 from resources.compute.errors import ComputeError
 from resources.compute.host import ThisHost, secrets_of
 from resources.compute.interrupts import started
-from resources.compute.job import Job, State, shell_script
+from resources.compute.job import JobSpec, State, shell_script
 from resources.compute.subprocess import ended
-from resources.compute.targets import Environment
+from resources.compute.targets import ComputeTarget
 from resources.containers import ContainerEngine, ContainerError, ContainerSpec
 
 PYTHON = "python3"
@@ -19,10 +19,10 @@ STOP_SECONDS = 20
 class DockerExecutor:
     """Runs the job's script in ``container_image``. The handle is the container's id."""
 
-    def __init__(self, environment: Environment):
+    def __init__(self, environment: ComputeTarget):
         self.environment = environment.model_copy(update={"python": environment.python or PYTHON})
 
-    def script(self, job: Job) -> str:
+    def script(self, job: JobSpec) -> str:
         return f"# {self._spec(job).shell()}\n{shell_script(job, self.environment)}"
 
     def check(self) -> None:
@@ -32,7 +32,7 @@ class DockerExecutor:
         except ContainerError as error:
             raise ComputeError(str(error)) from error
 
-    def submit(self, job: Job) -> str:
+    def submit(self, job: JobSpec) -> str:
         spec = self._spec(job)
         ThisHost().write(job.script, shell_script(job, self.environment))
         try:
@@ -46,7 +46,7 @@ class DockerExecutor:
         except ContainerError as error:
             raise ComputeError(str(error)) from error
 
-    def state(self, handle: str, job: Job) -> State:
+    def state(self, handle: str, job: JobSpec) -> State:
         try:
             engine = self._engine()
             status = engine.find(handle)
@@ -72,7 +72,7 @@ class DockerExecutor:
     def _engine(self) -> ContainerEngine:
         return ContainerEngine()
 
-    def _spec(self, job: Job) -> ContainerSpec:
+    def _spec(self, job: JobSpec) -> ContainerSpec:
         given = self.environment
         assert given.container_image is not None
         gpus = given.gpus_per_node

@@ -7,11 +7,11 @@ from resources.compute.job import Executor
 from resources.compute.ray_jobs import LocalRayExecutor, RayExecutor
 from resources.compute.slurm import SlurmExecutor
 from resources.compute.subprocess import SubprocessExecutor
-from resources.compute.targets import LOCAL, Environment
+from resources.compute.targets import LOCAL, ComputeTarget
 from resources.containers import engine_is_here
 
 
-def make_executor(environment: Environment) -> Executor:
+def make_executor(environment: ComputeTarget) -> Executor:
     """Whatever runs jobs as ``environment`` says; ``inline`` runs none."""
     if environment.executor == "slurm":
         return SlurmExecutor(environment)
@@ -24,7 +24,7 @@ def make_executor(environment: Environment) -> Executor:
     raise ValueError(f"executor {environment.executor!r} runs in this process: it takes no jobs")
 
 
-def runs_here(environment: Environment) -> bool:
+def runs_here(environment: ComputeTarget) -> bool:
     """Whether its jobs take this machine's own accelerator. A scheduler's jobs wait for theirs in its own queue."""
     if environment.executor == "docker":
         return engine_is_here()

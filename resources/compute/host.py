@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from resources.compute.errors import ComputeError
-from resources.compute.targets import Environment
+from resources.compute.targets import ComputeTarget
 from storage.artifact_store import write_atomic
 
 SECONDS = 60
@@ -113,7 +113,7 @@ def _cannot_write(what: str, said: str) -> str:
     return f"cannot write {what}: {said}" + (": free some space there, and run again" if full else "")
 
 
-def open_host(environment: Environment) -> Host:
+def open_host(environment: ComputeTarget) -> Host:
     """The machine that ``environment`` submits from."""
     if environment.tunnel == "ssh":
         assert environment.host is not None
@@ -121,7 +121,7 @@ def open_host(environment: Environment) -> Host:
     return ThisHost()
 
 
-def secrets_of(environment: Environment) -> dict[str, str]:
+def secrets_of(environment: ComputeTarget) -> dict[str, str]:
     """The variables that ``environment`` names as secrets.
 
     Raises:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
-from resources.compute.targets import Environment
+from resources.compute.targets import ComputeTarget
 
 EntryPoint = tuple[str, ...]
 Standing = Literal["pending", "running", "done", "failed", "cancelled"]
@@ -19,7 +19,7 @@ ENTRY: EntryPoint = ("-m", "assets_pkg.job_worker")
 
 
 @dataclass(frozen=True)
-class Job:
+class JobSpec:
     """What is to run somewhere: ``python -m assets_pkg.job_worker FOLDER`` in ``cwd``.
 
     Attributes:
@@ -94,22 +94,24 @@ class Executor(Protocol):
         """Raise if a job could not be submitted now."""
         ...
 
-    def script(self, job: Job) -> str:
+    def script(self, job: JobSpec) -> str:
         """What would run there, as a shell script that also runs by hand."""
         ...
 
-    def submit(self, job: Job) -> str:
+    def submit(self, job: JobSpec) -> str:
         """Start the job; returns the handle that the other methods take."""
         ...
 
-    def state(self, handle: str, job: Job) -> State: ...
+    def state(self, handle: str, job: JobSpec) -> State: ...
 
     def cancel(self, handle: str) -> None:
         """End the job; one that is over already is left as it is."""
         ...
 
 
-def shell_script(job: Job, environment: Environment, head: tuple[str, ...] = (), prefix: str = "") -> str:
+def shell_script(
+    job: JobSpec, environment: ComputeTarget, head: tuple[str, ...] = (), prefix: str = ""
+) -> str:
     """The job as a shell script. It leaves its exit code in a file, the mark by which its end is known.
 
     Args:

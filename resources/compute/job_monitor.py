@@ -12,8 +12,8 @@ from pathlib import Path
 from resources.compute.errors import ComputeError, JobFailed
 from resources.compute.executors import make_executor
 from resources.compute.host import Host, Unreachable, open_host
-from resources.compute.job import Executor, Job, State
-from resources.compute.targets import Environment
+from resources.compute.job import Executor, JobSpec, State
+from resources.compute.targets import ComputeTarget
 
 LOCAL_POLL_SECONDS = 0.5
 REMOTE_POLL_SECONDS = 3.0
@@ -29,10 +29,10 @@ class Submitted:
     handle: str
 
 
-class Attendance:
+class JobMonitor:
     """One job and the one who waits for it. A job that an earlier, killed process submitted is taken up again."""
 
-    def __init__(self, place: str, environment: Environment, job: Job):
+    def __init__(self, place: str, environment: ComputeTarget, job: JobSpec):
         self.place = place
         self.job = job
         self.host: Host = open_host(environment)
@@ -50,7 +50,7 @@ class Attendance:
                 self.executor.cancel(self.handle)
             raise
 
-    def submit(self, job: Job, work: str) -> None:
+    def submit(self, job: JobSpec, work: str) -> None:
         """Write ``work`` into the folder of ``job`` and start it. A job that cannot be recorded is ended again."""
         for stale in (job.exit_code, job.messages, job.share):
             self.host.write(stale, "")
@@ -110,7 +110,7 @@ class Attendance:
         return "".join(f"\n  {line}" for line in lines)
 
 
-def why_failed(state: State, host: Host, job: Job) -> str:
+def why_failed(state: State, host: Host, job: JobSpec) -> str:
     """The reason of ``state``, and what it says of the job's folder if that cannot be written: a job on a full disk
     ends without a word."""
     try:

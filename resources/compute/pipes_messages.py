@@ -11,14 +11,14 @@ import dagster as dg
 from dagster_pipes import PipesDefaultMessageWriter, PipesParams
 
 from resources.compute.host import Host
-from resources.compute.job import Job
+from resources.compute.job import JobSpec
 
 
 class JobMessages(dg.PipesMessageReader):
     """The messages that a job appends to a file of its folder; :meth:`pump` hands on those that are new, custom
     ones to ``custom``."""
 
-    def __init__(self, host: Host, job: Job, custom: Callable[[Mapping[str, Any]], None]):
+    def __init__(self, host: Host, job: JobSpec, custom: Callable[[Mapping[str, Any]], None]):
         self._host = host
         self._job = job
         self._custom = custom

@@ -19,9 +19,9 @@ from resources.compute.distributed_embedding import NOT_INSTALLED
 from resources.compute.errors import ComputeError
 from resources.compute.host import ThisHost, Unreachable
 from resources.compute.interrupts import started
-from resources.compute.job import Job, State, shell_script
+from resources.compute.job import JobSpec, State, shell_script
 from resources.compute.subprocess import SubprocessExecutor, ended
-from resources.compute.targets import Environment
+from resources.compute.targets import ComputeTarget
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -43,10 +43,10 @@ AGENT_SECONDS = 60
 class RayExecutor:
     """Runs the job's script by Ray's job server at ``address``. The handle is the submission's id."""
 
-    def __init__(self, environment: Environment):
+    def __init__(self, environment: ComputeTarget):
         self.environment = environment
 
-    def script(self, job: Job) -> str:
+    def script(self, job: JobSpec) -> str:
         # What Ray is told of a job's variables it shows to everybody: secrets must be the cluster's own.
         head = tuple(f': "${{{name}:?is not set on the cluster}}"' for name in self.environment.secrets)
         return shell_script(job, self.environment, head)
@@ -55,7 +55,7 @@ class RayExecutor:
         with self._client():
             pass
 
-    def submit(self, job: Job) -> str:
+    def submit(self, job: JobSpec) -> str:
         ThisHost().write(job.script, self.script(job))
         run = f"bash {shlex.quote(str(job.script))} 2>&1 | tee -a {shlex.quote(str(job.log))}"
         with self._client() as client:
@@ -69,7 +69,7 @@ class RayExecutor:
             )
             return _once_there_is_an_agent(lambda: started(start, self.cancel))()
 
-    def state(self, handle: str, job: Job) -> State:
+    def state(self, handle: str, job: JobSpec) -> State:
         with self._client() as client:
             info = client.get_job_info(handle)
         said = info.message or ""

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from resources.compute.errors import ComputeError
 from resources.compute.host import Unreachable, open_host, secrets_of
 from resources.compute.interrupts import started
-from resources.compute.job import TASK, Job, State, shell_script
+from resources.compute.job import TASK, JobSpec, State, shell_script
 from resources.compute.subprocess import ended
-from resources.compute.targets import Environment
+from resources.compute.targets import ComputeTarget
 
 WAITING = (
     "PENDING",
@@ -43,11 +43,11 @@ BUSY = ("Socket timed out", "Unable to contact slurm controller", "slurm_load_jo
 class SlurmExecutor:
     """Runs the job's script with sbatch. The handle is the job's number; of a job array, the first task's."""
 
-    def __init__(self, environment: Environment):
+    def __init__(self, environment: ComputeTarget):
         self.environment = environment
         self.host = open_host(environment)
 
-    def script(self, job: Job) -> str:
+    def script(self, job: JobSpec) -> str:
         head = [f"#SBATCH {shlex.quote(option)}" for option in self._options(job)]
         if job.spread:
             head += [
@@ -65,11 +65,11 @@ class SlurmExecutor:
                 known = " ".join(self._slurm("sinfo", "--noheader", "--format=%R").split())
                 raise ComputeError(f"the cluster has no partition {partition!r}; it has: {known}")
 
-    def submit(self, job: Job) -> str:
+    def submit(self, job: JobSpec) -> str:
         self.host.write(job.script, self.script(job))
         return started(lambda: self._sbatch(job), self.cancel)
 
-    def _sbatch(self, job: Job) -> str:
+    def _sbatch(self, job: JobSpec) -> str:
         # Secrets go by the environment that sbatch hands on; over ssh they are those of the cluster's own login.
         said = self._slurm("sbatch", "--parsable", str(job.script))
         number = said.strip().partition(";")[0]
@@ -77,7 +77,7 @@ class SlurmExecutor:
             raise ComputeError(f"sbatch did not tell a job number, but: {said.strip()}")
         return f"{number}_0" if job.spread else number
 
-    def state(self, handle: str, job: Job) -> State:
+    def state(self, handle: str, job: JobSpec) -> State:
         queued = self._queued(handle)
         if queued is not None:
             return queued
@@ -91,7 +91,7 @@ class SlurmExecutor:
     def cancel(self, handle: str) -> None:
         self._slurm("scancel", handle.partition("_")[0])
 
-    def _options(self, job: Job) -> Iterator[str]:
+    def _options(self, job: JobSpec) -> Iterator[str]:
         given = self.environment
         partition = (given.batch_partition if job.detached else None) or given.partition
         yield f"--job-name=retune-{job.name}"
@@ -112,7 +112,7 @@ class SlurmExecutor:
         }
         yield from (f"--{name}={value}" for name, value in named.items() if value is not None)
 
-    def _container(self, job: Job) -> str:
+    def _container(self, job: JobSpec) -> str:
         """``srun`` with the options of the Pyxis plugin, where a container is asked for."""
         image = self.environment.container_image
         if image is None:

@@ -10,8 +10,8 @@ import psutil
 
 from resources.compute.host import ThisHost, secrets_of
 from resources.compute.interrupts import started
-from resources.compute.job import Job, State, shell_script
-from resources.compute.targets import Environment
+from resources.compute.job import JobSpec, State, shell_script
+from resources.compute.targets import ComputeTarget
 
 STOP_SECONDS = 20
 
@@ -19,20 +19,20 @@ STOP_SECONDS = 20
 class SubprocessExecutor:
     """Runs the job's script in the background. The handle is ``pid:start time``."""
 
-    def __init__(self, environment: Environment):
+    def __init__(self, environment: ComputeTarget):
         self.environment = environment
 
-    def script(self, job: Job) -> str:
+    def script(self, job: JobSpec) -> str:
         return shell_script(job, self.environment)
 
     def check(self) -> None:
         secrets_of(self.environment)
 
-    def submit(self, job: Job) -> str:
+    def submit(self, job: JobSpec) -> str:
         ThisHost().write(job.script, self.script(job))
         return started(lambda: self._start(job), self.cancel)
 
-    def _start(self, job: Job) -> str:
+    def _start(self, job: JobSpec) -> str:
         with job.log.open("ab") as log:
             child = subprocess.Popen(
                 ["/bin/bash", str(job.script)],
@@ -44,7 +44,7 @@ class SubprocessExecutor:
             )
         return f"{child.pid}:{psutil.Process(child.pid).create_time():.0f}"
 
-    def state(self, handle: str, job: Job) -> State:
+    def state(self, handle: str, job: JobSpec) -> State:
         if _process(handle) is not None:
             return State("running")
         return ended(ThisHost().read(job.exit_code), "its process was killed")

@@ -26,7 +26,7 @@ SLURM_TIME = r"^(\d+-)?\d+(:\d+){0,2}$"
 Positive = Annotated[int, Field(ge=1)]
 
 
-class Environment(BaseModel):
+class ComputeTarget(BaseModel):
     """One place to run.
 
     Attributes:
@@ -89,7 +89,7 @@ class Environment(BaseModel):
         return given
 
     @model_validator(mode="after")
-    def _has_what_its_executor_needs(self) -> Environment:
+    def _has_what_its_executor_needs(self) -> ComputeTarget:
         if self.executor == "docker" and not self.container_image:
             raise ValueError("executor 'docker' needs container_image")
         if self.tunnel == "ssh" and not self.host:
@@ -108,7 +108,7 @@ class Environment(BaseModel):
         return self.executor == "ray" or (self.executor == "slurm" and (self.array or 1) > 1)
 
 
-def read_environment(file: Path, name: str, overrides: Mapping[str, str] | None = None) -> Environment:
+def read_target(file: Path, name: str, overrides: Mapping[str, str] | None = None) -> ComputeTarget:
     """The place ``name`` of ``file``, with single keys replaced by ``overrides`` (``run.env.key=value``).
 
     Raises:
@@ -120,7 +120,7 @@ def read_environment(file: Path, name: str, overrides: Mapping[str, str] | None 
         raise ComputeError(f"{file} has no place {name!r}; it has: {known}")
     given = {**places[name], **{key: _typed(value) for key, value in (overrides or {}).items()}}
     try:
-        return Environment.model_validate(given)
+        return ComputeTarget.model_validate(given)
     except ValidationError as error:
         raise ComputeError("\n".join(_explain(file, name, each) for each in error.errors())) from error
 
@@ -157,7 +157,7 @@ def _typed(text: str) -> Any:
 def _explain(file: Path, name: str, error: Any) -> str:
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(key, Environment.model_fields, n=1)
+        close = difflib.get_close_matches(key, ComputeTarget.model_fields, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         return f"{file} [{name}] {key}: no such key{hint}"
     said = str(error["msg"]).removeprefix("Value error, ")

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from assets_pkg.runner import run_assets
 
+from assets_pkg.automation.execute import run_assets
 from tests.command.conftest import Workplace, make_workplace
 from tests.compatibility.previous_version import NOW, Code, extract_previous, why_absent
 from tests.conftest import write_corpus

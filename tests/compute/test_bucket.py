@@ -14,7 +14,7 @@ from assets_pkg.build import build_definitions
 from assets_pkg.config.profile import load_profile
 from assets_pkg.orchestration.asset_context import data_version
 from assets_pkg.orchestration.pipes_client import make_job
-from resources.compute.targets import Environment
+from resources.compute.targets import ComputeTarget
 from resources.configurable import ComputeResource
 from storage.artifacts import Passages
 from storage.remote_store import RemoteArtifactStore, local_folder
@@ -123,8 +123,8 @@ def test_containers_get_what_they_share_with_this_machine(
     url, jobs = "s3://bucket/team", tmp_path / "jobs"
     root = local_folder(url)
     compute = ComputeResource(profile=json.dumps({"artifact_root": url}))
-    docker = Environment(executor="docker", container_image="retune:latest")
-    cluster = Environment(executor="slurm", container_image="/images/retune.sqsh", remote_job_dir=jobs)
+    docker = ComputeTarget(executor="docker", container_image="retune:latest")
+    cluster = ComputeTarget(executor="slurm", container_image="/images/retune.sqsh", remote_job_dir=jobs)
     inside = make_job("passages-1", docker, compute, root, ["passages"])
     assert (inside.needs, inside.variables) == ((root,), {"RETUNE_CACHE": str(tmp_path / "cache")})
     there = make_job("passages-1", cluster, compute, root, ["passages"])

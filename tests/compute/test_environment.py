@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from resources.compute.errors import ComputeError
-from resources.compute.targets import read_environment, read_wandb
+from resources.compute.targets import read_target, read_wandb
 
 GIVEN = """
 [wandb]
@@ -45,17 +45,15 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_places_are_read_by_name(file: Path) -> None:
-    cluster = read_environment(file, "my-cluster")
+    cluster = read_target(file, "my-cluster")
     assert (cluster.executor, cluster.nodes, cluster.gpus_per_node) == ("slurm", 2, 8)
     assert cluster.remote_job_dir == Path("/lustre/me/jobs")
-    assert read_environment(file, "local-docker").shm_size == "16g"
+    assert read_target(file, "local-docker").shm_size == "16g"
     assert read_wandb(file) == {"project": "tuning", "entity": "search"}
 
 
 def test_single_keys_are_overridden_with_their_types(file: Path) -> None:
-    changed = read_environment(
-        file, "my-cluster", {"partition": "debug", "nodes": "1", "mounts": '["/a:/b"]'}
-    )
+    changed = read_target(file, "my-cluster", {"partition": "debug", "nodes": "1", "mounts": '["/a:/b"]'})
     assert (changed.partition, changed.nodes, changed.mounts) == ("debug", 1, ("/a:/b",))
 
 
@@ -75,18 +73,18 @@ def test_single_keys_are_overridden_with_their_types(file: Path) -> None:
 )
 def test_what_is_wrong_is_named(file: Path, name: str, overrides: dict[str, str], said: str) -> None:
     with pytest.raises(ComputeError) as error:
-        read_environment(file, name, overrides)
+        read_target(file, name, overrides)
     assert said in str(error.value)
     assert str(file) in str(error.value)
 
 
 def test_a_missing_file_says_what_to_write(tmp_path: Path) -> None:
     with pytest.raises(ComputeError, match="describe the place there"):
-        read_environment(tmp_path / "env.toml", "my-cluster")
+        read_target(tmp_path / "env.toml", "my-cluster")
     assert read_wandb(tmp_path / "env.toml") == {}
 
 
 def test_a_file_that_is_not_toml_is_named(tmp_path: Path) -> None:
     (tmp_path / "env.toml").write_text("[a\n", "utf-8")
     with pytest.raises(ComputeError, match=r"env\.toml: not readable as TOML"):
-        read_environment(tmp_path / "env.toml", "a")
+        read_target(tmp_path / "env.toml", "a")

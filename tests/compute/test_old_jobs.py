@@ -13,13 +13,13 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
-from assets_pkg.automation.detached_jobs import Batch, open_batches
+from assets_pkg.automation.detached_jobs import DetachedJob, open_detached_jobs
 from assets_pkg.automation.job_cleanup import find_old_jobs
 from assets_pkg.cli.main import app
 from assets_pkg.config.profile import Profile, load_profile
-from resources.compute.job import Job
-from resources.compute.job_monitor import Attendance
-from resources.compute.targets import read_environment
+from resources.compute.job import JobSpec
+from resources.compute.job_monitor import JobMonitor
+from resources.compute.targets import read_target
 from tests.conftest import write_profile
 
 
@@ -47,9 +47,9 @@ def jobs(profile: Profile) -> Path:
     return Path(profile.artifact_root) / ".jobs"
 
 
-def start(jobs: Path, place: str, name: str) -> Attendance:
-    job = Job(name, jobs / name, Path.cwd(), ())
-    attendance = Attendance(place, read_environment(Path("env.toml"), place), job)
+def start(jobs: Path, place: str, name: str) -> JobMonitor:
+    job = JobSpec(name, jobs / name, Path.cwd(), ())
+    attendance = JobMonitor(place, read_target(Path("env.toml"), place), job)
     attendance.submit(job, "{}")
     return attendance
 
@@ -75,7 +75,7 @@ def age(jobs: Path, *names: str) -> None:
 
 
 def would_go(profile: Profile, keep: int) -> set[str]:
-    return {job.name for job in find_old_jobs(open_batches(profile), keep)}
+    return {job.name for job in find_old_jobs(open_detached_jobs(profile), keep)}
 
 
 def test_the_newest_ended_jobs_of_each_asset_stay(profile: Profile, jobs: Path) -> None:
@@ -116,11 +116,13 @@ def test_an_open_job_stays_however_old_it_is(profile: Profile, jobs: Path, tmp_p
 def test_gc_removes_detached_jobs_that_were_picked_up_and_keeps_the_others(
     profile: Profile, jobs: Path, tmp_path: Path
 ) -> None:
-    environment = read_environment(Path("env.toml"), "quick").model_dump(mode="json")
+    environment = read_target(Path("env.toml"), "quick").model_dump(mode="json")
     standings = ("taken", "failed", "done", "submitted", "cancelled", "taken")
     names = [f"batch-2026010{number}-000000-000000" for number in range(len(standings))]
     (jobs / "batches").mkdir(parents=True)
-    plain = Batch("", "quick", environment, "1:1", ("checkpoint",), "", "{}", "2026-01-01T00:00:00+00:00")
+    plain = DetachedJob(
+        "", "quick", environment, "1:1", ("checkpoint",), "", "{}", "2026-01-01T00:00:00+00:00"
+    )
     for name, standing in zip(names, standings, strict=True):
         (jobs / name).mkdir()
         (jobs / name / "log.txt").write_text("x" * 1000)
@@ -152,9 +154,9 @@ def test_jobs_of_another_artifact_root_are_named_by_the_same_override(
     profile: Profile, jobs: Path, tmp_path: Path
 ) -> None:
     finish(jobs, "batch-1")
-    place = read_environment(Path("env.toml"), "quick").model_dump(mode="json")
+    place = read_target(Path("env.toml"), "quick").model_dump(mode="json")
     made = ("checkpoint",)
-    batch = Batch("batch-1", "quick", place, "1:1", made, str(jobs / "batch-1"), "{}", "", "taken")
+    batch = DetachedJob("batch-1", "quick", place, "1:1", made, str(jobs / "batch-1"), "{}", "", "taken")
     (jobs / "batches").mkdir()
     (jobs / "batches" / "batch-1.json").write_text(json.dumps(asdict(batch)))
 

@@ -23,9 +23,9 @@ from sentence_transformers import SentenceTransformer
 from resources.compute.distributed_embedding import RaySpread
 from resources.compute.errors import ComputeError
 from resources.compute.host import Unreachable
-from resources.compute.job import Job
+from resources.compute.job import JobSpec
 from resources.compute.ray_jobs import RayExecutor
-from resources.compute.targets import Environment
+from resources.compute.targets import ComputeTarget
 from resources.encoders.encoder_config import EncoderRecipe
 from resources.encoders.shards import Shards
 from storage.progress import no_progress
@@ -67,7 +67,7 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         def answers() -> bool:
             assert head.poll() is None, Path(log.name).read_text()
             try:
-                RayExecutor(Environment(executor="ray", address=address)).check()
+                RayExecutor(ComputeTarget(executor="ray", address=address)).check()
             except ComputeError:
                 return False
             return True
@@ -83,8 +83,8 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def two_workers(ray_cluster: str) -> Environment:
-    return Environment(executor="ray", address=ray_cluster, num_workers=2)
+def two_workers(ray_cluster: str) -> ComputeTarget:
+    return ComputeTarget(executor="ray", address=ray_cluster, num_workers=2)
 
 
 def write_texts(folder: Path, texts: list[str], block: int) -> Shards:
@@ -94,7 +94,7 @@ def write_texts(folder: Path, texts: list[str], block: int) -> Shards:
 
 
 def test_two_workers_make_what_one_process_makes(
-    two_workers: Environment, tmp_path: Path, tiny_model: Path
+    two_workers: ComputeTarget, tmp_path: Path, tiny_model: Path
 ) -> None:
     texts = [
         f"Valve {number % 1700} of pump {number} has pressure {number * 7 % 1000}." for number in range(5000)
@@ -114,7 +114,7 @@ def test_two_workers_make_what_one_process_makes(
     np.testing.assert_allclose(together, encoder.embed(texts, "passage"), atol=1e-6)
 
 
-def test_a_killed_worker_costs_its_shard(two_workers: Environment, tmp_path: Path) -> None:
+def test_a_killed_worker_costs_its_shard(two_workers: ComputeTarget, tmp_path: Path) -> None:
     texts = [f"text {number}" for number in range(200)]
     shards = write_texts(tmp_path, texts, 10)
 
@@ -133,7 +133,7 @@ def test_a_killed_worker_costs_its_shard(two_workers: Environment, tmp_path: Pat
     assert sorted(asked) == sorted([*texts[::10], "text 50"])
 
 
-def test_what_a_worker_met_is_told_plainly(two_workers: Environment, tmp_path: Path) -> None:
+def test_what_a_worker_met_is_told_plainly(two_workers: ComputeTarget, tmp_path: Path) -> None:
     shards = write_texts(tmp_path, ["text"], 10)
     recipe = EncoderRecipe(str(tmp_path / "nowhere"), "tiny", "", "", 32, 32, "auto", 64, device="cpu")
     with pytest.raises(ComputeError, match=r"a worker failed: EncoderError: .*nowhere: no such model folder"):
@@ -191,8 +191,8 @@ def test_a_job_is_stopped_and_its_end_is_told(ray_cluster: str, tmp_path: Path) 
     sleeper = tmp_path / "python"
     sleeper.write_text("#!/bin/sh\necho begun\nwhile :; do sleep 0.1; done\n")
     sleeper.chmod(0o755)
-    executor = RayExecutor(Environment(executor="ray", address=ray_cluster, python=str(sleeper)))
-    job = Job("sleeper", tmp_path / "job", tmp_path, ())
+    executor = RayExecutor(ComputeTarget(executor="ray", address=ray_cluster, python=str(sleeper)))
+    job = JobSpec("sleeper", tmp_path / "job", tmp_path, ())
     handle = executor.submit(job)
     until(lambda: job.log.exists() and "begun" in job.log.read_text())
     assert executor.state(handle, job).standing == "running"
@@ -212,14 +212,14 @@ def test_a_failed_job_tells_its_exit_code(ray_cluster: str, tmp_path: Path) -> N
         "python": str(failing),
         "secrets": ("RETUNE_NOT_THERE",),
     }
-    job = Job("failing", tmp_path / "job", tmp_path, ())
-    executor = RayExecutor(Environment.model_validate({**given, "secrets": ()}))
+    job = JobSpec("failing", tmp_path / "job", tmp_path, ())
+    executor = RayExecutor(ComputeTarget.model_validate({**given, "secrets": ()}))
     handle = executor.submit(job)
     until(lambda: executor.state(handle, job).over)
     assert executor.state(handle, job).reason == "exit code 3"
     assert "no such luck" in job.log.read_text()
-    job = Job("without", tmp_path / "another", tmp_path, ())
-    executor = RayExecutor(Environment.model_validate(given))
+    job = JobSpec("without", tmp_path / "another", tmp_path, ())
+    executor = RayExecutor(ComputeTarget.model_validate(given))
     handle = executor.submit(job)
     until(lambda: executor.state(handle, job).over)
     assert "RETUNE_NOT_THERE: is not set on the cluster" in job.log.read_text()
@@ -228,7 +228,7 @@ def test_a_failed_job_tells_its_exit_code(ray_cluster: str, tmp_path: Path) -> N
 def test_an_unreachable_cluster_and_a_missing_token_are_plain_errors(
     ray_cluster: str, tmp_path: Path
 ) -> None:
-    nowhere = RayExecutor(Environment(executor="ray", address=f"http://127.0.0.1:{free_port()}"))
+    nowhere = RayExecutor(ComputeTarget(executor="ray", address=f"http://127.0.0.1:{free_port()}"))
     with pytest.raises(Unreachable, match="does not answer: is its dashboard there"):
         nowhere.check()
     probe = "from resources.compute.targets import Environment as E\n"

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from resources.compute.job import Job
+from resources.compute.job import JobSpec
 from resources.compute.slurm import SlurmExecutor
-from resources.compute.targets import Environment
+from resources.compute.targets import ComputeTarget
 from tests.apt import install_packages
 from tests.command.conftest import Workplace, free_port
 from tests.compute.slurm_cluster import Cluster
@@ -146,7 +146,7 @@ def test_a_controller_that_is_gone_is_said_plainly(place: Workplace, cluster: Cl
 
 
 def test_the_script_asks_for_what_the_place_says(tmp_path: Path) -> None:
-    place = Environment(
+    place = ComputeTarget(
         executor="slurm",
         account="search",
         partition="gpu",
@@ -160,7 +160,7 @@ def test_the_script_asks_for_what_the_place_says(tmp_path: Path) -> None:
         mounts=("/lustre:/lustre",),
         setup=("module load cuda",),
     )
-    job = Job("checkpoint-1", tmp_path / "job", tmp_path, (tmp_path / "output",), detached=True)
+    job = JobSpec("checkpoint-1", tmp_path / "job", tmp_path, (tmp_path / "output",), detached=True)
     script = SlurmExecutor(place).script(job)
     directives = [line for line in script.splitlines() if line.startswith("#SBATCH")]
     asked = {shlex.split(line.removeprefix("#"))[1].removeprefix("--") for line in directives}

@@ -11,7 +11,7 @@ import pytest
 
 from assets_pkg.config.profile import load_profile
 from assets_pkg.config.sections.deploy import DeploySettings
-from assets_pkg.deploy.server_state import Served, SmokeCheck, smoke_check
+from assets_pkg.deploy.server_state import ServedModel, SmokeCheck, smoke_check
 from assets_pkg.export.onnx import OnnxExportSettings, export_onnx, load_checkpoint
 from assets_pkg.nim.manifest import read_manifest
 from tests.command.conftest import free_port
@@ -21,13 +21,13 @@ TEXTS = ("one text", "and another text")
 
 
 @pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> tuple[Served, Served]:
+def models(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> tuple[ServedModel, ServedModel]:
     """The same weights under two digests."""
     folder = tmp_path_factory.mktemp("models")
     export_onnx(tiny_model, folder / "a", model_id=NAME, model_digest="a" * 16, settings=OnnxExportSettings())
     shutil.copytree(folder / "a", folder / "b")
     read_manifest(folder / "a").model_copy(update={"model_digest": "b" * 16}).write(folder / "b")
-    return Served(folder / "a", tiny_model, "a" * 16), Served(folder / "b", tiny_model, "b" * 16)
+    return ServedModel(folder / "a", tiny_model, "a" * 16), ServedModel(folder / "b", tiny_model, "b" * 16)
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from assets_pkg.deploy.backends.docker import IMAGE_FOLDER
-from assets_pkg.deploy.server_state import Served, served_digest
+from assets_pkg.deploy.server_state import ServedModel, served_digest
 from resources.containers import ContainerEngine
 from tests.apt import install_packages, unpack_package
 from tests.command.conftest import free_port
@@ -55,7 +55,7 @@ Compose = Callable[..., str]
 
 
 @pytest.fixture
-def compose(engine: ContainerEngine, models: tuple[Served, Served]) -> Iterator[Compose]:
+def compose(engine: ContainerEngine, models: tuple[ServedModel, ServedModel]) -> Iterator[Compose]:
     """Runs ``docker-compose`` on the file; what it brought up goes at the end."""
     install_packages({"docker-compose": "docker-compose"})
     environment = {
@@ -93,7 +93,7 @@ def _eventually(look: Callable[[], Any]) -> Any:
 
 
 def test_the_stack_comes_up_and_is_scraped(
-    compose: Compose, engine: ContainerEngine, models: tuple[Served, Served], prometheus_image: str
+    compose: Compose, engine: ContainerEngine, models: tuple[ServedModel, ServedModel], prometheus_image: str
 ) -> None:
     settled = yaml.safe_load(compose("config"))["services"]
     assert settled["prometheus"]["image"] == prometheus_image

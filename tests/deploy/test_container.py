@@ -15,7 +15,7 @@ import pytest
 from assets_pkg.config.sections.deploy import DeploySettings
 from assets_pkg.deploy.backends.docker import PREVIOUS, ContainerState, container_spec
 from assets_pkg.deploy.deploy import deploy, read_state, shown_command
-from assets_pkg.deploy.server_state import DeployError, Served, SmokeCheck, served_digest
+from assets_pkg.deploy.server_state import DeployError, ServedModel, SmokeCheck, served_digest
 from resources.containers import ContainerEngine, ContainerError, ContainerSpec, ContainerStatus
 from tests.deploy.conftest import NAME
 from tests.deploy.load import SteadyLoad
@@ -30,7 +30,7 @@ class Place:
     def __init__(self, folder: Path, settings: DeploySettings, smoke: SmokeCheck, engine: ContainerEngine):
         self.folder, self.settings, self.smoke, self.engine = folder, settings, smoke, engine
 
-    def deploy(self, served: Served, engine: ContainerEngine | None = None) -> ContainerState:
+    def deploy(self, served: ServedModel, engine: ContainerEngine | None = None) -> ContainerState:
         state = deploy(served, self.settings, self.folder, self.smoke, lambda: engine or self.engine)
         assert isinstance(state, ContainerState)
         return state
@@ -47,7 +47,7 @@ def place(tmp_path: Path, settings: Settings, smoke: SmokeCheck, engine: Contain
         engine.remove(name)
 
 
-def test_the_image_is_small_and_runs_hardened(place: Place, models: tuple[Served, Served]) -> None:
+def test_the_image_is_small_and_runs_hardened(place: Place, models: tuple[ServedModel, ServedModel]) -> None:
     from tests.containers.engine import BASE
 
     beyond = place.engine.image_size("retune-nim:latest") - place.engine.image_size(BASE)
@@ -61,7 +61,7 @@ def test_the_image_is_small_and_runs_hardened(place: Place, models: tuple[Served
     assert served_digest(state.url) == models[0].digest
 
 
-def test_deployed_once_and_remembered(place: Place, models: tuple[Served, Served]) -> None:
+def test_deployed_once_and_remembered(place: Place, models: tuple[ServedModel, ServedModel]) -> None:
     state = place.deploy(models[0])
     assert place.containers() == [place.settings.container_name]
     assert read_state(place.folder) == state
@@ -73,7 +73,7 @@ def test_deployed_once_and_remembered(place: Place, models: tuple[Served, Served
 
 
 def test_replaced_under_load_with_no_more_than_the_stated_gap(
-    place: Place, models: tuple[Served, Served]
+    place: Place, models: tuple[ServedModel, ServedModel]
 ) -> None:
     first = place.deploy(models[0])
     with SteadyLoad(first.url, NAME) as load:
@@ -87,7 +87,7 @@ def test_replaced_under_load_with_no_more_than_the_stated_gap(
 
 
 def test_a_broken_artifact_never_touches_the_old_server(
-    place: Place, models: tuple[Served, Served], tmp_path: Path
+    place: Place, models: tuple[ServedModel, ServedModel], tmp_path: Path
 ) -> None:
     old = place.deploy(models[0])
     shutil.copytree(models[1].onnx, tmp_path / "broken")
@@ -100,7 +100,9 @@ def test_a_broken_artifact_never_touches_the_old_server(
     assert place.containers() == [place.settings.container_name]
 
 
-def test_another_model_than_the_one_meant_is_refused(place: Place, models: tuple[Served, Served]) -> None:
+def test_another_model_than_the_one_meant_is_refused(
+    place: Place, models: tuple[ServedModel, ServedModel]
+) -> None:
     place.settings = place.settings.model_copy(update={"startup_timeout_s": 5})
     with pytest.raises(DeployError, match="did not serve model"):
         place.deploy(replace(models[0], digest="c" * 16))
@@ -116,7 +118,9 @@ class FailsToTakeOver(ContainerEngine):
         return super().run(spec)
 
 
-def test_a_failed_take_over_brings_the_old_server_back(place: Place, models: tuple[Served, Served]) -> None:
+def test_a_failed_take_over_brings_the_old_server_back(
+    place: Place, models: tuple[ServedModel, ServedModel]
+) -> None:
     old = place.deploy(models[0])
     with pytest.raises(ContainerError, match="cannot start"):
         place.deploy(models[1], FailsToTakeOver(place.engine.base_url))
@@ -126,7 +130,7 @@ def test_a_failed_take_over_brings_the_old_server_back(place: Place, models: tup
 
 
 def test_a_deployment_killed_between_two_containers_is_mended(
-    place: Place, models: tuple[Served, Served]
+    place: Place, models: tuple[ServedModel, ServedModel]
 ) -> None:
     old = place.deploy(models[0])
     place.engine.stop(old.id, 10)
@@ -137,7 +141,11 @@ def test_a_deployment_killed_between_two_containers_is_mended(
 
 
 def test_a_name_or_port_of_somebody_else_is_refused(
-    place: Place, models: tuple[Served, Served], settings: Settings, smoke: SmokeCheck, tmp_path: Path
+    place: Place,
+    models: tuple[ServedModel, ServedModel],
+    settings: Settings,
+    smoke: SmokeCheck,
+    tmp_path: Path,
 ) -> None:
     place.deploy(models[0])
     other = Place(tmp_path / "other", place.settings, smoke, place.engine)
@@ -154,7 +162,7 @@ def test_no_engine_is_said_in_plain_words(tmp_path: Path) -> None:
 
 
 def test_the_nim_image_gets_the_key_from_the_environment_only(
-    models: tuple[Served, Served],
+    models: tuple[ServedModel, ServedModel],
     settings: Settings,
     smoke: SmokeCheck,
     engine: ContainerEngine,
@@ -186,14 +194,16 @@ def test_the_nim_image_gets_the_key_from_the_environment_only(
 
 
 def test_gpus_that_the_engine_does_not_have_are_refused_first(
-    place: Place, models: tuple[Served, Served]
+    place: Place, models: tuple[ServedModel, ServedModel]
 ) -> None:
     place.settings = place.settings.model_copy(update={"gpus": "all"})
     with pytest.raises(DeployError, match="cannot hand out GPUs"):
         place.deploy(models[0])
 
 
-def test_the_printed_command_starts_the_same_server(place: Place, models: tuple[Served, Served]) -> None:
+def test_the_printed_command_starts_the_same_server(
+    place: Place, models: tuple[ServedModel, ServedModel]
+) -> None:
     """What `retune deploy -d` prints, run by a shell where the docker program exists; here through its parts."""
     command = container_spec(models[0], place.settings, place.folder).argv()
     assert command[:3] == ["docker", "run", "--detach"]
@@ -211,7 +221,7 @@ def test_state_of_a_stopped_engine_reads_as_not_alive(tmp_path: Path) -> None:
 
 
 def test_served_vectors_equal_the_checkpoints(
-    place: Place, models: tuple[Served, Served], smoke: SmokeCheck
+    place: Place, models: tuple[ServedModel, ServedModel], smoke: SmokeCheck
 ) -> None:
     state = place.deploy(models[0])
     smoke(state.url)

@@ -19,7 +19,7 @@ from assets_pkg.deploy.backends.vllm import VllmState
 from assets_pkg.deploy.deploy import deploy, read_state, shown_command
 from assets_pkg.deploy.interface import VllmInterface
 from assets_pkg.deploy.served_encoder import ServedEncoder
-from assets_pkg.deploy.server_state import DeployError, Served, SmokeCheck, smoke_check
+from assets_pkg.deploy.server_state import DeployError, ServedModel, SmokeCheck, smoke_check
 from assets_pkg.export.onnx import load_checkpoint
 from resources.containers import ContainerEngine
 from tests.deploy.conftest import NAME, TEXTS
@@ -94,7 +94,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_without_a_gpu_or_the_program_it_is_refused_in_plain_words(
     tmp_path: Path,
-    models: tuple[Served, Served],
+    models: tuple[ServedModel, ServedModel],
     settings: Callable[..., DeploySettings],
     smoke: SmokeCheck,
     monkeypatch: pytest.MonkeyPatch,
@@ -110,7 +110,10 @@ def test_without_a_gpu_or_the_program_it_is_refused_in_plain_words(
 
 
 def test_deployed_asked_and_replaced(
-    place: Path, models: tuple[Served, Served], settings: Callable[..., DeploySettings], smoke: SmokeCheck
+    place: Path,
+    models: tuple[ServedModel, ServedModel],
+    settings: Callable[..., DeploySettings],
+    smoke: SmokeCheck,
 ) -> None:
     wanted = settings(backend="vllm")
     state = deploy(models[0], wanted, place, smoke, no_engine)
@@ -135,7 +138,7 @@ def test_deployed_asked_and_replaced(
 
 def test_a_server_that_does_not_come_up_brings_the_old_one_back(
     place: Path,
-    models: tuple[Served, Served],
+    models: tuple[ServedModel, ServedModel],
     settings: Callable[..., DeploySettings],
     smoke: SmokeCheck,
     tmp_path: Path,
@@ -144,7 +147,7 @@ def test_a_server_that_does_not_come_up_brings_the_old_one_back(
     old = deploy(models[0], wanted, place, smoke, no_engine)
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "broken").touch()
-    broken = Served(models[1].onnx, tmp_path / "broken", models[1].digest)
+    broken = ServedModel(models[1].onnx, tmp_path / "broken", models[1].digest)
     with pytest.raises(DeployError, match="this model is broken"):
         deploy(broken, wanted, place, smoke, no_engine)
     back = read_state(place)
@@ -155,7 +158,10 @@ def test_a_server_that_does_not_come_up_brings_the_old_one_back(
 
 
 def test_another_folder_than_the_one_meant_is_not_taken_for_it(
-    place: Path, models: tuple[Served, Served], settings: Callable[..., DeploySettings], smoke: SmokeCheck
+    place: Path,
+    models: tuple[ServedModel, ServedModel],
+    settings: Callable[..., DeploySettings],
+    smoke: SmokeCheck,
 ) -> None:
     state = deploy(models[0], settings(backend="vllm"), place, smoke, no_engine)
     assert isinstance(state, VllmState)

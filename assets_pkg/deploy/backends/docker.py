@@ -22,7 +22,7 @@ from assets_pkg.deploy.server_state import (
     STOP_SECONDS,
     DeployError,
     RunningServer,
-    Served,
+    ServedModel,
     SmokeCheck,
     await_serving,
     is_ready,
@@ -100,7 +100,7 @@ class ContainerState:
 
 
 def deploy_container(
-    served: Served,
+    served: ServedModel,
     settings: DeploySettings,
     folder: Path,
     smoke_check: SmokeCheck,
@@ -128,7 +128,7 @@ def deploy_container(
     return new
 
 
-def container_spec(served: Served, settings: DeploySettings, folder: Path) -> ContainerSpec:
+def container_spec(served: ServedModel, settings: DeploySettings, folder: Path) -> ContainerSpec:
     """The container that serves the model on the profile's port."""
     labels = {OWNER_LABEL: _owner(folder), DIGEST_LABEL: served.digest}
     common = ContainerSpec(
@@ -154,7 +154,7 @@ def container_spec(served: Served, settings: DeploySettings, folder: Path) -> Co
 
 
 def preflight(
-    served: Served, settings: DeploySettings, old: RunningServer | None, engine: ContainerEngine
+    served: ServedModel, settings: DeploySettings, old: RunningServer | None, engine: ContainerEngine
 ) -> None:
     """Everything that can be known to fail before a container is started; gets the image where it is missing.
 
@@ -196,7 +196,11 @@ def build_image(engine: ContainerEngine, tag: str) -> None:
 
 
 def _prove(
-    served: Served, settings: DeploySettings, folder: Path, smoke_check: SmokeCheck, engine: ContainerEngine
+    served: ServedModel,
+    settings: DeploySettings,
+    folder: Path,
+    smoke_check: SmokeCheck,
+    engine: ContainerEngine,
 ) -> None:
     spec = container_spec(served, settings, folder)
     name, publish = settings.container_name + TRIAL, {INNER_PORT: (settings.host, 0)}
@@ -210,7 +214,7 @@ def _prove(
 
 
 def _take_over(
-    served: Served,
+    served: ServedModel,
     settings: DeploySettings,
     folder: Path,
     old: RunningServer | None,
@@ -276,7 +280,7 @@ def _state(
     container: ContainerStatus,
     spec: ContainerSpec,
     settings: DeploySettings,
-    served: Served,
+    served: ServedModel,
     engine: ContainerEngine,
 ) -> ContainerState:
     return ContainerState(

@@ -24,7 +24,7 @@ from assets_pkg.deploy.server_state import (
     LOG_LINES_SHOWN,
     STOP_SECONDS,
     RunningServer,
-    Served,
+    ServedModel,
     SmokeCheck,
     await_serving,
     require_memory,
@@ -93,7 +93,7 @@ class ServerState:
 
 
 def deploy_process(
-    served: Served,
+    served: ServedModel,
     settings: DeploySettings,
     folder: Path,
     smoke_check: SmokeCheck,
@@ -123,7 +123,7 @@ def deploy_process(
     return new
 
 
-def command_line(served: Served, settings: DeploySettings, port: int) -> list[str]:
+def command_line(served: ServedModel, settings: DeploySettings, port: int) -> list[str]:
     """The command that a server process is started with."""
     command = [sys.executable, "-m", "assets_pkg.nim", "--model-dir", str(served.onnx)]
     return [*command, "--host", settings.host, "--port", str(port), "--reuse-port"]
@@ -134,7 +134,7 @@ def environment(settings: DeploySettings) -> dict[str, str]:
     return {"NIM_MAX_CLIENT_BATCH_SIZE": str(settings.max_client_batch_size)}
 
 
-def _prove(served: Served, settings: DeploySettings, folder: Path, smoke_check: SmokeCheck) -> None:
+def _prove(served: ServedModel, settings: DeploySettings, folder: Path, smoke_check: SmokeCheck) -> None:
     # A port that the environment names for gRPC is for the server that serves.
     port, alone = _free_port(settings.host), {"NIM_GRPC_API_PORT": ""}
     trial = _start(served, settings, port, folder / "trial.log", alone)
@@ -146,7 +146,7 @@ def _prove(served: Served, settings: DeploySettings, folder: Path, smoke_check: 
 
 
 def _start(
-    served: Served,
+    served: ServedModel,
     settings: DeploySettings,
     port: int,
     log: Path,

@@ -22,7 +22,7 @@ from assets_pkg.deploy.server_state import (
     STOP_SECONDS,
     DeployError,
     RunningServer,
-    Served,
+    ServedModel,
     SmokeCheck,
     await_serving,
     require_port,
@@ -53,7 +53,7 @@ class VllmState(ServerState):
 
 
 def deploy_vllm(
-    served: Served,
+    served: ServedModel,
     settings: DeploySettings,
     folder: Path,
     smoke_check: SmokeCheck,
