@@ -154,7 +154,7 @@ def quality(options: argparse.Namespace) -> None:
         folder = Path(temporary)
         eval_set = EvalSet(options.eval_set, "eval_set", "bench")
         if options.small:
-            eval_set = small_eval_set(eval_set, folder / "eval set")
+            eval_set = small_eval_set(eval_set, folder / "eval_set")
         mined = subset(options.mined, pairs, folder)
         scores = {"base": measure(eval_set, base.model)}
         cost: dict[str, float] = {}

@@ -64,12 +64,12 @@ def eval_set(tmp_path: Path) -> EvalSet:
         for n in range(DOCUMENTS)
     ]
     write_beir(
-        tmp_path / "eval set" / "eval_beir",
+        tmp_path / "eval_set" / "eval_beir",
         [BeirDocument(f"d{n}", f"this is {n}") for n in range(DOCUMENTS)],
         queries,
         {f"q{n}": {f"d{n}": 1} for n in range(DOCUMENTS)},
     )
-    return EvalSet(tmp_path / "eval set", "eval_set", "eval_set1")
+    return EvalSet(tmp_path / "eval_set", "eval_set", "eval_set1")
 
 
 @pytest.fixture

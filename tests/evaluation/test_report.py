@@ -38,12 +38,12 @@ def eval_set(tmp_path):
     documents = [BeirDocument(f"d{n}", " ".join(words[n : n + 4]), words[n - 1]) for n in range(26)]
     queries = [BeirQuery(f"q{n}", f"{words[n]} {words[n + 2]}") for n in range(26)]
     write_beir(
-        tmp_path / "eval set" / "eval_beir",
+        tmp_path / "eval_set" / "eval_beir",
         documents,
         [*queries, BeirQuery("other", "unjudged")],
         {f"q{n}": {f"d{n}": 2, f"d{(n + 9) % 26}": 1} for n in range(26)},
     )
-    return EvalSet(tmp_path / "eval set", "eval_set", "v1")
+    return EvalSet(tmp_path / "eval_set", "eval_set", "v1")
 
 
 @pytest.fixture

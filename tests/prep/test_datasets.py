@@ -17,7 +17,7 @@ from .conftest import read_json, record, simple_records, split_settings, trainin
 def made(make_pairs, tmp_path):
     """Both sets of one small set of pairs."""
     pairs = make_pairs(simple_records(10))
-    train, eval_set = tmp_path / "train", tmp_path / "eval set"
+    train, eval_set = tmp_path / "train", tmp_path / "eval_set"
     train.mkdir(), eval_set.mkdir()
     write_training_set(pairs, split_settings(), train)
     write_eval_set(pairs, split_settings(), eval_set)
@@ -141,7 +141,7 @@ def test_planted_leaks_are_counted_and_shown(make_pairs, tmp_path):
     """Two sets that were not split from the same pairs."""
     common = record("common", ["The Same  answer", "other"], [("What is THIS?", [1])])
     again = record("again", ["the same answer", "more"], [("what is  this?", [1]), ("fresh", [2])])
-    train, eval_set = tmp_path / "train", tmp_path / "eval set"
+    train, eval_set = tmp_path / "train", tmp_path / "eval_set"
     train.mkdir(), eval_set.mkdir()
     only_train, only_test = (
         split_settings(train_ratio=1.0, val_ratio=0.0, test_ratio=0.0),

@@ -51,7 +51,7 @@ NOTHING = FixedEvalSet(frozenset(), (), ())
 def sets(make_pairs, tmp_path):
     """A training set and an eval set, split from the same pairs."""
     pairs = make_pairs(simple_records(10))
-    train, eval_set = tmp_path / "train", tmp_path / "eval set"
+    train, eval_set = tmp_path / "train", tmp_path / "eval_set"
     train.mkdir(), eval_set.mkdir()
     write_training_set(pairs, split_settings(), train)
     write_eval_set(pairs, split_settings(), eval_set)
@@ -216,7 +216,7 @@ def test_near_duplicates_between_sets_are_counted_and_shown(make_pairs, tmp_path
     asked = record(
         "b", [near, "else"], [("how is the pump sealed against the rising waters", [1]), ("apart", [2])]
     )
-    train, eval_set = tmp_path / "train", tmp_path / "eval set"
+    train, eval_set = tmp_path / "train", tmp_path / "eval_set"
     train.mkdir(), eval_set.mkdir()
     write_training_set(make_pairs([trained]), split_settings(train_ratio=1, val_ratio=0, test_ratio=0), train)
     write_eval_set(make_pairs([asked]), split_settings(train_ratio=0, val_ratio=0, test_ratio=1), eval_set)

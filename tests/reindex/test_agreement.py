@@ -46,7 +46,7 @@ def eval_set(passages: Passages, tmp_path: Path) -> EvalSet:
     asked = documents[::7]
     queries = [BeirQuery(f"q{each.doc_id}", " ".join(each.text.split()[2:7])) for each in asked]
     qrels = {query.query_id: {document.doc_id: 1} for query, document in zip(queries, asked, strict=True)}
-    folder = tmp_path / "eval set"
+    folder = tmp_path / "eval_set"
     write_beir(folder / "eval_beir", documents, queries, qrels)
     return EvalSet(folder, "eval_set", "eval_set1")
 

@@ -26,8 +26,8 @@ def eval_set(tmp_path: Path) -> EvalSet:
     ]
     queries = [BeirQuery(f"q{number}", f"where is code{number}") for number in range(0, 400, 9)]
     qrels = {query.query_id: {f"d{query.query_id[1:]}": 1} for query in queries}
-    write_beir(tmp_path / "eval set" / "eval_beir", documents, queries, qrels)
-    return EvalSet(tmp_path / "eval set", "eval_set", "e1")
+    write_beir(tmp_path / "eval_set" / "eval_beir", documents, queries, qrels)
+    return EvalSet(tmp_path / "eval_set", "eval_set", "e1")
 
 
 def test_vectors_measure_as_in_the_evaluation_and_words_help_where_they_should(eval_set: EvalSet) -> None:
