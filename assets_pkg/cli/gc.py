@@ -1,4 +1,4 @@
-"""``retune gc`` and ``forget``: versions and jobs that nobody needs, or that hold what must go."""
+"""``retune gc`` and ``retune forget``: what deletes old versions, ended jobs and kept answers."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ if TYPE_CHECKING:
     from assets_pkg.automation.retention import Removal
     from storage.artifact_store import ArtifactStore
 
+FORMER_CAPTION_ANSWERS = ".cache/answers.sqlite"
+"""Where answers about images were kept before they shared the cache of all other answers."""
+
 
 def gc(
-    keep: Annotated[int, typer.Option("--keep", min=1, help="How many of each asset to keep.")] = 3,
+    keep: Annotated[int, typer.Option("--keep", min=1, help="How many versions of each asset to keep.")] = 3,
     dry_run: DryRunOption = False,
     config: ConfigOption = DEFAULT_PROFILE,
     overrides: Overrides = None,
 ) -> None:
-    """Delete old versions, and what killed builds of older ones and ended jobs left; what is linked, current, promoted,
-    served or open always stays."""
+    """Delete old versions, unfinished builds that a newer version replaced, and ended jobs. Versions that are linked,
+    current, promoted or served are never deleted, nor are jobs that have not ended."""
     from assets_pkg.automation.retention import find_removals
     from assets_pkg.orchestration.instance import open_instance
     from storage.remote_store import open_store
@@ -41,10 +44,9 @@ def forget(
     config: ConfigOption = DEFAULT_PROFILE,
     overrides: Overrides = None,
 ) -> None:
-    """Delete every old version, kept answer and ended job that may hold text of a document that left the corpus."""
+    """Delete every old version, kept answer and ended job that may hold text of a document removed from the corpus."""
     from assets_pkg.automation.retention import find_holders
     from assets_pkg.orchestration.instance import open_instance
-    from assets_pkg.orchestration.resources import ANSWER_CACHE
     from storage.remote_store import open_store
 
     profile = load_profile(config, overrides or [])
@@ -53,16 +55,14 @@ def forget(
         _delete(store, find_holders(store, instance, document), dry_run)
     _delete_jobs(profile, 0, dry_run)
     if not dry_run:
-        # Answers are kept by the digest of what was asked: which documents were asked about cannot be told.
-        for path in (store.root / ANSWER_CACHE).parent.glob(f"{Path(ANSWER_CACHE).name}*"):
-            path.unlink()
+        _delete_answers(store.root)
         console.print(
-            "all kept answers are deleted; samples that runs showed stay in the UI until those runs are deleted"
+            "all kept answers are deleted; samples in the metadata of runs stay in the UI until those runs are deleted"
         )
 
 
 def _delete(store: ArtifactStore, found: Iterator[Removal], dry_run: bool) -> None:
-    """Delete what was found, once all of it is found: a finding that forbids it comes before the first deletion."""
+    """Delete the removals; all are found before the first is deleted, so that an error in the search deletes none."""
     from assets_pkg.automation.retention import remove
 
     removals = list(found)
@@ -72,7 +72,16 @@ def _delete(store: ArtifactStore, found: Iterator[Removal], dry_run: bool) -> No
         if not dry_run:
             remove(store, removal)
     total = sum(removal.size for removal in removals) / 1e6
-    console.print(f"{len(removals)} versions, {total:.1f} MB {'would go' if dry_run else 'deleted'}")
+    console.print(f"{len(removals)} versions, {total:.1f} MB {'would be deleted' if dry_run else 'deleted'}")
+
+
+def _delete_answers(root: Path) -> None:
+    """Delete every kept answer: its key is a digest of the request, so the document that it is about is unknown."""
+    from assets_pkg.orchestration.resources import ANSWER_CACHE
+
+    for cache in (ANSWER_CACHE, FORMER_CAPTION_ANSWERS):
+        for path in root.glob(f"{cache}*"):  # SQLite's -wal and -shm files too
+            path.unlink()
 
 
 def _delete_jobs(profile: Profile, keep: int, dry_run: bool) -> None:
@@ -85,4 +94,4 @@ def _delete_jobs(profile: Profile, keep: int, dry_run: bool) -> None:
         if not dry_run:
             remove_job(job)
     total = sum(job.size for job in old) / 1e6
-    console.print(f"{len(old)} ended jobs, {total:.1f} MB {'would go' if dry_run else 'deleted'}")
+    console.print(f"{len(old)} ended jobs, {total:.1f} MB {'would be deleted' if dry_run else 'deleted'}")

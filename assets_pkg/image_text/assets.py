@@ -1,20 +1,22 @@
 """Pairs of images and texts, captions of the images, and how well models bring the partners together."""
 
-import os
-
 import dagster as dg
 
 from assets_pkg.config.profile import Profile
 from assets_pkg.config.sections.evaluation import IntervalSettings
 from assets_pkg.config.sections.image_text import CaptionSettings, PairSettings, ScoreSettings
-from assets_pkg.image_text.captions import caption_endpoint, write_captions
+from assets_pkg.image_text.captions import captioning_model, write_captions
 from assets_pkg.image_text.pairs import Pair, source_digest, write_pairs
 from assets_pkg.image_text.report import write_report
 from assets_pkg.image_text.scores import score_models, split_models
 from assets_pkg.orchestration.asset_context import accelerator_pool, asset_context, stage_asset
 from assets_pkg.orchestration.metadata import numbers, picture, table
-from resources.chat_model import ChatModel
-from resources.configurable import AcceleratorResource, ArtifactStoreResource, ComputeResource
+from resources.configurable import (
+    AcceleratorResource,
+    ArtifactStoreResource,
+    ChatModelResource,
+    ComputeResource,
+)
 from resources.encoders.factory import Availability, look_up, open_encoder, opener
 from resources.models.registry import load_registry
 from storage.artifacts import Captions, ImageTextPairs, ImageTextReport, ImageTextScores
@@ -23,8 +25,6 @@ from storage.digests import digest_json
 SHOWN = 8
 SOURCE = "source_digest"
 """Of the images and texts that were read: what a plan compares with the files."""
-
-ANSWERS = ".cache/answers.sqlite"
 
 
 def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
@@ -52,13 +52,15 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
 
     @stage_asset("image_text", of_captions, kinds={"openai"}, deps=("image_text_pairs",))
     def captions(
-        context: dg.AssetExecutionContext, store: ArtifactStoreResource, compute: ComputeResource
+        context: dg.AssetExecutionContext,
+        store: ArtifactStoreResource,
+        compute: ComputeResource,
+        chat_model: ChatModelResource,
     ) -> dg.MaterializeResult:
-        """The images told in words: by a vision model behind an endpoint, or by the nearest named colour."""
+        """Captions of the images: by a vision model behind an endpoint, or by the nearest named colour."""
         with asset_context(context, store, compute) as asset:
             pairs = load_pairs(asset.input(ImageTextPairs, "image_text_pairs"))
-            endpoint = caption_endpoint(of_captions, profile.sdg, asset.store.root / ANSWERS)
-            chat = ChatModel(endpoint, os.environ.get(endpoint.api_key_env))
+            chat = captioning_model(of_captions, chat_model.get())
             made = asset.build(
                 Captions, lambda folder: write_captions(pairs, of_captions, chat, folder, asset.progress())
             )

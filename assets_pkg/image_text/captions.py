@@ -1,7 +1,7 @@
-"""Images told in words, so that a model of texts can find them: by the nearest named colour, or by a vision model.
+"""Captions of images, with which a text-only model can find them: the nearest named colour, or a vision model's text.
 
-The vision model is any OpenAI-compatible chat endpoint that takes ``image_url`` parts. It is asked about one image
-at a time, with the same consent, limits, budget and answer cache as the generation of questions.
+The vision model is any OpenAI-compatible chat endpoint that takes ``image_url`` parts. Each request holds one image.
+Consent, limits, budget and answer cache are those of the generation of questions.
 """
 
 from __future__ import annotations
@@ -10,17 +10,15 @@ import asyncio
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from assets_pkg.config.sections.image_text import CaptionSettings
-from assets_pkg.config.sections.sdg import SdgSettings
 from assets_pkg.image_text.colour import nearest_colour
 from assets_pkg.image_text.errors import BenchmarkError
 from assets_pkg.image_text.pairs import Pair
-from assets_pkg.sdg.llm import chat_config
-from resources.chat_model import CallFailedError, ChatConfig, ChatModel, ChatSession, Message
+from resources.chat_model import CallFailedError, ChatModel, ChatSession, Message
 from resources.encoders.items import data_uri
 from storage.progress import Progress, no_progress
 
@@ -29,22 +27,17 @@ NEAREST = "A plain image of the colour {name}."
 
 @dataclass(frozen=True)
 class Caption:
-    """What was said about one image; None with a ``reason`` where nothing was."""
+    """The caption of one image. ``caption`` is None where there is none, and ``reason`` then says why."""
 
     pair_id: str
     caption: str | None
     reason: str | None = None
 
 
-def caption_endpoint(settings: CaptionSettings, endpoint: SdgSettings, cache: Path) -> ChatConfig:
-    """The vision endpoint: consent, key, limits and cache of the question generator's, at its own URL.
-    Temperature is 0: a caption is a measurement, not an essay."""
-    return replace(
-        chat_config(endpoint, cache),
-        base_url=settings.caption_base_url,
-        temperature=0.0,
-        max_output_tokens=settings.caption_max_tokens,
-    )
+def captioning_model(settings: CaptionSettings, chat: ChatModel) -> ChatModel:
+    """The vision model of the settings: ``chat`` at ``caption_base_url``, with temperature 0, so that a caption is as
+    reproducible as the endpoint allows."""
+    return chat.at(settings.caption_base_url, temperature=0.0, max_output_tokens=settings.caption_max_tokens)
 
 
 def write_captions(

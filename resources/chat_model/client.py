@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypedDict
 
 from resources.chat_model.budget import Budget, Usage
@@ -57,6 +57,11 @@ class ChatModel:
 
     def __repr__(self) -> str:
         return f"ChatModel({self.config.base_url!r}, key {'set' if self._api_key else 'not set'})"
+
+    def at(self, base_url: str, **parameters: Any) -> ChatModel:
+        """The model at another endpoint, with the same key, consent, limits, budget and answer cache; ``parameters``
+        replace fields of the :class:`ChatConfig`."""
+        return ChatModel(replace(self.config, base_url=base_url, **parameters), self._api_key)
 
     @asynccontextmanager
     async def session(self, documents: int) -> AsyncGenerator[ChatSession]:

@@ -141,7 +141,7 @@ def test_gc_removes_detached_jobs_that_were_picked_up_and_keeps_the_others(
         names[1],
         names[0],
     ]
-    assert "3 ended jobs, 0.0 MB would go" in told
+    assert "3 ended jobs, 0.0 MB would be deleted" in told
     assert all((jobs / name).exists() for name in names)
     assert "3 ended jobs, 0.0 MB deleted" in gc()
     left = {names[number] for number in (2, 3, 5)}

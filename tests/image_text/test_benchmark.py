@@ -15,12 +15,13 @@ from assets_pkg.config.profile import Profile, load_profile
 from assets_pkg.config.sections.evaluation import IntervalSettings
 from assets_pkg.config.sections.image_text import CaptionSettings, PairSettings, ScoreSettings
 from assets_pkg.image_text.assets import load_pairs
-from assets_pkg.image_text.captions import caption_endpoint, write_captions
+from assets_pkg.image_text.captions import captioning_model, write_captions
 from assets_pkg.image_text.errors import BenchmarkError
 from assets_pkg.image_text.pairs import Pair, write_pairs
 from assets_pkg.image_text.report import write_report
 from assets_pkg.image_text.scores import score_models, split_models
-from resources.chat_model import ChatModel, ConsentError
+from assets_pkg.sdg.llm import chat_config
+from resources.chat_model import BudgetReachedError, ChatModel, ConsentError
 from resources.encoders.factory import look_up, open_encoder
 from resources.encoders.registered_text import RegisteredTextEncoder
 from resources.machine.accelerator import Accelerator
@@ -224,9 +225,9 @@ class TestVision:
         self, vision: Vision, profile: Profile, pairs: list[Pair], folder: Path, url: str = ""
     ) -> Captions:
         settings = caption_settings(captioner="vlm", caption_base_url=url or vision.url)
-        endpoint = caption_endpoint(settings, profile.sdg, folder.parent / "answers.sqlite")
+        chat = ChatModel(chat_config(profile.sdg, folder.parent / "answers.sqlite"))
         folder.mkdir(parents=True)
-        write_captions(pairs, settings, ChatModel(endpoint, None), folder)
+        write_captions(pairs, settings, captioning_model(settings, chat), folder)
         return Captions(folder, "captions", "1")
 
     def test_each_image_is_asked_about_once_and_the_answer_is_kept(
@@ -261,6 +262,14 @@ class TestVision:
             self.run(vision, profile, colours[:4], tmp_path / "c" / "one", url="http://example.org/v1")
         assert vision.asked == []
 
+    def test_the_budget_of_the_profile_holds_for_images_too(
+        self, vision: Vision, colours: list[Pair], tmp_path: Path
+    ) -> None:
+        profile = load_profile("laptop", [f"artifact_root={tmp_path}", "max_calls=2"])
+        with pytest.raises(BudgetReachedError):
+            self.run(vision, profile, colours[:4], tmp_path / "c" / "one")
+        assert len(vision.asked) == 2
+
     def test_named_colours_are_only_for_images_of_one_colour(
         self, colours: list[Pair], tmp_path: Path
     ) -> None:
@@ -273,6 +282,7 @@ def test_the_assets_run_and_skip_what_is_missing(tmp_path: Path, monkeypatch: py
     import dagster as dg
 
     from assets_pkg.image_text.assets import build_assets
+    from assets_pkg.orchestration.resources import build_resources
     from resources.configurable import AcceleratorResource, ArtifactStoreResource, ComputeResource
 
     models = tmp_path / "embedding_models"
@@ -296,6 +306,7 @@ def test_the_assets_run_and_skip_what_is_missing(tmp_path: Path, monkeypatch: py
         "store": ArtifactStoreResource(root=str(tmp_path / "out")),
         "accelerator": AcceleratorResource(device="cpu"),
         "compute": ComputeResource(),
+        "chat_model": build_resources(profile).chat_model,
     }
     with dg.DagsterInstance.ephemeral() as instance:
         result = dg.materialize(build_assets(profile), resources=resources, instance=instance)
