@@ -53,7 +53,7 @@ def previous(tmp_path_factory: pytest.TempPathFactory) -> Code:
 
 @pytest.fixture(scope="module")
 def made(previous: Code, tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Workplace]:
-    """A project of the previous version: the eval set split from fewer documents and frozen, then the main line with all
+    """A project of the previous version: the eval set split from fewer documents and frozen, the main line with all
     of them, its server running; captions judged, and a model promoted by hand."""
     place = make_workplace(tmp_path_factory.mktemp("made"), tiny_model, documents=12, root="output")
     write_corpus(place.home / "fewer", documents=11)
@@ -166,9 +166,9 @@ def test_search_reads_the_index(made: Workplace) -> None:
     assert all((made.home / "documents" / hit["doc_id"]).exists() for hit in hits)
 
 
-def test_the_frozen_exam_and_the_promotions_are_read(made: Workplace) -> None:
-    eval set = made.link("stage1_data_prep/eval_beir").split("/")[2]
-    assert f"eval set {eval set}: frozen" in NOW.retune(made, "eval-set", "show")
+def test_the_frozen_eval_set_and_the_promotions_are_read(made: Workplace) -> None:
+    eval_set = made.link("stage1_data_prep/eval_beir").split("/")[2]
+    assert f"eval set {eval_set}: frozen" in NOW.retune(made, "eval-set", "show")
     history = " ".join(NOW.retune(made, "promote", "--show").split())
     assert BY_HAND in history
     assert "promoted: NDCG@10" in history
