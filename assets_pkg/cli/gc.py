@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from assets_pkg.automation.retention import Removal
     from storage.artifact_store import ArtifactStore
 
-FORMER_CAPTION_ANSWERS = ".cache/answers.sqlite"
-"""Where answers about images were kept before they shared the cache of all other answers."""
-
 
 def gc(
     keep: Annotated[int, typer.Option("--keep", min=1, help="How many versions of each asset to keep.")] = 3,
@@ -77,7 +74,7 @@ def _delete(store: ArtifactStore, found: Iterator[Removal], dry_run: bool) -> No
 
 def _delete_answers(root: Path) -> None:
     """Delete every kept answer: its key is a digest of the request, so the document that it is about is unknown."""
-    from assets_pkg.orchestration.resources import ANSWER_CACHE
+    from storage.paths import ANSWER_CACHE, FORMER_CAPTION_ANSWERS
 
     for cache in (ANSWER_CACHE, FORMER_CAPTION_ANSWERS):
         for path in root.glob(f"{cache}*"):  # SQLite's -wal and -shm files too

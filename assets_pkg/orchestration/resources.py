@@ -20,8 +20,7 @@ from resources.configurable import (
     ContainerEngineResource,
     EncoderResource,
 )
-
-ANSWER_CACHE = ".cache/chat_answers.sqlite"
+from storage.paths import ANSWER_CACHE
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from storage.artifact_store import ArtifactError, ArtifactStore
 from storage.artifacts import Checkpoint, VectorIndex
 from storage.digests import digest_json
 from storage.errors import RetuneError
+from storage.paths import INDEX_LINK, ONNX_LINK, STATE_FOLDER
 from storage.vectors import leading
 
 if TYPE_CHECKING:
@@ -111,11 +112,6 @@ def fuse(rankings: Sequence[Sequence[Hit]]) -> list[Hit]:
             hits[place] = hit
     order = sorted(scores, key=lambda place: (-scores[place], place))
     return [replace(hits[place], score=scores[place]) for place in order]
-
-
-INDEX_LINK = "reindex/index"
-ONNX_LINK = "stage4_export/onnx"
-STATE_FOLDER = "stage5_deploy"
 
 
 class SearchError(RetuneError):
