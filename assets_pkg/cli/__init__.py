@@ -1,1 +1,1 @@
-"""The ``retune`` command: the same assets as in the UI, run from a terminal."""
+"""The ``retune`` command: one module for each group of commands, ``main`` for the whole."""

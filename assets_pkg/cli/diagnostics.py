@@ -1,4 +1,4 @@
-"""What ``retune doctor`` reports: whether this machine is ready, and what each stage would take of it."""
+"""The checks of ``retune doctor``: is this machine ready for a profile, and does each stage fit its memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from assets_pkg.config.profile import Profile
 from assets_pkg.config.sections.finetune import FinetuneSettings
@@ -23,70 +23,6 @@ from resources.models.shape import ModelShape
 from storage.artifact_store import ArtifactError
 from storage.remote_store import open_store
 
-if TYPE_CHECKING:
-    from resources.machine.accelerator import Accelerator
-
-
-@dataclass(frozen=True)
-class StageMemory:
-    """The need of one stage and the device it runs on. ``certain``: what would refuse the stage; otherwise texts
-    shorter than the longest allowed may still fit. ``way_out``: settings with which it would."""
-
-    stage: str
-    need: MemoryNeed
-    device: Accelerator
-    certain: bool = True
-    way_out: str = ""
-
-    @property
-    def fits(self) -> bool:
-        return self.need.total <= self.device.memory_bytes
-
-    def __str__(self) -> str:
-        free = f"{self.device.memory_bytes / GB:.2f} GB free on {self.device.device}"
-        longest = "" if self.certain else ", if every text is as long as the model takes it"
-        return f"{self.stage}: about {self.need}{longest}; {free}"
-
-
-def stage_memory(
-    profile: Profile, shape: ModelShape, accelerator: Accelerator, host: Accelerator
-) -> list[StageMemory]:
-    """Stages in the order of a run; all with a model as large as the base."""
-
-    def embedding(stage: str, batch_size: int) -> StageMemory:
-        model = profile.model
-        how = Numerics(
-            accelerator.device,
-            bf16=model.embed_precision == "bf16",
-            fused=model.attn_implementation != "eager",
-        )
-        length = max(model.query_max_length, model.passage_max_length)
-        return StageMemory(stage, encoder_need(shape, batch_size, length, how), accelerator)
-
-    rooms = [embedding("mining", profile.prep.mining_batch_size)]
-    if profile.finetune.method == "full":
-        rooms.append(_training(profile, shape, accelerator))
-    rooms.append(embedding("eval, reindex", profile.eval.eval_batch_size))
-    return [*rooms, StageMemory("export", export_need(shape), host)]
-
-
-def _training(profile: Profile, shape: ModelShape, accelerator: Accelerator) -> StageMemory:
-    settings, model = profile.finetune, profile.model
-    load = Load.worst(shape, model, settings, settings.global_batch_size)
-    need = load.need(settings, accelerator)
-    certain = mini_batches(settings, model, load.questions, accelerator.device).cached
-    return StageMemory("finetune", need, accelerator, certain, _way_out(load, settings, accelerator))
-
-
-def _way_out(load: Load, settings: FinetuneSettings, accelerator: Accelerator) -> str:
-    fitting = (
-        text
-        for text, changed in savings(settings, load.questions)
-        if load.need(changed, accelerator).total <= accelerator.memory_bytes
-    )
-    return next(fitting, "")
-
-
 NEEDED_DISK_GB = 5
 NEEDED_MEMORY_GB = 4
 KEYS = ("NVIDIA_API_KEY", "NGC_API_KEY", "HF_TOKEN")
@@ -94,7 +30,7 @@ KEYS = ("NVIDIA_API_KEY", "NGC_API_KEY", "HF_TOKEN")
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report: ``ok``, ``note`` (fine for some profiles), ``problem``."""
+    """One line of the report. ``note``: worth knowing, and no obstacle; ``problem``: the profile cannot run so."""
 
     level: Literal["ok", "note", "problem"]
     subject: str
@@ -102,7 +38,7 @@ class Finding:
 
 
 def examine(profile: Profile) -> Iterator[Finding]:
-    """Look at everything that a run of ``profile`` needs."""
+    """Check everything that a run of ``profile`` needs."""
     yield _python()
     yield _history()
     yield _artifacts(profile)
@@ -143,13 +79,15 @@ def _artifacts(profile: Profile) -> Finding:
 
 
 def _disk(root: Path) -> Finding:
-    place = next(folder for folder in [root.absolute(), *root.absolute().parents] if folder.exists())
-    free = shutil.disk_usage(place).free / 1e9
+    folder = next(folder for folder in [root.absolute(), *root.absolute().parents] if folder.exists())
+    free = shutil.disk_usage(folder).free / 1e9
     if free < NEEDED_DISK_GB:
         return Finding(
-            "problem", "disk", f"{free:.1f} GB free at {place}: free some, or set artifact_root elsewhere"
+            "problem",
+            "disk",
+            f"{free:.1f} GB free at {folder}: free some, or set artifact_root to another disk",
         )
-    return Finding("ok", "disk", f"{free:.0f} GB free at {place}")
+    return Finding("ok", "disk", f"{free:.0f} GB free at {folder}")
 
 
 def _memory() -> Finding:
@@ -162,7 +100,7 @@ def _memory() -> Finding:
 
 
 def _devices(profile: Profile) -> Iterator[Finding]:
-    """The device that the profile's stages run on, and whether each of them fits."""
+    """The device that the profile selects, and the memory estimate of each stage."""
     from resources.machine.accelerator import VISIBLE, find_accelerator, visible_gpus
 
     try:
@@ -178,10 +116,10 @@ def _devices(profile: Profile) -> Iterator[Finding]:
         count = f", {visible_gpus()} visible" if found.device.startswith("cuda") else ""
         limited = f" ({VISIBLE}={os.environ[VISIBLE]})" if VISIBLE in os.environ else ""
         yield Finding("ok", "device", f"{found.device} ({found.name}), {free}{count}{limited}")
-    yield from _rooms(profile, found, find_accelerator("cpu"))
+    yield from _stages(profile, found, find_accelerator("cpu"))
 
 
-def _rooms(profile: Profile, accelerator: Accelerator, host: Accelerator) -> Iterator[Finding]:
+def _stages(profile: Profile, accelerator: Accelerator, host: Accelerator) -> Iterator[Finding]:
     from assets_pkg.finetune.base_model import local_base_model
     from assets_pkg.finetune.errors import BaseModelError
     from resources.models.shape import read_shape
@@ -190,18 +128,18 @@ def _rooms(profile: Profile, accelerator: Accelerator, host: Accelerator) -> Ite
         folder = local_base_model(profile.model)
         shape = None if folder is None else read_shape(folder)
     except (BaseModelError, ValueError):
-        return  # said of the model itself
+        return  # the finding of the model reports it
     if shape is None:
         name = profile.model.base_model
-        yield Finding("note", "room", f"{name}: told when its weights are here, before they are loaded")
+        yield Finding("note", "stage memory", f"{name}: estimated once its weights are downloaded")
         return
-    for room in stage_memory(profile, shape, accelerator, host):
-        if room.fits:
-            yield Finding("ok", "room", str(room))
+    for estimate in stage_memory(profile, shape, accelerator, host):
+        if estimate.fits:
+            yield Finding("ok", "stage memory", str(estimate))
             continue
-        level: Literal["note", "problem"] = "problem" if room.certain else "note"
-        advice = f": {room.way_out} would fit" if room.way_out else ""
-        yield Finding(level, "room", f"{room}{advice}")
+        level: Literal["note", "problem"] = "problem" if estimate.certain else "note"
+        advice = f": {estimate.remedy} would fit" if estimate.remedy else ""
+        yield Finding(level, "stage memory", f"{estimate}{advice}")
 
 
 def _docker(needed: bool) -> Finding:
@@ -212,7 +150,7 @@ def _docker(needed: bool) -> Finding:
         version = docker.from_env(timeout=5).version()["Version"]
     except DockerException:
         level: Literal["note", "problem"] = "problem" if needed else "note"
-        return Finding(level, "docker", "no engine answers: start it, or set deploy.backend=process")
+        return Finding(level, "docker", "the engine does not answer: start it, or set deploy.backend=process")
     return Finding("ok", "docker", f"engine {version}")
 
 
@@ -265,10 +203,73 @@ def _port(profile: Profile) -> Finding:
     port, host = profile.deploy.host_port, profile.deploy.host
     state = read_state(open_store(profile.artifact_root).root / STATE_FOLDER)
     if state is not None and state.port == port and state.alive():
-        return Finding("ok", "port", f"{port}: our embedding server answers there")
+        return Finding("ok", "port", f"{port}: used by the deployed embedding server")
     with socket.socket() as probe:
         if probe.connect_ex((host, port)) == 0:
             return Finding(
-                "problem", "port", f"{port} on {host} is taken: choose another with deploy.host_port=PORT"
+                "problem", "port", f"{port} on {host} is in use: choose another with deploy.host_port=PORT"
             )
     return Finding("ok", "port", f"{port} is free")
+
+
+@dataclass(frozen=True)
+class StageMemory:
+    """The memory estimate of one stage, and the device it runs on.
+
+    ``certain``: the stage would be refused if it did not fit; otherwise the estimate is for texts of the maximum
+    length, and shorter ones may fit. ``remedy``: settings with which it would fit, if there are any.
+    """
+
+    stage: str
+    need: MemoryNeed
+    device: Accelerator
+    certain: bool = True
+    remedy: str = ""
+
+    @property
+    def fits(self) -> bool:
+        return self.need.total <= self.device.memory_bytes
+
+    def __str__(self) -> str:
+        free = f"{self.device.memory_bytes / GB:.2f} GB free on {self.device.device}"
+        longest = "" if self.certain else ", if every text has the maximum length"
+        return f"{self.stage}: about {self.need}{longest}; {free}"
+
+
+def stage_memory(
+    profile: Profile, shape: ModelShape, accelerator: Accelerator, host: Accelerator
+) -> list[StageMemory]:
+    """Memory estimates of the stages in the order of a run, each with a model of the base model's shape."""
+    model = profile.model
+    numerics = Numerics(
+        accelerator.device, bf16=model.embed_precision == "bf16", fused=model.attn_implementation != "eager"
+    )
+    length = max(model.query_max_length, model.passage_max_length)
+
+    def embedding(stage: str, batch_size: int) -> StageMemory:
+        return StageMemory(stage, encoder_need(shape, batch_size, length, numerics), accelerator)
+
+    training = [_training(profile, shape, accelerator)] if profile.finetune.method == "full" else []
+    return [
+        embedding("mining", profile.prep.mining_batch_size),
+        *training,
+        embedding("eval, reindex", profile.eval.eval_batch_size),
+        StageMemory("export", export_need(shape), host),
+    ]
+
+
+def _training(profile: Profile, shape: ModelShape, accelerator: Accelerator) -> StageMemory:
+    settings, model = profile.finetune, profile.model
+    load = Load.worst(shape, model, settings, settings.global_batch_size)
+    need = load.need(settings, accelerator)
+    certain = mini_batches(settings, model, load.questions, accelerator.device).cached
+    return StageMemory("finetune", need, accelerator, certain, _remedy(load, settings, accelerator))
+
+
+def _remedy(load: Load, settings: FinetuneSettings, accelerator: Accelerator) -> str:
+    fitting = (
+        text
+        for text, changed in savings(settings, load.questions)
+        if load.need(changed, accelerator).total <= accelerator.memory_bytes
+    )
+    return next(fitting, "")

@@ -1,4 +1,4 @@
-"""``retune eval-set``: the eval set, frozen, looked at, or the user's own."""
+"""``retune eval-set``: show, freeze, import, search and release the eval set."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from assets_pkg.config.profile import load_profile
 if TYPE_CHECKING:
     from assets_pkg.prep.eval_set import EvalSetCommands
 
-eval_set = typer.Typer(help="The eval set: freeze it, look at it, bring your own.", no_args_is_help=True)
+eval_set = typer.Typer(help="The eval set: show, freeze, import, search, release.", no_args_is_help=True)
 
 
 @eval_set.command()
 def show(config: ConfigOption = DEFAULT_PROFILE) -> None:
-    """Which eval set is current, and whether it is frozen."""
+    """Show which eval set is current, and whether it is frozen."""
     for line in _commands(config).describe():
         console.print(line, highlight=False)
 
 
 @eval_set.command()
 def freeze(config: ConfigOption = DEFAULT_PROFILE) -> None:
-    """Keep the current eval set from now on: new pairs only extend training, and its documents stay out of it."""
+    """Keep the current eval set: new pairs go to training only, and those about its documents are left out."""
     console.print(_commands(config).freeze(), highlight=False)
 
 
 @eval_set.command("import")
-def take(
+def import_folder(
     path: Annotated[Path, typer.Argument(help="A BEIR folder.")], config: ConfigOption = DEFAULT_PROFILE
 ) -> None:
-    """Take a BEIR folder as the eval set, and freeze it."""
+    """Use a BEIR folder as the eval set, and freeze it."""
     console.print(_commands(config).take(path), highlight=False)
 
 
 @eval_set.command()
 def search(config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = None) -> None:
-    """Does hybrid search help here? The eval set by the promoted model's vectors, by words, and by both."""
+    """Compare vector, full-text and hybrid search with the promoted model on the eval set."""
     import dagster as dg
 
     from assets_pkg.orchestration.asset_context import UpstreamArtifacts
@@ -63,7 +63,7 @@ def search(config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = None) 
 
 @eval_set.command()
 def release(config: ConfigOption = DEFAULT_PROFILE) -> None:
-    """Let the eval set be split from the pairs again."""
+    """Unfreeze the eval set: it is split from the pairs again."""
     console.print(_commands(config).release(), highlight=False)
 
 

@@ -1,4 +1,4 @@
-"""``--run``, ``--batch`` and ``--stage``, and ``retune jobs``: work that runs somewhere else."""
+"""``--run``, ``--batch`` and ``--stage``, and ``retune jobs``: work on compute targets."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 
     from assets_pkg.automation.detached_jobs import DetachedJobs
 
-jobs = typer.Typer(help="Detached jobs: how they stand, their logs, their end.", no_args_is_help=True)
-NameArgument = Annotated[str, typer.Argument(help="The job's name, or its beginning.")]
+jobs = typer.Typer(help="Detached jobs: list, logs, cancel, pick-up.", no_args_is_help=True)
+NameArgument = Annotated[str, typer.Argument(help="The job's name, or a unique prefix of it.")]
 
 
 @dataclass(frozen=True)
-class Where:
-    """Where a command's work runs, as the user said: attached at ``run_on``, detached at ``batch``, or here."""
+class JobOptions:
+    """The job options of a command. ``run_on``: a compute target, and the command waits for the work; ``batch``: a
+    compute target for one detached job; ``stage``: only write the job. Without any the work runs in this process."""
 
     run_on: str | None = None
     batch: str | None = None
@@ -31,99 +32,100 @@ class Where:
 
     def __post_init__(self) -> None:
         if self.run_on and self.batch:
-            raise typer.BadParameter("--run waits for the work, --batch leaves it: give one of them")
+            raise typer.BadParameter("--run waits for the work, --batch does not: use one of them")
         if self.stage and not (self.run_on or self.batch):
-            raise typer.BadParameter("--stage needs a place: --run NAME or --batch NAME")
+            raise typer.BadParameter("--stage needs a compute target: --run NAME or --batch NAME")
 
     @property
     def detached(self) -> bool:
         return bool(self.batch) or self.stage
 
-    def overrides(self, given: Sequence[str] | None) -> list[str]:
-        """The command's overrides, and the place among them."""
-        place = self.run_on or self.batch
-        return [*(given or []), *([f"compute.run_on={place}", "compute.stages={}"] if place else [])]
+    def overrides(self, overrides: Sequence[str] | None) -> list[str]:
+        """The command's overrides, and the compute target as settings."""
+        target = self.run_on or self.batch
+        return [*(overrides or []), *([f"compute.run_on={target}", "compute.stages={}"] if target else [])]
 
 
-HERE = Where()
+IN_PROCESS = JobOptions()
 
 
-def hand_over(
+def submit_or_write(
     profile: Profile,
     instance: dg.DagsterInstance,
     defs: dg.Definitions,
     assets: Sequence[str],
-    where: Where,
+    options: JobOptions,
 ) -> None:
-    """Submit ``assets`` as one detached job, or only write what would be submitted."""
-    batches = _batches(profile)
-    if where.stage:
-        script = batches.stage(instance, defs, assets)
+    """Submit ``assets`` as one detached job, or with ``--stage`` only write its files."""
+    detached = _detached_jobs(profile)
+    if options.stage:
+        script = detached.stage(instance, defs, assets)
         console.print(script.read_text("utf-8") if script.exists() else str(script), markup=False)
-        console.print(f"nothing was submitted; by hand: bash {script}", markup=False)
+        console.print(f"nothing was submitted; to run it: bash {script}", markup=False)
         return
-    batch = batches.submit(instance, defs, assets)
-    console.print(f"submitted {batch.name} to {batch.place} as {batch.handle}", highlight=False)
-    console.print(f"its state: retune jobs list; its log: retune jobs logs {batch.name}", highlight=False)
-    console.print("when it has ended: the sensor of `retune ui` picks it up, or `retune jobs pick-up`")
+    job = detached.submit(instance, defs, assets)
+    console.print(f"submitted {job.name} to {job.place} as {job.handle}", highlight=False)
+    console.print(f"its state: retune jobs list; its log: retune jobs logs {job.name}", highlight=False)
+    console.print(
+        "after its end its results are published by the sensor of `retune ui` or `retune jobs pick-up`"
+    )
 
 
 @jobs.command("list")
 def list_jobs(config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = None) -> None:
-    """Every detached job, newest first, and how it stands."""
-    batches = _batches(load_profile(config, overrides or []))
+    """Every detached job and its state, newest first."""
+    detached = _detached_jobs(load_profile(config, overrides or []))
     table = Table(box=None, pad_edge=False)
-    for column in ("job", "place", "handle", "state", "assets"):
-        table.add_column(column, overflow="fold", no_wrap=column in ("job", "place", "handle"))
-    for batch in batches.all():
-        made = ", ".join(batch.assets)
-        table.add_row(batch.name, batch.place, batch.handle, batches.describe(batch), made)
+    for column in ("job", "target", "handle", "state", "assets"):
+        table.add_column(column, overflow="fold", no_wrap=column in ("job", "target", "handle"))
+    for job in detached.all():
+        table.add_row(job.name, job.place, job.handle, detached.describe(job), ", ".join(job.assets))
     tables.print(table if table.rows else "no job was submitted", soft_wrap=False)
 
 
 @jobs.command("logs")
 def show_log(name: NameArgument, config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = None) -> None:
-    """What a job has written."""
-    batches = _batches(load_profile(config, overrides or []))
-    console.print(batches.log(batches.find(name)), markup=False, highlight=False)
+    """Print a job's log."""
+    detached = _detached_jobs(load_profile(config, overrides or []))
+    console.print(detached.log(detached.find(name)), markup=False, highlight=False)
 
 
 @jobs.command("cancel")
 def cancel_job(
     name: NameArgument, config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = None
 ) -> None:
-    """End a job; what it finished stays."""
-    batches = _batches(load_profile(config, overrides or []))
-    batch = batches.find(name)
-    batches.cancel(batch)
-    console.print(f"cancelled {batch.name}", highlight=False)
+    """Cancel a job; steps that it has finished are kept."""
+    detached = _detached_jobs(load_profile(config, overrides or []))
+    job = detached.find(name)
+    detached.cancel(job)
+    console.print(f"cancelled {job.name}", highlight=False)
 
 
 @jobs.command("pick-up")
 def pick_up(config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = None) -> None:
-    """Materialize what ended jobs have made."""
+    """Materialize what completed jobs have built. Exit code 1 if a job or a materialization failed."""
     from assets_pkg.automation.execute import run_assets
     from assets_pkg.build import build_definitions
     from assets_pkg.orchestration.instance import open_instance
 
-    batches = _batches(load_profile(config, overrides or []))
+    detached = _detached_jobs(load_profile(config, overrides or []))
     good = True
     with open_instance() as instance:
-        for batch, state in batches.open():
-            console.print(f"{batch.name}: {state}", highlight=False)
+        for job, state in detached.open():
+            console.print(f"{job.name}: {state}", highlight=False)
             good &= state.standing not in ("failed", "cancelled")
             if state.standing == "done":
-                asked = Profile.model_validate_json(batch.profile)
-                outcome = run_assets(build_definitions(asked), instance, batch.assets)
+                profile = Profile.model_validate_json(job.profile)
+                outcome = run_assets(build_definitions(profile), instance, job.assets)
                 good &= outcome.succeeded
                 if outcome.succeeded:
-                    batches.taken(batch)
+                    detached.taken(job)
                 for failure in outcome.failures:
                     console.print(f"{failure.step}: {failure.message}", markup=False, highlight=False)
     raise typer.Exit(0 if good else EXIT_FAILED)
 
 
-def _batches(profile: Profile) -> DetachedJobs:
+def _detached_jobs(profile: Profile) -> DetachedJobs:
     from assets_pkg.automation.detached_jobs import open_detached_jobs
 
     return open_detached_jobs(profile)

@@ -1,4 +1,4 @@
-"""Every command of ``retune``, and how errors end it.
+"""All commands of ``retune``, and how errors become exit codes.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage.
 """
@@ -24,7 +24,7 @@ from assets_pkg.config.stages import StageError
 from storage.errors import RetuneError
 
 app = typer.Typer(
-    help="Tune a text-embedding model to your own documents, and keep the search index in tune.",
+    help="Tune a text-embedding model to your own documents, and keep the search index in step with it.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_show_locals=False,
@@ -40,7 +40,7 @@ app.add_typer(jobs, name="jobs")
 
 
 def main() -> None:
-    """Entry point of the ``retune`` command. Errors that Retune raises itself end it with their message alone."""
+    """Entry point of ``retune``. An error that Retune raises itself is printed as its message, without traceback."""
     try:
         app()
     except (ProfileError, StageError) as error:
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def _history_full(error: Exception) -> str:
-    """What to do where ``error`` came of a disk without room for the history of runs; else nothing."""
+    """The message for a full disk of the history of runs; empty for any other error."""
     from assets_pkg.orchestration.instance import history_folder
     from storage.disk import is_disk_full
 
@@ -63,6 +63,6 @@ def _history_full(error: Exception) -> str:
     if not is_disk_full(error, folder):
         return ""
     return (
-        f"disk full: no room for the history of runs in {folder}. Free some space or set DAGSTER_HOME to another "
+        f"disk full: no space for the history of runs in {folder}. Free some space or set DAGSTER_HOME to another "
         "disk, then run the same command: finished work is kept"
     )

@@ -1,4 +1,4 @@
-"""``retune models``: the registry of models."""
+"""``retune models``: the model registry."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from rich.table import Table
 
 from assets_pkg.cli.common import tables
 
-models = typer.Typer(help="The registry of models: models.yaml.", no_args_is_help=True)
+models = typer.Typer(
+    help="The model registry, models.yaml: list, show, check, download, path.", no_args_is_help=True
+)
 
 Name = Annotated[str, typer.Argument(help="A model's name in models.yaml.")]
 RootOption = Annotated[
@@ -23,7 +25,7 @@ RootOption = Annotated[
 
 @models.command("list")
 def list_all(root: RootOption = None) -> None:
-    """Every model: what it embeds, size, licence, and where its weights are."""
+    """List the models: modalities, size, licence, and where the weights are."""
     from resources.models.commands import list_models
 
     _show(list_models(_registry(), root))
@@ -31,7 +33,7 @@ def list_all(root: RootOption = None) -> None:
 
 @models.command()
 def show(name: Name) -> None:
-    """Every fact of one model, with its source."""
+    """Show everything recorded about one model, with sources."""
     from resources.models.commands import show_model
 
     _show(show_model(_registry(), name))
@@ -41,9 +43,9 @@ def show(name: Name) -> None:
 def check(
     name: Name,
     root: RootOption = None,
-    load: Annotated[bool, typer.Option(help="Load the weights and check what they compute.")] = True,
+    load: Annotated[bool, typer.Option(help="Load the weights and check the model's output.")] = True,
 ) -> None:
-    """Are the weights whole, and does the model do what the registry says? Exit code 1 if not."""
+    """Check that the weights are complete and the model behaves as the registry says. Exit code 1 if not."""
     from resources.models.commands import check_model
 
     checked = check_model(_registry(), name, root, load=load)
@@ -61,10 +63,10 @@ def download(
     name: Name,
     root: RootOption = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", "-d", help="Show size, room and licence only.")
+        bool, typer.Option("--dry-run", "-d", help="Show size, free space and licence only.")
     ] = False,
 ) -> None:
-    """Fetch a model's weights from the Hugging Face hub; size, free room and licence are shown first."""
+    """Download a model's weights from the Hugging Face hub, after showing size, free space and licence."""
     from resources.models.commands import download_model, plan_model
 
     token = os.environ.get("HF_TOKEN")
@@ -76,7 +78,7 @@ def download(
 
 @models.command()
 def path(name: Name, root: RootOption = None) -> None:
-    """The folder of a model's weights, for scripts."""
+    """Print the folder of a model's weights, for scripts."""
     from resources.models.commands import path_of
 
     sys.stdout.write(f"{path_of(_registry(), name, root)}\n")

@@ -1,4 +1,4 @@
-"""What the ``retune`` command shows in a terminal: plans, progress, results."""
+"""The plan of a run, its progress, and the history of promotions, as the terminal shows them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STATE_STYLE = {"missing": "yellow", "stale": "yellow", "follows": "cyan", "fresh
 
 
 def show_plan(console: Console, plan: Plan) -> None:
-    """A table of the assets, what would happen to each, and why."""
+    """Print a table of the assets, each with its state and why it is in it."""
     table = Table(title=None, box=None, pad_edge=False)
     for column in ("asset", "state", "why"):
         table.add_column(column, overflow="fold")
@@ -34,7 +34,7 @@ def show_plan(console: Console, plan: Plan) -> None:
 
 
 def show_history(console: Console, rows: Sequence[Mapping[str, str]]) -> None:
-    """A table of promotions, newest first; the reasons fold, digests stay whole for copying."""
+    """Print a table of promotions, newest first. Reasons are folded; digests are not, so that they can be copied."""
     table = Table(box=None, pad_edge=False)
     for column in rows[0]:
         table.add_column(column, overflow="fold", no_wrap=column != "decision")
@@ -45,31 +45,31 @@ def show_history(console: Console, rows: Sequence[Mapping[str, str]]) -> None:
 
 @contextmanager
 def live_display(console: Console, steps: int) -> Iterator[None]:
-    """Show the steps of a run as they go: bars in a terminal, lines elsewhere."""
-    watch = _Bars(console, steps) if console.is_terminal else _Lines(console, steps)
-    set_run_observer(watch)
-    with watch.bars:
+    """Show the steps of a run while it runs: progress bars in a terminal, lines in a pipe or file."""
+    observer = _Bars(console, steps) if console.is_terminal else _Lines(console, steps)
+    set_run_observer(observer)
+    with observer.bars:
         yield
 
 
 class _Lines:
-    """One line at a step's start and end, and now and then between: for logs and pipes."""
+    """A line at the start and the end of a step, and at most every `LINE_EVERY_SECONDS` of its progress."""
 
     def __init__(self, console: Console, steps: int):
         self.console = console
         self.steps = steps
         self.count = 0
-        self.begun: dict[str, float] = {}
+        self.started_at: dict[str, float] = {}
         self.last = 0.0
         self.bars = Progress(console=console, disable=True)
 
     def started(self, step: str) -> None:
         self.count += 1
-        self.begun[step] = time.monotonic()
+        self.started_at[step] = time.monotonic()
         self.console.print(f"[bold]{step}[/]", highlight=False)
 
     def finished(self, step: str) -> None:
-        seconds = time.monotonic() - self.begun[step]
+        seconds = time.monotonic() - self.started_at[step]
         self.console.print(f"  [green]done[/] {step} ({seconds:.1f} s)", highlight=False)
 
     def note(self, text: str) -> None:
@@ -83,7 +83,7 @@ class _Lines:
 
 
 class _Bars(_Lines):
-    """A live bar under the lines."""
+    """A live progress bar below the lines."""
 
     def __init__(self, console: Console, steps: int):
         super().__init__(console, steps)

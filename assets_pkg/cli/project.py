@@ -1,4 +1,4 @@
-"""``retune info``, ``doctor`` and ``ui``: the project as it stands."""
+"""``retune info``, ``doctor`` and ``ui``: a project's settings, its machine, and its UI."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from assets_pkg.config.stages import STAGES
 
 
 def info(config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = None) -> None:
-    """The stages, the profiles, and every setting of one profile."""
+    """Print the stages, the profiles, and every setting of one profile."""
     from storage.remote_store import open_store
 
     profile = load_profile(config, overrides or [])
@@ -32,7 +32,7 @@ def info(config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = None) ->
 
 
 def doctor(config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = None) -> None:
-    """Is this machine ready for the profile? Exit code 1 if something needs mending."""
+    """Check whether this machine is ready for the profile. Exit code 1 if there is a problem."""
     from assets_pkg.cli.diagnostics import examine
 
     marks = {"ok": "[green]ok[/]", "note": "[cyan]note[/]", "problem": "[red]problem[/]"}
@@ -51,7 +51,7 @@ def ui(
     host: Annotated[str, typer.Option("--host")] = "127.0.0.1",
     overrides: Overrides = None,
 ) -> None:
-    """The Dagster UI with its daemon (sensors and schedules) for this profile."""
+    """Start the Dagster UI with its daemon (sensors and schedules) for this profile."""
     from assets_pkg.orchestration.instance import open_instance, workspace_file
 
     load_profile(config, overrides or [])
@@ -59,8 +59,8 @@ def ui(
         workspace = workspace_file(instance)
     os.environ["RETUNE_PROFILE"] = config
     os.environ["RETUNE_OVERRIDES"] = "\n".join(overrides or [])
-    # A script's `retune ui &` ignores SIGINT, and Dagster would then ignore SIGTERM too: nothing could stop it.
+    # A script's `retune ui &` ignores SIGINT, and Dagster would inherit that and could not be stopped by SIGTERM.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    # `dagster dev` rather than `dg dev`: it needs no project folder around it.
+    # `dagster dev`, because `dg dev` needs a project folder.
     command = [sys.executable, "-W", "ignore", "-m", "dagster", "dev", "-w", str(workspace)]
     os.execv(sys.executable, [*command, "--host", host, "--port", str(port)])

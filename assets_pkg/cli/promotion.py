@@ -1,4 +1,4 @@
-"""``retune promote`` and ``rollback``: which model everything downstream follows, by hand."""
+"""``retune promote`` and ``rollback``: the promoted model, set by hand."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from assets_pkg.config.profile import Profile, load_profile
 
 def promote(
     version: Annotated[str, typer.Argument(help="Digest of a fine-tuned or base model.")] = "",
-    because: Annotated[str, typer.Option("--because", help="Why, for the history.")] = "",
-    show: Annotated[bool, typer.Option("--show", help="The history of decisions; changes nothing.")] = False,
+    because: Annotated[str, typer.Option("--because", help="The reason, for the history.")] = "",
+    show: Annotated[
+        bool, typer.Option("--show", help="Show the history of decisions; change nothing.")
+    ] = False,
     config: ConfigOption = DEFAULT_PROFILE,
 ) -> None:
-    """Point everything downstream at another model, by hand."""
+    """Promote a model by hand: export, server and index then follow it."""
     if show:
         _show_promotions()
     elif not version or not because:
@@ -27,7 +29,7 @@ def promote(
 
 
 def rollback(config: ConfigOption = DEFAULT_PROFILE) -> None:
-    """Point everything downstream at the model that was promoted before the current one."""
+    """Promote the model that was promoted before the current one."""
     from assets_pkg.evaluation.promotion import promotions
     from assets_pkg.orchestration.instance import open_instance
 

@@ -1,4 +1,4 @@
-"""What every command that runs assets does: plan, then show, hand over, or run and watch."""
+"""What every command that runs assets does: make a plan, then show it, submit it as a job, or run it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from assets_pkg.cli.common import EXIT_FAILED, console, errors
-from assets_pkg.cli.jobs import HERE, Where, hand_over
+from assets_pkg.cli.jobs import IN_PROCESS, JobOptions, submit_or_write
 from assets_pkg.config.profile import Profile
 from assets_pkg.config.stages import STAGES
 
@@ -26,45 +26,46 @@ QUIET_LIBRARIES = {
 }
 
 
-def run_or_show(profile: Profile, assets: list[str], dry_run: bool, where: Where = HERE) -> None:
+def run_or_show(profile: Profile, assets: list[str], dry_run: bool, options: JobOptions = IN_PROCESS) -> None:
     """Run what is missing or stale of ``assets``, or show the plan (``dry_run``), or submit it as a job."""
     from assets_pkg.automation.external_changes import build_probes
     from assets_pkg.cli.progress import show_plan
-    from assets_pkg.cli.summary import show_made, show_summary
+    from assets_pkg.cli.summary import show_benchmarks, show_summary
     from assets_pkg.orchestration.instance import end_dead_runs, open_instance
     from assets_pkg.orchestration.plan import make_plan
     from assets_pkg.orchestration.resources import build_resources
     from storage.remote_store import open_store
 
-    build_resources(
-        profile
-    ).compute.check()  # before anything is recorded: does each place that is named take a job?
+    # Unusable compute targets are an error before anything is recorded.
+    build_resources(profile).compute.check()
     defs = definitions(profile)
     with open_instance() as instance:
         for run_id in end_dead_runs(instance):
-            console.print(f"run {run_id[:8]} had been killed: marked as failed, its finished steps are kept")
+            console.print(
+                f"run {run_id[:8]} had been killed: it is marked as failed, and its finished steps are kept"
+            )
         plan = make_plan(defs, instance, assets, build_probes(profile))
         if dry_run:
             show_plan(console, plan)
             _show_forecast(profile, plan, instance)
             return
-        if plan.to_run and where.detached:
-            hand_over(profile, instance, defs, plan.to_run, where)
+        if plan.to_run and options.detached:
+            submit_or_write(profile, instance, defs, plan.to_run, options)
             return
         if plan.to_run:
             open_store(profile.artifact_root).check()
             _execute(defs, instance, plan)
         else:
             console.print("nothing is stale: nothing to run", style="green")
-        if any(asset in tuning for tuning in STAGES.values() for asset in assets):
+        if any(asset in stage for stage in STAGES.values() for asset in assets):
             show_summary(console, instance, profile)
         else:
-            show_made(console, instance, profile, assets)
+            show_benchmarks(console, instance, profile, assets)
 
 
 def definitions(profile: Profile) -> dg.Definitions:
-    """The asset graph, built for a terminal: libraries keep their bars and notes to themselves."""
-    # Read by the libraries when they are first imported: idle threads that sleep, and no bars of their own.
+    """The asset graph, with the libraries' own progress bars and messages off."""
+    # Read by the libraries when they are first imported. PASSIVE: idle OpenMP threads sleep.
     for name, value in QUIET_LIBRARIES.items():
         os.environ.setdefault(name, value)
     from assets_pkg.build import build_definitions
@@ -78,11 +79,11 @@ def _show_forecast(profile: Profile, plan: Plan, instance: dg.DagsterInstance) -
     from resources.configurable import ArtifactStoreResource
     from storage.artifacts import Corpus, Passages
 
-    made = None
+    current = None
     if {"raw_corpus", "passages"} <= {asset.name for asset in plan.assets if asset.state == "fresh"}:
         inputs = UpstreamArtifacts(instance, ArtifactStoreResource(root=profile.artifact_root))
-        made = inputs.input(Corpus, "raw_corpus"), inputs.input(Passages, "passages")
-    for line in forecast(profile, plan, made):
+        current = inputs.input(Corpus, "raw_corpus"), inputs.input(Passages, "passages")
+    for line in forecast(profile, plan, current):
         console.print(line, highlight=False)
 
 
@@ -99,5 +100,5 @@ def _execute(defs: dg.Definitions, instance: dg.DagsterInstance, plan: Plan) -> 
             errors.print(failure.trace, markup=False, highlight=False)
         errors.print(f"[red]failed[/] {failure.step}: ", end="", highlight=False)
         errors.print(failure.message, markup=False, highlight=False)
-    errors.print("finished steps are kept: the same command goes on from here", highlight=False)
+    errors.print("finished steps are kept: run the same command again to continue", highlight=False)
     raise typer.Exit(EXIT_FAILED)

@@ -1,4 +1,4 @@
-"""``retune search``: the current index, from a terminal."""
+"""``retune search``: search the current index from a terminal."""
 
 from __future__ import annotations
 
@@ -19,17 +19,20 @@ SHOWN_CHARACTERS = 300
 
 
 def search(
-    text: Annotated[str, typer.Argument(help="What to look for.")],
+    text: Annotated[str, typer.Argument(help="The query.")],
     k: Annotated[int, typer.Option("--k", "-k", min=1, help="How many passages.")] = 5,
     compare: Annotated[
-        str | None, typer.Option("--compare", help="'base': what the base model finds.")
+        str | None, typer.Option("--compare", help="'base': show the base model's results too.")
     ] = None,
     where: Annotated[
         str | None,
-        typer.Option("--filter", help="A condition on columns, yours too: \"lang = 'de' AND year > 2020\"."),
+        typer.Option(
+            "--filter",
+            help="A condition on columns, metadata fields included: \"lang = 'de' AND year > 2020\".",
+        ),
     ] = None,
     hybrid: Annotated[bool, typer.Option("--hybrid", help="Fuse with full-text search.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
     config: ConfigOption = DEFAULT_PROFILE,
     overrides: Overrides = None,
 ) -> None:
@@ -39,9 +42,9 @@ def search(
     from storage.remote_store import open_store
 
     if compare not in (None, "base"):
-        raise usage(f"--compare {compare}: only 'base' can be compared with")
+        raise usage(f"--compare {compare}: must be 'base'")
     if compare and (where or hybrid):
-        raise usage("--compare shows plain search: leave out --filter and --hybrid")
+        raise usage("--compare works without --filter and --hybrid only")
     profile = load_profile(config, overrides or [])
     store = open_store(profile.artifact_root)
     found = {"base model": search_with_base(store, profile, text, k)} if compare else {}
@@ -64,6 +67,6 @@ def _show(found: dict[str, list[Hit]]) -> None:
         if len(found) > 1:
             console.print(f"[bold]{source}[/]")
         for rank, hit in enumerate(hits, start=1):
-            place = f"{hit.doc_id} #{hit.chunk_id}"
-            console.print(f"{rank:2}. {hit.score:.3f}  [cyan]{place}[/]  ", end="", highlight=False)
+            passage = f"{hit.doc_id} #{hit.chunk_id}"
+            console.print(f"{rank:2}. {hit.score:.3f}  [cyan]{passage}[/]  ", end="", highlight=False)
             console.print(" ".join(hit.text.split())[:SHOWN_CHARACTERS], markup=False, highlight=False)

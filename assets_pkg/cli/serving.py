@@ -1,4 +1,4 @@
-"""``retune deploy`` and ``serve``: the embedding server, kept running or in the foreground."""
+"""``retune deploy`` and ``retune serve``: the embedding server, in the background or in the foreground."""
 
 from __future__ import annotations
 
@@ -24,9 +24,7 @@ LOG_LINES = 200
 def deploy(
     config: ConfigOption = DEFAULT_PROFILE,
     dry_run: DryRunOption = False,
-    stop: Annotated[
-        bool, typer.Option("--stop", help="Stop the server that an earlier deploy started.")
-    ] = False,
+    stop: Annotated[bool, typer.Option("--stop", help="Stop the deployed server.")] = False,
     logs: Annotated[bool, typer.Option("--logs", help="Print the end of the server's log.")] = False,
     overrides: Overrides = None,
 ) -> None:
@@ -44,10 +42,11 @@ def deploy(
 
 def serve(
     model: Annotated[
-        str | None, typer.Option("--model", help="A model of models.yaml; else the export.")
+        str | None, typer.Option("--model", help="A model of models.yaml (default: the export).")
     ] = None,
     folder: Annotated[
-        Path | None, typer.Option("--folder", help="An exported folder, or a checkpoint (then under torch).")
+        Path | None,
+        typer.Option("--folder", help="An exported folder, or a checkpoint, which runs under torch."),
     ] = None,
     host: Annotated[str, typer.Option("--host")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", "-p", min=1, max=65535)] = 8003,
@@ -68,7 +67,7 @@ def _exported_model(config: str) -> Path:
     from storage.remote_store import open_store
 
     store = open_store(load_profile(config).artifact_root)
-    # Where nothing is exported yet, the server says so of the folder's usual name.
+    # Without an export the server exits with an error that names this folder.
     return store.resolve(ONNX_LINK) or store.root / ONNX_LINK
 
 
@@ -96,7 +95,7 @@ def _show_command(profile: Profile) -> None:
     exported, promoted = (store.resolve(name) or store.root / name for name in (ONNX_LINK, PROMOTED_MODEL))
     served = ServedModel(exported, promoted / "model" / "consolidated", promoted.name)
     command = shown_command(served, profile.deploy, store.root / STATE_FOLDER)
-    console.print("the server's command, once proven:")
+    console.print("the server's command, after its checks have passed:")
     console.print(command, markup=False, highlight=False)
 
 

@@ -1,4 +1,4 @@
-"""``retune run``, a command for each stage, and the benchmarks."""
+"""``retune run``, and a command for each stage and each benchmark."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from assets_pkg.cli.common import (
     console,
     usage,
 )
-from assets_pkg.cli.jobs import Where
+from assets_pkg.cli.jobs import JobOptions
 from assets_pkg.cli.running import run_or_show
 from assets_pkg.config.profile import Profile, load_profile
 from assets_pkg.config.stages import BENCHMARKS, STAGES, assets_between
@@ -34,20 +34,20 @@ def run(
     stage: StageOption = False,
     overrides: Overrides = None,
 ) -> None:
-    """Run the stages from one to another: only what is missing or stale."""
-    where = Where(run_on, batch, stage)
+    """Run the missing and stale assets of the stages from --from to --to."""
+    options = JobOptions(run_on, batch, stage)
     assets = assets_between(first, last)
-    run_or_show(load_profile(config, where.overrides(overrides)), assets, dry_run, where)
+    run_or_show(load_profile(config, options.overrides(overrides)), assets, dry_run, options)
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Give ``app`` a command for each stage and each benchmark (``sdg`` is one of its own)."""
+    """Add to ``app`` a command for each stage (except ``sdg``, see below) and each benchmark."""
     for stage in ("prep", "finetune", "eval", "export", "reindex", "eval_nim"):
         section = "eval" if stage == "eval_nim" else stage
         _add(app, stage, section, STAGES[stage], f"Run the stage {stage}: {', '.join(STAGES[stage])}.")
-    judge = "Score captions against references with the judges that are here, and rank the captioners."
+    judge = "Score captions against references with every available judge, and rank the captioners."
     _add(app, "judge", "judges", BENCHMARKS["judges"], judge, _check_captions)
-    image_text = "Measure how well models put images and texts side by side."
+    image_text = "Measure how well models match images and texts."
     _add(app, "image-text", "image_text", BENCHMARKS["image_text"], image_text, _check_pairs)
 
 
@@ -67,12 +67,14 @@ def _add(
         stage: StageOption = False,
         overrides: Overrides = None,
     ) -> None:
-        where = Where(run_on, batch, stage)
-        profile = load_profile(config, where.overrides(overrides), section=section)
-        if check is not None and not where.detached:  # a detached job's files may lie where it runs
+        options = JobOptions(run_on, batch, stage)
+        profile = load_profile(config, options.overrides(overrides), section=section)
+        if (
+            check is not None and not options.detached
+        ):  # a job's input files may exist on its compute target only
             check(profile)
-        asked_too = STAGES["eval_nim"] if name == "eval" and profile.eval.eval_nim else ()
-        run_or_show(profile, [*assets, *asked_too], dry_run, where)
+        nim = STAGES["eval_nim"] if name == "eval" and profile.eval.eval_nim else ()
+        run_or_show(profile, [*assets, *nim], dry_run, options)
 
     app.command(name, help=help_text)(command)
 
@@ -85,11 +87,11 @@ def sdg(
     stage: StageOption = False,
     overrides: Overrides = None,
 ) -> None:
-    """Run the stage sdg: documents to question-passage pairs. preview=true shows a few and publishes nothing."""
-    where = Where(run_on, batch, stage)
-    profile = load_profile(config, where.overrides(overrides), section="sdg")
+    """Run the stage sdg: documents to question-passage pairs. preview=true prints a few and publishes nothing."""
+    options = JobOptions(run_on, batch, stage)
+    profile = load_profile(config, options.overrides(overrides), section="sdg")
     if not profile.sdg.preview or dry_run:
-        run_or_show(profile, list(STAGES["sdg"]), dry_run, where)
+        run_or_show(profile, list(STAGES["sdg"]), dry_run, options)
         return
     run_or_show(profile, [asset for asset in STAGES["sdg"] if asset != "synthetic_qa"], dry_run=False)
     _preview(profile)
@@ -115,7 +117,7 @@ def _preview(profile: Profile) -> None:
     from storage.artifacts import Checkpoint, Corpus, Passages
 
     if profile.sdg.generator != "llm":
-        raise usage("preview=true looks at what a chat model makes: set generator=llm")
+        raise usage("preview=true shows pairs of a chat model: set generator=llm")
     resources = build_resources(profile)
     with open_instance() as instance:
         inputs = UpstreamArtifacts(instance, resources.store)

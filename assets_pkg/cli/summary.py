@@ -1,4 +1,4 @@
-"""What a run left behind, in words and figures for a terminal."""
+"""The results of a run as text and tables for a terminal."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from storage.remote_store import open_store
 
 SHOWN_METRICS = ("NDCG@10", "Recall@10", "MRR@10", "MAP@10")
 NAMES = ("metric", "captioner", "model", "condition")
-"""Columns of words, which stand on the left."""
+"""Columns of text, which are aligned to the left."""
 
 
 def show_summary(console: Console, instance: dg.DagsterInstance, profile: Profile) -> None:
-    """Print the measurement, the decision, the server and the index, as far as they exist."""
+    """Print the latest measurement, promotion, server and index, as far as they exist."""
     store = open_store(profile.artifact_root)
     shown = {
         name: _latest(instance, name, store)
@@ -55,48 +55,48 @@ def show_summary(console: Console, instance: dg.DagsterInstance, profile: Profil
         console.print(f"         this machine's copy: {store.root}", highlight=False)
 
 
-def show_made(
+def show_benchmarks(
     console: Console, instance: dg.DagsterInstance, profile: Profile, assets: Sequence[str]
 ) -> None:
-    """Print what the latest version of each benchmark among ``assets`` says, and where each of them lies."""
+    """Print the results of the benchmarks among ``assets``, and the folder of each asset's latest version."""
     store = open_store(profile.artifact_root)
-    made = {name: event for name in assets if (event := _latest(instance, name, store))}
-    if {"judge_scores", "judge_ranking"} <= made.keys():
-        _show_ranking(console, store.get(JudgeRanking, *recorded_artifact(made["judge_ranking"])))
-        _show_skipped(console, store.get(JudgeScores, *recorded_artifact(made["judge_scores"])).skipped())
-    if {"image_text_scores", "image_text_report"} <= made.keys():
-        _show_image_text(console, store.get(ImageTextReport, *recorded_artifact(made["image_text_report"])))
+    latest = {name: event for name in assets if (event := _latest(instance, name, store))}
+    if {"judge_scores", "judge_ranking"} <= latest.keys():
+        _show_ranking(console, store.get(JudgeRanking, *recorded_artifact(latest["judge_ranking"])))
+        _show_skipped(console, store.get(JudgeScores, *recorded_artifact(latest["judge_scores"])).skipped())
+    if {"image_text_scores", "image_text_report"} <= latest.keys():
+        _show_image_text(console, store.get(ImageTextReport, *recorded_artifact(latest["image_text_report"])))
         _show_skipped(
-            console, store.get(ImageTextScores, *recorded_artifact(made["image_text_scores"])).skipped()
+            console, store.get(ImageTextScores, *recorded_artifact(latest["image_text_scores"])).skipped()
         )
-    for name, event in made.items():
+    for name, event in latest.items():
         console.print(f"[bold]{name}[/]  {event.metadata['path'].value}", highlight=False)
 
 
 def _show_ranking(console: Console, ranking: JudgeRanking) -> None:
-    told = ranking.ranking()
-    rows = shown_ranking(told["ranking"], told["confidence"])
-    judges = ", ".join(told["judges"])
-    _show_table(console, f"captions of {told['clips']} clips, by {judges}", rows)
+    document = ranking.ranking()
+    rows = shown_ranking(document["ranking"], document["confidence"])
+    judges = ", ".join(document["judges"])
+    _show_table(console, f"captions of {document['clips']} clips, judged by {judges}", rows)
 
 
 def _show_image_text(console: Console, report: ImageTextReport) -> None:
-    told = report.report()
+    document = report.report()
     figures: dict[tuple[str, str], dict[str, Any]] = {}
-    for each in told["measured"]:
+    for each in document["measured"]:
         figures.setdefault((each["model"], each["condition"]), {})[each["metric"]] = each
-    recall = next(each["metric"] for each in told["measured"] if each["metric"].endswith("t2i"))
+    recall = next(each["metric"] for each in document["measured"] if each["metric"].endswith("t2i"))
     rows = [
         {
             "model": model,
             "condition": condition,
             recall: f"{metrics[recall]['value']:.4f}",
             MAIN: f"{metrics[MAIN]['value']:.4f}",
-            f"{told['confidence']:.0%} interval": f"[{metrics[MAIN]['low']:.4f}, {metrics[MAIN]['high']:.4f}]",
+            f"{document['confidence']:.0%} interval": f"[{metrics[MAIN]['low']:.4f}, {metrics[MAIN]['high']:.4f}]",
         }
         for (model, condition), metrics in figures.items()
     ]
-    _show_table(console, f"images found by {told['pairs']:,} texts", rows)
+    _show_table(console, f"images retrieved by {document['pairs']:,} texts", rows)
 
 
 def _show_table(console: Console, title: str, rows: Sequence[Mapping[str, str]]) -> None:

@@ -39,7 +39,7 @@ def test_a_history_without_room_is_told_and_the_same_command_goes_on(
         place = make_workplace(disk.folder / "place", tiny_model, documents=12)
         code, output = place.retune("run", "--to", "sdg")
         assert code == 1
-        assert f"disk full: no room for the history of runs in {place.home}/.dagster. Free some" in output
+        assert f"disk full: no space for the history of runs in {place.home}/.dagster. Free some" in output
         assert "Traceback" not in output
         disk.grow("32m")
         code, output = place.retune("run", "--to", "sdg")
