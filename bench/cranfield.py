@@ -1,4 +1,4 @@
-"""What Retune gains for queries that people wrote and judged, when it learns from the documents alone.
+"""The gain on queries written and judged by people, when training pairs come from the documents alone.
 
     python bench/cranfield.py PATH [key=value ...]
 
@@ -33,7 +33,7 @@ SHOWN = ("NDCG@10", "Recall@10", "Recall@100", "MAP@100", "MRR@10")
 
 
 def write_documents(beir: Path, folder: Path) -> int:
-    """One Markdown file a document, its title as the heading; returns how many."""
+    """Write a Markdown file for each document, with its title as heading; returns how many."""
     folder.mkdir()
     count = 0
     for each in read_documents(beir):
@@ -45,12 +45,12 @@ def write_documents(beir: Path, folder: Path) -> int:
 
 
 def run(work: Path, overrides: list[str]) -> ArtifactStore:
-    """The laptop profile on the documents in ``work``, from corpus to checkpoint."""
+    """Run the laptop profile on the documents in ``work``, from corpus to checkpoint."""
     command = [sys.executable, "-m", "assets_pkg.cli", "run", "-c", "laptop", "--to", "finetune"]
-    places = ["corpus_dir=documents", "artifact_root=output"]
+    paths = ["corpus_dir=documents", "artifact_root=output"]
     environment = {**os.environ, "DAGSTER_HOME": str(work / "dagster")}
     (work / "dagster").mkdir()
-    subprocess.run([*command, *places, *overrides], cwd=work, env=environment, check=True)
+    subprocess.run([*command, *paths, *overrides], cwd=work, env=environment, check=True)
     return ArtifactStore(work / "output")
 
 
@@ -83,8 +83,9 @@ def main() -> None:
         models = [
             store.get(Checkpoint, asset, store.versions(asset)[0]) for asset in ("base_model", "checkpoint")
         ]
-        told = models[1].summary()
-        print(f"trained: {told['trained']} {told.get('reason', '')}, {told['plan']['examples']} pairs")
+        summary = models[1].summary()
+        pairs = summary["plan"]["examples"]
+        print(f"trained: {summary['trained']} {summary.get('reason', '')}, {pairs} pairs")
         base, tuned = (measure(eval_set, model) for model in models)
         for name, row in compare(base, tuned, PROFILE.eval).items():
             if name in SHOWN:

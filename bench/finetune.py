@@ -1,10 +1,10 @@
-"""How fast fine-tuning is, and what each of its parts gains, on sets that the asset graph has made.
+"""Speed of fine-tuning, and the gain by each kind of negative, on training and eval sets of the asset graph.
 
-    python bench/finetune.py speed    # against sentence-transformers' own scripts, in turn: about 5 minutes
+    python bench/finetune.py speed    # against sentence-transformers' own scripts, alternating: about 5 minutes
     python bench/finetune.py quality  # mined negatives, in-batch negatives, both: about 7 minutes
 
 Reads ``stage1_data_prep`` and the base model below ``--root`` (``retune run -c laptop --to prep`` makes them). CPU
-seconds are of this process, so that they compare on a machine that does other work too. ``--small`` only tries it out.
+seconds are of this process, so that they can be compared on a machine with other load. ``--small`` is a quick trial.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def stock_script(data: TrainData, base: Path, folder: Path, bf16: bool) -> None:
 
 
 def speed(options: argparse.Namespace) -> None:
-    """All scripts in turn, as often as ``--rounds`` says: what the machine does meanwhile falls on all of them."""
+    """All scripts alternate for ``--rounds`` rounds, so that other load on the machine affects all of them."""
     pairs = options.pairs or (64 if options.small else 512)
     alone = {"headroom_loss": 0.0, "checkpoint_every_steps": 10**6}
     whole = PROFILE.finetune.model_copy(update={**alone, "local_batch_size": BATCH})
@@ -110,13 +110,13 @@ def speed(options: argparse.Namespace) -> None:
             "retune, half batches": lambda: ours(halves),
         }
         few = replace(data, examples=data.examples[:8])
-        stock_script(few, base.model, folder / "stock", bf16=True)  # imports: nobody is charged for them
+        stock_script(few, base.model, folder / "stock", bf16=True)  # imports, outside the measurement
         taken: dict[str, list[tuple[float, float]]] = {name: [] for name in scripts}
-        for turn in range(1, options.rounds + 1):
+        for number in range(1, options.rounds + 1):
             for name, script in scripts.items():
                 taken[name].append(cpu_seconds(script))
                 cpu, wall = taken[name][-1]
-                print(f"round {turn}: {name:22} {cpu:7.1f} cpu-s {wall:7.1f} s", flush=True)
+                print(f"round {number}: {name:22} {cpu:7.1f} cpu-s {wall:7.1f} s", flush=True)
         _show_speed(pairs, taken)
 
 
@@ -137,7 +137,7 @@ def _show_speed(pairs: int, taken: dict[str, list[tuple[float, float]]]) -> None
 
 RECIPE = {"in_batch_negatives": False, "train_n_passages": 5, "learning_rate": 1e-5, "temperature": 0.02}
 BOTH = "in-batch and mined"
-WAYS: dict[str, dict[str, Any]] = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "recipe: mined only": RECIPE,
     "mined only": {"in_batch_negatives": False, "train_n_passages": 5},
     "in-batch only": {"train_n_passages": 1},
@@ -147,7 +147,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 def quality(options: argparse.Namespace) -> None:
-    """Each way on the same rows in the same number of steps; nDCG@10 on the eval set, with paired intervals."""
+    """Every variant on the same rows and steps; nDCG@10 on the eval set, with paired intervals."""
     pairs = options.pairs or (96 if options.small else 512)
     base = Checkpoint(options.base, "base_model", "bench")
     with tempfile.TemporaryDirectory() as temporary:
@@ -158,7 +158,7 @@ def quality(options: argparse.Namespace) -> None:
         mined = subset(options.mined, pairs, folder)
         scores = {"base": measure(eval_set, base.model)}
         cost: dict[str, float] = {}
-        for name, changes in WAYS.items():
+        for name, changes in VARIANTS.items():
             fixed = {"headroom_loss": 0.0, "global_batch_size": 32, "local_batch_size": 32}
             settings = PROFILE.finetune.model_copy(update={**fixed, **changes})
             own = folder / name
@@ -172,12 +172,12 @@ def quality(options: argparse.Namespace) -> None:
             print(f"{name}: trained in {cost[name]:.0f} cpu-s, {wall:.0f} s", flush=True)
     print(f"\n{pairs} pairs, {len(scores['base'].query_ids)} queries")
     print("\n| trained with | nDCG@10 | over the base | cpu-s |\n|---|---|---|---|")
-    for name in WAYS:
+    for name in VARIANTS:
         gain = _gain(scores["base"], scores[name])
-        print(f"| {name} | {gain.base:.4f} -> {gain.finetuned:.4f} | {_told(gain)} | {cost[name]:.0f} |")
+        print(f"| {name} | {gain.base:.4f} -> {gain.finetuned:.4f} | {_text(gain)} | {cost[name]:.0f} |")
     print(f"\n| {BOTH}, against | difference in nDCG@10 |\n|---|---|")
-    for name in (each for each in WAYS if each != BOTH):
-        print(f"| {name} | {_told(_gain(scores[name], scores[BOTH]))} |")
+    for name in (each for each in VARIANTS if each != BOTH):
+        print(f"| {name} | {_text(_gain(scores[name], scores[BOTH]))} |")
 
 
 def measure(eval_set: EvalSet, model: Path) -> RetrievalScores:
@@ -211,7 +211,7 @@ def _gain(one: RetrievalScores, other: RetrievalScores) -> Difference:
     return compare(one, other, PROFILE.eval)["NDCG@10"]
 
 
-def _told(gain: Difference) -> str:
+def _text(gain: Difference) -> str:
     return f"{gain.delta:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}], p {gain.p_value:.4f}"
 
 
@@ -223,7 +223,7 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=Path("output/embed"))
     parser.add_argument("--mined", type=Path, help="folder of a mined training set")
     parser.add_argument("--base", type=Path, help="folder that holds the base's model/consolidated")
-    parser.add_argument("--eval set", type=Path, help="folder that holds eval_beir")
+    parser.add_argument("--eval-set", type=Path, help="folder that holds eval_beir")
     parser.add_argument("--pairs", type=int, help="how many training rows (512)")
     parser.add_argument("--rounds", type=int, default=2, help="how often speed runs every script")
     parser.add_argument("--small", action="store_true", help="few pairs, a small eval set: does it run?")

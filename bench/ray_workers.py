@@ -1,8 +1,8 @@
-"""Embedding in one process and by workers of a local Ray: passages a second, and how far the vectors are apart.
+"""Embedding in one process and by workers of a local Ray: passages per second, and the difference of the vectors.
 
     python bench/ray_workers.py [--passages 50000] [--workers 2] [--model FOLDER]
 
-Without ``--model``, a random two-layer BERT of 32 dimensions: what is measured then is the way there and back.
+Without ``--model``, a random two-layer BERT of 32 dimensions: then the overhead of the workers is measured.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ def main() -> None:
     parser.add_argument("--passages", type=int, default=50_000)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--model", type=Path)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        model = asked.model or tiny_model(folder / "model")
+        model = options.model or tiny_model(folder / "model")
         recipe = EncoderRecipe(str(model), "bench", "", "", 64, 64, "auto", 128)
         texts = [
             f"Valve {n % 1700} of pump {n} has pressure {n * 7 % 1000} and flow {n % 13}."
-            for n in range(asked.passages)
+            for n in range(options.passages)
         ]
         pq.write_table(pa.table({"text": texts}), folder / "texts.parquet", row_group_size=2000)
         shards = Shards(folder / "texts.parquet", folder / "shards", "passage")
@@ -56,11 +56,11 @@ def main() -> None:
             first.append(time.perf_counter())
 
         started = time.perf_counter()
-        place = ComputeTarget(executor="ray", address="local", num_workers=asked.workers)
-        RaySpread(place, recipe)(shards, progress)
+        target = ComputeTarget(executor="ray", address="local", num_workers=options.workers)
+        RaySpread(target, recipe)(shards, progress)
         ended = time.perf_counter()
-        say(f"{asked.workers} workers, with Ray's start", len(texts), ended - started)
-        print(f"until the first shard was told of: {first[0] - started:.1f} s")
+        say(f"{options.workers} workers, with Ray's start", len(texts), ended - started)
+        print(f"until the first shard was reported: {first[0] - started:.1f} s")
         together = np.concatenate(list(shards.vectors(encoder)))
         print(f"largest difference: {np.abs(inline - together).max():.1e}")
 

@@ -1,12 +1,12 @@
-"""What re-indexing and searching cost.
+"""Cost of re-indexing and searching.
 
     python bench/reindex.py embed                        # passages/s against a bare loop of the same encoder
     python bench/reindex.py search --rows 100000         # index build, latency, memory; random unit vectors x 384
     python bench/reindex.py incremental [CRANFIELD]      # a full index, then 1 % of documents changed, 1 % deleted
 
-``incremental`` makes a project with 20,000 passages out of the standard library's documentation, the BEIR folder
-CRANFIELD where one is given, and variants of both until there are enough; its runs are Dagster's, as the sensors
-start them. CPU seconds are of this process, so that they compare on a machine that does other work too.
+``incremental`` makes a project with 20,000 passages from the standard library's documentation, the BEIR folder
+CRANFIELD if there is one, and variants of both; its runs are Dagster runs, as the sensors start them. CPU seconds are
+of this process, so that they can be compared on a machine with other load.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ INDEXED = ["corpus_embeddings", "vector_index"]
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float, float]:
-    """What ``work`` returns, its CPU seconds and its wall seconds."""
+    """The result of ``work``, its CPU seconds and its wall seconds."""
     cpu, wall = time.process_time(), time.perf_counter()
     result = work()
     return result, time.process_time() - cpu, time.perf_counter() - wall
@@ -186,7 +186,7 @@ def incremental(options: argparse.Namespace) -> None:
         defs = build_definitions(profile)
         bench = Project(defs, instance, profile)
         bench.run("corpus read", ["raw_corpus", "passages"])
-        bench.run("base model taken", ["base_model"])
+        bench.run("base model", ["base_model"])
         base = ArtifactStore(Path("output")).versions("base_model")[0]
         choice = {"promoted_model": {"version": base, "because": "bench"}}
         assert run_assets(defs, instance, ["promoted_model"], choice).succeeded
@@ -241,7 +241,7 @@ def _write_corpus(wanted: int, cranfield: Path | None, profile: Profile) -> int:
         if count >= wanted:
             break
         passages = list(passages_of(document, profile.passages.sentences_per_chunk))
-        # A document of thousands of passages would change all of them at once.
+        # One change in a document of thousands of passages would change too many of them.
         if len(passages) <= 50:
             count += len(passages)
             Path(f"documents/{number:06}.md").write_text(document.text, "utf-8")
@@ -249,7 +249,7 @@ def _write_corpus(wanted: int, cranfield: Path | None, profile: Profile) -> int:
 
 
 def _documents(cranfield: Path | None) -> Iterator[Document]:
-    """The library's documents, Cranfield's, and variants of both without end."""
+    """The standard library's documents, Cranfield's, and then variants of both."""
     profile = load_profile("laptop")
     with tempfile.TemporaryDirectory() as folder:
         read_corpus(profile.corpus, Path(folder))

@@ -1,8 +1,8 @@
-"""How fast artifacts travel: publish one to a URL, fetch it into an empty folder, publish the same again.
+"""Speed of the remote artifact store: publish an artifact to a URL, fetch it into an empty folder, publish it again.
 
     python bench/remote.py s3://bucket/bench --megabytes 512 --files 16
 
-Without a URL: to an S3 server started here (moto), which tells of our own side's speed.
+Without a URL an S3 server (moto) is started on this machine; the figures then show the cost of Retune's own side.
 """
 
 from __future__ import annotations
@@ -35,8 +35,7 @@ def main() -> None:
 
 
 def measure(url: str, here: Path, megabytes: int, files: int) -> None:
-    """Print seconds and MB/s of each way."""
-
+    """Print seconds and MB/s of each operation."""
     began = 0.0
 
     def produce(folder: Path) -> None:

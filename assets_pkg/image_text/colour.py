@@ -1,4 +1,4 @@
-"""Colours: the named ones, and how different two of them look (CIE 1976 colour difference)."""
+"""Named colours, and the perceived difference of two colours (CIE 1976 colour difference)."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ WHITE = (0.95047, 1.0, 1.08883)
 
 
 def xkcd_colours() -> dict[str, RGB]:
-    """The 949 colours that people named in the XKCD survey, from matplotlib: name to 8-bit sRGB."""
+    """The 949 colours of the XKCD survey, from matplotlib: name to 8-bit sRGB."""
     from matplotlib.colors import XKCD_COLORS
 
     return {name.removeprefix("xkcd:"): _rgb(value) for name, value in XKCD_COLORS.items()}
 
 
 def css4_colours() -> dict[str, RGB]:
-    """The 148 named colours of CSS 4, from matplotlib."""
+    """The 148 named colours of CSS 4, from matplotlib: name to 8-bit sRGB."""
     from matplotlib.colors import CSS4_COLORS
 
     return {name: _rgb(value) for name, value in CSS4_COLORS.items()}
@@ -46,7 +46,7 @@ def lab(rgb: Any) -> NDArray[np.float64]:
 
 
 def differences(rgb: Any) -> NDArray[np.float64]:
-    """CIE 1976 colour difference of every two colours: [n, 3] to float64 [n, n]. About 2 is just noticeable."""
+    """CIE 1976 colour difference of all pairs of colours: [n, 3] to float64 [n, n]. About 2 is just noticeable."""
     import numpy as np
     from scipy.spatial.distance import cdist
 
@@ -55,13 +55,13 @@ def differences(rgb: Any) -> NDArray[np.float64]:
 
 
 def nearest_colour(rgb: Any) -> list[str]:
-    """The name of the CSS colour that looks most like each of ``rgb`` [n, 3]."""
+    """The name of the nearest CSS colour by CIE 1976 difference, for each of ``rgb`` [n, 3]."""
     from scipy.spatial.distance import cdist
 
     named = css4_colours()
     names = list(named)
-    places = cdist(lab(rgb), lab(list(named.values()))).argmin(axis=1)
-    return [names[place] for place in places]
+    nearest = cdist(lab(rgb), lab(list(named.values()))).argmin(axis=1)
+    return [names[index] for index in nearest]
 
 
 def _rgb(value: Any) -> RGB:

@@ -1,4 +1,4 @@
-"""What can be wrong with pairs and with what is measured on them."""
+"""Errors of the image-text benchmark."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from storage.errors import RetuneError
 
 
 class PairError(RetuneError, ValueError):
-    """Pairs of image and text that cannot be used; the message names file and row."""
+    """Image-text pairs that cannot be used; the message names file and row."""
 
 
 class BenchmarkError(RetuneError, RuntimeError):

@@ -1,4 +1,4 @@
-"""The pictures of the benchmark."""
+"""The figures of the benchmark, as PNG files."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ PNG: dict[str, Any] = {"dpi": 100, "metadata": {"Software": None}}
 
 
 def safe_name(name: str) -> str:
-    """A model's name in a file name, as in the origin."""
+    """A model's name as part of a file name, as color-perception-bench writes it."""
     return name.replace("/", "_").replace(":", "_").replace(".", "_")
 
 
 def draw_correlation(
     folder: Path, name: str, colours: Sequence[Any] | None, texts: Vectors, images: Vectors
 ) -> Path:
-    """The origin's figure, ``<model>_correlation.png``: distances of colours against distances of image vectors and
-    of text vectors, and the histogram of distances between right partners. Without colours, the histogram only."""
+    """Draw color-perception-bench's figure ``<model>_correlation.png``: distances of colours against distances of image
+    vectors and of text vectors, and the histogram of the distances within pairs. Without colours, only the histogram.
+    ``texts``, ``images``: float32 [n, d]."""
     from matplotlib.figure import Figure
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -72,22 +73,22 @@ def _histogram(axes: Any, texts: Vectors, images: Vectors) -> None:
 
 
 def draw_comparison(path: Path, rows: Sequence[Mapping[str, Any]], metric: str) -> None:
-    """One bar for each model and condition with its interval; floors and ceiling are hatched."""
+    """Draw a bar with interval for each model and condition; baselines and upper bound are hatched."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 1.2 + 0.32 * len(rows)), layout="constrained")
     axes = figure.subplots()
-    places = list(range(len(rows), 0, -1))
+    positions = list(range(len(rows), 0, -1))
     values = [row["value"] for row in rows]
     errors = [
         [max(0.0, row["value"] - row["low"]) for row in rows],
         [max(0.0, row["high"] - row["value"]) for row in rows],
     ]
-    bars = axes.barh(places, values, xerr=errors, capsize=3, color="tab:blue")
+    bars = axes.barh(positions, values, xerr=errors, capsize=3, color="tab:blue")
     for bar, row in zip(bars, rows, strict=True):
         if row["condition"] in ("oracle", "constant", "random"):
             bar.set(facecolor="lightgrey", hatch="//")
-    axes.set_yticks(places, [f"{row['model']}: {row['condition']}" for row in rows])
-    axes.set_xlabel(f"{metric}, with interval over pairs (hatched: ceiling and floors)")
+    axes.set_yticks(positions, [f"{row['model']}: {row['condition']}" for row in rows])
+    axes.set_xlabel(f"{metric}, with interval over pairs (hatched: upper bound and baselines)")
     axes.grid(axis="x", alpha=0.3)
     figure.savefig(path, **PNG)

@@ -1,8 +1,8 @@
-"""What is counted on the vectors of pairs: row i of the texts belongs to row i of the images.
+"""Measures on the vectors of pairs: row i of the texts belongs to row i of the images.
 
-The mean cosine distance of color-perception-bench comes first, and says little by itself: a model that gives every
-image the same vector scores better on it than many real ones. So there is the retrieval of the right partner among
-all, both ways, and what separates right from wrong.
+The mean cosine distance of color-perception-bench is not enough: a model that gives every image the same vector scores
+better on it than many real models. Therefore the partner's rank among all is measured too, in both directions, and the
+margin between matching and other pairs.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
     Matrix = NDArray[np.float64]
 
 TIE_DECIMALS = 6
-"""Cosines that agree to so many decimals are ties: two equal vectors may differ by rounding."""
+"""Cosines that agree to this many decimals are ties: those of two equal vectors may differ by rounding."""
 
-ORIGIN_COLUMNS = ("n", "mean", "median", "std", "variance", "min", "max")
+DISTANCE_COLUMNS = ("n", "mean", "median", "std", "variance", "min", "max")
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """Where the right partner of each query stands: behind ``greater`` others, among ``equal`` (itself included)
-    that score the same. Both int64 [n]. Ties are resolved in expectation over a random order, so that a constant
-    model gets what chance gives and not what the order of rows gives."""
+    """Ranks of each query's partner. ``greater``: how many candidates score higher; ``equal``: how many score the same,
+    itself included. Both int64 [n]. Measures are expectations over random orders of ties, so that a constant model
+    scores as chance and not by the order of rows."""
 
     greater: NDArray[np.int64]
     equal: NDArray[np.int64]
 
     def hits(self, k: int) -> Matrix:
-        """Probability that the right one is among the first k: float64 [n]."""
+        """Probability that the partner is among the first k: float64 [n]."""
         import numpy as np
 
         return np.clip((k - self.greater) / self.equal, 0, 1)
@@ -48,8 +48,8 @@ class Ranks:
         return (harmonic[self.greater + self.equal] - harmonic[self.greater]) / self.equal
 
 
-def origin_distances(texts: Vectors, images: Vectors) -> dict[str, float]:
-    """The origin's figures of 1 - cosine of each pair (std and variance with ddof 0)."""
+def distance_statistics(texts: Vectors, images: Vectors) -> dict[str, float]:
+    """color-perception-bench's statistics of 1 - cosine of the pairs; std and variance with ddof 0."""
     import numpy as np
 
     distances = 1 - (texts.astype(np.float64) * images.astype(np.float64)).sum(axis=1)
@@ -57,42 +57,42 @@ def origin_distances(texts: Vectors, images: Vectors) -> dict[str, float]:
         len(distances), distances.mean(), np.median(distances), distances.std(), distances.var(), distances.min(),
         distances.max(),
     ]  # fmt: skip
-    return dict(zip(ORIGIN_COLUMNS, map(float, values), strict=True))
+    return dict(zip(DISTANCE_COLUMNS, map(float, values), strict=True))
 
 
-def right_partner_ranks(similarities: Matrix) -> Ranks:
-    """Ranks of the diagonal in each row of [n, n] similarities."""
+def partner_ranks(similarities: Matrix) -> Ranks:
+    """Ranks of the diagonal entries in their rows of ``similarities`` [n, n]."""
     import numpy as np
 
     rounded = similarities.round(TIE_DECIMALS)
-    right = np.diagonal(rounded)[:, None]
-    return Ranks((rounded > right).sum(axis=1), (rounded == right).sum(axis=1))
+    partner = np.diagonal(rounded)[:, None]
+    return Ranks((rounded > partner).sum(axis=1), (rounded == partner).sum(axis=1))
 
 
-def retrieval(ways: Mapping[str, Ranks], recall_at: Sequence[int]) -> dict[str, float]:
-    """Recall at each k and MRR, by way (text to image, image to text)."""
+def retrieval(directions: Mapping[str, Ranks], recall_at: Sequence[int]) -> dict[str, float]:
+    """Recall at each k and MRR, by direction (``t2i``, ``i2t``)."""
     figures: dict[str, float] = {}
-    for way, ranks in ways.items():
+    for direction, ranks in directions.items():
         for k in recall_at:
-            figures[f"R@{k} {way}"] = float(ranks.hits(k).mean())
-        figures[f"MRR {way}"] = float(ranks.reciprocal().mean())
+            figures[f"R@{k} {direction}"] = float(ranks.hits(k).mean())
+        figures[f"MRR {direction}"] = float(ranks.reciprocal().mean())
     return figures
 
 
 def separation(similarities: Matrix, texts: Vectors, images: Vectors) -> dict[str, float]:
-    """``margin``: mean cosine of right pairs less that of all wrong ones; ``hard_margin``: less that of each text's
-    best wrong image. ``modality_gap``: distance of the two centroids (arXiv 2203.02053)."""
+    """``margin``: mean cosine of pairs minus that of all other combinations; ``hard_margin``: minus that of each text
+    with its best other image. ``modality_gap``: distance of the two centroids (arXiv 2203.02053)."""
     import numpy as np
 
     n = len(similarities)
-    right = np.diagonal(similarities)
-    wrong = (similarities.sum() - right.sum()) / (n * (n - 1))
+    paired = np.diagonal(similarities)
+    unpaired = (similarities.sum() - paired.sum()) / (n * (n - 1))
     others = similarities.copy()
     np.fill_diagonal(others, -np.inf)
     gap = texts.astype(np.float64).mean(axis=0) - images.astype(np.float64).mean(axis=0)
     return {
-        "margin": float(right.mean() - wrong),
-        "hard_margin": float((right - others.max(axis=1)).mean()),
+        "margin": float(paired.mean() - unpaired),
+        "hard_margin": float((paired - others.max(axis=1)).mean()),
         "modality_gap": float(np.linalg.norm(gap)),
     }
 
@@ -100,9 +100,9 @@ def separation(similarities: Matrix, texts: Vectors, images: Vectors) -> dict[st
 def colour_figures(
     differences: Matrix, similarities: Matrix, texts: Vectors, images: Vectors
 ) -> dict[str, float]:
-    """Does closeness of vectors follow closeness of colours? Spearman correlation of CIE differences with distances
-    among images and among texts, over all pairs of colours; and the difference between the colour that was asked
-    for and the one that was found first."""
+    """Whether distances of vectors follow differences of colours: Spearman correlation of CIE differences with cosine
+    distances of images and of texts, over all pairs of colours; and the mean difference between a query's colour and
+    that of the first result."""
     import numpy as np
 
     upper = np.triu_indices(len(differences), k=1)
@@ -127,13 +127,13 @@ def _cosines(vectors: Vectors) -> Matrix:
 
 
 def _expected_first(similarities: Matrix, differences: Matrix) -> float:
-    """Mean difference between what was asked for and what came first; ties share their place."""
+    """Mean difference between the query's colour and that of the first result; the mean over ties."""
     best = similarities == similarities.max(axis=1, keepdims=True)
     return float(((best * differences).sum(axis=1) / best.sum(axis=1)).mean())
 
 
 def _spearman(first: Matrix, second: Matrix) -> float:
-    """Spearman's rho; 0 where one side does not vary (it then follows nothing)."""
+    """Spearman's rho; 0 if one side is constant."""
     import numpy as np
     from scipy.stats import rankdata
 

@@ -1,9 +1,9 @@
-"""Pairs of an image and the text that belongs to it: named colours, a folder, or a table.
+"""Reading pairs of an image and its text: named colours, a folder, or a table.
 
 - ``colours://xkcd``: 949 solid swatches of 244 x 244 pixels and their names, as in color-perception-bench.
 - a folder: images, each with a ``.txt`` of the same name beside it.
-- a table: ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet`` with columns ``text`` and ``image`` (a path, relative to
-  the table), and ``id`` if there is one.
+- a table: ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet`` with columns ``text`` and ``image`` (a path relative to
+  the table), and optionally ``id``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ROWS_PER_GROUP = 256
 
 @dataclass(frozen=True)
 class Pair:
-    """One pair. ``image`` is the content of an image file; ``rgb`` its colour where it has only one."""
+    """One pair. ``image``: the content of an image file; ``rgb``: the 8-bit sRGB colour of an image of one colour."""
 
     pair_id: str
     text: str
@@ -75,13 +75,17 @@ def write_pairs(settings: PairSettings, folder: Path, progress: Progress = no_pr
             distinct.update(pair.text for pair in block)
             progress(count, count, "pairs")
     if count < 2:
-        raise PairError(f"{settings.pairs}: {count} pairs: at least two are needed to tell one from another")
+        raise PairError(f"{settings.pairs}: {count} pairs: at least two are needed")
     summary = {"pairs": count, "distinct_texts": len(distinct), "source": settings.pairs}
     write_json(folder / "summary.json", summary, indent=None, ensure_ascii=True)
 
 
 def read_pairs(source: str) -> Iterator[Pair]:
-    """The pairs of a source, in its order. Raises `PairError`."""
+    """The pairs of a source, in its order.
+
+    Raises:
+        PairError: the source is missing or not readable.
+    """
     if source == COLOURS:
         return _swatches()
     path = Path(source)
@@ -92,7 +96,7 @@ def read_pairs(source: str) -> Iterator[Pair]:
 
 
 def check_source(source: str) -> None:
-    """See that a source is there, with every image and text that it needs; no image is read.
+    """Check that a source and all files that it names exist; no image is decoded.
 
     Raises:
         PairError: something is missing; the message names it.
@@ -106,7 +110,7 @@ def check_source(source: str) -> None:
 
 
 def source_digest(source: str) -> str:
-    """Digest of what a source holds now (file contents, so that a changed image is noticed)."""
+    """Digest of a source's present content, images included."""
     path = Path(source)
     if source == COLOURS:
         return digest_json(xkcd_colours())
@@ -141,7 +145,7 @@ def _folder(folder: Path) -> Iterator[Pair]:
 
 
 def _folder_files(folder: Path) -> Iterator[tuple[Path, Path]]:
-    """Images, and the files with their texts."""
+    """Image files, each with the file of its text."""
     images = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in IMAGE_SUFFIXES]
     if not images:
         raise PairError(f"{folder}: has no images ({', '.join(IMAGE_SUFFIXES)})")
@@ -158,7 +162,7 @@ def _table(path: Path) -> Iterator[Pair]:
 
 
 def _table_rows(path: Path) -> Iterator[tuple[dict[str, Any], Path]]:
-    """Rows that have all they need, and where their images lie."""
+    """Rows that have text and image, with the image's path."""
     for number, row in _rows(path):
         missing = [name for name in ("text", "image") if not row.get(name)]
         if missing:
@@ -201,7 +205,7 @@ def _read_text(path: Path) -> str:
 
 
 def _checked(pairs: Iterable[Pair]) -> Iterator[Pair]:
-    """The pairs, each with its own id, a text and an image that can be read."""
+    """The pairs, checked: ids are unique, texts are not empty, images can be decoded."""
     seen: set[str] = set()
     for pair in pairs:
         if pair.pair_id in seen:

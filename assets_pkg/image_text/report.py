@@ -1,4 +1,4 @@
-"""What the figures mean: intervals over pairs, image against caption on the same pairs, and where the floor is."""
+"""The report: intervals over pairs, images against captions on the same pairs, comparison with the baseline, cost."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 MAIN = "MRR t2i"
 BLOCK = 500
-"""Resamples drawn at a time."""
+"""Bootstrap samples drawn at a time."""
 
 Table = dict[str, dict[str, dict[str, "Values"]]]
-"""Value of every pair, by model, condition and metric."""
+"""Values of the pairs, float64 [n], by model, condition and metric."""
 
 
 def write_report(
@@ -52,18 +52,18 @@ def write_report(
         "fused_against_native": _against(values, "fused", "native", bounds),
         "against_floor": _against_floor(values, bounds),
     }
-    _write(folder / "report.json", document)
+    write_json(folder / "report.json", document, ensure_ascii=True)
     for metric in (f"R@{recall_at[0]} t2i", MAIN):
         rows = [row for row in measured if row["metric"] == metric]
         draw_comparison(folder / f"{metric.split()[0].replace('@', '').lower()}.png", rows, metric)
     costs = _costs(scores, captions)
-    _write(folder / "costs.json", costs)
+    write_json(folder / "costs.json", costs, ensure_ascii=True)
     (folder / "report.md").write_text(_page(document, scores, costs), "utf-8")
-    _write(folder / "summary.json", _summary(document))
+    write_json(folder / "summary.json", _summary(document), ensure_ascii=True)
 
 
 class _Bootstrap:
-    """Percentile intervals of means over pairs; the same draws for every metric, so that differences are paired."""
+    """Percentile bootstrap intervals of means over pairs. Every metric uses the same samples."""
 
     def __init__(self, settings: IntervalSettings):
         self._settings = settings
@@ -94,18 +94,18 @@ def _pair_values(ranks: Mapping[str, Any], recall_at: list[int]) -> Table:
 
     values: Table = {}
     for model, conditions in ranks.items():
-        for condition, ways in conditions.items():
+        for condition, directions in conditions.items():
             metrics: dict[str, Values] = {}
-            for way, row in ways.items():
-                made = Ranks(np.array(row["greater"]), np.array(row["equal"]))
-                metrics |= {f"R@{k} {way}": made.hits(k) for k in recall_at}
-                metrics[f"MRR {way}"] = made.reciprocal()
+            for direction, row in directions.items():
+                of_pairs = Ranks(np.array(row["greater"]), np.array(row["equal"]))
+                metrics |= {f"R@{k} {direction}": of_pairs.hits(k) for k in recall_at}
+                metrics[f"MRR {direction}"] = of_pairs.reciprocal()
             values.setdefault(model, {})[condition] = metrics
     return values
 
 
 def _against(values: Table, one: str, other: str, bounds: _Bootstrap) -> list[dict[str, Any]]:
-    """Paired differences ``one`` - ``other`` of every model that has both, and every metric."""
+    """Paired differences ``one`` - ``other`` for every metric and every model measured in both conditions."""
     return [
         {"model": model, "metric": metric, **bounds.mean(conditions[one][metric] - conditions[other][metric])}
         for model, conditions in values.items()
@@ -115,7 +115,7 @@ def _against(values: Table, one: str, other: str, bounds: _Bootstrap) -> list[di
 
 
 def _against_floor(values: Table, bounds: _Bootstrap) -> list[dict[str, Any]]:
-    """Is a condition better than the same words for every image? Difference of the main figure, with interval."""
+    """Difference of the main metric to the constant caption, with interval, for every model and measured condition."""
     return [
         {"model": model, "condition": condition, "above_floor": made["low"] > 0, **made}
         for model, conditions in values.items()
@@ -126,7 +126,7 @@ def _against_floor(values: Table, bounds: _Bootstrap) -> list[dict[str, Any]]:
 
 
 def _costs(scores: ImageTextScores, captions: Captions | None) -> dict[str, Any]:
-    """Seconds of embedding by model and condition (vectors from the cache cost none), and what captioning took."""
+    """Seconds of embedding by model and condition (cached vectors take none), and the summary of captioning."""
     timing: dict[str, Any] = json.loads((scores.path / "timing.json").read_text("utf-8"))
     return {"embedding_seconds": timing, "captioning": captions.summary() if captions is not None else None}
 
@@ -136,14 +136,15 @@ def _page(document: Mapping[str, Any], scores: ImageTextScores, costs: Mapping[s
     lines = [
         "# Images and texts",
         "",
-        f"{document['pairs']} pairs. Mean distance is the origin's score; it rewards a model that gives every image "
-        "the same vector, so read it beside the floors (constant, random) and the ceiling (oracle caption).",
+        f"{document['pairs']} pairs. Mean distance is color-perception-bench's score, which is good for a model that "
+        "gives every image the same vector: compare it with the baselines (constant, random) and the upper bound "
+        "(oracle).",
         "",
         *_figures_table(figures, document["measured"]),
         "",
-        f"## Against the floor ({MAIN} less that of a constant caption, {document['confidence']:.0%} interval)",
+        f"## Against the baseline ({MAIN} minus that of a constant caption, {document['confidence']:.0%} interval)",
         "",
-        "| model | condition | difference | interval | above the floor |",
+        "| model | condition | difference | interval | above the baseline |",
         "| --- | --- | --- | --- | --- |",
     ]
     lines += [
@@ -152,10 +153,12 @@ def _page(document: Mapping[str, Any], scores: ImageTextScores, costs: Mapping[s
         for row in document["against_floor"]
     ]
     lines += ["", "## Captions instead of images (paired, same pairs)", "", *_side_by_side(document)]
-    lines += ["", "## Cost (vectors that were in the cache took no time)", "", *_cost_lines(costs)]
+    lines += ["", "## Cost (cached vectors took no time)", "", *_cost_lines(costs)]
     skipped = scores.skipped()
     lines += ["", "## Models not measured", ""]
-    lines += [f"- {name}: {reason}" for name, reason in skipped.items()] or ["None: all models were there."]
+    lines += [f"- {name}: {reason}" for name, reason in skipped.items()] or [
+        "None: all models were available."
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -203,10 +206,10 @@ def _cost_lines(costs: Mapping[str, Any]) -> list[str]:
         + ", ".join(f"{condition} {seconds:.1f} s" for condition, seconds in by_condition.items())
         for model, by_condition in costs["embedding_seconds"].items()
     ]
-    told = costs["captioning"]
-    if told is not None and told["captioner"] != "none":
-        spent = ", ".join(f"{name} {value}" for name, value in told.items() if name not in ("seconds",))
-        lines.append(f"- captions: {told['seconds']:.1f} s, {spent}")
+    captioning = costs["captioning"]
+    if captioning is not None and captioning["captioner"] != "none":
+        figures = ", ".join(f"{name} {value}" for name, value in captioning.items() if name != "seconds")
+        lines.append(f"- captions: {captioning['seconds']:.1f} s, {figures}")
     return lines
 
 
@@ -222,7 +225,3 @@ def _summary(document: Mapping[str, Any]) -> dict[str, Any]:
         "best_mrr_low": best["low"],
         "above_floor": sum(row["above_floor"] for row in document["against_floor"]),
     }
-
-
-def _write(path: Path, document: Any) -> None:
-    write_json(path, document, ensure_ascii=True)

@@ -1,4 +1,8 @@
-"""Every model in every condition: vectors, figures, ranks, the origin's table and pictures."""
+"""Scores of every model in every condition: figures, ranks, color-perception-bench's table and figures.
+
+A condition says what stands for an image on the image side: the image itself (``native``), its caption, both
+(``fused``), or a text that gives an upper bound (``oracle``) or a baseline (``constant``, ``random``).
+"""
 
 from __future__ import annotations
 
@@ -17,9 +21,9 @@ from assets_pkg.image_text.figures import draw_correlation
 from assets_pkg.image_text.measures import (
     colour_figures,
     cosines,
-    origin_distances,
+    distance_statistics,
+    partner_ranks,
     retrieval,
-    right_partner_ranks,
     separation,
 )
 from assets_pkg.image_text.pairs import Pair
@@ -38,66 +42,17 @@ ORACLE = "An image of {text}."
 RANDOM_SEED = 7
 
 
-@dataclass(frozen=True)
-class ImageSide:
-    """One condition for one model: makes the image side's vectors, float32 [n, d]."""
-
-    condition: Condition
-    embed: Callable[[], Vectors]
-
-
-def image_sides(
-    encoder: ItemEncoder, pairs: Sequence[Pair], captions: Mapping[str, str | None], *, fuse: bool
-) -> list[ImageSide]:
-    """The conditions that a model can be measured in, in the order of `Condition`.
-
-    ``native`` needs a model of images, ``caption`` captions, ``fused`` a model of both together. An image without a
-    caption is told as the constant one: that is all that a search through captions would know of it. Always there:
-    ``oracle`` (a caption that says the right text: the ceiling of the caption path), ``constant`` (the same words
-    for every image) and ``random`` (directions drawn at random): the floors.
-    """
-    told = [captions.get(pair.pair_id) or CONSTANT for pair in pairs]
-
-    def passages(make: Callable[[], Sequence[Input]]) -> Callable[[], Vectors]:
-        return lambda: encoder.embed(make(), "passage")
-
-    sides: list[ImageSide] = []
-    if "image" in encoder.modalities:
-        sides.append(ImageSide("native", passages(lambda: [Item(images=(pair.open(),)) for pair in pairs])))
-    if captions:
-        sides.append(ImageSide("caption", passages(lambda: told)))
-        if fuse and "text_image" in encoder.modalities:
-            both = list(zip(pairs, told, strict=True))
-            sides.append(
-                ImageSide(
-                    "fused", passages(lambda: [Item(text=text, images=(pair.open(),)) for pair, text in both])
-                )
-            )
-    sides.append(ImageSide("oracle", passages(lambda: [ORACLE.format(text=pair.text) for pair in pairs])))
-    sides.append(ImageSide("constant", passages(lambda: [CONSTANT] * len(pairs))))
-    sides.append(ImageSide("random", lambda: _random(len(pairs), encoder.dimensions)))
-    return sides
-
-
-def _random(count: int, dimensions: int) -> Vectors:
-    import numpy as np
-
-    vectors = np.random.default_rng(RANDOM_SEED).standard_normal((count, dimensions), dtype=np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-
-ORIGIN_HEADER = (
+TABLE_HEADER = (
     "timestamp", "model_name", "n_colors", "mean_distance", "median_distance", "std_distance", "variance",
     "min_distance", "max_distance",
 )  # fmt: skip
-WAYS = ("t2i", "i2t")
 MOST_PAIRS = 20_000
-"""All cosines of so many pairs take 3 GB."""
+"""The matrix of all cosines of this many pairs takes 3 GB."""
 
 
 @dataclass
 class Measured:
-    """One model: figures and ranks by condition, and what each condition took."""
+    """One model: figures, ranks and seconds of embedding, by condition (``texts``: seconds of the queries)."""
 
     figures: dict[Condition, dict[str, dict[str, float]]] = field(default_factory=dict)
     ranks: dict[Condition, dict[str, dict[str, list[int]]]] = field(default_factory=dict)
@@ -105,10 +60,10 @@ class Measured:
 
 
 def split_models(found: Sequence[Availability]) -> tuple[list[Availability], dict[str, str]]:
-    """Models that can be measured, and the reason of each that cannot.
+    """Models that can be measured, and for each of the others the reason why not.
 
     Raises:
-        BenchmarkError: none can; the message has every reason.
+        BenchmarkError: no model can be measured; the message has all reasons.
     """
     skipped = {model.name: model.problem for model in found if model.problem is not None}
     skipped |= {model.name: "does not embed text" for model in found if "text" not in model.entry.modalities}
@@ -135,7 +90,7 @@ def score_models(
     """
     if len(pairs) > MOST_PAIRS:
         raise BenchmarkError(
-            f"{len(pairs):,} pairs, and all against all are measured for at most {MOST_PAIRS:,}: set "
+            f"{len(pairs):,} pairs, and all combinations of at most {MOST_PAIRS:,} can be measured: set "
             "image_text.num_pairs_limit"
         )
     made: dict[str, Measured] = {}
@@ -146,14 +101,16 @@ def score_models(
         finally:
             encoder.close()
         progress(number + 1, len(models), "models")
-    _write(
-        folder / "scores.json", {"pairs": len(pairs), "models": {name: m.figures for name, m in made.items()}}
+    write_json(
+        folder / "scores.json",
+        {"pairs": len(pairs), "models": {name: m.figures for name, m in made.items()}},
+        ensure_ascii=True,
     )
-    _write(folder / "ranks.json", {name: m.ranks for name, m in made.items()})
-    _write(folder / "timing.json", {name: m.seconds for name, m in made.items()})
-    _write(folder / "skipped.json", dict(skipped))
-    _write_origin_table(folder / "benchmark_results.tsv", made)
-    _write(folder / "summary.json", _summary(made, skipped, len(pairs)))
+    write_json(folder / "ranks.json", {name: m.ranks for name, m in made.items()}, ensure_ascii=True)
+    write_json(folder / "timing.json", {name: m.seconds for name, m in made.items()}, ensure_ascii=True)
+    write_json(folder / "skipped.json", dict(skipped), ensure_ascii=True)
+    _write_table(folder / "benchmark_results.tsv", made)
+    write_json(folder / "summary.json", _summary(made, skipped, len(pairs)), ensure_ascii=True)
 
 
 def measure(
@@ -164,47 +121,109 @@ def measure(
     settings: ScoreSettings,
     figures: Path,
 ) -> Measured:
-    """One model in every condition that it can be measured in."""
+    """Measure one model in every condition that it supports. ``figures``: the folder of the figures."""
     made = Measured()
     started = time.monotonic()
     texts = encoder.embed([pair.text for pair in pairs], "query")
     made.seconds["texts"] = time.monotonic() - started
     colours = [pair.rgb for pair in pairs if pair.rgb is not None]
-    apart = differences(colours) if len(colours) == len(pairs) else None
+    colour_differences = differences(colours) if len(colours) == len(pairs) else None
     for side in image_sides(encoder, pairs, captions, fuse=settings.fuse_captions):
         started = time.monotonic()
         images = side.embed()
         made.seconds[side.condition] = time.monotonic() - started
-        _measure_side(made, side.condition, texts, images, apart, settings)
+        _measure_side(made, side.condition, texts, images, colour_differences, settings)
         if side.condition in MEASURED:
             draw_correlation(
-                figures, f"{name}+{side.condition}", colours if apart is not None else None, texts, images
+                figures,
+                f"{name}+{side.condition}",
+                colours if colour_differences is not None else None,
+                texts,
+                images,
             )
     return made
 
 
 def _measure_side(
-    made: Measured, condition: Condition, texts: Vectors, images: Vectors, apart: Any, settings: ScoreSettings
+    made: Measured,
+    condition: Condition,
+    texts: Vectors,
+    images: Vectors,
+    colour_differences: Any,
+    settings: ScoreSettings,
 ) -> None:
     similarities = cosines(texts, images)
-    ways = {"t2i": right_partner_ranks(similarities), "i2t": right_partner_ranks(similarities.T)}
+    directions = {"t2i": partner_ranks(similarities), "i2t": partner_ranks(similarities.T)}
     made.figures[condition] = {
-        "distance": origin_distances(texts, images),
-        "retrieval": retrieval(ways, settings.recall_at),
+        "distance": distance_statistics(texts, images),
+        "retrieval": retrieval(directions, settings.recall_at),
         "separation": separation(similarities, texts, images),
-        **({} if apart is None else {"colour": colour_figures(apart, similarities, texts, images)}),
+        **(
+            {}
+            if colour_differences is None
+            else {"colour": colour_figures(colour_differences, similarities, texts, images)}
+        ),
     }
     made.ranks[condition] = {
-        way: {"greater": ranks.greater.tolist(), "equal": ranks.equal.tolist()} for way, ranks in ways.items()
+        direction: {"greater": ranks.greater.tolist(), "equal": ranks.equal.tolist()}
+        for direction, ranks in directions.items()
     }
 
 
-def _write_origin_table(path: Path, made: Mapping[str, Measured]) -> None:
-    """color-perception-bench's table: one row for each model and measured condition, native under the bare name."""
+@dataclass(frozen=True)
+class ImageSide:
+    """The image side of one model in one condition: ``embed`` returns float32 [n, d]."""
+
+    condition: Condition
+    embed: Callable[[], Vectors]
+
+
+def image_sides(
+    encoder: ItemEncoder, pairs: Sequence[Pair], captions: Mapping[str, str | None], *, fuse: bool
+) -> list[ImageSide]:
+    """The conditions that a model supports, in the order of `Condition`.
+
+    ``native`` needs a model that embeds images, ``caption`` needs captions, ``fused`` needs a model that embeds text
+    and image together. An image without a caption gets the constant one, because a search over captions would know
+    nothing about it. Always measured: ``oracle`` (a caption with the pair's own text, the upper bound of captions),
+    ``constant`` (the same text for every image) and ``random`` (random unit vectors), the baselines.
+    """
+    texts = [captions.get(pair.pair_id) or CONSTANT for pair in pairs]
+
+    def passages(make: Callable[[], Sequence[Input]]) -> Callable[[], Vectors]:
+        return lambda: encoder.embed(make(), "passage")
+
+    sides: list[ImageSide] = []
+    if "image" in encoder.modalities:
+        sides.append(ImageSide("native", passages(lambda: [Item(images=(pair.open(),)) for pair in pairs])))
+    if captions:
+        sides.append(ImageSide("caption", passages(lambda: texts)))
+        if fuse and "text_image" in encoder.modalities:
+            both = list(zip(pairs, texts, strict=True))
+            sides.append(
+                ImageSide(
+                    "fused", passages(lambda: [Item(text=text, images=(pair.open(),)) for pair, text in both])
+                )
+            )
+    sides.append(ImageSide("oracle", passages(lambda: [ORACLE.format(text=pair.text) for pair in pairs])))
+    sides.append(ImageSide("constant", passages(lambda: [CONSTANT] * len(pairs))))
+    sides.append(ImageSide("random", lambda: _random(len(pairs), encoder.dimensions)))
+    return sides
+
+
+def _random(count: int, dimensions: int) -> Vectors:
+    import numpy as np
+
+    vectors = np.random.default_rng(RANDOM_SEED).standard_normal((count, dimensions), dtype=np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def _write_table(path: Path, made: Mapping[str, Measured]) -> None:
+    """Write color-perception-bench's table: a row for each model and measured condition; ``native`` has no suffix."""
     now = datetime.now(UTC).replace(tzinfo=None).isoformat()
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, delimiter="\t")
-        writer.writerow(ORIGIN_HEADER)
+        writer.writerow(TABLE_HEADER)
         for name, model in made.items():
             for condition, figures in model.figures.items():
                 if condition not in MEASURED:
@@ -233,7 +252,3 @@ def _summary(made: Mapping[str, Measured], skipped: Mapping[str, str], pairs: in
         "models_used": ", ".join(made),
         **{f"best_mrr_{condition}": value for condition, value in best.items()},
     }
-
-
-def _write(path: Path, document: Any) -> None:
-    write_json(path, document, ensure_ascii=True)

@@ -1,4 +1,4 @@
-"""Captions judged by embedding models, and the captioners ranked by them."""
+"""The assets of the ``judges`` group: caption scores by embedding models, and the ranking of the captioners."""
 
 from pathlib import Path
 
@@ -18,11 +18,11 @@ from storage.digests import digest_json
 from storage.paths import JUDGE_RANKING, JUDGE_RESULTS
 
 CAPTIONS = "captions_digest"
-"""Of the texts that were judged: what a plan compares with the files."""
+"""Metadata key: digest of the judged texts, which a plan compares with the files."""
 
 
 def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
-    """The ``judges`` group."""
+    """The assets of the group."""
     intervals = profile.eval.part(IntervalSettings)
 
     @stage_asset("judges", profile.judges, kinds={"json"}, pool=accelerator_pool(profile.compute, "judges"))
@@ -32,7 +32,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         compute: ComputeResource,
         accelerator: AcceleratorResource,
     ) -> dg.MaterializeResult:
-        """Every caption against its reference, by every judge that is here: coarse, fine-grained, and both."""
+        """Coarse, fine-grained and combined score of every caption against its reference, by every available judge."""
         with asset_context(context, store, compute) as asset:
             captions = load_captions(profile.judges)
             found = present_judges(profile.judges, load_registry())
@@ -45,15 +45,15 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             for name, reason in skipped.items():
                 context.log.warning(f"judge {name} is skipped: {reason}")
             identities = {judge.name: _identity(judge) for judge in found if judge.usable}
-            made = asset.build(
+            scores = asset.build(
                 JudgeScores,
                 lambda folder: score_captions(captions, judges, skipped, folder, asset.progress()),
                 outside={"captions": captions.digest(), "judges": digest_json(identities)},
             )
-            asset.link(JUDGE_RESULTS, made.path)
-            missing = [{"judge": name, "reason": reason} for name, reason in made.skipped().items()]
-            shown = {CAPTIONS: captions.digest(), **numbers(made.summary()), "skipped": table(missing)}
-            return asset.result(made, shown)
+            asset.link(JUDGE_RESULTS, scores.path)
+            missing = [{"judge": name, "reason": reason} for name, reason in scores.skipped().items()]
+            shown = {CAPTIONS: captions.digest(), **numbers(scores.summary()), "skipped": table(missing)}
+            return asset.result(scores, shown)
 
     @stage_asset("judges", intervals, kinds={"json"}, deps=("judge_scores",))
     def judge_ranking(
@@ -68,9 +68,9 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
 
             ranking = asset.build(JudgeRanking, produce)
             asset.link(JUDGE_RANKING, ranking.path)
-            told = ranking.ranking()
+            document = ranking.ranking()
             shown = {
-                "ranking": table(shown_ranking(told["ranking"], told["confidence"])),
+                "ranking": table(shown_ranking(document["ranking"], document["confidence"])),
                 "chart": picture(ranking.path / "ranking.png"),
                 "agreement": picture(ranking.path / "agreement.png"),
             }
@@ -80,7 +80,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
 
 
 def _identity(judge: Availability) -> str:
-    """Digest of a judge's weights or service, and of how it is run; nothing is loaded."""
+    """Digest of a judge's weights or service and of its settings; no weights are loaded."""
     encoder = open_encoder(judge)
     try:
         return encoder.identity("passage")

@@ -1,6 +1,6 @@
-"""Reading captions: the references of each clip, and what each captioner said about it.
+"""Reading captions: the reference of each clip, and the captioners' captions of it.
 
-Files are those of CLIP-CC-Bench (github.com/Multimodal-Intelligence-Lab/CLIP-CC-Bench), or plainer ones:
+Files are those of CLIP-CC-Bench (github.com/Multimodal-Intelligence-Lab/CLIP-CC-Bench), or simpler ones:
 references as a JSON list or JSON lines of ``{"id", "summary"}`` (or ``reference``, ``caption``, ``text``), or as
 ``{id: text}``; predictions as one such file for each captioner, named after it, in one folder.
 """
@@ -24,8 +24,8 @@ NAMED = 5
 
 @dataclass(frozen=True)
 class CaptionSet:
-    """Captions to be judged. ``clips`` are those that every captioner described, in order; ``left_out`` those that
-    somebody did not, by clip: who. Every text is non-empty."""
+    """Captions to be judged; no text is empty. ``clips``: the clips that every captioner described, in order;
+    ``left_out``: the other clips, each with the captioners that did not describe it."""
 
     references: Mapping[str, str]
     predictions: Mapping[str, Mapping[str, str]]
@@ -33,7 +33,7 @@ class CaptionSet:
     left_out: Mapping[str, list[str]]
 
     def digest(self) -> str:
-        """Digest of all texts that are judged."""
+        """Digest of the judged texts."""
         texts = [
             [clip, self.references[clip], *(self.predictions[name][clip] for name in self.predictions)]
             for clip in self.clips
@@ -44,26 +44,26 @@ class CaptionSet:
 def read_captions(references: Path, predictions_dir: Path, *, allow_gaps: bool = False) -> CaptionSet:
     """Read references and all captioners' files.
 
-    A clip that a captioner did not describe would count for nothing or against it, so by default it is an error;
-    with ``allow_gaps`` only clips that all described are judged, and the others are listed.
+    A clip that some captioner did not describe is an error by default, because leaving it out or scoring it 0 would
+    change the ranking. With ``allow_gaps`` only clips that all captioners described are judged; the others are listed.
 
     Raises:
-        CaptionError: a file is missing, of another shape, has an empty or doubled caption, or leaves a gap.
+        CaptionError: a file is missing or has another structure, or a caption is empty, duplicated or missing.
     """
-    wanted = read_texts(references)
+    reference_texts = read_texts(references)
     files = _prediction_files(predictions_dir)
     predictions = {path.stem: read_texts(path) for path in files}
     gaps = {
         clip: missing
-        for clip in wanted
+        for clip in reference_texts
         if (missing := [name for name, texts in predictions.items() if clip not in texts])
     }
     if gaps and not allow_gaps:
         raise CaptionError(_explain_gaps(gaps))
-    clips = tuple(clip for clip in wanted if clip not in gaps)
+    clips = tuple(clip for clip in reference_texts if clip not in gaps)
     if not clips:
         raise CaptionError(f"{predictions_dir}: no clip of {references} is described by all captioners")
-    return CaptionSet(wanted, predictions, clips, gaps)
+    return CaptionSet(reference_texts, predictions, clips, gaps)
 
 
 def read_texts(path: Path) -> dict[str, str]:
@@ -73,31 +73,31 @@ def read_texts(path: Path) -> dict[str, str]:
         CaptionError: see `read_captions`.
     """
     texts: dict[str, str] = {}
-    for place, clip, text in _pairs(path):
+    for where, clip, text in _entries(path):
         if not isinstance(text, str) or not text.strip():
             raise CaptionError(
-                f"{path}: {place}: the caption of {clip!r} is empty or not a text: add it or remove the clip"
+                f"{path}: {where}: the caption of {clip!r} is empty or not a text: add it or remove the clip"
             )
         if clip in texts:
-            raise CaptionError(f"{path}: {place}: {clip!r} is there twice: keep one")
+            raise CaptionError(f"{path}: {where}: {clip!r} is there twice: keep one")
         texts[clip] = text.strip()
     if not texts:
         raise CaptionError(f"{path}: has no captions")
     return texts
 
 
-def _pairs(path: Path) -> Iterator[tuple[str, str, Any]]:
-    """(place, clip id, text) of every entry, whatever the file's shape."""
+def _entries(path: Path) -> Iterator[tuple[str, str, Any]]:
+    """(position in the file, clip id, text) of every entry, for each of the accepted structures."""
     document = _load(path)
     if isinstance(document, dict):
         for clip, text in document.items():
             yield f"key {clip!r}", str(clip), text
         return
     for number, row in enumerate(document, 1):
-        place = f"entry {number}"
+        where = f"entry {number}"
         if not isinstance(row, dict):
-            raise CaptionError(f"{path}: {place}: must be an object with an id and a text")
-        yield place, str(_first(path, place, row, ID_FIELDS)), _first(path, place, row, TEXT_FIELDS)
+            raise CaptionError(f"{path}: {where}: must be an object with an id and a text")
+        yield where, str(_first(path, where, row, ID_FIELDS)), _first(path, where, row, TEXT_FIELDS)
 
 
 def _load(path: Path) -> list[Any] | dict[str, Any]:
@@ -117,11 +117,11 @@ def _load(path: Path) -> list[Any] | dict[str, Any]:
     return document
 
 
-def _first(path: Path, place: str, row: dict[str, Any], names: tuple[str, ...]) -> Any:
+def _first(path: Path, where: str, row: dict[str, Any], names: tuple[str, ...]) -> Any:
     for name in names:
         if name in row:
             return row[name]
-    raise CaptionError(f"{path}: {place}: has none of {', '.join(names)}")
+    raise CaptionError(f"{path}: {where}: has none of {', '.join(names)}")
 
 
 def _prediction_files(folder: Path) -> list[Path]:
@@ -143,11 +143,11 @@ def _explain_gaps(gaps: Mapping[str, list[str]]) -> str:
     for clip, names in gaps.items():
         for name in names:
             by_captioner.setdefault(name, []).append(clip)
-    told = [
+    missing = [
         f"{name} lacks {len(clips)} ({', '.join(clips[:NAMED])}{', ...' if len(clips) > NAMED else ''})"
         for name, clips in by_captioner.items()
     ]
     return (
-        f"captions are missing: {'; '.join(told)}. Add them, or set judges.allow_gaps=true to judge only the clips "
+        f"captions are missing: {'; '.join(missing)}. Add them, or set judges.allow_gaps=true to judge only the clips "
         "that all captioners described"
     )

@@ -1,4 +1,4 @@
-"""The result files of CLIP-CC-Bench, so that its tools and tables read ours.
+"""Result files in the layout of CLIP-CC-Bench, which its tools can read.
 
 ``embedding_models/individual_results/{csv,json}/<judge>/<captioner>``,
 ``embedding_models/aggregated_results/<judge>/<captioner>.json``, ``.../aggregated_results.csv``,
@@ -23,7 +23,7 @@ ROOT = "embedding_models"
 
 
 def write_results(folder: Path, scores: Mapping[str, Scores], captions: CaptionSet) -> None:
-    """Individual and aggregated results of every judge."""
+    """Write the individual and aggregated results of every judge."""
     now = datetime.now(UTC).isoformat()
     summaries: dict[str, dict[str, Any]] = {}
     for judge, by_captioner in scores.items():
@@ -36,7 +36,7 @@ def write_results(folder: Path, scores: Mapping[str, Scores], captions: CaptionS
 
 
 def summarise(judge: str, captioner: str, scores: Sequence[CaptionScore], now: str) -> dict[str, Any]:
-    """One captioner under one judge, rounded as in the origin (std with ddof 0)."""
+    """One captioner's scores by one judge, rounded as CLIP-CC-Bench does; std with ddof 0."""
 
     def stats(metric: Metric) -> dict[str, float]:
         import numpy as np
@@ -64,7 +64,7 @@ def summarise(judge: str, captioner: str, scores: Sequence[CaptionScore], now: s
 
 
 def write_ranking(folder: Path, ranking: Sequence[RankedCaptioner], scores: Mapping[str, Scores]) -> None:
-    """The two tables of the ranking."""
+    """Write the two tables of the ranking."""
     overall = [["Rank", "VLM", "Borda", "MeanJudge", "StdJudge"]]
     for row in ranking:
         std = "" if row.std is None else f"{row.std:.2f}"
@@ -74,7 +74,7 @@ def write_ranking(folder: Path, ranking: Sequence[RankedCaptioner], scores: Mapp
 
 
 def _per_judge(scores: Mapping[str, Scores]) -> list[list[str]]:
-    """Two header rows, as pandas writes them; every cell mean±std."""
+    """Rows of ``vlm_per_judge_metrics.csv``: two header rows, as pandas writes them; each cell is mean±std."""
     judges = sorted(scores)
     metrics: dict[str, Metric] = {
         "coarse_grained": lambda score: score.coarse,
@@ -86,7 +86,7 @@ def _per_judge(scores: Mapping[str, Scores]) -> list[list[str]]:
     rows = [top, second]
     for number, captioner in enumerate(sorted(scores[judges[0]])):
         cells = [
-            _spread([metric(score) for score in scores[judge][captioner].values()])
+            _mean_and_std([metric(score) for score in scores[judge][captioner].values()])
             for judge in judges
             for metric in metrics.values()
         ]
@@ -94,7 +94,7 @@ def _per_judge(scores: Mapping[str, Scores]) -> list[list[str]]:
     return rows
 
 
-def _spread(values: Sequence[float]) -> str:
+def _mean_and_std(values: Sequence[float]) -> str:
     import numpy as np
 
     return f"{np.mean(values):.2f}±{np.std(values):.2f}"
@@ -141,7 +141,7 @@ def _write_aggregated(folder: Path, summaries: Mapping[str, Mapping[str, Any]]) 
     judges = sorted({judge for by_judge in summaries.values() for judge in by_judge})
     columns = [f"{judge}_{name}" for judge in judges for name in ("coarse", "fine_f1", "hm_cf")]
     rows: list[list[str]] = [["Model Name", *columns]]
-    crossed: dict[str, Any] = {}
+    by_captioner: dict[str, Any] = {}
     for name in sorted(summaries):
         cells, compared = [], {}
         for judge in judges:
@@ -155,9 +155,9 @@ def _write_aggregated(folder: Path, summaries: Mapping[str, Mapping[str, Any]]) 
                 "hybrid": hybrid,
             }
         rows.append([name, *cells])
-        crossed[name] = {"decoder_comparisons": compared}
+        by_captioner[name] = {"decoder_comparisons": compared}
     _write_csv(folder / "aggregated_results.csv", rows)
-    write_json(folder / "cross_decoder_stats.json", crossed, indent=2)
+    write_json(folder / "cross_decoder_stats.json", by_captioner, indent=2)
 
 
 def _write_csv(path: Path, rows: Iterable[Sequence[Any]]) -> None:

@@ -1,4 +1,4 @@
-"""What can be wrong with captions and judgements."""
+"""Errors of the caption judges."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from storage.errors import RetuneError
 
 
 class CaptionError(RetuneError, ValueError):
-    """Captions that cannot be judged; the message names file and clip and says what to do."""
+    """Captions that cannot be judged; the message names file and clip, and what to do."""
 
 
 class JudgeError(RetuneError, RuntimeError):
-    """No judge can be used; the message has each one's reason."""
+    """Too few judges can be used; the message has the reason for each."""
 
 
 class RankingError(RetuneError, ValueError):
-    """Scores that give no ranking: a tie or a gap; the message names judge and captioners."""
+    """Scores that cannot be ranked because of a tie or a gap; the message names judge and captioners."""

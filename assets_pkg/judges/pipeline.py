@@ -1,4 +1,4 @@
-"""The two steps of the room: captions to scores, scores to a ranking."""
+"""The two steps that the assets call: captions to scores, and scores to a ranking."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from storage.progress import Progress, no_progress
 
 
 def load_captions(settings: JudgeSettings) -> CaptionSet:
-    """The captions that the profile names.
+    """Read the captions that the settings name.
 
     Raises:
-        CaptionError: it names none, or they cannot be judged.
+        CaptionError: no files are set, or they cannot be judged.
     """
     if settings.references is None or settings.predictions_dir is None:
         raise CaptionError(
@@ -40,10 +40,10 @@ def load_captions(settings: JudgeSettings) -> CaptionSet:
 
 
 def present_judges(settings: JudgeSettings, registry: Registry) -> list[Availability]:
-    """All judges of the profile, usable or with the reason why not, in its order; texts are all that they need.
+    """All judges of the settings in their order; those that cannot be used carry the reason.
 
     Raises:
-        JudgeError: fewer are usable than ``min_judges``; the message has each one's reason.
+        JudgeError: fewer are usable than ``min_judges``; the message has the reason for each.
         RegistryError: a judge is not in the registry.
     """
     found = [look_up(registry, name) for name in settings.judge_models]
@@ -64,8 +64,8 @@ def score_captions(
     folder: Path,
     progress: Progress = no_progress,
 ) -> None:
-    """Judge all captions and write a `JudgeScores` folder; ``judges`` are opened one after the other, ``skipped``
-    has the reason of each judge that is not there."""
+    """Judge all captions and write a `JudgeScores` folder. ``judges`` are opened one after the other; ``skipped`` has
+    the reason of each judge that cannot be used."""
     scores = judge_all(judges, captions, progress)
     document = {
         "judges": list(scores),
@@ -95,10 +95,10 @@ def score_captions(
 
 
 def rank_captioners(made: JudgeScores, intervals: IntervalSettings, folder: Path) -> None:
-    """Rank from a `JudgeScores` artifact and write a `JudgeRanking` folder.
+    """Rank the captioners of a `JudgeScores` artifact and write a `JudgeRanking` folder.
 
     Raises:
-        RankingError: a tie or a gap that makes the ranking meaningless.
+        RankingError: a tie or a gap, so that there is no ranking.
     """
     document = made.scores()
     scores = _restore(document)

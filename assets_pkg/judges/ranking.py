@@ -1,7 +1,7 @@
-"""Many judges to one ranking: Borda points, and how far the ranking depends on the judges and on the clips.
+"""The ranking of captioners from the scores of several judges: Borda count, and how it depends on judges and clips.
 
-A judge's scale says nothing (the five of CLIP-CC-Bench run from 0.46 to 0.73 on the same captions), so only its
-order counts: of V captioners the best gets V-1 points, the last 0, summed over the judges.
+The judges' scales differ (the five of CLIP-CC-Bench have means from 0.46 to 0.73 on the same captions), so only the
+order that each gives counts: of V captioners the best gets V-1 points, the last 0, summed over the judges.
 """
 
 from __future__ import annotations
@@ -39,18 +39,19 @@ class RankedCaptioner:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How much the judges are of one mind. ``spearman``: of each pair of judges' orders. ``without``: for each
-    judge left out Kendall's tau of the new ranking with the full one, and the new first. Empty for one judge."""
+    """Agreement of the judges. ``spearman``: rank correlation of each pair of judges. ``without``: for each judge,
+    Kendall's tau between the ranking without it and the full one, who is then first, and the largest change of a rank.
+    Both are empty for one judge."""
 
     spearman: Mapping[str, float]
     without: Mapping[str, dict[str, Any]]
 
 
 def borda_points(means: Mapping[str, Mapping[str, float]]) -> dict[str, int]:
-    """Points of every captioner, from mean scores by judge and captioner.
+    """Borda points of every captioner, from mean scores by judge and captioner.
 
     Raises:
-        RankingError: a judge scored not all captioners, or gave two exactly the same mean.
+        RankingError: a judge has no score for a captioner, or exactly the same mean for two.
     """
     _check_gaps(means)
     points: dict[str, int] = {}
@@ -60,10 +61,10 @@ def borda_points(means: Mapping[str, Mapping[str, float]]) -> dict[str, int]:
             if scores[better] == scores[worse]:
                 raise RankingError(
                     f"judge {judge} gives {better} and {worse} exactly the same mean {scores[better]:.6f}: their "
-                    "captions are the same, or the judge cannot tell them apart; leave one of the captioners out"
+                    "captions are the same, or the judge does not distinguish them; leave one of the captioners out"
                 )
-        for place, name in enumerate(order, 1):
-            points[name] = points.get(name, 0) + len(order) - place
+        for position, name in enumerate(order, 1):
+            points[name] = points.get(name, 0) + len(order) - position
     return points
 
 
@@ -74,8 +75,8 @@ def rank(
     samples: int = 2000,
     seed: int = 42,
 ) -> list[RankedCaptioner]:
-    """The ranking, best first, from hm_cf by judge, captioner and clip. Equal points are told apart by the mean over
-    judges in full precision.
+    """The ranking, best first, from hm_cf by judge, captioner and clip. Captioners with equal points are ordered by the
+    mean over judges.
 
     Raises:
         RankingError: see `borda_points`; or two captioners are equal in points and mean; or a clip is missing.
@@ -95,16 +96,16 @@ def rank(
     spread = means.std(axis=0, ddof=1) if len(judges) > 1 else None
     ranks, resampled = _bootstrap(table, samples, seed)
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-    places = {name: row for row, name in enumerate(names)}
-    made = []
-    for place, name in enumerate(order, 1):
-        row = places[name]
+    rows = {name: row for row, name in enumerate(names)}
+    ranked = []
+    for position, name in enumerate(order, 1):
+        row = rows[name]
         rank_low, rank_high = np.quantile(ranks[:, row], tails)
         mean_low, mean_high = np.quantile(resampled[:, row], tails)
         std = None if spread is None else float(spread[row])
-        made.append(
+        ranked.append(
             RankedCaptioner(
-                place,
+                position,
                 name,
                 points[name],
                 float(overall[name]),
@@ -115,11 +116,11 @@ def rank(
                 float(mean_high),
             )
         )
-    return made
+    return ranked
 
 
 def agreement(scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Agreement:
-    """Agreement of the judges' orders, and what happens to the ranking without each of them."""
+    """Agreement of the judges, and the ranking without each of them."""
     from scipy import stats as scipy_stats
 
     stats: Any = scipy_stats
@@ -131,10 +132,10 @@ def agreement(scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Agreem
         if len(names) > 1
     }
     without: dict[str, dict[str, Any]] = {}
-    full = _places(means, names)
+    full = _ranks(means, names)
     for left_out in range(len(judges) if len(judges) > 1 else 0):
         kept = [row for row in range(len(judges)) if row != left_out]
-        new = _places(means[kept], names)
+        new = _ranks(means[kept], names)
         tau = stats.kendalltau([full[name] for name in names], [new[name] for name in names])[0]
         without[judges[left_out]] = {
             "kendall_tau": float(tau),
@@ -144,11 +145,11 @@ def agreement(scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Agreem
     return Agreement(pairs, without)
 
 
-def _places(means: Table, names: Sequence[str]) -> dict[str, int]:
+def _ranks(means: Table, names: Sequence[str]) -> dict[str, int]:
     """Rank of every captioner by Borda points, then by mean."""
     points = _points(means[None])[0]
     order = sorted(range(len(names)), key=lambda row: (-points[row], -means[:, row].mean()))
-    return {names[row]: place for place, row in enumerate(order, 1)}
+    return {names[row]: position for position, row in enumerate(order, 1)}
 
 
 def _bootstrap(table: Table, samples: int, seed: int) -> tuple[Table, Table]:
@@ -161,9 +162,9 @@ def _bootstrap(table: Table, samples: int, seed: int) -> tuple[Table, Table]:
     counts = rng.multinomial(clips, np.full(clips, 1 / clips), size=samples).astype(np.float64)
     means = np.einsum("sc,jvc->sjv", counts, table) / clips
     overall = means.mean(axis=1)
-    # Points decide; the mean, squeezed to less than half a point, tells equal points apart.
-    spread = np.ptp(overall, axis=1, keepdims=True) + 1e-12
-    decisive = _points(means) + 0.4 * (overall - overall.min(axis=1, keepdims=True)) / spread
+    # Sort by points, then by the mean: scaled to less than half a point, it only orders equal points.
+    mean_range = np.ptp(overall, axis=1, keepdims=True) + 1e-12
+    decisive = _points(means) + 0.4 * (overall - overall.min(axis=1, keepdims=True)) / mean_range
     return rankdata(-decisive, axis=1), overall
 
 

@@ -1,4 +1,4 @@
-"""The ranking as a page and two pictures."""
+"""The ranking as a Markdown page, a table and two figures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def report_text(
     clips: int,
     confidence: float,
 ) -> str:
-    """A Markdown page: the ranking, who judged and who did not, how much it depends on them."""
+    """A Markdown page: the ranking, the judges used and not used, and the agreement of the judges."""
     rows = shown_ranking([asdict(row) for row in ranking], confidence)
     lines = [
         "# Caption ranking",
@@ -33,14 +33,16 @@ def report_text(
         *(f"| {' | '.join(row.values())} |" for row in rows),
     ]
     lines += ["", "## Judges not used", ""]
-    lines += [f"- {name}: {reason}" for name, reason in skipped.items()] or ["None: all judges were there."]
+    lines += [f"- {name}: {reason}" for name, reason in skipped.items()] or [
+        "None: all judges were available."
+    ]
     lines += ["", "## Agreement of the judges", ""]
     lines += _agreement_lines(agreement)
     return "\n".join(lines) + "\n"
 
 
 def shown_ranking(ranking: Iterable[Mapping[str, Any]], confidence: float) -> list[dict[str, str]]:
-    """The rows of ``ranking.json`` for people, by the heading of each column."""
+    """The rows of ``ranking.json`` as text, by column heading."""
     interval = f"{confidence:.0%} interval"
     return [
         {
@@ -58,11 +60,11 @@ def shown_ranking(ranking: Iterable[Mapping[str, Any]], confidence: float) -> li
 
 def _agreement_lines(agreement: Agreement) -> list[str]:
     if not agreement.without:
-        return ["One judge: there is nothing to agree with, and the ranking is its opinion."]
+        return ["One judge: agreement cannot be measured, and the ranking is that of the judge."]
     lines = ["| judges | Spearman |", "| --- | --- |"]
     lines += [f"| {pair} | {value:.3f} |" for pair, value in agreement.spearman.items()]
     if agreement.spearman and min(agreement.spearman.values()) > NEAR_REDUNDANT:
-        lines += ["", f"All pairs agree above {NEAR_REDUNDANT}: more judges of this kind add little."]
+        lines += ["", f"All pairs correlate above {NEAR_REDUNDANT}: more judges of this kind add little."]
     lines += [
         "",
         "| without | Kendall tau with all | first place | largest move |",
@@ -76,27 +78,27 @@ def _agreement_lines(agreement: Agreement) -> list[str]:
 
 
 def draw_ranking(path: Path, ranking: Sequence[RankedCaptioner]) -> None:
-    """Mean HM-CF of every captioner with its interval, best on top."""
+    """Draw the mean HM-CF of every captioner with its interval, the best at the top."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 1.2 + 0.35 * len(ranking)), layout="constrained")
     axes = figure.subplots()
-    places = list(range(len(ranking), 0, -1))
+    positions = list(range(len(ranking), 0, -1))
     means = [row.mean for row in ranking]
     below = [max(0.0, row.mean - row.mean_low) for row in ranking]
     above = [max(0.0, row.mean_high - row.mean) for row in ranking]
-    axes.errorbar(means, places, xerr=[below, above], fmt="o", capsize=3)
-    axes.set_yticks(places, [f"{row.captioner} ({row.points})" for row in ranking])
+    axes.errorbar(means, positions, xerr=[below, above], fmt="o", capsize=3)
+    axes.set_yticks(positions, [f"{row.captioner} ({row.points})" for row in ranking])
     axes.set_xlabel("mean HM-CF over judges, with interval over clips (Borda points in brackets)")
     axes.grid(axis="x", alpha=0.3)
     figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
 def draw_agreement(path: Path, judges: Sequence[str], spearman: Mapping[str, float]) -> None:
-    """A matrix of the judges' rank correlations."""
+    """Draw the matrix of the judges' rank correlations."""
     from matplotlib.figure import Figure
 
-    grid = [[1.0 if a == b else _between(a, b, spearman) for b in judges] for a in judges]
+    grid = [[1.0 if a == b else _correlation(a, b, spearman) for b in judges] for a in judges]
     size = 2.5 + 0.6 * len(judges)
     figure = Figure(figsize=(size, size), layout="constrained")
     axes = figure.subplots()
@@ -110,5 +112,5 @@ def draw_agreement(path: Path, judges: Sequence[str], spearman: Mapping[str, flo
     figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
-def _between(a: str, b: str, spearman: Mapping[str, float]) -> float:
+def _correlation(a: str, b: str, spearman: Mapping[str, float]) -> float:
     return spearman.get(f"{a} ~ {b}", spearman.get(f"{b} ~ {a}", 0.0))

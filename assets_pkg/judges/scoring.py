@@ -1,4 +1,4 @@
-"""CLIP-CC-Bench's scores of captions against references (arXiv 2608.04302), by one judge or by all."""
+"""CLIP-CC-Bench's scores of captions against references (arXiv 2608.04302): of one caption, by one judge, by all."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class CaptionScore:
 def score_caption(
     reference: Vectors, caption: Vectors, reference_sentences: Vectors, caption_sentences: Vectors
 ) -> CaptionScore:
-    """Score one caption. ``reference`` and ``caption`` float32 [d], the sentences float32 [n, d], unit length."""
+    """Score one caption. ``reference`` and ``caption``: float32 [d]; sentences: float32 [n, d]; all of unit length."""
     cosines = caption_sentences.astype("float64") @ reference_sentences.astype("float64").T
     precision = float(cosines.max(axis=1).mean())
     recall = float(cosines.max(axis=0).mean())
@@ -61,47 +61,40 @@ def harmonic_mean(first: float, second: float) -> float:
 
 
 Scores = dict[str, dict[str, CaptionScore]]
-"""By captioner, by clip."""
+"""Scores by captioner and clip."""
 
 
 def sentences_of(text: str) -> list[str]:
-    """The sentences of a text, at least one (CLIP-CC-Bench's are NLTK's, which needs a download)."""
+    """The sentences of a text, at least one. CLIP-CC-Bench splits with NLTK, whose model would be a download."""
     return [sentence.strip() for sentence in split_sentences(text) if sentence.strip()] or [text]
 
 
 def judge_captions(encoder: ItemEncoder, captions: CaptionSet, progress: Progress = no_progress) -> Scores:
     """Score every caption of every captioner with one judge.
 
-    Texts are embedded as documents, without a task instruction: the comparison is symmetric. References are
-    embedded once, not once for each captioner.
+    Texts are embedded as passages, without a task instruction, because the comparison is symmetric. References are
+    embedded once for all captioners.
     """
-    reader = _Reader(encoder)
-    wholes, parts = reader.read([captions.references[clip] for clip in captions.clips])
+    references, reference_sentences = _embed(encoder, [captions.references[clip] for clip in captions.clips])
     scores: Scores = {}
     for number, (name, texts) in enumerate(captions.predictions.items()):
-        told, told_parts = reader.read([texts[clip] for clip in captions.clips])
+        embedded, sentences = _embed(encoder, [texts[clip] for clip in captions.clips])
         scores[name] = {
-            clip: score_caption(wholes[row], told[row], parts[row], told_parts[row])
+            clip: score_caption(references[row], embedded[row], reference_sentences[row], sentences[row])
             for row, clip in enumerate(captions.clips)
         }
         progress(number + 1, len(captions.predictions), "captioners")
     return scores
 
 
-class _Reader:
-    """Embeds texts and their sentences in one call, each distinct one once."""
-
-    def __init__(self, encoder: ItemEncoder):
-        self._encoder = encoder
-
-    def read(self, texts: Sequence[str]) -> tuple[list[Vectors], list[Vectors]]:
-        """For each text its vector [d], and its sentences' [n, d]."""
-        split = [sentences_of(text) for text in texts]
-        distinct = list(dict.fromkeys([*texts, *(sentence for sentences in split for sentence in sentences)]))
-        rows = {text: row for row, text in enumerate(distinct)}
-        vectors = self._encoder.embed(distinct, "passage")
-        whole = [vectors[rows[text]] for text in texts]
-        return whole, [vectors[[rows[sentence] for sentence in sentences]] for sentences in split]
+def _embed(encoder: ItemEncoder, texts: Sequence[str]) -> tuple[list[Vectors], list[Vectors]]:
+    """For each text its vector [d], and those of its sentences [n, d]; each distinct string is embedded once."""
+    split = [sentences_of(text) for text in texts]
+    distinct = list(dict.fromkeys([*texts, *(sentence for sentences in split for sentence in sentences)]))
+    rows = {text: row for row, text in enumerate(distinct)}
+    vectors = encoder.embed(distinct, "passage")
+    whole = [vectors[rows[text]] for text in texts]
+    return whole, [vectors[[rows[sentence] for sentence in sentences]] for sentences in split]
 
 
 def judge_all(
@@ -109,13 +102,13 @@ def judge_all(
     captions: CaptionSet,
     progress: Progress = no_progress,
 ) -> dict[str, Scores]:
-    """Every judge in turn; its memory is given back before the next is opened. Scores by judge."""
-    made: dict[str, Scores] = {}
+    """Scores by judge. Judges are opened one after the other: the memory of each is freed before the next is loaded."""
+    scores: dict[str, Scores] = {}
     for number, (name, open_judge) in enumerate(encoders.items()):
         encoder = open_judge()
         try:
-            made[name] = judge_captions(encoder, captions)
+            scores[name] = judge_captions(encoder, captions)
         finally:
             encoder.close()
         progress(number + 1, len(encoders), "judges")
-    return made
+    return scores

@@ -57,7 +57,7 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> list[Pair]:
 
 
 @pytest.fixture(scope="module")
-def told(colours: list[Pair], tmp_path_factory: pytest.TempPathFactory) -> Captions:
+def captions(colours: list[Pair], tmp_path_factory: pytest.TempPathFactory) -> Captions:
     folder = tmp_path_factory.mktemp("captions")
     write_captions(colours, caption_settings(), None, folder)
     return Captions(folder, "captions", "1")
@@ -65,7 +65,7 @@ def told(colours: list[Pair], tmp_path_factory: pytest.TempPathFactory) -> Capti
 
 @pytest.fixture(scope="module")
 def minilm_scores(
-    colours: list[Pair], told: Captions, minilm: Path, tmp_path_factory: pytest.TempPathFactory
+    colours: list[Pair], captions: Captions, minilm: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> ImageTextScores:
     """All 949 colours through the real text model, and a tiny CLIP on the swatches."""
     models = tmp_path_factory.mktemp("models")
@@ -77,21 +77,21 @@ def minilm_scores(
     text = RegisteredTextEncoder(minilm, load_registry().get("minilm"), "minilm", CPU)
     folder = tmp_path_factory.mktemp("scores")
     encoders = {"minilm": lambda: text, "tiny-clip": lambda: open_encoder(clip, CPU)}
-    score_models(colours, told.captions(), encoders, {"nv": "no weights"}, SCORES, folder)
+    score_models(colours, captions.captions(), encoders, {"nv": "no weights"}, SCORES, folder)
     return ImageTextScores(folder, "image_text_scores", "1")
 
 
 @pytest.fixture(scope="module")
 def report(
-    minilm_scores: ImageTextScores, told: Captions, tmp_path_factory: pytest.TempPathFactory
+    minilm_scores: ImageTextScores, captions: Captions, tmp_path_factory: pytest.TempPathFactory
 ) -> ImageTextReport:
     folder = tmp_path_factory.mktemp("report")
-    write_report(minilm_scores, told, INTERVALS, SCORES.recall_at, folder)
+    write_report(minilm_scores, captions, INTERVALS, SCORES.recall_at, folder)
     return ImageTextReport(folder, "image_text_report", "1")
 
 
 class TestColours:
-    def test_floor_and_ceiling_are_in_order_around_the_caption_path(
+    def test_captions_are_between_the_baselines_and_the_upper_bound(
         self, minilm_scores: ImageTextScores
     ) -> None:
         figures = minilm_scores.scores()["models"]["minilm"]
@@ -120,7 +120,7 @@ class TestColours:
         assert figures["oracle"]["colour"]["first dE t2i"] < figures["caption"]["colour"]["first dE t2i"]
         assert figures["random"]["colour"]["first dE t2i"] == pytest.approx(80.6, rel=0.1)
 
-    def test_the_table_is_the_origins(self, minilm_scores: ImageTextScores) -> None:
+    def test_the_table_is_that_of_color_perception_bench(self, minilm_scores: ImageTextScores) -> None:
         with (minilm_scores.path / "benchmark_results.tsv").open(newline="") as stream:
             rows = list(csv.DictReader(stream, delimiter="\t"))
         assert list(rows[0]) == [
@@ -139,7 +139,7 @@ class TestColours:
             "tiny-clip+native_correlation.png",
         ]
 
-    def test_the_report_says_what_is_above_the_floor_and_what_was_skipped(
+    def test_the_report_says_what_is_above_the_baseline_and_what_was_skipped(
         self, report: ImageTextReport
     ) -> None:
         document = report.report()
@@ -177,17 +177,16 @@ class TestColours:
 
 
 def test_a_model_of_both_is_measured_on_images_captions_and_both(
-    colours: list[Pair], told: Captions, tmp_path: Path
+    colours: list[Pair], captions: Captions, tmp_path: Path
 ) -> None:
     folder = tiny.build_qwen3_vl(tmp_path / "qwen3-vl")
     registry = Registry(Path("models.yaml"), {"tiny-qwen": ModelEntry.model_validate(QWEN3_VL)})
     found = look_up(registry, "tiny-qwen", folder.parent)
-    captions = told.captions()
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         score_models(
             colours[:24],
-            captions,
+            captions.captions(),
             {"tiny-qwen": lambda: open_encoder(found, CPU)},
             {},
             SCORES,
@@ -246,7 +245,7 @@ class TestVision:
         assert again.summary()["reused"] == 6
         assert (made.summary()["prompt_tokens"], made.summary()["failed"]) == (600, 0)
 
-    def test_a_refusal_is_recorded_and_counts_as_knowing_nothing(
+    def test_a_refusal_is_recorded_and_there_is_no_caption(
         self, vision: Vision, profile: Profile, colours: list[Pair], tmp_path: Path
     ) -> None:
         vision.refuse = ("lightsteelblue",)

@@ -11,9 +11,9 @@ from assets_pkg.image_text.measures import (
     Ranks,
     colour_figures,
     cosines,
-    origin_distances,
+    distance_statistics,
+    partner_ranks,
     retrieval,
-    right_partner_ranks,
     separation,
 )
 
@@ -55,7 +55,7 @@ class TestColour:
 class TestRanks:
     def test_ranks_and_recall_of_a_hand_worked_table(self) -> None:
         similarities = np.array([[0.9, 0.1, 0.2], [0.8, 0.5, 0.1], [0.3, 0.2, 0.1]])
-        ranks = right_partner_ranks(similarities)
+        ranks = partner_ranks(similarities)
         assert ranks.greater.tolist() == [0, 1, 2]
         figures = retrieval({"t2i": ranks}, [1, 2])
         assert figures["R@1 t2i"] == pytest.approx(1 / 3)
@@ -71,15 +71,15 @@ class TestRanks:
     def test_a_constant_model_gets_chance(self) -> None:
         texts = units(50, 8, 0)
         images = np.repeat(units(1, 8, 1), 50, axis=0)
-        ranks = right_partner_ranks(cosines(texts, images))
+        ranks = partner_ranks(cosines(texts, images))
         assert retrieval({"t2i": ranks}, [1, 10])["R@1 t2i"] == pytest.approx(1 / 50)
         assert retrieval({"t2i": ranks}, [1, 10])["R@10 t2i"] == pytest.approx(10 / 50)
 
 
-def test_distances_are_the_origins() -> None:
+def test_distances_are_those_of_color_perception_bench() -> None:
     texts, images = units(40, 16, 0), units(40, 16, 1)
     distances = 1 - np.sum(texts * images, axis=1)
-    figures = origin_distances(texts, images)
+    figures = distance_statistics(texts, images)
     assert figures["n"] == 40
     for name, expected in {
         "mean": np.mean(distances),

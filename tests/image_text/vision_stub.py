@@ -1,4 +1,4 @@
-"""A chat endpoint on this machine that tells the colour of the image it is sent, and keeps what it was asked."""
+"""A chat endpoint on loopback that answers with the colour of the image in a request, and records the requests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from resources.encoders.items import decode_image
 
 @dataclass
 class Vision:
-    """``refuse`` names colours that the model declines to speak of."""
+    """``refuse``: colours for which the model refuses to answer. ``asked``: the bodies of all requests."""
 
     url: str = ""
     refuse: tuple[str, ...] = ()

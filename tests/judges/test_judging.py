@@ -1,4 +1,4 @@
-"""Real caption pairs judged by the real MiniLM and by a tiny decoder, and every file that comes of it."""
+"""Captions judged by the real MiniLM and by a tiny decoder, and every result file."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def captions() -> CaptionSet:
 
 
 class Counting:
-    """An encoder that counts the texts it is given."""
+    """An encoder that records the texts that it embeds."""
 
     def __init__(self, encoder: ItemEncoder):
         self._encoder = encoder
@@ -112,12 +112,12 @@ def test_scores_equal_a_straightforward_computation_with_sentence_transformers(
     found = scores.scores()["scores"]["minilm"]
     for name in NAMES[:2]:
         for clip in captions.clips[:3]:
-            reference, told = captions.references[clip], captions.predictions[name][clip]
-            ours, theirs = sentences_of(reference), sentences_of(told)
+            reference, caption = captions.references[clip], captions.predictions[name][clip]
+            ours, theirs = sentences_of(reference), sentences_of(caption)
             precision = sum(max(cosine(p, r) for r in ours) for p in theirs) / len(theirs)
             recall = sum(max(cosine(p, r) for p in theirs) for r in ours) / len(ours)
             f1 = 2 * precision * recall / (precision + recall)
-            coarse = cosine(reference, told)
+            coarse = cosine(reference, caption)
             expected = [coarse, precision, recall, f1, 2 * coarse * f1 / (coarse + f1)]
             figures = found[name][clip]
             assert [

@@ -85,7 +85,7 @@ def test_agreement_is_spearman_and_names_who_moves_the_ranking() -> None:
         one, other = pair.split(" ~ ")
         expected = spearmanr([MEANS[one][n] for n in names], [MEANS[other][n] for n in names]).statistic
         assert value == pytest.approx(expected)
-    # Without a: b and c give w 4, x 4, y 3, z 1; w and x are told apart by their means .69 and .735.
+    # Without a: b and c give w 4, x 4, y 3, z 1; w and x are ordered by their means .69 and .735.
     assert made.without["a"]["first"] == "x"
     assert made.without["a"]["largest_move"] == 1
     assert made.without["a"]["kendall_tau"] == pytest.approx(4 / 6)
