@@ -133,9 +133,10 @@ def _eval_set_ndcg(
 ) -> tuple[float, float]:
     """nDCG@10 on the eval set: of the checkpoint, and of the exported model."""
     from assets_pkg.evaluation.evaluate import evaluate_retrieval
-    from assets_pkg.export.served import FolderEncoder
+    from resources.encoders.onnx import OnnxEncoder
 
     settings = profile.eval.model_copy(update={"k_values": [10]})
     with encoders.open(model) as encoder:
         before = evaluate_retrieval(eval_set, encoder, settings).means()["NDCG@10"]
-    return before, evaluate_retrieval(eval_set, FolderEncoder(exported), settings).means()["NDCG@10"]
+    served = OnnxEncoder(exported.folder, exported.version)
+    return before, evaluate_retrieval(eval_set, served, settings).means()["NDCG@10"]

@@ -112,7 +112,7 @@ def _qwen3_vl(folder: Path, entry: ModelEntry, digest: str, accelerator: Acceler
 def _onnx(folder: Path, entry: ModelEntry, digest: str, accelerator: Accelerator) -> ItemEncoder:
     from resources.encoders.onnx import OnnxEncoder
 
-    return OnnxEncoder(folder, entry, digest)
+    return OnnxEncoder(folder, digest)
 
 
 LOCAL: dict[Adapter, Callable[[Path, ModelEntry, str, Accelerator], ItemEncoder]] = {
