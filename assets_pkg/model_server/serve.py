@@ -27,9 +27,9 @@ def open_served(name: str, accelerator: Accelerator | None = None, registry: Pat
         ServeError: its weights are not here or are broken; a server is not put in front of a server.
     """
     found = look_up(load_registry(registry), name)
-    if found.place.kind == "server":
+    if found.location.kind == "server":
         raise ServeError(
-            f"{found.name} has no weights on this machine, only a base_url ({found.place.url}): "
+            f"{found.name} has no weights on this machine, only a base_url ({found.location.url}): "
             f"retune models download {found.name}"
         )
     try:
