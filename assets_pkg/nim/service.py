@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from assets_pkg.nim.errors import ApiError, InternalError, OverloadedError, UnauthorizedError
-from assets_pkg.nim.loading import load_folder
+from assets_pkg.nim.loading import Load, load_export
 from assets_pkg.nim.manifest import ServedModelManifest
 from assets_pkg.nim.model import Vectors, usable_cpus
 from assets_pkg.nim.observability import Metrics
@@ -42,12 +42,16 @@ class Embedded(NamedTuple):
 class EmbeddingService:
     """Everything behind the routes: the model, its queue, its limits, and whether it is ready.
 
+    Args:
+        load: loads the model folder; an exported one by default.
+
     Raises:
         FolderError: the model folder cannot be served.
     """
 
-    def __init__(self, settings: ServerSettings) -> None:
-        loaded = load_folder(settings.model_dir, settings.max_length)
+    def __init__(self, settings: ServerSettings, load: Load = load_export) -> None:
+        loaded = load(settings.model_dir, settings.max_length)
+        loaded.warm_up()
         workers = settings.workers or usable_cpus()
         self.settings = settings
         self.metrics = Metrics()
