@@ -1,7 +1,7 @@
 """The embedding server: a model folder behind NVIDIA NIM's text-embedding contract.
 
 It runs without Dagster and torch and imports nothing of Retune outside this package: its Docker image holds
-these files alone. A model that needs more, such as a checkpoint under torch, is passed in by the caller (`loading.Load`).
+these files alone. A caller can pass in a model that needs more, such as a checkpoint under torch (`loading.Load`).
 ``python -m assets_pkg.nim --model-dir DIR`` serves an exported folder over HTTP;
 `assets_pkg.nim.engine.OnnxEncoder` embeds in process, without a server.
 """

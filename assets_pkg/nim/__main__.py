@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None, load: Load | None = None) -> in
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     try:
-        listener = bind(settings)
+        listener = bind(settings.host, settings.port, reuse_port=settings.reuse_port)
         service = EmbeddingService(settings, load or load_export)
     except (FolderError, PortError) as error:
         log.error("%s", error)
