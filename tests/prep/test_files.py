@@ -18,7 +18,7 @@ from assets_pkg.prep.leakage import find_leaks
 from assets_pkg.prep.mining import mine_hard_negatives
 from assets_pkg.prep.split import FixedEvalSet
 from assets_pkg.prep.training_set import (
-    take_training_file,
+    import_training_file,
     training_file_fingerprint,
     write_eval_set,
     write_training_set,
@@ -129,7 +129,7 @@ def test_a_training_file_taken_back_is_the_same(sets, tmp_path):
     train, eval_set = sets
     folder = tmp_path / "taken"
     folder.mkdir()
-    take_training_file(train / "train.json", read_fixed_eval_set(eval_set_at(eval_set)), folder)
+    import_training_file(train / "train.json", read_fixed_eval_set(eval_set_at(eval_set)), folder)
     names = ["train.json", "val.json", "corpus/train.parquet", "corpus/merlin_metadata.json"]
     assert digests(folder, names) == digests(train, names)
     assert len(read_json(folder / "splits.json")["held_out_passages"]) == 4
@@ -172,7 +172,7 @@ def test_a_training_file_that_cannot_be_used_says_where(tmp_path, rows, message)
     out = tmp_path / "out"
     out.mkdir()
     with pytest.raises(PrepError, match=message):
-        take_training_file(tmp_path / "train.json", NOTHING, out)
+        import_training_file(tmp_path / "train.json", NOTHING, out)
 
 
 @pytest.mark.parametrize("cut", ["train.json", "corpus/train.parquet"])
@@ -180,7 +180,7 @@ def test_a_cut_training_file_is_named(sets, tmp_path, cut):
     train, _ = sets
     (train / cut).write_bytes((train / cut).read_bytes()[:-20])
     with pytest.raises(RetrieverFileError, match=cut):
-        take_training_file(train / "train.json", NOTHING, tmp_path)
+        import_training_file(train / "train.json", NOTHING, tmp_path)
 
 
 @pytest.mark.parametrize("scored", [True, False])
@@ -196,7 +196,7 @@ def test_a_mined_file_keeps_its_negatives_but_for_the_eval_sets(tmp_path, scored
     negatives = (PassageRef("n", score(0.5)), PassageRef("x", score(0.4)), PassageRef("m", score(0.3)))
     example = RetrieverExample("q0_0", "what", (PassageRef("p", score(0.9)),), negatives)
     write_retriever_file(source / "mined.json", [example], {"by": "others"})
-    take_training_file(source / "mined.json", FixedEvalSet(frozenset(), ("text x",), ()), taken)
+    import_training_file(source / "mined.json", FixedEvalSet(frozenset(), ("text x",), ()), taken)
     mine_hard_negatives(training_set_at(taken), NoEncoder(), mining_settings(), mined)
     got = read_retriever_file(mined / "train_mined.automodel.json")
     assert [each.passage_id for each in got.examples[0].negatives] == ["n", "m"]
