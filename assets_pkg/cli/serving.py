@@ -59,8 +59,14 @@ def serve(
         serve_model(model, host, port)
         return
     served = folder if folder is not None else _exported_model(config)
-    command = [sys.executable, "-m", "assets_pkg.nim", "--model-dir", str(served)]
+    command = [sys.executable, "-m", _server_module(served), "--model-dir", str(served)]
     os.execv(sys.executable, [*command, "--host", host, "--port", str(port)])
+
+
+def _server_module(folder: Path) -> str:
+    from assets_pkg.nim.loading import is_checkpoint
+
+    return "assets_pkg.export.serve_checkpoint" if is_checkpoint(folder) else "assets_pkg.nim"
 
 
 def _exported_model(config: str) -> Path:

@@ -16,7 +16,7 @@ from storage.artifacts import CorpusEmbeddings, Passages, VectorIndex
 from storage.digests import digest_json
 from storage.errors import RetuneError
 from storage.files import write_json
-from storage.vectors import leading
+from storage.vectors import truncate
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -171,7 +171,7 @@ def _batches(passages: Passages, embeddings: CorpusEmbeddings, schema: pa.Schema
         pairs = zip(texts.iter_batches(batch_size=BLOCK), vectors.iter_batches(batch_size=BLOCK), strict=True)
         for rows, embedded in pairs:
             stored: Any = embedded.column("vector")
-            matrix = leading(stored.flatten().to_numpy().reshape(len(rows), -1), dimensions)
+            matrix = truncate(stored.flatten().to_numpy().reshape(len(rows), -1), dimensions)
             ids = [
                 f"{doc}#{chunk}"
                 for doc, chunk in zip(
