@@ -25,7 +25,7 @@ from assets_pkg.reindex.corpus_embedding import embed_corpus, served_encoder
 from assets_pkg.reindex.index import build_index, is_lost, open_index
 from assets_pkg.reindex.index_checks import (
     NOTHING_TO_COMPARE,
-    Agreement,
+    EvaluationCheck,
     compare_with_measurement,
     measured_as,
     verify_index,
@@ -174,22 +174,24 @@ def _verify(
 ) -> dg.AssetCheckResult:
     described = index.describe()
     opened = open_index(index.path, described["place"])
-    verdict = verify_index(opened, passages, embeddings, described["dimensions"])
-    agreement = _agreement(asset, opened, described, passages, embeddings, profile.model, encoders)
-    problem = agreement.problem(profile.reindex.eval_tolerance)
-    problems = [*verdict.problems(profile.reindex.min_index_recall), *([problem] if problem else [])]
+    check = verify_index(opened, passages, embeddings, described["dimensions"])
+    evaluation = _compare_with_evaluation(
+        asset, opened, described, passages, embeddings, profile.model, encoders
+    )
+    problem = evaluation.problem(profile.reindex.eval_tolerance)
+    problems = [*check.problems(profile.reindex.min_index_recall), *([problem] if problem else [])]
     return dg.AssetCheckResult(
         check_name=CHECK.name,
         asset_key=CHECK.asset_key,
         passed=not problems,
         metadata={
-            **numbers({**asdict(verdict), **asdict(agreement)}),
+            **numbers({**asdict(check), **asdict(evaluation)}),
             "problems": "; ".join(problems) or "(none)",
         },
     )
 
 
-def _agreement(
+def _compare_with_evaluation(
     asset: AssetContext,
     opened: PassageIndex,
     described: Mapping[str, Any],
@@ -197,7 +199,7 @@ def _agreement(
     embeddings: CorpusEmbeddings,
     settings: ModelSettings,
     encoders: EncoderResource,
-) -> Agreement:
+) -> EvaluationCheck:
     """With the measurement of the model; of no query where it was not measured so."""
     measured = asset.previous("eval_metrics")
     if measured is None or described["dimensions"] < embeddings.describe()["dimensions"]:

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assets_pkg.retrieval import exact_search as search_module
-from assets_pkg.retrieval.exact_search import exact_search, pair_scores
+from assets_pkg.retrieval.exact_search import BlockwiseSearch, exact_search, pair_scores
 
 
 def unit(vectors):
@@ -121,3 +121,22 @@ def test_reads_a_memory_map_and_tells_progress(tmp_path):
     got = exact_search(queries, stored, 3, query_block=4, progress=lambda *args, **_: told.append(args))
     np.testing.assert_array_equal(got.ids, exact_search(queries, passages, 3).ids)
     assert told == [(4, 10, "queries"), (8, 10, "queries"), (10, 10, "queries")]
+
+
+@pytest.mark.parametrize("size", [1, 9, 64, 200])
+def test_a_blockwise_search_is_a_search_over_all_blocks(size):
+    rng = np.random.default_rng(5)
+    passages, queries = with_duplicates(rng, 200, 8), unit(rng.normal(size=(30, 8)))
+    want, scores = all_pairs(queries, passages, 12, np.full(30, np.inf), [()] * 30)
+    search = BlockwiseSearch(queries, 12)
+    for start in range(0, 200, size):
+        search.add(passages[start : start + size])
+    np.testing.assert_array_equal(search.found.ids, want)
+    np.testing.assert_allclose(search.found.scores, np.take_along_axis(scores, want, 1), atol=1e-14)
+
+
+def test_a_blockwise_search_over_few_passages_has_fewer_columns():
+    search = BlockwiseSearch(unit(np.eye(3)), 5)
+    search.add(unit(np.eye(3))[:0])
+    search.add(unit(np.eye(3))[1:])
+    np.testing.assert_array_equal(search.found.ids, [[0, 1], [0, 1], [1, 0]])

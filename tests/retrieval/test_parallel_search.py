@@ -12,11 +12,11 @@ import psutil
 import pytest
 import torch
 
-from assets_pkg.prep.errors import PrepError
+from assets_pkg.retrieval.errors import RetrievalError
 from assets_pkg.retrieval.exact_search import exact_search, pair_scores
 from assets_pkg.retrieval.parallel_search import search_devices, search_file
 
-from .test_search import all_pairs, unit, with_duplicates
+from .test_exact_search import all_pairs, unit, with_duplicates
 
 TWO = ["cpu", "cpu"]
 
@@ -63,7 +63,7 @@ def test_two_processes_find_what_all_pairs_in_float64_are(material, with_ceiling
 
 def test_a_process_that_fails_is_told_and_nothing_is_left(material):
     queries, _, path, *_ = material
-    with pytest.raises(PrepError, match=r"a process of the search failed: .*no-such-device"):
+    with pytest.raises(RetrievalError, match=r"a process of the search failed: .*no-such-device"):
         search_file(queries, path, 3, devices=["cpu", "no-such-device"])
     assert multiprocessing.active_children() == []
     assert [each.name for each in path.parent.iterdir()] == ["passages.npy"]

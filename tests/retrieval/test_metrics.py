@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, ndcg_score
 
-from assets_pkg.evaluation.errors import EvaluationError
+from assets_pkg.retrieval.errors import RetrievalError
 from assets_pkg.retrieval.metrics import metric_names, score_run
 
 K = [1, 2, 10, 100]
@@ -88,5 +88,5 @@ def test_a_worked_case():
 def test_queries_without_a_relevant_document_do_not_count():
     got = score_run({"q": {"a": 1.0}, "r": {"a": 1.0}, "s": {"a": 1.0}}, {"q": {"a": 1}, "r": {"a": 0}}, [1])
     assert got.query_ids == ("q",)
-    with pytest.raises(EvaluationError, match="no query"):
+    with pytest.raises(RetrievalError, match="no query"):
         score_run({"q": {"a": 1.0}}, {"q": {"a": 0}}, [1])
