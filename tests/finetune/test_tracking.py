@@ -12,7 +12,7 @@ import pytest
 
 from assets_pkg.finetune import plan
 from assets_pkg.finetune.errors import TrainingDataError
-from tests.finetune.conftest import Given
+from tests.finetune.conftest import TrainingInputs
 
 Train = Callable[..., Path]
 KEY = "0123456789abcdef" * 2 + "01234567"
@@ -23,8 +23,8 @@ class Killed(Exception):
 
 
 @pytest.fixture
-def train(given: Given, tmp_path: Path) -> Train:
-    return partial(given.finetune, tmp_path / "out")
+def train(inputs: TrainingInputs, tmp_path: Path) -> Train:
+    return partial(inputs.finetune, tmp_path / "out")
 
 
 @pytest.fixture(autouse=True)
