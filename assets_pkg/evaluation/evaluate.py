@@ -39,7 +39,7 @@ def evaluate_retrieval(
     *,
     device: str = "cpu",
 ) -> RetrievalScores:
-    """Retrieve for every judged query of a BEIR folder and measure at ``settings.k_values``.
+    """Retrieve for every judged query of a BEIR folder and compute metrics at ``settings.k_values``.
 
     The run holds each query's best 100 documents, or as many as the largest k. Documents are embedded as title,
     space, text, a block of 50,000 in memory at a time.
