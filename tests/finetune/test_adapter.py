@@ -43,8 +43,8 @@ def test_the_saved_model_is_the_base_and_one_matrix(train: Callable[..., Path], 
     matrix = load_file(saved / "3_Dense" / "model.safetensors")["linear.weight"]
     before, after = (SentenceTransformer(str(path), device="cpu") for path in (base.model, saved))
     texts = ["badin kefel ligor", "mohat"]
-    turned = before.encode_query(texts) @ matrix.T
-    expected = turned / np.linalg.norm(turned, axis=1, keepdims=True)
+    projected = before.encode_query(texts) @ matrix.T
+    expected = projected / np.linalg.norm(projected, axis=1, keepdims=True)
     assert after.encode_query(texts) == pytest.approx(expected, abs=1e-5)
     assert np.abs(matrix - np.eye(32)).max() > 0.01
 

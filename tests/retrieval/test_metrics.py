@@ -20,10 +20,10 @@ def reference(found, judged, k_values):
     scores = {}
     for k in k_values:
         top = ranked[:k]
-        dcg = sum(gain / math.log2(place + 2) for place, gain in enumerate(top) if gain > 0)
-        scores[f"NDCG@{k}"] = dcg / sum(gain / math.log2(place + 2) for place, gain in enumerate(ideal[:k]))
-        hits = [place for place, gain in enumerate(top) if gain > 0]
-        scores[f"MAP@{k}"] = sum((number + 1) / (place + 1) for number, place in enumerate(hits)) / relevant
+        dcg = sum(gain / math.log2(index + 2) for index, gain in enumerate(top) if gain > 0)
+        scores[f"NDCG@{k}"] = dcg / sum(gain / math.log2(index + 2) for index, gain in enumerate(ideal[:k]))
+        hits = [index for index, gain in enumerate(top) if gain > 0]
+        scores[f"MAP@{k}"] = sum((number + 1) / (index + 1) for number, index in enumerate(hits)) / relevant
         scores[f"Recall@{k}"] = len(hits) / relevant
         scores[f"P@{k}"] = len(hits) / k
         scores[f"MRR@{k}"] = 1 / (hits[0] + 1) if hits else 0.0

@@ -20,8 +20,8 @@ from tests.reindex.test_index import SETTINGS, HashingEncoder, build, embeddings
 __all__ = ["embeddings", "passages"]
 
 
-class Watched(HashingEncoder):
-    """Knows how many texts it was given at once."""
+class Recording(HashingEncoder):
+    """Records the number of texts of each call."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,9 +40,9 @@ def test_the_best_of_all_blocks_are_found_and_few_are_in_memory(
     index = build(passages, embeddings, tmp_path / "index", SETTINGS)
     monkeypatch.setattr(comparison, "current_index", lambda _: index)
     monkeypatch.setattr(store, "get", lambda kind, asset, version: passages if kind is Passages else None)
-    encoder = Watched()
+    encoder = Recording()
 
-    def opened(*_: object) -> AbstractContextManager[Watched]:
+    def opened(*_: object) -> AbstractContextManager[Recording]:
         return nullcontext(encoder)
 
     monkeypatch.setattr(comparison, "checkpoint_encoder", opened)
@@ -51,8 +51,8 @@ def test_the_best_of_all_blocks_are_found_and_few_are_in_memory(
     texts = [each.text for each in passages.passages()]
     scores = HashingEncoder().embed(texts, "passage") @ HashingEncoder().embed(["pump seal"], "query")[0]
     expected = np.argsort(-scores, kind="stable")[:70]  # fifty are the same text: the first come first
-    places = [(each.doc_id, each.chunk_id) for each in passages.passages()]
-    assert [(hit.doc_id, hit.chunk_id) for hit in found][:50] == [places[row] for row in expected][:50]
+    rows = [(each.doc_id, each.chunk_id) for each in passages.passages()]
+    assert [(hit.doc_id, hit.chunk_id) for hit in found][:50] == [rows[row] for row in expected][:50]
     np.testing.assert_allclose([hit.score for hit in found], scores[expected], atol=1e-6)
 
 

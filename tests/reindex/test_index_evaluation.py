@@ -1,4 +1,4 @@
-"""The eval set through the index against the measurement: over what both corpora share, whatever else they hold."""
+"""The eval set through the index against the evaluation, over the passages that both corpora share."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SHARED = slice(1, 3000, 8)
 
 
 class MirroredEncoder(HashingEncoder):
-    """Another model of the same size: passages come out turned around."""
+    """Another model of the same size: vectors of passages are reversed."""
 
     def embed(self, texts: list[str], role: Role, progress: Progress = no_progress) -> np.ndarray:
         vectors = super().embed(texts, role)
