@@ -17,6 +17,7 @@ from resources.encoders.base import Encoder
 from storage.artifacts import EvalSet
 from storage.formats.beir import Qrels, read_documents, read_qrels, read_queries
 from storage.progress import Progress, no_progress
+from storage.vectors import truncate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -83,23 +84,15 @@ def evaluate_dimensions(
     _check_complete(eval_set, qrels, queries, doc_ids)
     questions = encoder.embed(list(queries.values()), "query", progress)
     depth = min(max(RUN_DEPTH, *settings.k_values), len(doc_ids))
-    searches = {each: BlockwiseSearch(shorten(questions, each), depth, device) for each in dimensions}
+    searches = {each: BlockwiseSearch(truncate(questions, each), depth, device) for each in dimensions}
     for block in _embedded_blocks(eval_set, encoder, len(doc_ids), progress):
         for each, search in searches.items():
-            search.add(shorten(block, each))
+            search.add(truncate(block, each))
     runs = {each: _run(search.found, list(queries), doc_ids) for each, search in searches.items()}
     return {
         each: replace(score_run(run, qrels, settings.k_values), eval_set=eval_set.version)
         for each, run in runs.items()
     }
-
-
-def shorten(vectors: Vectors, dimensions: int) -> Vectors:
-    """The first ``dimensions`` values of unit vectors, made unit vectors again: float32 [n, dimensions]."""
-    if vectors.shape[1] == dimensions:
-        return vectors
-    cut = vectors[:, :dimensions]
-    return cut / np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), np.finfo(np.float32).tiny)
 
 
 def _run(found: TopK, query_ids: Sequence[str], doc_ids: Sequence[str]) -> dict[str, dict[str, float]]:

@@ -31,7 +31,6 @@ from assets_pkg.reindex.index_checks import (
     measured_as,
     verify_index,
 )
-from assets_pkg.reindex.searcher import INDEX_LINK
 from resources.configurable import ArtifactStoreResource, ComputeResource, EncoderResource
 from resources.vector_store.base import PassageIndex
 from storage.artifacts import (
@@ -43,6 +42,7 @@ from storage.artifacts import (
     Passages,
     VectorIndex,
 )
+from storage.paths import INDEX_LINK
 
 WARN = dg.AssetCheckSeverity.WARN
 INDEX_CHECK = dg.AssetCheckSpec(

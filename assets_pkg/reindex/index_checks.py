@@ -17,7 +17,7 @@ from resources.vector_store.base import PassageIndex
 from storage.artifacts import CorpusEmbeddings, EvalReport, EvalSet, Passages
 from storage.digests import passage_id
 from storage.formats.beir import read_documents, read_qrels, read_queries
-from storage.vectors import leading
+from storage.vectors import truncate
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,13 +69,13 @@ def verify_index(
     Exact search covers the vectors of unit length; the others are counted as bad.
     """
     sample = _sample(embeddings)
-    queries = leading(sample[_sound(sample)], dimensions)
+    queries = truncate(sample[_sound(sample)], dimensions)
     exact = BlockwiseSearch(queries, TOP)
     bad = 0
     for block in _blocks(embeddings):
         sound = _sound(block)
         bad += int((~sound).sum())
-        exact.add(leading(block[sound], dimensions))
+        exact.add(truncate(block[sound], dimensions))
     retrieved = relevant = 0
     for query, scores in zip(queries, exact.found.scores, strict=True):
         hits = [hit.score for hit in index.search(query, TOP)] if len(scores) else []
@@ -247,7 +247,7 @@ def _query_vectors(
     queries = {each.query_id: each.text for each in read_queries(eval_set.beir) if each.query_id in qrels}
     if not queries:
         return {}
-    vectors = leading(encoder.embed(list(queries.values()), "query"), dimensions)
+    vectors = truncate(encoder.embed(list(queries.values()), "query"), dimensions)
     return dict(zip(queries, vectors, strict=True))
 
 

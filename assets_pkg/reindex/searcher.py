@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
 
@@ -19,28 +20,20 @@ from assets_pkg.deploy.deploy import read_state
 from assets_pkg.reindex.index import open_index
 from assets_pkg.retrieval.fusion import FUSION_DEPTH, fuse
 from resources.encoders.base import Encoder, Role
-from resources.encoders.cached import CachedEncoder
 from resources.encoders.encoder_config import EncoderRecipe
-from resources.machine.accelerator import find_accelerator
 from resources.vector_store.base import Hit
 from storage.artifact_store import ArtifactError, ArtifactStore
 from storage.artifacts import Checkpoint, VectorIndex
 from storage.digests import digest_json
-from storage.embedding_cache import EmbeddingCache
 from storage.errors import RetuneError
-from storage.paths import EMBEDDING_CACHE
-from storage.vectors import leading
+from storage.paths import EMBEDDING_CACHE, INDEX_LINK, ONNX_LINK, STATE_FOLDER
+from storage.vectors import truncate
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-INDEX_LINK = "reindex/index"
-ONNX_LINK = "stage4_export/onnx"
-STATE_FOLDER = "stage5_deploy"
-
 CHECK_EVERY_S = 1.0
-BATCH_SIZE = 128
 WARM_UP_QUERY = "a query that loads the model"
 
 T = TypeVar("T")
@@ -48,7 +41,7 @@ log = logging.getLogger(__name__)
 
 
 class SearchError(RetuneError):
-    """There is no index to search, or no model that belongs to it."""
+    """There is no index to search or no model that belongs to it, or a query cannot be embedded."""
 
 
 class QueryEncoder(Protocol):
@@ -144,30 +137,48 @@ def find_model(store: ArtifactStore, digest: str) -> Checkpoint:
 
 def exported_encoder(store: ArtifactStore, digest: str, query_prefix: str) -> QueryEncoder | None:
     """The ONNX export of the model with this digest (which needs no torch), if it is the current export and has this
-    prefix."""
-    from assets_pkg.nim.engine import OnnxEncoder
-    from assets_pkg.nim.manifest import read_manifest
+    prefix.
+
+    Raises:
+        SearchError: the export is damaged.
+    """
+    from assets_pkg.nim.manifest import FolderError, read_manifest
 
     exported = store.resolve(ONNX_LINK)
     if exported is None or not exported.exists():
         return None
-    made = read_manifest(exported)
-    return OnnxEncoder(exported) if (made.model_digest, made.query_prefix) == (digest, query_prefix) else None
+    try:
+        manifest = read_manifest(exported)
+        matches = (manifest.model_digest, manifest.query_prefix) == (digest, query_prefix)
+        return ExportedEncoder(exported) if matches else None
+    except FolderError as error:
+        raise SearchError(str(error)) from error
 
 
-@contextmanager
+class ExportedEncoder:
+    """`assets_pkg.nim.engine.OnnxEncoder` for queries; its errors become `SearchError`."""
+
+    def __init__(self, folder: Path):
+        from assets_pkg.nim.engine import OnnxEncoder
+
+        self._encoder = OnnxEncoder(folder)
+
+    def embed(self, texts: Sequence[str], role: Role) -> NDArray[np.float32]:
+        from assets_pkg.nim.model import BadOutputError
+        from assets_pkg.nim.tokenize import TextError
+
+        try:
+            return self._encoder.embed(texts, role)
+        except (TextError, BadOutputError) as error:
+            raise SearchError(str(error)) from error
+
+
 def checkpoint_encoder(
     store: ArtifactStore, model: ModelSettings, checkpoint: Checkpoint
-) -> Generator[Encoder]:
+) -> AbstractContextManager[Encoder]:
     """The encoder of a checkpoint on this machine, with the vectors that the store has cached."""
-    recipe = EncoderRecipe(
-        str(checkpoint.model.absolute()),
-        model_digest=checkpoint.version,
-        batch_size=BATCH_SIZE,
-        **model.encoder_config(),
-    )
-    with recipe.make(find_accelerator()) as encoder:
-        yield CachedEncoder(encoder, EmbeddingCache(store.root / EMBEDDING_CACHE))
+    recipe = EncoderRecipe(str(checkpoint.model.absolute()), checkpoint.version, model.encoder_config())
+    return recipe.open_cached(store.root / EMBEDDING_CACHE)
 
 
 # ---- searching one version ---------------------------------------------------------------------------------------
@@ -194,7 +205,7 @@ class IndexReader:
         Raises:
             VectorStoreError: the condition is invalid, or the engine has no full-text search.
         """
-        vector = leading(self._encoder.embed([text], "query"), self._dimensions)[0]
+        vector = truncate(self._encoder.embed([text], "query"), self._dimensions)[0]
         if not hybrid:
             return self._answer(self._opened.search(vector, k, where))
         depth = max(k, FUSION_DEPTH)

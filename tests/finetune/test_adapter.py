@@ -21,7 +21,7 @@ def train(inputs: TrainingInputs, tmp_path: Path) -> Callable[..., Path]:
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
         encoder = SentenceTransformerEncoder(
-            inputs.base.model, inputs.base.version, accelerator=CPU, **inputs.model.encoder_config()
+            inputs.base.model, inputs.base.version, CPU, inputs.model.encoder_config()
         )
         chosen = inputs.settings(method="adapter", learning_rate=1e-2, num_epochs=6, **changes)
         train_adapter(inputs.mined, inputs.base, inputs.model, chosen, encoder, folder)
