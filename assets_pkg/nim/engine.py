@@ -19,7 +19,7 @@ class OnnxEncoder:
 
     Args:
         folder: a folder written by `assets_pkg.export.onnx.export_onnx`.
-        threads: how many batches run side by side; by default one for each core this process may use.
+        threads: how many batches run in parallel; by default one for each core that this process may use.
 
     Raises:
         FolderError: the folder cannot be served; the message names the file at fault.
@@ -32,13 +32,13 @@ class OnnxEncoder:
         self._threads = threads or usable_cpus()
 
     def embed(self, texts: Sequence[str], role: Role, *, batch_tokens: int = DEFAULT_BATCH_TOKENS) -> Vectors:
-        """Embed texts behind the role's prefix; a text longer than the model takes is cut at its end.
+        """Embed texts with the role's prefix; a text longer than the model's maximum is truncated at its end.
 
         Returns float32 [len(texts), dimensions], rows of length 1 in the order of ``texts``.
 
         Raises:
-            TextError: a text has nothing to embed, such as an empty one; ``index`` says which.
-            BadOutputError: the model gave something that is not finite.
+            TextError: a text has no tokens, such as an empty one; ``index`` is its index.
+            BadOutputError: the model's output is not finite.
         """
         rows = self._tokenizer.encode(texts, role)
         vectors = np.empty((len(rows), self.manifest.dimensions), dtype=np.float32)
@@ -51,6 +51,6 @@ class OnnxEncoder:
             batches = plan_batches([len(row) for row in rows], batch_tokens)
             for done in [pool.submit(run, batch) for batch in batches]:
                 done.result()
-        finally:  # after a failure nothing further is worth computing
+        finally:  # after a failure the remaining batches are not needed
             pool.shutdown(cancel_futures=True)
         return vectors

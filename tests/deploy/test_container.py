@@ -40,14 +40,18 @@ class Deployment:
 
 
 @pytest.fixture
-def deployment(tmp_path: Path, settings: Settings, smoke: SmokeCheck, engine: ContainerEngine) -> Iterator[Deployment]:
+def deployment(
+    tmp_path: Path, settings: Settings, smoke: SmokeCheck, engine: ContainerEngine
+) -> Iterator[Deployment]:
     made = Deployment(tmp_path / "stage5_deploy", settings(backend="docker"), smoke, engine)
     yield made
     for name in made.containers():
         engine.remove(name)
 
 
-def test_the_image_is_small_and_runs_hardened(deployment: Deployment, models: tuple[ServedModel, ServedModel]) -> None:
+def test_the_image_is_small_and_runs_hardened(
+    deployment: Deployment, models: tuple[ServedModel, ServedModel]
+) -> None:
     from tests.containers.engine import BASE
 
     beyond = deployment.engine.image_size("retune-nim:latest") - deployment.engine.image_size(BASE)
@@ -61,7 +65,9 @@ def test_the_image_is_small_and_runs_hardened(deployment: Deployment, models: tu
     assert served_digest(state.url) == models[0].digest
 
 
-def test_deployed_once_and_remembered(deployment: Deployment, models: tuple[ServedModel, ServedModel]) -> None:
+def test_deployed_once_and_remembered(
+    deployment: Deployment, models: tuple[ServedModel, ServedModel]
+) -> None:
     state = deployment.deploy(models[0])
     assert deployment.containers() == [deployment.settings.container_name]
     assert read_state(deployment.folder) == state

@@ -1,6 +1,6 @@
 """The vLLM backend against a stand-in for its program, with vLLM's arguments and HTTP interface.
 
-vLLM does not run without a GPU; these tests cover Retune's part: the command, the checks, the restart of the old server.
+vLLM does not run without a GPU; tested is what Retune does: the command, the checks, the restart of the old server.
 """
 
 from __future__ import annotations
