@@ -10,7 +10,6 @@ from assets_pkg.config.profile import Profile
 from assets_pkg.config.stages import STAGE_OF
 from assets_pkg.corpus.assets import SOURCE_FINGERPRINT
 from assets_pkg.corpus.sources import source_fingerprint
-from assets_pkg.deploy.assets import STATE_FOLDER
 from assets_pkg.image_text.assets import SOURCE
 from assets_pkg.image_text.pairs import source_digest
 from assets_pkg.judges.assets import CAPTIONS
@@ -22,6 +21,7 @@ from assets_pkg.prep.input_files import FINGERPRINT, eval_set_fingerprint, train
 from assets_pkg.sdg.assets import OUTSIDE
 from assets_pkg.sdg.generators import outside_digests
 from storage.artifact_store import ArtifactError, ArtifactStore
+from storage.paths import STATE_FOLDER
 from storage.remote_store import open_store
 
 

@@ -31,8 +31,8 @@ from assets_pkg.orchestration.metadata import numbers, table
 from resources.configurable import ArtifactStoreResource, ContainerEngineResource, EncoderResource
 from storage.artifacts import Checkpoint, EvalReport, EvalSet, OnnxModel
 from storage.digests import digest_json
+from storage.paths import EVAL_STAGE, STATE_FOLDER
 
-STATE_FOLDER = "stage5_deploy"
 ALIVE = dg.AssetCheckSpec(
     "server_is_alive",
     asset="running_nim",
@@ -117,7 +117,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             report = asset.build(
                 EvalReport, lambda folder: _measure(asset, profile, encoders, folder), outside=this_run
             )
-            asset.link("stage3_eval/eval_results.json", report.path / "eval_results.json")
+            asset.link(f"{EVAL_STAGE}/eval_results.json", report.path / "eval_results.json")
             metadata = report.results()["metadata"]
             rows = [Drift(**row) for row in metadata["nim_drift"]]
             if profile.eval.fail_on_nim_metric_drift:

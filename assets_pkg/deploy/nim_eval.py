@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from storage.errors import RetuneError
+from storage.files import write_json
 
 TOLERANCE, TOLERANCE_BELOW_5 = 0.01, 0.03
 """The recipe's: a single query changes a metric more at a small cut-off."""
@@ -69,7 +70,7 @@ def add_to_results(folder: Path, earlier: Mapping[str, Any], rows: Sequence[Drif
     }
     mrr = {**earlier.get("mrr", {}), **served["mrr"]}
     merged = {**earlier, **served, "mrr": mrr, "metadata": metadata}
-    path.write_text(json.dumps(merged, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    write_json(path, merged, final_newline=True)
 
 
 def recorded_means(

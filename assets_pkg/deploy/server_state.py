@@ -16,9 +16,9 @@ import psutil
 from assets_pkg.config.sections.deploy import DeploySettings
 from assets_pkg.deploy.interface import AnswerError, Interface, NimInterface, as_vector
 from resources.encoders.base import Role
-from storage.artifact_store import write_atomic
 from storage.disk import bytes_below
 from storage.errors import RetuneError
+from storage.files import write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,7 +91,7 @@ class RunningServer(Protocol):
 
 def write_state(folder: Path, state: dict[str, Any]) -> None:
     """Store the running server's state in ``folder``."""
-    write_atomic(folder / STATE_FILE, json.dumps(state, indent=1))
+    write_json(folder / STATE_FILE, state, ensure_ascii=True)
 
 
 def load_state(folder: Path) -> dict[str, Any] | None:

@@ -23,6 +23,7 @@ from resources.configurable import (
     EncoderResource,
 )
 from storage.artifacts import Checkpoint, EvalSet, OnnxModel, Passages, TensorrtEngine
+from storage.paths import ONNX_LINK, TENSORRT_LINK
 
 if TYPE_CHECKING:
     from assets_pkg.export.parity import ShapeParity
@@ -45,7 +46,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksD
         with asset_context(context, store, compute) as asset:
             model = asset.input(Checkpoint, "promoted_model")
             exported = asset.build(OnnxModel, lambda folder: _export(model, profile, accelerator, folder))
-            asset.link("stage4_export/onnx", exported.folder)
+            asset.link(ONNX_LINK, exported.folder)
             size = (exported.folder / "model.onnx").stat().st_size / 1e6
             return asset.result(exported, {**numbers(exported.manifest()), "megabytes": size})
 
@@ -94,7 +95,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksD
                 build_engine(plan, folder, target)
 
             engine = asset.build(TensorrtEngine, produce)
-            asset.link("stage4_export/tensorrt", engine.path)
+            asset.link(TENSORRT_LINK, engine.path)
             yield asset.result(engine, {"shapes": str(plan.shapes), "precision": plan.precision})
 
     return [onnx_model, onnx_parity, tensorrt_engine]
@@ -132,9 +133,10 @@ def _eval_set_ndcg(
 ) -> tuple[float, float]:
     """nDCG@10 on the eval set: of the checkpoint, and of the exported model."""
     from assets_pkg.evaluation.evaluate import evaluate_retrieval
-    from assets_pkg.export.served import FolderEncoder
+    from resources.encoders.onnx import OnnxEncoder
 
     settings = profile.eval.model_copy(update={"k_values": [10]})
     with encoders.open(model) as encoder:
         before = evaluate_retrieval(eval_set, encoder, settings).means()["NDCG@10"]
-    return before, evaluate_retrieval(eval_set, FolderEncoder(exported), settings).means()["NDCG@10"]
+    served = OnnxEncoder(exported.folder, exported.version)
+    return before, evaluate_retrieval(eval_set, served, settings).means()["NDCG@10"]

@@ -28,9 +28,9 @@ def open_served(name: str, accelerator: Accelerator | None = None, registry: Pat
         ServeError: its weights are missing or damaged, or it is itself a server (those are not proxied).
     """
     found = look_up(load_registry(registry), name)
-    if found.place.kind == "server":
+    if found.location.kind == "server":
         raise ServeError(
-            f"{found.name} has no weights on this machine, only a base_url ({found.place.url}): "
+            f"{found.name} has no weights on this machine, only a base_url ({found.location.url}): "
             f"retune models download {found.name}"
         )
     try:

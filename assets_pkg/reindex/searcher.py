@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
 
 from assets_pkg.config.base import ModelSettings
 from assets_pkg.deploy.deploy import read_state
-from assets_pkg.orchestration.resources import encoders_for
 from assets_pkg.reindex.index import open_index
 from resources.encoders.base import Encoder, Role
+from resources.encoders.encoder_config import EncoderRecipe
 from resources.vector_store.base import Hit
 from storage.artifact_store import ArtifactError, ArtifactStore
 from storage.artifacts import Checkpoint, VectorIndex
 from storage.digests import digest_json
 from storage.errors import RetuneError
-from storage.vectors import leading
+from storage.paths import EMBEDDING_CACHE, INDEX_LINK, ONNX_LINK, STATE_FOLDER
+from storage.vectors import truncate
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,7 +85,7 @@ class IndexReader:
         Raises:
             VectorStoreError: the condition makes no sense, or the engine has no full-text search.
         """
-        vector = leading(self._encoder.embed([text], "query"), self._dimensions)[0]
+        vector = truncate(self._encoder.embed([text], "query"), self._dimensions)[0]
         if not hybrid:
             return self._answer(self._opened.search(vector, k, where))
         deep = max(k, FUSION_DEPTH)
@@ -112,11 +113,6 @@ def fuse(rankings: Sequence[Sequence[Hit]]) -> list[Hit]:
             hits[place] = hit
     order = sorted(scores, key=lambda place: (-scores[place], place))
     return [replace(hits[place], score=scores[place]) for place in order]
-
-
-INDEX_LINK = "reindex/index"
-ONNX_LINK = "stage4_export/onnx"
-STATE_FOLDER = "stage5_deploy"
 
 
 class SearchError(RetuneError):
@@ -247,7 +243,8 @@ def checkpoint_encoder(
     store: ArtifactStore, model: ModelSettings, checkpoint: Checkpoint
 ) -> AbstractContextManager[Encoder]:
     """The encoder of a checkpoint on this machine, with cached vectors."""
-    return encoders_for(store.root, model).open(checkpoint)
+    recipe = EncoderRecipe(str(checkpoint.model.absolute()), checkpoint.version, model.encoder_config())
+    return recipe.open_cached(store.root / EMBEDDING_CACHE)
 
 
 class Searcher:
