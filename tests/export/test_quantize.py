@@ -1,4 +1,4 @@
-"""Eight-bit exports of MiniLM: how near they stay, how large they are, and which of them ignores company."""
+"""Eight-bit exports of MiniLM: their distance, their size, and whether a vector depends on its batch."""
 
 from __future__ import annotations
 
