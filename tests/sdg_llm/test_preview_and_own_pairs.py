@@ -9,11 +9,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from material import KEY, HashEncoder, generate, make_corpus, sdg_settings
 from scripted_endpoint import ScriptedEndpoint
 
 from assets_pkg.sdg.llm import chat_config, preview
-from assets_pkg.sdg.own_pairs import load_own_pairs
+from assets_pkg.sdg.own_pairs import SimpleRow, _group, load_own_pairs
 from resources.chat_model import ChatModel
 from storage.formats.qa_records import RecordError, SourceRecord, read_records
 
@@ -102,6 +104,25 @@ def test_simple_rows_become_records(tmp_path: Path, suffix: str) -> None:
     assert [chunk.text for chunk in second.chunks] == ["C"]
     assert first.source_id != second.source_id
     assert first.generator == "own pairs"
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 15), min_size=1, max_size=4), max_size=12))
+def test_rows_are_grouped_by_the_connected_components_of_their_passages(rows: list[list[int]]) -> None:
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    simple = [
+        SimpleRow(question=f"q{number}", positives=[f"p{each}" for each in passages], origin="")
+        for number, passages in enumerate(rows)
+    ]
+    edges = [(passages[0], other) for passages in rows for other in passages]
+    first, second = zip(*edges, strict=True) if edges else ((), ())
+    _, labels = connected_components(coo_matrix(([1] * len(edges), (first, second)), shape=(16, 16)), False)
+    wanted: dict[int, list[str]] = {}
+    for number, passages in enumerate(rows):
+        wanted.setdefault(labels[passages[0]], []).append(f"q{number}")
+    assert [[row.question for row in group.rows] for group in _group(simple)] == list(wanted.values())
 
 
 @pytest.mark.parametrize(
