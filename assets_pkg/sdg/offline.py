@@ -208,6 +208,6 @@ def _reasons(rejected: list[TemplatePair]) -> dict[str, int]:
 def _none_found(rejected: list[TemplatePair]) -> str:
     reasons = ", ".join(f"{count} x {reason}" for reason, count in _reasons(rejected).items())
     return (
-        "the documents gave no question: the offline generator needs titles, headings or summaries above their "
+        "no question was found in the documents: the offline generator needs titles, headings or summaries above their "
         f"text ({reasons or 'no section was found'}). Add headings, or set sdg.generator=llm"
     )

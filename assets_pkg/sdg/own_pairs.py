@@ -76,7 +76,7 @@ def load_own_pairs(path: Path, folder: Path, progress: Progress = no_progress) -
 
 
 def find_files(path: Path) -> list[Path]:
-    """The data files that ``path`` stands for, all of one format."""
+    """The data files of ``path``, all of one format."""
     if path.name == RESULT_FILE:
         return find_files(_output_of(path))
     if path.is_dir():

@@ -41,7 +41,7 @@ def material(tmp_path_factory):
 def test_two_processes_find_what_all_pairs_in_float64_are(material, with_ceiling):
     queries, passages, path, ceilings, excluded = material
     tops = ceilings if with_ceiling else np.full(len(queries), np.inf)
-    told = []
+    reported = []
     got = search_file(
         queries,
         path,
@@ -49,15 +49,15 @@ def test_two_processes_find_what_all_pairs_in_float64_are(material, with_ceiling
         devices=TWO,
         ceilings=tops,
         excluded=excluded,
-        progress=lambda *args, **_: told.append(args),
+        progress=lambda *args, **_: reported.append(args),
     )
     want, _ = all_pairs(queries, passages, 10, tops, excluded)
     np.testing.assert_array_equal(got.ids, want)
     alone = exact_search(queries, passages, 10, ceilings=tops, excluded=excluded)
     np.testing.assert_array_equal(got.scores, alone.scores)  # to the last bit
     np.testing.assert_array_equal(got.above, alone.above)
-    assert [done for done, _, _ in told] == sorted(done for done, _, _ in told)
-    assert told[-1] == (300, 300, "queries")
+    assert [done for done, _, _ in reported] == sorted(done for done, _, _ in reported)
+    assert reported[-1] == (300, 300, "queries")
     assert [each.name for each in path.parent.iterdir()] == ["passages.npy"]
 
 

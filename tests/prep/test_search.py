@@ -14,16 +14,16 @@ def unit(vectors):
 
 
 def all_pairs(queries, passages, k, ceilings, excluded):
-    """The definition: every pair in float64, equal passages scored once, ties to the lower place."""
+    """The definition: every pair in float64, equal passages scored once, ties to the lower index."""
     distinct, which = np.unique(passages, axis=0, return_inverse=True)
     scores = (queries.astype(np.float64) @ distinct.astype(np.float64).T)[:, which.reshape(-1)]
     ids = np.full((len(queries), k), -1)
-    for row, places in enumerate(excluded):
+    for row, columns in enumerate(excluded):
         # Sums in another order differ in the last bits: a ceiling that is some pair's own score lets it in.
         allowed = scores[row] <= ceilings[row] + 1e-12
-        allowed[list(places)] = False
-        places = np.flatnonzero(allowed)
-        best = places[np.lexsort((places, -scores[row, places]))][:k]
+        allowed[list(columns)] = False
+        columns = np.flatnonzero(allowed)
+        best = columns[np.lexsort((columns, -scores[row, columns]))][:k]
         ids[row, : len(best)] = best
     return ids, scores
 
@@ -107,9 +107,11 @@ def test_is_exact_whatever_precision_training_has_set():
 def test_tells_how_much_of_the_passages_it_has_looked_through(monkeypatch):
     monkeypatch.setattr(search_module, "PASSAGE_BLOCK", 64)
     passages = unit(np.random.default_rng(4).normal(size=(256, 8)))
-    told = []
-    exact_search(passages[:40], passages, 3, query_block=20, progress=lambda *args, **_: told.append(args[0]))
-    assert told == [5, 10, 15, 20, 25, 30, 35, 40]
+    reported = []
+    exact_search(
+        passages[:40], passages, 3, query_block=20, progress=lambda *args, **_: reported.append(args[0])
+    )
+    assert reported == [5, 10, 15, 20, 25, 30, 35, 40]
 
 
 def test_reads_a_memory_map_and_tells_progress(tmp_path):
@@ -117,7 +119,7 @@ def test_reads_a_memory_map_and_tells_progress(tmp_path):
     passages, queries = unit(rng.normal(size=(200, 8))), unit(rng.normal(size=(10, 8)))
     stored = np.memmap(tmp_path / "vectors", dtype=np.float32, mode="w+", shape=passages.shape)
     stored[:] = passages
-    told = []
-    got = exact_search(queries, stored, 3, query_block=4, progress=lambda *args, **_: told.append(args))
+    reported = []
+    got = exact_search(queries, stored, 3, query_block=4, progress=lambda *args, **_: reported.append(args))
     np.testing.assert_array_equal(got.ids, exact_search(queries, passages, 3).ids)
-    assert told == [(4, 10, "queries"), (8, 10, "queries"), (10, 10, "queries")]
+    assert reported == [(4, 10, "queries"), (8, 10, "queries"), (10, 10, "queries")]

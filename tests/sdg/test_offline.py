@@ -22,8 +22,8 @@ TEXTS = {
     f"## Measured drag of flaps\n\nThe balance reads forces on flaps twice a second. {FILLER}\n",
     "empty.md": "# Nothing much\n\nToo little below it.\n",
     "lift.txt": f"lift of slender bodies .\n\nlift grows with the angle of attack until the flow leaves. {FILLER}\n",
-    "same_1.md": f"# Notes on tunnel safety\n\nWear goggles near the balance room door. {FILLER}\n",
-    "same_2.md": f"# Notes on tunnel safety\n\nKeep the door of the settling chamber closed. {FILLER}\n",
+    "same_1.md": f"# Notes on tunnel safety\n\nWear goggles near the balance chamber hatch. {FILLER}\n",
+    "same_2.md": f"# Notes on tunnel safety\n\nKeep the hatch of the settling chamber closed. {FILLER}\n",
 }
 
 

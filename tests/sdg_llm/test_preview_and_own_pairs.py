@@ -71,10 +71,10 @@ def test_records_of_the_recipe_come_back_as_they_are(
     made = list(read_records(folder / "qa_records.jsonl"))
     rows = [record.model_dump(mode="json") for record in made]
     rows[0]["file_name"] = rows[0]["file_name"] if suffix == ".parquet" else rows[0]["file_name"][0]
-    place = "mine.jsonl:2" if suffix == ".jsonl" else f"mine{suffix}: row 2"
+    location = "mine.jsonl:2" if suffix == ".jsonl" else f"mine{suffix}: row 2"
     own = loaded(write(tmp_path / f"mine{suffix}", rows), tmp_path / "own")
     assert [pair.origin for pair in own[1].deduplicated_qa_pairs][:2] == [
-        f"{place}, pair {n}" for n in (1, 2)
+        f"{location}, pair {n}" for n in (1, 2)
     ]
     assert without_origins(own) == made
     assert without_origins(loaded(folder, tmp_path / "own")) == made
@@ -99,8 +99,8 @@ def test_simple_rows_become_records(tmp_path: Path, suffix: str) -> None:
     ]
     assert [one.overall.score for one in first.qa_evaluations.evaluations] == [8, 10]
     assert first.deduplicated_qa_pairs[0].answer == "yes"
-    place = "mine.jsonl:3" if suffix == ".jsonl" else f"mine{suffix}: row 3"
-    assert first.deduplicated_qa_pairs[1].origin == place
+    location = "mine.jsonl:3" if suffix == ".jsonl" else f"mine{suffix}: row 3"
+    assert first.deduplicated_qa_pairs[1].origin == location
     assert [chunk.text for chunk in second.chunks] == ["C"]
     assert first.source_id != second.source_id
     assert first.generator == "own pairs"

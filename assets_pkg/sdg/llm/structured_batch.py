@@ -1,7 +1,7 @@
 """Requests for a list of numbered items: each item comes back, or the reason why it is missing.
 
-Of an answer with good and bad items the good ones are kept, and the model is asked once more for the others, with what
-was wrong. A truncated answer is requested again in halves.
+The valid items of an answer are kept; for the others one repair request says what was wrong. A truncated answer is
+requested again in two halves.
 """
 
 from __future__ import annotations
