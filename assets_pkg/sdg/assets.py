@@ -1,4 +1,4 @@
-"""Questions about the documents, with the passages that answer them."""
+"""The ``sdg`` group: questions about the documents, with the passages that answer them."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -22,7 +22,7 @@ OUTSIDE = "retune/outside"
 
 
 def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
-    """The ``sdg`` group. Own pairs need no corpus: the graph then begins with them."""
+    """The ``sdg`` group. With pairs of the user's own the graph begins with ``synthetic_qa`` and needs no corpus."""
     if profile.sdg.sdg_input_path is not None:
         return [_own_pairs_asset(profile, Path(profile.sdg.sdg_input_path).expanduser())]
     return [_generated_asset(profile)]

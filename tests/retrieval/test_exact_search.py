@@ -18,12 +18,12 @@ def all_pairs(queries, passages, k, ceilings, excluded):
     distinct, which = np.unique(passages, axis=0, return_inverse=True)
     scores = (queries.astype(np.float64) @ distinct.astype(np.float64).T)[:, which.reshape(-1)]
     ids = np.full((len(queries), k), -1)
-    for row, indices in enumerate(excluded):
+    for row, columns in enumerate(excluded):
         # Sums in another order differ in the last bits: a ceiling that is some pair's own score lets it in.
         allowed = scores[row] <= ceilings[row] + 1e-12
-        allowed[list(indices)] = False
-        indices = np.flatnonzero(allowed)
-        best = indices[np.lexsort((indices, -scores[row, indices]))][:k]
+        allowed[list(columns)] = False
+        columns = np.flatnonzero(allowed)
+        best = columns[np.lexsort((columns, -scores[row, columns]))][:k]
         ids[row, : len(best)] = best
     return ids, scores
 
