@@ -16,8 +16,8 @@ from resources.compute.slurm import SlurmExecutor
 from resources.compute.targets import ComputeTarget
 from tests.apt import install_packages
 from tests.command.conftest import Workplace, free_port
+from tests.compute.accelerator_lock_steps import busy_accelerator
 from tests.compute.slurm_cluster import Cluster
-from tests.compute.turns import busy_accelerator
 from tests.small_disk import small_disk
 
 JOBS = ("jobs", "list")
