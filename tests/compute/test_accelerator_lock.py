@@ -30,6 +30,7 @@ def test_a_child_waits_for_the_lock(place: Workplace) -> None:
     assert command.returncode == 0, output
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_lock_with_the_history_in_files(tmp_path: Path) -> None:
     run_at_once(tmp_path, {})
 

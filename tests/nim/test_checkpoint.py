@@ -67,6 +67,7 @@ def test_it_says_what_it_serves(served: Any, checkpoint: Path) -> None:
     assert (manifest["opset"], manifest["query_prefix"], manifest["max_length"]) == (None, "query: ", 128)
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_refused_in_one_line(checkpoint: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(checkpoint, broken)

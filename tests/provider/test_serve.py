@@ -51,6 +51,7 @@ def test_a_port_in_use_is_told_before_the_model_is_loaded(project: Path) -> None
             serve_model("absent", port=port)
 
 
+@pytest.mark.slow
 def test_a_process_serves_and_stops_when_told(project: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
