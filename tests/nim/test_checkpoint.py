@@ -18,6 +18,8 @@ from assets_pkg.export.onnx import OnnxExportSettings, export_onnx
 from tests.nim.serving import ROOT, environment, serving
 from tests.nim.test_process import run
 
+pytestmark = pytest.mark.slow
+
 TEXTS = ["What tunes a retriever?", "Short", "A retriever is tuned on pairs of questions and passages. " * 8]
 
 
@@ -67,7 +69,6 @@ def test_it_says_what_it_serves(served: Any, checkpoint: Path) -> None:
     assert (manifest["opset"], manifest["query_prefix"], manifest["max_length"]) == (None, "query: ", 128)
 
 
-@pytest.mark.slow
 def test_a_damaged_checkpoint_is_refused_in_one_line(checkpoint: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(checkpoint, broken)
