@@ -17,7 +17,7 @@ from typing import Any, Literal
 import dagster as dg
 
 from assets_pkg.config.profile import Profile
-from assets_pkg.orchestration.pipes_client import JOBS, describe_work, make_job, profile_for_jobs
+from assets_pkg.orchestration.pipes_client import describe_work, make_job, profile_for_jobs
 from assets_pkg.orchestration.resources import build_resources
 from resources.compute.errors import ComputeError
 from resources.compute.executors import make_executor
@@ -26,9 +26,9 @@ from resources.compute.job import JobSpec, State
 from resources.compute.job_monitor import JobMonitor, why_failed
 from resources.compute.targets import ComputeTarget
 from resources.configurable import ComputeResource
+from storage.paths import DETACHED_JOBS
 
 DECIDED_HERE = ("promoted_model", "running_nim", "nim_eval_metrics")
-RECORDS = "batches"
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class DetachedJobs:
 
     def all(self) -> list[DetachedJob]:
         """Newest first."""
-        files = sorted((self.root / JOBS / RECORDS).glob("*.json"), reverse=True)
+        files = sorted((self.root / DETACHED_JOBS).glob("*.json"), reverse=True)
         told = (json.loads(file.read_text("utf-8")) for file in files)
         return [DetachedJob(**{**each, "assets": tuple(each["assets"])}) for each in told]
 
@@ -165,7 +165,7 @@ class DetachedJobs:
         ThisHost().write(self._record(batch), json.dumps(asdict(batch), indent=1))
 
     def _record(self, batch: DetachedJob) -> Path:
-        return self.root / JOBS / RECORDS / f"{batch.name}.json"
+        return self.root / DETACHED_JOBS / f"{batch.name}.json"
 
 
 def open_detached_jobs(profile: Profile) -> DetachedJobs:

@@ -9,8 +9,8 @@ import dagster as dg
 from assets_pkg.config.profile import Profile
 from assets_pkg.config.stages import STAGE_OF
 from assets_pkg.corpus.assets import SOURCE_FINGERPRINT
+from assets_pkg.corpus.file_digests import DIGEST_CACHE
 from assets_pkg.corpus.sources import source_fingerprint
-from assets_pkg.deploy.assets import STATE_FOLDER
 from assets_pkg.image_text.assets import SOURCE
 from assets_pkg.image_text.pairs import source_digest
 from assets_pkg.judges.assets import CAPTIONS
@@ -22,6 +22,7 @@ from assets_pkg.prep.input_files import FINGERPRINT, eval_set_fingerprint, train
 from assets_pkg.sdg.assets import OUTSIDE
 from assets_pkg.sdg.generators import outside_digests
 from storage.artifact_store import ArtifactError, ArtifactStore
+from storage.paths import STATE_FOLDER
 from storage.remote_store import open_store
 
 
@@ -52,7 +53,8 @@ def _elsewhere_or_changed(
 
 def _corpus_changed(instance: dg.DagsterInstance, profile: Profile) -> str | None:
     recorded = _latest(instance, "raw_corpus").metadata[SOURCE_FINGERPRINT].value
-    if source_fingerprint(profile.corpus) == recorded:
+    cache = open_store(profile.artifact_root).root / DIGEST_CACHE
+    if source_fingerprint(profile.corpus, cache) == recorded:
         return None
     return f"documents in {profile.corpus.corpus_dir} changed"
 

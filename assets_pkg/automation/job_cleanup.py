@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from assets_pkg.automation.detached_jobs import RECORDS, DetachedJobs
-from assets_pkg.orchestration.pipes_client import JOBS
+from assets_pkg.automation.detached_jobs import DetachedJobs
 from resources.compute.errors import ComputeError
 from resources.compute.job import JobSpec
 from resources.compute.job_monitor import JobMonitor, Submitted
 from resources.compute.targets import read_target
 from storage.disk import bytes_below
+from storage.paths import DETACHED_JOBS, JOBS
 
 ENDED = ("taken", "failed", "cancelled")
 """Standings of a detached job that nobody waits for any more."""
@@ -43,10 +43,10 @@ def find_old_jobs(batches: DetachedJobs, keep: int) -> Iterator[OldJob]:
     for name in {*standings, *(path.name for path in jobs.glob("*-*"))}:
         made_for[name.partition("-")[0]].append(name)
     for names in made_for.values():
-        names.sort(key=lambda name: _changed(jobs, name), reverse=True)
+        names.sort(key=lambda name: _changed(batches.root, name), reverse=True)
         ended = (name for name in names if _is_over(batches, jobs / name, standings.get(name)))
         for name in list(ended)[keep:]:
-            folder, record = jobs / name, jobs / RECORDS / f"{name}.json"
+            folder, record = jobs / name, batches.root / DETACHED_JOBS / f"{name}.json"
             yield OldJob(name, folder, record, bytes_below(folder) + bytes_below(record))
 
 
@@ -74,7 +74,7 @@ def _is_over(batches: DetachedJobs, folder: Path, standing: str | None) -> bool:
         return False
 
 
-def _changed(jobs: Path, name: str) -> float:
+def _changed(root: Path, name: str) -> float:
     """When the job's files were last written, in seconds since the epoch."""
-    paths = [jobs / RECORDS / f"{name}.json", *(jobs / name).glob("*")]
+    paths = [root / DETACHED_JOBS / f"{name}.json", *(root / JOBS / name).glob("*")]
     return max((path.stat().st_mtime for path in paths if path.exists()), default=0.0)

@@ -12,13 +12,15 @@ from assets_pkg.automation.detached_jobs import open_detached_jobs, same_work
 from assets_pkg.automation.jobs import CORPUS_JOB, REINDEX_JOB
 from assets_pkg.config.profile import Profile
 from assets_pkg.corpus.assets import SOURCE_FINGERPRINT
+from assets_pkg.corpus.file_digests import DIGEST_CACHE
 from assets_pkg.corpus.sources import CorpusError, seconds_since_change, source_fingerprint
-from assets_pkg.deploy.assets import ALIVE, STATE_FOLDER
+from assets_pkg.deploy.assets import ALIVE
 from assets_pkg.deploy.deploy import read_state
 from assets_pkg.orchestration.asset_context import data_version
 from assets_pkg.reindex.assets import IN_STEP, reindex_deps
 from resources.compute.errors import ComputeError
 from resources.configurable import AlertsResource
+from storage.paths import STATE_FOLDER
 from storage.remote_store import open_store
 
 SERVER = "running_nim"
@@ -75,7 +77,8 @@ def _corpus_sensor(profile: Profile) -> dg.SensorDefinition:
             return dg.SkipReason("the corpus was never read: run the main job first")
         try:
             quiet = seconds_since_change(profile.corpus)
-            now = source_fingerprint(profile.corpus)
+            cache = open_store(profile.artifact_root).root / DIGEST_CACHE
+            now = source_fingerprint(profile.corpus, cache)
         except CorpusError as error:
             return dg.SkipReason(f"the corpus cannot be read now: {error}")
         if now == read.metadata[SOURCE_FINGERPRINT].value:

@@ -34,7 +34,7 @@ def take(
     path: Annotated[Path, typer.Argument(help="A BEIR folder.")], config: ConfigOption = DEFAULT_PROFILE
 ) -> None:
     """Take a BEIR folder as the eval set, and freeze it."""
-    console.print(_commands(config).take(path), highlight=False)
+    console.print(_commands(config).import_beir(path), highlight=False)
 
 
 @eval_set.command()

@@ -1,4 +1,4 @@
-"""Documents in, passages out."""
+"""The ``corpus`` group: documents as they are read, and their passages."""
 
 from itertools import islice
 

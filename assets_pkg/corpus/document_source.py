@@ -1,4 +1,4 @@
-"""What every corpus source gives, document by document, and what can go wrong while it is read."""
+"""The interface of corpus sources, and the error of all of them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from storage.errors import RetuneError
 
 
 class CorpusError(RetuneError, ValueError):
-    """The corpus cannot be used; the message names the place, what was found there and what to do."""
+    """The corpus cannot be used; the message names the path, what was found there and what to do."""
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """A document that was left out: ``kind`` is one of a few words to count by, ``detail`` says more."""
+    """A document that was left out: ``kind`` is the category that is counted, ``detail`` the explanation."""
 
     doc_id: str
     kind: str
@@ -27,29 +27,29 @@ class Skipped:
         return f"{self.kind}: {self.detail}"
 
 
-Reading: TypeAlias = tuple[Document | Skipped, str]
-"""What became of one document, and the digest of the bytes it was read from."""
+ReadResult: TypeAlias = tuple[Document | Skipped, str]
+"""A document, or why it was skipped, and the digest of the bytes it was read from."""
 
 
-class Source(Protocol):
-    """Somewhere documents are read from."""
+class DocumentSource(Protocol):
+    """A corpus that can be read document by document."""
 
     def __len__(self) -> int:
-        """How many documents there are to read, before any is skipped."""
+        """The number of documents to read, before any is skipped."""
         ...
 
-    def read(self) -> Iterator[Reading]:
-        """All of them, ordered by ``doc_id``."""
+    def read(self) -> Iterator[ReadResult]:
+        """All documents, ordered by ``doc_id``."""
         ...
 
     def fingerprint(self, digests: list[tuple[str, str]]) -> str:
-        """The fingerprint of what :meth:`read` gave, from its ``(doc_id, digest)`` pairs."""
+        """The fingerprint of what :meth:`read` yielded, from its ``(doc_id, digest)`` pairs."""
         ...
 
     def current_fingerprint(self) -> str:
-        """The fingerprint that reading now would have, without making documents."""
+        """The fingerprint that :meth:`read` would yield now, without making documents."""
         ...
 
     def describe_empty(self) -> str:
-        """What to say when there was nothing to read."""
+        """The message for a source that has nothing to read."""
         ...

@@ -1,8 +1,8 @@
 """Docstrings of the interpreter's built-in and extension modules, as JSON on standard output.
 
-Run as a program by a bare interpreter (``python -I -S extension_docs.py MODULE...``), so that importing these
-modules touches nothing in the calling process, nothing there (a replaced ``sys.excepthook``, a module of the same
-name on the path) shows in the result, and the result is the same each time. It imports nothing of Retune.
+Run as a program by an isolated interpreter (``python -I -S extension_docs.py MODULE...``): importing these modules
+has no effect on the calling process, and the calling process (a replaced ``sys.excepthook``, a module of the same
+name on the path) has none on the result. It imports nothing of Retune.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from types import ModuleType
 def entries_of(public: str) -> list[list[str]]:
     """``[name, arguments, docstring]`` of all documented public names of a module and of its accelerator.
 
-    What ``decimal`` and its like take from ``_decimal`` is told under the public name.
+    What a module such as ``decimal`` imports from its accelerator ``_decimal`` is listed under the public name.
     """
     found: dict[str, list[str]] = {}
     for name in (public, f"_{public}"):
@@ -35,7 +35,7 @@ def entries_of(public: str) -> list[list[str]]:
 
 
 def _import_extension(name: str) -> ModuleType | None:
-    """The module, if it is one of the interpreter's own and has no Python source."""
+    """The module, if it is part of the standard library and has no Python source."""
     if name not in sys.stdlib_module_names:
         return None
     if name not in sys.builtin_module_names:
@@ -60,19 +60,19 @@ def _members(owner: ModuleType | type, scope: str) -> Iterator[list[str]]:
 
 
 def _own_doc(member: object) -> str:
-    """The docstring written for this very class or routine; an inherited one describes another."""
+    """The docstring of this class or routine itself, not an inherited one."""
     doc = vars(member).get("__doc__") if inspect.isclass(member) else getattr(member, "__doc__", None)
     return inspect.cleandoc(doc) if isinstance(doc, str) else ""
 
 
 def _signature(member: object, name: str, doc: str) -> tuple[str, str]:
-    """The arguments as the module states them, and the docstring without them.
+    """The arguments as the module declares them, and the docstring without them.
 
-    ``inspect.signature`` would evaluate default values, which depends on what else was imported.
+    ``inspect.signature`` would evaluate default values, which depend on what else was imported.
     """
-    stated = getattr(member, "__text_signature__", None)
-    if stated and not inspect.isclass(member):
-        return re.sub(r"\$\w+(, /)?(, )?", "", stated), doc
+    declared = getattr(member, "__text_signature__", None)
+    if declared and not inspect.isclass(member):
+        return re.sub(r"\$\w+(, /)?(, )?", "", declared), doc
     match = re.match(rf"{re.escape(name)}(?P<arguments>\(.*\))(?: *->.*)?(?:\n\s*|$)", doc)
     if match and match.end() < len(doc):
         return ("" if inspect.isclass(member) else match["arguments"]), doc[match.end() :]

@@ -1,4 +1,4 @@
-"""The user's own fields of a document: read, named and typed so that searches can be filtered by them."""
+"""The user's own metadata fields: read from a file, and named and typed so that searches can be filtered by them."""
 
 from __future__ import annotations
 
@@ -16,24 +16,30 @@ from resources.vector_store.base import OWN_COLUMNS, FieldType
 
 TITLE = "title"
 NO_METADATA = "{}"
+METADATA_FILES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+FILE_NAME = "file_name"
+"""The field of a metadata file that names the document."""
 
-_ODD = re.compile(r"\W+")
+_NOT_WORD = re.compile(r"\W+")
 _INT64 = range(-(2**63), 2**63)
 
 
 def field_name(name: object) -> str:
-    """The column that holds a field: lower case, with ``_`` for what is no letter, digit or ``_``."""
-    return _ODD.sub("_", str(name).strip().lower())
+    """The column that holds a field: lower case, with ``_`` for everything but letters, digits and ``_``."""
+    return _NOT_WORD.sub("_", str(name).strip().lower())
 
 
-def tidy(fields: Mapping[Any, Any], where: str, wanted: Collection[str] | None) -> dict[str, Any]:
-    """The fields under their columns' names, with values of the five types; empty ones are left out.
+def normalize_fields(
+    fields: Mapping[Any, Any], where: str, columns: Collection[str] | None
+) -> dict[str, Any]:
+    """The fields by column name, with values of the five types; empty ones are left out.
 
-    Dates become ISO 8601 texts (they compare as they should), lists become lists of texts, mappings JSON.
+    Dates become ISO 8601 texts (which sort by time), lists become lists of texts, mappings JSON.
 
     Args:
-        where: what to call the place in errors.
-        wanted: the columns to keep (and ``title``); None for all.
+        fields: values as YAML, JSON, CSV or Parquet gives them.
+        where: the location to name in errors.
+        columns: the columns to keep (and ``title``); None for all.
 
     Raises:
         CorpusError: a column would have the name of one of the index's own, or two fields share a column.
@@ -41,7 +47,7 @@ def tidy(fields: Mapping[Any, Any], where: str, wanted: Collection[str] | None) 
     found: dict[str, Any] = {}
     for key, raw in fields.items():
         name, value = field_name(key), _plain(raw)
-        if value is None or not (wanted is None or name in wanted or name == TITLE):
+        if value is None or not (columns is None or name in columns or name == TITLE):
             continue
         if name in found:
             raise CorpusError(f"{where}: two fields are named {name!r}, case and signs aside: rename one")
@@ -55,38 +61,38 @@ def tidy(fields: Mapping[Any, Any], where: str, wanted: Collection[str] | None) 
 
 
 def as_json(fields: Mapping[str, Any]) -> str:
-    """One text for equal fields."""
+    """JSON text; the same for equal fields."""
     return json.dumps(fields, sort_keys=True, ensure_ascii=False) if fields else NO_METADATA
 
 
 class FieldTypes:
-    """The type of every field over all documents."""
+    """The type of each field over all documents."""
 
     def __init__(self) -> None:
         self.types: dict[str, FieldType] = {}
         self._first: dict[str, str] = {}
 
     def add(self, metadata: str, where: str) -> None:
-        """Take in one document's ``metadata``; whole and decimal numbers together are decimal.
+        """Add one document's ``metadata``; a field with integers and floats is ``float``.
 
         Raises:
             CorpusError: a field has another type than in an earlier document.
         """
         for name, value in json.loads(metadata).items():
-            known, here = self.types.setdefault(name, _type(value)), _type(value)
+            known, new = self.types.setdefault(name, _type(value)), _type(value)
             first = self._first.setdefault(name, where)
-            if known == here:
+            if known == new:
                 continue
-            if {known, here} != {"int", "float"}:
+            if {known, new} != {"int", "float"}:
                 raise CorpusError(
-                    f"the field {name!r} is {known} in {first} and {here} in {where}: make them alike, or leave it "
+                    f"the field {name!r} is {known} in {first} and {new} in {where}: make them alike, or leave it "
                     "out of corpus.metadata_fields"
                 )
             self.types[name] = "float"
 
 
 def _plain(value: Any) -> Any:
-    """The value as text, number, truth or list of texts; None for nothing."""
+    """The value as text, number, boolean or list of texts; None for an empty one."""
     if isinstance(value, list | tuple | set):
         items = [_plain(item) for item in cast("list[Any]", value)]
         return [item if isinstance(item, str) else json.dumps(item) for item in items if item is not None]
@@ -113,8 +119,7 @@ def _type(value: Any) -> FieldType:
     return {bool: "bool", int: "int", float: "float"}.get(type(value), "text")  # type: ignore[return-value]
 
 
-NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
-KEY = "file_name"
+# ---- the metadata file ---------------------------------------------------------------------------------------
 
 
 def find_metadata_file(root: Path) -> Path | None:
@@ -123,7 +128,7 @@ def find_metadata_file(root: Path) -> Path | None:
     Raises:
         CorpusError: it has two.
     """
-    found = [root / name for name in NAMES if (root / name).is_file()]
+    found = [root / name for name in METADATA_FILES if (root / name).is_file()]
     if len(found) > 1:
         raise CorpusError(f"{root}: both {found[0].name} and {found[1].name} are there: keep one of them")
     return found[0] if found else None
@@ -138,11 +143,13 @@ def read_metadata_file(path: Path) -> dict[str, dict[str, Any]]:
     readers = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
     rows: dict[str, dict[str, Any]] = {}
     for where, row in readers[path.suffix](path):
-        name = row.pop(KEY, None)
+        name = row.pop(FILE_NAME, None)
         if not isinstance(name, str) or not name:
-            raise CorpusError(f"{where}: {KEY} is missing: every row names the document that it is about")
+            raise CorpusError(
+                f"{where}: {FILE_NAME} is missing: every row names the document that it is about"
+            )
         if name in rows:
-            raise CorpusError(f"{where}: {KEY} {name!r} comes twice")
+            raise CorpusError(f"{where}: {FILE_NAME} {name!r} comes twice")
         rows[name] = row
     return rows
 
@@ -172,7 +179,7 @@ def _csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     import pyarrow as pa
     import pyarrow.csv as csv
 
-    options = csv.ConvertOptions(strings_can_be_null=True, column_types={KEY: pa.string()})
+    options = csv.ConvertOptions(strings_can_be_null=True, column_types={FILE_NAME: pa.string()})
     try:
         table = csv.read_csv(
             path, convert_options=options, parse_options=csv.ParseOptions(newlines_in_values=True)

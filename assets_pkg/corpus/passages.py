@@ -1,13 +1,12 @@
-"""Documents into passages: a few sentences each, inside one section, nothing lost.
+"""Splits documents into passages of a few sentences of one section; every character is in a passage.
 
-Every passage is a slice of its document's text, so line breaks, lists and code stay as they were written.
-The rule is the Nemotron recipe's (``sentences_per_chunk`` sentences a chunk, paragraphs split at blank lines);
-the section boundary, the whole code blocks and the length limits are Retune's.
+Every passage is a slice of its document's text, so line breaks, lists and code are unchanged. The rule is the
+Nemotron recipe's (``sentences_per_chunk`` sentences a chunk, paragraphs split at blank lines); section boundaries,
+unsplit code blocks and the length limits are Retune's.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from array import array
 from collections import Counter
@@ -22,14 +21,15 @@ from assets_pkg.corpus.document_source import CorpusError
 from assets_pkg.corpus.segmentation import Section, split_sections, split_sentences
 from storage.artifacts import Corpus, Document, Passage
 from storage.digests import passage_id
+from storage.files import write_json
 from storage.parquet import RowWriter
 from storage.progress import Progress, no_progress
 
 MAX_UNIT_CHARS = 800
-"""A longer sentence, list item or code block is cut at line ends, or at spaces where a line is longer."""
+"""A longer sentence, list item or code block is split at line ends, or at spaces where a line is longer."""
 
 MAX_PASSAGE_CHARS = 1600
-"""A passage is closed before it grows over this, about 400 tokens: encoders do not read much further."""
+"""A passage ends before it exceeds this, about 400 tokens: many encoders truncate at 512."""
 
 HISTOGRAM_WORDS = (10, 25, 50, 75, 100, 150, 200, 300)
 
@@ -52,10 +52,10 @@ def split_passages(
 ) -> None:
     """Write ``passages.parquet`` (rows of :class:`~storage.artifacts.Passage`) and ``summary.json``.
 
-    Memory holds one document, one write batch, and eight bytes for each passage.
+    Memory: one document, one write batch, and eight bytes for each passage.
 
     Raises:
-        CorpusError: no document gave a passage.
+        CorpusError: no document has a passage.
     """
     figures = _Figures()
     total = corpus.summary()["documents"]
@@ -68,17 +68,17 @@ def split_passages(
     if not figures.passages:
         raise CorpusError(f"none of the {total} documents of {corpus.path} gave a passage: they hold no text")
     summary = {"documents": total, **figures.summary()}
-    (folder / "summary.json").write_text(json.dumps(summary, indent=1), "utf-8")
+    write_json(folder / "summary.json", summary, ensure_ascii=True)
 
 
 def passages_of(document: Document, sentences: int) -> Iterator[Passage]:
-    """Cut one document: at most ``sentences`` sentences (or list items, or code blocks) a passage.
+    """Split one document: at most ``sentences`` sentences (or list items, or code blocks) a passage.
 
-    A passage never runs over a heading. A heading's lines open the first passage of its section; a heading
-    with nothing under it opens the next section's.
+    A passage never crosses a heading. A heading's lines begin the first passage of its section; those of a heading
+    without text begin the next section's.
     """
     words = 0
-    for chunk_id, (section, span, count) in enumerate(_cut(document.text, sentences), start=1):
+    for chunk_id, (section, span, count) in enumerate(_split(document.text, sentences), start=1):
         text = document.text[span.start : span.end].strip()
         length = len(text.split())
         yield Passage(
@@ -97,8 +97,8 @@ def passages_of(document: Document, sentences: int) -> Iterator[Passage]:
         words += length
 
 
-def _cut(text: str, sentences: int) -> Iterator[tuple[Section, _Span, int]]:
-    bare: Section | None = None  # the first of the headings that had no text of their own
+def _split(text: str, sentences: int) -> Iterator[tuple[Section, _Span, int]]:
+    bare: Section | None = None  # the first of a run of headings without text
     last: Section | None = None
     for section in split_sections(text):
         start = section.start if bare is None else bare.start
@@ -115,7 +115,7 @@ def _cut(text: str, sentences: int) -> Iterator[tuple[Section, _Span, int]]:
 
 
 def _grouped(text: str, section: Section, sentences: int) -> list[list[_Span]]:
-    """The section's sentences in passages, kept under both limits."""
+    """The section's sentences by passage, within both limits."""
     groups: list[list[_Span]] = []
     for unit in _units(text, section.body, section.end):
         current = groups[-1] if groups else None
@@ -134,7 +134,7 @@ def _units(text: str, start: int, end: int) -> Iterator[_Span]:
 
 
 def _blocks(text: str, start: int, end: int) -> Iterator[_Span]:
-    """Paragraphs between blank lines; a fenced code block is one, blank lines and all."""
+    """Paragraphs, separated by blank lines; a fenced code block is one block, with its blank lines."""
     opened, fenced = start, False
     for line in _line_spans(text, start, end):
         raw = text[line.start : line.end]
@@ -153,7 +153,7 @@ def _blocks(text: str, start: int, end: int) -> Iterator[_Span]:
 
 
 def _units_of_block(text: str, block: _Span) -> Iterator[_Span]:
-    """Sentences of prose, items of a list; code stays whole."""
+    """Sentences of prose, items of a list; code is not split."""
     lines = [
         line for line in _line_spans(text, block.start, block.end) if text[line.start : line.end].strip()
     ]
@@ -176,7 +176,7 @@ def _sentences(text: str, start: int, end: int) -> Iterator[_Span]:
 
 
 def _limited(text: str, unit: _Span) -> Iterator[_Span]:
-    """The unit, or where it is too long, pieces that end at a line's or a word's end."""
+    """The unit, or if it is too long, pieces of it that end at a line's or a word's end."""
     start = unit.start
     while unit.end - start > MAX_UNIT_CHARS:
         cut = _last_end(text, start + 1, start + MAX_UNIT_CHARS)
@@ -188,7 +188,7 @@ def _limited(text: str, unit: _Span) -> Iterator[_Span]:
 
 
 def _last_end(text: str, start: int, end: int) -> int:
-    """Where the last line, or else the last word, ends between two offsets; ``end`` if nothing does."""
+    """Where the last line, or else the last word, between two offsets ends; ``end`` if none does."""
     line = text.rfind("\n", start, end)
     if line >= 0:
         return line + 1

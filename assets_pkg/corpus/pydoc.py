@@ -1,8 +1,8 @@
 """The running interpreter's standard library documentation, one Markdown document per top-level module.
 
-Modules with Python source are read from it by ``ast`` and never imported; only extension and built-in modules
-are imported, in a process of their own, since their docstrings are nowhere else. The text is the interpreter's
-own (PSF licence), so nothing is downloaded or shipped.
+Modules with Python source are parsed by ``ast`` and never imported; only extension and built-in modules are
+imported, in a separate process, since they have no source to parse. The text is part of the interpreter (PSF
+licence), so nothing is downloaded or shipped.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from functools import cached_property
 from pathlib import Path
 
 from assets_pkg.config.sections.corpus import CorpusSettings
-from assets_pkg.corpus.document_source import CorpusError, Reading, Skipped
+from assets_pkg.corpus.document_source import CorpusError, ReadResult, Skipped
 from storage.artifacts import Document
 from storage.digests import digest_json
 
-LEFT_OUT = frozenset({"antigravity", "this", "idlelib", "turtledemo", "test", "readline", "lib2to3"})
-"""Modules that act when they are imported, and those that are programs or tests rather than a library."""
+EXCLUDED = frozenset({"antigravity", "this", "idlelib", "turtledemo", "test", "readline", "lib2to3"})
+"""Modules with side effects on import, and those that are programs or tests rather than a library."""
 
 _NOT_LIBRARY = frozenset({"test", "tests", "_bundled", "site-packages"})
 _HEADING_LIKE = re.compile(r"(?m)^(?=#{1,6}\s)")
@@ -45,7 +45,7 @@ class StdlibSource:
 
     def __init__(self, settings: CorpusSettings) -> None:
         self._min_length = settings.min_text_length
-        names = sorted(name for name in sys.stdlib_module_names if name[0] != "_" and name not in LEFT_OUT)
+        names = sorted(name for name in sys.stdlib_module_names if name[0] != "_" and name not in EXCLUDED)
         self._names = names[: settings.num_files]
 
     def __len__(self) -> int:
@@ -54,7 +54,7 @@ class StdlibSource:
     def describe_empty(self) -> str:
         return "this interpreter names no standard library modules"
 
-    def read(self) -> Iterator[Reading]:
+    def read(self) -> Iterator[ReadResult]:
         for name in self._names:
             yield self._document(name), ""
 
@@ -62,7 +62,7 @@ class StdlibSource:
         return self.current_fingerprint()
 
     def current_fingerprint(self) -> str:
-        """Digest of the interpreter: its documentation changes only with it."""
+        """Digest of the interpreter's version and platform: its documentation changes only with them."""
         return digest_json([sys.implementation.name, platform.python_version(), sys.platform])
 
     def _document(self, module: str) -> Document | Skipped:
@@ -77,7 +77,7 @@ class StdlibSource:
         return Document(doc_id=module, title=module, text=text)
 
     def _entries(self, module: str) -> Iterator[_Entry]:
-        """All documented names of a module, in reading order; the first of a name counts."""
+        """All documented names of a module, in the order of the source; names can repeat."""
         yield from _from_source(module)
         yield from (_Entry(*entry) for entry in self._of_extensions[module])
 
@@ -92,7 +92,7 @@ class StdlibSource:
 
 
 def _rendered(entry: _Entry, module: str) -> str:
-    """A Markdown section. Lines of the docstring that would read as headings are escaped."""
+    """A Markdown section. Lines of the docstring that look like headings are escaped."""
     steps = entry.name.removeprefix(module).count(".")
     body = _HEADING_LIKE.sub(r"\\", entry.doc)
     return f"{'#' * min(steps + 1, 3)} {entry.name}{entry.arguments}\n\n{body}"

@@ -1,7 +1,6 @@
-"""Documents that lie elsewhere: a folder at any fsspec URL, or in a dataset on the Hugging Face hub.
+"""A remote corpus: a folder at any fsspec URL, or in a dataset on the Hugging Face hub.
 
-They are copied here first and then read as a folder. Whether they changed is asked of the remote side, which
-answers without sending them.
+It is copied to a local folder, which is then read. The fingerprint comes from the remote listing, without a copy.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from assets_pkg.config.sections.corpus import CorpusSettings
-from assets_pkg.corpus.document_source import CorpusError, Reading
-from assets_pkg.corpus.local_folder import FolderSource
-from assets_pkg.corpus.metadata import NAMES as METADATA_FILES
+from assets_pkg.corpus.document_source import CorpusError, ReadResult
+from assets_pkg.corpus.local_folder import LocalFolder
+from assets_pkg.corpus.metadata import METADATA_FILES
 from storage.digests import digest_text, digest_tree
 
 _HUB = re.compile(r"hf://(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?(?:/(?P<path>.+?))?/?")
@@ -36,14 +35,14 @@ class RemoteFolder:
     def __len__(self) -> int:
         return len(self._folder)
 
-    def read(self) -> Iterator[Reading]:
+    def read(self) -> Iterator[ReadResult]:
         yield from self._folder.read()
 
     def fingerprint(self, digests: list[tuple[str, str]]) -> str:
         return self._listed
 
     def current_fingerprint(self) -> str:
-        """Digest of the remote side's names and checksums (or sizes and times) of the files now."""
+        """Digest of the files' names and checksums (or sizes and times) in the remote listing now."""
         return self._list()
 
     def describe_empty(self) -> str:
@@ -54,19 +53,19 @@ class RemoteFolder:
         return self._list()
 
     @cached_property
-    def _folder(self) -> FolderSource:
-        _ = self._listed  # what is listed before the copy: a later change shows as one
-        return FolderSource(self._settings.model_copy(update={"corpus_dir": str(self._copy())}))
+    def _folder(self) -> LocalFolder:
+        _ = self._listed  # listed before the copy, so that a change meanwhile is noticed
+        return LocalFolder(self._settings.model_copy(update={"corpus_dir": str(self._copy())}))
 
     def _list(self) -> str:
         system, root = self._open()
-        wanted = {extension.lower() for extension in self._settings.file_extensions}
-        beside = {f"{root}/{name}" for name in METADATA_FILES}
+        extensions = {extension.lower() for extension in self._settings.file_extensions}
+        metadata = {f"{root}/{name}" for name in METADATA_FILES}
         found: dict[str, Any] = self._ask(lambda: system.find(root, detail=True))
         return digest_tree(
             (name.removeprefix(root), _mark(entry))
             for name, entry in found.items()
-            if PurePosixPath(name).suffix.lower() in wanted or name in beside
+            if PurePosixPath(name).suffix.lower() in extensions or name in metadata
         )
 
     def _copy(self) -> Path:
@@ -79,7 +78,7 @@ class RemoteFolder:
     def _open(self) -> tuple[Any, str]:
         import fsspec
 
-        # No listing is kept: a sensor asks again and again in one process whether something changed.
+        # Listings are not cached: a sensor asks repeatedly in one process whether something changed.
         system, root = self._ask(lambda: fsspec.url_to_fs(self._url, use_listings_cache=False))
         root = str(root).rstrip("/")
         if not self._ask(lambda: system.isdir(root)):
@@ -99,7 +98,7 @@ class RemoteFolder:
 
 
 def _mark(entry: dict[str, Any]) -> str:
-    """What changes with a file's content, as the remote side lists it: its checksum, or else size and time."""
+    """What changes with a file's content in the remote listing: its checksum, or else size and time."""
     checksum = next((entry[name] for name in _CHECKSUMS if entry.get(name)), None)
     moment = next((entry[name] for name in _TIMES if entry.get(name)), None)
     return str(checksum) if checksum else f"{entry.get('size')} {moment}"

@@ -1,4 +1,4 @@
-"""Where a text can be cut: at section boundaries (headings, question lines, a plain title) and between sentences."""
+"""Splits a text into sections (at headings, question lines, a plain title) and into sentences."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 MAX_TITLE_WORDS = 40
-"""A first line with more words is taken for text, not for a title."""
+"""A first line with more words is text, not a title."""
 
 MAX_HEADING_CHARS = 300
-"""A longer line is no heading, whatever it begins with."""
+"""A longer line is never a heading."""
 
 _ATX = re.compile(r" {0,3}#{1,6}[ \t]+(?P<heading>\S.*?)(?:[ \t]+#+)?[ \t]*")
 _QUESTION = re.compile(
@@ -24,8 +24,8 @@ _NOT_A_TITLE = re.compile(r"[ \t]|[-*+>|]|\d+[.)]|\W*$|[!<\[{`~]")
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands under it, as character offsets: ``text[start:body]`` are the heading's own
-    lines, ``text[body:end]`` is what follows. ``heading`` is empty for text before the first heading."""
+    """A heading and the text under it, as character offsets: ``text[start:body]`` are the heading's own
+    lines, ``text[body:end]`` is what follows. ``heading`` is empty for the text before the first heading."""
 
     heading: str
     start: int
@@ -45,11 +45,11 @@ class _Line:
 
 
 def split_sections(text: str, *, plain_title: bool = True) -> list[Section]:
-    """Cut ``text`` at its headings; the sections cover it without gaps, in order.
+    """Split ``text`` at its headings; the sections cover it without gaps, in order.
 
     Headings are ATX (``## X``) and underlined ones (Markdown's setext and all adornments of
     reStructuredText, with or without overline), and question lines of a FAQ (``Q: X?``, ``**X?**``). With
-    ``plain_title`` a short first line followed by a blank line counts too. Fenced code has none.
+    ``plain_title`` a short first line followed by a blank line counts too. Fenced code has no headings.
     """
     starts = list(_headings(_lines(text), plain_title))
     if not starts or text[: starts[0].start].strip():
@@ -93,7 +93,7 @@ def _headings(lines: list[_Line], plain_title: bool) -> Iterator[Section]:
 
 
 def _heading_at(lines: list[_Line], index: int, at_top: bool) -> tuple[str, int] | None:
-    """The heading that begins at line ``index`` and how many lines it takes, or None."""
+    """The heading that begins at line ``index`` and its number of lines, or None."""
     line = lines[index]
     if line.blank or len(line.text) > MAX_HEADING_CHARS:
         return None
@@ -122,7 +122,7 @@ def _underlined(lines: list[_Line], index: int) -> tuple[str, int] | None:
 
 
 def _spans(under: str, title: str, mark: str) -> bool:
-    """Whether the underline is long enough: as long as the title, but for Markdown's two marks."""
+    """Whether the underline is as long as the title; Markdown's two marks may be shorter."""
     return mark in "=-" or len(under.rstrip()) >= len(title.rstrip())
 
 
@@ -142,7 +142,7 @@ def _is_plain_title(lines: list[_Line], index: int) -> bool:
 
 
 def _fence_after(text: str, fence: str) -> str:
-    """The fence that is open after this line, given the one open before it."""
+    """The fence that is open after this line; ``fence`` was open before it."""
     match = _FENCE.match(text)
     if not match:
         return fence
@@ -154,8 +154,8 @@ def _fence_after(text: str, fence: str) -> str:
 def split_sentences(text: str) -> list[str]:
     """The sentences of ``text``, each with the white space that follows it: joined they are ``text`` again.
 
-    A full stop inside a word (``zipfile.ZipFile``) ends none, though sentencex thinks so; scripts that write no
-    spaces have full stops of their own.
+    A full stop inside a word (``zipfile.ZipFile``) ends no sentence, unlike in sentencex; scripts that are written
+    without spaces have full stops of their own.
     """
     import sentencex
 

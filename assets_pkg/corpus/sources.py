@@ -1,26 +1,25 @@
-"""The raw corpus: documents from a folder, local or remote, or the standard library's own documentation."""
+"""The raw corpus: chooses the source that ``corpus_dir`` names, reads it, and detects changes of it."""
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 from assets_pkg.config.sections.corpus import CorpusSettings
-from assets_pkg.corpus.document_source import CorpusError, Skipped, Source
-from assets_pkg.corpus.local_folder import FolderSource
+from assets_pkg.corpus.document_source import CorpusError, DocumentSource, Skipped
+from assets_pkg.corpus.local_folder import LocalFolder
 from assets_pkg.corpus.metadata import FieldTypes
 from assets_pkg.corpus.pydoc import StdlibSource
 from assets_pkg.corpus.remote_folder import HubFolder, RemoteFolder
 from storage.artifacts import Document
+from storage.files import write_json
 from storage.parquet import RowWriter
 from storage.progress import Progress, no_progress
 
-__all__ = ["CorpusError", "read_corpus", "source_fingerprint"]
+__all__ = ["CorpusError", "read_corpus", "seconds_since_change", "source_fingerprint"]
 
 PYDOC = "pydoc://stdlib"
 NAMED_IN_ERROR = 5
@@ -31,8 +30,8 @@ _URL = re.compile(r"[a-z][a-z0-9+.\-]+://", re.IGNORECASE)
 def read_corpus(settings: CorpusSettings, folder: Path, progress: Progress = no_progress) -> None:
     """Write ``documents.parquet``, ``skipped.json`` and ``summary.json`` into ``folder``.
 
-    ``skipped.json`` is a list of ``{doc_id, reason}``; the summary has counts, characters, what was skipped
-    by kind of reason, and the ``fingerprint`` of the bytes that were read.
+    ``skipped.json`` is a list of ``{doc_id, reason}``; the summary has the numbers of documents and characters, the
+    skipped ones by kind of reason, and the ``fingerprint`` of the bytes that were read.
 
     Raises:
         CorpusError: the source is missing, empty or of an unknown kind, every document was skipped, or the user's
@@ -58,7 +57,7 @@ def read_corpus(settings: CorpusSettings, folder: Path, progress: Progress = no_
             progress(done, len(source), "documents", skipped=len(skipped))
     if not documents:
         raise CorpusError(_nothing_left(settings, skipped))
-    _write(folder / "skipped.json", [{"doc_id": item.doc_id, "reason": item.reason} for item in skipped])
+    write_json(folder / "skipped.json", [{"doc_id": item.doc_id, "reason": item.reason} for item in skipped])
     summary = {
         "source": settings.corpus_dir,
         "documents": documents,
@@ -68,20 +67,37 @@ def read_corpus(settings: CorpusSettings, folder: Path, progress: Progress = no_
         "skipped_by_reason": dict(sorted(Counter(item.kind for item in skipped).items())),
         "fingerprint": source.fingerprint(digests),
     }
-    _write(folder / "summary.json", summary)
+    write_json(folder / "summary.json", summary)
 
 
-def source_fingerprint(settings: CorpusSettings) -> str:
+def source_fingerprint(settings: CorpusSettings, digest_cache: Path | None = None) -> str:
     """Digest of what the source holds now: it equals the summary's ``fingerprint`` as long as nothing
     changed that :func:`read_corpus` would read.
+
+    Args:
+        settings: the corpus.
+        digest_cache: a folder for the digests of a local corpus's files: those that did not change since are not
+            read again (:mod:`~assets_pkg.corpus.file_digests`). With None all files are read.
 
     Raises:
         CorpusError: the source is missing or of an unknown kind.
     """
-    return _source(settings).current_fingerprint()
+    return _source(settings, digest_cache).current_fingerprint()
 
 
-def _source(settings: CorpusSettings) -> Source:
+def seconds_since_change(settings: CorpusSettings) -> float:
+    """Seconds since a file or folder of the corpus last changed; infinity for a source that is not a local folder.
+
+    Folders count too, since a deletion changes only its folder.
+    """
+    root = Path(settings.corpus_dir).expanduser()
+    if not root.is_dir():
+        return math.inf
+    newest = max(path.stat().st_mtime for path in [root, *root.rglob("*")] if path.exists())
+    return max(0.0, time.time() - newest)
+
+
+def _source(settings: CorpusSettings, digest_cache: Path | None = None) -> DocumentSource:
     if settings.corpus_dir == PYDOC:
         return StdlibSource(settings)
     if settings.corpus_dir.startswith("pydoc://"):
@@ -90,26 +106,10 @@ def _source(settings: CorpusSettings) -> Source:
         return HubFolder(settings)
     if _URL.match(settings.corpus_dir):
         return RemoteFolder(settings)
-    return FolderSource(settings)
+    return LocalFolder(settings, digest_cache)
 
 
 def _nothing_left(settings: CorpusSettings, skipped: list[Skipped]) -> str:
     named = "; ".join(f"{item.doc_id} ({item.reason})" for item in skipped[:NAMED_IN_ERROR])
     more = f"; and {len(skipped) - NAMED_IN_ERROR} more" if len(skipped) > NAMED_IN_ERROR else ""
     return f"corpus.corpus_dir = {settings.corpus_dir!r}: none of its {len(skipped)} files can be used: {named}{more}"
-
-
-def _write(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False), "utf-8")
-
-
-def seconds_since_change(settings: CorpusSettings) -> float:
-    """Seconds since a file or folder of the corpus last changed; infinite for a source that is no folder.
-
-    Folders count too: a deletion changes nothing else.
-    """
-    root = Path(settings.corpus_dir).expanduser()
-    if not root.is_dir():
-        return math.inf
-    newest = max(path.stat().st_mtime for path in [root, *root.rglob("*")] if path.exists())
-    return max(0.0, time.time() - newest)

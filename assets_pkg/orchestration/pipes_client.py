@@ -20,11 +20,11 @@ from resources.compute.job_monitor import JobMonitor
 from resources.compute.pipes_messages import JobMessages
 from resources.compute.targets import ComputeTarget, read_wandb
 from resources.configurable import ComputeResource
+from storage.paths import JOBS
 from storage.progress import Progress
 from storage.remote import is_url
 from storage.remote_store import CACHE_ENVIRONMENT, cache_folder
 
-JOBS = ".jobs"
 SCHEMA = 1
 TRAINED = "checkpoint"
 """The asset that several nodes make together."""

@@ -1,4 +1,7 @@
-"""Checks of the three sets: whether each is fit to train on or to measure with, and what to do if not."""
+"""Asset checks of the training set, the eval set and the mined training set.
+
+Each check is a function that returns a :class:`Finding`; :func:`build_checks` makes Dagster's checks of them.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,18 +30,18 @@ WIDEST_SPREAD = 0.5
 
 NORMAL_95 = 1.96
 MANY_CUT = 0.1
-"""Share of passages cut at the maximum length from which it is worth a warning."""
+"""Share of truncated passages above which the check warns."""
 
 PASSAGES_MEASURED = 20_000
 SHOWN = 10
 
 TokenCounter = Callable[[Sequence[str]], Sequence[int]]
-"""Tokens of each text as the model sees it, prefix and special tokens included, nothing cut."""
+"""Number of tokens of each text with prefix and special tokens, not truncated."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found. ``figures`` are numbers and short texts, ``rows`` a table of examples."""
+    """The result of one check. ``figures`` are numbers and short texts, ``rows`` a table of examples."""
 
     passed: bool
     severity: Literal["WARN", "ERROR"]
@@ -53,8 +56,8 @@ def check_exact_leaks(leaks: Leaks) -> Finding:
 
 
 def check_near_leaks(leaks: Leaks, tolerated_share: float) -> Finding:
-    """Few questions of the eval set nearly occur in training, or have an answer that does: a warning from the first
-    on, an error above the tolerated share."""
+    """Few questions of the eval set are near duplicates of training questions, or have an answer that is one of a
+    training answer: a warning from the first on, an error above the tolerated share."""
     figures = {
         "near_questions": leaks.near_questions,
         "near_answers": leaks.near_answers,
@@ -112,7 +115,7 @@ def check_enough_queries(eval_set: EvalSet) -> Finding:
 def check_training_texts(training: TrainingSet) -> Finding:
     """No training question comes twice, and no text is empty."""
     source = read_retriever_file(training.path / "train.json")
-    return _texts(
+    return _check_texts(
         [each.question for each in source.examples], (text for _, text in read_corpus(source.corpus))
     )
 
@@ -121,7 +124,7 @@ def check_eval_set_texts(eval_set: EvalSet) -> Finding:
     """No question of the eval set comes twice, and no text is empty."""
     qrels = read_qrels(eval_set.beir)
     questions = [each.text for each in read_queries(eval_set.beir) if each.query_id in qrels]
-    return _texts(questions, (each.joined for each in read_documents(eval_set.beir)))
+    return _check_texts(questions, (each.joined for each in read_documents(eval_set.beir)))
 
 
 def check_enough_negatives(mined: MinedTrainSet) -> Finding:
@@ -133,7 +136,7 @@ def check_enough_negatives(mined: MinedTrainSet) -> Finding:
 
 
 def check_lengths(mined: MinedTrainSet, count_tokens: TokenCounter, max_length: int) -> Finding:
-    """Few passages are longer than the model is given; of a large corpus a sample, evenly spaced, is measured."""
+    """Few passages are longer than ``max_length`` tokens; of a large corpus an evenly spaced sample is measured."""
     texts = [text for _, text in read_corpus(mined.path / "corpus")]
     measured = texts[:: -(-len(texts) // PASSAGES_MEASURED)]
     lengths = np.asarray(count_tokens(measured))
@@ -151,7 +154,7 @@ def check_lengths(mined: MinedTrainSet, count_tokens: TokenCounter, max_length: 
     }
     if cut > MANY_CUT * len(measured):
         figures["what_to_do"] = "raise model.passage_max_length or lower passages.sentences_per_chunk"
-    longest = [measured[place] for place in np.argsort(-lengths, kind="stable")[:3]]
+    longest = [measured[row] for row in np.argsort(-lengths, kind="stable")[:3]]
     rows = [{"longest_passages": text[:200]} for text in longest] if cut else []
     return Finding(cut <= MANY_CUT * len(measured), "WARN", figures, rows)
 
@@ -169,7 +172,7 @@ def token_counter(model: Path, prefix: str) -> TokenCounter:
     return count
 
 
-def _texts(questions: Sequence[str], passages: Iterable[str]) -> Finding:
+def _check_texts(questions: Sequence[str], passages: Iterable[str]) -> Finding:
     times = Counter(map(question_key, questions))
     twice = {key: count for key, count in times.items() if count > 1}
     figures = {
@@ -182,7 +185,7 @@ def _texts(questions: Sequence[str], passages: Iterable[str]) -> Finding:
 
 
 def build_checks(profile: Profile) -> list[dg.AssetChecksDefinition]:
-    """Blocking: what must not travel on. The others warn."""
+    """The checks; a failed blocking one stops the run, the others warn."""
 
     @dg.multi_asset_check(
         name="check_training_set",

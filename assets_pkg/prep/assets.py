@@ -1,4 +1,4 @@
-"""Training set, fixed eval set, and training set with hard negatives."""
+"""The ``prep`` group: eval set, training set, and training set with hard negatives."""
 
 from pathlib import Path
 
@@ -20,15 +20,14 @@ from assets_pkg.prep.input_files import FINGERPRINT, eval_set_fingerprint, train
 from assets_pkg.prep.mining import mine_hard_negatives
 from assets_pkg.prep.training_set import (
     describe_rejections,
-    take_training_file,
+    import_training_file,
     write_eval_set,
     write_training_set,
 )
 from assets_pkg.retrieval.parallel_search import search_devices
 from resources.configurable import ArtifactStoreResource, ComputeResource, EncoderResource
 from storage.artifacts import Checkpoint, EvalSet, MinedTrainSet, QAPairs, TrainingSet
-
-STAGE = "stage1_data_prep"
+from storage.paths import DATA_PREP_STAGE
 
 
 def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksDefinition]:
@@ -52,11 +51,11 @@ def _training_set(profile: Profile) -> dg.AssetsDefinition:
 
             def produce(folder: Path) -> None:
                 if source.train_input_file:
-                    take_training_file(Path(source.train_input_file), read_fixed_eval_set(eval_set), folder)
+                    import_training_file(Path(source.train_input_file), read_fixed_eval_set(eval_set), folder)
                     return
                 pairs = asset.input(QAPairs, "synthetic_qa")
-                apart = read_fixed_eval_set(eval_set) if fixed else None
-                write_training_set(pairs, split, folder, asset.progress(), apart)
+                held_out = read_fixed_eval_set(eval_set) if fixed else None
+                write_training_set(pairs, split, folder, asset.progress(), held_out)
 
             fingerprint = training_fingerprint(profile.prep)
             outside = {"files": fingerprint, "eval_set": "fixed" if fixed else "split"}
@@ -89,8 +88,8 @@ def _eval_set(profile: Profile) -> dg.AssetsDefinition:
                 if settings.eval_data_path:
                     import_beir(Path(settings.eval_data_path), folder)
                     return
-                pairs, named = asset.input(QAPairs, "synthetic_qa"), settings.use_group_id_in_eval
-                write_eval_set(pairs, split, folder, asset.progress(), use_group_id=named)
+                pairs, use_group_id = asset.input(QAPairs, "synthetic_qa"), settings.use_group_id_in_eval
+                write_eval_set(pairs, split, folder, asset.progress(), use_group_id=use_group_id)
 
             made = frozen_eval_set(asset.store) or asset.build(
                 EvalSet, produce, outside={"files": fingerprint}
@@ -147,4 +146,4 @@ def _mined_train_set(profile: Profile) -> dg.AssetsDefinition:
 
 def _link(asset: AssetContext, folder: Path, names: tuple[str, ...]) -> None:
     for name in names:
-        asset.link(f"{STAGE}/{name}", folder / name)
+        asset.link(f"{DATA_PREP_STAGE}/{name}", folder / name)

@@ -1,7 +1,7 @@
-"""What can be wrong with the data that stage 1 is given."""
+"""The error of the ``prep`` stage."""
 
 from storage.errors import RetuneError
 
 
 class PrepError(RetuneError, ValueError):
-    """Question-answer pairs or sets that cannot be used; the message says which and what to change."""
+    """Pairs, a training set or an eval set cannot be used; the message names it and what to change."""

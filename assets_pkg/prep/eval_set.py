@@ -1,9 +1,11 @@
-"""Eval sets that stay: taken from a BEIR folder, or frozen so that models of different days are comparable."""
+"""The eval set as a fixed one: imported from a BEIR folder, kept out of training, and frozen.
+
+An eval set that is split from the pairs is written by :mod:`~assets_pkg.prep.training_set`, with the training set.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,36 +18,38 @@ from resources.configurable import ArtifactStoreResource
 from storage.artifact_store import ArtifactError, ArtifactStore, BuildKey
 from storage.artifacts import EvalSet
 from storage.digests import digest_file, digest_json
+from storage.files import write_json
 from storage.formats.beir import Qrels, read_documents, read_qrels, read_queries, write_beir
+from storage.paths import FROZEN_EVAL_SET
 
 ASSET = "eval_set"
-FROZEN = "stage1_data_prep/frozen_eval_set"
 """The link to the frozen eval set's version, below the artifact root."""
 
 FILES = ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")
+NEXT = "next: `retune prep`; models measured on another eval set are not compared with it"
 
 
-# ---- a BEIR folder ---------------------------------------------------------------------------------------------
+# ---- importing a BEIR folder -----------------------------------------------------------------------------------
 
 
 def find_beir(path: Path) -> Path:
-    """The BEIR folder that ``path`` is, or that lies in it as ``eval_beir``."""
+    """The BEIR folder: ``path`` itself, or ``path/eval_beir``."""
     inner = path / "eval_beir"
     return inner if not (path / FILES[0]).exists() and inner.is_dir() else path
 
 
 def beir_fingerprint(path: Path) -> str:
-    """Digest of the folder's three files; of their names where they are missing."""
+    """Digest of the folder's three files; of the path where one is missing."""
     files = [find_beir(path) / name for name in FILES]
     return digest_json([digest_file(file) if file.is_file() else str(file) for file in files])
 
 
 def import_beir(path: Path, folder: Path) -> None:
-    """Check the BEIR folder ``path`` and write it as ``eval_beir/``, with ``summary.json``.
+    """Check the BEIR folder ``path`` and write it into ``folder`` as ``eval_beir/``, with ``summary.json``.
 
     Raises:
         BeirError: a file is missing or malformed; it names file, line and field.
-        PrepError: a judged query or document does not exist, an id comes twice, or nothing is relevant.
+        PrepError: a judged query or document does not exist, an id is repeated, or nothing is relevant.
     """
     source = find_beir(path)
     qrels = read_qrels(source)
@@ -57,10 +61,22 @@ def import_beir(path: Path, folder: Path) -> None:
     _check_judgements(source / FILES[2], qrels, texts, documents)
     write_beir(folder / "eval_beir", read_documents(source), queries, qrels)
     summary = {**_figures(qrels, documents), "source": str(path)}
-    (folder / "summary.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    write_json(folder / "summary.json", summary, final_newline=True)
 
 
-def _distinct(rows: Any, file: Path) -> dict[str, str]:
+def import_eval_set(store: ArtifactStore, path: Path) -> EvalSet:
+    """Import the BEIR folder ``path`` into the store and freeze it.
+
+    Raises:
+        BeirError, PrepError: as :func:`import_beir`.
+    """
+    key = BuildKey(ASSET, "imported", {"source": beir_fingerprint(path)})
+    eval_set = store.build(EvalSet, key, lambda folder: import_beir(path, folder))
+    freeze(store, eval_set)
+    return eval_set
+
+
+def _distinct(rows: Iterable[tuple[str, str]], file: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for number, (name, text) in enumerate(rows, start=1):
         if name in found:
@@ -92,11 +108,11 @@ def _figures(qrels: Qrels, documents: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-# ---- what training may not see -----------------------------------------------------------------------------------
+# ---- keeping it out of training --------------------------------------------------------------------------------
 
 
 def read_fixed_eval_set(eval_set: EvalSet) -> FixedEvalSet:
-    """What training may not see of an eval set that it was not split from."""
+    """The documents, answers and questions that training must not contain."""
     qrels = read_qrels(eval_set.beir)
     judged = {name for each in qrels.values() for name, score in each.items() if score > 0}
     queries = [each for each in read_queries(eval_set.beir) if each.query_id in qrels]
@@ -105,8 +121,8 @@ def read_fixed_eval_set(eval_set: EvalSet) -> FixedEvalSet:
     return FixedEvalSet(frozenset(paths), answers, tuple(each.text for each in queries))
 
 
-def text_keys(eval_set: FixedEvalSet) -> frozenset[str]:
-    """The answers' texts, case and spacing aside."""
+def answer_keys(eval_set: FixedEvalSet) -> frozenset[str]:
+    """The answers' texts without differences of case and spacing."""
     return frozenset(question_key(text) for text in eval_set.answers)
 
 
@@ -114,42 +130,31 @@ def text_keys(eval_set: FixedEvalSet) -> frozenset[str]:
 
 
 def frozen_eval_set(store: ArtifactStore) -> EvalSet | None:
-    """The eval set that was frozen, if one is.
+    """The frozen eval set, or None.
 
     Raises:
         ArtifactError: its files are gone.
     """
-    frozen = store.resolve(FROZEN)
+    frozen = store.resolve(FROZEN_EVAL_SET)
     return None if frozen is None else store.get(EvalSet, ASSET, frozen.name)
 
 
 def freeze(store: ArtifactStore, eval_set: EvalSet) -> None:
-    """From now on the eval set is this one."""
-    store.link(FROZEN, eval_set.path)
+    """Use this eval set from now on."""
+    store.link(FROZEN_EVAL_SET, eval_set.path)
 
 
 def release(store: ArtifactStore) -> None:
-    """From now on the eval set is split from the pairs again."""
-    store.unlink(FROZEN)
-
-
-def import_eval_set(store: ArtifactStore, path: Path) -> EvalSet:
-    """Take the BEIR folder ``path`` into the store and freeze it.
-
-    Raises:
-        BeirError, PrepError: as :func:`import_beir`.
-    """
-    key = BuildKey(ASSET, "imported", {"source": beir_fingerprint(path)})
-    eval_set = store.build(EvalSet, key, lambda folder: import_beir(path, folder))
-    freeze(store, eval_set)
-    return eval_set
-
-
-NEXT = "next: `retune prep`; models measured on another eval set are not compared with it"
+    """Split the eval set from the pairs again from now on."""
+    store.unlink(FROZEN_EVAL_SET)
 
 
 class EvalSetCommands:
-    """Each returns what to tell the user, and raises ``PrepError`` or ``BeirError`` for what cannot be done."""
+    """What ``retune eval-set`` does. Each method returns the text to print.
+
+    Raises:
+        PrepError, BeirError: the command cannot be carried out; the message says why.
+    """
 
     def __init__(self, root: str):
         self._resource = ArtifactStoreResource(root=root)
@@ -157,8 +162,7 @@ class EvalSetCommands:
 
     def describe(self) -> Iterator[str]:
         """The current eval set, line by line."""
-        frozen = self._frozen()
-        current = frozen or self._current()
+        frozen, current = self._frozen_and_current()
         if current is None:
             yield "there is no eval set yet: `retune prep` makes one"
             return
@@ -169,23 +173,26 @@ class EvalSetCommands:
 
     def freeze(self) -> str:
         """Freeze the current eval set."""
-        frozen = self._frozen()
-        current = frozen or self._current()
+        frozen, current = self._frozen_and_current()
         if current is None:
             raise PrepError("there is no eval set to freeze: run `retune prep` first")
         freeze(self._store, current)
         return f"eval set {current.version} is {'still' if frozen else 'now'} frozen"
 
-    def take(self, path: Path) -> str:
+    def import_beir(self, path: Path) -> str:
         """Import a BEIR folder and freeze it."""
-        taken = import_eval_set(self._store, path)
-        return f"eval set {taken.version} taken from {path} and frozen; {NEXT}"
+        imported = import_eval_set(self._store, path)
+        return f"eval set {imported.version} imported from {path} and frozen; {NEXT}"
 
     def release(self) -> str:
-        """Freeze no eval set."""
+        """Release the frozen eval set."""
         frozen = self._frozen()
         release(self._store)
         return f"eval set {frozen.version} is released; {NEXT}" if frozen else "no eval set is frozen"
+
+    def _frozen_and_current(self) -> tuple[EvalSet | None, EvalSet | None]:
+        frozen = self._frozen()
+        return frozen, frozen or self._latest()
 
     def _frozen(self) -> EvalSet | None:
         try:
@@ -193,7 +200,7 @@ class EvalSetCommands:
         except ArtifactError as error:
             raise PrepError(f"the frozen eval set is gone: {error}") from error
 
-    def _current(self) -> EvalSet | None:
+    def _latest(self) -> EvalSet | None:
         with open_instance() as instance:
             inputs = UpstreamArtifacts(instance, self._resource)
             return inputs.input(EvalSet, ASSET) if inputs.previous(ASSET) else None

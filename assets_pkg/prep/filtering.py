@@ -1,4 +1,4 @@
-"""Which pairs can be used, and why the others cannot: by score, by what they point at, and each only once."""
+"""Filters the pairs by score, validity and duplicates, and records why each of the others was rejected."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ LOW = "below_quality_threshold"
 REPEATED = "repeated_pair"
 
 SHOWN_OF_EACH = 5
-"""Rejected pairs that are shown of each reason; ``rejected.jsonl`` has all."""
+"""Examples of each reason; ``rejected.jsonl`` has all rejected pairs."""
 
 
 @dataclass(frozen=True)
 class Question:
     """A pair that was kept: ``positives`` are the ids of its passages, in the order of its segments; ``where`` is
-    its place in the file that it came from."""
+    its location in the file that it came from."""
 
     question_id: str
     document: str
@@ -48,7 +48,7 @@ class Rejections:
         return Counter(row["reason"] for row in self.rows)
 
     def shown(self) -> list[dict[str, str]]:
-        """The first few of each reason, but for low scores: that is a choice, not a fault."""
+        """The first few of each reason, without low scores: those follow from a setting and are no faults."""
         seen: Counter[str] = Counter()
         shown: list[dict[str, str]] = []
         for row in self.rows:
@@ -59,15 +59,15 @@ class Rejections:
 
 
 @dataclass(frozen=True)
-class Placed:
-    """A record and its place in the file of all records; pairs of the user's own know their place in the user's."""
+class LocatedRecord:
+    """A record with its location, ``file:line``; pairs of the user's own have the location in the user's file."""
 
     record: SourceRecord
     where: str
 
     @property
     def order(self) -> tuple[object, ...]:
-        """By document, then by all that matters here: only equal records stand in the order of the file."""
+        """The sort key: the document, then everything that is read here, so that only equal records compare equal."""
         record = self.record
         pairs = record.deduplicated_qa_pairs
         return (
@@ -86,44 +86,49 @@ class Placed:
 
 
 def question_key(text: str) -> str:
-    """Questions with equal keys are the same question: case and spacing do not count."""
+    """The text without differences of case and spacing: questions with equal keys are the same."""
     return " ".join(text.casefold().split())
 
 
-def filter_pairs(records: Iterable[Placed], settings: SplitSettings) -> tuple[list[Question], Rejections]:
-    """The pairs that pass, and those that do not. Ids count every pair, kept or not, so that they stay the same
-    when the threshold changes."""
+def filter_pairs(
+    records: Iterable[LocatedRecord], settings: SplitSettings
+) -> tuple[list[Question], Rejections]:
+    """The pairs that pass, and those that do not. Ids number all pairs, rejected ones too, so that they do not change
+    with the threshold."""
     kept: list[Question] = []
     rejected = Rejections()
-    known: set[tuple[str, frozenset[str]]] = set()
+    seen: set[tuple[str, frozenset[str]]] = set()
     text_of: dict[str, str] = {}
     number = 0
-    for placed in records:
-        pairs = placed.record.deduplicated_qa_pairs
-        if reason := _record_objection(placed.record, text_of):
-            placed.reject(rejected, reason, pairs)
+    for located in records:
+        pairs = located.record.deduplicated_qa_pairs
+        if reason := _reject_record(located.record, text_of):
+            located.reject(rejected, reason, pairs)
         else:
-            for question, objection in _questions(placed, number, settings):
-                asked = question_key(question.pair.question), frozenset(question.positives)
-                if objection or asked in known:
-                    placed.reject(rejected, objection or REPEATED, [question.pair])
+            for question, reason in _questions(located, number, settings):
+                key = question_key(question.pair.question), frozenset(question.positives)
+                if reason or key in seen:
+                    located.reject(rejected, reason or REPEATED, [question.pair])
                 else:
-                    known.add(asked)
+                    seen.add(key)
                     kept.append(question)
         number += len(pairs)
     return kept, rejected
 
 
-def _record_objection(record: SourceRecord, text_of: dict[str, str]) -> str | None:
+def _reject_record(record: SourceRecord, text_of: dict[str, str]) -> str | None:
+    """Why none of a record's pairs can be used, or None."""
     if len(record.qa_evaluations.evaluations) != len(record.deduplicated_qa_pairs):
         return UNPAIRED
     text = record.text or "\n".join(chunk.text for chunk in record.chunks)
     return None if text_of.setdefault(record.source_id, text) == text else OTHER_TEXT
 
 
-def _questions(placed: Placed, first: int, settings: SplitSettings) -> Iterable[tuple[Question, str | None]]:
-    """Every pair of a record as a question, and what is wrong with it."""
-    record = placed.record
+def _questions(
+    located: LocatedRecord, first: int, settings: SplitSettings
+) -> Iterable[tuple[Question, str | None]]:
+    """Every pair of a record as a question, and why it is rejected, or None."""
+    record = located.record
     chunks = _chunks(record)
     scored = zip(record.deduplicated_qa_pairs, record.qa_evaluations.evaluations, strict=True)
     for number, (pair, evaluation) in enumerate(scored, start=first):
@@ -136,13 +141,13 @@ def _questions(placed: Placed, first: int, settings: SplitSettings) -> Iterable[
             score,
             tuple(positives),
             tuple(record.file_name),
-            pair.origin or placed.where,
+            pair.origin or located.where,
         )
-        yield question, _objection(pair, score, chunks, settings)
+        yield question, _reject_pair(pair, score, chunks, settings)
 
 
 def _chunks(record: SourceRecord) -> dict[int, str]:
-    """Texts by ``chunk_id``; empty where two chunks with different texts claim it."""
+    """Texts by ``chunk_id``; empty where two chunks with different texts have the same id."""
     chunks: dict[int, str] = {}
     for chunk in record.chunks:
         if chunks.setdefault(chunk.chunk_id, chunk.text) != chunk.text:
@@ -150,7 +155,9 @@ def _chunks(record: SourceRecord) -> dict[int, str]:
     return chunks
 
 
-def _objection(pair: QAPair, score: float, chunks: Mapping[int, str], settings: SplitSettings) -> str | None:
+def _reject_pair(
+    pair: QAPair, score: float, chunks: Mapping[int, str], settings: SplitSettings
+) -> str | None:
     segments = set(pair.segment_ids)
     if score < settings.quality_threshold:
         return LOW

@@ -1,4 +1,4 @@
-"""Documents that must not be parted by a split: given in a file, found to be alike, or sharing what they answer."""
+"""Groups of documents that a split must not divide, and the files that list such groups."""
 
 from __future__ import annotations
 
@@ -14,40 +14,32 @@ GROUPINGS = ("groups", "clusters")
 
 
 class Groups:
-    """Disjoint groups of names; :meth:`join` makes one of several (union-find)."""
+    """Disjoint groups of names: at first one for each name."""
 
     def __init__(self, names: Iterable[str]):
-        self._parent = {name: name for name in names}
+        from scipy.cluster.hierarchy import DisjointSet
+
+        self._sets = DisjointSet(names)
 
     def join(self, names: Iterable[str]) -> None:
-        """Put ``names`` and all that stand with them into one group; names that are not known do not count."""
-        known = [name for name in names if name in self._parent]
+        """Merge the groups of ``names`` into one; unknown names are ignored."""
+        known = [name for name in names if name in self._sets]
         for name in known[1:]:
-            first, second = sorted((self._root(known[0]), self._root(name)))
-            self._parent[second] = first
+            self._sets.merge(known[0], name)
 
-    def listed(self) -> list[list[str]]:
+    def to_lists(self) -> list[list[str]]:
         """The groups and their members, sorted."""
-        groups: defaultdict[str, list[str]] = defaultdict(list)
-        for name in sorted(self._parent):
-            groups[self._root(name)].append(name)
-        return sorted(groups.values())
-
-    def _root(self, name: str) -> str:
-        while self._parent[name] != name:
-            self._parent[name] = self._parent[self._parent[name]]
-            name = self._parent[name]
-        return name
+        return sorted(sorted(group) for group in self._sets.subsets())
 
 
 def join_sharing(groups: Groups, holders: Iterable[tuple[str, Iterable[str]]]) -> None:
-    """Join the documents that have something in common; ``holders``: (document, what it has)."""
-    holders_of: defaultdict[str, list[str]] = defaultdict(list)
-    for document, things in holders:
-        for thing in things:
-            holders_of[thing].append(document)
-    for sharing in holders_of.values():
-        groups.join(sharing)
+    """Join the documents that have an item in common; ``holders``: (document, its items)."""
+    documents_with: defaultdict[str, list[str]] = defaultdict(list)
+    for document, items in holders:
+        for item in items:
+            documents_with[item].append(document)
+    for documents in documents_with.values():
+        groups.join(documents)
 
 
 def read_groups(
@@ -56,16 +48,17 @@ def read_groups(
     """The groups of ``groups_json`` files, as documents of the corpus.
 
     The files are ``{"exact"|"fuzzy"|"semantic": {"groups"|"clusters": {group: [name, ...]}}}``. A name stands
-    for the document with that path, else with that path but for extensions, else with that file name (a
+    for the document with that path, else with that path without extensions, else with that file name (a
     bundle's members stand for the bundle).
 
     Args:
+        files: paths of the files.
         paths_of: the paths of each document; several for a bundle.
-        may_overlap: a document may stand in several groups.
+        may_overlap: whether a document may be in several groups.
 
     Raises:
-        PrepError: a file is not readable as groups, a name fits several documents, no name fits any, or
-            groups overlap that may not.
+        PrepError: a file is malformed, a name matches several documents, no name matches any, or groups overlap
+            and may not.
     """
     names = _Names(paths_of)
     groups: list[list[str]] = []
@@ -83,8 +76,8 @@ def read_groups(
                         "split_strategy=dedupped makes one group of those that overlap"
                     )
     if not group_of:
-        given = ", ".join(map(str, files))
-        raise PrepError(f"prep.groups_json = {given}: none of its names is a document of the corpus")
+        paths = ", ".join(map(str, files))
+        raise PrepError(f"prep.groups_json = {paths}: none of its names is a document of the corpus")
     return groups
 
 
@@ -127,7 +120,7 @@ class _Names:
                 known[form(path)].add(path)
 
     def find(self, name: str, where: str) -> set[str]:
-        """The document (or the bundles) of that name; none if there is no such."""
+        """The document (or the bundles) of that name; empty if there is none."""
         plain = _plain(name)
         for form, known in zip(_FORMS, self._paths, strict=True):
             paths = known.get(form(plain), set())

@@ -1,4 +1,4 @@
-"""What this stage reads from outside the graph: files that settings name, and the frozen eval set."""
+"""Fingerprints of the inputs that are no assets: files named in the settings, and the frozen eval set."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ FINGERPRINT = "fingerprint"
 
 
 def training_fingerprint(settings: PrepSettings) -> str:
-    """Of the files that training questions and groups come from; empty where there are none.
+    """Fingerprint of the files that training questions and groups are read from; empty if there are none.
 
     Raises:
-        PrepError: the file that training starts from does not exist.
+        PrepError: ``train_input_file`` does not exist.
     """
     if settings.train_input_file is None:
-        return _groups(settings)
+        return _groups_fingerprint(settings)
     path = Path(settings.train_input_file)
     if not path.is_file():
         raise PrepError(f"prep.train_input_file = {path}: no such file")
@@ -29,14 +29,15 @@ def training_fingerprint(settings: PrepSettings) -> str:
 
 
 def eval_set_fingerprint(settings: PrepSettings, store: ArtifactStore) -> str:
-    """Of what the eval set is taken from: the frozen version, a BEIR folder, or groups; empty where none is.
+    """Fingerprint of what determines the eval set: the frozen version, a BEIR folder, or groups; empty if there is
+    none.
 
     Raises:
-        PrepError: the eval set is frozen and another one is asked for.
+        PrepError: ``eval_data_path`` does not exist, or the eval set is frozen already.
     """
     frozen = frozen_eval_set(store)
     if settings.eval_data_path is None:
-        return frozen.version if frozen else _groups(settings)
+        return frozen.version if frozen else _groups_fingerprint(settings)
     path = Path(settings.eval_data_path)
     if not path.is_dir():
         raise PrepError(f"prep.eval_data_path = {path}: no such folder")
@@ -48,7 +49,7 @@ def eval_set_fingerprint(settings: PrepSettings, store: ArtifactStore) -> str:
     return frozen.version if frozen else beir_fingerprint(path)
 
 
-def _groups(settings: PrepSettings) -> str:
+def _groups_fingerprint(settings: PrepSettings) -> str:
     files = settings.groups_files
     return (
         digest_json([digest_file(file) if file.is_file() else str(file) for file in files]) if files else ""

@@ -1,4 +1,4 @@
-"""Does the eval set know anything that training has seen? Exact and near duplicates, counted and shown."""
+"""Leakage from the training set into the eval set: exact and near duplicates, with examples."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from storage.formats.retriever_json import read_corpus, read_retriever_file
 
 SHOWN = 10
 NEAR = 0.8
-"""Similarity of texts that are nearly the same, where nobody says otherwise."""
+"""The default similarity from which two texts are near duplicates."""
 
 
 @dataclass(frozen=True)
 class Leaks:
-    """Test questions that are asked in training too; test answers that are answers in training too; training
-    answers that lie in a held-out document. ``samples``: the first ten, each ``{kind, id, text}``.
+    """Exact leaks: ``questions`` of the eval set that are training questions too, ``passages``: its answers that are
+    training answers too, ``held_out``: training answers in a held-out document. ``samples``: the first ten, each
+    ``{kind, id, text}``.
 
-    ``near_questions``, ``near_answers``: those of the eval set that are nearly the same as one of training, and not
-    exactly; ``near_samples``: the first ten, each ``{kind, id, text, in_training, similarity}``.
-    ``near_share``: the share of the eval set's questions that are near to one of training or have a near answer.
+    ``near_questions``, ``near_answers``: those of the eval set that are near duplicates of one of training, without
+    the exact ones; ``near_samples``: the first ten, each ``{kind, id, text, in_training, similarity}``.
+    ``near_share``: the share of the eval set's questions with a near duplicate of their own or of an answer.
     """
 
     questions: int
@@ -45,8 +46,8 @@ class Leaks:
 
 @dataclass(frozen=True)
 class _Texts:
-    """What is compared: questions and answers by id, of training and of the eval set; ``answers_of`` the eval set's
-    questions."""
+    """What is compared: questions and answers by id, of training and of the eval set; ``answers_of``: ids of answers
+    by question of the eval set."""
 
     trained_questions: dict[str, str]
     trained_answers: dict[str, str]
@@ -58,10 +59,12 @@ class _Texts:
 def find_leaks(training_set: TrainingSet, eval_set: EvalSet, threshold: float = NEAR) -> Leaks:
     """Compare the questions and positive passages of ``train.json`` with those of the eval set.
 
-    Texts are compared without regard to case and spacing.
+    Differences of case and spacing are ignored.
 
     Args:
-        threshold: similarity from which two texts are nearly the same (``near_duplicates``).
+        training_set: the training set.
+        eval_set: the eval set.
+        threshold: similarity from which two texts are near duplicates (:mod:`~assets_pkg.prep.near_duplicates`).
 
     Raises:
         RetrieverFileError, BeirError: a file of one of the sets cannot be read.
@@ -71,11 +74,11 @@ def find_leaks(training_set: TrainingSet, eval_set: EvalSet, threshold: float = 
     known = {question_key(text) for text in texts.trained_answers.values()}
     questions = {name: text for name, text in texts.questions.items() if question_key(text) in asked}
     answers = {name: text for name, text in texts.answers.items() if question_key(text) in known}
-    hidden = held_out_passages(training_set)
-    held_out = {name: text for name, text in texts.trained_answers.items() if name in hidden}
+    held_out_ids = held_out_passages(training_set)
+    held_out = {name: text for name, text in texts.trained_answers.items() if name in held_out_ids}
     near_questions = _near(texts.questions, questions, texts.trained_questions, threshold)
     near_answers = _near(texts.answers, answers, texts.trained_answers, threshold)
-    touched = [
+    affected = [
         name
         for name in texts.questions
         if name in near_questions or texts.answers_of[name] & set(near_answers)
@@ -91,7 +94,7 @@ def find_leaks(training_set: TrainingSet, eval_set: EvalSet, threshold: float = 
         ][:SHOWN],
         near_questions=len(near_questions),
         near_answers=len(near_answers),
-        near_share=len(touched) / max(1, len(texts.questions)),
+        near_share=len(affected) / max(1, len(texts.questions)),
         near_samples=[
             {"kind": kind, "id": name, **shown}
             for kind, near in (("question", near_questions), ("answer", near_answers))
@@ -123,7 +126,7 @@ def _read(training_set: TrainingSet, eval_set: EvalSet) -> _Texts:
 def _near(
     eval_set: Mapping[str, str], exact: Mapping[str, str], trained: Mapping[str, str], threshold: float
 ) -> dict[str, dict[str, Any]]:
-    """For each text of the eval set that is nearly one of training and exactly none, the one it is most like."""
+    """For each text of the eval set with a near duplicate in training, and no exact one, the most similar."""
     names = [name for name in eval_set if name not in exact]
     texts = list(trained.values())
     nearest: dict[str, dict[str, Any]] = {}
@@ -139,7 +142,7 @@ def _near(
 
 
 def held_out_passages(training_set: TrainingSet) -> frozenset[str]:
-    """Ids of passages that training may not see; none where the set does not say (``splits.json``)."""
+    """Ids of passages that training must not use; empty for a set without ``splits.json``."""
     path = training_set.path / "splits.json"
     if not path.exists():
         return frozenset()

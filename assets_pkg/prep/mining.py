@@ -1,4 +1,4 @@
-"""Hard negatives: the passages nearest to a question that are not suspected of answering it.
+"""Mines hard negatives: the passages most similar to a question whose score makes an answer unlikely.
 
 Positive-aware mining as in NV-Retriever (https://arxiv.org/abs/2407.15831): with p the lowest score of a
 question's positives and m the margin, a passage may score at most p - (1 - m)|p| (``perc``) or p - m
@@ -7,7 +7,6 @@ question's positives and m the margin, a passage may score at most p - (1 - m)|p
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections import defaultdict
@@ -31,6 +30,7 @@ from resources.compute.distributed_embedding import MakeShards
 from resources.encoders.base import Encoder, Role
 from resources.encoders.shards import Shards
 from storage.artifacts import TrainingSet
+from storage.files import write_json
 from storage.formats.retriever_json import (
     PassageRef,
     RetrieverExample,
@@ -47,39 +47,39 @@ if TYPE_CHECKING:
 
 SHARDS = ".passage_shards"
 TEXTS_AT_ONCE = 16384
-"""Texts whose vectors are in memory before they go to the file."""
+"""Texts whose vectors are in memory at once, before they are written to the file."""
 
 DECIMALS = 6
-"""Of scores in files: more would be rounding noise of the encoder."""
+"""Of scores in files; further digits differ between encoder runs."""
 
 
 @dataclass(frozen=True)
 class Pool:
-    """The passages that may be mined: what training documents hold, and documents without questions.
+    """The passages that may be mined: those of training documents and of documents without questions.
 
-    ``target_of``: row of ``texts`` by passage id. ``same_text``: rows by text, spacing aside.
+    ``row_of``: row of ``texts`` by passage id. ``same_text``: rows by text, spacing normalized.
     """
 
     ids: list[str]
     texts: list[str]
-    target_of: dict[str, int]
+    row_of: dict[str, int]
     same_text: dict[str, list[int]]
 
 
 @dataclass(frozen=True)
 class Mined:
-    """What was found. ``positives`` (rows of the pool), ``positive_scores``, ``found`` and ``suspects`` (rows of
-    the pool that fill up a question with too few, and their scores) run along the questions."""
+    """The mined negatives, by question. ``positives``: rows of the pool; ``positive_scores``: float64; ``found``: the
+    negatives; ``above_margin``: rows of the pool, with scores, that fill up a question with too few negatives."""
 
     examples: list[RetrieverExample]
     pool: Pool
     positives: list[list[int]]
     positive_scores: list[NDArray[np.float64]]
     found: TopK
-    suspects: dict[int, list[tuple[int, float]]]
+    above_margin: dict[int, list[tuple[int, float]]]
 
     def short(self) -> NDArray[np.bool_]:
-        """Questions that the margin left too few negatives: bool [n]."""
+        """Questions with too few negatives within the margin: bool [n]."""
         return np.asarray((self.found.ids < 0).any(axis=1))
 
 
@@ -96,15 +96,19 @@ def mine_hard_negatives(
     """Write ``train_mined.automodel.json``, its unrolled form, ``val.json``, ``corpus/``, ``summary.json`` and
     ``scores.png``.
 
-    A negative is never a positive of its question (or of the same question asked elsewhere), never the text of
-    one under another id, and never a passage of a held-out document. What happens to a question with fewer than
-    ``hard_negatives_to_mine`` says ``too_few_negatives``; ``summary.json`` counts them. Vectors lie in a file
-    that is mapped into memory, and are searched in blocks. A training set that has negatives already is
-    taken over as it is.
+    A negative is never a positive of its question (or of an equal question of another document), never the same text
+    with another id, and never a passage of a held-out document. ``too_few_negatives`` decides what happens to a
+    question with fewer than ``hard_negatives_to_mine``; ``summary.json`` counts them. Vectors are in a
+    memory-mapped file, and are searched in blocks. A training set that has negatives already keeps them.
 
     Args:
-        devices: torch devices of the search; each has a process of its own, if there are several.
-        make_shards: several workers that embed the passages together.
+        training_set: the questions and the corpus.
+        encoder: the base model.
+        settings: the number of negatives and the margin.
+        folder: where the files are written.
+        progress: called while texts are embedded and searched.
+        devices: torch devices of the search; with several each has its own process.
+        make_shards: embeds the passages on several workers.
 
     Raises:
         PrepError: a question names a passage that the corpus lacks or that is held out, none is left, or a
@@ -113,10 +117,10 @@ def mine_hard_negatives(
     """
     source = read_retriever_file(training_set.path / "train.json")
     if any(example.negatives for example in source.examples):
-        _take_over_mined(source, training_set, settings, folder)
+        _keep_mined_negatives(source, training_set, settings, folder)
         return
     pool = _read_pool(training_set)
-    positives = [_places(example, pool) for example in source.examples]
+    positives = [_positive_rows(example, pool) for example in source.examples]
     excluded = _excluded(source.examples, positives, pool)
     with (
         _stored_vectors(encoder, [each.question for each in source.examples], "query", folder, progress) as q,
@@ -127,16 +131,16 @@ def mine_hard_negatives(
         wanted = settings.hard_negatives_to_mine
         search = partial(search_file, devices=devices, progress=progress)
         found = search(q, _vector_file(folder, "passage"), wanted, ceilings=tops, excluded=excluded)
-        suspects: dict[int, list[tuple[int, float]]] = {}
+        above_margin: dict[int, list[tuple[int, float]]] = {}
         short = np.flatnonzero((found.ids < 0).any(axis=1))
         if settings.too_few_negatives == "fill" and len(short):
-            # The lowest scores above the ceiling are the highest of the opposite question below it.
+            # The lowest scores above the ceiling are the highest below it for the negated question vector.
             below = np.nextafter(-tops[short], -np.inf)
             hidden = [excluded[row] for row in short]
             passages = _vector_file(folder, "passage")
             opposite = search(-q[short], passages, wanted, ceilings=below, excluded=hidden)
-            suspects = {int(row): _listed(opposite, at, negate=True) for at, row in enumerate(short)}
-    mined = Mined(source.examples, pool, positives, positive_scores, found, suspects)
+            above_margin = {int(row): _listed(opposite, at, negate=True) for at, row in enumerate(short)}
+    mined = Mined(source.examples, pool, positives, positive_scores, found, above_margin)
     _write(mined, training_set, settings, folder)
 
 
@@ -159,12 +163,12 @@ def _stored_vectors(
     progress: Progress,
     make_shards: MakeShards | None = None,
 ) -> Generator[NDArray[np.float32]]:
-    """Vectors of ``texts``, float32 [n, d], in a file mapped into memory; the file goes at the end."""
+    """Vectors of ``texts``, float32 [n, d], in a memory-mapped file that is removed at the end."""
     path = _vector_file(folder, role)
     if make_shards is None:
-        blocks = _embedded(encoder, texts, role, progress)
+        blocks = _embed(encoder, texts, role, progress)
     else:
-        blocks = _embedded_together(encoder, texts, role, folder, progress, make_shards)
+        blocks = _embed_on_workers(encoder, texts, role, folder, progress, make_shards)
     try:
         stored: NDArray[np.float32] | None = None
         start = 0
@@ -174,21 +178,21 @@ def _stored_vectors(
                 stored = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
             stored[start : start + len(vectors)] = vectors
             start += len(vectors)
-        del stored  # written out
+        del stored  # flushes
         yield np.load(path, mmap_mode="r")
     finally:
         path.unlink(missing_ok=True)
 
 
-def _embedded(
+def _embed(
     encoder: Encoder, texts: Sequence[str], role: Role, progress: Progress
 ) -> Iterator[NDArray[np.float32]]:
     for start in range(0, len(texts), TEXTS_AT_ONCE):
         part = texts[start : start + TEXTS_AT_ONCE]
-        yield encoder.embed(part, role, _Later(progress, start, len(texts)))
+        yield encoder.embed(part, role, _Offset(progress, start, len(texts)))
 
 
-def _embedded_together(
+def _embed_on_workers(
     encoder: Encoder,
     texts: Sequence[str],
     role: Role,
@@ -196,17 +200,17 @@ def _embedded_together(
     progress: Progress,
     make_shards: MakeShards,
 ) -> Iterator[NDArray[np.float32]]:
-    """The same by several workers, in shards; those that a killed try left are taken up."""
+    """Vectors in blocks, from several workers; shards that an interrupted run completed are reused."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    together = folder / SHARDS
-    together.mkdir(exist_ok=True)
-    pq.write_table(pa.table({"text": texts}), together / "texts.parquet", row_group_size=TEXTS_AT_ONCE)
-    shards = Shards(together / "texts.parquet", together, role, TEXTS_AT_ONCE)
+    shard_folder = folder / SHARDS
+    shard_folder.mkdir(exist_ok=True)
+    pq.write_table(pa.table({"text": texts}), shard_folder / "texts.parquet", row_group_size=TEXTS_AT_ONCE)
+    shards = Shards(shard_folder / "texts.parquet", shard_folder, role, TEXTS_AT_ONCE)
     make_shards(shards, progress)
     yield from shards.vectors(encoder)
-    shutil.rmtree(together)
+    shutil.rmtree(shard_folder)
 
 
 def _vector_file(folder: Path, role: Role) -> Path:
@@ -214,8 +218,8 @@ def _vector_file(folder: Path, role: Role) -> Path:
 
 
 @dataclass(frozen=True)
-class _Later:
-    """Progress of a part, told as progress of the whole."""
+class _Offset:
+    """Reports the progress of a part as progress of the whole."""
 
     progress: Progress
     before: int
@@ -234,35 +238,35 @@ def _read_pool(training_set: TrainingSet) -> Pool:
     for name, text in read_corpus(training_set.path / "corpus"):
         if name in held_out:
             continue
-        place = pool.target_of[name] = len(pool.ids)
+        row = pool.row_of[name] = len(pool.ids)
         pool.ids.append(name)
         pool.texts.append(text)
-        pool.same_text[_text_key(text)].append(place)
+        pool.same_text[_text_key(text)].append(row)
     return pool
 
 
-def _places(example: RetrieverExample, pool: Pool) -> list[int]:
+def _positive_rows(example: RetrieverExample, pool: Pool) -> list[int]:
     names = [positive.passage_id for positive in example.positives]
     if not names:
         raise PrepError(f"train.json: question {example.question_id} has no positive passage")
     for name in names:
-        if name not in pool.target_of:
+        if name not in pool.row_of:
             raise PrepError(
                 f"train.json: question {example.question_id} names passage {name}, which is not in corpus/ or "
                 "belongs to a held-out document: make the training set again"
             )
-    return [pool.target_of[name] for name in names]
+    return [pool.row_of[name] for name in names]
 
 
 def _excluded(
     examples: Sequence[RetrieverExample], positives: Sequence[Sequence[int]], pool: Pool
 ) -> list[list[int]]:
-    """For each question the rows that answer it: its positives, those of the same question asked elsewhere,
-    and every row with the text of one of them."""
+    """For each question the rows that answer it: its positives, those of equal questions of other documents, and
+    every row with the text of one of them."""
     answers: defaultdict[str, set[int]] = defaultdict(set)
-    for example, places in zip(examples, positives, strict=True):
-        for place in places:
-            answers[question_key(example.question)].update(pool.same_text[_text_key(pool.texts[place])])
+    for example, rows in zip(examples, positives, strict=True):
+        for row in rows:
+            answers[question_key(example.question)].update(pool.same_text[_text_key(pool.texts[row])])
     return [sorted(answers[question_key(example.question)]) for example in examples]
 
 
@@ -273,9 +277,9 @@ def _text_key(text: str) -> str:
 def _positive_scores(
     questions: Any, passages: Any, positives: Sequence[Sequence[int]]
 ) -> list[NDArray[np.float64]]:
-    counts = [len(places) for places in positives]
+    counts = [len(rows) for rows in positives]
     rows = np.repeat(np.arange(len(positives)), counts)
-    columns = np.fromiter((place for places in positives for place in places), dtype=np.int64)
+    columns = np.fromiter((row for rows in positives for row in rows), dtype=np.int64)
     scores = pair_scores(questions, passages, np.stack([rows, columns], axis=1))
     return np.split(scores, np.cumsum(counts)[:-1])
 
@@ -298,16 +302,16 @@ def _write(mined: Mined, training_set: TrainingSet, settings: MiningSettings, fo
     _write_files(examples, texts, training_set, settings.decisive(), margin, folder)
 
 
-def _take_over_mined(
+def _keep_mined_negatives(
     source: RetrieverFile, training_set: TrainingSet, settings: MiningSettings, folder: Path
 ) -> None:
-    """Negatives that somebody else mined, but for those of held-out documents."""
+    """Write the negatives that the training set has already, without those of held-out documents."""
     pool = _read_pool(training_set)
     for example in source.examples:
-        _places(example, pool)
+        _positive_rows(example, pool)
     examples = [
         replace(
-            example, negatives=tuple(each for each in example.negatives if each.passage_id in pool.target_of)
+            example, negatives=tuple(each for each in example.negatives if each.passage_id in pool.row_of)
         )
         for example in source.examples
     ]
@@ -328,9 +332,11 @@ def _write_files(
 ) -> None:
     write_retriever_file(folder / "train_mined.automodel.json", examples, arguments)
     write_retriever_file(folder / "train_mined.automodel_unrolled.json", unroll(examples), arguments)
-    _take_over(training_set.path, folder, ["val.json", "corpus/train.parquet", "corpus/merlin_metadata.json"])
+    _link_files(
+        training_set.path, folder, ["val.json", "corpus/train.parquet", "corpus/merlin_metadata.json"]
+    )
     summary = {**describe_mining(examples, texts), **figures}
-    (folder / "summary.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    write_json(folder / "summary.json", summary, final_newline=True)
     if summary["histogram"]:
         draw_scores(summary["histogram"], folder / "scores.png")
 
@@ -338,28 +344,28 @@ def _write_files(
 def _mined_examples(mined: Mined) -> Iterator[RetrieverExample]:
     wanted = mined.found.ids.shape[1]
     for row, example in enumerate(mined.examples):
-        negatives = [*_listed(mined.found, row), *mined.suspects.get(row, [])][:wanted]
+        negatives = [*_listed(mined.found, row), *mined.above_margin.get(row, [])][:wanted]
         positives = zip(mined.positives[row], mined.positive_scores[row], strict=True)
         yield RetrieverExample(
             example.question_id,
             example.question,
-            tuple(_reference(mined.pool, place, score) for place, score in positives),
-            tuple(_reference(mined.pool, place, score) for place, score in negatives),
+            tuple(_reference(mined.pool, passage, score) for passage, score in positives),
+            tuple(_reference(mined.pool, passage, score) for passage, score in negatives),
         )
 
 
-def _listed(found: TopK, row: int, *, negate: bool = False) -> list[tuple[int, float]]:
-    """(place, score) of what was found for one question."""
-    pairs = zip(found.ids[row].tolist(), found.scores[row].tolist(), strict=True)
-    return [(place, -score if negate else score) for place, score in pairs if place >= 0]
+def _listed(found: TopK, question: int, *, negate: bool = False) -> list[tuple[int, float]]:
+    """(row of the pool, score) of the passages found for one question."""
+    pairs = zip(found.ids[question].tolist(), found.scores[question].tolist(), strict=True)
+    return [(row, -score if negate else score) for row, score in pairs if row >= 0]
 
 
-def _reference(pool: Pool, place: int, score: float) -> PassageRef:
-    return PassageRef(pool.ids[place], round(float(score), DECIMALS))
+def _reference(pool: Pool, row: int, score: float) -> PassageRef:
+    return PassageRef(pool.ids[row], round(float(score), DECIMALS))
 
 
-def _take_over(source: Path, folder: Path, names: Sequence[str]) -> None:
-    """The same files in another version: hard links where the disk has them, since neither ever changes."""
+def _link_files(source: Path, folder: Path, names: Sequence[str]) -> None:
+    """The same files in this version: hard links where the file system has them, since versions never change."""
     for name in names:
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What people look at after mining: figures, a histogram of scores, and questions to judge by eye."""
+"""The report on mined negatives: figures, a histogram of scores, and example questions."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ BINS = 40
 
 
 def describe_mining(examples: Sequence[RetrieverExample], texts: Mapping[str, str]) -> dict[str, Any]:
-    """Figures of questions with negatives. ``texts``: passage text by id.
+    """Figures of the mined questions. ``texts``: passage text by id.
 
-    ``histogram``: counts of positive and negative scores between ``edges``; None where there are no scores.
+    ``histogram``: counts of positive and negative scores between ``edges``; None without scores.
     ``examples``: questions evenly spaced, with their lowest positive and hardest negative.
     """
     counts = [len(example.negatives) for example in examples]
@@ -46,8 +46,14 @@ def describe_mining(examples: Sequence[RetrieverExample], texts: Mapping[str, st
 def describe_margin(
     above: NDArray[np.int64], short: NDArray[np.bool_], passages: int, settings: MiningSettings
 ) -> dict[str, Any]:
-    """What the margin did: passages over each question's ceiling (int64 [n]) of so many passages, questions left too
-    few (bool [n])."""
+    """The effect of the margin.
+
+    Args:
+        above: number of passages above each question's ceiling, int64 [n].
+        short: questions with too few negatives, bool [n].
+        passages: number of passages searched.
+        settings: the margin and ``too_few_negatives``.
+    """
     fewer = int(short.sum())
     return {
         "questions_with_fewer_negatives": fewer,

@@ -1,6 +1,6 @@
-"""Texts that are nearly the same: MinHash finds candidates, the sets themselves decide.
+"""Near duplicates among texts: MinHash finds candidate pairs, whose exact similarity is then computed.
 
-Similarity is the Jaccard index of the sets of three-word shingles, case and punctuation aside (Broder, On the
+Similarity is the Jaccard index of the sets of three-word shingles, without case and punctuation (Broder, On the
 resemblance and containment of documents, 1997). MinHash and its LSH index are datasketch's.
 """
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 WORDS_PER_SHINGLE = 3
 PERMUTATIONS = 128
-MISSED_AGAINST_EXTRA = (0.1, 0.9)
-"""How the index weighs pairs it offers for nothing (they are checked) against pairs that it misses."""
+ERROR_WEIGHTS = (0.1, 0.9)
+"""Weights of false positives (which are checked) and false negatives of the index."""
 
 SLACK = 0.1
-"""The index looks for pairs this much below the threshold, so that few at the threshold are missed."""
+"""How far the threshold of the index is below the one asked for, so that few pairs at the threshold are missed."""
 
 WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
 class NearPair:
-    """Places of two texts that are nearly the same, and their similarity."""
+    """Indices of two near duplicates, and their similarity."""
 
     left: int
     right: int
@@ -40,7 +40,7 @@ class NearPair:
 
 
 def shingles(text: str) -> Shingles:
-    """Hashes of the text's three-word shingles, sorted, each once; a shorter text is one shingle; int64 [n]."""
+    """CRC-32 of the text's distinct three-word shingles, sorted, int64 [n]; a shorter text is one shingle."""
     words = WORD.findall(text.casefold())
     if not words:
         return np.empty(0, dtype=np.int64)
@@ -56,15 +56,15 @@ def similarity(left: Shingles, right: Shingles) -> float:
 
 
 def near_pairs(left: Sequence[str], right: Sequence[str], threshold: float) -> list[NearPair]:
-    """Every pair of a text of ``left`` and one of ``right`` with similarity >= ``threshold``, in order of place.
+    """Every pair of a text of ``left`` and one of ``right`` with similarity >= ``threshold``, by index.
 
-    A pair at the threshold is found with a chance of about 0.98, a more similar one with nearly 1.
+    A pair at the threshold is found with a probability of about 0.98, a more similar one with nearly 1.
     """
     return _pairs([shingles(text) for text in left], [shingles(text) for text in right], threshold)
 
 
 def near_pairs_within(texts: Sequence[str], threshold: float) -> list[NearPair]:
-    """Every pair of two different places of ``texts`` with similarity >= ``threshold``; ``left`` < ``right``."""
+    """Every pair of two of ``texts`` with similarity >= ``threshold``; ``left`` < ``right``."""
     sets = [shingles(text) for text in texts]
     return [pair for pair in _pairs(sets, sets, threshold) if pair.left < pair.right]
 
@@ -72,19 +72,17 @@ def near_pairs_within(texts: Sequence[str], threshold: float) -> list[NearPair]:
 def _pairs(left: Sequence[Shingles], right: Sequence[Shingles], threshold: float) -> list[NearPair]:
     from datasketch import MinHashLSH
 
-    index = MinHashLSH(
-        threshold=max(threshold - SLACK, 0.1), num_perm=PERMUTATIONS, weights=MISSED_AGAINST_EXTRA
-    )
-    for place, found in enumerate(right):
+    index = MinHashLSH(threshold=max(threshold - SLACK, 0.1), num_perm=PERMUTATIONS, weights=ERROR_WEIGHTS)
+    for row, found in enumerate(right):
         if len(found):
-            index.insert(place, _minhash(found), check_duplication=False)
+            index.insert(row, _minhash(found), check_duplication=False)
     pairs: list[NearPair] = []
-    for place, wanted in enumerate(left):
-        candidates: list[Any] = index.query(_minhash(wanted)) if len(wanted) else []
+    for row, query in enumerate(left):
+        candidates: list[Any] = index.query(_minhash(query)) if len(query) else []
         for other in sorted(candidates):
-            alike = similarity(wanted, right[other])
-            if alike >= threshold:
-                pairs.append(NearPair(place, other, alike))
+            exact = similarity(query, right[other])
+            if exact >= threshold:
+                pairs.append(NearPair(row, other, exact))
     return pairs
 
 

@@ -1,8 +1,10 @@
-"""The training set and the eval set in the formats that other tools read, made here or taken from the user's files."""
+"""The training set and the eval set as files: split from the pairs, or a training file of the user's.
+
+An eval set of the user's is imported by :mod:`~assets_pkg.prep.eval_set`.
+"""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,11 +14,12 @@ import orjson
 
 from assets_pkg.config.sections.prep import SplitSettings
 from assets_pkg.prep.errors import PrepError
-from assets_pkg.prep.eval_set import text_keys
+from assets_pkg.prep.eval_set import answer_keys
 from assets_pkg.prep.filtering import Question, Rejections, question_key
 from assets_pkg.prep.split import FixedEvalSet, SplitData, SplitName, split_pairs
 from storage.artifacts import QAPairs, TrainingSet
 from storage.digests import digest_file, digest_json
+from storage.files import write_json
 from storage.formats.beir import BeirDocument, BeirQuery, write_beir
 from storage.formats.retriever_json import (
     PassageRef,
@@ -30,6 +33,11 @@ from storage.formats.retriever_json import (
 )
 from storage.progress import Progress, no_progress
 
+VALIDATION = "val.json"
+
+
+# ---- split from the pairs ----------------------------------------------------------------------------------------
+
 
 def write_training_set(
     qa: QAPairs,
@@ -41,10 +49,14 @@ def write_training_set(
     """Write ``train.json``, ``val.json``, ``corpus/`` (every chunk of every split), ``splits.json``,
     ``rejected.jsonl`` (every pair that was left out) and ``summary.json``.
 
-    ``splits.json``: ``documents`` (ids by split) and ``held_out_passages`` (ids that training may not see).
+    ``splits.json``: ``documents`` (ids by split) and ``held_out_passages`` (ids that training must not use).
 
     Args:
-        eval set: an eval set that stays as it is; its documents stay out, all others are for training and validation.
+        qa: the pairs.
+        settings: quality filter, ratios and strategy.
+        folder: where the files are written.
+        progress: called for each record read.
+        eval_set: a fixed eval set; its documents are left out, all others are for training and validation.
 
     Raises:
         PrepError: no training question is left, or there are too few documents to split.
@@ -57,22 +69,26 @@ def write_training_set(
         )
     write_corpus(folder / "corpus", data.passages.items())
     write_retriever_file(folder / "train.json", _examples(data.questions["train"]))
-    write_retriever_file(folder / "val.json", _examples(data.questions["val"]))
+    write_retriever_file(folder / VALIDATION, _examples(data.questions["val"]))
     (folder / "rejected.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in data.rejected.rows))
     held_out = data.held_out_passages()
-    _write_json(folder / "splits.json", {"documents": _by_split(data), "held_out_passages": held_out})
+    write_json(
+        folder / "splits.json",
+        {"documents": _by_split(data), "held_out_passages": held_out},
+        final_newline=True,
+    )
     summary = {
         **_figures(data, ("train", "val")),
         "held_out_passages": len(held_out),
         **_rejections(data.rejected),
-        **_kept_together(data, settings),
+        **_group_figures(data, settings),
         **({"rejected_examples": shown} if (shown := data.rejected.shown()) else {}),
     }
-    _write_json(folder / "summary.json", summary)
+    write_json(folder / "summary.json", summary, final_newline=True)
 
 
 def describe_rejections(made: TrainingSet) -> str:
-    """A line on the pairs that were left out, with the first place to look at."""
+    """One line about the pairs that were left out, with the location of the first."""
     summary = made.summary()
     first = summary["rejected_examples"][0]
     return (
@@ -91,8 +107,8 @@ def write_eval_set(
 ) -> None:
     """Write ``eval_beir/`` (the test questions, over every chunk of every split) and ``summary.json``.
 
-    Documents are ``d<N>`` in corpus order, or have their content ids, and as ``group_id`` too, with
-    ``use_group_id``; query ids are those of the whole set, so that they never meet those of training.
+    Documents are named ``d<N>`` in corpus order; with ``use_group_id`` by their content id, which is their
+    ``group_id`` too. Query ids number the questions of all splits, so that none is an id of training too.
 
     Raises:
         PrepError: there is no test question, or there are too few documents to split.
@@ -119,9 +135,9 @@ def write_eval_set(
         **_figures(data, ("test",)),
         "positives_per_question": round(judged / len(questions), 4),
         "query_types": dict(sorted(types.items())),
-        **_kept_together(data, settings),
+        **_group_figures(data, settings),
     }
-    _write_json(folder / "summary.json", summary)
+    write_json(folder / "summary.json", summary, final_newline=True)
 
 
 def _examples(questions: Iterable[Question]) -> Iterator[RetrieverExample]:
@@ -161,8 +177,8 @@ def _figures(data: SplitData, splits: Iterable[SplitName]) -> dict[str, Any]:
     return {**figures, "passages": len(data.passages)}
 
 
-def _kept_together(data: SplitData, settings: SplitSettings) -> dict[str, Any]:
-    """How the split was made, where not at random."""
+def _group_figures(data: SplitData, settings: SplitSettings) -> dict[str, Any]:
+    """The strategy and the sizes of its groups; nothing for a random split."""
     if settings.split_strategy == "random":
         return {}
     return {
@@ -178,15 +194,11 @@ def _rejections(rejected: Rejections) -> dict[str, int]:
     return {"rejected": len(rejected.rows), **by_reason}
 
 
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", "utf-8")
-
-
-VALIDATION = "val.json"
+# ---- a training file of the user's -------------------------------------------------------------------------------
 
 
 def training_file_fingerprint(path: Path) -> str:
-    """Digest of the file, of ``val.json`` beside it and of its corpus; of the names of what is missing.
+    """Digest of the file, of ``val.json`` beside it and of its corpus; of the path where one is missing.
 
     Raises:
         RetrieverFileError: the file is not a training file.
@@ -196,36 +208,36 @@ def training_file_fingerprint(path: Path) -> str:
     return digest_json([digest_file(file) if file.is_file() else str(file) for file in files])
 
 
-def take_training_file(path: Path, eval_set: FixedEvalSet, folder: Path) -> None:
+def import_training_file(path: Path, eval_set: FixedEvalSet, folder: Path) -> None:
     """Check the training file ``path`` and write it as a training set: ``train.json`` (with its negatives, if it
-    has some), ``val.json`` (the one beside it, or empty), ``corpus/``, ``splits.json``, ``rejected.jsonl``
+    has any), ``val.json`` (the one beside it, or empty), ``corpus/``, ``splits.json``, ``rejected.jsonl``
     (empty) and ``summary.json``.
 
-    Passages that answer a question of the eval set are held out, unless the file trains on them (which the leak
-    check reports).
+    Passages that answer a question of the eval set are held out, except those that the file trains on (which the
+    leakage check reports).
 
     Raises:
         RetrieverFileError: a file is missing or malformed; it names file, question and field.
-        PrepError: a question has no text or no positive, an id comes twice, or a passage is not in the corpus.
+        PrepError: a question has no text or no positive, an id is repeated, or a passage is not in the corpus.
     """
     train = read_retriever_file(path)
     beside = path.parent / VALIDATION
     val = read_retriever_file(beside) if beside.is_file() and beside != path else None
     if not train.examples:
         raise PrepError(f"{path}: data is empty: no training question")
-    texts = _corpus(train)
-    _check(path, train.examples, texts)
+    texts = _read_texts(train)
+    _check_examples(path, train.examples, texts)
     validation = val.examples if val else []
-    _check(beside, validation, texts)
+    _check_examples(beside, validation, texts)
     write_corpus(folder / "corpus", texts.items())
     write_retriever_file(folder / "train.json", train.examples, train.mining)
     write_retriever_file(folder / VALIDATION, validation)
     trained = {each.passage_id for example in train.examples for each in example.positives}
-    keys = text_keys(eval_set)
+    keys = answer_keys(eval_set)
     held_out = sorted(
         name for name, text in texts.items() if question_key(text) in keys and name not in trained
     )
-    _write_json(folder / "splits.json", {"documents": {}, "held_out_passages": held_out})
+    write_json(folder / "splits.json", {"documents": {}, "held_out_passages": held_out}, final_newline=True)
     (folder / "rejected.jsonl").write_bytes(b"")
     summary = {
         "train_questions": len(train.examples),
@@ -235,10 +247,10 @@ def take_training_file(path: Path, eval_set: FixedEvalSet, folder: Path) -> None
         "held_out_passages": len(held_out),
         "source": str(path),
     }
-    _write_json(folder / "summary.json", summary)
+    write_json(folder / "summary.json", summary, final_newline=True)
 
 
-def _corpus(source: RetrieverFile) -> dict[str, str]:
+def _read_texts(source: RetrieverFile) -> dict[str, str]:
     texts: dict[str, str] = {}
     for number, (name, text) in enumerate(read_corpus(source.corpus), start=1):
         if texts.setdefault(name, text) != text:
@@ -246,7 +258,7 @@ def _corpus(source: RetrieverFile) -> dict[str, str]:
     return texts
 
 
-def _check(path: Path, examples: list[RetrieverExample], texts: dict[str, str]) -> None:
+def _check_examples(path: Path, examples: list[RetrieverExample], texts: dict[str, str]) -> None:
     for example in examples:
         where = f"{path}: question {example.question_id}"
         if not isinstance(example.question, str) or not example.question.strip():

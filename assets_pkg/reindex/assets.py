@@ -30,7 +30,6 @@ from assets_pkg.reindex.index_checks import (
     measured_as,
     verify_index,
 )
-from assets_pkg.reindex.searcher import INDEX_LINK
 from resources.configurable import ArtifactStoreResource, ComputeResource, EncoderResource
 from resources.vector_store.base import PassageIndex
 from storage.artifacts import (
@@ -42,6 +41,7 @@ from storage.artifacts import (
     Passages,
     VectorIndex,
 )
+from storage.paths import INDEX_LINK
 
 WARN = dg.AssetCheckSeverity.WARN
 CHECK = dg.AssetCheckSpec(

@@ -15,6 +15,7 @@ from assets_pkg.sdg.own_pairs import load_own_pairs
 from resources.configurable import ArtifactStoreResource, ChatModelResource, ComputeResource, EncoderResource
 from storage.artifacts import Checkpoint, Corpus, Passages, QAPairs
 from storage.formats.qa_records import read_records
+from storage.paths import SDG_STAGE
 
 SHOWN = 10
 OUTSIDE = "retune/outside"
@@ -84,7 +85,7 @@ def _result(
     pairs = asset.build(QAPairs, produce, outside=outside, anew=profile.sdg.resume == "never")
     for name in ("qa_records.jsonl", "generation_result.json"):
         if (pairs.path / name).exists():
-            asset.link(f"stage0_sdg/{name}", pairs.path / name)
+            asset.link(f"{SDG_STAGE}/{name}", pairs.path / name)
     sample = table(islice(_sample(pairs), SHOWN))
     return asset.result(pairs, {**numbers(pairs.summary()), OUTSIDE: outside, "sample": sample, **shown})
 

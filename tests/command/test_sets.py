@@ -187,55 +187,53 @@ def test_a_file_that_cannot_be_read_says_where_and_nothing_made_is_lost(
 def test_the_eval_set_is_shown_frozen_replaced_and_released(tmp_path: Path, tiny_model: Path) -> None:
     place = make_workplace(tmp_path / "place", tiny_model, documents=1)
 
-    def eval_set(*arguments: str) -> tuple[int, str]:
+    def eval_set_command(*arguments: str) -> tuple[int, str]:
         command, *rest = arguments
         code, output = place.retune("eval-set", command, *rest, "-c", "laptop")
         return code, " ".join(output.split())
 
-    assert eval_set("show") == (0, "there is no eval set yet: `retune prep` makes one")
-    code, output = eval_set("freeze")
+    assert eval_set_command("show") == (0, "there is no eval set yet: `retune prep` makes one")
+    code, output = eval_set_command("freeze")
     assert (code, "there is no eval set to freeze: run `retune prep` first" in output) == (1, True)
 
     pairs = place.home / "pairs.jsonl"
     as_lines(pairs, [document(number) for number in range(DOCUMENTS)])
     assert prep(place, tiny_model, pairs)[0] == 0
-    eval_set = version(place, "eval_beir")
-    code, output = eval_set("show")
+    first = version(place, "eval_beir")
+    code, output = eval_set_command("show")
     assert (code, "split from the pairs, not frozen" in output, "test_questions: 12" in output) == (
         0,
         True,
         True,
     )
 
-    code, output = eval_set("freeze")
+    code, output = eval_set_command("freeze")
     assert (code, "is now frozen" in output) == (0, True)
-    assert ": frozen" in eval_set("show")[1]
+    assert ": frozen" in eval_set_command("show")[1]
     as_lines(pairs, [document(number) for number in range(2 * DOCUMENTS)])
     assert prep(place, tiny_model, pairs)[0] == 0
-    assert version(place, "eval_beir") == eval_set
+    assert version(place, "eval_beir") == first
     training = [row for name in ("train", "val") for row in read(place.home / PREP / f"{name}.json")["data"]]
     assert len(training) == 4 * DOCUMENTS - 12  # every new document is for training
-    examined = {
-        json.loads(line)["text"] for line in (Path(eval_set) / "queries.jsonl").read_text().splitlines()
-    }
+    examined = {json.loads(line)["text"] for line in (Path(first) / "queries.jsonl").read_text().splitlines()}
     assert not examined & {row["question"] for row in training}
 
     broken = place.home / "broken"
     write_beir(broken, "q\tgone\t1")
-    code, output = eval_set("import", str(broken))
+    code, output = eval_set_command("import", str(broken))
     assert (code, "its answer gone is not in corpus.jsonl" in output) == (1, True)
-    assert version(place, "eval_beir") == eval_set
+    assert version(place, "eval_beir") == first
     mine = place.home / "mine"
     write_beir(mine, "q\ta\t1")
-    code, output = eval_set("import", str(mine))
+    code, output = eval_set_command("import", str(mine))
     assert (code, "and frozen; next: `retune prep`" in output) == (0, True)
     assert prep(place, tiny_model, pairs)[0] == 0
     assert (place.home / PREP / "eval_beir/qrels/test.tsv").read_text().splitlines()[1:] == ["q\ta\t1"]
 
-    assert "is released" in eval_set("release")[1]
-    assert "no eval set is frozen" in eval_set("release")[1]
+    assert "is released" in eval_set_command("release")[1]
+    assert "no eval set is frozen" in eval_set_command("release")[1]
     assert prep(place, tiny_model, pairs)[0] == 0
-    assert "not frozen" in eval_set("show")[1]
+    assert "not frozen" in eval_set_command("show")[1]
     assert len((place.home / PREP / "eval_beir/queries.jsonl").read_text().splitlines()) == 24
 
 

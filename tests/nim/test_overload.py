@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx2
 import openai
+import pytest
 
 pytestmark = pytest.mark.slow
 

@@ -88,11 +88,11 @@ def make_pairs(tmp_path: Path) -> MakePairs:
     return make
 
 
-def training_set(folder: Path) -> TrainingSet:
+def training_set_at(folder: Path) -> TrainingSet:
     return TrainingSet(folder, "training_set", "v")
 
 
-def eval_set(folder: Path) -> EvalSet:
+def eval_set_at(folder: Path) -> EvalSet:
     return EvalSet(folder, "eval_set", "v")
 
 

@@ -8,7 +8,7 @@ from storage.artifacts import MinedTrainSet
 from storage.formats.beir import BeirDocument, BeirQuery, write_beir
 from storage.formats.retriever_json import PassageRef, RetrieverExample, write_corpus, write_retriever_file
 
-from .conftest import eval_set, training_set
+from .conftest import eval_set_at, training_set_at
 
 
 def leaks(**changes):
@@ -31,7 +31,7 @@ def write_training(folder, questions, passages, file="train.json"):
         folder / file,
         [RetrieverExample(f"q{n}", text, (PassageRef(name),)) for n, (text, name) in enumerate(questions)],
     )
-    return training_set(folder)
+    return training_set_at(folder)
 
 
 def write_eval_set(folder, questions, passages):
@@ -41,7 +41,7 @@ def write_eval_set(folder, questions, passages):
         [BeirQuery(f"q{n}", text) for n, (text, _) in enumerate(questions)],
         {f"q{n}": {name: 1} for n, (_, name) in enumerate(questions)},
     )
-    return eval_set(folder)
+    return eval_set_at(folder)
 
 
 @pytest.mark.parametrize("kind", ["questions", "passages", "held_out"])

@@ -10,7 +10,7 @@ from storage.artifacts import TrainingSet
 from storage.digests import digest_file, passage_id
 from storage.formats.retriever_json import read_corpus
 
-from .conftest import read_json, record, simple_records, split_settings, training_set
+from .conftest import eval_set_at, read_json, record, simple_records, split_settings, training_set_at
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_an_eval_set_without_questions_is_an_error(make_pairs, tmp_path):
 
 def test_a_clean_split_has_no_leaks(made):
     train, eval_set = made
-    leaks = find_leaks(training_set(train), eval_set(eval_set))
+    leaks = find_leaks(training_set_at(train), eval_set_at(eval_set))
     assert (leaks.total, leaks.samples) == (0, [])
 
 
@@ -152,7 +152,7 @@ def test_planted_leaks_are_counted_and_shown(make_pairs, tmp_path):
     splits = read_json(train / "splits.json")
     splits["held_out_passages"] = [passage_id("The Same  answer")]
     (train / "splits.json").write_text(json.dumps(splits))
-    leaks = find_leaks(training_set(train), eval_set(eval_set))
+    leaks = find_leaks(training_set_at(train), eval_set_at(eval_set))
     assert (leaks.questions, leaks.passages, leaks.held_out, leaks.total) == (1, 1, 1, 3)
     assert [sample["text"] for sample in leaks.samples] == [
         "what is  this?",

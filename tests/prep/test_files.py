@@ -18,7 +18,7 @@ from assets_pkg.prep.leakage import find_leaks
 from assets_pkg.prep.mining import mine_hard_negatives
 from assets_pkg.prep.split import FixedEvalSet
 from assets_pkg.prep.training_set import (
-    take_training_file,
+    import_training_file,
     training_file_fingerprint,
     write_eval_set,
     write_training_set,
@@ -36,12 +36,13 @@ from storage.formats.retriever_json import (
 )
 
 from .conftest import (
+    eval_set_at,
     mining_settings,
     read_json,
     record,
     simple_records,
     split_settings,
-    training_set,
+    training_set_at,
 )
 
 NOTHING = FixedEvalSet(frozenset(), (), ())
@@ -128,11 +129,11 @@ def test_a_training_file_taken_back_is_the_same(sets, tmp_path):
     train, eval_set = sets
     folder = tmp_path / "taken"
     folder.mkdir()
-    take_training_file(train / "train.json", read_fixed_eval_set(eval_set(eval_set)), folder)
+    import_training_file(train / "train.json", read_fixed_eval_set(eval_set_at(eval_set)), folder)
     names = ["train.json", "val.json", "corpus/train.parquet", "corpus/merlin_metadata.json"]
     assert digests(folder, names) == digests(train, names)
     assert len(read_json(folder / "splits.json")["held_out_passages"]) == 4
-    assert find_leaks(training_set(folder), eval_set(eval_set)).total == 0
+    assert find_leaks(training_set_at(folder), eval_set_at(eval_set)).total == 0
 
 
 def test_the_fingerprint_is_of_the_file_its_validation_and_its_corpus(sets):
@@ -171,7 +172,7 @@ def test_a_training_file_that_cannot_be_used_says_where(tmp_path, rows, message)
     out = tmp_path / "out"
     out.mkdir()
     with pytest.raises(PrepError, match=message):
-        take_training_file(tmp_path / "train.json", NOTHING, out)
+        import_training_file(tmp_path / "train.json", NOTHING, out)
 
 
 @pytest.mark.parametrize("cut", ["train.json", "corpus/train.parquet"])
@@ -179,7 +180,7 @@ def test_a_cut_training_file_is_named(sets, tmp_path, cut):
     train, _ = sets
     (train / cut).write_bytes((train / cut).read_bytes()[:-20])
     with pytest.raises(RetrieverFileError, match=cut):
-        take_training_file(train / "train.json", NOTHING, tmp_path)
+        import_training_file(train / "train.json", NOTHING, tmp_path)
 
 
 @pytest.mark.parametrize("scored", [True, False])
@@ -195,8 +196,8 @@ def test_a_mined_file_keeps_its_negatives_but_for_the_eval_sets(tmp_path, scored
     negatives = (PassageRef("n", score(0.5)), PassageRef("x", score(0.4)), PassageRef("m", score(0.3)))
     example = RetrieverExample("q0_0", "what", (PassageRef("p", score(0.9)),), negatives)
     write_retriever_file(source / "mined.json", [example], {"by": "others"})
-    take_training_file(source / "mined.json", FixedEvalSet(frozenset(), ("text x",), ()), taken)
-    mine_hard_negatives(training_set(taken), NoEncoder(), mining_settings(), mined)
+    import_training_file(source / "mined.json", FixedEvalSet(frozenset(), ("text x",), ()), taken)
+    mine_hard_negatives(training_set_at(taken), NoEncoder(), mining_settings(), mined)
     got = read_retriever_file(mined / "train_mined.automodel.json")
     assert [each.passage_id for each in got.examples[0].negatives] == ["n", "m"]
     assert got.mining == {"by": "others"}
@@ -220,10 +221,10 @@ def test_near_duplicates_between_sets_are_counted_and_shown(make_pairs, tmp_path
     train.mkdir(), eval_set.mkdir()
     write_training_set(make_pairs([trained]), split_settings(train_ratio=1, val_ratio=0, test_ratio=0), train)
     write_eval_set(make_pairs([asked]), split_settings(train_ratio=0, val_ratio=0, test_ratio=1), eval_set)
-    leaks = find_leaks(training_set(train), eval_set(eval_set), 0.7)
+    leaks = find_leaks(training_set_at(train), eval_set_at(eval_set), 0.7)
     assert (leaks.total, leaks.near_questions, leaks.near_answers, leaks.near_share) == (0, 1, 1, 0.5)
     assert [(each["kind"], each["in_training"]) for each in leaks.near_samples] == [
         ("question", "how is the pump sealed against the rising water"),
         ("answer", answer),
     ]
-    assert find_leaks(training_set(train), eval_set(eval_set), 0.99).near_share == 0
+    assert find_leaks(training_set_at(train), eval_set_at(eval_set), 0.99).near_share == 0

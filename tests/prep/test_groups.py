@@ -57,7 +57,7 @@ def test_union_find_equals_connected_components(joins):
     rows, columns = zip(*edges, strict=True) if edges else ((), ())
     _, labels = connected_components(coo_matrix(([1] * len(rows), (rows, columns)), shape=(13, 13)), False)
     want = sorted([f"{n:02}" for n in range(13) if labels[n] == label] for label in set(labels))
-    assert groups.listed() == want
+    assert groups.to_lists() == want
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from storage.formats.retriever_json import (
     write_retriever_file,
 )
 
-from .conftest import TableEncoder, mining_settings, read_json, training_set
+from .conftest import TableEncoder, mining_settings, read_json, training_set_at
 
 
 def unit(vectors):
@@ -27,7 +27,7 @@ def write_set(folder, examples, passages, held_out=()):
     write_retriever_file(folder / "train.json", examples)
     write_retriever_file(folder / "val.json", [])
     (folder / "splits.json").write_text(json.dumps({"documents": {}, "held_out_passages": list(held_out)}))
-    return training_set(folder)
+    return training_set_at(folder)
 
 
 def example(name, question, *positives):
