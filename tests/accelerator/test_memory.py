@@ -28,6 +28,8 @@ from resources.machine.memory_estimate import (
 )
 from resources.models.shape import ModelShape, read_shape
 
+pytestmark = pytest.mark.slow
+
 SMALL = ModelShape(
     parameters=1000,
     largest=400,

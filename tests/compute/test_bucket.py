@@ -78,6 +78,7 @@ def holds(path: Path, text: str) -> bool:
     return path.is_file() and text.encode() in path.read_bytes()
 
 
+@pytest.mark.slow
 def test_what_a_job_makes_reaches_the_bucket_whole_or_not_at_all(
     here: Workplace,
     prepared: Workplace,

@@ -16,8 +16,8 @@ from resources.compute.slurm import SlurmExecutor
 from resources.compute.targets import ComputeTarget
 from tests.apt import install_packages
 from tests.command.conftest import Workplace, free_port
+from tests.compute.accelerator_lock_steps import busy_accelerator
 from tests.compute.slurm_cluster import Cluster
-from tests.compute.turns import busy_accelerator
 from tests.small_disk import small_disk
 
 JOBS = ("jobs", "list")
@@ -40,12 +40,12 @@ def whole(place: Workplace, asset: str) -> bool:
     return any((place.home / "output" / "artifacts" / asset).glob("*/manifest.json"))
 
 
-def test_the_stages_run_on_the_cluster(untouched: Workplace, cluster: Cluster) -> None:
-    code, output = untouched.retune("run", "--to", "eval", "--run", "my-cluster")
+def test_the_stages_run_on_the_cluster(place: Workplace, cluster: Cluster) -> None:
+    code, output = place.retune("run", "--to", "eval", "--run", "my-cluster")
     assert code == 0, output
     assert f"my-cluster: running on {cluster.node}" in output
-    assert (untouched.home / "output" / "promoted_model").is_symlink()
-    assert "nothing is stale" in untouched.retune("run", "--to", "eval")[1]
+    assert (place.home / "output" / "promoted_model").is_symlink()
+    assert "nothing is stale" in place.retune("run", "--to", "eval")[1]
 
 
 def test_a_step_that_waits_for_the_cluster_leaves_the_accelerator_to_others(

@@ -15,6 +15,8 @@ from assets_pkg.export.parity import measure_parity
 from assets_pkg.nim.engine import OnnxEncoder
 from assets_pkg.nim.manifest import ServedModelManifest, read_manifest
 
+pytestmark = pytest.mark.slow
+
 DIGEST = "0f" * 32
 MakeLlama = Callable[..., Path]
 

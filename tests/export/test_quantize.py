@@ -14,6 +14,8 @@ from assets_pkg.nim.manifest import read_manifest
 from assets_pkg.nim.model import OnnxModel
 from assets_pkg.nim.tokenize import TextTokenizer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", params=["int8_weights", "int8_dynamic"])
 def quantized(request: pytest.FixtureRequest, minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -14,6 +14,8 @@ from assets_pkg.finetune.base_model import fetch_base_model
 from storage.artifacts import Checkpoint
 from tests.finetune.conftest import TrainingInputs, first_token_sees_the_last, llama, save_decoder
 
+pytestmark = pytest.mark.slow
+
 TEXTS = ["badin kefel ligor", "mohat"]
 
 

@@ -23,6 +23,8 @@ from storage.progress import Note, no_note
 from tests.finetune.conftest import CPU, TrainingInputs, content_of
 from tests.finetune.short_of_memory import MEMORY
 
+pytestmark = pytest.mark.slow
+
 Train = Callable[..., Path]
 DEADLINE = 90
 

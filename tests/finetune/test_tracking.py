@@ -14,6 +14,8 @@ from assets_pkg.finetune import plan
 from assets_pkg.finetune.errors import TrainingDataError
 from tests.finetune.conftest import TrainingInputs
 
+pytestmark = pytest.mark.slow
+
 Train = Callable[..., Path]
 KEY = "0123456789abcdef" * 2 + "01234567"
 

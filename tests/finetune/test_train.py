@@ -117,12 +117,14 @@ def test_the_model_card_names_base_data_and_licence_without_paths_or_times(run: 
     assert str(tmp_path) not in one
 
 
+@pytest.mark.slow
 def test_same_inputs_make_the_same_bytes_and_another_seed_others(run: Run) -> None:
     one = content_of(run("one", dropout=0.1))
     assert one == content_of(run("other", dropout=0.1))
     assert one != content_of(run("seed", dropout=0.1, seed=7))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("step", "local_batch_size"), [(1, 12), (4, 2), (6, 12), (8, 2)])
 def test_an_interrupted_run_ends_in_the_same_bytes(run: Run, step: int, local_batch_size: int) -> None:
     changes = {"dropout": 0.1, "local_batch_size": local_batch_size, "checkpoint_every_steps": 2}
@@ -159,6 +161,7 @@ finetune(MinedTrainSet(Path(mined), "mined_train_set", "mined0"), Checkpoint(Pat
 """
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_resumed(run: Run, inputs: TrainingInputs, tmp_path: Path) -> None:
     (tmp_path / "broken").mkdir()
     command = [sys.executable, "-c", KILLED_RUN, *inputs.arguments(), str(tmp_path / "broken")]
@@ -254,6 +257,7 @@ def test_out_of_memory_halves_the_mini_batch_and_trains_the_same_model(
     assert 50 < max(sizes) <= 100
 
 
+@pytest.mark.slow
 def test_recomputing_activations_trains_the_same_model(run: Run) -> None:
     assert_close(run("recomputed", gradient_checkpointing=True), run("whole"))
 
@@ -269,6 +273,7 @@ def test_matryoshka_trains_each_dimension(run: Run) -> None:
         run("too_wide", matryoshka_dims=[64])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill", [False, True])
 def test_lora_is_merged_on_save(run: Run, base: Checkpoint, kill: bool) -> None:
     if kill:

@@ -51,6 +51,7 @@ def test_a_port_in_use_is_reported_before_the_model_is_loaded(project: Path) -> 
             serve_model("absent", port=port)
 
 
+@pytest.mark.slow
 def test_a_process_serves_and_stops_on_a_signal(project: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

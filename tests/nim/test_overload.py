@@ -7,6 +7,9 @@ from typing import Any
 
 import httpx2
 import openai
+import pytest
+
+pytestmark = pytest.mark.slow
 
 SLOW = ["a text of some length that takes the model a while to embed " * 16] * 30
 

@@ -19,6 +19,8 @@ import pytest
 
 from tests.nim.serving import MODULE, ROOT, Server, command, environment, serving
 
+pytestmark = pytest.mark.slow
+
 
 def run(folder: Path, *arguments: str, module: str = MODULE, **variables: str) -> tuple[int, str]:
     """Run a server that should not start: its exit status and standard error."""

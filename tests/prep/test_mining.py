@@ -83,6 +83,7 @@ def brute_force(examples, texts, held_out, encoded, settings):
     return mined
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "margin"), [("perc", 0.95), ("abs", 0.05), ("abs", 0.0)])
 def test_equals_brute_force(large, tmp_path, kind, margin):
     examples, texts, held_out, encoded = large
@@ -100,6 +101,7 @@ def test_equals_brute_force(large, tmp_path, kind, margin):
     assert np.isfinite(got_scores).all()
 
 
+@pytest.mark.slow
 def test_two_processes_mine_the_same_bytes_as_one(large, tmp_path):
     examples, texts, held_out, encoded = large
     settings = mining_settings(

@@ -18,6 +18,8 @@ from assets_pkg.retrieval.parallel_search import search_devices, search_file
 
 from .test_exact_search import all_pairs, unit, with_duplicates
 
+pytestmark = pytest.mark.slow
+
 TWO = ["cpu", "cpu"]
 
 

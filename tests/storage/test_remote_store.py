@@ -292,6 +292,7 @@ def test_a_missing_bucket_and_wrong_keys_are_told_apart(
         assert not any(secret in text for text in said.values() for secret in secrets)
 
 
+@pytest.mark.slow
 def test_an_address_where_nobody_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3: S3Server
 ) -> None:

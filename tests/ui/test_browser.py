@@ -125,3 +125,27 @@ def _switch_sensor(screen: Screen, *, on: bool) -> None:
     expect(switch).to_be_checked(checked=not on)
     screen.page.locator("label", has=switch).click()
     expect(switch).to_be_checked(checked=on)
+
+
+def test_a_promotion_is_unsynced_in_the_ui_and_the_sensor_reindexes_once(ui: Ui) -> None:
+    """By the daemon itself, and for a rollback too."""
+    index = GROUPS["reindex"]
+    before = ui.reindex_runs()
+    ui.promote_another()
+    seen: set[str] = set()
+
+    def reindexed() -> bool:
+        seen.update(ui.statuses()[name] for name in index)
+        return ui.reindex_runs() == ["SUCCESS", *before]
+
+    ui.wait("one re-index run", reindexed)
+    assert "STALE" in seen
+    ui.wait("a synced index again", lambda: {ui.statuses()[name] for name in index} == {"FRESH"})
+
+    code, output = ui.place.retune("rollback")
+    assert code == 0, output
+    ui.wait(
+        "a second re-index run after the rollback",
+        lambda: ui.reindex_runs() == ["SUCCESS", "SUCCESS", *before],
+    )
+    ui.wait("a synced index at the end", lambda: {ui.statuses()[name] for name in index} == {"FRESH"})
