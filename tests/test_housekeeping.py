@@ -17,7 +17,7 @@ from pymilvus import MilvusClient
 from assets_pkg.automation.retention import Removal, find_holders, find_removals, remove
 from assets_pkg.deploy.backends.process import ServerState
 from assets_pkg.deploy.server_state import write_state
-from assets_pkg.orchestration.asset_context import ARTIFACT_KEY
+from assets_pkg.orchestration.history import ARTIFACT_KEY
 from assets_pkg.reindex.index import open_index
 from resources.vector_store.base import index_schema
 from storage.artifact_store import ArtifactStore, BuildKey

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
     from assets_pkg.automation.detached_jobs import DetachedJobs
 
-jobs = typer.Typer(help="Detached jobs: how they stand, their logs, their end.", no_args_is_help=True)
+jobs = typer.Typer(
+    help="Detached jobs: their states and logs, cancelling them, picking up what they made.",
+    no_args_is_help=True,
+)
 NameArgument = Annotated[str, typer.Argument(help="The job's name, or its beginning.")]
 
 
@@ -63,7 +66,7 @@ def hand_over(
         console.print(f"nothing was submitted; by hand: bash {script}", markup=False)
         return
     batch = batches.submit(instance, defs, assets)
-    console.print(f"submitted {batch.name} to {batch.place} as {batch.handle}", highlight=False)
+    console.print(f"submitted {batch.name} to {batch.target_name} as {batch.handle}", highlight=False)
     console.print(f"its state: retune jobs list; its log: retune jobs logs {batch.name}", highlight=False)
     console.print("when it has ended: the sensor of `retune ui` picks it up, or `retune jobs pick-up`")
 
@@ -77,7 +80,7 @@ def list_jobs(config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = Non
         table.add_column(column, overflow="fold", no_wrap=column in ("job", "place", "handle"))
     for batch in batches.all():
         made = ", ".join(batch.assets)
-        table.add_row(batch.name, batch.place, batch.handle, batches.describe(batch), made)
+        table.add_row(batch.name, batch.target_name, batch.handle, batches.describe(batch), made)
     tables.print(table if table.rows else "no job was submitted", soft_wrap=False)
 
 
@@ -111,13 +114,13 @@ def pick_up(config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = None)
     with open_instance() as instance:
         for batch, state in batches.open():
             console.print(f"{batch.name}: {state}", highlight=False)
-            good &= state.standing not in ("failed", "cancelled")
-            if state.standing == "done":
+            good &= state.status not in ("failed", "cancelled")
+            if state.status == "done":
                 asked = Profile.model_validate_json(batch.profile)
-                outcome = run_assets(build_definitions(asked), instance, batch.assets)
+                outcome = run_assets(build_definitions(asked), instance, batch.assets, tags=batch.tags)
                 good &= outcome.succeeded
                 if outcome.succeeded:
-                    batches.taken(batch)
+                    batches.mark_taken(batch)
                 for failure in outcome.failures:
                     console.print(f"{failure.step}: {failure.message}", markup=False, highlight=False)
     raise typer.Exit(0 if good else EXIT_FAILED)

@@ -36,9 +36,8 @@ def run_or_show(profile: Profile, assets: list[str], dry_run: bool, where: Where
     from assets_pkg.orchestration.resources import build_resources
     from storage.remote_store import open_store
 
-    build_resources(
-        profile
-    ).compute.check()  # before anything is recorded: does each place that is named take a job?
+    # Before anything is recorded: can each compute target that is named take a job?
+    build_resources(profile).compute.get().check()
     defs = definitions(profile)
     with open_instance() as instance:
         for run_id in end_dead_runs(instance):

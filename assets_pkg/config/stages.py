@@ -30,6 +30,13 @@ STAGE_OF: dict[str, str] = {
 """The stage or group that makes an asset."""
 
 
+EMBEDDED_BY_WORKERS = frozenset({"mined_train_set", "corpus_embeddings", "vector_index"})
+"""Assets whose corpus the workers of a compute target embed together, and what the same step makes of the vectors."""
+
+TRAINED_ON_NODES = frozenset({"checkpoint"})
+"""Assets that the processes of several nodes make together."""
+
+
 class StageError(RetuneError, ValueError):
     """A stage that does not exist, or a range that runs backwards."""
 

@@ -10,6 +10,7 @@ from assets_pkg.corpus.sources import read_corpus, source_fingerprint
 from assets_pkg.orchestration.asset_context import asset_context, stage_asset
 from assets_pkg.orchestration.metadata import numbers, table
 from resources.configurable import ArtifactStoreResource, ComputeResource
+from storage.artifact_store import ArtifactStore
 from storage.artifacts import Corpus, Passages
 
 SHOWN = 8
@@ -54,3 +55,10 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             return asset.result(made, {**numbers(made.summary()), "sample": table(islice(rows, SHOWN))})
 
     return [raw_corpus, passages]
+
+
+def documents_changed(made: dg.AssetMaterialization, profile: Profile, _: ArtifactStore) -> str | None:
+    """Whether the documents differ from those that ``raw_corpus`` read."""
+    if source_fingerprint(profile.corpus) == made.metadata[SOURCE_FINGERPRINT].value:
+        return None
+    return f"documents in {profile.corpus.corpus_dir} changed"

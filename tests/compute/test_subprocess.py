@@ -58,7 +58,7 @@ def test_an_error_of_the_job_is_told_plainly(untouched: Workplace) -> None:
 
 def test_an_unknown_place_ends_the_command_before_anything_is_recorded(untouched: Workplace) -> None:
     code, output = untouched.retune("sdg", "--run", "my-clutser")
-    assert (code, "has no place 'my-clutser'" in output) == (1, True)
+    assert (code, "has no compute target 'my-clutser'" in output) == (1, True)
     assert not (untouched.home / ".dagster").exists()
 
 
@@ -153,7 +153,7 @@ def test_the_sensor_tells_how_jobs_stand_and_takes_those_that_ended(
         assets = [key.to_user_string() for key in request.asset_selection]
         assert set(assets) == {"checkpoint"}
         jobs = len(list((place.home / "output" / ".jobs").iterdir()))
-        assert run_assets(defs, instance, assets).succeeded
+        assert run_assets(defs, instance, assets, tags=request.tags).succeeded
         assert len(list((place.home / "output" / ".jobs").iterdir())) == jobs
         assert isinstance(tick(), dg.SkipReason)
     assert "nothing is stale" in place.retune("finetune")[1]
