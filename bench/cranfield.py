@@ -22,6 +22,7 @@ from assets_pkg.config.profile import load_profile
 from assets_pkg.evaluation.compare import compare
 from assets_pkg.evaluation.evaluate import evaluate_retrieval
 from assets_pkg.retrieval.metrics import RetrievalScores
+from resources.encoders.encoder_config import EncoderConfig
 from resources.encoders.sentence_transformer import SentenceTransformerEncoder
 from resources.machine.accelerator import find_accelerator
 from storage.artifact_store import ArtifactStore
@@ -57,11 +58,9 @@ def run(work: Path, overrides: list[str]) -> ArtifactStore:
 def measure(eval_set: EvalSet, model: Checkpoint) -> RetrievalScores:
     encoder = SentenceTransformerEncoder(
         model.model,
-        model_digest=model.version,
-        query_max_length=PROFILE.model.query_max_length,
-        passage_max_length=PROFILE.model.passage_max_length,
-        accelerator=find_accelerator(),
-        precision="fp32",
+        model.version,
+        find_accelerator(),
+        EncoderConfig("", "", PROFILE.model.query_max_length, PROFILE.model.passage_max_length),
     )
     return evaluate_retrieval(eval_set, encoder, PROFILE.eval)
 

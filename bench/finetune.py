@@ -30,6 +30,7 @@ from assets_pkg.evaluation.evaluate import evaluate_retrieval
 from assets_pkg.finetune.data import TrainData, read_train_data
 from assets_pkg.finetune.train import finetune
 from assets_pkg.retrieval.metrics import RetrievalScores
+from resources.encoders.encoder_config import EncoderConfig
 from resources.encoders.sentence_transformer import SentenceTransformerEncoder
 from resources.machine.accelerator import find_accelerator
 from storage.artifacts import Checkpoint, EvalSet, MinedTrainSet
@@ -184,9 +185,8 @@ def measure(eval_set: EvalSet, model: Path) -> RetrievalScores:
     encoder = SentenceTransformerEncoder(
         model,
         model.parent.parent.name,
-        query_max_length=PROFILE.model.query_max_length,
-        passage_max_length=PROFILE.model.passage_max_length,
-        accelerator=find_accelerator("cpu"),
+        find_accelerator("cpu"),
+        EncoderConfig("", "", PROFILE.model.query_max_length, PROFILE.model.passage_max_length),
     )
     return evaluate_retrieval(eval_set, encoder, PROFILE.eval)
 

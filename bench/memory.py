@@ -44,12 +44,12 @@ def status(key: str) -> int:
 
 
 def embed(model: Path) -> MemoryNeed:
+    from resources.encoders.encoder_config import EncoderConfig
     from resources.encoders.sentence_transformer import SentenceTransformerEncoder
 
     device = find_accelerator("cpu")
-    with SentenceTransformerEncoder(
-        model, "x", query_max_length=LENGTH, passage_max_length=LENGTH, accelerator=device
-    ) as encoder:
+    config = EncoderConfig(query_max_length=LENGTH, passage_max_length=LENGTH)
+    with SentenceTransformerEncoder(model, "x", device, config) as encoder:
         encoder.embed(["word " * 2 * LENGTH] * 24, "passage")
     return embedding_need(read_shape(model), Batch(2048, LENGTH), Numerics("cpu", fused=True))
 

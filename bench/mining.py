@@ -134,11 +134,7 @@ def by_retune(training: TrainingSet, base: Path, out: Path) -> dict[str, list[st
         too_few_negatives="keep",
     )
     with SentenceTransformerEncoder(
-        base,
-        model_digest="bench",
-        **PROFILE.model.encoder_config(),
-        accelerator=find_accelerator(),
-        batch_size=BATCH,
+        base, "bench", find_accelerator(), PROFILE.model.encoder_config(BATCH)
     ) as encoder:
         mine_hard_negatives(training, encoder, settings, out)
     texts = dict(read_corpus(training.path / "corpus"))

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from resources.compute.distributed_embedding import RayEmbedding
 from resources.compute.targets import ComputeTarget
 from resources.encoders.cached import CachedEncoder
-from resources.encoders.encoder_config import EncoderRecipe
+from resources.encoders.encoder_config import EncoderConfig, EncoderRecipe
 from resources.encoders.shards import BLOCK, Shards
 
 
@@ -32,7 +32,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         model = asked.model or tiny_model(folder / "model")
-        recipe = EncoderRecipe(str(model), "bench", "", "", 64, 64, "auto", 128)
+        recipe = EncoderRecipe(str(model), "bench", EncoderConfig("", "", 64, 64))
         texts = [
             f"Valve {n % 1700} of pump {n} has pressure {n * 7 % 1000} and flow {n % 13}."
             for n in range(asked.passages)

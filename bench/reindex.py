@@ -99,10 +99,7 @@ def _rate(name: str, count: int, cpu: float, wall: float, bare: float) -> str:
 @contextlib.contextmanager
 def _encoder(model: Checkpoint, profile: Profile) -> Iterator[SentenceTransformerEncoder]:
     with SentenceTransformerEncoder(
-        model.model,
-        model_digest="bench",
-        **profile.model.encoder_config(),
-        accelerator=find_accelerator(),
+        model.model, "bench", find_accelerator(), profile.model.encoder_config()
     ) as encoder:
         yield encoder
 

@@ -1,11 +1,11 @@
 """The resources that assets are handed, as Dagster configures them; what they open is free of Dagster."""
 
 import os
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import dagster as dg
 
@@ -16,14 +16,17 @@ from resources.compute.distributed_embedding import MakeShards
 from resources.compute.stage_targets import StageTargets
 from resources.containers import ContainerEngine
 from resources.encoders.cached import CachedEncoder
-from resources.encoders.encoder_config import EncoderRecipe
-from resources.encoders.sentence_transformer import Precision
+from resources.encoders.encoder_config import EncoderConfig, EncoderRecipe
 from resources.machine.accelerator import Accelerator, find_accelerator
 from storage.artifact_store import ArtifactStore
 from storage.artifacts import Checkpoint
-from storage.embedding_cache import EmbeddingCache
 from storage.paths import EMBEDDING_CACHE
 from storage.remote_store import open_store
+
+
+def _values(source: Any, config: type) -> dict[str, Any]:
+    """The values that ``source`` has of the fields of the dataclass ``config``."""
+    return {field.name: getattr(source, field.name) for field in fields(config)}
 
 
 class AcceleratorResource(dg.ConfigurableResource[Any]):
@@ -95,15 +98,19 @@ class ChatModelResource(dg.ConfigurableResource[ChatModel]):
     def from_config(cls, config: ChatConfig) -> Self:
         """The resource of one endpoint. Where the key's variable is not set there is no key: loopback endpoints
         need none, and others say so when they are first used."""
-        values: dict[str, Any] = {field.name: getattr(config, field.name) for field in fields(config)}
-        values |= {"cache": str(config.cache), "approved_endpoints": list(config.approved_endpoints)}
+        values = _values(config, ChatConfig) | {
+            "cache": str(config.cache),
+            "approved_endpoints": list(config.approved_endpoints),
+        }
         key = dg.EnvVar(config.api_key_env) if os.environ.get(config.api_key_env) else ""
         return cls(api_key=key, **values)
 
     def get(self) -> ChatModel:
         """The plain object that stages are handed."""
-        values = {field.name: getattr(self, field.name) for field in fields(ChatConfig)}
-        values |= {"cache": Path(self.cache), "approved_endpoints": tuple(self.approved_endpoints)}
+        values = _values(self, ChatConfig) | {
+            "cache": Path(self.cache),
+            "approved_endpoints": tuple(self.approved_endpoints),
+        }
         return ChatModel(ChatConfig(**values), self.api_key)
 
     def __repr__(self) -> str:
@@ -150,7 +157,10 @@ class ContainerEngineResource(dg.ConfigurableResource[Any]):
 
 
 class EncoderResource(dg.ConfigurableResource[Any]):
-    """Injected into every step that embeds. Vectors are computed once per model, prompt, length and text."""
+    """Injected into every step that embeds. Vectors are computed once per model, prompt, length and text.
+
+    The fields but ``store`` and ``accelerator`` are those of `EncoderConfig`.
+    """
 
     store: dg.ResourceDependency[ArtifactStoreResource]
     accelerator: dg.ResourceDependency[AcceleratorResource]
@@ -162,24 +172,20 @@ class EncoderResource(dg.ConfigurableResource[Any]):
     precision: str = "fp32"
     batch_size: int = 128
 
-    @contextmanager
-    def open(self, checkpoint: Checkpoint, batch_size: int | None = None) -> Generator[CachedEncoder]:
+    def open(
+        self, checkpoint: Checkpoint, batch_size: int | None = None
+    ) -> AbstractContextManager[CachedEncoder]:
         """The encoder of one checkpoint; its weights are loaded when first needed and freed at the end."""
-        with self.recipe(checkpoint, batch_size).make(self.accelerator.get()) as encoder:
-            yield CachedEncoder(encoder, EmbeddingCache(self.store.get().root / EMBEDDING_CACHE))
+        cache = self.store.get().root / EMBEDDING_CACHE
+        return self.recipe(checkpoint, batch_size).open_cached(cache, self.accelerator.get())
 
     def recipe(self, checkpoint: Checkpoint, batch_size: int | None = None) -> EncoderRecipe:
         """How other processes make the encoder of one checkpoint."""
+        config = EncoderConfig(**_values(self, EncoderConfig))
         return EncoderRecipe(
             str(checkpoint.model.absolute()),
-            model_digest=checkpoint.version,
-            query_prefix=self.query_prefix,
-            passage_prefix=self.passage_prefix,
-            query_max_length=self.query_max_length,
-            passage_max_length=self.passage_max_length,
-            attn_implementation=self.attn_implementation,
-            precision=cast("Precision", self.precision),
-            batch_size=batch_size or self.batch_size,
+            checkpoint.version,
+            replace(config, batch_size=batch_size or config.batch_size),
             device=self.accelerator.device,
             check_memory=self.accelerator.check_memory,
         )

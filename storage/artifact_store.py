@@ -34,6 +34,8 @@ from storage.artifacts import Artifact
 from storage.digests import digest_file, digest_json, digest_tree
 from storage.disk import has_space, is_disk_full
 from storage.errors import RetuneError
+from storage.files import write_atomic, write_json
+from storage.paths import ARTIFACTS, BUILD_KEYS, WORK
 from storage.progress import Progress, no_progress
 
 MANIFEST = "manifest.json"
@@ -120,12 +122,12 @@ class ArtifactStore:
 
     def forget(self, key: BuildKey) -> None:
         """Build ``key`` anew next time: drop the memo of it and whatever an interrupted try left."""
-        (self.root / "keys" / key.asset / key.digest).unlink(missing_ok=True)
+        (self.root / BUILD_KEYS / key.asset / key.digest).unlink(missing_ok=True)
         shutil.rmtree(self.work_folder(key.asset, key.digest), ignore_errors=True)
 
     def unfinished(self) -> Iterator[tuple[str, str]]:
         """(asset, digest of the build key) of builds that were begun and that nobody is making now."""
-        for work in sorted((self.root / ".work").glob("[!.]*/*")):
+        for work in sorted((self.root / WORK).glob("[!.]*/*")):
             if work.is_dir() and _is_free(FileLock(f"{work}.lock")):
                 yield work.parent.name, work.name
 
@@ -137,11 +139,11 @@ class ArtifactStore:
 
     def work_folder(self, asset: str, key: str) -> Path:
         """Where the build with this key is made."""
-        return self.root / ".work" / asset / key
+        return self.root / WORK / asset / key
 
     def find(self, kind: type[A], key: BuildKey) -> A | None:
         """The artifact an earlier build of ``key`` made, or None if there is none whole."""
-        memo = self.root / "keys" / key.asset / key.digest
+        memo = self.root / BUILD_KEYS / key.asset / key.digest
         if not memo.exists():
             return None
         try:
@@ -168,7 +170,7 @@ class ArtifactStore:
             "created": datetime.now(UTC).isoformat(timespec="microseconds"),
             "files": files,
         }
-        write_atomic(work / MANIFEST, json.dumps(manifest, indent=1))
+        write_json(work / MANIFEST, manifest, ensure_ascii=True)
         target = self._folder(key.asset, version)
         target.parent.mkdir(parents=True, exist_ok=True)
         if self._whole(target):
@@ -180,7 +182,7 @@ class ArtifactStore:
         return self.get(kind, key.asset, version)
 
     def _remember(self, key: BuildKey, version: str) -> None:
-        memo = self.root / "keys" / key.asset / key.digest
+        memo = self.root / BUILD_KEYS / key.asset / key.digest
         memo.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(memo, version)
 
@@ -219,13 +221,13 @@ class ArtifactStore:
 
     def versions(self, asset: str) -> list[str]:
         """All whole versions of an asset, newest first."""
-        folders = [folder for folder in (self.root / "artifacts" / asset).glob("*") if self._whole(folder)]
+        folders = [folder for folder in (self.root / ARTIFACTS / asset).glob("*") if self._whole(folder)]
         folders.sort(key=lambda folder: (folder / MANIFEST).stat().st_mtime, reverse=True)
         return [folder.name for folder in folders]
 
     def assets(self) -> list[str]:
         """Names of all assets that have versions."""
-        return sorted(folder.name for folder in (self.root / "artifacts").glob("*"))
+        return sorted(folder.name for folder in (self.root / ARTIFACTS).glob("*"))
 
     def read(self, asset: str, version: str, name: str) -> bytes | None:
         """One file of a version, without the others; None if it has no such file."""
@@ -243,7 +245,7 @@ class ArtifactStore:
         (folder / MANIFEST).unlink(missing_ok=True)
         if folder.exists():
             shutil.rmtree(folder)
-        for memo in (self.root / "keys" / asset).glob("*"):
+        for memo in (self.root / BUILD_KEYS / asset).glob("*"):
             if memo.read_text().strip() == version:
                 memo.unlink()
 
@@ -258,7 +260,7 @@ class ArtifactStore:
         )
 
     def _folder(self, asset: str, version: str) -> Path:
-        return self.root / "artifacts" / asset / version
+        return self.root / ARTIFACTS / asset / version
 
     def _whole(self, folder: Path) -> bool:
         """Whether every file of the version is there with its size (hashes are not recomputed)."""
@@ -296,8 +298,8 @@ class ArtifactStore:
         found: set[tuple[str, str]] = set()
         for link in self._links(self.root):
             target = link.resolve()
-            if (self.root / "artifacts").resolve() in target.parents:
-                asset, version = target.relative_to((self.root / "artifacts").resolve()).parts[:2]
+            if (self.root / ARTIFACTS).resolve() in target.parents:
+                asset, version = target.relative_to((self.root / ARTIFACTS).resolve()).parts[:2]
                 found.add((asset, version))
         return found
 
@@ -305,9 +307,7 @@ class ArtifactStore:
         for entry in folder.iterdir():
             if entry.is_symlink():
                 yield entry
-            elif entry.is_dir() and entry not in (
-                self.root / name for name in ("artifacts", "keys", ".work")
-            ):
+            elif entry.is_dir() and entry not in (self.root / name for name in (ARTIFACTS, BUILD_KEYS, WORK)):
                 yield from self._links(entry)
 
     # ---- a full disk ---------------------------------------------------------------------------------------
@@ -338,21 +338,6 @@ class ArtifactStore:
             f"disk full while {doing}: {free:.1f} GB free at {self.root}. Free some space or set "
             "artifact_root to another disk, then run the same command: finished work is reused"
         )
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Write a small text file so that readers see the old one or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with beside.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        beside.replace(path)
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise
 
 
 def _is_free(lock: FileLock) -> bool:

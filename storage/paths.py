@@ -1,5 +1,42 @@
-"""Where things lie below the artifact root: the recipe's names, and Retune's own caches and state."""
+"""Every path below the artifact root, once: the recipe's names, and Retune's own caches and state.
+
+Paths are relative to `ArtifactStore.root`, in POSIX form. Names that `ArtifactStore.link` sets point at the current
+version of an artifact; the others are folders and files of this machine.
+"""
 
 from __future__ import annotations
 
+# ---- the store's own layout, see storage.artifact_store ------------------------------------------------------
+
+ARTIFACTS = "artifacts"
+BUILD_KEYS = "keys"
+WORK = ".work"
+
+# ---- links to current versions -------------------------------------------------------------------------------
+
+SDG_STAGE = "stage0_sdg"
+DATA_PREP_STAGE = "stage1_data_prep"
+FROZEN_EVAL_SET = f"{DATA_PREP_STAGE}/frozen_eval_set"
+CHECKPOINTS = "stage2_finetune/checkpoints"
+EVAL_STAGE = "stage3_eval"
+ONNX_LINK = "stage4_export/onnx"
+TENSORRT_LINK = "stage4_export/tensorrt"
+PROMOTED_MODEL = "promoted_model"
+INDEX_LINK = "reindex/index"
+JUDGE_RESULTS = "judges/results"
+JUDGE_RANKING = "judges/ranking"
+IMAGE_TEXT_RESULTS = "image_text/benchmark_results.tsv"
+IMAGE_TEXT_REPORT = "image_text/report"
+
+# ---- state and caches ----------------------------------------------------------------------------------------
+
+STATE_FOLDER = "stage5_deploy"
+"""What is deployed, and the server's log."""
+
 EMBEDDING_CACHE = ".cache/embeddings"
+ANSWER_CACHE = ".cache/chat_answers.sqlite"
+JOBS = ".jobs"
+"""Folders of the jobs that run outside this process."""
+
+DETACHED_JOBS = f"{JOBS}/batches"
+"""One JSON file for each detached job."""

@@ -13,9 +13,11 @@ from typing import Any, TypeVar
 
 from filelock import FileLock
 
-from storage.artifact_store import MANIFEST, ArtifactError, ArtifactStore, BuildKey, write_atomic
+from storage.artifact_store import MANIFEST, ArtifactError, ArtifactStore, BuildKey
 from storage.artifacts import Artifact
 from storage.digests import digest_text, digest_tree
+from storage.files import write_json
+from storage.paths import ARTIFACTS, BUILD_KEYS, WORK
 from storage.remote import LocalDiskFull, RemoteError, RemoteFile, RemoteRoot, check_url, is_url
 
 CACHE_ENVIRONMENT = "RETUNE_CACHE"
@@ -128,7 +130,7 @@ class RemoteArtifactStore(ArtifactStore):
             manifest = json.loads((made.path / MANIFEST).read_text("utf-8"))
             files = _files(manifest)
             content = digest_tree((file.name, file.sha256) for file in files)
-            target = f"artifacts/{made.asset}/{made.version}"
+            target = f"{ARTIFACTS}/{made.asset}/{made.version}"
             self._remote.send(made.path, files, f"{target}/{content}", self.progress)
             described = json.dumps({**manifest, "content": content}, indent=1)
             self._remote.write(f"{target}/{MANIFEST}", described.encode())
@@ -142,28 +144,31 @@ class RemoteArtifactStore(ArtifactStore):
         return super().get(kind, asset, version)
 
     def versions(self, asset: str) -> list[str]:
-        names = [f"artifacts/{asset}/{each}/{MANIFEST}" for each in self._remote.list(f"artifacts/{asset}")]
+        names = [
+            f"{ARTIFACTS}/{asset}/{each}/{MANIFEST}" for each in self._remote.list(f"{ARTIFACTS}/{asset}")
+        ]
         manifests = [json.loads(text) for text in self._remote.read_all(names).values()]
         manifests.sort(key=lambda manifest: manifest["created"], reverse=True)
         return [manifest["version"] for manifest in manifests]
 
     def assets(self) -> list[str]:
-        return self._remote.list("artifacts")
+        return self._remote.list(ARTIFACTS)
 
     def read(self, asset: str, version: str, name: str) -> bytes | None:
         manifest = self._manifest(asset, version)
         if name not in manifest["files"]:
             return None
-        return self._remote.read(f"artifacts/{asset}/{version}/{manifest['content']}/{name}")
+        return self._remote.read(f"{ARTIFACTS}/{asset}/{version}/{manifest['content']}/{name}")
 
     def size(self, asset: str, version: str) -> int:
         return sum(file.bytes for file in _files(self._manifest(asset, version)))
 
     def remove(self, asset: str, version: str) -> None:
-        folder = f"artifacts/{asset}/{version}"
+        folder = f"{ARTIFACTS}/{asset}/{version}"
         self._remote.remove(f"{folder}/{MANIFEST}")
         self._remote.remove(folder)
-        memos = self._remote.read_all([f"keys/{asset}/{key}" for key in self._remote.list(f"keys/{asset}")])
+        keys = f"{BUILD_KEYS}/{asset}"
+        memos = self._remote.read_all([f"{keys}/{key}" for key in self._remote.list(keys)])
         for name, text in memos.items():
             if text.decode().strip() == version:
                 self._remote.remove(name)
@@ -173,18 +178,18 @@ class RemoteArtifactStore(ArtifactStore):
         return f"{self.url}/artifacts/{artifact.asset}/{artifact.version}"
 
     def has(self, asset: str, version: str) -> bool:
-        return self._remote.exists(f"artifacts/{asset}/{version}/{MANIFEST}")
+        return self._remote.exists(f"{ARTIFACTS}/{asset}/{version}/{MANIFEST}")
 
     def _manifest(self, asset: str, version: str) -> dict[str, Any]:
         try:
-            return json.loads(self._remote.read(f"artifacts/{asset}/{version}/{MANIFEST}"))
+            return json.loads(self._remote.read(f"{ARTIFACTS}/{asset}/{version}/{MANIFEST}"))
         except FileNotFoundError:
             raise ArtifactError(self._absent(asset, version)) from None
 
     def _bring(self, asset: str, version: str) -> None:
         """Fetch a version to this machine: under another name first, so that a part of it is never taken for it."""
         manifest = self._manifest(asset, version)
-        beside = self.root / ".work" / ".fetched" / asset / version
+        beside = self.root / WORK / ".fetched" / asset / version
         doing = f"fetching {asset}"
         try:
             with self.reported_when_full(doing):
@@ -198,9 +203,9 @@ class RemoteArtifactStore(ArtifactStore):
             if self._whole(target):
                 return
             beside.mkdir(exist_ok=True)
-            source = f"artifacts/{manifest['asset']}/{manifest['version']}/{manifest['content']}"
+            source = f"{ARTIFACTS}/{manifest['asset']}/{manifest['version']}/{manifest['content']}"
             self._remote.fetch(source, _files(manifest), beside, self.progress)
-            write_atomic(beside / MANIFEST, json.dumps(manifest, indent=1))
+            write_json(beside / MANIFEST, manifest, ensure_ascii=True)
             shutil.rmtree(target, ignore_errors=True)
             target.parent.mkdir(parents=True, exist_ok=True)
             beside.rename(target)
@@ -252,7 +257,7 @@ class RemoteArtifactStore(ArtifactStore):
 
 
 def _memo(key: BuildKey) -> str:
-    return f"keys/{key.asset}/{key.digest}"
+    return f"{BUILD_KEYS}/{key.asset}/{key.digest}"
 
 
 def _files(manifest: dict[str, Any]) -> list[RemoteFile]:

@@ -1,4 +1,4 @@
-"""Small truths about unit vectors."""
+"""Operations on embedding vectors."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def leading(vectors: NDArray[np.float32], dimensions: int) -> NDArray[np.float32]:
-    """The first ``dimensions`` components of unit vectors (float32 [n, d]), unit length again (a row of zeros stays
-    zeros).
+def truncate(vectors: NDArray[np.float32], dimensions: int) -> NDArray[np.float32]:
+    """The first ``dimensions`` components of unit vectors (float32 [n, d]), scaled to length 1: float32
+    [n, dimensions]. A row whose first components are all zero stays zero.
 
-    What a model trained with Matryoshka Representation Learning (Kusupati et al. 2022) is cut to.
+    For models trained with Matryoshka Representation Learning (Kusupati et al. 2022, arXiv 2205.13147), whose leading
+    dimensions are embeddings themselves.
     """
     import numpy as np
 
     if dimensions == vectors.shape[1]:
         return vectors
-    cut = vectors[:, :dimensions]
-    norms = np.linalg.norm(cut, axis=1, keepdims=True)
-    return cut / np.maximum(norms, np.finfo(np.float32).tiny)
+    leading = vectors[:, :dimensions]
+    norms = np.linalg.norm(leading, axis=1, keepdims=True)
+    return leading / np.maximum(norms, np.finfo(np.float32).tiny)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import dagster as dg
 
 from assets_pkg.config.profile import Profile
-from assets_pkg.orchestration.pipes_client import JOBS, make_job, make_request
+from assets_pkg.orchestration.pipes_client import make_job, make_request
 from assets_pkg.orchestration.resources import build_resources
 from resources.compute.errors import ComputeError
 from resources.compute.executors import make_executor
@@ -25,11 +25,11 @@ from resources.compute.job import JobFolder, JobSpec, JobState
 from resources.compute.job_monitor import JobMonitor, why_failed
 from resources.compute.stage_targets import StageTargets
 from resources.compute.targets import ComputeTarget
+from storage.paths import DETACHED_JOBS
 
 DECIDED_HERE = ("promoted_model", "running_nim", "nim_eval_metrics")
 """Assets that no job makes: decided or started on this machine."""
 
-RECORDS = "batches"
 JOB_TAG = "retune/batch"
 """On runs that pick a job up: its name."""
 
@@ -141,7 +141,7 @@ class DetachedJobs:
 
     def all(self) -> list[DetachedJob]:
         """Newest first."""
-        files = sorted((self.root / JOBS / RECORDS).glob("*.json"), reverse=True)
+        files = sorted((self.root / DETACHED_JOBS).glob("*.json"), reverse=True)
         return [DetachedJob.load(file.read_text("utf-8")) for file in files]
 
     def find(self, name: str) -> DetachedJob:
@@ -206,7 +206,7 @@ class DetachedJobs:
         return target_name, target, job, request.dump()
 
     def _save(self, job: DetachedJob) -> None:
-        ThisHost().write(self.root / JOBS / RECORDS / f"{job.name}.json", job.dump())
+        ThisHost().write(self.root / DETACHED_JOBS / f"{job.name}.json", job.dump())
 
 
 def open_detached_jobs(profile: Profile) -> DetachedJobs:

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from assets_pkg.automation.detached_jobs import RECORDS, DetachedJobs
-from assets_pkg.orchestration.pipes_client import JOBS
+from assets_pkg.automation.detached_jobs import DetachedJobs
 from resources.compute.errors import ComputeError
 from resources.compute.job import JobFolder
 from resources.compute.job_monitor import JobMonitor, Submission
 from storage.disk import bytes_below
+from storage.paths import DETACHED_JOBS, JOBS
 
 CLOSED = ("taken", "failed", "cancelled")
 """Statuses of a detached job whose work will not be picked up any more."""
@@ -41,10 +41,10 @@ def find_ended_jobs(detached: DetachedJobs, keep: int) -> Iterator[EndedJob]:
     for name in {*statuses, *(path.name for path in jobs.glob("*-*"))}:
         made_for[name.partition("-")[0]].append(name)
     for names in made_for.values():
-        names.sort(key=lambda name: _changed(jobs, name), reverse=True)
+        names.sort(key=lambda name: _changed(detached.root, name), reverse=True)
         ended = (name for name in names if _has_ended(detached, JobFolder(jobs / name), statuses.get(name)))
         for name in list(ended)[keep:]:
-            folder, record = jobs / name, jobs / RECORDS / f"{name}.json"
+            folder, record = jobs / name, detached.root / DETACHED_JOBS / f"{name}.json"
             yield EndedJob(name, folder, record, bytes_below(folder) + bytes_below(record))
 
 
@@ -69,7 +69,7 @@ def _has_ended(detached: DetachedJobs, folder: JobFolder, status: str | None) ->
         return False
 
 
-def _changed(jobs: Path, name: str) -> float:
+def _changed(root: Path, name: str) -> float:
     """When the job's files were last written, in seconds since the epoch."""
-    paths = [jobs / RECORDS / f"{name}.json", *(jobs / name).glob("*")]
+    paths = [root / DETACHED_JOBS / f"{name}.json", *(root / JOBS / name).glob("*")]
     return max((path.stat().st_mtime for path in paths if path.exists()), default=0.0)

@@ -15,12 +15,13 @@ import dagster as dg
 from assets_pkg.deploy.deploy import read_state
 from assets_pkg.orchestration.history import artifact_ref, latest
 from assets_pkg.reindex.index import INDEX_MANIFEST, index_in, open_index
-from assets_pkg.reindex.searcher import STATE_FOLDER, SearchError, index_of
+from assets_pkg.reindex.searcher import SearchError, index_of
 from resources.vector_store.base import PassageIndex
 from storage.artifact_store import MANIFEST, ArtifactStore
 from storage.artifacts import Artifact
 from storage.disk import bytes_below
 from storage.errors import RetuneError
+from storage.paths import ARTIFACTS, STATE_FOLDER
 
 
 class StillNeeded(RetuneError):
@@ -53,9 +54,7 @@ def find_removals(store: ArtifactStore, instance: dg.DagsterInstance, keep: int)
             if (asset, version) not in needed:
                 yield Removal(asset, version, store.size(asset, version))
     for left in _unfinished(store):
-        made = [
-            each.stat().st_mtime for each in (store.root / "artifacts" / left.asset).glob(f"*/{MANIFEST}")
-        ]
+        made = [each.stat().st_mtime for each in (store.root / ARTIFACTS / left.asset).glob(f"*/{MANIFEST}")]
         if _last_change(store.work_folder(left.asset, left.version)) < max(made, default=0.0):
             yield left
 
@@ -105,7 +104,7 @@ def _index_of(store: ArtifactStore, removal: Removal) -> PassageIndex | None:
     if removal.unfinished:
         return index_in(store.work_folder(removal.asset, removal.version))
     described = store.read(removal.asset, removal.version, INDEX_MANIFEST)
-    folder = store.root / "artifacts" / removal.asset / removal.version
+    folder = store.root / ARTIFACTS / removal.asset / removal.version
     return None if described is None else open_index(folder, json.loads(described)["place"])
 
 

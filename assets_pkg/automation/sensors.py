@@ -19,13 +19,14 @@ from assets_pkg.automation.jobs import CORPUS_JOB, REINDEX_JOB
 from assets_pkg.config.profile import Profile
 from assets_pkg.corpus.assets import SOURCE_FINGERPRINT
 from assets_pkg.corpus.sources import CorpusError, seconds_since_change, source_fingerprint
-from assets_pkg.deploy.assets import ALIVE, STATE_FOLDER
+from assets_pkg.deploy.assets import ALIVE
 from assets_pkg.deploy.deploy import read_state
 from assets_pkg.orchestration.history import data_version, input_version, latest, latest_record
 from assets_pkg.reindex.assets import IN_STEP, reindex_deps
 from resources.compute.errors import ComputeError
 from resources.compute.job import JobState
 from resources.configurable import AlertsResource
+from storage.paths import STATE_FOLDER
 from storage.remote_store import open_store
 
 SERVER = "running_nim"

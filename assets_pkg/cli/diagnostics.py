@@ -259,8 +259,8 @@ def _corpus(profile: Profile) -> Finding:
 
 
 def _port(profile: Profile) -> Finding:
-    from assets_pkg.deploy.assets import STATE_FOLDER
     from assets_pkg.deploy.deploy import read_state
+    from storage.paths import STATE_FOLDER
 
     port, host = profile.deploy.host_port, profile.deploy.host
     state = read_state(open_store(profile.artifact_root).root / STATE_FOLDER)

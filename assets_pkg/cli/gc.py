@@ -44,7 +44,7 @@ def forget(
     """Delete every old version, kept answer and ended job that may hold text of a document that left the corpus."""
     from assets_pkg.automation.retention import find_holders
     from assets_pkg.orchestration.instance import open_instance
-    from assets_pkg.orchestration.resources import ANSWER_CACHE
+    from storage.paths import ANSWER_CACHE
     from storage.remote_store import open_store
 
     profile = load_profile(config, overrides or [])

@@ -13,11 +13,11 @@ from assets_pkg.cli.common import DEFAULT_PROFILE, ConfigOption, DryRunOption, O
 from assets_pkg.cli.running import run_or_show
 from assets_pkg.config.profile import Profile, load_profile
 from assets_pkg.config.stages import STAGES
+from storage.paths import ONNX_LINK, PROMOTED_MODEL, STATE_FOLDER
 
 if TYPE_CHECKING:
     from assets_pkg.deploy.server_state import RunningServer
 
-EXPORT_LINK = "stage4_export/onnx"
 LOG_LINES = 200
 
 
@@ -60,8 +60,14 @@ def serve(
         serve_model(model, host, port)
         return
     served = folder if folder is not None else _exported_model(config)
-    command = [sys.executable, "-m", "assets_pkg.nim", "--model-dir", str(served)]
+    command = [sys.executable, "-m", _server_module(served), "--model-dir", str(served)]
     os.execv(sys.executable, [*command, "--host", host, "--port", str(port)])
+
+
+def _server_module(folder: Path) -> str:
+    from assets_pkg.nim.loading import is_checkpoint
+
+    return "assets_pkg.export.serve_checkpoint" if is_checkpoint(folder) else "assets_pkg.nim"
 
 
 def _exported_model(config: str) -> Path:
@@ -69,7 +75,7 @@ def _exported_model(config: str) -> Path:
 
     store = open_store(load_profile(config).artifact_root)
     # Where nothing is exported yet, the server says so of the folder's usual name.
-    return store.resolve(EXPORT_LINK) or store.root / EXPORT_LINK
+    return store.resolve(ONNX_LINK) or store.root / ONNX_LINK
 
 
 def _stop(profile: Profile) -> None:
@@ -88,15 +94,12 @@ def _show_log(profile: Profile) -> None:
 
 
 def _show_command(profile: Profile) -> None:
-    from assets_pkg.deploy.assets import STATE_FOLDER
     from assets_pkg.deploy.deploy import shown_command
     from assets_pkg.deploy.server_state import ServedModel
     from storage.remote_store import open_store
 
     store = open_store(profile.artifact_root)
-    exported, promoted = (
-        store.resolve(name) or store.root / name for name in (EXPORT_LINK, "promoted_model")
-    )
+    exported, promoted = (store.resolve(name) or store.root / name for name in (ONNX_LINK, PROMOTED_MODEL))
     served = ServedModel(exported, promoted / "model" / "consolidated", promoted.name)
     command = shown_command(served, profile.deploy, store.root / STATE_FOLDER)
     console.print("the server's command, once proven:")
@@ -104,7 +107,6 @@ def _show_command(profile: Profile) -> None:
 
 
 def _server(profile: Profile) -> RunningServer | None:
-    from assets_pkg.deploy.assets import STATE_FOLDER
     from assets_pkg.deploy.deploy import read_state
     from storage.remote_store import open_store
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from assets_pkg.config.stages import BENCHMARKS, STAGES
+from resources.encoders.encoder_config import EncoderConfig
 from resources.machine.accelerator import DEVICES
 from storage.digests import digest_json
 
@@ -72,10 +73,10 @@ class ModelSettings(Settings):
         """The settings that decide a text's vector, given the model."""
         return {name: getattr(self, name) for name in (*ENCODER_FIELDS, "embed_precision")}
 
-    def encoder_config(self) -> dict[str, Any]:
+    def encoder_config(self, batch_size: int = 128) -> EncoderConfig:
         """The prompt contract and the precision, as an encoder takes them."""
-        given = {name: getattr(self, name) for name in ENCODER_FIELDS}
-        return {**given, "precision": self.embed_precision}
+        values = {name: getattr(self, name) for name in ENCODER_FIELDS}
+        return EncoderConfig(**values, precision=self.embed_precision, batch_size=batch_size)
 
 
 class AcceleratorSettings(Settings):

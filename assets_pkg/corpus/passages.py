@@ -7,7 +7,6 @@ the section boundary, the whole code blocks and the length limits are Retune's.
 
 from __future__ import annotations
 
-import json
 import re
 from array import array
 from collections import Counter
@@ -22,6 +21,7 @@ from assets_pkg.corpus.document_source import CorpusError
 from assets_pkg.corpus.segmentation import Section, split_sections, split_sentences
 from storage.artifacts import Corpus, Document, Passage
 from storage.digests import passage_id
+from storage.files import write_json
 from storage.parquet import RowWriter
 from storage.progress import Progress, no_progress
 
@@ -68,7 +68,7 @@ def split_passages(
     if not figures.passages:
         raise CorpusError(f"none of the {total} documents of {corpus.path} gave a passage: they hold no text")
     summary = {"documents": total, **figures.summary()}
-    (folder / "summary.json").write_text(json.dumps(summary, indent=1), "utf-8")
+    write_json(folder / "summary.json", summary, ensure_ascii=True)
 
 
 def passages_of(document: Document, sentences: int) -> Iterator[Passage]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 from assets_pkg.config.sections.corpus import CorpusSettings
 from assets_pkg.corpus.document_source import CorpusError, Skipped, Source
@@ -17,6 +15,7 @@ from assets_pkg.corpus.metadata import FieldTypes
 from assets_pkg.corpus.pydoc import StdlibSource
 from assets_pkg.corpus.remote_folder import HubFolder, RemoteFolder
 from storage.artifacts import Document
+from storage.files import write_json
 from storage.parquet import RowWriter
 from storage.progress import Progress, no_progress
 
@@ -58,7 +57,7 @@ def read_corpus(settings: CorpusSettings, folder: Path, progress: Progress = no_
             progress(done, len(source), "documents", skipped=len(skipped))
     if not documents:
         raise CorpusError(_nothing_left(settings, skipped))
-    _write(folder / "skipped.json", [{"doc_id": item.doc_id, "reason": item.reason} for item in skipped])
+    write_json(folder / "skipped.json", [{"doc_id": item.doc_id, "reason": item.reason} for item in skipped])
     summary = {
         "source": settings.corpus_dir,
         "documents": documents,
@@ -68,7 +67,7 @@ def read_corpus(settings: CorpusSettings, folder: Path, progress: Progress = no_
         "skipped_by_reason": dict(sorted(Counter(item.kind for item in skipped).items())),
         "fingerprint": source.fingerprint(digests),
     }
-    _write(folder / "summary.json", summary)
+    write_json(folder / "summary.json", summary)
 
 
 def source_fingerprint(settings: CorpusSettings) -> str:
@@ -97,10 +96,6 @@ def _nothing_left(settings: CorpusSettings, skipped: list[Skipped]) -> str:
     named = "; ".join(f"{item.doc_id} ({item.reason})" for item in skipped[:NAMED_IN_ERROR])
     more = f"; and {len(skipped) - NAMED_IN_ERROR} more" if len(skipped) > NAMED_IN_ERROR else ""
     return f"corpus.corpus_dir = {settings.corpus_dir!r}: none of its {len(skipped)} files can be used: {named}{more}"
-
-
-def _write(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False), "utf-8")
 
 
 def seconds_since_change(settings: CorpusSettings) -> float:

@@ -1,4 +1,4 @@
-"""The exported model as a running embedding server, and the eval set taken through it."""
+"""The exported model as a running embedding server, and its retrieval metrics through the endpoint."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -26,12 +26,12 @@ from resources.configurable import ArtifactStoreResource, ContainerEngineResourc
 from storage.artifact_store import ArtifactStore
 from storage.artifacts import Checkpoint, EvalReport, EvalSet, OnnxModel
 from storage.digests import digest_json
+from storage.paths import EVAL_STAGE, STATE_FOLDER
 
-STATE_FOLDER = "stage5_deploy"
 ALIVE = dg.AssetCheckSpec(
     "server_is_alive",
     asset="running_nim",
-    description="The deployed process runs; watched by a sensor from then on.",
+    description="The deployed process runs; a sensor repeats this check from then on.",
 )
 NO_DRIFT = dg.AssetCheckSpec(
     "served_metrics_match",
@@ -62,7 +62,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         encoders: EncoderResource,
         containers: ContainerEngineResource,
     ) -> dg.MaterializeResult:
-        """A NIM-compatible server of the promoted model, proven before it takes over the port."""
+        """A NIM-compatible server of the promoted model, tested before it takes over the port."""
         with asset_context(context, store) as asset:
             exported = asset.input(OnnxModel, "onnx_model")
             model = asset.input(Checkpoint, "promoted_model")
@@ -105,14 +105,14 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
     def nim_eval_metrics(
         context: dg.AssetExecutionContext, store: ArtifactStoreResource, encoders: EncoderResource
     ) -> dg.MaterializeResult:
-        """The eval set through the served endpoint, and how far its metrics are from the checkpoint's."""
+        """Retrieval metrics of the served endpoint on the eval set, and their distance to the checkpoint's."""
         with asset_context(context, store) as asset:
-            # Measured anew by each run: what is asked about is the server as it is now.
+            # Measured anew by each run: the server may have changed since the last one.
             this_run = {"run": context.run_id}
             report = asset.build(
                 EvalReport, lambda folder: _measure(asset, profile, encoders, folder), outside=this_run
             )
-            asset.link("stage3_eval/eval_results.json", report.path / "eval_results.json")
+            asset.link(f"{EVAL_STAGE}/eval_results.json", report.path / "eval_results.json")
             metadata = report.results()["metadata"]
             rows = [Drift(**row) for row in metadata["nim_drift"]]
             if profile.eval.fail_on_nim_metric_drift:

@@ -1,4 +1,4 @@
-"""The deployed server, whatever runs it: deploy, look, stop."""
+"""Deployment of the embedding server by any backend, and the server that the last one left running."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from assets_pkg.config.sections.deploy import DeploySettings
-from assets_pkg.deploy.backends.docker import ContainerState, container_spec, deploy_container, resume
+from assets_pkg.deploy.backends.docker import ContainerState, container_spec, deploy_container, recover
 from assets_pkg.deploy.backends.process import ServerState, command_line, deploy_process, environment
 from assets_pkg.deploy.backends.vllm import VllmState, deploy_vllm, vllm_command
 from assets_pkg.deploy.server_state import (
@@ -18,16 +18,17 @@ from assets_pkg.deploy.server_state import (
     ServedModel,
     SmokeCheck,
     await_serving,
-    damaged,
+    damaged_state,
     load_state,
 )
 from resources.containers import ContainerEngine
 
-KINDS: dict[str, Callable[..., RunningServer]] = {
+STATES: dict[str, Callable[..., RunningServer]] = {
     "process": ServerState,
     "docker": ContainerState,
     "vllm": VllmState,
 }
+"""The class of the state that each ``deploy.backend`` keeps."""
 
 
 def read_state(folder: Path) -> RunningServer | None:
@@ -40,9 +41,9 @@ def read_state(folder: Path) -> RunningServer | None:
     if state is None:
         return None
     try:
-        return KINDS[state.get("backend", "process")](**state)
+        return STATES[state.get("backend", "process")](**state)
     except (KeyError, TypeError) as error:
-        raise damaged(folder / STATE_FILE) from error
+        raise damaged_state(folder / STATE_FILE) from error
 
 
 def server_of(folder: Path, digest: str) -> RunningServer:
@@ -64,22 +65,22 @@ def deploy(
     smoke_check: SmokeCheck,
     engine: Callable[[], ContainerEngine],
 ) -> RunningServer:
-    """Serve the model as the profile says. A server that already serves it there is left alone.
+    """Serve the model with the profile's settings; a server that already does so is kept.
 
     Args:
-        folder: where state and logs are kept.
-        engine: gives the Docker engine, asked for only where it is needed.
+        folder: the folder of state and logs.
+        engine: connects to the Docker engine; called only where a container is wanted.
 
     Raises:
-        DeployError, ContainerError: it could not be done; the server before it still serves.
+        DeployError, ContainerError: the deployment failed; the previous server still serves.
     """
     folder.mkdir(parents=True, exist_ok=True)
     old = read_state(folder)
     if isinstance(old, ContainerState):
-        resume(old)
+        recover(old)
     if old is not None and not old.alive():
         old = None
-    if old is not None and _as_wanted(old, served, settings, folder):
+    if old is not None and _is_current(old, served, settings, folder):
         await_serving(old, settings.startup_timeout_s)
         return old
     if old is not None and old.backend != settings.backend:
@@ -95,20 +96,21 @@ def deploy(
 
 
 def shown_command(served: ServedModel, settings: DeploySettings, folder: Path) -> str:
-    """The command that `deploy` amounts to, for a shell; no secret is in it."""
+    """The command by which `deploy` starts the server, for a shell; it contains no secret."""
     if settings.backend == "docker":
         return container_spec(served, settings, folder).shell()
     if settings.backend == "vllm":
-        place = settings.served_model_name, settings.host, settings.host_port
-        return shlex.join(vllm_command(served.checkpoint.resolve(), *place))
+        endpoint = settings.served_model_name, settings.host, settings.host_port
+        return shlex.join(vllm_command(served.checkpoint.resolve(), *endpoint))
     variables = [f"{name}={shlex.quote(value)}" for name, value in environment(settings).items()]
     return " ".join([*variables, shlex.join(command_line(served, settings, settings.host_port))])
 
 
-def _as_wanted(old: RunningServer, served: ServedModel, settings: DeploySettings, folder: Path) -> bool:
+def _is_current(old: RunningServer, served: ServedModel, settings: DeploySettings, folder: Path) -> bool:
+    """Whether the running server is the one that a new deployment would start."""
     if old.model_digest != served.digest or old.port != settings.host_port:
         return False
     if isinstance(old, ContainerState):
-        wanted = container_spec(served, settings, folder)
-        return settings.backend == old.backend and (old.name, old.image) == (wanted.name, wanted.image)
+        spec = container_spec(served, settings, folder)
+        return settings.backend == old.backend and (old.name, old.image) == (spec.name, spec.image)
     return settings.backend == old.backend

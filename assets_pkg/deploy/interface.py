@@ -1,4 +1,4 @@
-"""What is sent to a served model, and what is taken for an answer: NIM's way, and vLLM's."""
+"""Requests for embeddings and their answers, in NIM's format and in vLLM's."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 
 
 class AnswerError(RetuneError, ValueError):
-    """An answer is not one to the question; the message says what is wrong with it."""
+    """An answer does not fit its request; the message says why."""
 
 
 class Interface(Protocol):
-    """One way to ask for embeddings."""
+    """An HTTP interface for embeddings."""
 
     @property
     def path(self) -> str: ...
 
     def body(self, model: str, texts: Sequence[str], role: Role) -> dict[str, Any]:
-        """The request; texts without their prefix, which is the server's work."""
+        """The request; the texts have no prefix, which the server adds."""
         ...
 
     def vectors(self, answer: dict[str, Any], model: str, count: int) -> list[Any]:
-        """The vectors in the order of the texts, whatever they consist of.
+        """The vectors in the order of the texts, unchecked.
 
         Raises:
-            AnswerError: another model's, or not exactly one for each text.
+            AnswerError: another model answered, or not with exactly one vector for each text.
         """
         ...
 
@@ -46,8 +46,8 @@ class NimInterface:
     path = "/v1/embeddings"
 
     def body(self, model: str, texts: Sequence[str], role: Role) -> dict[str, Any]:
-        how = {"input_type": role, "encoding_format": "base64", "truncate": "END"}
-        return {"input": list(texts), "model": model, **how}
+        options = {"input_type": role, "encoding_format": "base64", "truncate": "END"}
+        return {"input": list(texts), "model": model, **options}
 
     def vectors(self, answer: dict[str, Any], model: str, count: int) -> list[Any]:
         if answer.get("model") != model:
@@ -59,7 +59,7 @@ class NimInterface:
 
 
 class VllmInterface:
-    """``POST /v2/embed``, where vLLM puts the checkpoint's own prompts before the texts."""
+    """``POST /v2/embed``, with which vLLM puts the checkpoint's own prompts before the texts."""
 
     path = "/v2/embed"
 
@@ -75,12 +75,15 @@ class VllmInterface:
 
 
 def interface_of(backend: str) -> Interface:
-    """How the servers of a ``deploy.backend`` are asked."""
+    """The interface of the servers of a ``deploy.backend``."""
     return VllmInterface() if backend == "vllm" else NimInterface()
 
 
 def as_vector(row: Any, dimensions: int) -> Vectors | None:
-    """The vector (float32 [dimensions]) that a server sent as base64 or as a list of numbers; None if it is none."""
+    """A vector sent as base64 or as a list of numbers: float32 [dimensions].
+
+    None if it is not numbers, of another length, zero or not finite.
+    """
     import numpy as np
 
     if isinstance(row, str):

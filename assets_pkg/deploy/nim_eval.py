@@ -1,4 +1,4 @@
-"""The eval set through the served endpoint: does what clients get rank as well as the checkpoint did?"""
+"""Drift: the served endpoint's retrieval metrics against its checkpoint's, with the recipe's tolerances."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from storage.errors import RetuneError
+from storage.files import write_json
 
 TOLERANCE, TOLERANCE_BELOW_5 = 0.01, 0.03
-"""The recipe's: one query moves a metric at a small cut-off further."""
+"""The recipe's: a single query changes a metric more at a small cut-off."""
 
 
 class DriftError(RetuneError):
-    """The served model measures differently from its checkpoint."""
+    """The served model's metrics differ from its checkpoint's."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +49,15 @@ def require_no_drift(rows: Sequence[Drift]) -> None:
     if outside:
         listed = ", ".join(f"{row.metric} {row.drift:+.4f} (tolerance {row.tolerance})" for row in outside)
         raise DriftError(
-            f"the served model measures differently from its checkpoint: {listed}. Look at the server and the "
+            f"the served model measures differently from its checkpoint: {listed}. Check the server and the "
             "export; to go on regardless: eval.fail_on_nim_metric_drift=false"
         )
 
 
 def add_to_results(folder: Path, earlier: Mapping[str, Any], rows: Sequence[Drift], invalid: int) -> None:
-    """Complete ``eval_results.json`` in ``folder``, which has the served model's figures, with the ``earlier`` ones.
+    """Add the ``earlier`` results to ``eval_results.json`` in ``folder``, which has the served model's alone.
 
-    So one file has ``base``, ``finetuned`` and ``nim``, as in the recipe; ``metadata.nim_drift`` has the drift.
+    One file then has ``base``, ``finetuned`` and ``nim``, as in the recipe; ``metadata.nim_drift`` has the drift.
     """
     path = folder / "eval_results.json"
     served: dict[str, Any] = json.loads(path.read_text("utf-8"))
@@ -69,7 +70,7 @@ def add_to_results(folder: Path, earlier: Mapping[str, Any], rows: Sequence[Drif
     }
     mrr = {**earlier.get("mrr", {}), **served["mrr"]}
     merged = {**earlier, **served, "mrr": mrr, "metadata": metadata}
-    path.write_text(json.dumps(merged, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    write_json(path, merged, final_newline=True)
 
 
 def recorded_means(

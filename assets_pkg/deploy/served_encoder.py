@@ -1,4 +1,4 @@
-"""The deployed server as an encoder: what clients get, checked answer by answer."""
+"""The deployed server as an encoder that checks every answer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 BATCH = 32
 CONCURRENT = 4
-"""Requests under way: enough that the server always has the next batch at hand."""
+"""Requests in progress: enough that the server always has the next batch queued."""
 
 TRIES = 3
 BUSY_PATIENCE_S = 120.0
@@ -30,19 +30,19 @@ BUSY_FIRST_S, BUSY_LONGEST_S = 0.2, 5.0
 
 
 def _always() -> None:
-    """For callers who need no proof of who answers."""
+    """For callers who do not check which model answers."""
 
 
 class ServedEncoder:
-    """An `Encoder` over a served model's endpoint that trusts no answer.
+    """An `Encoder` over a served model's endpoint that checks every answer.
 
-    The answer must name the model asked for and have each index once. A vector that is not numbers, not finite,
-    zero or of another length is invalid: its text is asked for again, alone, at most three times; each is counted
-    in ``invalid``. A busy server (503) is asked again for two minutes.
+    The answer must name the requested model and have each index once. A vector that is not numbers, not finite,
+    zero or of another length is invalid: its text is requested again, alone, at most three times; each is counted
+    in ``invalid``. Requests to a busy server (503) are repeated for two minutes.
 
     Args:
         identity: names the served model; see `Encoder.identity`.
-        interface: how this kind of server is asked.
+        interface: the server's; NIM's by default.
         prove: called before and after each :meth:`embed`; raises when another model answers at ``url``.
     """
 

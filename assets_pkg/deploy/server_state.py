@@ -1,4 +1,4 @@
-"""What every way of running the embedding server has in common: its state, its identity, the smoke test."""
+"""What the backends share: the running server's state, how to wait for it, and the checks before it takes over."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import psutil
 from assets_pkg.config.sections.deploy import DeploySettings
 from assets_pkg.deploy.interface import AnswerError, Interface, NimInterface, as_vector
 from resources.encoders.base import Role
-from storage.artifact_store import write_atomic
 from storage.disk import bytes_below
 from storage.errors import RetuneError
+from storage.files import write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,17 +28,20 @@ POLL_SECONDS = 0.1
 STOP_SECONDS = 20
 LOG_LINES_SHOWN = 15
 
+TOLERANCES = {"fp32": 1e-3, "fp16": 1e-3, "int8_weights": 1e-2, "int8_dynamic": 1e-1}
+"""The largest cosine distance to the checkpoint's vectors, by the dtype of the exported model."""
+
 SmokeCheck = Callable[[str], None]
 """Called with the base URL of a started server; raises `DeployError` if its embeddings are wrong."""
 
 
 class DeployError(RetuneError):
-    """The server could not be started, proven or stopped; the one before it still serves."""
+    """The server could not be started, tested or stopped; the previous one still serves."""
 
 
 @dataclass(frozen=True)
 class ServedModel:
-    """What is to be served: the exported folder, the checkpoint that it was made from, and its digest."""
+    """The model to serve: its exported folder, the checkpoint that this was made from, and its digest."""
 
     onnx: Path
     checkpoint: Path
@@ -46,7 +49,7 @@ class ServedModel:
 
 
 class RunningServer(Protocol):
-    """A deployed server, as remembered between runs."""
+    """A deployed server, as stored between runs."""
 
     @property
     def url(self) -> str: ...
@@ -61,24 +64,24 @@ class RunningServer(Protocol):
 
     @property
     def handle(self) -> str:
-        """What to look for: ``process 123``, ``container name``."""
+        """The name that the system knows it by: ``process 123``, ``container name``."""
         ...
 
     @property
     def log(self) -> str:
-        """Where its log is: a file, or the command that prints it."""
+        """Its log: a file, or the command that prints it."""
         ...
 
     def alive(self) -> bool:
-        """Whether that very server still runs."""
+        """Whether this server, and not another under its id, still runs."""
         ...
 
     def serves_its_model(self) -> bool:
-        """Whether it is ready, and says that it serves ``model_digest`` where it is one that can say so."""
+        """Whether it is ready and, where it reports the digest of its model, serves ``model_digest``."""
         ...
 
     def stop(self) -> bool:
-        """Ask it to finish and leave, then insist. Returns whether there was one to stop."""
+        """Let it finish its requests and end; kill it after ``STOP_SECONDS``. Returns whether it still existed."""
         ...
 
     def last_log(self, lines: int = LOG_LINES_SHOWN) -> str:
@@ -87,8 +90,8 @@ class RunningServer(Protocol):
 
 
 def write_state(folder: Path, state: dict[str, Any]) -> None:
-    """Remember the running server in ``folder``."""
-    write_atomic(folder / STATE_FILE, json.dumps(state, indent=1))
+    """Store the running server's state in ``folder``."""
+    write_json(folder / STATE_FILE, state, ensure_ascii=True)
 
 
 def load_state(folder: Path) -> dict[str, Any] | None:
@@ -103,18 +106,18 @@ def load_state(folder: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise damaged(path) from error
+        raise damaged_state(path) from error
     if not isinstance(state, dict):
-        raise damaged(path)
+        raise damaged_state(path)
     return state
 
 
-def damaged(path: Path) -> DeployError:
+def damaged_state(path: Path) -> DeployError:
     return DeployError(f"{path} is damaged: stop the server by hand and delete it")
 
 
 def is_ready(url: str) -> bool:
-    """Whether the server at ``url`` says that it is ready."""
+    """Whether the server at ``url`` reports that it is ready."""
     try:
         return httpx2.get(f"{url}/v1/health/ready", timeout=5).status_code == 200
     except httpx2.HTTPError:
@@ -122,7 +125,7 @@ def is_ready(url: str) -> bool:
 
 
 def served_digest(url: str) -> str | None:
-    """The digest of the model that answers at ``url``; None if nobody does or it is not ready."""
+    """The digest of the model that answers at ``url``; None if no server does or it is not ready."""
     if not is_ready(url):
         return None
     try:
@@ -133,7 +136,7 @@ def served_digest(url: str) -> str | None:
 
 
 def await_serving(server: RunningServer, timeout: float) -> None:
-    """Wait until the server is ready and says that it serves its model.
+    """Wait until the server is ready and serves its model, for at most ``timeout`` seconds.
 
     Raises:
         DeployError: it ended, or time is up; with the last lines of its log.
@@ -154,7 +157,7 @@ def await_serving(server: RunningServer, timeout: float) -> None:
 
 
 def require_port(settings: DeploySettings, ours: RunningServer | None) -> None:
-    """Raises `DeployError` when someone else holds the profile's port."""
+    """Raises `DeployError` when a program other than our running server holds the profile's port."""
     if ours is not None and ours.port == settings.host_port:
         return
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
@@ -180,6 +183,7 @@ def require_memory(served: ServedModel) -> None:
 
 
 def _holder(port: int) -> str:
+    """The process that listens on the port, as part of a sentence; empty where that cannot be found out."""
     try:
         for connection in psutil.net_connections("tcp"):
             if connection.laddr and connection.laddr.port == port and connection.status == psutil.CONN_LISTEN:
@@ -187,10 +191,6 @@ def _holder(port: int) -> str:
     except psutil.AccessDenied:
         return ""
     return ""
-
-
-TOLERANCES = {"fp32": 1e-3, "fp16": 1e-3, "int8_weights": 1e-2, "int8_dynamic": 1e-1}
-"""Cosine distance to the checkpoint's vectors, by the numbers that the exported model computes with."""
 
 
 def smoke_check(
@@ -204,26 +204,26 @@ def smoke_check(
     """A check that the server at a URL embeds ``texts`` as ``expected`` (float32 [n, d], unit length).
 
     The returned function raises DeployError when a vector is missing, not finite, or further from the expected
-    one than ``TOLERANCES[dtype]``. ``interface``: how the server is asked, NIM's way unless said.
+    one than ``TOLERANCES[dtype]``. ``interface``: the server's, by default NIM's.
     """
-    ask = interface or NimInterface()
+    api = interface or NimInterface()
 
     def check(url: str) -> None:
         import numpy as np
 
-        answer = httpx2.post(url + ask.path, json=ask.body(model_name, texts, role), timeout=60)
+        answer = httpx2.post(url + api.path, json=api.body(model_name, texts, role), timeout=60)
         if answer.status_code != 200:
             raise DeployError(f"smoke test: {url} answered {answer.status_code}: {answer.text[:300]}")
         try:
-            rows = ask.vectors(answer.json(), model_name, len(texts))
+            rows = api.vectors(answer.json(), model_name, len(texts))
         except AnswerError as error:
             raise DeployError(f"smoke test: {url} {error}") from error
         vectors = [as_vector(row, expected.shape[1]) for row in rows]
-        sound = [vector for vector in vectors if vector is not None]
-        if len(sound) < len(expected):
+        valid = [vector for vector in vectors if vector is not None]
+        if len(valid) < len(expected):
             wanted = f"{len(expected)} finite vectors of {expected.shape[1]} numbers"
-            raise DeployError(f"smoke test: expected {wanted}, {len(sound)} of them came")
-        served = np.stack(sound)
+            raise DeployError(f"smoke test: expected {wanted}, got {len(valid)}")
+        served = np.stack(valid)
         distance = float((1 - (served * expected).sum(axis=1)).max())
         if distance > TOLERANCES[dtype]:
             raise DeployError(f"smoke test: served vectors are {distance:.2g} away from the checkpoint's")

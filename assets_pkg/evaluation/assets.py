@@ -20,6 +20,7 @@ from assets_pkg.orchestration.metadata import numbers, picture, table
 from assets_pkg.retrieval.metrics import main_metric
 from resources.configurable import AlertsResource, ArtifactStoreResource, ComputeResource, EncoderResource
 from storage.artifacts import Checkpoint, EvalReport, EvalSet
+from storage.paths import EVAL_STAGE, PROMOTED_MODEL
 
 PICTURES = ("bars", "gains", "slices", "dimensions")
 SHOWN_HISTORY = 10
@@ -65,7 +66,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
                 EvalReport, lambda folder: _measure(folder, models, eval_set, asset, measured, encoders)
             )
             for name in ("eval_results.json", "report.html"):
-                asset.link(f"stage3_eval/{name}", report.path / name)
+                asset.link(f"{EVAL_STAGE}/{name}", report.path / name)
             return asset.result(report, _shown_report(report, measured))
 
     @stage_asset(
@@ -89,7 +90,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
                 model, decision = _by_hand(asset, config)
             else:
                 model, decision = _by_gate(asset, profile, encoders)
-            asset.link("promoted_model", model.path)
+            asset.link(PROMOTED_MODEL, model.path)
             context.log.info(decision.reason)
             if not decision.passed:
                 alerts.send("gate_failed", decision.reason)

@@ -17,6 +17,7 @@ from resources.encoders.base import Encoder
 from storage.artifacts import EvalSet
 from storage.formats.beir import Qrels, read_documents, read_qrels, read_queries
 from storage.progress import Progress, no_progress
+from storage.vectors import truncate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -82,24 +83,16 @@ def evaluate_dimensions(
     _check_complete(eval_set, qrels, queries, doc_ids)
     questions = encoder.embed(list(queries.values()), "query", progress)
     depth = min(max(RUN_DEPTH, *settings.k_values), len(doc_ids))
-    best = {each: _Best(shorten(questions, each), depth, device) for each in dimensions}
+    best = {each: _Best(truncate(questions, each), depth, device) for each in dimensions}
     for start, block in _embedded_blocks(eval_set, encoder, len(doc_ids), progress):
         for each, found in best.items():
-            found.look_through(start, shorten(block, each))
+            found.look_through(start, truncate(block, each))
     return {
         each: replace(
             score_run(found.run(list(queries), doc_ids), qrels, settings.k_values), eval_set=eval_set.version
         )
         for each, found in best.items()
     }
-
-
-def shorten(vectors: Vectors, dimensions: int) -> Vectors:
-    """The first ``dimensions`` values of unit vectors, made unit vectors again: float32 [n, dimensions]."""
-    if vectors.shape[1] == dimensions:
-        return vectors
-    cut = vectors[:, :dimensions]
-    return cut / np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), np.finfo(np.float32).tiny)
 
 
 class _Best:

@@ -11,7 +11,7 @@ from typing import Any
 
 from assets_pkg.config.sections.evaluation import EvalSettings
 from assets_pkg.retrieval.metrics import main_metric
-from storage.artifact_store import write_atomic
+from storage.files import write_atomic
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from assets_pkg.evaluation.html_page import write_page
 from assets_pkg.evaluation.plots import draw_bars, draw_dimensions, draw_gains, draw_slices
 from assets_pkg.retrieval.metrics import FAMILIES, RetrievalScores, Run, main_metric, ranked
 from storage.artifacts import EvalReport, EvalSet
+from storage.files import write_json
 from storage.formats.beir import Qrels, read_documents, read_qrels, read_queries
 
 if TYPE_CHECKING:
@@ -165,19 +165,21 @@ def write_eval_report(
         "eval_set": eval_set.version,
         "metrics": metrics,
     }
-    _write_json(folder / "eval_results.json", _results(scores, eval_set, digests, settings))
-    _write_json(folder / "comparison.json", comparison)
+    write_json(
+        folder / "eval_results.json", _results(scores, eval_set, digests, settings), final_newline=True
+    )
+    write_json(folder / "comparison.json", comparison, final_newline=True)
     _write_per_query(folder / "per_query.parquet", scores)
     (folder / "runs").mkdir(exist_ok=True)
     for name, each in scores.items():
         write_trec_run(folder / "runs" / f"{name}.trec", each.run, name)
-    _write_json(folder / "summary.json", _summary(scores, metrics, queries))
+    write_json(folder / "summary.json", _summary(scores, metrics, queries), final_newline=True)
     draw_bars(scores, differences, settings, folder / "bars.png")
     if differences:
         _write_details(folder, scores["base"], scores["finetuned"], eval_set, settings)
         _write_dimensions(folder, dimensions or {}, settings)
     if training:
-        _write_json(folder / "training.json", training)
+        write_json(folder / "training.json", training, final_newline=True)
     write_page(folder, settings)
 
 
@@ -227,11 +229,11 @@ def _write_details(
         | _rounded(asdict(part.difference))
         for part in parts
     ]
-    _write_json(folder / "slices.json", rows)
+    write_json(folder / "slices.json", rows, final_newline=True)
     texts = {query_id: each.text for query_id, each in queries.items()}
     changes = largest_changes(base, finetuned, metric, eval_set, texts, read_qrels(eval_set.beir))
     listed = {side: [_rounded(asdict(change)) for change in chosen] for side, chosen in changes.items()}
-    _write_json(folder / "changes.json", {"metric": metric, **listed})
+    write_json(folder / "changes.json", {"metric": metric, **listed}, final_newline=True)
     draw_gains(finetuned.per_query[metric] - base.per_query[metric], metric, folder / "gains.png")
     if shown := [row for row in rows if row["metric"] == metric]:
         draw_slices(shown, metric, folder / "slices.png")
@@ -250,7 +252,7 @@ def _write_dimensions(
         | _rounded(asdict(compare(dimensions["base"][each], dimensions["finetuned"][each], settings)[metric]))
         for each in both
     ]
-    _write_json(folder / "dimensions.json", rows)
+    write_json(folder / "dimensions.json", rows, final_newline=True)
     draw_dimensions(rows, metric, folder / "dimensions.png")
 
 
@@ -320,7 +322,3 @@ def _table(model: str, scores: RetrievalScores) -> pa.Table:
         **scores.per_query,
     }
     return pa.table(columns)
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", "utf-8")

@@ -1,1 +1,1 @@
-"""From a fine-tuned checkpoint to a folder the embedding server can serve, and proof that they agree."""
+"""From a fine-tuned checkpoint to a folder for the embedding server, and the check that both give equal vectors."""

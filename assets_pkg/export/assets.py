@@ -1,4 +1,4 @@
-"""The promoted model as an ONNX folder that the embedding server serves alone."""
+"""The promoted model as an ONNX folder for the embedding server, and as a TensorRT engine."""
 
 import shutil
 from collections.abc import Iterator
@@ -23,6 +23,7 @@ from resources.configurable import (
     EncoderResource,
 )
 from storage.artifacts import Checkpoint, EvalSet, OnnxModel, Passages, TensorrtEngine
+from storage.paths import ONNX_LINK, TENSORRT_LINK
 
 if TYPE_CHECKING:
     from assets_pkg.export.parity import ShapeParity
@@ -41,11 +42,11 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksD
         compute: ComputeResource,
         accelerator: AcceleratorResource,
     ) -> dg.MaterializeResult:
-        """The promoted model with pooling and normalisation inside the graph, tokenizer and manifest beside."""
+        """The promoted model as an ONNX graph with pooling and normalisation, its tokenizer and manifest."""
         with asset_context(context, store, compute) as asset:
             model = asset.input(Checkpoint, "promoted_model")
             exported = asset.build(OnnxModel, lambda folder: _export(model, profile, accelerator, folder))
-            asset.link("stage4_export/onnx", exported.folder)
+            asset.link(ONNX_LINK, exported.folder)
             size = (exported.folder / "model.onnx").stat().st_size / 1e6
             return asset.result(exported, {**numbers(exported.manifest()), "megabytes": size})
 
@@ -53,7 +54,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksD
         asset="onnx_model",
         additional_deps=["promoted_model", "passages", "eval_set"],
         blocking=True,
-        description="The exported model gives the checkpoint's vectors, on real passages at many shapes.",
+        description="The exported model gives the checkpoint's vectors, on real passages in many batch shapes.",
     )
     def onnx_parity(
         context: dg.AssetCheckExecutionContext, store: ArtifactStoreResource, encoders: EncoderResource
@@ -94,7 +95,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksD
                 build_engine(plan, folder, target)
 
             engine = asset.build(TensorrtEngine, produce)
-            asset.link("stage4_export/tensorrt", engine.path)
+            asset.link(TENSORRT_LINK, engine.path)
             yield asset.result(engine, {"shapes": str(plan.shapes), "precision": plan.precision})
 
     return [onnx_model, onnx_parity, tensorrt_engine]
@@ -123,7 +124,7 @@ def _export(model: Checkpoint, profile: Profile, accelerator: AcceleratorResourc
 
 
 def _shown(shape: "ShapeParity") -> dict[str, Any]:
-    """A row for people: the distances of a sound export are far below what four decimals show."""
+    """A table row; the distances of a correct export are too small for four decimals."""
     return {**asdict(shape), "max_cosine_distance": f"{shape.max_cosine_distance:.1e}"}
 
 
@@ -132,9 +133,10 @@ def _eval_set_ndcg(
 ) -> tuple[float, float]:
     """nDCG@10 on the eval set: of the checkpoint, and of the exported model."""
     from assets_pkg.evaluation.evaluate import evaluate_retrieval
-    from assets_pkg.export.served import FolderEncoder
+    from resources.encoders.onnx import OnnxEncoder
 
     settings = profile.eval.model_copy(update={"k_values": [10]})
     with encoders.open(model) as encoder:
         before = evaluate_retrieval(eval_set, encoder, settings).means()["NDCG@10"]
-    return before, evaluate_retrieval(eval_set, FolderEncoder(exported), settings).means()["NDCG@10"]
+    served = OnnxEncoder(exported.folder, exported.version)
+    return before, evaluate_retrieval(eval_set, served, settings).means()["NDCG@10"]

@@ -1,7 +1,7 @@
 """Export a sentence-transformers checkpoint as an ONNX model with pooling and normalisation inside.
 
 The graph is traced with the TorchScript exporter. Against the `torch.export` one it is 5-8 times quicker,
-needs no further package, accepts sequences of one token without a lower bound on the axis, and traces
+needs no other package, accepts sequences of one token without a lower bound on the axis, and traces
 encoders and decoders (causal or ``is_causal=False``) alike; both give the same speed once onnxruntime has
 optimised the graph. Its known weakness, a branch on a shape frozen at the traced one, is what
 `assets_pkg.export.parity` looks for, at shapes other than the traced one.
@@ -40,17 +40,17 @@ log = logging.getLogger(__name__)
 INPUT_NAMES = ("input_ids", "attention_mask")
 EXTERNAL_DATA_FILE = "model.onnx.data"
 PROTOBUF_LIMIT_BYTES = 2**31 - 2**20
-"""An ONNX file is one protobuf message, which cannot pass 2 GiB; the margin is for the graph itself."""
+"""An ONNX file is one protobuf message, at most 2 GiB; the margin is for the graph itself."""
 
 SUPPORTED_POOLING: tuple[Pooling, ...] = ("mean", "cls", "lasttoken")
 
 
 class ExportError(RetuneError):
-    """The checkpoint cannot be exported as it is; the message says what is in the way."""
+    """The checkpoint cannot be exported, or its export is not usable; the message says why."""
 
 
 class OnnxExportSettings(BaseModel):
-    """How a checkpoint becomes a served model.
+    """Settings of an export.
 
     A prefix or maximum length left as ``None`` is taken from the checkpoint: its own ``query`` and
     ``document``/``passage`` prompts, and its own ``max_seq_length``.
@@ -103,7 +103,7 @@ def export_onnx(
 def manifest_of(
     model: SentenceTransformer, *, model_id: str, model_digest: str, settings: OnnxExportSettings
 ) -> ServedModelManifest:
-    """What a served folder of this checkpoint says about itself.
+    """The manifest of a served folder of this checkpoint.
 
     Raises:
         ExportError: unsupported modules or pooling; a maximum length the model does not have.
@@ -128,7 +128,7 @@ def manifest_of(
 
 
 def admit_export(checkpoint: Path, host: Accelerator) -> None:
-    """See that the machine's memory is enough to export ``checkpoint``; nothing is loaded.
+    """Check that the machine's memory is enough to export ``checkpoint``; nothing is loaded.
 
     Raises:
         NotEnoughMemoryError: it is not.
@@ -136,7 +136,7 @@ def admit_export(checkpoint: Path, host: Accelerator) -> None:
     try:
         host.admit(export_need(read_shape(checkpoint)))
     except ValueError:
-        return  # an unusual model: the export says what is wrong
+        return  # an unusual model: the export reports what is wrong
 
 
 def _quantize(folder: Path, dtype: Any) -> None:
@@ -148,7 +148,7 @@ def _quantize(folder: Path, dtype: Any) -> None:
 
 
 def load_checkpoint(checkpoint: Path, attn_implementation: str = "eager") -> SentenceTransformer:
-    """Load a checkpoint on the CPU in float32, in evaluation mode, never reaching for the network."""
+    """Load a checkpoint on the CPU in float32, in evaluation mode, without network access."""
     import torch
     from sentence_transformers import SentenceTransformer
 
@@ -168,7 +168,7 @@ def _transformer(model: SentenceTransformer) -> Any:
 
 
 def _pooling_of(model: SentenceTransformer) -> Pooling:
-    """The checkpoint's pooling, after checking that its modules are ones this export can carry over."""
+    """The checkpoint's pooling, once its modules are known to be exportable."""
     from sentence_transformers.sentence_transformer.modules import Pooling as PoolingModule
 
     names = [type(module).__name__ for module in model]
@@ -244,7 +244,7 @@ def _trace(model: SentenceTransformer, path: Path, settings: OnnxExportSettings)
     attention_mask = torch.ones_like(input_ids)
     attention_mask[1, 5:] = 0
     axes = {name: {0: "batch", 1: "sequence"} for name in INPUT_NAMES}
-    # A graph above the protobuf limit leaves one file per weight beside it, so trace in a folder of its own.
+    # A graph above the protobuf limit is written with one file per weight, so it is traced in a folder of its own.
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as work, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         traced = Path(work) / path.name
@@ -259,11 +259,11 @@ def _trace(model: SentenceTransformer, path: Path, settings: OnnxExportSettings)
                 dynamic_axes={**axes, OUTPUT_NAME: {0: "batch"}},
                 dynamo=False,
             )
-        _place(traced, path, model.get_embedding_dimension())
+        _save(traced, path, model.get_embedding_dimension())
 
 
-def _place(traced: Path, path: Path, dimensions: int | None) -> None:
-    """Move the traced graph to its place, its output axis named rightly and large weights in one file."""
+def _save(traced: Path, path: Path, dimensions: int | None) -> None:
+    """Save the traced graph as ``path``, with the size of its output axis and large weights in one file."""
     import onnx
 
     graph = onnx.load(str(traced))

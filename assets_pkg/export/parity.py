@@ -1,4 +1,4 @@
-"""Proof that a served-model folder says what its checkpoint says, on real texts at many shapes."""
+"""The distance between a served-model folder's vectors and its checkpoint's, on real texts in many batch shapes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from assets_pkg.export.onnx import load_checkpoint
-from assets_pkg.nim.manifest import read_manifest
-from assets_pkg.nim.model import OnnxModel, Vectors
-from assets_pkg.nim.tokenize import Role, TextTokenizer
+from assets_pkg.export.onnx import ExportError, load_checkpoint
+from assets_pkg.nim.manifest import FolderError, read_manifest
+from assets_pkg.nim.model import BadOutputError, OnnxModel, Vectors
+from assets_pkg.nim.tokenize import Role, TextError, TextTokenizer
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 ROLES: tuple[Role, ...] = ("query", "passage")
 BATCH_SIZES = (1, 2, 5, 32)
 TEXT_SHARES = (0.002, 0.05, 0.3, 1.0)
-"""Parts of each text that are tried, so that lengths run from a word to the whole."""
+"""Shares of each text that are compared, so that lengths range from a word to the whole text."""
 
 
 @dataclass(frozen=True)
 class ShapeParity:
-    """The agreement at one batch shape: ``tokens`` is the padded length."""
+    """The distance in one batch: ``tokens`` is the padded length."""
 
     role: Role
     rows: int
@@ -51,27 +51,34 @@ class Parity:
 def measure_parity(checkpoint: Path, folder: Path, texts: Sequence[str]) -> Parity:
     """Compare a served-model folder with the checkpoint it was exported from, text by text.
 
-    The checkpoint runs as sentence-transformers runs it, from text, one batch of texts of like length at a
-    time; the export runs on the server's own tokenisation, at several batch sizes and all lengths, with padding.
-    So a fault in tokeniser, prefix, truncation, padding or graph shows. Roles of one prefix are tried once.
+    The checkpoint runs under sentence-transformers, from text, in batches of similar length; the export runs on the
+    server's own tokenisation, at several batch sizes and all lengths, with padding. So a fault in tokenizer, prefix,
+    truncation, padding or graph shows. Roles with the same prefix are compared once.
 
     Raises:
         ValueError: fewer than two different texts.
-        FolderError: the folder cannot be served.
+        ExportError: the folder cannot be served, or its model gives vectors that are not finite.
     """
     texts = list(dict.fromkeys(texts))
     if len(texts) < 2:
         raise ValueError("parity needs at least two different texts")
+    try:
+        return _measure(checkpoint, folder, texts)
+    except (FolderError, TextError, BadOutputError) as error:  # the server's own errors have no base of ours
+        raise ExportError(str(error)) from error
+
+
+def _measure(checkpoint: Path, folder: Path, texts: Sequence[str]) -> Parity:
     manifest = read_manifest(folder)
     model, tokenizer = OnnxModel(folder, manifest), TextTokenizer(folder, manifest)
-    tried = _cuts(texts)
+    cuts = _cuts(texts)
     shapes: list[ShapeParity] = []
     overlaps: list[float] = []
     source = load_checkpoint(checkpoint)
     source.max_seq_length = manifest.max_length
     for role in ROLES[: len({manifest.query_prefix, manifest.passage_prefix})]:
-        reference = _reference(source, [manifest.prefix(role) + text for text in tried])
-        rows = tokenizer.encode(tried, role)
+        reference = _reference(source, [manifest.prefix(role) + text for text in cuts])
+        rows = tokenizer.encode(cuts, role)
         exported = np.empty_like(reference)
         for batch in _batches([len(row) for row in rows]):
             exported[batch] = model.embed([rows[index] for index in batch])
@@ -80,7 +87,7 @@ def measure_parity(checkpoint: Path, folder: Path, texts: Sequence[str]) -> Pari
             shapes.append(ShapeParity(role, len(batch), longest, float(distance)))
         overlaps.append(neighbour_overlap(reference[-len(texts) :], exported[-len(texts) :]))
     worst = max(shape.max_cosine_distance for shape in shapes)
-    return Parity(worst, float(np.mean(overlaps)), len(tried), tuple(shapes))
+    return Parity(worst, float(np.mean(overlaps)), len(cuts), tuple(shapes))
 
 
 def cosine_distances(left: Vectors, right: Vectors) -> npt.NDArray[np.float64]:
@@ -122,16 +129,16 @@ def _cuts(texts: Sequence[str]) -> list[str]:
 
 
 def _batches(lengths: Sequence[int]) -> list[list[int]]:
-    """Indices in batches of the sizes in turn, of like length but for one: the shortest text is in each.
+    """Indices in batches of ``BATCH_SIZES`` in rotation, of similar length except for the shortest text, in each.
 
-    So every length is tried, padding is tried at its worst, and little time goes into computing padding.
+    So every length and the most padding are covered, and little time goes into computing padding.
     """
     order = sorted(range(len(lengths)), key=lambda index: lengths[index])
     shortest, batches = order[0], list[list[int]]()
     while order:
         size = BATCH_SIZES[len(batches) % len(BATCH_SIZES)]
-        company = [shortest] if size > 1 and shortest not in order[:size] else []
-        batches.append(company + order[:size])
+        extra = [shortest] if size > 1 and shortest not in order[:size] else []
+        batches.append(extra + order[:size])
         order = order[size:]
     return batches
 

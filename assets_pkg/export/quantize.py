@@ -1,10 +1,9 @@
 """Eight-bit weights for an exported graph.
 
 ``int8_weights`` (onnxruntime's ``MatMulNBits``, blocks of 128, arithmetic in float32) makes the folder a third
-smaller; a text's vector does not depend on the texts beside it. It is not quicker on a CPU: rounding activations
-too would make it so, and end that independence. ``int8_dynamic`` does round them, on one scale for a whole batch:
-twice as quick and a quarter of the size, but a text gets another vector in other company, so behind a batching
-server it is not reproducible.
+smaller; a text's vector does not depend on the rest of its batch. It is not faster on a CPU: that needs rounded
+activations too. ``int8_dynamic`` rounds them, on one scale for a whole batch: twice as fast and a quarter of the
+size, but a text's vector depends on its batch, so behind a batching server it is not reproducible.
 """
 
 from __future__ import annotations
@@ -37,10 +36,10 @@ def _quantize(graph: Path, dtype: QuantizedDtype) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with tempfile.TemporaryDirectory(dir=graph.parent, prefix=".quantize-") as work:
-        made = Path(work) / graph.name
-        # Per channel: on one scale for a whole matrix a fifth of the nearest neighbours were others.
-        quantize_dynamic(graph, made, per_channel=True, weight_type=QuantType.QInt8)
-        made.replace(graph)
+        quantized = Path(work) / graph.name
+        # Per channel: with one scale for a whole matrix a fifth of the nearest neighbours changed.
+        quantize_dynamic(graph, quantized, per_channel=True, weight_type=QuantType.QInt8)
+        quantized.replace(graph)
 
 
 def _weights_only(graph: Path) -> Any:
@@ -54,7 +53,7 @@ def _weights_only(graph: Path) -> Any:
 
 @contextmanager
 def _quietly() -> Generator[None]:
-    """The quantizers tell of every node, and set up logging for the whole process to do so."""
+    """The quantizers log every node, and configure logging for the whole process to do so."""
     root = logging.getLogger()
     level, handlers = root.level, list(root.handlers)
     logging.disable(logging.WARNING)

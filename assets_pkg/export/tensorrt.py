@@ -1,4 +1,4 @@
-"""A TensorRT engine of the exported graph: planned anywhere, built where there is a GPU and ``trtexec``.
+"""A TensorRT engine of the exported graph: planned on any machine, built on one with a GPU and ``trtexec``.
 
 The flags are those of https://docs.nvidia.com/deeplearning/tensorrt/latest/reference/command-line-programs.html
 """
@@ -21,7 +21,7 @@ PRECISION_FLAGS = {"fp32": [], "fp16": ["--fp16"], "bf16": ["--bf16"]}
 
 @dataclass(frozen=True)
 class TensorrtPlan:
-    """What would be built; ``shapes`` are (batch, sequence) at least, usually and at most."""
+    """An engine to build; ``shapes`` are (batch, sequence): minimum, optimum and maximum."""
 
     shapes: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
     precision: str
@@ -40,7 +40,7 @@ class TensorrtPlan:
 
 
 def plan_engine(settings: TensorrtSettings) -> TensorrtPlan:
-    """The engine that the settings ask for."""
+    """The engine that the settings describe."""
     shapes = (
         (settings.trt_min_batch, settings.trt_min_seq),
         (settings.trt_opt_batch, settings.trt_opt_seq),
@@ -50,10 +50,11 @@ def plan_engine(settings: TensorrtSettings) -> TensorrtPlan:
 
 
 def build_engine(plan: TensorrtPlan, exported: Path, folder: Path) -> Path:
-    """Build the engine of the exported ``folder``'s graph; the file made.
+    """Build the engine of the graph in ``exported`` and return its file in ``folder``.
 
     Raises:
-        ExportError: there is no GPU or no ``trtexec``, with the command to run where there are; or it failed.
+        ExportError: there is no GPU or no ``trtexec`` (the message has the command for a machine with both), or
+            ``trtexec`` failed.
     """
     command = plan.command(exported / MODEL_FILE, folder / ENGINE_FILE)
     if not find_accelerator().device.startswith("cuda"):

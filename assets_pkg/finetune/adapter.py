@@ -21,8 +21,8 @@ from assets_pkg.finetune.model_card import model_card
 from assets_pkg.finetune.model_io import copy_unchanged
 from assets_pkg.finetune.plan import TrainingPlan, describe_plan, plan_training
 from resources.encoders.base import Encoder
-from storage.artifact_store import write_atomic
 from storage.artifacts import Checkpoint, MinedTrainSet
+from storage.files import write_atomic, write_json
 from storage.progress import Note, Progress, no_note, no_progress
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def train_adapter(
     told = base.summary() if (base.path / "summary.json").exists() else {}
     card = model_card(told, base.version, mined.version, model, settings.decisive(), figures)
     write_atomic(folder / "model" / "consolidated" / "README.md", card)
-    write_atomic(folder / "summary.json", json.dumps(summary, indent=1))
+    write_json(folder / "summary.json", summary, ensure_ascii=True)
 
 
 def _fit(
@@ -166,4 +166,4 @@ def _save(matrix: torch.Tensor, base: Path, target: Path) -> None:
     place = max(number for number, each in enumerate(modules) if each["type"].endswith("Normalize"))
     modules.insert(place, {"path": name, "type": "sentence_transformers.models.Dense"})
     numbered = [{**each, "idx": number, "name": str(number)} for number, each in enumerate(modules)]
-    write_atomic(target / "modules.json", json.dumps(numbered, indent=2))
+    write_json(target / "modules.json", numbered, indent=2, ensure_ascii=True)

@@ -17,8 +17,7 @@ from resources.configurable import (
     EncoderResource,
 )
 from storage.artifacts import Checkpoint, MinedTrainSet
-
-CHECKPOINTS = "stage2_finetune/checkpoints"
+from storage.paths import CHECKPOINTS
 
 
 def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:

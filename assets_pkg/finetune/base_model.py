@@ -19,7 +19,7 @@ from assets_pkg.finetune.errors import BaseModelError
 from assets_pkg.finetune.model_io import check_tokenizer, check_weights, parameter_count
 from resources.encoders.loading import admit_weights
 from resources.machine.accelerator import Accelerator
-from storage.artifact_store import write_atomic
+from storage.files import write_json
 from storage.progress import Progress, no_progress
 
 PACKAGE = "package://"
@@ -79,7 +79,7 @@ def fetch_base_model(
         "max_length": max_length,
         "licence": licence_of(source.folder),
     }
-    write_atomic(folder / "summary.json", json.dumps(summary, indent=1))
+    write_json(folder / "summary.json", summary, ensure_ascii=True)
 
 
 # ---- where it comes from -----------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ def _link(source: Path, target: Path) -> None:
 
 def _write_json(path: Path, value: Any) -> None:
     """Replace a JSON file; never writes through a hard link into the source."""
-    write_atomic(path, json.dumps(value, indent=2))
+    write_json(path, value, indent=2, ensure_ascii=True)
 
 
 def _read_json(path: Path) -> Any:

@@ -7,7 +7,6 @@ import json
 import math
 import os
 import shutil
-import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from assets_pkg.config.base import ModelSettings
 from assets_pkg.config.sections.finetune import FinetuneSettings
 from assets_pkg.finetune.errors import BaseModelError
 from resources.machine.accelerator import Accelerator
-from resources.models.shape import read_header
+from resources.models.safetensors_files import announced_bytes, tensor_shapes
 
 if TYPE_CHECKING:
     import torch
@@ -64,22 +63,18 @@ def check_tokenizer(folder: Path) -> None:
 def parameter_count(folder: Path) -> int:
     """Number of values in all safetensors files below ``folder`` (0 where there are none)."""
     return sum(
-        math.prod(tensor["shape"])
-        for path in folder.rglob("*.safetensors")
-        for name, tensor in read_header(path)[0].items()
-        if name != "__metadata__"
+        math.prod(shape) for path in folder.rglob("*.safetensors") for shape in tensor_shapes(path).values()
     )
 
 
 def _check_size(path: Path, advice: str) -> None:
     try:
-        header, start = read_header(path)
-    except (struct.error, ValueError) as error:
+        announced = announced_bytes(path)
+    except ValueError as error:
         raise BaseModelError(f"{path}: damaged (its header cannot be read): {advice}") from error
-    end = max((t["data_offsets"][1] for name, t in header.items() if name != "__metadata__"), default=0)
     size = path.stat().st_size
-    if size != start + end:
-        raise BaseModelError(f"{path}: has {size:,} bytes where {start + end:,} are announced: {advice}")
+    if size != announced:
+        raise BaseModelError(f"{path}: has {size:,} bytes where {announced:,} are announced: {advice}")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from assets_pkg.finetune.data import TrainData
 from assets_pkg.finetune.model_io import use_bf16
 from assets_pkg.finetune.plan import TrainingPlan
 from resources.machine.accelerator import Accelerator
-from storage.artifact_store import write_atomic
 from storage.artifacts import Checkpoint, MinedTrainSet
 from storage.digests import digest_json
+from storage.files import write_atomic
 from storage.progress import Note, Progress
 
 

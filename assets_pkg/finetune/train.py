@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
@@ -21,8 +20,8 @@ from assets_pkg.finetune.trainer import build_loss, build_trainer
 from assets_pkg.finetune.training_log import trackers
 from assets_pkg.finetune.validation import merge_with_base
 from resources.machine.accelerator import Accelerator
-from storage.artifact_store import write_atomic
 from storage.artifacts import Checkpoint, MinedTrainSet
+from storage.files import write_atomic, write_json
 from storage.progress import Note, Progress, no_note, no_progress
 
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ def write_outcome(run: TrainingRun, results: dict[str, Any]) -> None:
     if results["trained"] and results.get("merge_weight") != 0:
         _write_card(run, results)
     shutil.rmtree(run.work)
-    write_atomic(run.folder / "summary.json", json.dumps(summary, indent=1))
+    write_json(run.folder / "summary.json", summary, ensure_ascii=True)
 
 
 def _write_card(run: TrainingRun, results: dict[str, Any]) -> None:

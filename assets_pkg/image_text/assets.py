@@ -20,6 +20,7 @@ from resources.models.registry import load_registry
 from storage.artifact_store import ArtifactStore
 from storage.artifacts import Captions, ImageTextPairs, ImageTextReport, ImageTextScores
 from storage.digests import digest_json
+from storage.paths import IMAGE_TEXT_REPORT, IMAGE_TEXT_RESULTS
 
 SHOWN = 8
 SOURCE = "source_digest"
@@ -99,7 +100,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
                 ),
                 outside={"models": digest_json({model.name: _identity(model) for model in found})},
             )
-            asset.link("image_text/benchmark_results.tsv", scores.path / "benchmark_results.tsv")
+            asset.link(IMAGE_TEXT_RESULTS, scores.path / "benchmark_results.tsv")
             pictures = {
                 path.stem: picture(path) for path in sorted((scores.path / "figs").glob("*.png"))[:SHOWN]
             }
@@ -118,7 +119,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
                 ImageTextReport,
                 lambda folder: write_report(scores, told, intervals, of_scores.recall_at, folder),
             )
-            asset.link("image_text/report", report.path)
+            asset.link(IMAGE_TEXT_REPORT, report.path)
             shown = {
                 "report": dg.MetadataValue.md((report.path / "report.md").read_text("utf-8")),
                 "mrr": picture(report.path / "mrr.png"),

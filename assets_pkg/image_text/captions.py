@@ -22,6 +22,7 @@ from assets_pkg.image_text.pairs import Pair
 from assets_pkg.sdg.llm import chat_config
 from resources.chat_model import CallFailedError, ChatConfig, ChatModel, ChatSession, Message
 from resources.encoders.items import data_uri
+from storage.files import write_json
 from storage.progress import Progress, no_progress
 
 NEAREST = "A plain image of the colour {name}."
@@ -81,7 +82,7 @@ def write_captions(
         "seconds": time.monotonic() - started,
         **({"model": settings.caption_model, **usage} if settings.captioner == "vlm" else {}),
     }
-    (folder / "summary.json").write_text(json.dumps(summary), "utf-8")
+    write_json(folder / "summary.json", summary, indent=None, ensure_ascii=True)
 
 
 def _named(pairs: Sequence[Pair]) -> list[Caption]:

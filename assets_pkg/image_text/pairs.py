@@ -22,6 +22,7 @@ from assets_pkg.image_text.colour import RGB, xkcd_colours
 from assets_pkg.image_text.errors import PairError
 from resources.encoders.items import ItemError, decode_image, encode_png
 from storage.digests import digest_file, digest_json
+from storage.files import write_json
 from storage.progress import Progress, no_progress
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def write_pairs(settings: PairSettings, folder: Path, progress: Progress = no_pr
     if count < 2:
         raise PairError(f"{settings.pairs}: {count} pairs: at least two are needed to tell one from another")
     summary = {"pairs": count, "distinct_texts": len(distinct), "source": settings.pairs}
-    (folder / "summary.json").write_text(json.dumps(summary), "utf-8")
+    write_json(folder / "summary.json", summary, indent=None, ensure_ascii=True)
 
 
 def read_pairs(source: str) -> Iterator[Pair]:

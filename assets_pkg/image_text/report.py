@@ -12,6 +12,7 @@ from assets_pkg.image_text.figures import draw_comparison
 from assets_pkg.image_text.measures import Ranks
 from assets_pkg.image_text.scores import MEASURED
 from storage.artifacts import Captions, ImageTextScores
+from storage.files import write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -224,4 +225,4 @@ def _summary(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _write(path: Path, document: Any) -> None:
-    path.write_text(json.dumps(document, indent=1), "utf-8")
+    write_json(path, document, ensure_ascii=True)

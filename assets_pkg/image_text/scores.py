@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from assets_pkg.image_text.measures import (
 from assets_pkg.image_text.pairs import Pair
 from resources.encoders.factory import Availability
 from resources.encoders.items import Input, Item, ItemEncoder
+from storage.files import write_json
 from storage.progress import Progress, no_progress
 
 if TYPE_CHECKING:
@@ -236,4 +236,4 @@ def _summary(made: Mapping[str, Measured], skipped: Mapping[str, str], pairs: in
 
 
 def _write(path: Path, document: Any) -> None:
-    path.write_text(json.dumps(document, indent=1), "utf-8")
+    write_json(path, document, ensure_ascii=True)

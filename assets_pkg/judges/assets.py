@@ -16,6 +16,7 @@ from resources.models.registry import load_registry
 from storage.artifact_store import ArtifactStore
 from storage.artifacts import JudgeRanking, JudgeScores
 from storage.digests import digest_json
+from storage.paths import JUDGE_RANKING, JUDGE_RESULTS
 
 CAPTIONS = "captions_digest"
 """Of the texts that were judged: what a plan compares with the files."""
@@ -50,7 +51,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
                 lambda folder: score_captions(captions, judges, skipped, folder, asset.progress()),
                 outside={"captions": captions.digest(), "judges": digest_json(identities)},
             )
-            asset.link("judges/results", made.path)
+            asset.link(JUDGE_RESULTS, made.path)
             missing = [{"judge": name, "reason": reason} for name, reason in made.skipped().items()]
             shown = {CAPTIONS: captions.digest(), **numbers(made.summary()), "skipped": table(missing)}
             return asset.result(made, shown)
@@ -67,7 +68,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
                 rank_captioners(scores, intervals, folder)
 
             ranking = asset.build(JudgeRanking, produce)
-            asset.link("judges/ranking", ranking.path)
+            asset.link(JUDGE_RANKING, ranking.path)
             told = ranking.ranking()
             shown = {
                 "ranking": table(shown_ranking(told["ranking"], told["confidence"])),

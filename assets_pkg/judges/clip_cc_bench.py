@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 from assets_pkg.judges.captions import CaptionSet
 from assets_pkg.judges.ranking import RankedCaptioner
 from assets_pkg.judges.scoring import CaptionScore, Scores
+from storage.files import write_json
 
 Metric = Callable[[CaptionScore], float]
 ROOT = "embedding_models"
@@ -31,7 +31,7 @@ def write_results(folder: Path, scores: Mapping[str, Scores], captions: CaptionS
             _write_individual(folder / ROOT / "individual_results", judge, name, by_clip, captions)
             summary = summarise(judge, name, list(by_clip.values()), now)
             summaries.setdefault(name, {})[judge] = summary
-            _write_json(folder / ROOT / "aggregated_results" / judge / f"{name}.json", summary)
+            write_json(folder / ROOT / "aggregated_results" / judge / f"{name}.json", summary, indent=2)
     _write_aggregated(folder / ROOT / "aggregated_results", summaries)
 
 
@@ -119,7 +119,7 @@ def _write_individual(
             "similarity_data": _similarity(score),
         }
     _write_csv(folder / "csv" / judge / f"{captioner}.csv", rows)
-    _write_json(folder / "json" / judge / f"{captioner}.json", document)
+    write_json(folder / "json" / judge / f"{captioner}.json", document, indent=2)
 
 
 def _similarity(score: CaptionScore) -> dict[str, Any]:
@@ -157,15 +157,10 @@ def _write_aggregated(folder: Path, summaries: Mapping[str, Mapping[str, Any]]) 
         rows.append([name, *cells])
         crossed[name] = {"decoder_comparisons": compared}
     _write_csv(folder / "aggregated_results.csv", rows)
-    _write_json(folder / "cross_decoder_stats.json", crossed)
+    write_json(folder / "cross_decoder_stats.json", crossed, indent=2)
 
 
 def _write_csv(path: Path, rows: Iterable[Sequence[Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as stream:
         csv.writer(stream).writerows(rows)
-
-
-def _write_json(path: Path, document: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document, indent=2, ensure_ascii=False), "utf-8")

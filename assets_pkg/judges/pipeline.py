@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +19,7 @@ from resources.encoders.factory import Availability, look_up
 from resources.encoders.items import ItemEncoder
 from resources.models.registry import Registry
 from storage.artifacts import JudgeScores
+from storage.files import write_json
 from storage.progress import Progress, no_progress
 
 
@@ -79,10 +79,10 @@ def score_captions(
             for judge, by_captioner in scores.items()
         },
     }
-    _write(folder / "scores.json", document)
+    write_json(folder / "scores.json", document)
     write_results(folder, scores, captions)
-    _write(folder / "skipped.json", dict(skipped))
-    _write(
+    write_json(folder / "skipped.json", dict(skipped))
+    write_json(
         folder / "summary.json",
         {
             "judges": len(scores),
@@ -116,7 +116,7 @@ def rank_captioners(made: JudgeScores, intervals: IntervalSettings, folder: Path
     )
     agreed = agreement(values)
     rows = [asdict(row) for row in ranking]
-    _write(
+    write_json(
         folder / "ranking.json",
         {
             "judges": document["judges"],
@@ -136,7 +136,7 @@ def rank_captioners(made: JudgeScores, intervals: IntervalSettings, folder: Path
     (folder / "report.md").write_text(page, "utf-8")
     draw_ranking(folder / "ranking.png", ranking)
     draw_agreement(folder / "agreement.png", document["judges"], agreed.spearman)
-    _write(folder / "summary.json", _summary(rows, agreed.spearman, document["judges"]))
+    write_json(folder / "summary.json", _summary(rows, agreed.spearman, document["judges"]))
 
 
 def _summary(
@@ -175,7 +175,3 @@ def _means(scores: Mapping[str, Scores]) -> dict[str, dict[str, dict[str, float]
         }
         for judge, named in scores.items()
     }
-
-
-def _write(path: Path, document: Any) -> None:
-    path.write_text(json.dumps(document, indent=1, ensure_ascii=False), "utf-8")

@@ -1,14 +1,15 @@
-"""A registered model as a service: the colour benchmark's local provider, and multimodal ``/v1/embeddings``."""
+"""The routes of a registered model: the colour benchmark's local provider, and multimodal ``/v1/embeddings``.
+
+Names, dimensions, errors and answers are handled as in `assets_pkg.nim`.
+"""
 
 from __future__ import annotations
 
-from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
-import orjson
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel
-from starlette.exceptions import HTTPException
 
 from assets_pkg.model_server.bodies import (
     ImageBody,
@@ -16,26 +17,28 @@ from assets_pkg.model_server.bodies import (
     TextBody,
     image_items,
     items_of,
-    read_body,
+    text_items,
 )
 from assets_pkg.model_server.engine import Engine
-from assets_pkg.nim.errors import (
-    ApiError,
-    BodyTooLargeError,
-    UnknownModelError,
-    UnsupportedMediaError,
-    error_response,
-    response_to,
+from assets_pkg.nim.api import add_model_list, json_response, request_body
+from assets_pkg.nim.endpoint import check_media, read_body
+from assets_pkg.nim.errors import ApiError, add_error_handlers
+from assets_pkg.nim.schemas import (
+    Body,
+    EmbeddingList,
+    EmbeddingRequest,
+    embeddings_body,
+    parse_json,
+    resolve_dimensions,
+    resolve_model,
+    truncate,
+    validate_body,
 )
-from assets_pkg.nim.schemas import ROLE_SUFFIXES, EmbeddingList, EmbeddingRequest, embeddings_body
-from resources.encoders.base import Role
 from resources.encoders.items import Item
-
-if TYPE_CHECKING:
-    from resources.encoders.base import Vectors
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 API_VERSION = "1.0.0"
+B = TypeVar("B", bound=Body)
 
 
 class LocalAnswer(BaseModel):
@@ -47,47 +50,45 @@ class LocalAnswer(BaseModel):
 def build_app(engine: Engine) -> FastAPI:
     """The ASGI application of one loaded model."""
     app = FastAPI(title=f"Retune: {engine.served.name}", version=API_VERSION, redirect_slashes=False)
-    app.add_exception_handler(ApiError, _on_api_error)
-    app.add_exception_handler(HTTPException, _on_http_error)
-    app.add_exception_handler(Exception, _on_failure)
+    add_error_handlers(app)
     _add_local(app, engine)
     _add_embeddings(app, engine)
-    _add_facts(app, engine)
+    _add_model(app, engine)
     return app
 
 
 def _add_local(app: FastAPI, engine: Engine) -> None:
     async def texts(request: Request) -> Response:
         """Vectors of texts."""
-        body: TextBody = read_body(TextBody, await _read(request))
-        return await _local(engine, body.input, lambda values: [_text(value) for value in values])
+        return await _local(engine, (await _read(TextBody, request)).input, text_items)
 
     async def images(request: Request) -> Response:
         """Vectors of images."""
-        body: ImageBody = read_body(ImageBody, await _read(request))
-        return await _local(engine, body.input, image_items)
+        return await _local(engine, (await _read(ImageBody, request)).input, image_items)
 
     for path, route, kind in (("/txt/embed", texts, TextBody), ("/img/embed", images, ImageBody)):
         app.add_api_route(
             path,
             route,
             methods=["POST"],
-            openapi_extra=_described(kind),
+            openapi_extra=request_body(kind),
             responses={200: {"model": LocalAnswer}},
         )
 
     @app.get("/health")
     async def health() -> Response:
         """200 while the model is loaded."""
-        return _json({"status": "ok"})
+        return json_response({"status": "ok"})
 
 
 def _add_embeddings(app: FastAPI, engine: Engine) -> None:
     async def embeddings(request: Request) -> Response:
         """Vectors of texts, images, or both together, in the shapes that many clients send."""
-        body: MultimodalBody = read_body(MultimodalBody, await _read(request))
-        name, role = _name_and_role(engine, body)
-        dimensions = _dimensions(engine, body.dimensions)
+        body = await _read(MultimodalBody, request)
+        name, suffix_role = resolve_model(body.model, engine.served.names)
+        role = suffix_role or ("query" if body.input_type == "query" else "passage")
+        allowed = engine.served.entry.matryoshka_dims
+        dimensions = resolve_dimensions(body.dimensions, engine.dimensions, allowed)
 
         def read() -> list[Item]:
             items = items_of(body)
@@ -95,7 +96,7 @@ def _add_embeddings(app: FastAPI, engine: Engine) -> None:
                 raise ApiError("an image is a passage: leave input_type out, or send passage")
             return items
 
-        vectors = leading(await engine.embed(read, role), dimensions)
+        vectors = truncate(await engine.embed(read, role), dimensions)
         shape = EmbeddingRequest(
             texts=[], role=role, model=name, truncate="END", dimensions=dimensions,
             base64=body.encoding_format == "base64",
@@ -104,32 +105,28 @@ def _add_embeddings(app: FastAPI, engine: Engine) -> None:
 
     for path in ("/v1/embeddings", "/embeddings", "/v1/multimodalembeddings"):
         app.add_api_route(
-            path, embeddings, methods=["POST"], openapi_extra=_described(MultimodalBody),
+            path, embeddings, methods=["POST"], openapi_extra=request_body(MultimodalBody),
             responses={200: {"model": EmbeddingList}},
         )  # fmt: skip
 
 
-def _add_facts(app: FastAPI, engine: Engine) -> None:
+def _add_model(app: FastAPI, engine: Engine) -> None:
     served = engine.served
 
     @app.get("/v1/health/live")
     @app.get("/v1/health/ready")
     async def ready() -> Response:
         """200 while the model is loaded."""
-        return _json(
+        return json_response(
             {"object": "health.response", "message": "Service is ready.", "ready": True, "live": True}
         )
 
-    @app.get("/v1/models")
-    async def models() -> Response:
-        """The names that this server answers to, its own first."""
-        data = [{"id": name, "root": name, "object": "model", "owned_by": "retune"} for name in served.names]
-        return _json({"object": "list", "data": data})
+    add_model_list(app, served.names)
 
     @app.get("/v1/metadata")
     async def metadata() -> Response:
-        """Which model this is, what it embeds, and the digest of all that decides its vectors."""
-        facts = {
+        """Which model this is, what it embeds, and the digest of everything that its vectors depend on."""
+        description = {
             "id": served.name,
             "name": served.name,
             "modelDigest": served.encoder.identity("passage"),
@@ -137,95 +134,17 @@ def _add_facts(app: FastAPI, engine: Engine) -> None:
             "modalities": list(served.encoder.modalities),
             "license": served.entry.license,
         }
-        return _json(facts)
+        return json_response(description)
 
 
-async def _local(engine: Engine, given: str | list[str], read: Any) -> Response:
-    values = [given] if isinstance(given, str) else given
-    vectors = await engine.embed(lambda: read(values), "passage")
-    shown = vectors[0] if isinstance(given, str) else list(vectors)
-    return Response(
-        orjson.dumps({"embedding": shown}, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json"
-    )
+async def _read(kind: type[B], request: Request) -> B:
+    check_media(request)
+    return validate_body(kind, parse_json(await read_body(request, MAX_BODY_BYTES)))
 
 
-def _text(value: str) -> Item:
-    if not value.strip():
-        raise ApiError("input is empty")
-    return Item(text=value)
-
-
-def _name_and_role(engine: Engine, body: MultimodalBody) -> tuple[str, Role]:
-    role: Role = "query" if body.input_type == "query" else "passage"
-    names, name = engine.served.names, body.model
-    if name is None or name in names:
-        return name or names[0], role
-    for suffix, named in ROLE_SUFFIXES.items():
-        if name.endswith(suffix) and name.removesuffix(suffix) in names:
-            return name, named
-    raise UnknownModelError(f"Unsupported model, expected '{names[0]}'")
-
-
-def _dimensions(engine: Engine, wanted: int | None) -> int:
-    full, allowed = engine.dimensions, engine.served.entry.matryoshka_dims
-    if wanted is None or wanted == full:
-        return full
-    if wanted > full:
-        raise ApiError(f"dimensions {wanted} exceeds embedding size {full}")
-    if wanted not in allowed:
-        choices = ", ".join(str(size) for size in sorted({*allowed, full}))
-        raise ApiError(f"dimensions {wanted} is not one of {choices}")
-    return wanted
-
-
-def leading(vectors: Vectors, dimensions: int) -> Vectors:
-    """The first ``dimensions`` numbers of each vector, scaled to length 1 again."""
-    import numpy as np
-
-    if dimensions == vectors.shape[1]:
-        return vectors
-    cut = vectors[:, :dimensions]
-    return cut / np.linalg.norm(cut, axis=1, keepdims=True)
-
-
-async def _read(request: Request) -> bytes:
-    """The body, refused as soon as it is larger than allowed."""
-    media = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-    if media != "application/json":
-        raise UnsupportedMediaError("The body must be application/json.")
-    parts: list[bytes] = []
-    size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > MAX_BODY_BYTES:
-            raise BodyTooLargeError(
-                f"The body is larger than {MAX_BODY_BYTES} bytes.", {"Connection": "close"}
-            )
-        parts.append(part)
-    return b"".join(parts)
-
-
-def _described(kind: type[BaseModel]) -> dict[str, Any]:
-    """The body in OpenAPI, in full and without references: clients look for lists in ``input`` to learn of
-    batches."""
-    schema = kind.model_json_schema()
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
-
-
-def _json(body: object) -> Response:
-    return Response(orjson.dumps(body), media_type="application/json")
-
-
-async def _on_api_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ApiError)
-    return response_to(error)
-
-
-async def _on_http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return error_response(error.status_code, str(error.detail), headers=error.headers)
-
-
-async def _on_failure(request: Request, error: Exception) -> Response:
-    """The last resort; the framework logs the traceback."""
-    return error_response(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal error.", "internal_server_error")
+async def _local(
+    engine: Engine, inputs: str | list[str], items: Callable[[Sequence[str]], list[Item]]
+) -> Response:
+    values = [inputs] if isinstance(inputs, str) else inputs
+    vectors = await engine.embed(lambda: items(values), "passage")
+    return json_response({"embedding": vectors[0] if isinstance(inputs, str) else list(vectors)})

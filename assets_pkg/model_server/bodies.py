@@ -1,6 +1,6 @@
-"""The bodies that embedding clients send, all brought to items.
+"""The request bodies of embedding clients, converted to items.
 
-Understood on ``/v1/embeddings``: OpenAI (texts), NIM (``modality``, ``input_type``; a text followed by a data URI is
+Accepted on ``/v1/embeddings``: OpenAI (texts), NIM (``modality``, ``input_type``; a text followed by a data URI is
 both), Infinity (``modality``), Jina and SGLang (``{"text"}``/``{"image"}``), DeepInfra (lists of parts), llama.cpp
 (``{"content": [parts]}``), vLLM (``messages``); on ``/v1/multimodalembeddings`` Voyage (``inputs``).
 """
@@ -11,10 +11,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from assets_pkg.nim.errors import ApiError, UnprocessableError
+from assets_pkg.nim.errors import ApiError
+from assets_pkg.nim.schemas import Body
 from resources.encoders.items import Item, ItemError, decode_image, is_data_uri
 
 if TYPE_CHECKING:
@@ -24,10 +24,6 @@ MAX_INPUTS = 256
 MAX_IMAGES = 8
 DATA_URI_AT_END = re.compile(r"\s?(data:image/[\w.+-]+;base64,\S+)\s*$", re.IGNORECASE)
 Texts = Annotated[list[str], Field(min_length=1, max_length=MAX_INPUTS)]
-
-
-class Body(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 
 
 class TextBody(Body):
@@ -62,22 +58,11 @@ class MultimodalBody(Body):
     encoding_format: Literal["float", "base64"] | None = None
 
 
-def read_body(kind: type[Any], raw: bytes) -> Any:
-    """A body of one kind from its bytes.
-
-    Raises:
-        ApiError: not JSON (400), or of another shape (422).
-    """
-    try:
-        document = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise ApiError("the body is not valid JSON") from error
-    try:
-        return kind.model_validate(document)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        place = ".".join(str(part) for part in first["loc"] if isinstance(part, int) or part.isidentifier())
-        raise UnprocessableError(f"{place or 'body'}: {first['msg']}") from error
+def text_items(values: Sequence[str]) -> list[Item]:
+    """Texts. Raises `ApiError`: one is empty."""
+    if not all(value.strip() for value in values):
+        raise ApiError("input is empty")
+    return [Item(text=value) for value in values]
 
 
 def image_items(values: Sequence[str]) -> list[Item]:
@@ -89,13 +74,13 @@ def items_of(body: MultimodalBody) -> list[Item]:
     """The items of a body in any dialect.
 
     Raises:
-        ApiError: it has no input, too many, or one that cannot be read; the message says which.
+        ApiError: the body has no input or too many, or an input cannot be read; the message says which.
     """
     if body.messages is not None:
         return [_conversation(body.messages)]
-    given: Any = body.inputs if body.inputs is not None else body.input
-    values: list[Any] = given if isinstance(given, list) else [given]
-    if given is None or not values:
+    inputs: Any = body.inputs if body.inputs is not None else body.input
+    values: list[Any] = inputs if isinstance(inputs, list) else [inputs]
+    if inputs is None or not values:
         raise ApiError("input is missing or empty")
     if len(values) > MAX_INPUTS:
         raise ApiError(f"Batch size {len(values)} exceeds limit {MAX_INPUTS}")
@@ -106,8 +91,9 @@ def items_of(body: MultimodalBody) -> list[Item]:
     ]
 
 
-def _modalities(given: str | list[str] | None, count: int) -> list[str | None]:
-    kinds: list[str | None] = [given] * count if given is None or isinstance(given, str) else list(given)
+def _modalities(modality: str | list[str] | None, count: int) -> list[str | None]:
+    """The modality of each of ``count`` inputs; None where it is to be recognised."""
+    kinds: list[str | None] = list(modality) if isinstance(modality, list) else [modality] * count
     if len(kinds) == 1:
         kinds *= count
     if len(kinds) != count:
@@ -118,57 +104,57 @@ def _modalities(given: str | list[str] | None, count: int) -> list[str | None]:
     return kinds
 
 
-def _item(value: Any, kind: str | None, place: str) -> Item:
+def _item(value: Any, kind: str | None, path: str) -> Item:
     if isinstance(value, str):
-        return _from_string(value, kind, place)
+        return _from_string(value, kind, path)
     if isinstance(value, list):
-        return _from_parts(value, place)
+        return _from_parts(value, path)
     if isinstance(value, Mapping):
         if isinstance(value.get("content"), list):
-            return _from_parts(value["content"], place)
+            return _from_parts(value["content"], path)
         if "type" in value:
-            return _from_parts([value], place)
-        return _from_fields(value, place)
-    raise ApiError(f"{place}: must be a text, an image or parts of both; token ids are not read here")
+            return _from_parts([value], path)
+        return _from_fields(value, path)
+    raise ApiError(f"{path}: must be a text, an image or parts of both; token ids are not read here")
 
 
-def _from_string(value: str, kind: str | None, place: str) -> Item:
+def _from_string(value: str, kind: str | None, path: str) -> Item:
     if kind == "text":
-        return _checked(value, (), place)
+        return _checked(value, (), path)
     if kind == "image" or (kind is None and is_data_uri(value)):
-        return Item(images=(_image(value, place),))
+        return Item(images=(_image(value, path),))
     found = DATA_URI_AT_END.search(value)
     if found is None:
         if kind == "text_image":
-            raise ApiError(f"{place}: modality text_image is a text, a space and a data URI of an image")
-        return _checked(value, (), place)
-    return _checked(value[: found.start()], (_image(found.group(1), place),), place)
+            raise ApiError(f"{path}: modality text_image is a text, a space and a data URI of an image")
+        return _checked(value, (), path)
+    return _checked(value[: found.start()], (_image(found.group(1), path),), path)
 
 
-def _from_fields(value: Mapping[str, Any], place: str) -> Item:
+def _from_fields(value: Mapping[str, Any], path: str) -> Item:
     image = value.get("image")
     images = [] if image is None else image if isinstance(image, list) else [image]
-    return _checked(value.get("text") or "", tuple(_image(one, place) for one in images), place)
+    return _checked(value.get("text") or "", tuple(_image(one, path) for one in images), path)
 
 
-def _from_parts(parts: Sequence[Any], place: str) -> Item:
+def _from_parts(parts: Sequence[Any], path: str) -> Item:
     """Content parts of chat messages; texts are joined by line breaks."""
     texts: list[str] = []
     images: list[Image.Image] = []
     for part in parts:
         if not isinstance(part, Mapping):
-            raise ApiError(f"{place}: a list must hold parts with a type; token ids are not read here")
+            raise ApiError(f"{path}: a list must hold parts with a type; token ids are not read here")
         kind = part.get("type")
         if kind in ("text", "input_text") and isinstance(part.get("text"), str):
             texts.append(part["text"])
         elif kind in ("image_url", "input_image", "image_base64", "image"):
-            images.append(_image(_image_of(part, str(kind)), place))
+            images.append(_image(_image_value(part, str(kind)), path))
         else:
-            raise ApiError(f"{place}: a part must be of type text, image_url, image_base64 or image")
-    return _checked("\n".join(texts), tuple(images), place)
+            raise ApiError(f"{path}: a part must be of type text, image_url, image_base64 or image")
+    return _checked("\n".join(texts), tuple(images), path)
 
 
-def _image_of(part: Mapping[str, Any], kind: str) -> Any:
+def _image_value(part: Mapping[str, Any], kind: str) -> Any:
     value = part.get({"input_image": "image_url"}.get(kind, kind))
     return value.get("url") if isinstance(value, Mapping) else value
 
@@ -178,38 +164,38 @@ def _conversation(messages: Sequence[Mapping[str, Any]]) -> Item:
     instruction: str | None = None
     item: Item | None = None
     for index, message in enumerate(messages):
-        place, role = f"messages[{index}]", message.get("role")
+        path, role = f"messages[{index}]", message.get("role")
         content = message.get("content")
-        told = _checked(content, (), place, empty=True) if isinstance(content, str) else None
-        if told is None:
-            told = _from_parts(content, place) if isinstance(content, list) else None
-        if told is None or role not in ("system", "user"):
-            raise ApiError(f"{place}: must be a system or user message with content")
+        parsed = _checked(content, (), path, empty=True) if isinstance(content, str) else None
+        if parsed is None:
+            parsed = _from_parts(content, path) if isinstance(content, list) else None
+        if parsed is None or role not in ("system", "user"):
+            raise ApiError(f"{path}: must be a system or user message with content")
         if role == "system":
-            instruction = told.text
+            instruction = parsed.text
         elif item is not None:
-            raise ApiError(f"{place}: one user message gives one vector; send one request for each")
+            raise ApiError(f"{path}: one user message gives one vector; send one request for each")
         else:
-            item = told
+            item = parsed
     if item is None:
         raise ApiError("messages has no user message")
     return Item(item.text, item.images, instruction)
 
 
-def _checked(text: Any, images: tuple[Image.Image, ...], place: str, *, empty: bool = False) -> Item:
+def _checked(text: Any, images: tuple[Image.Image, ...], path: str, *, empty: bool = False) -> Item:
     if not isinstance(text, str):
-        raise ApiError(f"{place}: the text is not a string")
+        raise ApiError(f"{path}: the text is not a string")
     if not text.strip() and not images and not empty:
-        raise ApiError(f"{place} is empty")
+        raise ApiError(f"{path} is empty")
     if len(images) > MAX_IMAGES:
-        raise ApiError(f"{place}: {len(images)} images, more than the {MAX_IMAGES} allowed")
+        raise ApiError(f"{path}: {len(images)} images, more than the {MAX_IMAGES} allowed")
     return Item(text if text.strip() or not images else None, images)
 
 
-def _image(value: Any, place: str) -> Image.Image:
+def _image(value: Any, path: str) -> Image.Image:
     if not isinstance(value, str):
-        raise ApiError(f"{place}: an image must be base64 or a data URI")
+        raise ApiError(f"{path}: an image must be base64 or a data URI")
     try:
         return decode_image(value)
     except ItemError as error:
-        raise ApiError(f"{place}: {error}") from error
+        raise ApiError(f"{path}: {error}") from error

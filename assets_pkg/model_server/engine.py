@@ -1,4 +1,4 @@
-"""One model behind the routes: loaded once, run by one thread, with a limit to what waits."""
+"""One model behind the routes: loaded once, run by one thread, with a limit on the requests that wait."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_WAITING = 64
 
 @dataclass(frozen=True)
 class Served:
-    """What is served: the registry's name and facts, and the loaded model."""
+    """What is served: a model's name and entry in the registry, and the loaded model."""
 
     name: str
     entry: ModelEntry
@@ -30,7 +30,7 @@ class Served:
 
     @property
     def names(self) -> list[str]:
-        """Every name that clients may use, the own first."""
+        """Every name that clients may use, the registry's first."""
         return list(dict.fromkeys([self.name, *filter(None, [self.entry.hub_id]), *self.entry.aliases]))
 
 
@@ -44,14 +44,14 @@ class Engine:
         self.served = served
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="embed")
         self._waiting = 0
-        # The first run is slow and tells at once whether the model can be used at all.
+        # The first run is slow, and fails here rather than in a request if the model cannot be used.
         self.dimensions: int = served.encoder.embed(["warm up"], "passage").shape[1]
 
     async def embed(self, read: Callable[[], Sequence[Item]], role: Role) -> Vectors:
         """Read items (images are decoded in the thread too) and embed them: float32 [n, d].
 
         Raises:
-            ApiError: an item cannot be embedded by this model; or too much is waiting (503).
+            ApiError: this model cannot embed an item (400), or too many requests wait (503).
         """
         return await self._run(lambda: self._embed(read(), role))
 

@@ -1,12 +1,13 @@
-"""``retune serve --model NAME``: open a registered model and serve it until told to stop."""
+"""``retune serve --model NAME``: load a registered model and serve it until SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
 from assets_pkg.model_server.api import build_app
 from assets_pkg.model_server.engine import Engine, Served
+from assets_pkg.nim.errors import PortError
+from assets_pkg.nim.server import bind
 from resources.encoders.factory import UnavailableError, look_up, open_encoder
 from resources.machine.accelerator import Accelerator
 from resources.models.registry import load_registry
@@ -24,12 +25,12 @@ def open_served(name: str, accelerator: Accelerator | None = None, registry: Pat
 
     Raises:
         RegistryError: there is no such model.
-        ServeError: its weights are not here or are broken; a server is not put in front of a server.
+        ServeError: its weights are missing or damaged, or it is itself a server (those are not proxied).
     """
     found = look_up(load_registry(registry), name)
-    if found.place.kind == "server":
+    if found.location.kind == "server":
         raise ServeError(
-            f"{found.name} has no weights on this machine, only a base_url ({found.place.url}): "
+            f"{found.name} has no weights on this machine, only a base_url ({found.location.url}): "
             f"retune models download {found.name}"
         )
     try:
@@ -41,14 +42,18 @@ def open_served(name: str, accelerator: Accelerator | None = None, registry: Pat
 def serve_model(
     name: str, host: str = "127.0.0.1", port: int = 8003, accelerator: Accelerator | None = None
 ) -> None:
-    """Serve until SIGINT or SIGTERM; requests under way are answered first.
+    """Serve until SIGINT or SIGTERM; requests in progress are answered first.
 
     Raises:
-        ServeError: the port cannot be had, or see `open_served`.
+        ServeError: it cannot listen on the port, or see `open_served`.
     """
     import uvicorn
 
-    with _bind(host, port) as listener:
+    try:
+        listener = bind(host, port)  # before the model is loaded, so that a port in use is reported at once
+    except PortError as error:
+        raise ServeError(f"{error}: choose another --port") from error
+    with listener:
         engine = Engine(open_served(name, accelerator))
         try:
             config = uvicorn.Config(
@@ -57,17 +62,3 @@ def serve_model(
             uvicorn.Server(config).run(sockets=[listener])
         finally:
             engine.close()
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    """Take the port before the model is loaded, so that a port in use is told at once."""
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise ServeError(
-            f"cannot serve on {host} port {port}: {error.strerror}: choose another --port"
-        ) from error
-    return listener

@@ -1,4 +1,4 @@
-"""``python -m assets_pkg.nim``: serve one model folder until told to stop."""
+"""``python -m assets_pkg.nim``: serve one model folder until SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
@@ -10,40 +10,48 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from assets_pkg.nim.manifest import FolderError
 from assets_pkg.nim.settings import SettingsError, settings_from
 
+if TYPE_CHECKING:
+    from assets_pkg.nim.loading import Load
+
 log = logging.getLogger("assets_pkg.nim")
 
-GARBAGE_AT = 20_000
-"""So many more objects than before are made before garbage is looked for (Python: 700)."""
+GC_THRESHOLD = 20_000
+"""Allocations between two collections of garbage (Python's default: 700)."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve. Returns the exit status: 0 after a stop that was asked for, 1 when it cannot start."""
+def main(arguments: Sequence[str] | None = None, load: Load | None = None) -> int:
+    """Serve the folder that ``load`` loads, by default an exported one.
+
+    Returns the exit status: 0 after a signal, 1 when the server cannot start.
+    """
     try:
         settings = settings_from(os.environ, vars(_parser().parse_args(arguments)))
     except SettingsError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
     from assets_pkg.nim.errors import PortError
+    from assets_pkg.nim.loading import load_export
     from assets_pkg.nim.observability import set_up_logging
     from assets_pkg.nim.server import EmbeddingServer, bind
     from assets_pkg.nim.service import EmbeddingService
 
     set_up_logging(settings)
-    # Stops at once while the model loads. The server replaces these while it runs, and when it has drained
-    # raises the signal again, which ends the process with status 0.
+    # End at once while the model loads. The server replaces these handlers while it runs and raises the signal
+    # again after draining, which ends the process with status 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     try:
-        listener = bind(settings)
-        service = EmbeddingService(settings)
+        listener = bind(settings.host, settings.port, reuse_port=settings.reuse_port)
+        service = EmbeddingService(settings, load or load_export)
     except (FolderError, PortError) as error:
         log.error("%s", error)
         return 1
-    _collect_seldom()
+    _collect_garbage_less()
     try:
         EmbeddingServer(service).run([listener])
     except PortError as error:
@@ -54,17 +62,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _collect_seldom() -> None:
-    """Leave what is loaded out of garbage collection, and look at the rest less often: a tenth of the time that a
-    request costs beside the model."""
+def _collect_garbage_less() -> None:
+    """Exclude what is loaded from garbage collection, and collect the rest less often: that saves a tenth of a
+    request's time outside the model."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(GARBAGE_AT)
+    gc.set_threshold(GC_THRESHOLD)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m assets_pkg.nim", description=__doc__)
-    parser.add_argument("--model-dir", type=Path, help="folder written by the export")
+    parser.add_argument("--model-dir", type=Path, help="the model folder")
     parser.add_argument("--host", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on (8000); 0 takes a free one and logs it")
     parser.add_argument("--grpc-port", type=int, help="port to answer gRPC on (none); 0 takes a free one")

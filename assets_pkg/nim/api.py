@@ -2,118 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
 import orjson
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
-from starlette.exceptions import HTTPException
+from pydantic import BaseModel
 
 from assets_pkg.nim.endpoint import EMBEDDINGS_PATH, EmbeddingsEndpoint, EmbeddingsMiddleware
-from assets_pkg.nim.errors import error_response, failure_response
+from assets_pkg.nim.errors import add_error_handlers
 from assets_pkg.nim.schemas import EmbeddingBody, EmbeddingList
 from assets_pkg.nim.service import EmbeddingService
 
 API_VERSION = "1.0.0"
-
-
-def build_app(service: EmbeddingService) -> EmbeddingsMiddleware:
-    """The ASGI application for a loaded service. The service outlives it: close it after the last request."""
-    app = FastAPI(title="Retune embedding server", version=API_VERSION, redirect_slashes=False)
-    app.add_exception_handler(HTTPException, _on_http_error)
-    app.add_exception_handler(Exception, _on_failure)
-    endpoint = EmbeddingsEndpoint(service)
-    _add_embeddings(app, endpoint)
-    _add_health(app, service)
-    _add_facts(app, service)
-    return EmbeddingsMiddleware(app, endpoint, service)
-
-
-def _add_embeddings(app: FastAPI, endpoint: EmbeddingsEndpoint) -> None:
-    app.add_api_route(
-        EMBEDDINGS_PATH,
-        endpoint.answer,
-        methods=["POST"],
-        summary="Embed texts",
-        response_class=Response,
-        responses={
-            200: {"model": EmbeddingList},
-            **dict.fromkeys((400, 401, 404, 408, 413, 415, 422, 500, 503), ERROR),
-        },
-        openapi_extra={
-            "requestBody": {
-                "required": True,
-                "content": {"application/json": {"schema": EmbeddingBody.model_json_schema()}},
-            }
-        },
-    )
-
-
-def _add_health(app: FastAPI, service: EmbeddingService) -> None:
-    @app.get("/v1/health/live")
-    async def live() -> Response:
-        """200 as long as the process answers."""
-        return _json({"object": "health.response", "message": "Service is live.", "live": True})
-
-    @app.get("/v1/health/ready", responses={503: {}})
-    async def ready() -> Response:
-        """200 when requests should be sent here, 503 when not."""
-        reason = service.not_ready_because
-        body = {
-            "object": "health.response",
-            "message": reason or "Service is ready.",
-            "ready": reason is None,
-        }
-        return _json(body, HTTPStatus.OK if reason is None else HTTPStatus.SERVICE_UNAVAILABLE)
-
-    @app.get("/v1/metrics", response_class=PlainTextResponse)
-    async def metrics() -> Response:
-        """Prometheus metrics."""
-        return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
-
-
-def _add_facts(app: FastAPI, service: EmbeddingService) -> None:
-    manifest, version = service.manifest, service.version
-    name = service.parser.names[0]
-
-    @app.get("/v1/models")
-    async def models() -> Response:
-        """The names this server answers to, its own first."""
-        entry = {"object": "model", "created": service.created, "owned_by": "retune"}
-        data = [{"id": served, "root": served, **entry} for served in service.parser.names]
-        return _json({"object": "list", "data": data})
-
-    @app.get("/v1/metadata")
-    async def metadata() -> Response:
-        """Which model this is: its names, version and the digest of its checkpoint."""
-        info = {
-            "id": name,
-            "name": name,
-            "version": version,
-            "shortName": f"{name}:{version}",
-            "maxBatchSize": service.settings.client_batch_limit,
-        }
-        identity = {"id": name, "name": name, "version": version, "modelDigest": manifest.model_digest}
-        shape = {"dimensions": manifest.dimensions, "maxLength": service.max_length}
-        return _json({**identity, **shape, "modelInfo": [info]})
-
-    @app.get("/v1/manifest")
-    async def served_manifest() -> Response:
-        """The manifest of the served model folder."""
-        return _json(manifest.model_dump())
-
-    @app.get("/v1/version")
-    async def versions() -> Response:
-        """The versions of the served model and of this interface."""
-        return _json({"release": version, "api": API_VERSION})
-
-    @app.get("/v1/license")
-    async def model_license() -> Response:
-        """The licence of the served model, null where its folder states none."""
-        return _json({"object": "license", "name": manifest.license})
-
 
 ERROR: dict[str, Any] = {
     "description": "Error",
@@ -135,15 +39,111 @@ ERROR: dict[str, Any] = {
 }
 
 
-def _json(body: object, status: int = HTTPStatus.OK) -> Response:
-    return Response(orjson.dumps(body), status, media_type="application/json")
+def build_app(service: EmbeddingService) -> EmbeddingsMiddleware:
+    """The ASGI application for a loaded service. The service outlives it: close it after the last request."""
+    app = FastAPI(title="Retune embedding server", version=API_VERSION, redirect_slashes=False)
+    add_error_handlers(app)
+    endpoint = EmbeddingsEndpoint(service)
+    _add_embeddings(app, endpoint)
+    _add_health(app, service)
+    _add_model(app, service)
+    return EmbeddingsMiddleware(app, endpoint, service)
 
 
-async def _on_http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return error_response(error.status_code, error.detail, headers=error.headers)
+def _add_embeddings(app: FastAPI, endpoint: EmbeddingsEndpoint) -> None:
+    app.add_api_route(
+        EMBEDDINGS_PATH,
+        endpoint.answer,
+        methods=["POST"],
+        summary="Embed texts",
+        response_class=Response,
+        responses={
+            200: {"model": EmbeddingList},
+            **dict.fromkeys((400, 401, 404, 408, 413, 415, 422, 500, 503), ERROR),
+        },
+        openapi_extra=request_body(EmbeddingBody),
+    )
 
 
-async def _on_failure(request: Request, error: Exception) -> Response:
-    """The last resort; the framework logs the traceback."""
-    return failure_response()
+def _add_health(app: FastAPI, service: EmbeddingService) -> None:
+    @app.get("/v1/health/live")
+    async def live() -> Response:
+        """200 as long as the process answers."""
+        return json_response({"object": "health.response", "message": "Service is live.", "live": True})
+
+    @app.get("/v1/health/ready", responses={503: {}})
+    async def ready() -> Response:
+        """200 when the server accepts requests, 503 when not."""
+        reason = service.not_ready_because
+        body = {
+            "object": "health.response",
+            "message": reason or "Service is ready.",
+            "ready": reason is None,
+        }
+        return json_response(body, HTTPStatus.OK if reason is None else HTTPStatus.SERVICE_UNAVAILABLE)
+
+    @app.get("/v1/metrics", response_class=PlainTextResponse)
+    async def metrics() -> Response:
+        """Prometheus metrics."""
+        return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _add_model(app: FastAPI, service: EmbeddingService) -> None:
+    manifest, version = service.manifest, service.version
+    name = service.parser.names[0]
+
+    add_model_list(app, service.parser.names, created=service.created)
+
+    @app.get("/v1/metadata")
+    async def metadata() -> Response:
+        """Which model this is: its names, version and the digest of its checkpoint."""
+        info = {
+            "id": name,
+            "name": name,
+            "version": version,
+            "shortName": f"{name}:{version}",
+            "maxBatchSize": service.settings.client_batch_limit,
+        }
+        identity = {"id": name, "name": name, "version": version, "modelDigest": manifest.model_digest}
+        shape = {"dimensions": manifest.dimensions, "maxLength": service.max_length}
+        return json_response({**identity, **shape, "modelInfo": [info]})
+
+    @app.get("/v1/manifest")
+    async def served_manifest() -> Response:
+        """The manifest of the served model folder."""
+        return json_response(manifest.model_dump())
+
+    @app.get("/v1/version")
+    async def versions() -> Response:
+        """The versions of the served model and of this interface."""
+        return json_response({"release": version, "api": API_VERSION})
+
+    @app.get("/v1/license")
+    async def model_license() -> Response:
+        """The licence of the served model, null where its folder states none."""
+        return json_response({"object": "license", "name": manifest.license})
+
+
+def add_model_list(app: FastAPI, names: Sequence[str], **fields: object) -> None:
+    """The route ``/v1/models``; ``fields`` is what each entry says besides its name."""
+
+    @app.get("/v1/models")
+    async def models() -> Response:
+        """The names this server answers to, its own first."""
+        entry = {"object": "model", "owned_by": "retune", **fields}
+        return json_response(
+            {"object": "list", "data": [{"id": name, "root": name, **entry} for name in names]}
+        )
+
+
+def request_body(kind: type[BaseModel]) -> dict[str, Any]:
+    """A route's JSON body for OpenAPI; the schema stands there in full, without references."""
+    schema = kind.model_json_schema()
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def json_response(body: object, status: int = HTTPStatus.OK) -> Response:
+    """A JSON answer; arrays of numbers may be numpy's."""
+    return Response(
+        orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), status, media_type="application/json"
+    )

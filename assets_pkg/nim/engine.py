@@ -31,8 +31,17 @@ class OnnxEncoder:
         self._model = OnnxModel(folder, self.manifest)
         self._threads = threads or usable_cpus()
 
-    def embed(self, texts: Sequence[str], role: Role, *, batch_tokens: int = DEFAULT_BATCH_TOKENS) -> Vectors:
+    def embed(
+        self,
+        texts: Sequence[str],
+        role: Role,
+        *,
+        batch_tokens: int = DEFAULT_BATCH_TOKENS,
+        allow_empty: bool = False,
+    ) -> Vectors:
         """Embed texts behind the role's prefix; a text longer than the model takes is cut at its end.
+
+        With ``allow_empty`` a text without tokens gets the vector of the prefix and the special tokens.
 
         Returns float32 [len(texts), dimensions], rows of length 1 in the order of ``texts``.
 
@@ -40,7 +49,7 @@ class OnnxEncoder:
             TextError: a text has nothing to embed, such as an empty one; ``index`` says which.
             BadOutputError: the model gave something that is not finite.
         """
-        rows = self._tokenizer.encode(texts, role)
+        rows = self._tokenizer.encode(texts, role, allow_empty=allow_empty)
         vectors = np.empty((len(rows), self.manifest.dimensions), dtype=np.float32)
 
         def run(batch: list[int]) -> None:

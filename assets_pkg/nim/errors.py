@@ -1,4 +1,4 @@
-"""The one shape of every error the server answers with."""
+"""Errors: those that a request is answered with, all of one shape, and the one that keeps a server from starting."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ from collections.abc import Mapping
 from http import HTTPStatus
 
 import orjson
-from fastapi import Response
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+
+
+class PortError(Exception):
+    """The server cannot listen on its address; the message is one line."""
 
 
 class ApiError(Exception):
-    """A request that gets an error answer; the message is for the client and never quotes its input."""
+    """A request is answered with an error; the message is for the client and never quotes its input."""
 
     status = HTTPStatus.BAD_REQUEST
     type = "invalid_request_error"
@@ -55,7 +60,7 @@ class InternalError(ApiError):
 
 
 class OverloadedError(ApiError):
-    """Try again later: stock clients retry a 503 and honour Retry-After."""
+    """The client should try again later: stock clients retry a 503 and honour Retry-After."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     type = "service_unavailable_error"
@@ -70,7 +75,7 @@ def error_response(
     error_type: str = "invalid_request_error",
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """An error as NIM words it.
+    """An error in NIM's format.
 
     ``message`` is at the top level and there is no ``error`` key: the openai client then prints the message,
     as do the NVIDIA clients for LangChain and Haystack.
@@ -84,9 +89,27 @@ def response_to(error: ApiError) -> Response:
 
 
 def failure_response() -> Response:
-    """For a fault of the server itself, of which the client learns nothing."""
+    """For a fault of the server itself, which is not described to the client."""
     return error_response(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal error.", "internal_server_error")
 
 
-class PortError(Exception):
-    """The address cannot be had; the message is one line."""
+def add_error_handlers(app: FastAPI) -> None:
+    """Have every error that ``app`` answers with in this shape."""
+    app.add_exception_handler(ApiError, _on_api_error)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(Exception, _on_failure)
+
+
+async def _on_api_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return response_to(error)
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return error_response(error.status_code, error.detail, headers=error.headers)
+
+
+async def _on_failure(request: Request, error: Exception) -> Response:
+    """For any other exception; the framework logs the traceback."""
+    return failure_response()

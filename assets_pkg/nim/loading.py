@@ -1,8 +1,8 @@
-"""A folder to serve, of either kind: an ONNX export, or a checkpoint."""
+"""The model that a server runs, loaded from an exported folder."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from assets_pkg.nim.model import Model, OnnxModel
 from assets_pkg.nim.tokenize import TextTokenizer
 
 CHECKPOINT_FILE = "modules.json"
-"""What tells a sentence-transformers folder."""
+"""The file by which a sentence-transformers folder is recognised."""
 
 
 @dataclass(frozen=True)
@@ -23,45 +23,40 @@ class LoadedModel:
     model: Model
     created: int
 
+    def warm_up(self) -> None:
+        """Run the model once: the first run is slow, and shows whether graph, tokenizer and manifest agree.
 
-def load_folder(folder: Path, max_length: int | None = None) -> LoadedModel:
-    """Load an export in onnxruntime, or a checkpoint in torch, and run it once.
+        Raises:
+            FolderError: it failed.
+        """
+        self.model.warm_up(self.tokenizer.encode(["warm up"], "passage"))
+
+
+Load = Callable[[Path, int | None], LoadedModel]
+"""Loads a folder, with a maximum length that replaces the folder's own. Raises `FolderError`."""
+
+
+def load_export(folder: Path, max_length: int | None = None) -> LoadedModel:
+    """An exported folder in onnxruntime.
 
     Raises:
         FolderError: the folder cannot be served; the message names the file at fault.
     """
-    if (folder / CHECKPOINT_FILE).is_file() and not (folder / MANIFEST_FILE).exists():
-        loaded = _load_checkpoint(folder, max_length)
-    else:
-        manifest = read_manifest(folder)
-        tokenizer = TextTokenizer(folder, manifest, max_length)
-        loaded = LoadedModel(
-            manifest, tokenizer, OnnxModel(folder, manifest), _written(folder / MANIFEST_FILE)
-        )
-    loaded.model.warm_up(loaded.tokenizer.encode(["warm up"], "passage"))
-    return loaded
-
-
-def _load_checkpoint(folder: Path, max_length: int | None) -> LoadedModel:
-    try:
-        from assets_pkg.export.checkpoint_model import TorchModel
-    except ImportError as error:
+    if is_checkpoint(folder):
         raise FolderError(
             f"{folder} is a checkpoint without an ONNX export, and serving one needs torch: serve its export, or "
-            "install the whole of Retune (pip install retune)"
-        ) from error
-    model = TorchModel(folder)
-    tokenizer = TextTokenizer(folder / _tokenizer_place(folder), model.manifest, max_length)
-    return LoadedModel(model.manifest, tokenizer, model, _written(folder / CHECKPOINT_FILE))
+            f"run `retune serve --folder {folder}` where all of Retune is installed (pip install retune)"
+        )
+    manifest = read_manifest(folder)
+    tokenizer = TextTokenizer(folder, manifest, max_length)
+    return LoadedModel(manifest, tokenizer, OnnxModel(folder, manifest), modified(folder / MANIFEST_FILE))
 
 
-def _tokenizer_place(folder: Path) -> str:
-    """Where the first module, the transformer, lies: at the top, or in a folder of its own."""
-    try:
-        return str(json.loads((folder / CHECKPOINT_FILE).read_bytes())[0]["path"])
-    except (ValueError, LookupError, TypeError) as error:
-        raise FolderError(f"{folder / CHECKPOINT_FILE} is not a list of modules") from error
+def is_checkpoint(folder: Path) -> bool:
+    """Whether ``folder`` is a sentence-transformers checkpoint and no export."""
+    return (folder / CHECKPOINT_FILE).is_file() and not (folder / MANIFEST_FILE).exists()
 
 
-def _written(path: Path) -> int:
+def modified(path: Path) -> int:
+    """When the file was last written, seconds since the epoch."""
     return int(path.stat().st_mtime)

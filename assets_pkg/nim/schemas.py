@@ -1,43 +1,53 @@
-"""The bodies of requests and answers: checked when read, written straight from the array of vectors."""
+"""The bodies of requests and answers: requests are read and checked here, answers written from arrays of vectors."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import numpy as np
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from assets_pkg.nim.errors import ApiError, UnknownModelError, UnprocessableError
+from assets_pkg.nim.errors import ApiError, InternalError, UnknownModelError, UnprocessableError
 from assets_pkg.nim.manifest import ServedModelManifest
 from assets_pkg.nim.model import Vectors
 from assets_pkg.nim.settings import ServerSettings
 from assets_pkg.nim.tokenize import Role, Truncate
 
-TWO_NAMES = ("nvidia/llama-3.2-nv-embedqa-1b-v2", "nvidia/llama-nemotron-embed-1b-v2")
-"""One model that NVIDIA renamed: whichever a server is given, clients ask for either."""
+SYNONYMS = ("nvidia/llama-3.2-nv-embedqa-1b-v2", "nvidia/llama-nemotron-embed-1b-v2")
+"""One model that NVIDIA renamed: a server with either name answers to both."""
 
 ROLE_SUFFIXES: dict[str, Role] = {"-query": "query", "-passage": "passage"}
 
 MISSING_INPUT_TYPE = "The model expects an input_type from one of `passage` or `query` but none was provided."
 
+NUMBERS_PER_PART = 65536
+"""Numbers written in one go, about 1 ms; then other requests may run on the event loop."""
 
-class EmbeddingBody(BaseModel):
-    """The body of POST /v1/embeddings. Fields not listed are ignored."""
+
+class Body(BaseModel):
+    """A request's JSON object. Fields not listed are ignored."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 
-    # Without fail_fast, a body of millions of wrong items would get millions of errors made for it.
+
+B = TypeVar("B", bound=Body)
+
+
+class EmbeddingBody(Body):
+    """The body of POST /v1/embeddings. Fields not listed are ignored."""
+
+    # Without fail_fast, a body of millions of wrong items would produce millions of errors.
     input: Annotated[
         str | Annotated[list[str], Field(fail_fast=True)], Field(description="One text, or a list of texts.")
     ]
     model: Annotated[
         str | None,
-        Field(description="The served name. `-query` or `-passage` behind it stands in for `input_type`."),
+        Field(description="The served name. `-query` or `-passage` behind it replaces `input_type`."),
     ] = None
     input_type: Annotated[
         Literal["query", "passage"] | None, Field(description="What the texts are. Default: passage.")
@@ -63,7 +73,7 @@ class EmbeddingBody(BaseModel):
 
 @dataclass(frozen=True)
 class EmbeddingRequest:
-    """What a client asked for, defaults filled in; ``model`` is the name it used."""
+    """A checked request with its defaults filled in; ``model`` is the name that the client used."""
 
     texts: Sequence[str]
     role: Role
@@ -81,31 +91,27 @@ class RequestParser:
         self._settings = settings
         self.names = served_names(manifest, settings)
 
-    def parse(self, body: bytes) -> EmbeddingRequest:
+    def parse(self, raw: bytes) -> EmbeddingRequest:
         """Raises `ApiError`: not JSON (400), and what `check` raises."""
-        # Unlike the standard library's parser, this one refuses lone surrogates, NaN, numbers too large for a
-        # float, broken UTF-8 and endless nesting, each of which would fail further in as an internal error.
-        try:
-            document = orjson.loads(body)
-        except orjson.JSONDecodeError as error:
-            raise ApiError("the body is not valid JSON") from error
-        return self.check(document)
+        return self.check(parse_json(raw))
 
     def check(self, document: object) -> EmbeddingRequest:
         """Raises `ApiError`: wrong shape (422), unknown model (404), over a limit (400)."""
-        given = _shaped(document)
-        texts = [given.input] if isinstance(given.input, str) else given.input
+        body = validate_body(EmbeddingBody, document)
+        texts = [body.input] if isinstance(body.input, str) else body.input
         self._check_texts(texts)
-        if isinstance(given.modality, list) and len(given.modality) not in (1, len(texts)):
+        if isinstance(body.modality, list) and len(body.modality) not in (1, len(texts)):
             raise ApiError("modality must be one value, or one for each input")
-        model, suffix_role = self._model(given.model)
+        model, suffix_role = resolve_model(body.model, self.names)
         return EmbeddingRequest(
             texts=texts,
-            role=self._role(suffix_role or given.input_type),
+            role=self._role(suffix_role or body.input_type),
             model=model,
-            truncate=given.truncate or "NONE",
-            dimensions=self._dimensions(given.dimensions),
-            base64=given.encoding_format == "base64",
+            truncate=body.truncate or "NONE",
+            dimensions=resolve_dimensions(
+                body.dimensions, self._manifest.dimensions, self._manifest.matryoshka_dims or None
+            ),
+            base64=body.encoding_format == "base64",
         )
 
     def _check_texts(self, texts: list[str]) -> None:
@@ -118,48 +124,77 @@ class RequestParser:
             if not text or text.isspace():
                 raise ApiError(f"input[{index}] is empty")
 
-    def _model(self, name: str | None) -> tuple[str, Role | None]:
-        """The name to answer with, and the role its suffix gives."""
-        if name is None:
-            return self.names[0], None
-        if name in self.names:
-            return name, None
-        for suffix, role in ROLE_SUFFIXES.items():
-            # Some clients fix input_type and leave only the name to choose by, so a suffix outweighs it.
-            if name.endswith(suffix) and name.removesuffix(suffix) in self.names:
-                return name, role
-        raise UnknownModelError(f"Unsupported model, expected '{self.names[0]}'")
-
     def _role(self, role: Role | None) -> Role:
         if role is None and self._settings.require_input_type:
             raise ApiError(MISSING_INPUT_TYPE)
         return role or "passage"
 
-    def _dimensions(self, wanted: int | None) -> int:
-        full, allowed = self._manifest.dimensions, self._manifest.matryoshka_dims
-        if wanted is None or wanted == full:
-            return full
-        if wanted > full:
-            raise ApiError(f"dimensions {wanted} exceeds embedding size {full}")
-        if allowed and wanted not in allowed:
-            choices = ", ".join(str(dim) for dim in sorted({*allowed, full}))
-            raise ApiError(f"dimensions {wanted} is not one of {choices}")
-        return wanted
-
 
 def served_names(manifest: ServedModelManifest, settings: ServerSettings) -> list[str]:
     """Every name the server answers to, its own first."""
     names = [*settings.served_names, manifest.model_id]
-    if any(name in TWO_NAMES for name in names):
-        names.extend(TWO_NAMES)
+    if any(name in SYNONYMS for name in names):
+        names.extend(SYNONYMS)
     return list(dict.fromkeys(names))
 
 
-def _shaped(document: object) -> EmbeddingBody:
+def resolve_model(name: str | None, names: Sequence[str]) -> tuple[str, Role | None]:
+    """The name to answer with, and the role that its suffix states.
+
+    Args:
+        name: the name in the request, where it has one.
+        names: every served name, the server's own first.
+
+    Raises:
+        UnknownModelError: the name is none of them.
+    """
+    if name is None:
+        return names[0], None
+    if name in names:
+        return name, None
+    for suffix, role in ROLE_SUFFIXES.items():
+        # Some clients send a fixed input_type and let users choose the name only, so a suffix overrides it.
+        if name.endswith(suffix) and name.removesuffix(suffix) in names:
+            return name, role
+    raise UnknownModelError(f"Unsupported model, expected '{names[0]}'")
+
+
+def resolve_dimensions(wanted: int | None, full: int, allowed: Collection[int] | None) -> int:
+    """The number of dimensions to answer with: ``wanted``, or all where nothing was asked for.
+
+    Args:
+        full: the size of the model's vectors.
+        allowed: the smaller sizes that may be asked for; None for any.
+
+    Raises:
+        ApiError: the model does not have so many, or the size is not allowed.
+    """
+    if wanted is None or wanted == full:
+        return full
+    if wanted > full:
+        raise ApiError(f"dimensions {wanted} exceeds embedding size {full}")
+    if allowed is not None and wanted not in allowed:
+        choices = ", ".join(str(size) for size in sorted({*allowed, full}))
+        raise ApiError(f"dimensions {wanted} is not one of {choices}")
+    return wanted
+
+
+def parse_json(raw: bytes) -> object:
+    """The document in a request's body. Raises `ApiError`: it is not valid JSON (400)."""
+    # Unlike the standard library's parser, orjson refuses lone surrogates, NaN, numbers too large for a float,
+    # broken UTF-8 and endless nesting, each of which would fail further in as an internal error.
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise ApiError("the body is not valid JSON") from error
+
+
+def validate_body(kind: type[B], document: object) -> B:
+    """A document as a body of one kind. Raises `UnprocessableError`: it has another shape."""
     if not isinstance(document, dict):
         raise UnprocessableError("the body must be a JSON object")
     try:
-        return EmbeddingBody.model_validate(document)
+        return kind.model_validate(document)
     except ValidationError as error:
         raise UnprocessableError(_first_fault(error)) from error
 
@@ -171,17 +206,13 @@ def _first_fault(error: ValidationError) -> str:
     """
     faults = error.errors(include_url=False, include_input=False, include_context=False)
     fault = max(faults, key=lambda each: len(each["loc"]))
-    place = ".".join(str(part) for part in fault["loc"] if not _is_branch(part))
-    return f"{place}: {fault['msg']}"
+    path = ".".join(str(part) for part in fault["loc"] if not _is_branch(part))
+    return f"{path}: {fault['msg']}"
 
 
 def _is_branch(part: int | str) -> bool:
-    """Whether a part of an error's place names a branch of a union instead of a key of the body."""
+    """Whether a part of an error's path names a branch of a union instead of a key of the body."""
     return isinstance(part, str) and (part == "str" or "[" in part)
-
-
-NUMBERS_AT_ONCE = 65536
-"""So many numbers are written before other requests get their turn on the event loop (about 1 ms)."""
 
 
 class Embedding(BaseModel):
@@ -208,6 +239,21 @@ class EmbeddingList(BaseModel):
     usage: Usage
 
 
+def truncate(vectors: Vectors, dimensions: int) -> Vectors:
+    """The first ``dimensions`` components of each unit vector, scaled to length 1: float32 [rows, dimensions].
+
+    Matryoshka Representation Learning (Kusupati et al. 2022) trains models for this.
+
+    Raises:
+        InternalError: these components of a row are all zero, or one is not finite: they have no direction.
+    """
+    part = vectors[:, :dimensions]
+    norms = np.linalg.norm(part, axis=1, keepdims=True)
+    if not (np.isfinite(norms) & (norms > 0)).all():
+        raise InternalError(f"The first {dimensions} dimensions of an embedding are all zero or not finite.")
+    return vectors if dimensions == vectors.shape[1] else part / norms
+
+
 async def embeddings_body(request: EmbeddingRequest, vectors: Vectors, tokens: int) -> bytes:
     """The JSON of an `EmbeddingList`. Numbers have the fewest digits that give the same float32 back."""
     parts: list[bytes] = []
@@ -221,9 +267,9 @@ async def embeddings_body(request: EmbeddingRequest, vectors: Vectors, tokens: i
 
 
 def _parts(vectors: Vectors, as_base64: bool) -> Iterator[bytes]:
-    """The items of ``data``, comma separated, a limited number at a time."""
+    """The items of ``data``, comma separated, at most ``NUMBERS_PER_PART`` numbers in a part."""
     rows = np.ascontiguousarray(vectors, dtype="<f4")
-    step = max(1, NUMBERS_AT_ONCE // rows.shape[1])
+    step = max(1, NUMBERS_PER_PART // rows.shape[1])
     for start in range(0, len(rows), step):
         items = [
             {

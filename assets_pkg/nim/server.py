@@ -1,4 +1,4 @@
-"""The HTTP server around the application: its socket, its patience with connections, its way to stop."""
+"""The HTTP server around the application: its socket, its limits on connections, its shutdown."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from assets_pkg.nim.api import build_app
-from assets_pkg.nim.endpoint import ON_DEPARTURE
+from assets_pkg.nim.endpoint import ON_DISCONNECT
 from assets_pkg.nim.errors import PortError
 from assets_pkg.nim.service import EmbeddingService
-from assets_pkg.nim.settings import ServerSettings
 
 log = logging.getLogger(__name__)
 
@@ -32,49 +31,49 @@ SO_ATTACH_REUSEPORT_CBPF = 51
 BPF_RETURN_CONSTANT = 0x06
 
 
-def bind(settings: ServerSettings) -> socket.socket:
-    """Take the address without listening on it yet, so that no connection arrives before it can be served.
+def bind(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
+    """A socket on the address that does not listen yet, so that no connection arrives before it can be served.
 
     With ``reuse_port`` several processes can hold the same port; one that only binds gets no connections.
 
     Raises:
         PortError: the address is in use, not allowed or not of this machine.
     """
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if settings.reuse_port:
+        if reuse_port:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        listener.bind((settings.host, settings.port))
+        listener.bind((host, port))
     except OSError as error:
         listener.close()
-        raise PortError(f"cannot serve on {settings.host} port {settings.port}: {error.strerror}") from error
+        raise PortError(f"cannot serve on {host} port {port}: {error.strerror}") from error
     return listener
 
 
-def steer_here(listener: socket.socket) -> None:
-    """Have new connections to a shared port come to ``listener``, the latest to listen there.
+def prefer(listener: socket.socket) -> None:
+    """Have the kernel pass new connections to a shared port to ``listener``, the latest to listen there.
 
-    Otherwise the kernel spreads them over all listeners, and those waiting to be accepted by one that closes
-    are reset. With this a server that is being replaced gets no more of them, and can close at leisure.
+    Otherwise it spreads them over all listeners, and resets those that a closing listener has not accepted yet.
+    With this a server that is being replaced gets no more of them, and closes without losing any.
 
-    A program of one instruction answers, for each connection, the number of the listener to take: 1 is the
-    second. Where there is no second the kernel takes the first. Best effort: without it sharing still works.
+    A BPF program of one instruction returns, for each connection, the index of the listener: 1 is the second.
+    Where there is no second the kernel takes the first. Best effort: without it sharing still works.
     """
     instruction = ctypes.create_string_buffer(struct.pack("HBBI", BPF_RETURN_CONSTANT, 0, 0, 1))
     program = struct.pack("HP", 1, ctypes.addressof(instruction))
     try:
         listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, program)
     except OSError as error:
-        log.debug("connections cannot be steered here: %s", error)
+        log.debug("new connections are spread over all listeners: %s", error)
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """Closes a connection whose request head does not arrive in time or does not end; tells of a lost one at once.
+    """Closes a connection whose request head is late or too long; reports a lost connection to its request at once.
 
-    uvicorn limits neither; without a limit, connections that say little or endlessly much hold memory and
-    file descriptors for ever.
+    uvicorn limits neither; without a limit, connections that send nothing or too much hold memory and file
+    descriptors for ever.
     """
 
     _head_timer: asyncio.TimerHandle | None = None
@@ -87,9 +86,9 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_arrived()
         super().connection_lost(exc)
-        leave = (self.scope or {}).get(ON_DEPARTURE)
-        if leave is not None:
-            leave()
+        on_disconnect = (self.scope or {}).get(ON_DISCONNECT)
+        if on_disconnect is not None:
+            on_disconnect()
 
     def data_received(self, data: bytes) -> None:
         self._head_bytes += len(data)
@@ -117,13 +116,13 @@ class GuardedProtocol(HttpToolsProtocol):
 
 
 class EmbeddingServer(uvicorn.Server):
-    """Serves until told to stop, then drains.
+    """Serves until SIGTERM or SIGINT, then drains.
 
-    To drain is to say "not ready" and "Connection: close" while still taking requests, for as long as
-    ``drain_grace_s``; then to stop listening; then to answer what was taken.
+    While it drains it reports "not ready" and sends "Connection: close", still accepting requests, for
+    ``drain_grace_s``; then it stops listening and answers the requests it has accepted.
 
     Raises:
-        PortError: gRPC is asked for and its packages are missing; or, by `run`, its address cannot be had.
+        PortError: gRPC is configured and its packages are missing; or, by `run`, it cannot listen on its address.
     """
 
     def __init__(self, service: EmbeddingService) -> None:
@@ -153,7 +152,7 @@ class EmbeddingServer(uvicorn.Server):
         await super().startup(sockets)
         for listener in sockets or ():
             if self._service.settings.reuse_port:
-                steer_here(listener)
+                prefer(listener)
             log.info("listening on http://%s:%d", *listener.getsockname()[:2])
 
     async def main_loop(self) -> None:
@@ -166,8 +165,8 @@ class EmbeddingServer(uvicorn.Server):
         if self._grpc is None:
             await super().shutdown(sockets)
             return
-        patience = 0 if self.force_exit else self._service.settings.request_timeout_s
-        await asyncio.gather(super().shutdown(sockets), self._grpc.stop(patience))
+        grace = 0 if self.force_exit else self._service.settings.request_timeout_s
+        await asyncio.gather(super().shutdown(sockets), self._grpc.stop(grace))
 
 
 def _grpc_starter() -> Callable[[EmbeddingService], Awaitable[Any]]:

@@ -11,15 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import NamedTuple
 
-import numpy as np
-
 from assets_pkg.nim.errors import ApiError, InternalError, OverloadedError, UnauthorizedError
-from assets_pkg.nim.loading import load_folder
+from assets_pkg.nim.loading import Load, load_export
 from assets_pkg.nim.manifest import ServedModelManifest
 from assets_pkg.nim.model import Vectors, usable_cpus
 from assets_pkg.nim.observability import Metrics
 from assets_pkg.nim.scheduler import QueuedRequest, QueueFullError, Scheduler
-from assets_pkg.nim.schemas import EmbeddingRequest, RequestParser
+from assets_pkg.nim.schemas import EmbeddingRequest, RequestParser, truncate
 from assets_pkg.nim.settings import ServerSettings
 from assets_pkg.nim.tokenize import TextError, TokenIds
 
@@ -42,12 +40,16 @@ class Embedded(NamedTuple):
 class EmbeddingService:
     """Everything behind the routes: the model, its queue, its limits, and whether it is ready.
 
+    Args:
+        load: loads the model folder; an exported one by default.
+
     Raises:
         FolderError: the model folder cannot be served.
     """
 
-    def __init__(self, settings: ServerSettings) -> None:
-        loaded = load_folder(settings.model_dir, settings.max_length)
+    def __init__(self, settings: ServerSettings, load: Load = load_export) -> None:
+        loaded = load(settings.model_dir, settings.max_length)
+        loaded.warm_up()
         workers = settings.workers or usable_cpus()
         self.settings = settings
         self.metrics = Metrics()
@@ -142,7 +144,7 @@ class EmbeddingService:
         except TimeoutError as error:
             raise OverloadedError("The request took too long; try again later.") from error
         self.metrics.request_seconds.observe(time.monotonic() - started)
-        return Embedded(leading(vectors, request.dimensions), [len(row) for row in rows])
+        return Embedded(truncate(vectors, request.dimensions), [len(row) for row in rows])
 
     def _deliver(self, resolve: Callable[[], None]) -> None:
         """Called by an inference thread: one crossing to the event loop for all answers of a batch."""
@@ -188,18 +190,3 @@ async def _resolved(job: QueuedRequest, loop: asyncio.AbstractEventLoop) -> Vect
     job.vectors.add_done_callback(lambda _: None if waiter.done() else waiter.set_result(None))
     await waiter
     return job.vectors.result()
-
-
-def leading(vectors: Vectors, dimensions: int) -> Vectors:
-    """The first ``dimensions`` of each row, scaled to length 1: float32 [rows, dimensions].
-
-    Raises:
-        InternalError: a row has nothing there to scale.
-    """
-    if dimensions == vectors.shape[1]:
-        return vectors
-    part = vectors[:, :dimensions]
-    norms = np.linalg.norm(part, axis=1, keepdims=True)
-    if not norms.all():
-        raise InternalError(f"The first {dimensions} dimensions of an embedding are all zero.")
-    return part / norms

@@ -73,11 +73,14 @@ class TextTokenizer:
             "passage": self._read_prefix(manifest.passage_prefix),
         }
 
-    def encode(self, texts: Sequence[str], role: Role, truncate: Truncate = "END") -> list[TokenIds]:
+    def encode(
+        self, texts: Sequence[str], role: Role, truncate: Truncate = "END", *, allow_empty: bool = False
+    ) -> list[TokenIds]:
         """Token ids of each text behind its role's prefix, special tokens included.
 
         Each array is int64 [length], ``1 <= length <= max_length``. END keeps the beginning of a long text,
-        START its end (and the prefix).
+        START its end (and the prefix). With ``allow_empty`` a text may leave no tokens beside the prefix and the
+        special tokens.
 
         Raises:
             TooLongError: a text is longer than ``max_length`` and ``truncate`` is NONE.
@@ -85,6 +88,8 @@ class TextTokenizer:
         """
         prefix = self._prefixes[role]
         contents = self._contents(texts, prefix, truncate)
+        if not allow_empty:
+            _refuse_empty(contents, prefix)
         return [self._assemble(index, content, prefix, truncate) for index, content in enumerate(contents)]
 
     def _contents(self, texts: Sequence[str], prefix: _Prefix, truncate: Truncate) -> list[list[int]]:
@@ -111,8 +116,6 @@ class TextTokenizer:
                 )
 
     def _assemble(self, index: int, content: list[int], prefix: _Prefix, truncate: Truncate) -> TokenIds:
-        if len(content) <= len(prefix.ids):
-            raise TextError(index, f"input[{index}] has no text that the model can read")
         if len(content) > self._room:
             if truncate == "NONE":
                 length = len(content) + len(self._head) + len(self._tail)
@@ -146,6 +149,12 @@ class TextTokenizer:
     def _read_prefix(self, text: str) -> _Prefix:
         ids = self._encode([text.rstrip()])[0] if text else []
         return _Prefix(text, ids)
+
+
+def _refuse_empty(contents: Sequence[list[int]], prefix: _Prefix) -> None:
+    for index, content in enumerate(contents):
+        if len(content) <= len(prefix.ids):
+            raise TextError(index, f"input[{index}] has no text that the model can read")
 
 
 def _cut(text: str, limit: int, truncate: Truncate) -> str:

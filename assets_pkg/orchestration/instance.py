@@ -16,8 +16,8 @@ import psutil
 import yaml
 from filelock import FileLock
 
-from storage.artifact_store import write_atomic
 from storage.errors import RetuneError
+from storage.files import write_atomic
 
 GPU_POOL = "gpu"
 PROCESS_TAG = "retune/process"

@@ -22,12 +22,10 @@ from resources.compute.job_monitor import JobMonitor
 from resources.compute.pipes_messages import JobMessages
 from resources.compute.stage_targets import StageTargets
 from resources.compute.targets import ComputeTarget, read_wandb
+from storage.paths import JOBS
 from storage.progress import Progress
 from storage.remote import is_url
 from storage.remote_store import CACHE_ENVIRONMENT, cache_folder
-
-JOBS = ".jobs"
-"""The folder of all jobs below the artifact root."""
 
 WORKER = "assets_pkg.job_worker"
 """The module that runs in a job."""

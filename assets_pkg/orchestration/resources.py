@@ -18,8 +18,7 @@ from resources.configurable import (
     ContainerEngineResource,
     EncoderResource,
 )
-
-ANSWER_CACHE = ".cache/chat_answers.sqlite"
+from storage.paths import ANSWER_CACHE
 
 
 @dataclass(frozen=True)
@@ -65,6 +64,5 @@ def encoders_for(
     return EncoderResource(
         store=ArtifactStoreResource(root=str(root)),
         accelerator=accelerator or AcceleratorResource(),
-        batch_size=batch_size,
-        **model.encoder_config(),
+        **vars(model.encoder_config(batch_size)),
     )

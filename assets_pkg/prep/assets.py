@@ -29,8 +29,7 @@ from assets_pkg.retrieval.parallel_search import search_devices
 from resources.configurable import ArtifactStoreResource, ComputeResource, EncoderResource
 from storage.artifact_store import ArtifactStore
 from storage.artifacts import Checkpoint, EvalSet, MinedTrainSet, QAPairs, TrainingSet
-
-STAGE = "stage1_data_prep"
+from storage.paths import DATA_PREP_STAGE
 
 
 def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksDefinition]:
@@ -149,7 +148,7 @@ def _mined_train_set(profile: Profile) -> dg.AssetsDefinition:
 
 def _link(asset: AssetContext, folder: Path, names: tuple[str, ...]) -> None:
     for name in names:
-        asset.link(f"{STAGE}/{name}", folder / name)
+        asset.link(f"{DATA_PREP_STAGE}/{name}", folder / name)
 
 
 def training_files_changed(made: dg.AssetMaterialization, profile: Profile, _: ArtifactStore) -> str | None:

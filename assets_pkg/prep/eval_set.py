@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,11 @@ from resources.configurable import ArtifactStoreResource
 from storage.artifact_store import ArtifactError, ArtifactStore, BuildKey
 from storage.artifacts import EvalSet
 from storage.digests import digest_file, digest_json
+from storage.files import write_json
 from storage.formats.beir import Qrels, read_documents, read_qrels, read_queries, write_beir
+from storage.paths import FROZEN_EVAL_SET
 
 ASSET = "eval_set"
-FROZEN = "stage1_data_prep/frozen_eval_set"
 """The link to the frozen eval set's version, below the artifact root."""
 
 FILES = ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")
@@ -57,7 +57,7 @@ def import_beir(path: Path, folder: Path) -> None:
     _check_judgements(source / FILES[2], qrels, texts, documents)
     write_beir(folder / "eval_beir", read_documents(source), queries, qrels)
     summary = {**_figures(qrels, documents), "source": str(path)}
-    (folder / "summary.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    write_json(folder / "summary.json", summary, final_newline=True)
 
 
 def _distinct(rows: Any, file: Path) -> dict[str, str]:
@@ -119,18 +119,18 @@ def frozen_eval_set(store: ArtifactStore) -> EvalSet | None:
     Raises:
         ArtifactError: its files are gone.
     """
-    frozen = store.resolve(FROZEN)
+    frozen = store.resolve(FROZEN_EVAL_SET)
     return None if frozen is None else store.get(EvalSet, ASSET, frozen.name)
 
 
 def freeze(store: ArtifactStore, eval_set: EvalSet) -> None:
     """From now on the eval set is this one."""
-    store.link(FROZEN, eval_set.path)
+    store.link(FROZEN_EVAL_SET, eval_set.path)
 
 
 def release(store: ArtifactStore) -> None:
     """From now on the eval set is split from the pairs again."""
-    store.unlink(FROZEN)
+    store.unlink(FROZEN_EVAL_SET)
 
 
 def import_eval_set(store: ArtifactStore, path: Path) -> EvalSet:

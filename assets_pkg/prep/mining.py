@@ -7,7 +7,6 @@ question's positives and m the margin, a passage may score at most p - (1 - m)|p
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections import defaultdict
@@ -31,6 +30,7 @@ from resources.compute.distributed_embedding import MakeShards
 from resources.encoders.base import Encoder, Role
 from resources.encoders.shards import Shards
 from storage.artifacts import TrainingSet
+from storage.files import write_json
 from storage.formats.retriever_json import (
     PassageRef,
     RetrieverExample,
@@ -330,7 +330,7 @@ def _write_files(
     write_retriever_file(folder / "train_mined.automodel_unrolled.json", unroll(examples), arguments)
     _take_over(training_set.path, folder, ["val.json", "corpus/train.parquet", "corpus/merlin_metadata.json"])
     summary = {**describe_mining(examples, texts), **figures}
-    (folder / "summary.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    write_json(folder / "summary.json", summary, final_newline=True)
     if summary["histogram"]:
         draw_scores(summary["histogram"], folder / "scores.png")
 

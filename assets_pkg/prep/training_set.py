@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from assets_pkg.prep.filtering import Question, Rejections, question_key
 from assets_pkg.prep.split import FixedEvalSet, SplitData, SplitName, split_pairs
 from storage.artifacts import QAPairs, TrainingSet
 from storage.digests import digest_file, digest_json
+from storage.files import write_json
 from storage.formats.beir import BeirDocument, BeirQuery, write_beir
 from storage.formats.retriever_json import (
     PassageRef,
@@ -60,7 +60,11 @@ def write_training_set(
     write_retriever_file(folder / "val.json", _examples(data.questions["val"]))
     (folder / "rejected.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in data.rejected.rows))
     held_out = data.held_out_passages()
-    _write_json(folder / "splits.json", {"documents": _by_split(data), "held_out_passages": held_out})
+    write_json(
+        folder / "splits.json",
+        {"documents": _by_split(data), "held_out_passages": held_out},
+        final_newline=True,
+    )
     summary = {
         **_figures(data, ("train", "val")),
         "held_out_passages": len(held_out),
@@ -68,7 +72,7 @@ def write_training_set(
         **_kept_together(data, settings),
         **({"rejected_examples": shown} if (shown := data.rejected.shown()) else {}),
     }
-    _write_json(folder / "summary.json", summary)
+    write_json(folder / "summary.json", summary, final_newline=True)
 
 
 def describe_rejections(made: TrainingSet) -> str:
@@ -121,7 +125,7 @@ def write_eval_set(
         "query_types": dict(sorted(types.items())),
         **_kept_together(data, settings),
     }
-    _write_json(folder / "summary.json", summary)
+    write_json(folder / "summary.json", summary, final_newline=True)
 
 
 def _examples(questions: Iterable[Question]) -> Iterator[RetrieverExample]:
@@ -178,10 +182,6 @@ def _rejections(rejected: Rejections) -> dict[str, int]:
     return {"rejected": len(rejected.rows), **by_reason}
 
 
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", "utf-8")
-
-
 VALIDATION = "val.json"
 
 
@@ -225,7 +225,7 @@ def take_training_file(path: Path, eval_set: FixedEvalSet, folder: Path) -> None
     held_out = sorted(
         name for name, text in texts.items() if question_key(text) in keys and name not in trained
     )
-    _write_json(folder / "splits.json", {"documents": {}, "held_out_passages": held_out})
+    write_json(folder / "splits.json", {"documents": {}, "held_out_passages": held_out}, final_newline=True)
     (folder / "rejected.jsonl").write_bytes(b"")
     summary = {
         "train_questions": len(train.examples),
@@ -235,7 +235,7 @@ def take_training_file(path: Path, eval_set: FixedEvalSet, folder: Path) -> None
         "held_out_passages": len(held_out),
         "source": str(path),
     }
-    _write_json(folder / "summary.json", summary)
+    write_json(folder / "summary.json", summary, final_newline=True)
 
 
 def _corpus(source: RetrieverFile) -> dict[str, str]:

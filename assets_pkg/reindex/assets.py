@@ -30,7 +30,7 @@ from assets_pkg.reindex.index_checks import (
     measured_as,
     verify_index,
 )
-from assets_pkg.reindex.searcher import INDEX_LINK, SearchError, current_index
+from assets_pkg.reindex.searcher import SearchError, current_index
 from resources.configurable import ArtifactStoreResource, ComputeResource, EncoderResource
 from resources.vector_store.base import PassageIndex
 from storage.artifact_store import ArtifactError, ArtifactStore
@@ -43,6 +43,7 @@ from storage.artifacts import (
     Passages,
     VectorIndex,
 )
+from storage.paths import INDEX_LINK
 
 WARN = dg.AssetCheckSeverity.WARN
 CHECK = dg.AssetCheckSpec(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,16 +15,16 @@ from assets_pkg.deploy.deploy import server_of
 from assets_pkg.deploy.interface import interface_of
 from assets_pkg.deploy.served_encoder import ServedEncoder
 from assets_pkg.deploy.server_state import DeployError
-from assets_pkg.reindex.searcher import STATE_FOLDER
 from resources.compute.distributed_embedding import MakeShards
 from resources.encoders.base import Encoder
 from resources.encoders.cached import CachedEncoder
 from resources.encoders.shards import BLOCK, Shards
-from storage.artifact_store import ArtifactStore, write_atomic
+from storage.artifact_store import ArtifactStore
 from storage.artifacts import Checkpoint, OnnxModel, Passages
 from storage.digests import digest_json
 from storage.embedding_cache import EmbeddingCache
-from storage.paths import EMBEDDING_CACHE
+from storage.files import write_json
+from storage.paths import EMBEDDING_CACHE, STATE_FOLDER
 from storage.progress import Progress
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ def embed_passages(
         "dimensions": dimensions,
         "count": count,
     }
-    write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True))
+    write_json(folder / MANIFEST, manifest, ensure_ascii=True, sort_keys=True)
 
 
 def _embedded(passages: Passages, encoder: Encoder, progress: Progress) -> Iterator[Vectors]:

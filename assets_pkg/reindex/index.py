@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from assets_pkg.config.sections.reindex import ReindexSettings
 from assets_pkg.corpus.metadata import FieldTypes
 from resources.vector_store.base import OWN_COLUMNS, FieldType, IndexType, PassageIndex, index_schema
-from storage.artifact_store import ArtifactStore, write_atomic
+from storage.artifact_store import ArtifactStore
 from storage.artifacts import CorpusEmbeddings, Passages, VectorIndex
 from storage.digests import digest_json
 from storage.errors import RetuneError
-from storage.vectors import leading
+from storage.files import write_json
+from storage.vectors import truncate
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -57,7 +58,7 @@ def build_index(
     dimensions = min(settings.dimensions or described["dimensions"], described["dimensions"])
     place = _place(settings, embeddings, store)
     # So that what an unfinished build leaves on a server can be found.
-    write_atomic(folder / PLACE, json.dumps(place))
+    write_json(folder / PLACE, place, indent=None, ensure_ascii=True)
     index = open_index(folder, place)
     fields = field_types(passages)
     schema = index_schema(dimensions, fields)
@@ -75,7 +76,7 @@ def build_index(
         "index": kind,
         "place": place,
     }
-    write_atomic(folder / INDEX_MANIFEST, json.dumps(manifest, indent=1, sort_keys=True))
+    write_json(folder / INDEX_MANIFEST, manifest, ensure_ascii=True, sort_keys=True)
     (folder / PLACE).unlink()
 
 
@@ -170,7 +171,7 @@ def _batches(passages: Passages, embeddings: CorpusEmbeddings, schema: pa.Schema
         pairs = zip(texts.iter_batches(batch_size=BLOCK), vectors.iter_batches(batch_size=BLOCK), strict=True)
         for rows, embedded in pairs:
             stored: Any = embedded.column("vector")
-            matrix = leading(stored.flatten().to_numpy().reshape(len(rows), -1), dimensions)
+            matrix = truncate(stored.flatten().to_numpy().reshape(len(rows), -1), dimensions)
             ids = [
                 f"{doc}#{chunk}"
                 for doc, chunk in zip(

@@ -14,7 +14,7 @@ from resources.vector_store.base import PassageIndex
 from storage.artifacts import CorpusEmbeddings, EvalReport, EvalSet, Passages
 from storage.digests import passage_id
 from storage.formats.beir import read_documents, read_qrels, read_queries
-from storage.vectors import leading
+from storage.vectors import truncate
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,13 +54,13 @@ def verify_index(
     """Count rows, look at every vector, and compare searches with exact ones (queries: vectors of the corpus)."""
     import numpy as np
 
-    queries = leading(_sample(embeddings), dimensions)
+    queries = truncate(_sample(embeddings), dimensions)
     best = np.full((len(queries), TOP), -np.inf, dtype=np.float32)
     bad = 0
     for block in _blocks(embeddings):
         norms = np.linalg.norm(block, axis=1)
         bad += int((~(np.abs(norms - 1) <= UNIT_TOLERANCE)).sum())
-        scores = np.concatenate([best, queries @ leading(block, dimensions).T], axis=1)
+        scores = np.concatenate([best, queries @ truncate(block, dimensions).T], axis=1)
         # Partitioning negatives leaves what is no number behind everything that is one.
         best = -np.partition(-scores, TOP - 1, axis=1)[:, :TOP]
     best = -np.sort(-best, axis=1)
@@ -237,7 +237,7 @@ def _embedded(
     queries = {each.query_id: each.text for each in read_queries(eval_set.beir) if each.query_id in qrels}
     if not queries:
         return {}
-    vectors = leading(encoder.embed(list(queries.values()), "query"), dimensions)
+    vectors = truncate(encoder.embed(list(queries.values()), "query"), dimensions)
     return dict(zip(queries, vectors, strict=True))
 
 

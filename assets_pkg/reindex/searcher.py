@@ -7,20 +7,22 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
 
 from assets_pkg.config.base import ModelSettings
 from assets_pkg.deploy.deploy import read_state
-from assets_pkg.orchestration.resources import encoders_for
 from assets_pkg.reindex.index import open_index
 from resources.encoders.base import Encoder, Role
+from resources.encoders.encoder_config import EncoderRecipe
 from resources.vector_store.base import Hit
 from storage.artifact_store import ArtifactError, ArtifactStore
 from storage.artifacts import Checkpoint, VectorIndex
 from storage.digests import digest_json
 from storage.errors import RetuneError
-from storage.vectors import leading
+from storage.paths import EMBEDDING_CACHE, INDEX_LINK, ONNX_LINK, STATE_FOLDER
+from storage.vectors import truncate
 
 if TYPE_CHECKING:
     import numpy as np
@@ -83,7 +85,7 @@ class IndexReader:
         Raises:
             VectorStoreError: the condition makes no sense, or the engine has no full-text search.
         """
-        vector = leading(self._encoder.embed([text], "query"), self._dimensions)[0]
+        vector = truncate(self._encoder.embed([text], "query"), self._dimensions)[0]
         if not hybrid:
             return self._answer(self._opened.search(vector, k, where))
         deep = max(k, FUSION_DEPTH)
@@ -113,13 +115,8 @@ def fuse(rankings: Sequence[Sequence[Hit]]) -> list[Hit]:
     return [replace(hits[place], score=scores[place]) for place in order]
 
 
-INDEX_LINK = "reindex/index"
-ONNX_LINK = "stage4_export/onnx"
-STATE_FOLDER = "stage5_deploy"
-
-
 class SearchError(RetuneError):
-    """There is no index to search, or no model that belongs to it."""
+    """There is no index to search or no model that belongs to it, or a query cannot be embedded."""
 
 
 def open_searcher(
@@ -192,15 +189,40 @@ def index_of(store: ArtifactStore, digest: str) -> VectorIndex:
 
 def exported_encoder(store: ArtifactStore, digest: str, query_prefix: str) -> QueryEncoder | None:
     """The ONNX export of the model with this digest (no torch to load), if it is the current export and has this
-    prefix."""
-    from assets_pkg.nim.engine import OnnxEncoder
-    from assets_pkg.nim.manifest import read_manifest
+    prefix.
+
+    Raises:
+        SearchError: the export is damaged.
+    """
+    from assets_pkg.nim.manifest import FolderError, read_manifest
 
     exported = store.resolve(ONNX_LINK)
     if exported is None or not exported.exists():
         return None
-    made = read_manifest(exported)
-    return OnnxEncoder(exported) if (made.model_digest, made.query_prefix) == (digest, query_prefix) else None
+    try:
+        manifest = read_manifest(exported)
+        fits = (manifest.model_digest, manifest.query_prefix) == (digest, query_prefix)
+        return ExportedEncoder(exported) if fits else None
+    except FolderError as error:
+        raise SearchError(str(error)) from error
+
+
+class ExportedEncoder:
+    """`assets_pkg.nim.engine.OnnxEncoder` for queries; its errors become `SearchError`."""
+
+    def __init__(self, folder: Path):
+        from assets_pkg.nim.engine import OnnxEncoder
+
+        self._encoder = OnnxEncoder(folder)
+
+    def embed(self, texts: Sequence[str], role: Role) -> NDArray[np.float32]:
+        from assets_pkg.nim.model import BadOutputError
+        from assets_pkg.nim.tokenize import TextError
+
+        try:
+            return self._encoder.embed(texts, role)
+        except (TextError, BadOutputError) as error:
+            raise SearchError(str(error)) from error
 
 
 def find_model(store: ArtifactStore, digest: str) -> Checkpoint:
@@ -221,7 +243,8 @@ def checkpoint_encoder(
     store: ArtifactStore, model: ModelSettings, checkpoint: Checkpoint
 ) -> AbstractContextManager[Encoder]:
     """The encoder of a checkpoint on this machine, with cached vectors."""
-    return encoders_for(store.root, model).open(checkpoint)
+    recipe = EncoderRecipe(str(checkpoint.model.absolute()), checkpoint.version, model.encoder_config())
+    return recipe.open_cached(store.root / EMBEDDING_CACHE)
 
 
 class Searcher:

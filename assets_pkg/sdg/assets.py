@@ -16,6 +16,7 @@ from resources.configurable import ArtifactStoreResource, ChatModelResource, Com
 from storage.artifact_store import ArtifactStore
 from storage.artifacts import Checkpoint, Corpus, Passages, QAPairs
 from storage.formats.qa_records import read_records
+from storage.paths import SDG_STAGE
 
 SHOWN = 10
 OUTSIDE = "retune/outside"
@@ -85,7 +86,7 @@ def _result(
     pairs = asset.build(QAPairs, produce, outside=outside, anew=profile.sdg.resume == "never")
     for name in ("qa_records.jsonl", "generation_result.json"):
         if (pairs.path / name).exists():
-            asset.link(f"stage0_sdg/{name}", pairs.path / name)
+            asset.link(f"{SDG_STAGE}/{name}", pairs.path / name)
     sample = table(islice(_sample(pairs), SHOWN))
     return asset.result(pairs, {**numbers(pairs.summary()), OUTSIDE: outside, "sample": sample, **shown})
 

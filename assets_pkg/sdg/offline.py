@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,6 +20,7 @@ from assets_pkg.sdg.templates import Pair, pair_of
 from resources.encoders.base import Encoder
 from storage.artifacts import Corpus, Passage, Passages
 from storage.digests import passage_id
+from storage.files import write_json
 from storage.formats.qa_records import (
     Chunk,
     HopContext,
@@ -72,7 +72,7 @@ def generate_offline(
     count = write_records(folder / "qa_records.jsonl", records)
     _write_rejected(folder / "rejected.jsonl", rejected)
     summary = {"documents": count, **_figures(chosen, rejected, list(ranked.values()), total)}
-    (folder / "summary.json").write_text(json.dumps(summary, indent=1), "utf-8")
+    write_json(folder / "summary.json", summary, ensure_ascii=True)
 
 
 # ---- choosing ------------------------------------------------------------------------------------------------

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, ValidationError
 
 from resources.chat_model import clean_surrogates
-from storage.artifact_store import write_atomic
 from storage.digests import digest_text
+from storage.files import write_json
 from storage.formats.qa_records import (
     Chunk,
     OverallJudgement,
@@ -67,9 +67,9 @@ def load_own_pairs(path: Path, folder: Path, progress: Progress = no_progress) -
 
     write_records(folder / "qa_records.jsonl", counted())
     summary = {"generator": GENERATOR, "source": str(path), "files": [str(file) for file in files], **counts}
-    write_atomic(folder / "summary.json", json.dumps(summary, indent=1))
+    write_json(folder / "summary.json", summary, ensure_ascii=True)
     result = {"schema_version": 1, "dataset_name": path.stem, "output_path": "qa_records.jsonl"}
-    write_atomic(folder / RESULT_FILE, json.dumps(result, indent=1))
+    write_json(folder / RESULT_FILE, result, ensure_ascii=True)
 
 
 # ---- files -------------------------------------------------------------------------------------------------

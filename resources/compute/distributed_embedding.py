@@ -21,7 +21,7 @@ from resources.compute.targets import LOCAL, ComputeTarget
 from resources.encoders.base import Encoder
 from resources.encoders.encoder_config import EncoderRecipe
 from resources.encoders.shards import Shards
-from storage.artifact_store import write_atomic
+from storage.files import write_json
 from storage.progress import Progress, no_progress
 
 UNIT = "texts"
@@ -59,7 +59,7 @@ class ArrayEmbedding:
             "recipe": self.recipe.dump(),
             "tasks": self.tasks,
         }
-        write_atomic(self.assignment, json.dumps(assigned))
+        write_json(self.assignment, assigned, indent=None, ensure_ascii=True)
         make_shards(shards, self.recipe.open(), 0, self.tasks, progress)
 
 

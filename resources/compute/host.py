@@ -14,7 +14,7 @@ from typing import Protocol
 
 from resources.compute.errors import ComputeError
 from resources.compute.targets import ComputeTarget
-from storage.artifact_store import write_atomic
+from storage.files import write_atomic
 
 SECONDS = 60
 SSH_FAILED = 255

@@ -11,7 +11,7 @@ from resources.encoders.items import ItemEncoder
 from resources.machine.accelerator import Accelerator, find_accelerator
 from resources.models.entry import Adapter, ModelEntry
 from resources.models.files import check_files, digest_model
-from resources.models.places import Place, find_model
+from resources.models.locations import ModelLocation, find_model
 from resources.models.registry import Registry
 from storage.artifact_store import ArtifactStore
 from storage.embedding_cache import EmbeddingCache
@@ -29,7 +29,7 @@ class Availability:
 
     name: str
     entry: ModelEntry
-    place: Place
+    location: ModelLocation
     problem: str | None
 
     @property
@@ -48,16 +48,16 @@ def look_up(registry: Registry, name: str, root: Path | None = None) -> Availabi
 
     short = registry.name_of(name)
     entry = registry.get(name)
-    place = find_model(short, entry, root)
+    location = find_model(short, entry, root)
     problem: str | None = None
-    if place.kind == "missing":
-        problem = place.reason
-    elif place.kind == "server":
+    if location.kind == "missing":
+        problem = location.reason
+    elif location.kind == "server":
         problem = server_problem(short, entry)
-    elif place.folder is not None:
-        problems = check_files(short, entry, place.folder)
+    elif location.folder is not None:
+        problems = check_files(short, entry, location.folder)
         problem = problems[0].text if problems else None
-    return Availability(short, entry, place, problem)
+    return Availability(short, entry, location, problem)
 
 
 def open_encoder(
@@ -74,7 +74,7 @@ def open_encoder(
     """
     if found.problem is not None:
         raise UnavailableError(f"{found.name}: {found.problem}")
-    if found.place.folder is None:
+    if found.location.folder is None:
         from resources.encoders.http import HttpEncoder
 
         return HttpEncoder(
@@ -82,7 +82,10 @@ def open_encoder(
         )
     make = LOCAL[found.entry.adapter]
     return make(
-        found.place.folder, found.entry, digest_model(found.place.folder), accelerator or find_accelerator()
+        found.location.folder,
+        found.entry,
+        digest_model(found.location.folder),
+        accelerator or find_accelerator(),
     )
 
 
@@ -109,7 +112,7 @@ def _qwen3_vl(folder: Path, entry: ModelEntry, digest: str, accelerator: Acceler
 def _onnx(folder: Path, entry: ModelEntry, digest: str, accelerator: Accelerator) -> ItemEncoder:
     from resources.encoders.onnx import OnnxEncoder
 
-    return OnnxEncoder(folder, entry, digest)
+    return OnnxEncoder(folder, digest)
 
 
 LOCAL: dict[Adapter, Callable[[Path, ModelEntry, str, Accelerator], ItemEncoder]] = {

@@ -1,36 +1,39 @@
-"""An encoder over an exported model folder (``retune_model.json``, ``model.onnx``, ``tokenizer.json``)."""
+"""An exported model folder (``retune_model.json``, ``model.onnx``, ``tokenizer.json``) as an encoder."""
 
 from __future__ import annotations
 
 import gc
-import json
-from collections.abc import Sequence
-from importlib import import_module
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from resources.encoders.base import Role
-from resources.encoders.items import Input, as_items
-from resources.encoders.loading import load_checked
-from resources.models.entry import Modality, ModelEntry
+from resources.encoders.items import Input, ItemError, as_items
+from resources.encoders.sentence_transformer import EncoderError
+from resources.models.entry import Modality
 from storage.digests import digest_json
 from storage.progress import Progress, no_progress
 
 if TYPE_CHECKING:
+    from assets_pkg.nim.engine import OnnxEncoder as Engine
     from resources.encoders.base import Vectors
 
 MODALITIES: tuple[Modality, ...] = ("text",)
-BATCH_TOKENS = 2048
+BLOCK = 1024
+"""Texts embedded between two reports of progress: many batches."""
 
 
 class OnnxEncoder:
-    """Embeds with onnxruntime; pooling and normalisation are in the graph, prompts and length in the manifest."""
+    """Embeds with the engine of Retune's embedding server, in this process and without torch.
 
-    def __init__(self, folder: Path, entry: ModelEntry, model_digest: str):
+    Pooling and normalisation are in the graph; prompts and the maximum length are in the manifest.
+    """
+
+    def __init__(self, folder: Path, model_digest: str):
         self.folder = folder
-        self.entry = entry
         self._digest = model_digest
-        self._parts: tuple[Any, Any, dict[str, Any]] | None = None
+        self._engine: Engine | None = None
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
@@ -38,62 +41,56 @@ class OnnxEncoder:
 
     @property
     def dimensions(self) -> int:
-        return int(self._load()[2]["dimensions"])
+        return self._load().manifest.dimensions
 
     def identity(self, role: Role) -> str:
         return digest_json([self._digest, role])
 
     def embed(self, items: Sequence[Input], role: Role, progress: Progress = no_progress) -> Vectors:
-        """As `ItemEncoder.embed`, texts only."""
+        """As `ItemEncoder.embed`, texts only.
+
+        Raises:
+            EncoderError: the folder cannot be used, or the model gave a vector that is not finite.
+        """
         import numpy as np
 
-        given = as_items(items, MODALITIES, self.folder.name)
-        session, tokenizer, manifest = self._load()
-        prefix = manifest.get(f"{role}_prefix", "")
-        encoded = tokenizer.encode_batch([prefix + (item.text or "") for item in given])
-        lengths = [len(one.ids) for one in encoded]
-        order = sorted(range(len(given)), key=lambda row: -lengths[row])
-        vectors = np.empty((len(given), self.dimensions), dtype=np.float32)
-        start = 0
-        while start < len(order):
-            rows = order[start : start + max(1, BATCH_TOKENS // lengths[order[start]])]
-            vectors[rows] = _run(session, [encoded[row].ids for row in rows])
-            start += len(rows)
-            progress(start, len(given), "items")
+        from assets_pkg.nim.tokenize import TextError
+
+        texts = [item.text or "" for item in as_items(items, MODALITIES, self.folder.name)]
+        engine = self._load()
+        vectors = np.empty((len(texts), engine.manifest.dimensions), dtype=np.float32)
+        for start in range(0, len(texts), BLOCK):
+            block = texts[start : start + BLOCK]
+            try:
+                with _as_encoder_errors(self.folder):
+                    vectors[start : start + len(block)] = engine.embed(block, role, allow_empty=True)
+            except TextError as error:
+                raise ItemError(str(error), start + error.index) from error
+            progress(start + len(block), len(texts), "items")
         return vectors
 
     def close(self) -> None:
-        self._parts = None
+        self._engine = None
         gc.collect()
 
-    def _load(self) -> tuple[Any, Any, dict[str, Any]]:
-        if self._parts is None:
-            self._parts = load_checked(self.folder, self._open)
-        return self._parts
+    def _load(self) -> Engine:
+        if self._engine is None:
+            from assets_pkg.nim.engine import OnnxEncoder as Engine
 
-    def _open(self) -> tuple[Any, Any, dict[str, Any]]:
-        from tokenizers import Tokenizer
-
-        manifest: dict[str, Any] = json.loads((self.folder / "retune_model.json").read_text("utf-8"))
-        tokenizer: Any = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
-        tokenizer.no_padding()
-        tokenizer.enable_truncation(int(manifest["max_length"]))
-        onnxruntime: Any = import_module("onnxruntime")
-        options = onnxruntime.SessionOptions()
-        options.enable_cpu_mem_arena = False
-        return onnxruntime.InferenceSession(str(self.folder / "model.onnx"), options), tokenizer, manifest
+            with _as_encoder_errors(self.folder):
+                self._engine = Engine(self.folder)
+        return self._engine
 
 
-def _run(session: Any, rows: Sequence[Sequence[int]]) -> Any:
-    """Vectors of one padded batch: float32 [rows, d]."""
-    import numpy as np
+@contextmanager
+def _as_encoder_errors(folder: Path) -> Generator[None]:
+    """The server's own errors, which know nothing of Retune's, as `EncoderError`."""
+    from assets_pkg.nim.manifest import FolderError
+    from assets_pkg.nim.model import BadOutputError
 
-    longest = max(map(len, rows))
-    ids = np.zeros((len(rows), longest), dtype=np.int64)
-    mask = np.zeros_like(ids)
-    for place, row in enumerate(rows):
-        ids[place, : len(row)] = row
-        mask[place, : len(row)] = 1
-    feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
-    wanted = {given.name for given in session.get_inputs()}
-    return session.run(["embeddings"], {name: feed[name] for name in wanted})[0]
+    try:
+        yield
+    except FolderError as error:
+        raise EncoderError(str(error)) from error
+    except BadOutputError as error:
+        raise EncoderError(f"{folder}: {error}") from error

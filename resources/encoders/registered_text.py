@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from resources.encoders.base import Role
+from resources.encoders.encoder_config import EncoderConfig
 from resources.encoders.items import Input, Observation, as_items
 from resources.encoders.loading import DTYPES, load_checked, transformers, unit
 from resources.encoders.qwen3_vl import last_token
@@ -46,16 +47,14 @@ class RegisteredTextEncoder(SentenceTransformerEncoder):
         batch_size: int = 32,
     ):
         length = entry.text_tokens or DEFAULT_TOKENS
-        super().__init__(
-            folder,
-            model_digest,
+        config = EncoderConfig(
             query_prefix=entry.prompts.prefix("query"),
             passage_prefix=entry.prompts.prefix("passage"),
             query_max_length=length,
             passage_max_length=length,
-            accelerator=accelerator,
             batch_size=batch_size,
         )
+        super().__init__(folder, model_digest, accelerator, config)
         self.entry = entry
 
     @property
@@ -77,10 +76,10 @@ class RegisteredTextEncoder(SentenceTransformerEncoder):
         model: Any = self._load()
         tokenizer = model.tokenizer
         features = tokenizer(
-            [self._prefix[role] + text for text in texts],
+            [self.config.prefix(role) + text for text in texts],
             padding=True,
             truncation=True,
-            max_length=self._max_length[role],
+            max_length=self.config.max_length(role),
             return_tensors="pt",
         ).to(self._accelerator.device)
         tokens, mask = features["input_ids"], features["attention_mask"]

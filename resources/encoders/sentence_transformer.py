@@ -9,9 +9,10 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from resources.encoders.base import Role
+from resources.encoders.encoder_config import EncoderConfig
 from resources.machine.accelerator import Accelerator
 from resources.machine.memory_estimate import Batch, MemoryNeed, Numerics, embedding_need
 from resources.models.shape import ModelShape, read_shape
@@ -31,7 +32,7 @@ TOKENISE_BLOCK = 8192
 CPU_BATCH_TOKENS = 2048
 """Padded tokens of one batch on a CPU: beyond this the activations fall out of the cache and it slows down."""
 
-Precision = Literal["fp32", "bf16"]
+ROLES: tuple[Role, ...] = ("query", "passage")
 BATCH_SETTINGS = "eval.eval_batch_size; prep.mining_batch_size when mining"
 
 
@@ -42,37 +43,28 @@ class EncoderError(RetuneError, ValueError):
 class SentenceTransformerEncoder:
     """Embeds with the model in ``folder``, loaded at first use.
 
-    Vectors equal ``SentenceTransformer(folder).encode(prefix + text, normalize_embeddings=True)`` with the
-    given maximum lengths; work is arranged differently: each text is tokenised once, and batches hold texts of
-    like length, as many as ``batch_size`` texts of maximum length have tokens.
+    Vectors equal ``SentenceTransformer(folder).encode(prefix + text, normalize_embeddings=True)`` with the maximum
+    lengths of ``config``; work is arranged differently: each text is tokenised once, and batches hold texts of
+    similar length, as many as ``config.batch_size`` texts of maximum length have tokens.
 
-    ``model_digest`` names the weights in :meth:`identity`; maximum lengths are in tokens, special tokens
-    included. ``precision`` ``bf16`` runs under autocast, with weights and pooling kept in float32.
-    ``attn_implementation`` ``auto`` leaves the choice to transformers.
+    Args:
+        folder: of a sentence-transformers or transformers model.
+        model_digest: names the weights in :meth:`identity`.
+        accelerator: where the model runs.
+        config: prompts, lengths, precision and batch size.
     """
 
     def __init__(
         self,
         folder: Path,
         model_digest: str,
-        *,
-        query_prefix: str = "",
-        passage_prefix: str = "",
-        query_max_length: int = 512,
-        passage_max_length: int = 512,
         accelerator: Accelerator,
-        precision: Precision = "fp32",
-        batch_size: int = 128,
-        attn_implementation: str = "auto",
+        config: EncoderConfig = EncoderConfig(),  # noqa: B008 (frozen)
     ):
         self.folder = folder
         self.model_digest = model_digest
-        self._prefix: dict[Role, str] = {"query": query_prefix, "passage": passage_prefix}
-        self._max_length: dict[Role, int] = {"query": query_max_length, "passage": passage_max_length}
+        self.config = config
         self._accelerator = accelerator
-        self._precision = precision
-        self._batch_size = batch_size
-        self._attn_implementation = attn_implementation
         self._model: SentenceTransformer | None = None
 
     def __enter__(self) -> Self:
@@ -104,7 +96,10 @@ class SentenceTransformerEncoder:
 
     def identity(self, role: Role) -> str:
         """Digest of weights, prefix, maximum length and precision; does not load the model."""
-        return digest_json([self.model_digest, self._prefix[role], self._max_length[role], self._precision])
+        config = self.config
+        return digest_json(
+            [self.model_digest, config.prefix(role), config.max_length(role), config.precision]
+        )
 
     def embed(self, texts: Sequence[str], role: Role, progress: Progress = no_progress) -> Vectors:
         """Vectors of ``texts``: float32 [len(texts), d], unit length, in the same order.
@@ -131,7 +126,7 @@ class SentenceTransformerEncoder:
 
         pad = cast(Any, data_collator).pad_without_fast_tokenizer_warning
         tokenizer = self._load().tokenizer
-        prefix, max_length = self._prefix[role], self._max_length[role]
+        prefix, max_length = self.config.prefix(role), self.config.max_length(role)
         encoded = tokenizer(
             [prefix + text for text in texts],
             truncation=True,
@@ -140,7 +135,7 @@ class SentenceTransformerEncoder:
         )
         lengths = [len(ids) for ids in encoded["input_ids"]]
         order = sorted(range(len(texts)), key=lambda row: -lengths[row])
-        budget = batch_tokens(self._batch_size, max_length, self._accelerator.device)
+        budget = batch_tokens(self.config.batch_size, max_length, self._accelerator.device)
         start = 0
         while start < len(order):
             rows = order[start : start + max(1, budget // max(1, lengths[order[start]]))]
@@ -159,7 +154,7 @@ class SentenceTransformerEncoder:
     def _autocast(self) -> Any:
         import torch
 
-        if self._precision == "fp32":
+        if self.config.precision == "fp32":
             return nullcontext()
         return torch.autocast(self._accelerator.device.partition(":")[0], torch.bfloat16)
 
@@ -171,7 +166,7 @@ class SentenceTransformerEncoder:
             raise EncoderError(
                 f"{self.folder}: the model gave {int(broken.sum())} of {len(vectors)} vectors that are not "
                 f"finite, the first for text {int(broken.argmax())}: its weights are broken, or too large "
-                f"for {self._precision}"
+                f"for {self.config.precision}"
             )
 
     def _load(self) -> SentenceTransformer:
@@ -188,20 +183,24 @@ class SentenceTransformerEncoder:
             shape = read_shape(self.folder)
         except ValueError:
             return  # an unusual model: its own code loads it, or says what is wrong
-        smaller = (self._batch_size >> halvings for halvings in range(1, self._batch_size.bit_length()))
+        smaller = (
+            self.config.batch_size >> halvings for halvings in range(1, self.config.batch_size.bit_length())
+        )
         changes = (
             (f"a batch of {size} ({BATCH_SETTINGS})", self._memory_need(shape, size)) for size in smaller
         )
-        self._accelerator.admit(self._memory_need(shape, self._batch_size), changes)
+        self._accelerator.admit(self._memory_need(shape, self.config.batch_size), changes)
 
     def _memory_need(self, shape: ModelShape, batch_size: int) -> MemoryNeed:
         how = Numerics(
             self._accelerator.device,
-            bf16=self._precision == "bf16",
-            fused=self._attn_implementation != "eager",
+            bf16=self.config.precision == "bf16",
+            fused=self.config.attn_implementation != "eager",
             weight_bytes=self._weight_bytes,
         )
-        return encoder_need(shape, batch_size, max(self._max_length.values()), how)
+        return encoder_need(
+            shape, batch_size, max(self.config.query_max_length, self.config.passage_max_length), how
+        )
 
     @property
     def _weight_bytes(self) -> int:
@@ -213,7 +212,7 @@ class SentenceTransformerEncoder:
 
         from resources.encoders.packed_linear import for_inference
 
-        attention = self._attn_implementation
+        attention = self.config.attn_implementation
         try:
             with _quiet_loading():
                 model = SentenceTransformer(
@@ -227,14 +226,19 @@ class SentenceTransformerEncoder:
                 f"{self.folder}: sentence-transformers cannot load this model: {error}"
             ) from error
         model = model.float()
-        return model.eval() if self._precision == "bf16" else for_inference(model, self._accelerator.device)
+        return (
+            model.eval()
+            if self.config.precision == "bf16"
+            else for_inference(model, self._accelerator.device)
+        )
 
     def _check_usable(self, model: SentenceTransformer) -> None:
         modalities = model.modalities
         if "text" not in modalities or "message" in modalities:
             raise EncoderError(f"{self.folder}: the model reads {modalities}, not plain text")
         positions = getattr(model.config, "max_position_embeddings", None)
-        for role, length in self._max_length.items():
+        for role in ROLES:
+            length = self.config.max_length(role)
             if positions is not None and length > positions:
                 raise EncoderError(
                     f"{self.folder}: model.{role}_max_length = {length}, but the model has positions for "

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from resources.models.download import DownloadPlan, download, plan_download
 from resources.models.entry import GIGABYTE, ModelEntry
 from resources.models.files import check_files, digest_model
-from resources.models.places import find_weights, weights_folder
+from resources.models.locations import find_weights, weights_folder
 from resources.models.registry import Registry
 from storage.progress import Progress, no_progress
 
@@ -42,12 +42,12 @@ def list_models(registry: Registry, root: Path | None = None) -> list[dict[str, 
 
     Files are looked at, nothing is loaded, no server is asked.
     """
-    from resources.models.places import find_model
+    from resources.models.locations import find_model
 
     rows: list[dict[str, str]] = []
     for name, entry in registry:
-        place = find_model(name, entry, root)
-        where = place.reason if place.kind == "missing" else str(place.folder or place.url)
+        location = find_model(name, entry, root)
+        where = location.reason if location.kind == "missing" else str(location.folder or location.url)
         rows.append(
             {
                 "name": name,
@@ -57,7 +57,7 @@ def list_models(registry: Registry, root: Path | None = None) -> list[dict[str, 
                 "disk GB": _gigabytes(entry.disk_bytes),
                 "licence": entry.license or "none declared",
                 "commercial": COMMERCIAL[entry.commercial_use],
-                "status": place.kind,
+                "status": location.kind,
                 "where": where,
             }
         )
@@ -105,8 +105,8 @@ def check_model(
     from resources.encoders.sentence_transformer import EncoderError
 
     found = look_up(registry, name, root)
-    folder = found.place.folder
-    where = str(folder or found.place.url or "not here")
+    folder = found.location.folder
+    where = str(folder or found.location.url or "not here")
     problems = _all_problems(found.name, found.entry, folder, found.problem)
     if problems or not load:
         digest = digest_model(folder) if folder is not None and not problems else None
@@ -129,10 +129,10 @@ def path_of(registry: Registry, name: str, root: Path | None = None) -> Path:
     """
     short = registry.name_of(name)
     entry = registry.get(name)
-    place = find_weights(short, entry, root)
-    return (
-        place.folder if place is not None and place.folder is not None else weights_folder(short, entry, root)
-    )
+    location = find_weights(short, entry, root)
+    if location is not None and location.folder is not None:
+        return location.folder
+    return weights_folder(short, entry, root)
 
 
 def plan_model(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from resources.models.entry import GIGABYTE, ModelEntry
 from resources.models.files import check_files, digest_model
-from resources.models.places import weights_folder
+from resources.models.locations import weights_folder
 from storage.errors import RetuneError
 from storage.progress import Progress, no_progress
 

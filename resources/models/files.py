@@ -1,24 +1,20 @@
-"""Whether a model folder is whole and is the model it is said to be, told from its files, loading nothing."""
+"""Whether a model folder is complete and holds the registered model, by its files alone; nothing is loaded."""
 
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from resources.models.entry import ModelEntry
+from resources.models.safetensors_files import safetensors_problem
 from storage.digests import digest_file, digest_json, digest_tree
 
 WEIGHT_PATTERNS = ("*.safetensors", "*.bin", "*.onnx", "*.onnx_data")
 DIGEST_FILE = ".retune-digest.json"
 WORTH_REMEMBERING_BYTES = 1_000_000_000
-HEADER_LENGTH = struct.Struct("<Q")
-MAX_HEADER_BYTES = 100_000_000
-"""The limit of the safetensors format (github.com/huggingface/safetensors, Format)."""
-
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "sentencepiece.bpe.model")
 SIZE_KEYS = ("projection_dim", "hidden_size")
 SIZE_SECTIONS = ("text_config", "vision_config")
@@ -90,27 +86,6 @@ def transformer_folder(folder: Path) -> Path:
         return folder / modules[0]["path"]
     except (OSError, ValueError, LookupError, TypeError):
         return folder
-
-
-def safetensors_problem(path: Path) -> str | None:
-    """What is wrong with the layout of a safetensors file, in words; None if it is whole."""
-    size = path.stat().st_size
-    with path.open("rb") as stream:
-        head = stream.read(HEADER_LENGTH.size)
-        if len(head) < HEADER_LENGTH.size:
-            return "shorter than a safetensors header"
-        length = HEADER_LENGTH.unpack(head)[0]
-        if length > min(MAX_HEADER_BYTES, size - HEADER_LENGTH.size):
-            return "its header is cut short or is not one of safetensors"
-        try:
-            header = json.loads(stream.read(length))
-            ends = [tensor["data_offsets"][1] for key, tensor in header.items() if key != "__metadata__"]
-        except (ValueError, LookupError, TypeError, AttributeError):
-            return "its header is not one of safetensors"
-    expected = HEADER_LENGTH.size + length + max(ends, default=0)
-    if size != expected:
-        return f"{size:,} bytes long, and its header says {expected:,}"
-    return None
 
 
 def _config_problems(entry: ModelEntry, folder: Path) -> Iterator[Problem]:

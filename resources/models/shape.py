@@ -1,16 +1,15 @@
-"""The size of a network, told from its configuration and the headers of its weight files, loading nothing."""
+"""The size of a network, from its configuration and the headers of its weight files; nothing is loaded."""
 
 from __future__ import annotations
 
-import json
 import math
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from resources.models.files import read_config, transformer_folder
+from resources.models.safetensors_files import tensor_shapes
 
 TEXT_SECTIONS = ("text_config", "llm_config")
 NAMES = {
@@ -73,20 +72,6 @@ def read_shape(folder: Path) -> ModelShape:
     )
 
 
-def read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """The header of a safetensors file and where its data start (the format's own layout:
-    https://huggingface.co/docs/safetensors).
-
-    Raises:
-        ValueError, struct.error: this is no header.
-    """
-    with path.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        if length > path.stat().st_size:
-            raise ValueError("header longer than the file")
-        return json.loads(stream.read(length)), 8 + length
-
-
 def _text_part(config: dict[str, Any]) -> Mapping[str, Any]:
     """The section of the network that reads text, where a configuration describes several networks."""
     inside = (config[name] for name in TEXT_SECTIONS if isinstance(config.get(name), dict))
@@ -111,10 +96,9 @@ def _tensors(place: Path) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     for path in files:
         try:
-            header, _ = read_header(path)
-        except (ValueError, struct.error) as error:
-            raise ValueError(f"{path}: damaged (its header cannot be read)") from error
-        found |= {name: tensor["shape"] for name, tensor in header.items() if name != "__metadata__"}
+            found |= tensor_shapes(path)
+        except ValueError as error:
+            raise ValueError(f"{path}: damaged ({error})") from error
     return found
 
 

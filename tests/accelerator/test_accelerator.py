@@ -8,6 +8,7 @@ import psutil
 import pytest
 
 from resources.configurable import AcceleratorResource
+from resources.encoders.encoder_config import EncoderConfig
 from resources.encoders.sentence_transformer import SentenceTransformerEncoder
 from resources.machine.accelerator import Accelerator, NotEnoughMemoryError, find_accelerator
 from resources.machine.host_memory import available_memory
@@ -45,16 +46,14 @@ def test_nothing_is_refused_where_memory_is_not_looked_at() -> None:
 def test_an_encoder_is_refused_before_its_weights_are_read(tiny_model: Path, tmp_path: Path) -> None:
     """Its folder has configuration and headers only: loading it would fail otherwise."""
     small = Accelerator("cpu", "toy", bf16=False, memory_bytes=1_000_000)
-    encoder = SentenceTransformerEncoder(tiny_model, "x", accelerator=small, query_max_length=128)
+    encoder = SentenceTransformerEncoder(tiny_model, "x", small, EncoderConfig(query_max_length=128))
     with pytest.raises(NotEnoughMemoryError, match="No setting makes it small enough"):
         encoder.embed(["a text"], "query")
 
 
 def test_a_smaller_batch_is_advised_on_a_gpu(minilm: Path) -> None:
     card = Accelerator("cuda", "a small card", bf16=True, memory_bytes=1_000_000_000)
-    encoder = SentenceTransformerEncoder(
-        minilm, "x", accelerator=card, query_max_length=512, passage_max_length=512, batch_size=512
-    )
+    encoder = SentenceTransformerEncoder(minilm, "x", card, EncoderConfig(batch_size=512))
     with pytest.raises(NotEnoughMemoryError, match=r"a batch of \d+ \(eval.eval_batch_size"):
         encoder.embed(["a text"], "query")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from resources.configurable import AcceleratorResource
+from resources.encoders.encoder_config import EncoderConfig
 from resources.encoders.sentence_transformer import SentenceTransformerEncoder
 from resources.machine.accelerator import NotEnoughMemoryError, find_accelerator
 from resources.machine.memory_estimate import Batch, Numerics, embedding_need, training_need
@@ -53,11 +54,8 @@ def test_embedding_takes_no_more_than_estimated(minilm: Path, precision: str) ->
     with SentenceTransformerEncoder(
         minilm,
         "x",
-        query_max_length=512,
-        passage_max_length=512,
-        accelerator=AcceleratorResource(device="cuda").get(),
-        precision="bf16" if precision == "bf16" else "fp32",
-        batch_size=64,
+        AcceleratorResource(device="cuda").get(),
+        EncoderConfig(precision="bf16" if precision == "bf16" else "fp32", batch_size=64),
     ) as encoder:
         vectors = encoder.embed(["word " * 600] * 64, "passage")
     assert vectors.shape == (64, 384)
@@ -92,7 +90,7 @@ def test_a_model_too_large_is_refused_before_it_is_loaded(minilm: Path) -> None:
 
     held = find_accelerator("cuda").memory_bytes - 200_000_000
     block = torch.empty(held, dtype=torch.uint8, device="cuda")
-    encoder = SentenceTransformerEncoder(minilm, "x", accelerator=find_accelerator("cuda"))
+    encoder = SentenceTransformerEncoder(minilm, "x", find_accelerator("cuda"))
     with pytest.raises(NotEnoughMemoryError):
         encoder.embed(["a text"], "query")
     del block

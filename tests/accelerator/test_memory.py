@@ -145,6 +145,7 @@ import json, sys
 from pathlib import Path
 import torch
 from resources.machine.accelerator import find_accelerator
+from resources.encoders.encoder_config import EncoderConfig
 from resources.encoders.sentence_transformer import SentenceTransformerEncoder
 
 def status(key):
@@ -154,8 +155,7 @@ def status(key):
 folder, length = Path(sys.argv[1]), int(sys.argv[2])
 device = find_accelerator("cpu")
 before = status("VmRSS")
-with SentenceTransformerEncoder(folder, "x", query_max_length=length, passage_max_length=length,
-                                accelerator=device) as encoder:
+with SentenceTransformerEncoder(folder, "x", device, EncoderConfig("", "", length, length)) as encoder:
     encoder.embed(["word " * 2 * length] * 24, "passage")
 print(json.dumps(status("VmHWM") - before))
 """

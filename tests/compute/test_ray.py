@@ -27,7 +27,7 @@ from resources.compute.host import Unreachable
 from resources.compute.job import JobFolder, JobSpec
 from resources.compute.ray_jobs import RayExecutor
 from resources.compute.targets import ComputeTarget
-from resources.encoders.encoder_config import EncoderRecipe
+from resources.encoders.encoder_config import EncoderConfig, EncoderRecipe
 from resources.encoders.shards import Shards
 from storage.progress import no_progress
 from tests.command.conftest import Workplace, free_port
@@ -101,7 +101,9 @@ def test_two_workers_make_what_one_process_makes(
         f"Valve {number % 1700} of pump {number} has pressure {number * 7 % 1000}." for number in range(5000)
     ]
     shards = write_texts(tmp_path, texts, 500)
-    recipe = EncoderRecipe(str(tiny_model), "tiny", "", "", 32, 32, "auto", 64, device="cpu")
+    recipe = EncoderRecipe(
+        str(tiny_model), "tiny", EncoderConfig("", "", 32, 32, batch_size=64), device="cpu"
+    )
     told: list[int] = []
 
     def progress(done: int, total: int, unit: str, **figures: float) -> None:
@@ -125,7 +127,7 @@ def test_a_killed_worker_costs_its_shard(two_workers: ComputeTarget, tmp_path: P
 
     killer = threading.Thread(target=kill)
     killer.start()
-    recipe = SlowRecipe(str(tmp_path), "text 57", "", "", 0, 0, "", 1)
+    recipe = SlowRecipe(str(tmp_path), "text 57", EncoderConfig())
     RayEmbedding(two_workers, recipe)(shards, no_progress)
     killer.join()
     encoder = recipe.open()

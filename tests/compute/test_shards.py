@@ -18,7 +18,7 @@ from assets_pkg.prep.mining import mine_hard_negatives
 from assets_pkg.reindex.corpus_embedding import embed_corpus, embed_passages
 from resources.compute.distributed_embedding import ArrayEmbedding, embed_as_array_task, make_shards
 from resources.encoders.cached import CachedEncoder
-from resources.encoders.encoder_config import EncoderRecipe
+from resources.encoders.encoder_config import EncoderConfig, EncoderRecipe
 from resources.encoders.shards import Shards
 from storage.artifacts import Checkpoint, Passages, TrainingSet
 from storage.embedding_cache import EmbeddingCache
@@ -91,7 +91,9 @@ def test_workers_share_the_shards_and_take_over_those_of_one_that_never_came(
 
 
 def test_the_tasks_of_an_array_are_told_by_the_first(shards: Shards, tiny_model: Path) -> None:
-    recipe = EncoderRecipe(str(tiny_model), "tiny", "", "", 32, 32, "auto", 16, device="cpu")
+    recipe = EncoderRecipe(
+        str(tiny_model), "tiny", EncoderConfig("", "", 32, 32, batch_size=16), device="cpu"
+    )
     share = shards.folder.parent / "share.json"
     done: list[int] = []
 
@@ -166,7 +168,9 @@ class Place:
 
 @pytest.fixture
 def place(tmp_path: Path, tiny_model: Path) -> Place:
-    recipe = EncoderRecipe(str(tiny_model), "tiny", "", "", 32, 32, "auto", 64, device="cpu")
+    recipe = EncoderRecipe(
+        str(tiny_model), "tiny", EncoderConfig("", "", 32, 32, batch_size=64), device="cpu"
+    )
     known = CachedEncoder(recipe.open(), EmbeddingCache(tmp_path / "cache"))
     return Place(Workers(recipe), known, tmp_path, Checkpoint(tmp_path, "base_model", "tiny"))
 
@@ -237,7 +241,9 @@ def test_mining_finds_the_same_in_shards(tmp_path: Path, tiny_model: Path) -> No
     (given / "splits.json").write_text('{"documents": {}, "held_out_passages": []}')
     training = TrainingSet(given, "training_set", "v1")
     settings = load_profile("laptop").prep.part(MiningSettings)
-    recipe = EncoderRecipe(str(tiny_model), "tiny", "", "", 32, 32, "auto", 64, device="cpu")
+    recipe = EncoderRecipe(
+        str(tiny_model), "tiny", EncoderConfig("", "", 32, 32, batch_size=64), device="cpu"
+    )
     made: list[int] = []
 
     def in_shards(shards: Shards, progress: Progress) -> None:

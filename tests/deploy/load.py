@@ -1,4 +1,4 @@
-"""A steady load on a server, and how long nobody answered it."""
+"""A steady load on a server, and the longest time without an answer."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import httpx2
 
 
 class SteadyLoad:
-    """Clients that ask one request after another, a new connection each.
+    """Clients that send one request after another, each on a new connection.
 
-    ``statuses`` has what was answered, ``refused`` counts connections that were not had, ``broken`` those that were
-    accepted and then not answered; ``longest_gap_s`` is the longest time between two answers.
+    ``statuses``: the status of each answer. ``refused`` counts connections that were refused, ``broken`` those that
+    were accepted and not answered. ``longest_gap_s``: the longest time between two answers.
     """
 
     def __init__(self, url: str, model: str, clients: int = 3):

@@ -1,4 +1,4 @@
-"""The container backend on a real engine: deployed, replaced under load, rolled back, mended after a kill."""
+"""The container backend on a real engine: deployed, replaced under load, rolled back, restored after a kill."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ MEGABYTE = 2**20
 Settings = Callable[..., DeploySettings]
 
 
-class Place:
-    """One project's deployments."""
+class Deployment:
+    """One project's deployments, in one folder."""
 
     def __init__(self, folder: Path, settings: DeploySettings, smoke: SmokeCheck, engine: ContainerEngine):
         self.folder, self.settings, self.smoke, self.engine = folder, settings, smoke, engine
@@ -40,20 +40,24 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path, settings: Settings, smoke: SmokeCheck, engine: ContainerEngine) -> Iterator[Place]:
-    made = Place(tmp_path / "stage5_deploy", settings(backend="docker"), smoke, engine)
+def deployment(
+    tmp_path: Path, settings: Settings, smoke: SmokeCheck, engine: ContainerEngine
+) -> Iterator[Deployment]:
+    made = Deployment(tmp_path / "stage5_deploy", settings(backend="docker"), smoke, engine)
     yield made
     for name in made.containers():
         engine.remove(name)
 
 
-def test_the_image_is_small_and_runs_hardened(place: Place, models: tuple[ServedModel, ServedModel]) -> None:
+def test_the_image_is_small_and_runs_hardened(
+    deployment: Deployment, models: tuple[ServedModel, ServedModel]
+) -> None:
     from tests.containers.engine import BASE
 
-    beyond = place.engine.image_size("retune-nim:latest") - place.engine.image_size(BASE)
+    beyond = deployment.engine.image_size("retune-nim:latest") - deployment.engine.image_size(BASE)
     assert beyond < 400 * MEGABYTE
-    state = place.deploy(models[0])
-    container = docker.DockerClient(base_url=place.engine.base_url).containers.get(state.id)
+    state = deployment.deploy(models[0])
+    container = docker.DockerClient(base_url=deployment.engine.base_url).containers.get(state.id)
     assert container.exec_run(["python", "-c", "import os; print(os.getuid())"]).output == b"10001\n"
     assert container.exec_run(["python", "-c", "open('/x', 'w')"]).exit_code == 1
     health = container.attrs["Config"]["Healthcheck"]["Test"]
@@ -61,11 +65,13 @@ def test_the_image_is_small_and_runs_hardened(place: Place, models: tuple[Served
     assert served_digest(state.url) == models[0].digest
 
 
-def test_deployed_once_and_remembered(place: Place, models: tuple[ServedModel, ServedModel]) -> None:
-    state = place.deploy(models[0])
-    assert place.containers() == [place.settings.container_name]
-    assert read_state(place.folder) == state
-    assert place.deploy(models[0]) == state
+def test_deployed_once_and_remembered(
+    deployment: Deployment, models: tuple[ServedModel, ServedModel]
+) -> None:
+    state = deployment.deploy(models[0])
+    assert deployment.containers() == [deployment.settings.container_name]
+    assert read_state(deployment.folder) == state
+    assert deployment.deploy(models[0]) == state
     assert "listening" in state.last_log()
     assert state.stop()
     assert not state.alive()
@@ -73,40 +79,40 @@ def test_deployed_once_and_remembered(place: Place, models: tuple[ServedModel, S
 
 
 def test_replaced_under_load_with_no_more_than_the_stated_gap(
-    place: Place, models: tuple[ServedModel, ServedModel]
+    deployment: Deployment, models: tuple[ServedModel, ServedModel]
 ) -> None:
-    first = place.deploy(models[0])
+    first = deployment.deploy(models[0])
     with SteadyLoad(first.url, NAME) as load:
-        second = place.deploy(models[1])
+        second = deployment.deploy(models[1])
         assert second.url == first.url
         assert served_digest(second.url) == models[1].digest
     assert set(load.statuses) == {200}
-    assert place.containers() == [place.settings.container_name]
-    # Between its last answer and the end of the old container the gap is longer by what it takes to end.
+    assert deployment.containers() == [deployment.settings.container_name]
+    # The load also sees the time that the old container takes to end.
     assert load.longest_gap_s < second.gap_s + 10
 
 
-def test_a_broken_artifact_never_touches_the_old_server(
-    place: Place, models: tuple[ServedModel, ServedModel], tmp_path: Path
+def test_a_damaged_artifact_leaves_the_old_server_alone(
+    deployment: Deployment, models: tuple[ServedModel, ServedModel], tmp_path: Path
 ) -> None:
-    old = place.deploy(models[0])
+    old = deployment.deploy(models[0])
     shutil.copytree(models[1].onnx, tmp_path / "broken")
     (tmp_path / "broken" / "model.onnx").write_bytes(b"not a model")
     with SteadyLoad(old.url, NAME) as load, pytest.raises(DeployError, match=r"model\.onnx cannot be loaded"):
-        place.deploy(replace(models[1], onnx=tmp_path / "broken"))
+        deployment.deploy(replace(models[1], onnx=tmp_path / "broken"))
     assert set(load.statuses) == {200}
     assert (load.refused, load.broken) == (0, 0)
-    assert read_state(place.folder) == old
-    assert place.containers() == [place.settings.container_name]
+    assert read_state(deployment.folder) == old
+    assert deployment.containers() == [deployment.settings.container_name]
 
 
-def test_another_model_than_the_one_meant_is_refused(
-    place: Place, models: tuple[ServedModel, ServedModel]
+def test_a_server_of_another_model_is_refused(
+    deployment: Deployment, models: tuple[ServedModel, ServedModel]
 ) -> None:
-    place.settings = place.settings.model_copy(update={"startup_timeout_s": 5})
+    deployment.settings = deployment.settings.model_copy(update={"startup_timeout_s": 5})
     with pytest.raises(DeployError, match="did not serve model"):
-        place.deploy(replace(models[0], digest="c" * 16))
-    assert place.containers() == []
+        deployment.deploy(replace(models[0], digest="c" * 16))
+    assert deployment.containers() == []
 
 
 class FailsToTakeOver(ContainerEngine):
@@ -119,46 +125,46 @@ class FailsToTakeOver(ContainerEngine):
 
 
 def test_a_failed_take_over_brings_the_old_server_back(
-    place: Place, models: tuple[ServedModel, ServedModel]
+    deployment: Deployment, models: tuple[ServedModel, ServedModel]
 ) -> None:
-    old = place.deploy(models[0])
+    old = deployment.deploy(models[0])
     with pytest.raises(ContainerError, match="cannot start"):
-        place.deploy(models[1], FailsToTakeOver(place.engine.base_url))
+        deployment.deploy(models[1], FailsToTakeOver(deployment.engine.base_url))
     assert served_digest(old.url) == models[0].digest
-    assert place.containers() == [old.name]
-    assert read_state(place.folder) == old
+    assert deployment.containers() == [old.name]
+    assert read_state(deployment.folder) == old
 
 
-def test_a_deployment_killed_between_two_containers_is_mended(
-    place: Place, models: tuple[ServedModel, ServedModel]
+def test_a_deployment_killed_between_two_containers_is_restored(
+    deployment: Deployment, models: tuple[ServedModel, ServedModel]
 ) -> None:
-    old = place.deploy(models[0])
-    place.engine.stop(old.id, 10)
-    place.engine.rename(old.id, old.name + PREVIOUS)
+    old = deployment.deploy(models[0])
+    deployment.engine.stop(old.id, 10)
+    deployment.engine.rename(old.id, old.name + PREVIOUS)
     assert not old.alive()
-    assert place.deploy(models[0]) == old
+    assert deployment.deploy(models[0]) == old
     assert served_digest(old.url) == models[0].digest
 
 
-def test_a_name_or_port_of_somebody_else_is_refused(
-    place: Place,
+def test_a_name_or_port_of_another_program_is_refused(
+    deployment: Deployment,
     models: tuple[ServedModel, ServedModel],
     settings: Settings,
     smoke: SmokeCheck,
     tmp_path: Path,
 ) -> None:
-    place.deploy(models[0])
-    other = Place(tmp_path / "other", place.settings, smoke, place.engine)
+    deployment.deploy(models[0])
+    other = Deployment(tmp_path / "other", deployment.settings, smoke, deployment.engine)
     with pytest.raises(DeployError, match="that this project did not start"):
         other.deploy(models[0])
-    other.settings = place.settings.model_copy(update={"container_name": "another"})
+    other.settings = deployment.settings.model_copy(update={"container_name": "another"})
     with pytest.raises(DeployError, match="is in use"):
         other.deploy(models[0])
 
 
-def test_no_engine_is_said_in_plain_words(tmp_path: Path) -> None:
+def test_a_missing_engine_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ContainerError, match="no Docker engine answers"):
-        ContainerEngine(f"unix://{tmp_path}/nobody.sock")
+        ContainerEngine(f"unix://{tmp_path}/missing.sock")
 
 
 def test_the_nim_image_gets_the_key_from_the_environment_only(
@@ -194,21 +200,21 @@ def test_the_nim_image_gets_the_key_from_the_environment_only(
 
 
 def test_gpus_that_the_engine_does_not_have_are_refused_first(
-    place: Place, models: tuple[ServedModel, ServedModel]
+    deployment: Deployment, models: tuple[ServedModel, ServedModel]
 ) -> None:
-    place.settings = place.settings.model_copy(update={"gpus": "all"})
+    deployment.settings = deployment.settings.model_copy(update={"gpus": "all"})
     with pytest.raises(DeployError, match="cannot hand out GPUs"):
-        place.deploy(models[0])
+        deployment.deploy(models[0])
 
 
 def test_the_printed_command_starts_the_same_server(
-    place: Place, models: tuple[ServedModel, ServedModel]
+    deployment: Deployment, models: tuple[ServedModel, ServedModel]
 ) -> None:
     """What `retune deploy -d` prints, run by a shell where the docker program exists; here through its parts."""
-    command = container_spec(models[0], place.settings, place.folder).argv()
+    command = container_spec(models[0], deployment.settings, deployment.folder).argv()
     assert command[:3] == ["docker", "run", "--detach"]
     assert command[-1] == "retune-nim:latest"
-    assert f"127.0.0.1:{place.settings.host_port}:8000" in command
+    assert f"127.0.0.1:{deployment.settings.host_port}:8000" in command
     assert "--read-only" in command
 
 
@@ -221,8 +227,8 @@ def test_state_of_a_stopped_engine_reads_as_not_alive(tmp_path: Path) -> None:
 
 
 def test_served_vectors_equal_the_checkpoints(
-    place: Place, models: tuple[ServedModel, ServedModel], smoke: SmokeCheck
+    deployment: Deployment, models: tuple[ServedModel, ServedModel], smoke: SmokeCheck
 ) -> None:
-    state = place.deploy(models[0])
+    state = deployment.deploy(models[0])
     smoke(state.url)
     assert httpx2.get(f"{state.url}/v1/health/ready").status_code == 200

@@ -1,6 +1,6 @@
-"""The vLLM backend against a stand-in for its program, which takes vLLM's arguments and speaks its interface.
+"""The vLLM backend against a stand-in for its program, with vLLM's arguments and HTTP interface.
 
-No vLLM runs without a GPU; what is proven is all that is Retune's: the command, the proofs, the way back.
+vLLM does not run without a GPU; these tests cover Retune's part: the command, the checks, the restart of the old server.
 """
 
 from __future__ import annotations
@@ -37,32 +37,32 @@ parser.add_argument("--convert", choices=["embed"], required=True)
 parser.add_argument("--served-model-name", required=True)
 parser.add_argument("--host", required=True)
 parser.add_argument("--port", type=int, required=True)
-given = parser.parse_args()
-if (Path(given.model) / "broken").exists():
+options = parser.parse_args()
+if (Path(options.model) / "broken").exists():
     raise SystemExit("this model is broken")
 from sentence_transformers import SentenceTransformer
-model = SentenceTransformer(given.model, device="cpu")
+model = SentenceTransformer(options.model, device="cpu")
 
 class Handler(BaseHTTPRequestHandler):
-    def say(self, body):
-        said = json.dumps(body).encode()
+    def send(self, body):
+        content = json.dumps(body).encode()
         self.send_response(200)
-        self.send_header("Content-Length", str(len(said)))
+        self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        self.wfile.write(said)
+        self.wfile.write(content)
 
     def do_GET(self):
-        card = dict(id=given.served_model_name, root=given.model, object="model")
-        self.say(dict(data=[card]) if self.path == "/v1/models" else dict())
+        card = dict(id=options.served_model_name, root=options.model, object="model")
+        self.send(dict(data=[card]) if self.path == "/v1/models" else dict())
 
     def do_POST(self):
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        assert self.path == "/v2/embed" and asked["input_type"] in ("query", "document")
-        assert asked["model"] == given.served_model_name and asked["embedding_types"] == ["float"]
-        rows = model.encode(asked["texts"], normalize_embeddings=True, show_progress_bar=False)
-        self.say(dict(embeddings=dict(float=rows.tolist())))
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        assert self.path == "/v2/embed" and request["input_type"] in ("query", "document")
+        assert request["model"] == options.served_model_name and request["embedding_types"] == ["float"]
+        rows = model.encode(request["texts"], normalize_embeddings=True, show_progress_bar=False)
+        self.send(dict(embeddings=dict(float=rows.tolist())))
 
-ThreadingHTTPServer((given.host, given.port), Handler).serve_forever()
+ThreadingHTTPServer((options.host, options.port), Handler).serve_forever()
 """
 
 
@@ -77,7 +77,7 @@ def smoke(tiny_model: Path) -> SmokeCheck:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder for the state, on a machine that seems to have a GPU and vLLM."""
     program = tmp_path / "bin" / "vllm"
     program.parent.mkdir()
@@ -85,14 +85,14 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(program.parent), prepend=":")
     monkeypatch.setattr(vllm, "has_gpu", lambda: True)
-    folder = tmp_path / "stage5_deploy"
-    yield folder
-    state = read_state(folder)
+    state_folder = tmp_path / "stage5_deploy"
+    yield state_folder
+    state = read_state(state_folder)
     if state is not None:
         state.stop()
 
 
-def test_without_a_gpu_or_the_program_it_is_refused_in_plain_words(
+def test_without_a_gpu_or_the_program_it_is_refused(
     tmp_path: Path,
     models: tuple[ServedModel, ServedModel],
     settings: Callable[..., DeploySettings],
@@ -110,17 +110,17 @@ def test_without_a_gpu_or_the_program_it_is_refused_in_plain_words(
 
 
 def test_deployed_asked_and_replaced(
-    place: Path,
+    folder: Path,
     models: tuple[ServedModel, ServedModel],
     settings: Callable[..., DeploySettings],
     smoke: SmokeCheck,
 ) -> None:
     wanted = settings(backend="vllm")
-    state = deploy(models[0], wanted, place, smoke, no_engine)
+    state = deploy(models[0], wanted, folder, smoke, no_engine)
     assert isinstance(state, VllmState)
-    assert read_state(place) == state
-    assert deploy(models[0], wanted, place, smoke, no_engine) == state
-    command = shown_command(models[0], wanted, place)
+    assert read_state(folder) == state
+    assert deploy(models[0], wanted, folder, smoke, no_engine) == state
+    command = shown_command(models[0], wanted, folder)
     assert command.startswith(
         f"vllm serve {models[0].checkpoint.resolve()} --runner pooling --convert embed "
     )
@@ -128,29 +128,29 @@ def test_deployed_asked_and_replaced(
     expected = load_checkpoint(models[0].checkpoint).encode(list(TEXTS), normalize_embeddings=True)
     np.testing.assert_allclose(encoder.embed(TEXTS, "query"), np.asarray(expected), atol=1e-5)
     encoder.close()
-    second = deploy(models[1], wanted, place, smoke, no_engine)
+    second = deploy(models[1], wanted, folder, smoke, no_engine)
     assert isinstance(second, VllmState)
     assert second.gap_s > 0
     assert not state.alive()
     with pytest.raises(DeployError, match="cannot take over"):
-        deploy(models[0], settings(backend="process"), place, smoke, no_engine)
+        deploy(models[0], settings(backend="process"), folder, smoke, no_engine)
 
 
 def test_a_server_that_does_not_come_up_brings_the_old_one_back(
-    place: Path,
+    folder: Path,
     models: tuple[ServedModel, ServedModel],
     settings: Callable[..., DeploySettings],
     smoke: SmokeCheck,
     tmp_path: Path,
 ) -> None:
     wanted = settings(backend="vllm")
-    old = deploy(models[0], wanted, place, smoke, no_engine)
+    old = deploy(models[0], wanted, folder, smoke, no_engine)
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "broken").touch()
     broken = ServedModel(models[1].onnx, tmp_path / "broken", models[1].digest)
     with pytest.raises(DeployError, match="this model is broken"):
-        deploy(broken, wanted, place, smoke, no_engine)
-    back = read_state(place)
+        deploy(broken, wanted, folder, smoke, no_engine)
+    back = read_state(folder)
     assert back is not None
     assert back.alive()
     assert back.serves_its_model()
@@ -158,12 +158,12 @@ def test_a_server_that_does_not_come_up_brings_the_old_one_back(
 
 
 def test_another_folder_than_the_one_meant_is_not_taken_for_it(
-    place: Path,
+    folder: Path,
     models: tuple[ServedModel, ServedModel],
     settings: Callable[..., DeploySettings],
     smoke: SmokeCheck,
 ) -> None:
-    state = deploy(models[0], settings(backend="vllm"), place, smoke, no_engine)
+    state = deploy(models[0], settings(backend="vllm"), folder, smoke, no_engine)
     assert isinstance(state, VllmState)
     assert state.serves_its_model()
-    assert not replace(state, model_folder="/elsewhere").serves_its_model()
+    assert not replace(state, model_folder="/other").serves_its_model()

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from resources.encoders.encoder_config import EncoderConfig
 from resources.encoders.sentence_transformer import EncoderError, SentenceTransformerEncoder
 from resources.machine.accelerator import find_accelerator
 
@@ -13,7 +14,7 @@ WORDS = "the list dict of a module returns its value when path or file is opened
 
 def make_encoder(folder: Path, **settings) -> SentenceTransformerEncoder:
     settings = {"query_max_length": 16, "passage_max_length": 40, **settings}
-    return SentenceTransformerEncoder(folder, "digest", accelerator=find_accelerator("cpu"), **settings)
+    return SentenceTransformerEncoder(folder, "digest", find_accelerator("cpu"), EncoderConfig(**settings))
 
 
 @pytest.fixture(scope="module")

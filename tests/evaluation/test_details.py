@@ -14,13 +14,14 @@ from assets_pkg.config.sections.evaluation import EvalSettings
 from assets_pkg.evaluation import evaluate as module
 from assets_pkg.evaluation.compare import compare
 from assets_pkg.evaluation.errors import EvaluationError
-from assets_pkg.evaluation.evaluate import evaluate_dimensions, evaluate_retrieval, shorten
+from assets_pkg.evaluation.evaluate import evaluate_dimensions, evaluate_retrieval
 from assets_pkg.evaluation.html_page import verdict
 from assets_pkg.evaluation.report import read_scores, write_eval_report
 from assets_pkg.retrieval.metrics import RetrievalScores, score_run
 from storage.artifacts import EvalReport, EvalSet
 from storage.formats.beir import BeirDocument, BeirQuery, read_qrels, write_beir
 from storage.progress import no_progress
+from storage.vectors import truncate
 
 DOCUMENTS = 40
 
@@ -159,7 +160,7 @@ def test_shortened_vectors_are_measured_as_vectors_of_that_length(
     assert short["finetuned"] == pytest.approx(expected, abs=1e-5)
     assert full["finetuned"] == report.comparison()["metrics"]["NDCG@10"]["finetuned"]
     assert short["finetuned"] < full["finetuned"]
-    assert np.linalg.norm(shorten(np.eye(3, dtype=np.float32), 2)[0]) == 1
+    assert np.linalg.norm(truncate(np.eye(3, dtype=np.float32), 2)[0]) == 1
     with pytest.raises(EvaluationError, match="16 dimensions"):
         evaluate_dimensions(eval_set, encoder, settings, [8, 32])
 

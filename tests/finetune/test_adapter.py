@@ -21,7 +21,7 @@ def train(given: Given, tmp_path: Path) -> Callable[..., Path]:
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
         encoder = SentenceTransformerEncoder(
-            given.base.model, given.base.version, accelerator=CPU, **given.model.encoder_config()
+            given.base.model, given.base.version, CPU, given.model.encoder_config()
         )
         chosen = given.settings(method="adapter", learning_rate=1e-2, num_epochs=6, **changes)
         train_adapter(given.mined, given.base, given.model, chosen, encoder, folder)

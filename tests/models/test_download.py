@@ -10,7 +10,7 @@ import pytest
 from resources.models.download import DownloadError, download, plan_download
 from resources.models.entry import ModelEntry
 from resources.models.files import digest_model
-from resources.models.places import find_model
+from resources.models.locations import find_model
 from tests.models.fake_hub import COMMIT, Hub, running
 
 

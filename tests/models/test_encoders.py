@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -241,11 +242,60 @@ def test_onnx_equals_the_model_it_was_exported_from(tiny_model: Path, tmp_path: 
         "red",
         "a person walks through a door and a dog runs over the hill again and again",
     ]
-    entry = ModelEntry(adapter="onnx", folder="onnx")
-    found = OnnxEncoder(folder, entry, "digest").embed(texts, "passage")
+    found = OnnxEncoder(folder, "digest").embed(texts, "passage")
     model = SentenceTransformer(str(tiny_model), device="cpu")
     model.max_seq_length = 16
     assert distance(found, model.encode(texts, normalize_embeddings=True)) < CLOSE
+
+
+def run_by_hand(folder: Path, texts: list[str]) -> Any:
+    """One text at a time through tokenizers and onnxruntime, truncated by the tokenizer itself."""
+    import onnxruntime
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(16)
+    session = onnxruntime.InferenceSession(str(folder / "model.onnx"))
+    wanted = {given.name for given in session.get_inputs()}
+    rows = []
+    for encoded in tokenizer.encode_batch([f"passage: {text}" for text in texts]):
+        ids = np.array([encoded.ids], dtype=np.int64)
+        feed = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+        rows.append(session.run(["embeddings"], {name: feed[name] for name in wanted})[0][0])
+    return np.stack(rows)
+
+
+class TestOnnx:
+    @pytest.fixture(scope="class")
+    def folder(self, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        from assets_pkg.export.onnx import OnnxExportSettings, export_onnx
+
+        folder = tmp_path_factory.mktemp("export") / "onnx"
+        settings = OnnxExportSettings(max_length=16, passage_prefix="passage: ")
+        export_onnx(tiny_model, folder, model_id="tiny", model_digest="0" * 16, settings=settings)
+        return folder
+
+    def test_equals_the_graph_run_by_hand(self, folder: Path) -> None:
+        """Texts of all lengths, empty and truncated ones too, however they are batched."""
+        words = tiny.WORDS.split()
+        texts = ["", "  ", "unknown ☃", *(" ".join(words[:length]) for length in range(1, len(words)))] * 40
+        reported: list[int] = []
+        encoder = OnnxEncoder(folder, "digest")
+        found = encoder.embed(texts, "passage", lambda done, total, unit, **_: reported.append(done))
+        assert found.dtype == np.float32
+        distinct = len(texts) // 40
+        np.testing.assert_allclose(found, np.tile(run_by_hand(folder, texts[:distinct]), (40, 1)), atol=1e-6)
+        assert reported == [min(start, len(texts)) for start in range(1024, len(texts) + 1024, 1024)]
+
+    def test_what_is_wrong_with_a_folder_is_one_of_our_errors(self, folder: Path, tmp_path: Path) -> None:
+        broken = Path(shutil.copytree(folder, tmp_path / "broken"))
+        (broken / "model.onnx").write_bytes(b"no graph")
+        with pytest.raises(EncoderError, match=r"model\.onnx cannot be loaded"):
+            OnnxEncoder(broken, "digest").embed(["red"], "query")
+        (broken / "retune_model.json").unlink()
+        with pytest.raises(EncoderError, match=r"retune_model\.json is missing"):
+            OnnxEncoder(broken, "digest").embed(["red"], "query")
 
 
 class TestOpen:

@@ -10,8 +10,9 @@ import pytest
 
 from resources.encoders.factory import look_up
 from resources.models.entry import ModelEntry
-from resources.models.files import check_files, digest_model, safetensors_problem
+from resources.models.files import check_files, digest_model
 from resources.models.registry import Registry
+from resources.models.safetensors_files import safetensors_problem
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import yaml
 
 import resources.models
 from resources.models.entry import ModelEntry
-from resources.models.places import find_model, find_weights, unmet_requirement
+from resources.models.locations import find_model, find_weights, unmet_requirement
 from resources.models.registry import RegistryError, load_registry, registry_path
 
 SHIPPED = Path(resources.models.__file__).with_name("models.yaml")

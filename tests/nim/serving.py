@@ -15,6 +15,7 @@ from typing import IO, Any, cast
 import httpx2
 
 ROOT = Path(__file__).parents[2]
+MODULE = "assets_pkg.nim"
 
 
 @dataclass
@@ -39,23 +40,27 @@ class Server:
         return next((float(line.split()[-1]) for line in lines if line.split()[0] == name), 0.0)
 
 
-def command(folder: Path, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "assets_pkg.nim", "--model-dir", str(folder), *arguments]
+def command(folder: Path, *arguments: str, module: str = MODULE) -> list[str]:
+    return [sys.executable, "-m", module, "--model-dir", str(folder), *arguments]
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """This process's environment without settings of the server but those given."""
+    """This process's environment without settings of the server, and ``variables``."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("NIM_", "RETUNE_"))}
     return {**kept, "PYTHONPATH": str(ROOT), **variables}
 
 
 @contextmanager
-def serving(folder: Path, *arguments: str, **variables: str) -> Generator[Server]:
-    """Run a server on a free port (or on the ``--port`` given) until the block ends."""
+def serving(folder: Path, *arguments: str, module: str = MODULE, **variables: str) -> Generator[Server]:
+    """Run a server on a free port (or on that of ``--port``) until the block ends."""
     if "--port" not in arguments:
         arguments = (*arguments, "--port", "0")
     process = subprocess.Popen(
-        command(folder, *arguments), env=environment(**variables), stderr=subprocess.PIPE, text=True, cwd=ROOT
+        command(folder, *arguments, module=module),
+        env=environment(**variables),
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
     )
     try:
         yield Server(process, _await_url(cast(IO[str], process.stderr)))

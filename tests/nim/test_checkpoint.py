@@ -14,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from assets_pkg.cli.serving import serve
 from assets_pkg.export.onnx import OnnxExportSettings, export_onnx
 from tests.nim.serving import ROOT, environment, serving
 from tests.nim.test_process import run
 
+MODULE = "assets_pkg.export.serve_checkpoint"
 TEXTS = ["What tunes a retriever?", "Short", "A retriever is tuned on pairs of questions and passages. " * 8]
 
 
@@ -34,7 +36,7 @@ def checkpoint(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture(scope="module")
 def served(checkpoint: Path) -> Generator[Any]:
-    with serving(checkpoint, RETUNE_DRAIN_GRACE_S="0") as running:
+    with serving(checkpoint, module=MODULE, RETUNE_DRAIN_GRACE_S="0") as running:
         yield running
 
 
@@ -71,7 +73,7 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(checkpoint: Path, tmp_path:
     broken = tmp_path / "broken"
     shutil.copytree(checkpoint, broken)
     (broken / "model.safetensors").write_bytes(b"torn")
-    status, log = run(broken, "--port", "0")
+    status, log = run(broken, "--port", "0", module=MODULE)
     assert status == 1
     assert f"{broken} cannot be loaded" in log
     assert "Traceback" not in log
@@ -86,8 +88,8 @@ def run_script(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
 def test_an_export_is_served_without_torch(folder: Path) -> None:
     """The process that serves an export imports none of torch's world, even where it is installed."""
     script = (
-        "import sys\nfrom pathlib import Path\nfrom assets_pkg.nim.loading import load_folder\n"
-        "import assets_pkg.nim.server, assets_pkg.nim.grpc_server\nload_folder(Path(sys.argv[1]))\n"
+        "import sys\nfrom pathlib import Path\nfrom assets_pkg.nim.loading import load_export\n"
+        "import assets_pkg.nim.server, assets_pkg.nim.grpc_server\nload_export(Path(sys.argv[1]))\n"
         "print([name for name in ('torch', 'transformers', 'dagster') if name in sys.modules])"
     )
     said = run_script(script, folder)
@@ -95,11 +97,20 @@ def test_an_export_is_served_without_torch(folder: Path) -> None:
     assert said.stdout.strip() == "[]"
 
 
-def test_where_there_is_no_torch_that_is_said(checkpoint: Path) -> None:
-    script = (
-        "import sys\nsys.modules['torch'] = None\nfrom assets_pkg.nim.__main__ import main\n"
-        "sys.exit(main(['--model-dir', sys.argv[1], '--port', '0']))"
-    )
-    said = run_script(script, checkpoint)
-    assert said.returncode == 1
-    assert "serving one needs torch: serve its export" in said.stderr
+def test_the_server_of_exports_says_how_to_serve_a_checkpoint(checkpoint: Path) -> None:
+    status, log = run(checkpoint, "--port", "0")
+    assert status == 1
+    assert "serving one needs torch: serve its export" in log
+    assert f"retune serve --folder {checkpoint}" in log
+    assert "Traceback" not in log
+
+
+@pytest.mark.parametrize(("fixture", "module"), [("checkpoint", MODULE), ("folder", "assets_pkg.nim")])
+def test_retune_serve_starts_the_server_that_the_folder_needs(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, fixture: str, module: str
+) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr("os.execv", lambda program, command: started.append([program, *command]))
+    path: Path = request.getfixturevalue(fixture)
+    serve(folder=path, model=None, host="127.0.0.1", port=8003)
+    assert started[0][2:6] == ["-m", module, "--model-dir", str(path)]

@@ -34,17 +34,27 @@ def test_the_images_requirements_are_the_projects() -> None:
     assert set(_requirements()) - set(shared) == {"httptools", "uvloop"}  # of uvicorn[standard]
 
 
-def test_the_image_has_everything_that_the_server_imports() -> None:
+def _imported() -> set[str]:
+    """The modules that any module of the server imports, at its top or within a function."""
     imported: set[str] = set()
-    left_out = (SERVER / ".dockerignore").read_text().splitlines()
-    for path in (path for path in SERVER.glob("*.py") if path.name not in left_out):
+    for path in SERVER.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            imported |= {name.partition(".")[0] for name in names}
-    needed = imported - set(sys.stdlib_module_names) - {"assets_pkg"}
+            if isinstance(node, ast.Import):
+                imported |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add(node.module or "")
+    return imported
+
+
+def test_the_image_has_everything_that_the_server_imports() -> None:
+    needed = {name.partition(".")[0] for name in _imported()} - set(sys.stdlib_module_names) - {"assets_pkg"}
     packages = {BROUGHT_ALONG.get(name, IMPORTED_AS.get(name, name)) for name in needed}
     assert packages <= set(_requirements())
+
+
+def test_of_retune_the_server_imports_itself_alone() -> None:
+    ours = {name for name in _imported() if name.partition(".")[0] in ("assets_pkg", "resources", "storage")}
+    assert {name for name in ours if not name.startswith("assets_pkg.nim.")} == set()
 
 
 def test_prometheus_scrapes_the_service_that_the_compose_file_starts() -> None:

@@ -17,13 +17,13 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.nim.serving import ROOT, Server, command, environment, serving
+from tests.nim.serving import MODULE, ROOT, Server, command, environment, serving
 
 
-def run(folder: Path, *arguments: str, **variables: str) -> tuple[int, str]:
+def run(folder: Path, *arguments: str, module: str = MODULE, **variables: str) -> tuple[int, str]:
     """Run a server that should not start: its exit status and standard error."""
     done = subprocess.run(
-        command(folder, *arguments),
+        command(folder, *arguments, module=module),
         env=environment(**variables),
         capture_output=True,
         text=True,

@@ -1,9 +1,9 @@
 """The embedding server as a container: Retune's own image, or NVIDIA's NIM.
 
-A new server is proven beside the old one on a port of its own first: ready, its model digest (a closed NIM does
-not tell one), embeddings equal to the checkpoint's. Two containers cannot publish one port, so then the old one
-is stopped, kept, and the new one started in its place; clients see refused connections for as long as the new
-one takes to load (``gap_s``). If it does not come up, it goes and the old one is started again.
+A new server is tested beside the old one on a private port first: ready, right model digest (a closed NIM reports
+none), embeddings equal to the checkpoint's. Two containers cannot publish one port, so the old one is then stopped and
+the new one started on its port; clients get refused connections while it loads (``gap_s``). If it fails to start, it
+is removed and the old one started again.
 """
 
 from __future__ import annotations
@@ -45,7 +45,11 @@ TRIAL, PREVIOUS = "-trial", "-previous"
 
 @dataclass(frozen=True)
 class ContainerState:
-    """What is remembered of a server container. ``gap_s``: how long nobody served when it took over."""
+    """The stored state of a server container.
+
+    ``tells_digest``: whether the server reports its model's digest. ``gap_s``: how long no server answered when it
+    took over, in seconds.
+    """
 
     id: str
     name: str
@@ -71,7 +75,7 @@ class ContainerState:
         return f"docker logs {self.name}"
 
     def alive(self) -> bool:
-        """Whether that very container runs; an engine that does not answer counts as no."""
+        """Whether this container runs; False where the engine does not answer."""
         try:
             found = self._engine().find(self.id)
         except ContainerError:
@@ -110,18 +114,17 @@ def deploy_container(
     """Serve the model in a container on the profile's port.
 
     Args:
-        folder: where the state is kept; also what tells this project's containers from others.
+        folder: the folder of the state; it also labels this project's containers.
         old: the container that runs now, if one does.
 
     Raises:
-        DeployError: something that is needed is missing, or the new server did not prove itself; the old one
-            serves again.
-        ContainerError: the engine does not answer or refused.
+        DeployError: a requirement is missing, or the new server failed its test; the old one serves again.
+        ContainerError: the engine does not answer, or refused.
     """
-    _tidy(engine, settings, folder, old)
+    _remove_leftovers(engine, settings, folder, old)
     preflight(served, settings, old, engine)
-    _prove(served, settings, folder, smoke_check, engine)
-    new = _take_over(served, settings, folder, old, engine)
+    _test_start(served, settings, folder, smoke_check, engine)
+    new = _replace(served, settings, folder, old, engine)
     write_state(folder, asdict(new))
     if isinstance(old, ContainerState):
         engine.remove(old.id)
@@ -156,10 +159,10 @@ def container_spec(served: ServedModel, settings: DeploySettings, folder: Path) 
 def preflight(
     served: ServedModel, settings: DeploySettings, old: RunningServer | None, engine: ContainerEngine
 ) -> None:
-    """Everything that can be known to fail before a container is started; gets the image where it is missing.
+    """Check all requirements before a container is started, and pull or build the image where it is missing.
 
     Raises:
-        DeployError, ContainerError: what is missing, and what to do.
+        DeployError, ContainerError: a requirement is missing; the message says what to do.
     """
     require_port(settings, ours=old)
     require_memory(served)
@@ -182,7 +185,7 @@ def preflight(
 
 
 def build_image(engine: ContainerEngine, tag: str) -> None:
-    """Build Retune's own image. `RETUNE_BASE_IMAGE` and `RETUNE_WHEELS` (a folder) stand in for the registries."""
+    """Build Retune's own image. `RETUNE_BASE_IMAGE` and `RETUNE_WHEELS` (a folder) replace the registries."""
     arguments: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="retune-image-") as work:
         context = Path(work) / "nim"
@@ -195,13 +198,14 @@ def build_image(engine: ContainerEngine, tag: str) -> None:
         engine.build(context, tag, arguments)
 
 
-def _prove(
+def _test_start(
     served: ServedModel,
     settings: DeploySettings,
     folder: Path,
     smoke_check: SmokeCheck,
     engine: ContainerEngine,
 ) -> None:
+    """Start the container on a private port, test it there and remove it."""
     spec = container_spec(served, settings, folder)
     name, publish = settings.container_name + TRIAL, {INNER_PORT: (settings.host, 0)}
     trial = engine.run(replace(spec, name=name, publish=publish, restart=False))
@@ -213,14 +217,14 @@ def _prove(
         engine.remove(trial.id)
 
 
-def _take_over(
+def _replace(
     served: ServedModel,
     settings: DeploySettings,
     folder: Path,
     old: RunningServer | None,
     engine: ContainerEngine,
 ) -> ContainerState:
-    """Stop the old container, start the new one in its place; on any failure the other way round."""
+    """Stop the old container and start the new one on its port; on any failure restore the old one."""
     spec = container_spec(served, settings, folder)
     if isinstance(old, ContainerState):
         engine.stop(old.id, STOP_SECONDS)
@@ -234,35 +238,37 @@ def _take_over(
         if failed is not None:
             engine.remove(failed.id)
         if isinstance(old, ContainerState):
-            _bring_back(old, engine)
+            _restore(old, engine)
         raise
     return replace(state, gap_s=round(time.monotonic() - stopped, 2) if old else 0.0)
 
 
-def _bring_back(old: ContainerState, engine: ContainerEngine) -> None:
-    """The old container under its name again, and serving."""
+def _restore(old: ContainerState, engine: ContainerEngine) -> None:
+    """Give the old container its name back and start it."""
     engine.rename(old.id, old.name)
     engine.start(old.id)
     await_serving(old, STOP_SECONDS)
 
 
-def _tidy(engine: ContainerEngine, settings: DeploySettings, folder: Path, old: RunningServer | None) -> None:
-    """Remove what a killed deployment left behind; refuse a name that is somebody else's."""
-    mine = engine.labelled(OWNER_LABEL, _owner(folder))
+def _remove_leftovers(
+    engine: ContainerEngine, settings: DeploySettings, folder: Path, old: RunningServer | None
+) -> None:
+    """Remove the containers that a killed deployment left; refuse a name that another program's container has."""
+    ours = engine.labelled(OWNER_LABEL, _owner(folder))
     kept = old.id if isinstance(old, ContainerState) else None
-    for leftover in mine:
+    for leftover in ours:
         if leftover.id != kept:
             engine.remove(leftover.id)
-    taken = engine.find(settings.container_name)
-    if taken is not None and taken.id != kept:
+    same_name = engine.find(settings.container_name)
+    if same_name is not None and same_name.id != kept:
         raise DeployError(
             f"there is a container {settings.container_name} that this project did not start: choose another "
             "name with deploy.container_name=NAME"
         )
 
 
-def resume(state: ContainerState) -> None:
-    """Mend what a deployment that was killed between two containers left: the old one stopped and renamed."""
+def recover(state: ContainerState) -> None:
+    """Restore the old container after a deployment that was killed when it had stopped and renamed it."""
     try:
         engine = _engine_at(state.engine)
     except ContainerError:
@@ -273,7 +279,7 @@ def resume(state: ContainerState) -> None:
     half_started = engine.find(state.name)
     if half_started is not None:
         engine.remove(half_started.id)
-    _bring_back(state, engine)
+    _restore(state, engine)
 
 
 def _state(
@@ -297,7 +303,7 @@ def _state(
 
 @cache
 def _engine_at(address: str | None) -> ContainerEngine:
-    """One connection for all the questions that are asked while a server starts."""
+    """One connection for all requests while a server starts."""
     return ContainerEngine(address)
 
 

@@ -1,8 +1,8 @@
 """The embedding server as a local process that outlives the run which started it.
 
-A new server is proven on a private port first (ready, right model digest, embeddings equal to the
-checkpoint's own). Only then does it join the old one on the public port (SO_REUSEPORT), and the old one is
-asked to finish its requests and leave. If any of this fails, the old server goes on serving.
+A new server is tested on a private port first: ready, right model digest, embeddings equal to the checkpoint's. Only
+then is it started on the public port beside the old one (SO_REUSEPORT), which then finishes its requests and ends.
+If any of this fails, the old server goes on serving.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class ServerState:
-    """What is remembered of a server process; ``started`` is its start, seconds since the epoch."""
+    """The stored state of a server process; ``started``: when it started, seconds since the epoch."""
 
     pid: int
     started: float
@@ -58,7 +58,7 @@ class ServerState:
         return f"process {self.pid}"
 
     def alive(self) -> bool:
-        """Whether that very process still runs (a reused pid does not count)."""
+        """Whether this process still runs (a reused pid does not count)."""
         process = self._process()
         return process is not None and process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
@@ -79,10 +79,10 @@ class ServerState:
 
     def last_log(self, lines: int = LOG_LINES_SHOWN) -> str:
         try:
-            said = Path(self.log).read_text("utf-8", "replace").splitlines()
+            written = Path(self.log).read_text("utf-8", "replace").splitlines()
         except OSError:
             return "(no log)"
-        return "\n".join(said[-lines:]) or "(empty)"
+        return "\n".join(written[-lines:]) or "(empty)"
 
     def _process(self) -> psutil.Process | None:
         try:
@@ -102,15 +102,15 @@ def deploy_process(
     """Serve the exported folder on the profile's port, replacing an older server without refusing a request.
 
     Args:
-        folder: where state and logs are kept.
+        folder: the folder of state and logs.
         old: the server process that runs now, if one does.
 
     Raises:
-        DeployError: the port belongs to someone else, or the new server did not prove itself.
+        DeployError: another program holds the port, memory is short, or the new server failed its test.
     """
     require_port(settings, ours=old)
     require_memory(served)
-    _prove(served, settings, folder, smoke_check)
+    _test_start(served, settings, folder, smoke_check)
     new = _start(served, settings, settings.host_port, folder / "server.log")
     try:
         await_serving(new, settings.startup_timeout_s)
@@ -130,14 +130,15 @@ def command_line(served: ServedModel, settings: DeploySettings, port: int) -> li
 
 
 def environment(settings: DeploySettings) -> dict[str, str]:
-    """The variables that it gets besides this process's own."""
+    """The variables of a server process besides those of this one."""
     return {"NIM_MAX_CLIENT_BATCH_SIZE": str(settings.max_client_batch_size)}
 
 
-def _prove(served: ServedModel, settings: DeploySettings, folder: Path, smoke_check: SmokeCheck) -> None:
-    # A port that the environment names for gRPC is for the server that serves.
-    port, alone = _free_port(settings.host), {"NIM_GRPC_API_PORT": ""}
-    trial = _start(served, settings, port, folder / "trial.log", alone)
+def _test_start(served: ServedModel, settings: DeploySettings, folder: Path, smoke_check: SmokeCheck) -> None:
+    """Start the server on a private port, test it there and stop it."""
+    # The gRPC port that the environment may set belongs to the server in use.
+    port, variables = _free_port(settings.host), {"NIM_GRPC_API_PORT": ""}
+    trial = _start(served, settings, port, folder / "trial.log", variables)
     try:
         await_serving(trial, settings.startup_timeout_s)
         smoke_check(trial.url)
@@ -154,12 +155,15 @@ def _start(
 ) -> ServerState:
     command = command_line(served, settings, port)
     pid, started = start_process(command, {**environment(settings), **variables}, log)
-    place = str(served.onnx), str(log.absolute())
-    return ServerState(pid, started, settings.host, port, served.digest, *place)
+    paths = str(served.onnx), str(log.absolute())
+    return ServerState(pid, started, settings.host, port, served.digest, *paths)
 
 
 def start_process(command: Sequence[str], variables: Mapping[str, str], log: Path) -> tuple[int, float]:
-    """Start a program that outlives this one, its output in ``log``: its pid and start, seconds since the epoch."""
+    """Start a program that outlives this one, with its output in ``log``.
+
+    Returns its pid, and when it started, seconds since the epoch.
+    """
     with log.open("wb") as stream:
         process = subprocess.Popen(
             command,

@@ -1,10 +1,10 @@
 """The checkpoint itself under vLLM, as a local process on a GPU.
 
-Two vLLM servers seldom fit one GPU, so a new one cannot be proven beside the old: the old one is stopped, the new
-one started in its place and proven there (ready, the right folder, embeddings equal to the checkpoint's). Clients see
-refused connections for as long as that takes (``gap_s``). If it does not come up, the old one is started again.
+Two vLLM servers seldom fit one GPU, so a new one cannot be tested beside the old: the old one is stopped, the new
+one started on its port and tested there (ready, the right folder, embeddings equal to the checkpoint's). Clients get
+refused connections meanwhile (``gap_s``). If the new one fails, the old one is started again.
 
-vLLM tells no digest, but the path that it loaded; a checkpoint's folder is named by its digest.
+vLLM reports no digest, but the path that it loaded; a checkpoint's folder is named by its digest.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PROGRAM = "vllm"
 
 @dataclass(frozen=True)
 class VllmState(ServerState):
-    """What is remembered of a vLLM process. ``gap_s``: how long nobody served when it took over."""
+    """The stored state of a vLLM process. ``gap_s``: how long no server answered when it took over, in seconds."""
 
     served_name: str = ""
     gap_s: float = 0.0
@@ -62,8 +62,8 @@ def deploy_vllm(
     """Serve the checkpoint under vLLM on the profile's port, in place of ``old``.
 
     Raises:
-        DeployError: no GPU, no vLLM, somebody else's port, or the new server did not prove itself; the old one
-            serves again.
+        DeployError: no GPU or no vLLM, another program holds the port, or the new server failed its test; the old
+            one serves again.
     """
     require_vllm()
     require_port(settings, ours=old)
@@ -77,7 +77,7 @@ def deploy_vllm(
     except BaseException:
         new.stop()
         if isinstance(old, VllmState):
-            _bring_back(old, settings, folder)
+            _restart(old, settings, folder)
         raise
     new = replace(new, gap_s=round(time.monotonic() - stopped, 2) if old else 0.0)
     write_state(folder, asdict(new))
@@ -115,12 +115,15 @@ def _start(checkpoint: Path, digest: str, settings: DeploySettings, folder: Path
     command = vllm_command(path, name, settings.host, settings.host_port)
     log = folder / "server.log"
     pid, started = start_process(command, {}, log)
-    place = settings.host, settings.host_port, digest, str(path), str(log.absolute())
-    return VllmState(pid, started, *place, served_name=name)
+    endpoint = settings.host, settings.host_port
+    return VllmState(pid, started, *endpoint, digest, str(path), str(log.absolute()), served_name=name)
 
 
-def _bring_back(old: VllmState, settings: DeploySettings, folder: Path) -> None:
+def _restart(old: VllmState, settings: DeploySettings, folder: Path) -> None:
+    """Start the old server again, with its own name and port."""
     as_before = {"served_model_name": old.served_name, "host": old.host, "host_port": old.port}
-    back = _start(Path(old.model_folder), old.model_digest, settings.model_copy(update=as_before), folder)
-    write_state(folder, asdict(back))
-    await_serving(back, max(settings.startup_timeout_s, STOP_SECONDS))
+    restarted = _start(
+        Path(old.model_folder), old.model_digest, settings.model_copy(update=as_before), folder
+    )
+    write_state(folder, asdict(restarted))
+    await_serving(restarted, max(settings.startup_timeout_s, STOP_SECONDS))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -21,9 +20,9 @@ from assets_pkg.sdg.llm.structured_batch import Failure
 from assets_pkg.sdg.llm.tally import Tally
 from resources.chat_model import ChatConfig, ChatModel, Usage, endpoint_host
 from resources.encoders.base import Encoder
-from storage.artifact_store import write_atomic
 from storage.artifacts import Corpus, Passages
 from storage.errors import RetuneError
+from storage.files import write_json
 from storage.formats.qa_records import QAEvaluations, SourceRecord, dump_record
 from storage.progress import Progress, no_progress
 
@@ -107,10 +106,10 @@ def generate_with_llm(
     with _Writer(folder, tally, encoder, settings) as writer:
         sources = read_sources(corpus, passages, settings)
         usage = asyncio.run(_run(sources, total, settings, chat, writer.write, progress))
-    write_atomic(folder / "summary.json", json.dumps(tally.summary(usage), indent=1, ensure_ascii=False))
+    write_json(folder / "summary.json", tally.summary(usage))
     writer.check_accept_rate(settings.min_accept_rate)
     result = {"schema_version": 1, "dataset_name": "synthetic_qa", "output_path": writer.records.name}
-    write_atomic(folder / "generation_result.json", json.dumps(result, indent=1))
+    write_json(folder / "generation_result.json", result, ensure_ascii=True)
 
 
 def preview(

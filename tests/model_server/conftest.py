@@ -13,7 +13,7 @@ import uvicorn
 
 from assets_pkg.model_server.api import build_app
 from assets_pkg.model_server.engine import Engine, Served
-from assets_pkg.model_server.serve import _bind
+from assets_pkg.nim.server import bind
 from resources.encoders.factory import LOCAL
 from resources.encoders.items import ItemEncoder
 from resources.machine.accelerator import Accelerator
@@ -37,7 +37,7 @@ class Running:
 def running(name: str, entry: ModelEntry, folder: Path) -> Iterator[Running]:
     encoder = LOCAL[entry.adapter](folder, entry, "digest", CPU)
     engine = Engine(Served(name, entry, encoder))
-    listener = _bind("127.0.0.1", 0)
+    listener = bind("127.0.0.1", 0)
     server = uvicorn.Server(uvicorn.Config(build_app(engine), log_level="warning"))
     thread = threading.Thread(target=lambda: server.run(sockets=[listener]), daemon=True)
     thread.start()

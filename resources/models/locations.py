@@ -18,7 +18,7 @@ REMOTE_DOCS = "docs/remote-models.md"
 
 
 @dataclass(frozen=True)
-class Place:
+class ModelLocation:
     """Where a model is. ``folder`` for weights here, ``url`` for a server; with neither, ``reason`` says why.
 
     ``kind``: below ``embedding_models/``, in the Hugging Face cache, in an installed package, on a server.
@@ -40,7 +40,7 @@ def weights_folder(name: str, entry: ModelEntry, root: Path | None = None) -> Pa
     return (root or weights_root()) / (entry.folder or name)
 
 
-def find_model(name: str, entry: ModelEntry, root: Path | None = None) -> Place:
+def find_model(name: str, entry: ModelEntry, root: Path | None = None) -> ModelLocation:
     """Where the model can be used from: weights here if its adapter can run them, else its server, else nowhere.
 
     Nothing is loaded and no server is asked; a folder that is there may still be broken
@@ -52,22 +52,22 @@ def find_model(name: str, entry: ModelEntry, root: Path | None = None) -> Place:
         if here is not None and unmet is None:
             return here
         if entry.base_url is None:
-            return Place(
+            return ModelLocation(
                 "missing", reason=unmet if here is not None and unmet else _not_here(name, entry, root)
             )
     return _server(entry)
 
 
-def find_weights(name: str, entry: ModelEntry, root: Path | None = None) -> Place | None:
+def find_weights(name: str, entry: ModelEntry, root: Path | None = None) -> ModelLocation | None:
     """The weights on this machine: below ``embedding_models/``, in the Hugging Face cache, in the package."""
     folder = weights_folder(name, entry, root)
     if _holds_model(folder):
-        return Place("folder", folder=folder)
+        return ModelLocation("folder", folder=folder)
     cached = _in_hub_cache(entry)
     if cached is not None:
-        return Place("cache", folder=cached)
+        return ModelLocation("cache", folder=cached)
     packaged = _in_package(entry)
-    return None if packaged is None else Place("package", folder=packaged)
+    return None if packaged is None else ModelLocation("package", folder=packaged)
 
 
 def unmet_requirement(entry: ModelEntry) -> str | None:
@@ -84,15 +84,17 @@ def unmet_requirement(entry: ModelEntry) -> str | None:
     return None
 
 
-def _server(entry: ModelEntry) -> Place:
+def _server(entry: ModelEntry) -> ModelLocation:
     if entry.base_url is None:
-        return Place(
+        return ModelLocation(
             "missing",
             reason=f"runs only behind a server, and its entry has no base_url: see {REMOTE_DOCS} for how to serve it",
         )
     if entry.api_key_env and not os.environ.get(entry.api_key_env):
-        return Place("missing", reason=f"{entry.api_key_env} is not set, the key for {entry.base_url}")
-    return Place("server", url=entry.base_url)
+        return ModelLocation(
+            "missing", reason=f"{entry.api_key_env} is not set, the key for {entry.base_url}"
+        )
+    return ModelLocation("server", url=entry.base_url)
 
 
 def _not_here(name: str, entry: ModelEntry, root: Path | None) -> str:

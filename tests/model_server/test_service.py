@@ -17,7 +17,7 @@ from resources.encoders.conformance import truth_checks
 from resources.encoders.http import EgressError, HttpEncoder, ServiceError, server_problem
 from resources.encoders.items import Item, data_uri
 from resources.models.entry import Dialect, ModelEntry
-from tests.provider.conftest import Running
+from tests.model_server.conftest import Running
 
 RED = Image.new("RGB", (64, 48), (255, 0, 0))
 BLUE = Image.new("RGB", (96, 64), (0, 0, 255))
