@@ -132,7 +132,7 @@ def test_what_killed_builds_left_goes_once_a_newer_version_was_made(tmp_path: Pa
             ("corpus_embeddings", overtaken.name, True)
         ]
         assert removals[0].size == len("half")
-        with FileLock(f"{overtaken}.lock"):  # somebody took it up after all
+        with FileLock(f"{overtaken}.lock"):  # another process has resumed it
             assert list(find_removals(store, instance, keep=1)) == []
         remove(store, removals[0])
     assert not overtaken.exists()

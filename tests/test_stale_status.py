@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -70,3 +71,14 @@ def test_every_status_of_dagsters_has_a_name() -> None:
     assert set(STATUSES) == set(StaleStatus), (
         "Dagster has other statuses: give each a name in stale_status.py"
     )
+
+
+def test_no_other_module_imports_dagsters_internals() -> None:
+    repository = Path(__file__).parents[1]
+    found = [
+        path.relative_to(repository).as_posix()
+        for package in ("assets_pkg", "resources", "storage")
+        for path in (repository / package).rglob("*.py")
+        if "from dagster._" in (text := path.read_text("utf-8")) or "import dagster._" in text
+    ]
+    assert found == ["assets_pkg/orchestration/stale_status.py"]

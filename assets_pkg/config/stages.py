@@ -21,7 +21,7 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     "judges": ("judge_scores", "judge_ranking"),
     "image_text": ("image_text_pairs", "captions", "image_text_scores", "image_text_report"),
 }
-"""Groups beside the stages: models compared, nothing tuned."""
+"""Groups beside the stages: they compare models, and tune none."""
 
 STAGE_OF: dict[str, str] = {
     "tensorrt_engine": "export",

@@ -1,7 +1,7 @@
 """What a run would do: which assets are missing or stale, and why.
 
 Dagster compares an asset with its direct parents only. The plan adds what follows from that: everything selected below
-a stale asset runs too, and reuses its artifact if its inputs turn out unchanged.
+a stale asset runs too, and reuses its artifact if its inputs are unchanged by then.
 """
 
 from __future__ import annotations

@@ -33,9 +33,9 @@ def test_a_run_can_name_the_target_of_one_stage(tmp_path: Path, monkeypatch: pyt
     with dg.DagsterInstance.ephemeral() as instance:
         refused = launch({"sdg": "nowhere"}, instance)
         (failure,) = [event for event in refused.all_events if event.is_step_failure]
-        told = failure.step_failure_data.user_failure_data
-        assert told is not None
-        assert told.description == "env.toml has no compute target 'nowhere'; it has: child"
+        failed = failure.step_failure_data.user_failure_data
+        assert failed is not None
+        assert failed.description == "env.toml has no compute target 'nowhere'; it has: child"
         done = launch({"sdg": "child"}, instance)
         assert done.success
         (made,) = done.asset_materializations_for_node("raw_corpus")

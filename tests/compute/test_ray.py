@@ -104,14 +104,14 @@ def test_two_workers_make_what_one_process_makes(
     recipe = EncoderRecipe(
         str(tiny_model), "tiny", EncoderConfig("", "", 32, 32, batch_size=64), device="cpu"
     )
-    told: list[int] = []
+    reported: list[int] = []
 
     def progress(done: int, total: int, unit: str, **figures: float) -> None:
-        told.append(done)
+        reported.append(done)
 
     RayEmbedding(two_workers, recipe)(shards, progress)
     assert not shards.missing()
-    assert told[-1] == 5000
+    assert reported[-1] == 5000
     encoder = recipe.open()
     together = np.concatenate(list(shards.vectors(encoder)))
     np.testing.assert_allclose(together, encoder.embed(texts, "passage"), atol=1e-6)
@@ -190,7 +190,7 @@ def test_stages_run_as_jobs_of_a_cluster_and_in_a_ray_of_their_own(ray_place: Wo
     )
 
 
-def test_a_job_is_stopped_and_its_end_is_told(ray_cluster: str, tmp_path: Path) -> None:
+def test_a_job_is_stopped_and_its_end_is_reported(ray_cluster: str, tmp_path: Path) -> None:
     sleeper = tmp_path / "python"
     sleeper.write_text("#!/bin/sh\necho begun\nwhile :; do sleep 0.1; done\n")
     sleeper.chmod(0o755)
@@ -205,7 +205,7 @@ def test_a_job_is_stopped_and_its_end_is_told(ray_cluster: str, tmp_path: Path) 
     assert (state.status, state.reason) == ("cancelled", "stopped with ray job stop")
 
 
-def test_a_failed_job_tells_its_exit_code(ray_cluster: str, tmp_path: Path) -> None:
+def test_a_failed_job_reports_its_exit_code(ray_cluster: str, tmp_path: Path) -> None:
     failing = tmp_path / "python"
     failing.write_text("#!/bin/sh\necho no such luck\nexit 3\n")
     failing.chmod(0o755)

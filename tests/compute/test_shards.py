@@ -36,7 +36,7 @@ TEXTS = [f"text {number}" for number in range(103)]
 
 @pytest.fixture
 def shards(tmp_path: Path) -> Shards:
-    """Eleven shards of ten texts, the last of three, over row groups that end elsewhere."""
+    """Eleven shards of ten texts, the last of three, over row groups of another size."""
     source = tmp_path / "texts.parquet"
     pq.write_table(pa.table({"text": TEXTS}), source, row_group_size=17)
     (tmp_path / "shards").mkdir()

@@ -114,7 +114,7 @@ def test_a_detached_job_waits_its_turn_and_is_picked_up(place: Workplace, cluste
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--run", "elsewhere"], "the cluster has no partition 'nowhere'; it has: batch"),
+        (["--run", "wrong-partition"], "the cluster has no partition 'nowhere'; it has: batch"),
         (["--run", "far-away"], "cannot reach nobody-here@127.0.0.1"),
         (["--run", "greedy"], "Memory specification can not be satisfied"),
         (["--batch", "greedy"], "Memory specification can not be satisfied"),

@@ -1,4 +1,4 @@
-"""Who takes a turn on this machine's accelerator: what runs on this machine, wherever the step itself is."""
+"""The pool and the lock of this machine's accelerator: for what runs on this machine, in whatever process."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from assets_pkg.build import build_definitions
 from assets_pkg.config.profile import load_profile
 from tests.command.conftest import Workplace
 from tests.compute.test_subprocess import job_process
-from tests.compute.turns import busy_accelerator, take_turns
+from tests.compute.turns import busy_accelerator, run_at_once
 from tests.conftest import write_profile
 
 DOCKED = 'executor = "docker"\ncontainer_image = "retune:latest"'
 
 
-def test_a_child_waits_for_its_turn(place: Workplace) -> None:
+def test_a_child_process_waits_for_the_accelerator(place: Workplace) -> None:
     with busy_accelerator(place) as instance:
         command = place.start("finetune", "--run", "child")
         deadline = time.monotonic() + 60
@@ -30,8 +30,10 @@ def test_a_child_waits_for_its_turn(place: Workplace) -> None:
     assert command.returncode == 0, output
 
 
-def test_two_processes_take_turns_with_the_history_in_files(tmp_path: Path) -> None:
-    take_turns(tmp_path, {})
+def test_two_processes_use_the_accelerator_one_after_the_other_with_the_history_in_files(
+    tmp_path: Path,
+) -> None:
+    run_at_once(tmp_path, {})
 
 
 def _waiting(instance: object) -> bool:

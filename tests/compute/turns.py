@@ -1,4 +1,4 @@
-"""Somebody else at work on this machine's accelerator, for a project's steps to wait for."""
+"""Another run that holds this machine's accelerator, for a project's steps to wait for."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.command.conftest import Workplace
 
 @contextmanager
 def busy_accelerator(place: Workplace) -> Iterator[dg.DagsterInstance]:
-    """The history of a project in which another run has taken the one turn there is."""
+    """The history of a project in which another run has claimed the one slot of the pool."""
     reference = InstanceRef.from_dir(str(place.home / ".dagster"))
     with dg.DagsterInstance.from_ref(reference) as instance:
         history = instance.event_log_storage
@@ -57,7 +57,7 @@ A_STEP = """
 """
 
 
-def take_turns(folder: Path, environment: Mapping[str, str], runs: int = 2) -> None:
+def run_at_once(folder: Path, environment: Mapping[str, str], runs: int = 2) -> None:
     """Runs of one history, in as many processes, ask for the accelerator at once: none begins before another ended."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("DAGSTER", "RETUNE"))}
     variables = {**kept, "DAGSTER_HOME": str(folder / "home"), **environment}

@@ -18,7 +18,7 @@ REASONING_SHARES = dict.fromkeys(get_args(ReasoningType), 1)
 
 
 class QuestionSettings(Settings):
-    """What is asked of the chat model, and which of its pairs are taken.
+    """What the chat model is asked to generate, and which of its pairs are kept.
 
     ``query_counts`` and ``reasoning_counts`` are exact and must sum to ``num_pairs``; null takes the recipe's
     shares of ``num_pairs``. ``min_hops``..``max_hops`` is the range for multi_hop questions.
@@ -72,7 +72,7 @@ class QuestionSettings(Settings):
 
 
 class BundleSettings(Settings):
-    """Whether several documents are asked about together, and how their segments are laid out."""
+    """Whether questions are about several documents together, and how the segments of those are arranged."""
 
     num_sections: PositiveInt
     multi_doc: bool
@@ -93,8 +93,8 @@ class BundleSettings(Settings):
 class EndpointSettings(Settings):
     """How the endpoint is used: speed, limits, consent. None of it changes what an answer is.
 
-    ``requests_per_minute: auto`` is 40 at NVIDIA's hosted endpoint and no limit elsewhere; prices are per
-    million tokens; ``resume: never`` asks everything anew.
+    ``requests_per_minute: auto`` is 40 at NVIDIA's hosted endpoint, no limit for others; prices are per
+    million tokens; ``resume: never`` repeats every request.
     """
 
     api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$"), RuntimeOnly]
@@ -135,7 +135,7 @@ class SdgSettings(QuestionSettings, BundleSettings, EndpointSettings):
     embedding_model: str
 
     def digest(self) -> str:
-        """As for every section, but a generator that asks no model does not depend on what would be asked."""
+        """As for every section, but without a chat model its settings decide nothing."""
         if self.sdg_input_path is not None:
             return digest_json({"sdg_input_path": self.sdg_input_path})
         if self.generator == "offline":
@@ -144,7 +144,7 @@ class SdgSettings(QuestionSettings, BundleSettings, EndpointSettings):
 
 
 def _counts(given: Mapping[Any, int] | None, shares: Mapping[str, int], total: int) -> dict[str, int]:
-    """The counts given, or ``total`` shared out by largest remainder (earlier types first on ties)."""
+    """The counts given, or ``total`` apportioned by largest remainder (earlier types first on ties)."""
     if given is not None:
         return {name: given.get(name, 0) for name in shares}
     whole = sum(shares.values())
