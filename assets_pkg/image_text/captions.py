@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from assets_pkg.config.sections.image_text import CaptionSettings
-from assets_pkg.config.sections.sdg import SdgSettings
+from assets_pkg.config.sections.sdg import SdgSettings, chat_config
 from assets_pkg.image_text.colour import nearest_colour
 from assets_pkg.image_text.errors import BenchmarkError
 from assets_pkg.image_text.pairs import Pair
-from assets_pkg.sdg.llm import chat_config
 from resources.chat_model import CallFailedError, ChatConfig, ChatModel, ChatSession, Message
 from resources.encoders.items import data_uri
 from storage.files import write_json

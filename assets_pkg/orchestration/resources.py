@@ -7,7 +7,7 @@ from pathlib import Path
 
 from assets_pkg.config.base import ModelSettings
 from assets_pkg.config.profile import Profile
-from assets_pkg.sdg.llm import chat_config
+from assets_pkg.config.sections.sdg import chat_config
 from resources.compute.stage_targets import StageTargets
 from resources.configurable import (
     AcceleratorResource,

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
 from assets_pkg.config.base import PositiveInt, RuntimeOnly, Settings
+from resources.chat_model.config import ChatConfig
 from resources.chat_model.consent import endpoint_host
 from storage.digests import digest_json
 from storage.formats.qa_records import QueryType, ReasoningType
 
+HOSTED = "integrate.api.nvidia.com"
+HOSTED_REQUESTS_PER_MINUTE = 40.0
 Count = Annotated[int, Field(ge=0)]
 QUERY_SHARES = {"multi_hop": 3, "structural": 2, "contextual": 2}
 REASONING_SHARES = dict.fromkeys(get_args(ReasoningType), 1)
@@ -141,6 +145,43 @@ class SdgSettings(QuestionSettings, BundleSettings, EndpointSettings):
         if self.generator == "offline":
             return digest_json({"generator": self.generator})
         return super().digest()
+
+
+def chat_config(settings: SdgSettings, cache: Path) -> ChatConfig:
+    """The endpoint in the settings; ``cache`` is the file of its cached answers."""
+    same = {
+        name: getattr(settings, name)
+        for name in (
+            "base_url",
+            "api_key_env",
+            "max_output_tokens",
+            "tokens_per_minute",
+            "request_timeout_s",
+            "retry_deadline_s",
+            "allow_corpus_egress",
+            "max_calls",
+            "max_tokens",
+            "max_cost",
+            "input_price",
+            "output_price",
+        )
+    }
+    return ChatConfig(
+        **same,
+        cache=cache,
+        temperature=settings.generation_temperature,
+        max_parallel=settings.max_parallel_requests_for_gen,
+        requests_per_minute=requests_per_minute(settings),
+        approved_endpoints=tuple(settings.approved_endpoints),
+        reuse_answers=settings.resume == "always",
+    )
+
+
+def requests_per_minute(settings: SdgSettings) -> float | None:
+    """The rate limit; ``auto`` is the reported one of NVIDIA's hosted trial keys, and none for other endpoints."""
+    if settings.requests_per_minute != "auto":
+        return settings.requests_per_minute
+    return HOSTED_REQUESTS_PER_MINUTE if endpoint_host(settings.base_url)[0] == HOSTED else None
 
 
 def _counts(given: Mapping[Any, int] | None, shares: Mapping[str, int], total: int) -> dict[str, int]:
