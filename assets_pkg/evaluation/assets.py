@@ -13,13 +13,8 @@ from assets_pkg.evaluation.evaluate import evaluate_dimensions, evaluate_retriev
 from assets_pkg.evaluation.plots import BARS
 from assets_pkg.evaluation.promotion import Decision, check_report, decide, promotions, rows
 from assets_pkg.evaluation.report import read_scores, write_eval_report
-from assets_pkg.orchestration.asset_context import (
-    ARTIFACT_KEY,
-    AssetContext,
-    accelerator_pool,
-    asset_context,
-    stage_asset,
-)
+from assets_pkg.orchestration.asset_context import AssetContext, accelerator_pool, asset_context, stage_asset
+from assets_pkg.orchestration.history import ARTIFACT_KEY
 from assets_pkg.orchestration.instance import GPU_POOL
 from assets_pkg.orchestration.metadata import numbers, picture, table
 from assets_pkg.retrieval.metrics import main_metric

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from assets_pkg.config.sections.evaluation import GateSettings
 from assets_pkg.evaluation.compare import Difference
-from assets_pkg.orchestration.asset_context import ARTIFACT_KEY
+from assets_pkg.orchestration.history import ARTIFACT_KEY
 from storage.artifacts import Checkpoint, EvalReport, EvalSet
 from storage.errors import RetuneError
 

@@ -14,13 +14,13 @@ from assets_pkg.config.profile import Profile
 from assets_pkg.config.sections.reindex import ReindexSettings
 from assets_pkg.orchestration.asset_context import (
     OWNERS,
-    SETTINGS_KEY,
     AssetContext,
     accelerator_pool,
     asset_context,
     code_version,
     shown_settings,
 )
+from assets_pkg.orchestration.history import SETTINGS_KEY, data_version
 from assets_pkg.orchestration.metadata import numbers
 from assets_pkg.reindex.corpus_embedding import embed_corpus, served_encoder
 from assets_pkg.reindex.index import build_index, is_lost, open_index
@@ -31,8 +31,10 @@ from assets_pkg.reindex.index_checks import (
     measured_as,
     verify_index,
 )
+from assets_pkg.reindex.searcher import SearchError, current_index
 from resources.configurable import ArtifactStoreResource, ComputeResource, EncoderResource
 from resources.vector_store.base import PassageIndex
+from storage.artifact_store import ArtifactError, ArtifactStore
 from storage.artifacts import (
     Checkpoint,
     CorpusEmbeddings,
@@ -224,3 +226,19 @@ def _compare_with_evaluation(
             report,
             name,
         )
+
+
+def searched_index_changed(
+    made: dg.AssetMaterialization, profile: Profile, store: ArtifactStore
+) -> str | None:
+    """Whether searches use another index than the latest ``vector_index``, or its server has lost it."""
+    try:
+        index = current_index(store)
+    except (SearchError, ArtifactError):
+        return "the index is not in the store"
+    if is_lost(index):
+        return "the server has the index no longer"
+    version = data_version(made)
+    return (
+        None if index.version == version else f"index {version} failed its check: {index.version} is searched"
+    )

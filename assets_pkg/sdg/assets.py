@@ -13,6 +13,7 @@ from assets_pkg.orchestration.metadata import numbers, table
 from assets_pkg.sdg.generators import generate_pairs, outside_digests
 from assets_pkg.sdg.own_pairs import load_own_pairs
 from resources.configurable import ArtifactStoreResource, ChatModelResource, ComputeResource, EncoderResource
+from storage.artifact_store import ArtifactStore
 from storage.artifacts import Checkpoint, Corpus, Passages, QAPairs
 from storage.formats.qa_records import read_records
 from storage.paths import SDG_STAGE
@@ -100,3 +101,10 @@ def _sample(pairs: QAPairs) -> Iterator[dict[str, Any]]:
                 "answer": pair.answer,
                 "score": evaluation.overall.score,
             }
+
+
+def pair_files_changed(made: dg.AssetMaterialization, profile: Profile, _: ArtifactStore) -> str | None:
+    """Whether the files that ``synthetic_qa`` read (own pairs, prompts) changed."""
+    if made.metadata[OUTSIDE].value == outside_digests(profile.sdg):
+        return None
+    return f"{profile.sdg.sdg_input_path or profile.sdg.prompts_path} changed"

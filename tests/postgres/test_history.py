@@ -107,6 +107,6 @@ def test_the_file_and_the_environment_must_agree(
     with pytest.raises(InstanceError, match="set RETUNE_POSTGRES_URL, or delete `storage`"):
         open_instance()
     monkeypatch.setenv("RETUNE_POSTGRES_URL", server.url)
-    (home / "dagster.yaml").write_text("storage: {sqlite: {base_dir: /tmp/elsewhere}}\n")
+    (home / "dagster.yaml").write_text("storage: {sqlite: {base_dir: /tmp/another}}\n")
     with pytest.raises(InstanceError, match="names a storage of its own"):
         open_instance()

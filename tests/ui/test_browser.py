@@ -30,13 +30,13 @@ GROUPS = {
     "image_text": ("image_text_pairs", "captions", "image_text_scores", "image_text_report"),
 }
 AUTOMATION = {
-    f"sensors/{SENSOR}": "Rebuilds the index after a promotion",
+    f"sensors/{SENSOR}": "Rebuilds the index when the promoted model or the passages changed",
     "sensors/corpus_when_documents_change": "Reads the corpus again",
-    "sensors/server_watch": "Marks the embedding server as dead or alive",
-    "sensors/pick_up_batch_jobs": "Materializes what detached jobs have made",
+    "sensors/server_watch": "Checks whether the embedding server runs",
+    "sensors/pick_up_batch_jobs": "Materializes what a detached job has made",
     "sensors/alert_when_a_run_fails": "Raises an alert for each failed run",
-    "schedules/nightly_refresh": "Runs the whole line",
-    "schedules/weekly_measurement": "lets the gate decide anew",
+    "schedules/nightly_refresh": "Runs all stages",
+    "schedules/weekly_measurement": "lets the gate decide again",
 }
 
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from assets_pkg.config.sections.corpus import CorpusSettings
-from assets_pkg.config.sections.sdg import SdgSettings
+from assets_pkg.config.sections.sdg import SdgSettings, requests_per_minute
 from assets_pkg.sdg.llm.documents import read_sources
 from assets_pkg.sdg.llm.extraction import ARTIFACT_TYPES
-from assets_pkg.sdg.llm.generate import requests_per_minute
 from assets_pkg.sdg.llm.prompts import load_prompts
 from resources.chat_model import endpoint_host, is_allowed
 from resources.chat_model.client import CHARS_PER_TOKEN

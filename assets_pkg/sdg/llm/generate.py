@@ -18,7 +18,7 @@ from assets_pkg.sdg.llm.documents import SourceDocument, count_sources, read_sou
 from assets_pkg.sdg.llm.prompts import load_prompts
 from assets_pkg.sdg.llm.structured_batch import Failure
 from assets_pkg.sdg.llm.tally import Tally
-from resources.chat_model import ChatConfig, ChatModel, Usage, endpoint_host
+from resources.chat_model import ChatModel, Usage
 from resources.encoders.base import Encoder
 from storage.artifacts import Corpus, Passages
 from storage.errors import RetuneError
@@ -26,8 +26,6 @@ from storage.files import write_json
 from storage.formats.qa_records import QAEvaluations, SourceRecord, dump_record
 from storage.progress import Progress, no_progress
 
-HOSTED = "integrate.api.nvidia.com"
-HOSTED_REQUESTS_PER_MINUTE = 40.0
 PREVIEW_DOCUMENTS = 3
 _CHECK_RATE_AFTER = 64
 """Sources after which a run with less than half of ``min_accept_rate`` fails."""
@@ -44,43 +42,6 @@ class Preview:
     records: list[SourceRecord] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
-
-
-def chat_config(settings: SdgSettings, cache: Path) -> ChatConfig:
-    """The endpoint in the settings; ``cache`` is the file of its cached answers."""
-    same = {
-        name: getattr(settings, name)
-        for name in (
-            "base_url",
-            "api_key_env",
-            "max_output_tokens",
-            "tokens_per_minute",
-            "request_timeout_s",
-            "retry_deadline_s",
-            "allow_corpus_egress",
-            "max_calls",
-            "max_tokens",
-            "max_cost",
-            "input_price",
-            "output_price",
-        )
-    }
-    return ChatConfig(
-        **same,
-        cache=cache,
-        temperature=settings.generation_temperature,
-        max_parallel=settings.max_parallel_requests_for_gen,
-        requests_per_minute=requests_per_minute(settings),
-        approved_endpoints=tuple(settings.approved_endpoints),
-        reuse_answers=settings.resume == "always",
-    )
-
-
-def requests_per_minute(settings: SdgSettings) -> float | None:
-    """The rate limit; ``auto`` is the reported one of NVIDIA's hosted trial keys, and none for other endpoints."""
-    if settings.requests_per_minute != "auto":
-        return settings.requests_per_minute
-    return HOSTED_REQUESTS_PER_MINUTE if endpoint_host(settings.base_url)[0] == HOSTED else None
 
 
 def generate_with_llm(
