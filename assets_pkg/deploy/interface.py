@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from resources.encoders.base import Role
-from storage.errors import RetuneError
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Vectors = NDArray[np.float32]
-
-
-class AnswerError(RetuneError, ValueError):
-    """An answer is not one to the question; the message says what is wrong with it."""
+from resources.encoders.service_calls import AnswerError
 
 
 class Interface(Protocol):
@@ -77,19 +65,3 @@ class VllmInterface:
 def interface_of(backend: str) -> Interface:
     """How the servers of a ``deploy.backend`` are asked."""
     return VllmInterface() if backend == "vllm" else NimInterface()
-
-
-def as_vector(row: Any, dimensions: int) -> Vectors | None:
-    """The vector (float32 [dimensions]) that a server sent as base64 or as a list of numbers; None if it is none."""
-    import numpy as np
-
-    if isinstance(row, str):
-        try:
-            row = np.frombuffer(base64.b64decode(row, validate=True), dtype="<f4")
-        except (binascii.Error, ValueError):
-            return None
-    elif not isinstance(row, list) or not all(type(value) in (int, float) for value in row):
-        return None
-    vector = np.asarray(row, dtype=np.float32)
-    norm = float(np.linalg.norm(vector))
-    return vector if len(vector) == dimensions and np.isfinite(norm) and norm > 0 else None

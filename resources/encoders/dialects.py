@@ -15,14 +15,10 @@ from typing import Any, cast
 
 from resources.encoders.base import Role
 from resources.encoders.items import Item, data_uri
+from resources.encoders.service_calls import AnswerError
 from resources.models.entry import Dialect, Endpoint, ModelEntry
-from storage.errors import RetuneError
 
 INSTRUCTION = "Represent the user's input."
-
-
-class AnswerError(RetuneError, ValueError):
-    """An answer that holds no vectors, or not as many as asked for."""
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from resources.chat_model.consent import endpoint_host, is_allowed, is_loopback
 from resources.encoders.base import Role
-from resources.encoders.dialects import AnswerError, Call, Service, plan_calls, read_vectors
+from resources.encoders.dialects import Call, Service, plan_calls, read_vectors
 from resources.encoders.items import Input, as_items
+from resources.encoders.service_calls import AnswerError, RetryPolicy, has_direction, post
 from resources.models.entry import Modality, ModelEntry
 from resources.models.files import facts_digest
 from storage.digests import digest_json
@@ -22,12 +23,16 @@ if TYPE_CHECKING:
 
     from resources.encoders.base import Vectors
 
-TRIES = 5
-FIRST_DELAY_S = 0.5
-MAX_DELAY_S = 60.0
 TIMEOUT_S = 300.0
 PROBE_TIMEOUT_S = 2.0
-AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504, 524})
+RETRIES = RetryPolicy(
+    statuses=frozenset({408, 425, 429, 500, 502, 503, 504, 524}),
+    first_s=0.5,
+    longest_s=60.0,
+    tries=5,
+    network_errors=True,
+    honour_retry_after=True,
+)
 ERROR_CHARACTERS = 300
 
 
@@ -123,36 +128,27 @@ class HttpEncoder:
             rows = np.array(read_vectors(answer, len(call.rows)), dtype=np.float32)
         except (AnswerError, ValueError, TypeError) as error:
             raise ServiceError(f"{self.name} at {self._url}{call.path}: {error}") from error
-        norms = np.linalg.norm(rows, axis=1, keepdims=True) if rows.ndim == 2 else np.zeros(1)
-        if not (np.isfinite(norms) & (norms > 0)).all():
+        if rows.ndim != 2 or not has_direction(rows).all():
             raise ServiceError(f"{self.name} at {self._url}: gave a vector that is zero or not finite")
         if self.entry.dimensions not in (None, rows.shape[1]):
             raise ServiceError(
                 f"{self.name} at {self._url}: gave vectors of {rows.shape[1]} numbers, and the registry has "
                 f"{self.entry.dimensions}: another model is served there, or the entry is wrong"
             )
-        return rows / norms
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
     def _post(self, call: Call) -> Any:
         import httpx2
 
-        delay, trouble = FIRST_DELAY_S, ""
-        for attempt in range(TRIES):
-            if attempt:
-                time.sleep(delay)
-                delay = min(2 * delay, MAX_DELAY_S)
-            try:
-                reply = self._open().post(self._url + call.path, json=call.body, headers=self._headers())
-            except httpx2.TransportError as error:
-                trouble = f"{type(error).__name__}: {error}"
-                continue
+        try:
+            reply = post(self._open(), self._url + call.path, call.body, RETRIES, self._headers())
+        except httpx2.TransportError as error:
+            problem = f"{type(error).__name__}: {error}"
+        else:
             if reply.status_code == 200:
                 return _json(reply)
-            trouble = f"HTTP {reply.status_code}: {' '.join(reply.text.split())[:ERROR_CHARACTERS]}"
-            if reply.status_code not in AGAIN:
-                break
-            delay = _wait(reply.headers.get("retry-after"), delay)
-        raise ServiceError(f"{self.name} at {self._url}{call.path} gave no vectors: {trouble}")
+            problem = f"HTTP {reply.status_code}: {' '.join(reply.text.split())[:ERROR_CHARACTERS]}"
+        raise ServiceError(f"{self.name} at {self._url}{call.path} gave no vectors: {problem}")
 
     def _headers(self) -> dict[str, str]:
         name = self.entry.api_key_env
@@ -221,11 +217,3 @@ def _json(reply: httpx2.Response) -> Any:
         return reply.json()
     except ValueError:
         return None
-
-
-def _wait(named: str | None, planned: float) -> float:
-    """Seconds until the next try: as long as the server says, within reason."""
-    try:
-        return min(max(planned, float(named or 0)), MAX_DELAY_S)
-    except ValueError:
-        return planned
