@@ -46,7 +46,7 @@ def _elsewhere_or_changed(
 ) -> str | None:
     made = _latest(instance, asset)
     if not is_here(made, store):
-        return f"{data_version(made)} is not in {store.place}"
+        return f"{data_version(made)} is not in {store.location}"
     return outside(instance) if outside else None
 
 

@@ -139,7 +139,7 @@ def _place(settings: ReindexSettings, embeddings: CorpusEmbeddings, store: Artif
         "uri": settings.milvus_uri,
         # The project's too: another one may index the same corpus with the same model, and drop what is its own.
         "collection": f"{name}_{digest_json([project, embeddings.version, settings.digest()])}",
-        "owner": {"project": project, "root": store.place, "alias": f"{name}_current"},
+        "owner": {"project": project, "root": store.location, "alias": f"{name}_current"},
         "token_env": settings.milvus_token_env,
     }
 

@@ -37,11 +37,11 @@ ERROR_CHARACTERS = 300
 
 
 class ServiceError(RetuneError, RuntimeError):
-    """A service did not give vectors; the message names it, says what it answered and what to do."""
+    """A service did not give vectors; the message names it, its answer and what to do."""
 
 
 class EgressError(ServiceError):
-    """Texts or images would leave this machine, and nobody allowed that."""
+    """Texts or images would leave this machine without the user's consent."""
 
 
 class HttpEncoder:
@@ -84,7 +84,7 @@ class HttpEncoder:
         return size
 
     def identity(self, role: Role) -> str:
-        """Digest of service, model, facts and role; and of the weights, where the server tells theirs."""
+        """Digest of service, model, facts and role; and of the weights, where the server reports it."""
         if self._served is None:
             self._served = self._served_digest()
         shape = [self.entry.dialect, self.entry.task, self.entry.prompts.prefix(role), role]
@@ -94,24 +94,24 @@ class HttpEncoder:
         """As `ItemEncoder.embed`.
 
         Raises:
-            EgressError: nobody allowed these items to leave this machine.
+            EgressError: these items may not leave this machine.
             ServiceError: no answer after several tries, a refusal, or an answer without the vectors asked for.
         """
         import numpy as np
 
-        given = as_items(items, self.modalities, self.name)
-        self._check_consent(len(given))
+        checked = as_items(items, self.modalities, self.name)
+        self._check_consent(len(checked))
         vectors: Vectors | None = None
         done = 0
-        for call in plan_calls(self._service, given, role):
+        for call in plan_calls(self._service, checked, role):
             if done and self.entry.rate_limit_delay:
                 time.sleep(self.entry.rate_limit_delay)
             rows = self._ask(call)
             if vectors is None:
-                vectors = np.empty((len(given), rows.shape[1]), dtype=np.float32)
+                vectors = np.empty((len(checked), rows.shape[1]), dtype=np.float32)
             vectors[call.rows] = rows
             done += len(call.rows)
-            progress(done, len(given), "items")
+            progress(done, len(checked), "items")
         return np.empty((0, self._size or 0), dtype=np.float32) if vectors is None else vectors
 
     def close(self) -> None:
@@ -167,7 +167,7 @@ class HttpEncoder:
             self._client = httpx2.Client(
                 timeout=TIMEOUT_S,
                 transport=self._transport,
-                follow_redirects=False,  # a redirect could lead to a host that nobody approved
+                follow_redirects=False,  # a redirect could lead to a host that is not approved
                 trust_env=not is_loopback(host),
             )
         return self._client
@@ -190,15 +190,15 @@ class HttpEncoder:
             return
         host, _ = endpoint_host(self._url)
         raise EgressError(
-            f"{count} texts or images would be sent to {host} for {self.name}, and nobody allowed that; nothing was "
+            f"{count} texts or images would be sent to {host} for {self.name}, which is not allowed yet; nothing was "
             f"sent. If your data policy permits it: approved_endpoints=[{host}]"
         )
 
 
 def server_problem(name: str, entry: ModelEntry) -> str | None:
-    """Why the server on this machine that ``entry`` names cannot be used, in words; None if one answers.
+    """Why the server on this machine that ``entry`` names cannot be used, as text; None if one answers.
 
-    Hosts elsewhere are not asked: they are assumed to be up.
+    Other hosts get no request: they are assumed to be up.
     """
     import httpx2
 

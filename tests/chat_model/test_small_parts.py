@@ -14,7 +14,7 @@ from scripted_endpoint import ScriptedEndpoint
 
 from resources.chat_model import ChatConfig, endpoint_host, is_allowed
 from resources.chat_model.cache import AnswerCache, answer_key
-from resources.chat_model.retries import Trouble, delay_before, retry_after, trouble_of_status
+from resources.chat_model.retries import RequestFailure, delay_before, failure_of_status, retry_after
 from resources.configurable import ChatModelResource
 
 KEY = "nvapi-0123456789-secret"
@@ -91,15 +91,15 @@ def test_retry_after_is_seconds_or_a_date() -> None:
     ],
 )
 def test_what_a_status_means(status: int, again: bool, full: bool, fatal: bool) -> None:
-    trouble = trouble_of_status(status, "body", {}, "MY_KEY")
-    assert (trouble.again, trouble.full, trouble.fatal) == (again, full, fatal)
+    failure = failure_of_status(status, "body", {}, "MY_KEY")
+    assert (failure.again, failure.full, failure.fatal) == (again, full, fatal)
 
 
 def test_delays_grow_are_spread_and_add_to_what_was_asked_for() -> None:
     for attempt, longest in ((1, 1), (2, 2), (4, 8), (20, 60)):
-        delays = [delay_before(attempt, Trouble("x", again=True)) for _ in range(200)]
+        delays = [delay_before(attempt, RequestFailure("x", again=True)) for _ in range(200)]
         assert longest / 10 <= min(delays) < longest / 2 < max(delays) <= longest
-    assert 30 <= delay_before(1, Trouble("x", again=True, retry_after_s=30)) <= 31
+    assert 30 <= delay_before(1, RequestFailure("x", again=True, retry_after_s=30)) <= 31
 
 
 WRITER = """
