@@ -18,7 +18,7 @@ from resources.chat_model.retries import RequestFailure, delay_before, failure_o
 from resources.configurable import ChatModelResource
 
 KEY = "nvapi-0123456789-secret"
-ELSEWHERE = "https://integrate.api.nvidia.com/v1"
+REMOTE = "https://integrate.api.nvidia.com/v1"
 
 
 @pytest.mark.parametrize(
@@ -32,10 +32,10 @@ ELSEWHERE = "https://integrate.api.nvidia.com/v1"
         ("http://10.0.0.7/v1", [], False),
         ("http://127.0.0.1.example.org/v1", [], False),
         ("http://localhost.example.org/v1", [], False),
-        (ELSEWHERE, [], False),
-        (ELSEWHERE, ["integrate.api.nvidia.com"], True),
-        (ELSEWHERE, ["Integrate.API.nvidia.com "], True),
-        (ELSEWHERE, ["api.nvidia.com", "nvidia.com"], False),
+        (REMOTE, [], False),
+        (REMOTE, ["integrate.api.nvidia.com"], True),
+        (REMOTE, ["Integrate.API.nvidia.com "], True),
+        (REMOTE, ["api.nvidia.com", "nvidia.com"], False),
         ("http://host:8001/v1", ["host:8000"], False),
         ("http://host:8000/v1", ["host:8000"], True),
     ],
@@ -179,5 +179,5 @@ def test_the_resource_gives_the_same_config_and_the_key_of_the_environment(
 
 def test_without_the_variable_there_is_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MY_KEY", raising=False)
-    resource = ChatModelResource.from_config(config(ELSEWHERE, tmp_path))
+    resource = ChatModelResource.from_config(config(REMOTE, tmp_path))
     assert "key not set" in repr(resource.get())
