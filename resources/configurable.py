@@ -98,7 +98,8 @@ class ChatModelResource(dg.ConfigurableResource[ChatModel]):
     def from_config(cls, config: ChatConfig) -> Self:
         """The resource of one endpoint. Where the key's variable is not set there is no key: loopback endpoints
         need none, and others say so when they are first used."""
-        values = _values(config, ChatConfig) | {
+        values: dict[str, Any] = {
+            **_values(config, ChatConfig),
             "cache": str(config.cache),
             "approved_endpoints": list(config.approved_endpoints),
         }
@@ -107,7 +108,8 @@ class ChatModelResource(dg.ConfigurableResource[ChatModel]):
 
     def get(self) -> ChatModel:
         """The plain object that stages are handed."""
-        values = _values(self, ChatConfig) | {
+        values: dict[str, Any] = {
+            **_values(self, ChatConfig),
             "cache": Path(self.cache),
             "approved_endpoints": tuple(self.approved_endpoints),
         }

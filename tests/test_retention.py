@@ -62,7 +62,7 @@ def test_a_removed_version_is_built_again_when_asked_for(tmp_path: Path) -> None
 
 
 def milvus_place(store: ArtifactStore, model: str, uri: str) -> dict[str, Any]:
-    owner = {"project": store.identity(), "root": store.place, "alias": "c_current"}
+    owner = {"project": store.identity(), "root": store.location, "alias": "c_current"}
     return {"store": "milvus", "uri": uri, "collection": f"c_{model}", "owner": owner, "token_env": "NONE"}
 
 

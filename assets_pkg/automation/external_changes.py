@@ -49,6 +49,6 @@ def _probe(asset: str, profile: Profile, store: ArtifactStore, instance: dg.Dags
     made = latest(instance, asset)
     assert made is not None, f"{asset} was never made"
     if not is_in(store, made):
-        return f"{data_version(made)} is not in {store.place}"
+        return f"{data_version(made)} is not in {store.location}"
     changed = EXTERNAL_CHANGES.get(asset)
     return changed(made, profile, store) if changed else None

@@ -74,8 +74,8 @@ def _artifacts(profile: Profile) -> Finding:
         store.check()
     except ArtifactError as error:
         return Finding("problem", "artifacts", str(error))
-    copy = "" if store.place == str(store.root) else f"; this machine's copy is in {store.root}"
-    return Finding("ok", "artifacts", f"{store.place} can be read and written{copy}")
+    copy = "" if store.location == str(store.root) else f"; this machine's copy is in {store.root}"
+    return Finding("ok", "artifacts", f"{store.location} can be read and written{copy}")
 
 
 def _disk(root: Path) -> Finding:

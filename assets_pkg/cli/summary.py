@@ -50,8 +50,8 @@ def show_summary(console: Console, instance: dg.DagsterInstance, profile: Profil
             f"[bold]index[/]    {described['rows']:,} passages x {described['dimensions']} dimensions, "
             f"{described['index']}, by model {described['model_digest']}"
         )
-    console.print(f"[bold]files[/]    {store.place}", highlight=False)
-    if store.place != str(store.root):
+    console.print(f"[bold]files[/]    {store.location}", highlight=False)
+    if store.location != str(store.root):
         console.print(f"         this machine's copy: {store.root}", highlight=False)
 
 

@@ -142,7 +142,7 @@ def _location(
         "uri": settings.milvus_uri,
         # With the project: another one may index the same corpus with the same model, and drop its own collection.
         "collection": f"{name}_{digest_json([project, embeddings.version, settings.digest()])}",
-        "owner": {"project": project, "root": store.place, "alias": f"{name}_current"},
+        "owner": {"project": project, "root": store.location, "alias": f"{name}_current"},
         "token_env": settings.milvus_token_env,
     }
 

@@ -84,7 +84,7 @@ def current_index(store: ArtifactStore) -> VectorIndex:
         folder = store.resolve(INDEX_LINK)
         if folder is None:
             raise SearchError(
-                f"nothing is indexed yet under {store.place}: run `retune run --to reindex` first"
+                f"nothing is indexed yet under {store.location}: run `retune run --to reindex` first"
             )
         try:
             return store.get(VectorIndex, "vector_index", folder.name)
@@ -131,7 +131,7 @@ def find_model(store: ArtifactStore, digest: str) -> Checkpoint:
         if store.has(asset, digest):
             return store.get(Checkpoint, asset, digest)
     raise SearchError(
-        f"the index was built by model {digest}, which is no longer in {store.place}: run `retune reindex`"
+        f"the index was built by model {digest}, which is no longer in {store.location}: run `retune reindex`"
     )
 
 

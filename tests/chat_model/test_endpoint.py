@@ -45,7 +45,7 @@ def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries, "FIRST_DELAY_S", 0.02)
 
 
-def turns(text: str) -> list[Message]:
+def messages_of(text: str) -> list[Message]:
     return [{"role": "user", "content": text}]
 
 
@@ -56,7 +56,7 @@ def ask_all(
 
     async def main() -> tuple[list[ChatAnswer | BaseException], Usage]:
         async with ChatModel(config, key).session(documents=1) as session:
-            calls = [session.ask("m", turns(text), schema) for text in texts]
+            calls = [session.ask("m", messages_of(text), schema) for text in texts]
             return await asyncio.gather(*calls, return_exceptions=True), session.usage
 
     return asyncio.run(main())
@@ -92,10 +92,10 @@ def test_retry_after_is_honoured_by_every_call(endpoint: ScriptedEndpoint, tmp_p
 
     async def main() -> None:
         async with ChatModel(make_config(endpoint, tmp_path)).session(1) as session:
-            first = asyncio.create_task(session.ask("m", turns("first")))
+            first = asyncio.create_task(session.ask("m", messages_of("first")))
             while endpoint_requests() == 0 or session._pace._paused_until == 0:
                 await asyncio.sleep(0.01)
-            await asyncio.gather(first, session.ask("m", turns("second")))
+            await asyncio.gather(first, session.ask("m", messages_of("second")))
 
     def endpoint_requests() -> int:
         return endpoint.stats()["requests"]
@@ -151,7 +151,7 @@ def test_a_refused_key_or_unknown_model_stops_the_run(
 
 
 def test_redirects_are_not_followed(endpoint: ScriptedEndpoint, tmp_path: Path) -> None:
-    target = f"{endpoint.base_url}/elsewhere"
+    target = f"{endpoint.base_url}/other"
     endpoint.script({"match": ".", "do": "status", "status": 307, "headers": {"location": target}})
     answers, _ = ask_all(make_config(endpoint, tmp_path), ["a"])
     assert isinstance(answers[0], EndpointError)
@@ -293,7 +293,7 @@ def test_without_consent_nothing_is_sent(tmp_path: Path) -> None:
     assert not config.cache.exists()
 
 
-def test_an_endpoint_elsewhere_needs_a_key(tmp_path: Path) -> None:
+def test_a_remote_endpoint_needs_a_key(tmp_path: Path) -> None:
     config = ChatConfig(
         "https://example.org/v1", tmp_path / "a", api_key_env="MY_KEY", allow_corpus_egress=True
     )
