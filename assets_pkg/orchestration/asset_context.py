@@ -191,8 +191,8 @@ class AssetContext(UpstreamArtifacts):
         artifact = self.store.find(kind, key)
         if artifact is None:
             raise ComputeError(
-                f"{target[0]}: the job made {key.asset}, but not in {self.store.location}: artifact_root must be the same "
-                "there (a shared file system, a mount, a bucket), and Retune the same version"
+                f"{target[0]}: the job made {key.asset}, but not in {self.store.location}: artifact_root must be the "
+                "same there (a shared file system, a mount, a bucket), and Retune the same version"
             )
         return artifact
 

@@ -87,18 +87,20 @@ def make_workplace(home: Path, tiny_model: Path, documents: int = 40, root: str 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Workplace]:
-    """A workplace after an undisturbed run of the whole graph, its server running. Versions are compared with its own:
-    that run had a hash seed of its own."""
-    place = make_workplace(tmp_path_factory.mktemp("done"), tiny_model)
-    code, output = place.retune_anew("run", "--to", "reindex")
+    """A project after an undisturbed run of the whole graph, with its server running.
+
+    Versions are compared with those of this run, so it is a process of its own with its own hash seed.
+    """
+    workplace = make_workplace(tmp_path_factory.mktemp("done"), tiny_model)
+    code, output = workplace.retune_anew("run", "--to", "reindex")
     assert code == 0, output
-    place.printed = output
-    yield place
-    place.retune("deploy", "--stop")
+    workplace.printed = output
+    yield workplace
+    workplace.retune("deploy", "--stop")
 
 
 @pytest.fixture
 def fresh(tmp_path: Path, tiny_model: Path) -> Iterator[Workplace]:
-    place = make_workplace(tmp_path / "place", tiny_model)
-    yield place
-    place.retune("deploy", "--stop")
+    workplace = make_workplace(tmp_path / "project", tiny_model)
+    yield workplace
+    workplace.retune("deploy", "--stop")

@@ -13,19 +13,19 @@ GIVEN = ("judges.references=references.json", "judges.predictions_dir=prediction
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Workplace:
+def workplace(tmp_path: Path) -> Workplace:
     """Captions of one captioner, and a table of two images, of which one is not there."""
-    place = make_workplace(tmp_path / "place", Path("no-model-is-needed"), documents=1)
-    (place.home / "references.json").write_text(json.dumps({"clip": "A pump runs."}))
-    (place.home / "predictions").mkdir()
-    (place.home / "predictions" / "one.json").write_text(json.dumps({"clip": "A pump."}))
-    (place.home / "there.png").write_bytes(b"an image")
-    (place.home / "pairs.csv").write_text("text,image\npump,there.png\nkiln,gone.png\n")
-    return place
+    workplace = make_workplace(tmp_path / "project", Path("no-model-is-needed"), documents=1)
+    (workplace.home / "references.json").write_text(json.dumps({"clip": "A pump runs."}))
+    (workplace.home / "predictions").mkdir()
+    (workplace.home / "predictions" / "one.json").write_text(json.dumps({"clip": "A pump."}))
+    (workplace.home / "there.png").write_bytes(b"an image")
+    (workplace.home / "pairs.csv").write_text("text,image\npump,there.png\nkiln,gone.png\n")
+    return workplace
 
 
 @pytest.mark.parametrize(
-    ("command", "settings", "told"),
+    ("command", "settings", "message"),
     [
         ("judge", (), "nothing to judge: set judges.references"),
         ("judge", ("references=absent.json", GIVEN[1]), "absent.json: not readable"),
@@ -35,38 +35,38 @@ def place(tmp_path: Path) -> Workplace:
     ],
 )
 def test_a_dry_run_names_the_files_that_are_missing(
-    place: Workplace, command: str, settings: tuple[str, ...], told: str
+    workplace: Workplace, command: str, settings: tuple[str, ...], message: str
 ) -> None:
-    code, output = place.retune(command, "-d", *settings)
+    code, output = workplace.retune(command, "-d", *settings)
     assert code == 1
-    assert told in output
+    assert message in output
     assert "Traceback" not in output
     assert "would run" not in output
 
 
 @pytest.mark.parametrize(("command", "settings"), [("judge", GIVEN), ("image-text", ("pairs=pairs.csv",))])
 def test_a_dry_run_with_all_files_shows_the_plan(
-    place: Workplace, command: str, settings: tuple[str, ...]
+    workplace: Workplace, command: str, settings: tuple[str, ...]
 ) -> None:
-    (place.home / "gone.png").write_bytes(b"an image")
-    code, output = place.retune(command, "-d", *settings)
+    (workplace.home / "gone.png").write_bytes(b"an image")
+    code, output = workplace.retune(command, "-d", *settings)
     assert code == 0, output
     assert "would run" in output
-    assert not (place.home / "output").exists()
+    assert not (workplace.home / "output").exists()
 
 
-def test_the_ranking_and_the_judges_that_were_left_out_are_told(place: Workplace) -> None:
-    (place.home / "predictions" / "two.json").write_text(json.dumps({"clip": "A cat sleeps."}))
+def test_the_ranking_and_the_judges_that_were_left_out_are_shown(workplace: Workplace) -> None:
+    (workplace.home / "predictions" / "two.json").write_text(json.dumps({"clip": "A cat sleeps."}))
     judges = "judges.judge_models=[all-minilm-l6-v2,qwen3-embedding-8b]"
-    code, output = place.retune("judge", *GIVEN, judges)
+    code, output = workplace.retune("judge", *GIVEN, judges)
     assert code == 0, output
     rows = [line.split()[:3] for line in output.splitlines()]
     assert [row for row in rows if row[1:2] in (["one"], ["two"])] == [["1", "one", "1"], ["2", "two", "0"]]
     assert "left out qwen3-embedding-8b: no weights in" in output
 
 
-def test_what_images_were_found_is_told(place: Workplace) -> None:
-    code, output = place.retune("image-text", "num_pairs_limit=8", "image_text_models=[all-minilm-l6-v2]")
+def test_what_images_were_found_is_shown(workplace: Workplace) -> None:
+    code, output = workplace.retune("image-text", "num_pairs_limit=8", "image_text_models=[all-minilm-l6-v2]")
     assert code == 0, output
     rows = [line.split() for line in output.splitlines()]
     (heading,) = (row for row in rows if row[:2] == ["model", "condition"])

@@ -36,7 +36,7 @@ class Story:
         killed, finished: what the two commands printed.
     """
 
-    place: Workplace
+    workplace: Workplace
     sent: set[str]
     visible: dict[str, list[str]]
     killed: str
@@ -48,15 +48,15 @@ def story(
     tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, s3: S3Server, bucket: str
 ) -> Iterator[Story]:
     folder, url = tmp_path_factory.mktemp("remote"), f"s3://{bucket}/team"
-    place = make_workplace(folder / "place", tiny_model, documents=16, root=url)
-    place = replace(place, extra={"RETUNE_CACHE": str(folder / "laptop")})
+    workplace = make_workplace(folder / "project", tiny_model, documents=16, root=url)
+    workplace = replace(workplace, extra={"RETUNE_CACHE": str(folder / "laptop")})
 
     def sends_checkpoint(request: Request) -> bool:
         return request.method == "PUT" and "/artifacts/checkpoint/" in request.path
 
     with network_to(s3) as network:
         network.meddle = hold = Hold(sends_checkpoint, passing=3)
-        disturbed = replace(place, extra={**place.extra, "AWS_ENDPOINT_URL": network.url})
+        disturbed = replace(workplace, extra={**workplace.extra, "AWS_ENDPOINT_URL": network.url})
         command = disturbed.start(*RUN)
         assert hold.reached.wait(120)
         os.killpg(command.pid, signal.SIGKILL)
@@ -68,16 +68,16 @@ def story(
         hold.released.set()
     other = RemoteArtifactStore(url, folder / "other")
     visible = {asset: other.versions(asset) for asset in other.assets()}
-    code, finished = place.retune(*RUN)
+    code, finished = workplace.retune(*RUN)
     assert code == 0, finished
-    yield Story(place, set(sent), visible, killed, finished)
-    place.retune("deploy", "--stop")
+    yield Story(workplace, set(sent), visible, killed, finished)
+    workplace.retune("deploy", "--stop")
 
 
 @pytest.fixture(scope="module")
 def laptop(story: Story) -> Workplace:
     """A workplace after the whole graph, everything it made in the bucket."""
-    return story.place
+    return story.workplace
 
 
 @pytest.fixture(scope="module")
@@ -118,8 +118,8 @@ def test_all_is_in_the_bucket_as_the_manifests_say(laptop: Workplace, s3: S3Serv
     }
     assets = {manifest["asset"] for manifest in manifests.values()}
     assert {"raw_corpus", "passages", "checkpoint", "eval_metrics", "onnx_model", "vector_index"} <= assets
-    for place, manifest in manifests.items():
-        folder = place.removesuffix("manifest.json") + manifest["content"]
+    for name_of_manifest, manifest in manifests.items():
+        folder = name_of_manifest.removesuffix("manifest.json") + manifest["content"]
         for name, entry in manifest["files"].items():
             assert hashlib.sha256(objects[f"{folder}/{name}"]).hexdigest() == entry["sha256"]
     assert "team/links/promoted_model" in objects
@@ -137,12 +137,12 @@ def test_another_machine_goes_on_from_there(laptop: Workplace, server: Workplace
 
 def test_search_answers_the_same_on_both_machines(laptop: Workplace, server: Workplace) -> None:
     question = ["search", "How the kiln handles glaze and firing", "--json", "-k", "3"]
-    answers = [place.retune(*question) for place in (laptop, server)]
+    answers = [workplace.retune(*question) for workplace in (laptop, server)]
     assert answers[0][0] == 0, answers[0][1]
     assert answers[0] == answers[1]
 
 
-def test_doctor_and_info_tell_where_the_artifacts_are(laptop: Workplace, bucket: str) -> None:
+def test_doctor_and_info_show_where_the_artifacts_are(laptop: Workplace, bucket: str) -> None:
     _, output = laptop.retune("doctor")
     assert f"artifacts: s3://{bucket}/team can be read and written" in output
     code, output = laptop.retune("info")
@@ -174,13 +174,13 @@ def test_what_cannot_be_used_is_one_plain_error_and_nothing_is_recorded(
     laptop: Workplace, tmp_path: Path, root: str, extra: dict[str, str], words: str
 ) -> None:
     here = {"RETUNE_CACHE": str(tmp_path / "cache"), "DAGSTER_HOME": str(tmp_path / "home"), **extra}
-    place = replace(laptop, extra=here)
+    workplace = replace(laptop, extra=here)
     for command in (["run", f"artifact_root={root}"], ["search", "pump", f"artifact_root={root}"]):
-        code, output = place.retune(*command)
+        code, output = workplace.retune(*command)
         assert code == 1
         assert words in output
         assert "Traceback" not in output
-    code, output = place.retune("run", "-d")
+    code, output = workplace.retune("run", "-d")
     assert "9 of 9 would run" in output or "10 of 10 would run" in output, output
 
 

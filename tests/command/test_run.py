@@ -196,14 +196,14 @@ def _servers_of(home: Path) -> list[int]:
 def test_another_artifact_root_in_the_same_folder_gets_all_of_its_own(
     tmp_path: Path, tiny_model: Path
 ) -> None:
-    place = make_workplace(tmp_path / "place", tiny_model, documents=16)
-    code, output = place.retune("run", "--to", "sdg")
+    workplace = make_workplace(tmp_path / "project", tiny_model, documents=16)
+    code, output = workplace.retune("run", "--to", "sdg")
     assert code == 0, output
-    code, output = place.retune("run", "--to", "sdg", "artifact_root=./other")
+    code, output = workplace.retune("run", "--to", "sdg", "artifact_root=./other")
     assert code == 0, output
-    made = {path.name for path in (place.home / "other" / "artifacts").iterdir() if any(path.iterdir())}
+    made = {path.name for path in (workplace.home / "other" / "artifacts").iterdir() if any(path.iterdir())}
     assert made >= {"raw_corpus", "passages", "synthetic_qa"}
     for root in ("./output", "./other"):
-        code, output = place.retune("run", "--to", "sdg", f"artifact_root={root}")
+        code, output = workplace.retune("run", "--to", "sdg", f"artifact_root={root}")
         assert "nothing is stale" in output, output
         assert code == 0, output

@@ -23,14 +23,14 @@ RUNS = '{ runsOrError(filter: {pipelineName: "reindex"}) { ... on Runs { results
 class Ui:
     """A running ``retune ui``."""
 
-    def __init__(self, place: Workplace, port: int):
-        self.place = place
+    def __init__(self, workplace: Workplace, port: int):
+        self.workplace = workplace
         self.url = f"http://127.0.0.1:{port}"
         self.process = subprocess.Popen(
             [sys.executable, "-m", "assets_pkg.cli", "ui", "--port", str(port)],
-            cwd=place.home,
-            env=place.environment,
-            stdout=(place.home / "ui.log").open("wb"),
+            cwd=workplace.home,
+            env=workplace.environment,
+            stdout=(workplace.home / "ui.log").open("wb"),
             stderr=subprocess.STDOUT,
             # As a script's `retune ui &` starts it; it must be stoppable all the same.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
@@ -48,10 +48,10 @@ class Ui:
 
     def promote_another(self) -> None:
         """Point at the other of the two models, by hand."""
-        promoted = self.place.link("promoted_model").split("/")[-1]
-        folders = (self.place.home / "output/artifacts").glob("*/*/model/consolidated")
+        promoted = self.workplace.link("promoted_model").split("/")[-1]
+        folders = (self.workplace.home / "output/artifacts").glob("*/*/model/consolidated")
         other = ({folder.parents[1].name for folder in folders} - {promoted}).pop()
-        code, output = self.place.retune("promote", other, "--because", "test")
+        code, output = self.workplace.retune("promote", other, "--because", "test")
         assert code == 0, output
 
     def wait(self, what: str, condition: Callable[[], bool]) -> None:
@@ -64,7 +64,7 @@ class Ui:
             except (httpx2.HTTPError, TypeError, KeyError):
                 pass  # still starting
             time.sleep(0.5)
-        log = (self.place.home / "ui.log").read_text("utf-8", "replace")
+        log = (self.workplace.home / "ui.log").read_text("utf-8", "replace")
         raise AssertionError(f"waited in vain for: {what}\n{log[-4000:]}")
 
     def stop(self) -> None:
@@ -75,11 +75,11 @@ class Ui:
 @pytest.fixture(scope="module")
 def ui(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Ui]:
     """Measured, promoted and indexed; its sensors are on."""
-    place = make_workplace(tmp_path_factory.mktemp("ui"), tiny_model)
+    workplace = make_workplace(tmp_path_factory.mktemp("ui"), tiny_model)
     for arguments in (("run", "--to", "eval"), ("reindex",)):
-        code, output = place.retune(*arguments)
+        code, output = workplace.retune(*arguments)
         assert code == 0, output
-    running = Ui(place, free_port())
+    running = Ui(workplace, free_port())
     index = ("corpus_embeddings", "vector_index")
     try:
         running.wait("a synced index", lambda: {running.statuses()[name] for name in index} == {"FRESH"})

@@ -1,4 +1,4 @@
-"""Takes the two pictures of the README anew, from a running ``retune ui`` of a finished project:
+"""Makes the two screenshots of the README, from a running ``retune ui`` of a finished project:
 
 python -m tests.ui.readme_pictures http://127.0.0.1:3000
 """

@@ -81,11 +81,11 @@ def test_the_measurement_is_read_without_a_click(screen: Screen) -> None:
     screen.keep("eval_metrics")
 
 
-@pytest.mark.parametrize(("place", "words"), AUTOMATION.items())
-def test_sensors_and_schedules_say_what_they_do(screen: Screen, place: str, words: str) -> None:
-    screen.open(f"/locations/retune/{place}")
+@pytest.mark.parametrize(("page", "words"), AUTOMATION.items())
+def test_sensors_and_schedules_say_what_they_do(screen: Screen, page: str, words: str) -> None:
+    screen.open(f"/locations/retune/{page}")
     expect(screen.page.get_by_text(words)).to_be_visible()
-    screen.keep(place.split("/")[1])
+    screen.keep(page.split("/")[1])
 
 
 def test_after_a_promotion_the_index_is_unsynced_until_the_sensor_has_rebuilt_it(
