@@ -3,10 +3,12 @@ PYTHON ?= python3
 # The user's own GPU build of torch: make demo TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cu126"
 TORCH ?= -c constraints.txt torch
 BIN := .venv/bin
+# Files stay whole, in the order of tests/conftest.py: their fixtures are made once.
+PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder
 
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test check ui clean
+.PHONY: demo test test-fast check ui clean
 
 demo: .venv/installed  ## Adapt, measure, promote, serve and index the embedded corpus
 	$(BIN)/retune run -c laptop --to reindex
@@ -16,8 +18,11 @@ demo: .venv/installed  ## Adapt, measure, promote, serve and index the embedded 
 	@echo '  $(BIN)/retune run -c laptop --to reindex corpus_dir=/path/to/your/documents'
 
 test: .venv/installed-dev  ## All tests; those that need a GPU are left out where there is none
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=25 -m "not engine" tests
-	$(BIN)/pytest -m engine tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL) --durations=25 -m "not engine" tests
+	$(BIN)/pytest --durations=5 -m engine tests
+
+test-fast: .venv/installed-dev  ## Tests of a few seconds and less; the others are marked `slow`
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL) -m "not slow and not engine and not gpu" tests
 
 check: .venv/installed-dev  ## Format, lint, types, import floors
 	$(BIN)/ruff format --check .

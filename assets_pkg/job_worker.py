@@ -1,8 +1,8 @@
-"""What runs in a job: ``python -m assets_pkg.job_worker FOLDER`` makes the assets that the folder's work names.
+"""What runs in a job: ``python -m assets_pkg.job_worker FOLDER`` makes the assets that the folder's request names.
 
-The same assets as anywhere, in an instance of their own that knows of the others what the submitter knew. What is
-built goes to the artifact store under the key that the submitter looks for; log lines, progress and metadata go
-back through Dagster Pipes.
+It materializes the same assets as any run, in an ephemeral instance with the materializations that the submitter knew.
+What is built goes to the artifact store under the key that the submitter looks for; log lines, progress and metadata
+go back through Dagster Pipes.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ from dagster_pipes import PipesContext, open_dagster_pipes
 from assets_pkg.automation.execute import run_assets
 from assets_pkg.build import build_definitions
 from assets_pkg.config.profile import Profile
-from assets_pkg.orchestration.asset_context import data_version
-from assets_pkg.orchestration.pipes_client import Work
+from assets_pkg.orchestration.history import data_version, latest
+from assets_pkg.orchestration.pipes_client import JobRequest
 from assets_pkg.orchestration.run_observer import set_run_observer
-from resources.compute.distributed_embedding import help_with
-from resources.compute.job import TASK, JobSpec
+from resources.compute.distributed_embedding import embed_as_array_task
+from resources.compute.job import TASK, JobFolder
+from resources.compute.stage_targets import InsideJob, StageTargets
+from resources.compute.targets import ComputeTarget
 from resources.configurable import ComputeResource
 
 PLAIN = {
@@ -39,23 +41,23 @@ LOGGER = "pipes"
 PROGRESS_EVERY_SECONDS = 0.5
 
 
-def run_job(folder: Path) -> bool:
-    """Make the assets of the job in ``folder``; returns whether all went well."""
-    work = Work.load((folder / "work.json").read_text("utf-8"))
-    profile = Profile.model_validate_json(work.profile)
+def run_job(folder: JobFolder) -> bool:
+    """Make the assets of the job in ``folder``; returns whether the run succeeded."""
+    request = JobRequest.load(folder.request.read_text("utf-8"))
+    profile = Profile.model_validate_json(request.profile)
     with open_dagster_pipes() as pipes, dg.DagsterInstance.ephemeral() as instance:
-        for text in work.recorded:
+        for text in request.recorded:
             instance.report_runless_asset_event(dg.deserialize_value(text, dg.AssetMaterialization))
         set_run_observer(_PipesObserver(pipes))
         defs = dg.Definitions.merge(
-            build_definitions(profile, {"compute": _compute(work, folder)}),
+            build_definitions(profile, {"compute": _compute(request, folder)}),
             dg.Definitions(loggers={LOGGER: _logger(pipes)}),
         )
         started = time.monotonic()
-        outcome = run_assets(defs, instance, work.assets, loggers={LOGGER: {}})
+        outcome = run_assets(defs, instance, request.assets, loggers={LOGGER: {}})
         if outcome.succeeded:
             ran = {"host": platform.node(), "seconds": round(time.monotonic() - started, 1)}
-            for asset in work.assets:
+            for asset in request.assets:
                 _report(pipes, instance, asset, ran)
         for failure in outcome.failures:
             sys.stderr.write(f"{failure.trace}\n{failure.step}: {failure.message}\n")
@@ -63,36 +65,34 @@ def run_job(folder: Path) -> bool:
         return outcome.succeeded
 
 
-def help_job(folder: Path, task: int) -> None:
-    """What the other tasks of a job array do: embed a part of what the first one embeds."""
-    job = JobSpec("", folder, Path.cwd(), ())
-    help_with(job.share, task, over=lambda: job.exit_code.exists() and job.exit_code.stat().st_size > 0)
+def run_array_task(folder: JobFolder, task: int) -> None:
+    """What the tasks of a job array after the first do: embed their part of the corpus."""
+    embed_as_array_task(folder.assignment, task, over=folder.has_ended)
 
 
-def _compute(work: Work, folder: Path) -> ComputeResource:
-    share = JobSpec("", folder, Path.cwd(), ()).share
-    return ComputeResource(inside_job=True, spread=work.spread, share=str(share))
+def _compute(request: JobRequest, folder: JobFolder) -> ComputeResource:
+    workers = ComputeTarget.model_validate_json(request.workers) if request.workers else None
+    return ComputeResource(profile_targets=StageTargets(inside_job=InsideJob(workers, folder.assignment)))
 
 
 def _report(pipes: PipesContext, instance: dg.DagsterInstance, asset: str, ran: Mapping[str, Any]) -> None:
-    event = instance.get_latest_materialization_event(dg.AssetKey(asset))
-    if event is None or event.asset_materialization is None:
+    made = latest(instance, asset)
+    if made is None:
         return
-    made = event.asset_materialization
-    told = {
+    plain = {
         name: {"raw_value": value.value, "type": PLAIN[type(value)]}
         for name, value in made.metadata.items()
         if type(value) in PLAIN
     }
     pipes.report_asset_materialization(
-        metadata={**told, **{f"job_{name}": value for name, value in ran.items()}},
+        metadata={**plain, **{f"job_{name}": value for name, value in ran.items()}},
         data_version=data_version(made),
         asset_key=asset,
     )
 
 
 class _PipesObserver:
-    """Progress and notes as messages of the pipe, not more often than somebody can read."""
+    """Reports progress and notes as Pipes messages, progress at most every :data:`PROGRESS_EVERY_SECONDS`."""
 
     def __init__(self, pipes: PipesContext):
         self._pipes = pipes
@@ -116,15 +116,15 @@ class _PipesObserver:
 def _logger(pipes: PipesContext) -> dg.LoggerDefinition:
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            told = getattr(record, "dagster_meta", {})
-            if not told.get("dagster_event"):
-                line = told.get("orig_message", record.getMessage())
+            meta = getattr(record, "dagster_meta", {})
+            if not meta.get("dagster_event"):
+                line = meta.get("orig_message", record.getMessage())
                 pipes.log.log(record.levelno, line)
                 sys.stderr.write(f"{line}\n")
 
     @dg.logger
     def to_pipes(_: dg.InitLoggerContext) -> logging.Logger:
-        """The steps' log lines, to the submitter's run and the job's own log."""
+        """Sends the steps' log lines to the submitter's run and to the job's own log."""
         made = logging.Logger("retune.job", logging.INFO)
         made.addHandler(Handler())
         return made
@@ -133,8 +133,8 @@ def _logger(pipes: PipesContext) -> dg.LoggerDefinition:
 
 
 if __name__ == "__main__":
-    task = int(os.environ.get(TASK, "0"))
+    task, job_folder = int(os.environ.get(TASK, "0")), JobFolder(Path(sys.argv[1]))
     if task:
-        help_job(Path(sys.argv[1]), task)
+        run_array_task(job_folder, task)
     else:
-        sys.exit(0 if run_job(Path(sys.argv[1])) else 1)
+        sys.exit(0 if run_job(job_folder) else 1)

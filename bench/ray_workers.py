@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from resources.compute.distributed_embedding import RaySpread
+from resources.compute.distributed_embedding import RayEmbedding
 from resources.compute.targets import ComputeTarget
 from resources.encoders.cached import CachedEncoder
 from resources.encoders.encoder_config import EncoderConfig, EncoderRecipe
@@ -57,7 +57,7 @@ def main() -> None:
 
         started = time.perf_counter()
         target = ComputeTarget(executor="ray", address="local", num_workers=options.workers)
-        RaySpread(target, recipe)(shards, progress)
+        RayEmbedding(target, recipe)(shards, progress)
         ended = time.perf_counter()
         say(f"{options.workers} workers, with Ray's start", len(texts), ended - started)
         print(f"until the first shard was reported: {first[0] - started:.1f} s")

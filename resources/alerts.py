@@ -1,4 +1,4 @@
-"""Alerts for people: a line in the log, and a POST to a webhook where one is set."""
+"""Alerts: a line in the log, and a POST to a webhook where one is set."""
 
 from __future__ import annotations
 

@@ -12,9 +12,8 @@ import dagster as dg
 from resources.alerts import send_alert
 from resources.chat_model.client import ChatModel
 from resources.chat_model.config import ChatConfig
-from resources.compute.distributed_embedding import ArraySpread, MakeShards, RaySpread
-from resources.compute.executors import make_executor, runs_here
-from resources.compute.targets import ComputeTarget, read_target
+from resources.compute.distributed_embedding import MakeShards
+from resources.compute.stage_targets import StageTargets
 from resources.containers import ContainerEngine
 from resources.encoders.cached import CachedEncoder
 from resources.encoders.encoder_config import EncoderConfig, EncoderRecipe
@@ -23,8 +22,6 @@ from storage.artifact_store import ArtifactStore
 from storage.artifacts import Checkpoint
 from storage.paths import EMBEDDING_CACHE
 from storage.remote_store import open_store
-
-INLINE = "inline"
 
 
 def _values(source: Any, config: type) -> dict[str, Any]:
@@ -52,7 +49,7 @@ class AcceleratorResource(dg.ConfigurableResource[Any]):
 
 
 class AlertsResource(dg.ConfigurableResource[Any]):
-    """Injected wherever something can go wrong that nobody may be looking at.
+    """Injected wherever something can fail while no one is watching.
 
     ``webhook_variable`` names the environment variable with the webhook's address.
     """
@@ -101,7 +98,8 @@ class ChatModelResource(dg.ConfigurableResource[ChatModel]):
     def from_config(cls, config: ChatConfig) -> Self:
         """The resource of one endpoint. Where the key's variable is not set there is no key: loopback endpoints
         need none, and others say so when they are first used."""
-        values = _values(config, ChatConfig) | {
+        values: dict[str, Any] = {
+            **_values(config, ChatConfig),
             "cache": str(config.cache),
             "approved_endpoints": list(config.approved_endpoints),
         }
@@ -110,7 +108,8 @@ class ChatModelResource(dg.ConfigurableResource[ChatModel]):
 
     def get(self) -> ChatModel:
         """The plain object that stages are handed."""
-        values = _values(self, ChatConfig) | {
+        values: dict[str, Any] = {
+            **_values(self, ChatConfig),
             "cache": Path(self.cache),
             "approved_endpoints": tuple(self.approved_endpoints),
         }
@@ -126,66 +125,28 @@ class ComputeResource(dg.ConfigurableResource[Any]):
     """Injected into every asset that builds something.
 
     Attributes:
-        env_file: the file that describes places.
-        run_on: the place of every stage that ``stages`` does not name; ``inline`` is this process.
-        stages: places by stage.
-        overrides: keys of the chosen places to replace (``run.env.key=value``).
-        profile: the settings that a job is handed, as JSON.
-        spread: the place whose workers embed corpora together with this job, as JSON, if there is one.
-        share: the file by which tasks of a job array learn what to embed.
-        inside_job: this process is a job itself: it builds what it is told, and points at nothing.
+        profile_targets: where the profile has stages run.
+        run_on: for one run, the compute target of every stage that ``stages`` does not name; ``inline`` is this
+            process, null what the profile says.
+        stages: for one run, compute targets by stage; null: what the profile says.
     """
 
-    env_file: str = "env.toml"
-    run_on: str = INLINE
-    stages: Mapping[str, str] = {}
-    overrides: Mapping[str, str] = {}
-    profile: str = "{}"
-    spread: str = ""
-    share: str = ""
-    inside_job: bool = False
+    profile_targets: dg.ResourceDependency[StageTargets] = StageTargets()  # pyright: ignore[reportAssignmentType]
+    run_on: str | None = None
+    stages: Mapping[str, str] | None = None
 
-    def target_of(self, stage: str) -> tuple[str, ComputeTarget] | None:
-        """Name and description of the place where ``stage`` runs, or None for this process.
-
-        Raises:
-            ComputeError: there is no such place, or its description is wrong.
-        """
-        name = self.stages.get(stage, self.run_on)
-        if self.inside_job or name == INLINE:
-            return None
-        environment = read_target(Path(self.env_file), name, self.overrides)
-        return None if environment.executor == "inline" else (name, environment)
-
-    def uses_this_machine(self, stage: str) -> bool:
-        """Whether ``stage`` takes this machine's own accelerator.
-
-        Raises:
-            ComputeError: as for :meth:`target_of`.
-        """
-        place = self.target_of(stage)
-        return place is None or runs_here(place[1])
-
-    def check(self) -> None:
-        """Look at every place that is named.
-
-        Raises:
-            ComputeError: one of them is described wrongly, or cannot take a job now.
-        """
-        for stage in ("", *self.stages):
-            place = self.target_of(stage)
-            if place is not None:
-                make_executor(place[1]).check()
+    def get(self) -> StageTargets:
+        """Where this run's stages run."""
+        profile = self.profile_targets
+        return replace(
+            profile,
+            run_on=profile.run_on if self.run_on is None else self.run_on,
+            stages=profile.stages if self.stages is None else self.stages,
+        )
 
     def workers(self, recipe: EncoderRecipe) -> MakeShards | None:
-        """Those who embed a corpus together with this process, with encoders by ``recipe``; None if it is alone."""
-        if not self.spread:
-            return None
-        environment = ComputeTarget.model_validate_json(self.spread)
-        if environment.executor == "ray":
-            return RaySpread(environment, recipe)
-        assert environment.array is not None
-        return ArraySpread(Path(self.share), environment.array, recipe)
+        """As :meth:`StageTargets.workers`."""
+        return self.profile_targets.workers(recipe)
 
 
 class ContainerEngineResource(dg.ConfigurableResource[Any]):

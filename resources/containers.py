@@ -1,6 +1,6 @@
-"""The Docker engine: what a container is made of, and the few things that are done with one.
+"""The Docker engine: the description of a container, and the operations on it.
 
-Errors of the engine become `ContainerError` in plain words; see https://docker-py.readthedocs.io for the library.
+Errors of the engine are raised as `ContainerError`; see https://docker-py.readthedocs.io for the library.
 """
 
 from __future__ import annotations
@@ -115,16 +115,16 @@ class ContainerSpec:
 
 
 def engine_is_here() -> bool:
-    """Whether the engine of ``DOCKER_HOST`` is this machine's own, by its address; nobody is asked."""
+    """Whether the engine of ``DOCKER_HOST`` is this machine's own, by its address; no request is sent."""
     address = os.environ.get("DOCKER_HOST", "")
-    place = urlsplit(address if "://" in address else f"tcp://{address}")
+    parts = urlsplit(address if "://" in address else f"tcp://{address}")
     names = {None, "", "localhost", "127.0.0.1", "::1", socket.gethostname()}
-    return place.scheme in ("unix", "npipe") or place.hostname in names
+    return parts.scheme in ("unix", "npipe") or parts.hostname in names
 
 
 @dataclass(frozen=True)
 class ContainerStatus:
-    """What the engine says of a container: ``ports`` are those published, inside to here."""
+    """The state of a container: ``ports`` maps published ports, inside to here."""
 
     id: str
     name: str
@@ -145,7 +145,7 @@ class ContainerEngine:
         import docker
 
         self.base_url = base_url or os.environ.get("DOCKER_HOST")
-        with _plainly("reach the Docker engine"):
+        with _readable_errors("reach the Docker engine"):
             self._client: Any = (
                 docker.DockerClient(base_url=self.base_url, timeout=TIMEOUT_SECONDS)
                 if self.base_url
@@ -159,7 +159,7 @@ class ContainerEngine:
     def has_image(self, image: str) -> bool:
         from docker.errors import ImageNotFound
 
-        with _plainly(f"look for image {image}"):
+        with _readable_errors(f"look for image {image}"):
             try:
                 self._client.images.get(image)
             except ImageNotFound:
@@ -168,13 +168,13 @@ class ContainerEngine:
 
     def has_gpus(self) -> bool:
         """Whether the engine can hand GPUs to containers (NVIDIA's container toolkit)."""
-        with _plainly("ask the engine about GPUs"):
+        with _readable_errors("ask the engine about GPUs"):
             return "nvidia" in self._client.info().get("Runtimes", {})
 
     def pull(self, image: str, user: str | None = None, secret: str | None = None) -> None:
         """Fetch ``image``; ``secret`` names the variable of the environment with the registry's password."""
         auth = {"username": user, "password": os.environ.get(secret, "")} if user and secret else None
-        with _plainly(f"pull {image}"):
+        with _readable_errors(f"pull {image}"):
             self._client.images.pull(image, auth_config=auth)
 
     def build(self, folder: Path, tag: str, arguments: Mapping[str, str]) -> None:
@@ -182,25 +182,25 @@ class ContainerEngine:
         from docker.errors import BuildError
 
         try:
-            with _plainly(f"build {tag}"):
+            with _readable_errors(f"build {tag}"):
                 self._client.images.build(
                     path=str(folder), tag=tag, buildargs=dict(arguments), network_mode="host", rm=True
                 )
         except BuildError as error:
-            said = [str(line.get("stream") or line.get("error") or "") for line in error.build_log]
-            tail = "".join(said).strip().splitlines()[-15:]
+            output = [str(line.get("stream") or line.get("error") or "") for line in error.build_log]
+            tail = "".join(output).strip().splitlines()[-15:]
             raise ContainerError(f"cannot build {tag}:\n" + "\n".join(tail)) from error
 
     def image_size(self, image: str) -> int:
         """Bytes of all layers."""
-        with _plainly(f"look for image {image}"):
+        with _readable_errors(f"look for image {image}"):
             return int(self._client.images.get(image).attrs["Size"])
 
     def run(self, spec: ContainerSpec) -> ContainerStatus:
         """Create and start; a container that cannot start is removed again."""
-        given = {name: value for name, value in spec.creation().items() if value is not None}
-        with _plainly(f"start container {spec.name}"):
-            container = self._client.containers.create(**given)
+        options = {name: value for name, value in spec.creation().items() if value is not None}
+        with _readable_errors(f"start container {spec.name}"):
+            container = self._client.containers.create(**options)
             try:
                 container.start()
             except BaseException:
@@ -212,7 +212,7 @@ class ContainerEngine:
         """The container of that name or id."""
         from docker.errors import NotFound
 
-        with _plainly(f"look for container {name}"):
+        with _readable_errors(f"look for container {name}"):
             try:
                 return _status(self._client.containers.get(name))
             except NotFound:
@@ -226,33 +226,33 @@ class ContainerEngine:
 
     def labelled(self, label: str, value: str) -> list[ContainerStatus]:
         """All containers with that label, running or not."""
-        with _plainly("list containers"):
+        with _readable_errors("list containers"):
             found = self._client.containers.list(all=True, filters={"label": f"{label}={value}"})
             return [_status(container) for container in found]
 
     def start(self, name: str) -> None:
-        with _plainly(f"start container {name}"):
+        with _readable_errors(f"start container {name}"):
             self._client.containers.get(name).start()
 
     def stop(self, name: str, seconds: int) -> None:
         """Ask it to end, and insist after ``seconds``."""
-        with _plainly(f"stop container {name}"):
+        with _readable_errors(f"stop container {name}"):
             self._client.containers.get(name).stop(timeout=seconds)
 
     def rename(self, name: str, new: str) -> None:
-        with _plainly(f"rename container {name}"):
+        with _readable_errors(f"rename container {name}"):
             self._client.containers.get(name).rename(new)
 
     def remove(self, name: str) -> None:
         """Remove it, running or not."""
-        with _plainly(f"remove container {name}"):
+        with _readable_errors(f"remove container {name}"):
             self._client.containers.get(name).remove(force=True, v=True)
 
     def logs(self, name: str, lines: int) -> str:
         """The last lines that it wrote, both streams."""
-        with _plainly(f"read the log of container {name}"):
-            said: bytes = self._client.containers.get(name).logs(tail=lines)
-            return said.decode("utf-8", "replace").rstrip()
+        with _readable_errors(f"read the log of container {name}"):
+            output: bytes = self._client.containers.get(name).logs(tail=lines)
+            return output.decode("utf-8", "replace").rstrip()
 
 
 def _status(container: Any) -> ContainerStatus:
@@ -285,7 +285,7 @@ def _device_requests(gpus: str | None) -> list[Any] | None:
 
 
 @contextmanager
-def _plainly(doing: str) -> Generator[None]:
+def _readable_errors(doing: str) -> Generator[None]:
     """Errors of the library as a `ContainerError` of one line."""
     from docker.errors import APIError, BuildError, DockerException
     from requests.exceptions import RequestException

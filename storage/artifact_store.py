@@ -1,18 +1,18 @@
-"""Where artifacts are kept: built once per set of inputs, published whole, never changed after.
+"""The artifact store: each artifact is built once per set of inputs, published atomically, and immutable.
 
-This is the store in a local folder; `storage.remote_store` keeps one at a URL, and `storage.remote_store` opens either.
+This is the store in a local folder; `storage.remote_store` has the store at a URL, and opens either.
 
 Layout under the root::
 
     artifacts/<asset>/<version>/   content-addressed; manifest.json is part of every version
-    keys/<asset>/<key>             which version a build key led to (the memo of past builds)
-    .work/<asset>/<key>/           a build in progress; survives a kill and is resumed by the same key
-    .store-id                      a name that no other store has
-    stage1_data_prep/... etc.      links in the recipe's names, pointing at current versions
+    keys/<asset>/<key>             the version that a build key led to
+    .work/<asset>/<key>/           a build in progress; kept when the process is killed, resumed by the same key
+    .store-id                      the unique id of this store
+    stage1_data_prep/... etc.      links with the recipe's names to current versions (`storage.paths`)
 
-A *build key* is the digest of everything that decides an artifact (logic, settings, input versions). A
-*version* is the digest of what was made. Equal keys are never built twice, and different keys that lead to
-the same bytes share one version.
+A *build key* is the digest of everything that determines an artifact (logic, settings, input versions). A
+*version* is the digest of its content. Equal keys are never built twice, and different keys that lead to the same
+bytes share one version.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class ArtifactError(RetuneError):
 
 @dataclass(frozen=True)
 class BuildKey:
-    """What decides an artifact: the logic and settings (``code_version``) and the versions of its inputs."""
+    """What determines an artifact: the logic and settings (``code_version``) and the versions of its inputs."""
 
     asset: str
     code_version: str
@@ -63,19 +63,20 @@ A = TypeVar("A", bound=Artifact)
 
 
 class ArtifactStore:
-    """Publishes, finds and links artifact versions below one root folder. ``progress`` hears of long transfers."""
+    """Publishes, finds and links artifact versions below one root folder. ``progress`` is called during long
+    transfers."""
 
     def __init__(self, root: Path):
         self.root = root.absolute()
         self.progress: Progress = no_progress
 
     @property
-    def place(self) -> str:
-        """Where the store is, for people."""
+    def location(self) -> str:
+        """The store's folder or URL, for messages."""
         return str(self.root)
 
     def identity(self) -> str:
-        """A name that no other store has: made when it is first asked for, and kept in the folder, which may move."""
+        """The unique id of this store: made at the first call and kept in the folder, so that it moves with it."""
         path = self.root / IDENTITY
         if not path.exists():
             self.root.mkdir(parents=True, exist_ok=True)
@@ -85,23 +86,25 @@ class ArtifactStore:
         return path.read_text()
 
     def check(self) -> None:
-        """See that the store can be written, changing nothing.
+        """Check that the store can be written, changing nothing.
 
         Raises:
             ArtifactError: it cannot; the message says why.
         """
-        there = next(folder for folder in [self.root, *self.root.parents] if folder.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-            raise ArtifactError(f"{there} cannot be written: set its permissions, or artifact_root elsewhere")
+        existing = next(folder for folder in [self.root, *self.root.parents] if folder.exists())
+        if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+            raise ArtifactError(
+                f"{existing} cannot be written: set its permissions, or another artifact_root"
+            )
 
     # ---- building ------------------------------------------------------------------------------------------
 
     def build(self, kind: type[A], key: BuildKey, produce: Callable[[Path], None]) -> A:
         """Return the artifact for ``key``, calling ``produce(folder)`` only if it was never built.
 
-        ``produce`` writes into a folder that an interrupted earlier try may have left files in. The version
-        becomes visible by one rename after everything was written and hashed, so a kill at any moment leaves
-        either the whole version or none. Two processes with one key wait for each other.
+        ``produce`` writes into a folder that may have files of an interrupted earlier attempt. The version is
+        published by one rename after all files are written and hashed, so a process killed at any moment leaves
+        either the complete version or none. Two processes with one key wait for each other.
 
         Raises:
             ArtifactError: the disk is full (what was made so far stays in the work folder).
@@ -121,28 +124,28 @@ class ArtifactStore:
                 return self._publish(kind, key, work)
 
     def forget(self, key: BuildKey) -> None:
-        """Build ``key`` anew next time: drop the memo of it and whatever an interrupted try left."""
+        """Delete the record of ``key`` and the files of an interrupted attempt, so that it is built again."""
         (self.root / BUILD_KEYS / key.asset / key.digest).unlink(missing_ok=True)
         shutil.rmtree(self.work_folder(key.asset, key.digest), ignore_errors=True)
 
     def unfinished(self) -> Iterator[tuple[str, str]]:
-        """(asset, digest of the build key) of builds that were begun and that nobody is making now."""
+        """(asset, digest of the build key) of interrupted builds: started, and not running now."""
         for work in sorted((self.root / WORK).glob("[!.]*/*")):
             if work.is_dir() and _is_free(FileLock(f"{work}.lock")):
                 yield work.parent.name, work.name
 
     def abandon(self, asset: str, key: str) -> None:
-        """Delete what an unfinished build left; a build that is going on is waited for, and its version stays."""
+        """Delete the files of an unfinished build; a running build is waited for, and its version stays."""
         work = self.work_folder(asset, key)
         with FileLock(f"{work}.lock"):
             shutil.rmtree(work, ignore_errors=True)
 
     def work_folder(self, asset: str, key: str) -> Path:
-        """Where the build with this key is made."""
+        """The folder in which the build with this key is made."""
         return self.root / WORK / asset / key
 
     def find(self, kind: type[A], key: BuildKey) -> A | None:
-        """The artifact an earlier build of ``key`` made, or None if there is none whole."""
+        """The artifact that an earlier build of ``key`` made, or None if there is no complete one."""
         memo = self.root / BUILD_KEYS / key.asset / key.digest
         if not memo.exists():
             return None
@@ -152,7 +155,7 @@ class ArtifactStore:
             return None
 
     def _found_or_resumed(self, kind: type[A], key: BuildKey) -> A | None:
-        """Asked with the key's lock held: what another process made meanwhile."""
+        """Called with the key's lock held: what another process has made in the meantime."""
         return self.find(kind, key)
 
     def _publish(self, kind: type[A], key: BuildKey, work: Path) -> A:
@@ -216,11 +219,11 @@ class ArtifactStore:
                 )
 
     def has(self, asset: str, version: str) -> bool:
-        """Whether the version was published here and is whole."""
+        """Whether the version is published here and complete."""
         return self._whole(self._folder(asset, version))
 
     def versions(self, asset: str) -> list[str]:
-        """All whole versions of an asset, newest first."""
+        """All complete versions of an asset, newest first."""
         folders = [folder for folder in (self.root / ARTIFACTS / asset).glob("*") if self._whole(folder)]
         folders.sort(key=lambda folder: (folder / MANIFEST).stat().st_mtime, reverse=True)
         return [folder.name for folder in folders]
@@ -235,12 +238,13 @@ class ArtifactStore:
         return path.read_bytes() if path.is_file() else None
 
     def size(self, asset: str, version: str) -> int:
-        """Bytes of one version, by its manifest."""
+        """Bytes of one version, as its manifest has them."""
         manifest = json.loads((self._folder(asset, version) / MANIFEST).read_text())
         return sum(entry["bytes"] for entry in manifest["files"].values())
 
     def remove(self, asset: str, version: str) -> None:
-        """Delete one version: its manifest first, so that a kill in between leaves nothing that looks whole."""
+        """Delete one version: its manifest first, so that an interrupted deletion does not leave a version that looks
+        complete."""
         folder = self._folder(asset, version)
         (folder / MANIFEST).unlink(missing_ok=True)
         if folder.exists():
@@ -250,20 +254,20 @@ class ArtifactStore:
                 memo.unlink()
 
     def address(self, artifact: Artifact) -> str:
-        """Where an artifact lies, for people: its folder, or its URL."""
+        """The folder or URL of an artifact, for messages."""
         return str(artifact.path)
 
     def _absent(self, asset: str, version: str) -> str:
         return (
-            f"{asset} {version} is not in {self.place}: materialize '{asset}' again, "
-            "or point artifact_root at the place that holds it"
+            f"{asset} {version} is not in {self.location}: materialize '{asset}' again, "
+            "or point artifact_root at the store that has it"
         )
 
     def _folder(self, asset: str, version: str) -> Path:
         return self.root / ARTIFACTS / asset / version
 
     def _whole(self, folder: Path) -> bool:
-        """Whether every file of the version is there with its size (hashes are not recomputed)."""
+        """Whether every file of the version exists with its size (hashes are not recomputed)."""
         try:
             files = json.loads((folder / MANIFEST).read_text())["files"]
             return all((folder / name).stat().st_size == entry["bytes"] for name, entry in files.items())
@@ -278,18 +282,19 @@ class ArtifactStore:
         link.parent.mkdir(parents=True, exist_ok=True)
         if link.is_dir() and not link.is_symlink():
             raise ArtifactError(f"{link} is a folder that Retune did not make: move it away and run again")
-        beside = link.with_name(f".{link.name}.{os.getpid()}")
-        beside.unlink(missing_ok=True)
-        beside.symlink_to(os.path.relpath(target, link.parent), target_is_directory=target.is_dir())
-        beside.replace(link)
+        temporary = link.with_name(f".{link.name}.{os.getpid()}")
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(os.path.relpath(target, link.parent), target_is_directory=target.is_dir())
+        temporary.replace(link)
         return link
 
     def unlink(self, name: str) -> None:
-        """Take the recipe-named path away; nothing if it points nowhere."""
+        """Remove the recipe-named path, if it exists."""
         (self.root / name).unlink(missing_ok=True)
 
     def resolve(self, name: str) -> Path | None:
-        """What the recipe-named path points at, here on this machine (it may be gone); None if it points nowhere."""
+        """The target of the recipe-named path on this machine (which may have been deleted); None if there is no such
+        path."""
         link = self.root / name
         return link.resolve() if link.is_symlink() else None
 
@@ -314,23 +319,24 @@ class ArtifactStore:
 
     @contextmanager
     def reported_when_full(self, doing: str) -> Generator[None]:
-        """Errors that come of a full disk as an :class:`ArtifactError` that says what to do."""
+        """Raises errors that a full disk caused as an :class:`ArtifactError` that says what to do."""
         try:
             yield
         except ArtifactError:
             raise
         except Exception as error:
-            told = self.explain_full_disk(error, doing)
-            if told is None:
+            explanation = self.explain_full_disk(error, doing)
+            if explanation is None:
                 raise
-            raise ArtifactError(told) from error
+            raise ArtifactError(explanation) from error
 
     def explain_full_disk(self, error: Exception, doing: str) -> str | None:
-        """What to do, if ``error`` came of a full disk; else None."""
+        """What to do, if a full disk caused ``error``; else None."""
         if not is_disk_full(error, self.root):
             return None
-        elsewhere = f" ({' '.join(str(error).split())[:300]})" if has_space(self.root) else ""
-        return self._disk_full(f"{doing}{elsewhere}")
+        # With space at the root it is another disk that is full: the error names it.
+        other = f" ({' '.join(str(error).split())[:300]})" if has_space(self.root) else ""
+        return self._disk_full(f"{doing}{other}")
 
     def _disk_full(self, doing: str) -> str:
         free = shutil.disk_usage(self.root).free / 1e9
@@ -341,7 +347,7 @@ class ArtifactStore:
 
 
 def _is_free(lock: FileLock) -> bool:
-    """Whether nobody holds it."""
+    """Whether no process holds the lock."""
     try:
         lock.acquire(blocking=False)
     except Timeout:

@@ -1,8 +1,8 @@
 """The typed artifacts that stages hand to each other.
 
 An artifact is one immutable version in the store: a folder whose files a class here knows how to read. The
-class also says which files are the *content* (they decide the data version) and which are company (logs,
-pictures, summaries).
+class also lists the *content* files, whose bytes determine the data version; all others (logs, pictures,
+summaries) accompany it.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class QAPairs(Artifact):
 @dataclass(frozen=True)
 class TrainingSet(Artifact):
     """``train.json``, ``val.json`` and ``corpus/`` in the recipe's retriever format; ``splits.json``;
-    ``rejected.jsonl``: the pairs left out."""
+    ``rejected.jsonl``: the rejected pairs."""
 
     content: ClassVar[tuple[str, ...]] = (
         "train.json",
@@ -236,7 +236,7 @@ class JudgeScores(Artifact):
         return json.loads((self.path / "scores.json").read_text("utf-8"))
 
     def skipped(self) -> dict[str, str]:
-        """Why a judge was not used, by its name."""
+        """The reason why a judge was not used, by its name."""
         return json.loads((self.path / "skipped.json").read_text("utf-8"))
 
 
@@ -264,7 +264,7 @@ class ImageTextPairs(Artifact):
 
 @dataclass(frozen=True)
 class Captions(Artifact):
-    """``captions.jsonl``: ``pair_id``, ``caption`` (null where there is none) and ``reason``, one line a pair."""
+    """``captions.jsonl``: ``pair_id``, ``caption`` (null where there is none) and ``reason``, one line per pair."""
 
     content: ClassVar[tuple[str, ...]] = ("captions.jsonl",)
 
@@ -284,7 +284,7 @@ class ImageTextScores(Artifact):
         return json.loads((self.path / "scores.json").read_text("utf-8"))
 
     def skipped(self) -> dict[str, str]:
-        """Why a model was not measured, by its name."""
+        """The reason why a model was not measured, by its name."""
         return json.loads((self.path / "skipped.json").read_text("utf-8"))
 
 

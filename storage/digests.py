@@ -1,4 +1,4 @@
-"""Content digests: what a data version is made of.
+"""Content digests, of which data versions are made.
 
 Every digest here is the first 16 hex digits (64 bits) of a SHA-256, enough to name versions of one
 project's artifacts and short enough to read in a path or in the UI.
@@ -37,7 +37,7 @@ def digest_file(path: Path) -> str:
 
 
 def digest_tree(files: Iterable[tuple[str, str]]) -> str:
-    """Digest of a folder given (relative path, file digest) pairs, in any order."""
+    """Digest of a folder from (relative path, file digest) pairs, in any order."""
     return digest_json(sorted(files))
 
 

@@ -1,4 +1,4 @@
-"""How many bytes files take, and whether an error was caused by a full disk."""
+"""Sizes of files and folders, and whether a full disk caused an error."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from pathlib import Path
 
 
 def bytes_below(path: Path) -> int:
-    """Bytes of a file, or of all files below a folder; 0 where there is neither."""
+    """Bytes of a file, or of all files below a folder; 0 if the path does not exist."""
     return sum(each.stat().st_size for each in (path, *path.rglob("*")) if each.is_file())
 
 
 FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
-WORDS = ("No space left on device", "Disk quota exceeded", "database or disk is full")
-"""Of libraries that tell the reason in words alone: safetensors, tokenizers, Lance, SQLite."""
+FULL_MESSAGES = ("No space left on device", "Disk quota exceeded", "database or disk is full")
+"""Parts of the messages of libraries that raise no ``OSError``: safetensors, tokenizers, Lance, SQLite."""
 
 PROBE_BYTES = 2**20
 
 
 def is_disk_full(error: BaseException, folder: Path) -> bool:
-    """Whether ``error``, met while writing below ``folder``, or one that led to it, came of a full disk or quota."""
-    if any(_says_so(each) for each in _chain(error)):
+    """Whether a full disk or quota caused ``error``, raised while writing below ``folder``, or one that led to it."""
+    if any(_names_full_disk(each) for each in _chain(error)):
         return True
-    # NumPy and torch tell that bytes were not written, but not why; so does SQLite where its log has no room.
-    unsaid = isinstance(error, (OSError, RuntimeError)) or "disk I/O error" in str(error)
-    return unsaid and not has_space(folder)
+    # NumPy and torch report that bytes were not written, but not why; so does SQLite when it cannot grow its log.
+    unspecific = isinstance(error, (OSError, RuntimeError)) or "disk I/O error" in str(error)
+    return unspecific and not has_space(folder)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -36,15 +36,17 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         seen = seen.__cause__ or seen.__context__
 
 
-def _says_so(error: BaseException) -> bool:
-    return getattr(error, "errno", None) in FULL_ERRNOS or any(words in str(error) for words in WORDS)
+def _names_full_disk(error: BaseException) -> bool:
+    return getattr(error, "errno", None) in FULL_ERRNOS or any(
+        message in str(error) for message in FULL_MESSAGES
+    )
 
 
 def has_space(folder: Path) -> bool:
-    """Whether a little more can be written below ``folder``."""
-    there = next(each for each in (folder, *folder.absolute().parents) if each.is_dir())
+    """Whether another ``PROBE_BYTES`` bytes can be written below ``folder``."""
+    existing = next(each for each in (folder, *folder.absolute().parents) if each.is_dir())
     try:
-        with tempfile.TemporaryFile(dir=there) as probe:
+        with tempfile.TemporaryFile(dir=existing) as probe:
             probe.write(bytes(PROBE_BYTES))
             probe.flush()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Vectors already computed, kept on disk by what decides them, so that only what is new is embedded."""
+"""A cache of vectors on disk, keyed by everything that determines them, so that only new texts are embedded."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class EmbeddingCacheError(RetuneError, RuntimeError):
 class EmbeddingCache:
     """Float32 vectors by (identity, text digest), in an LMDB file under ``folder``.
 
-    ``identity`` is what an encoder says of itself (weights, prefix, length, precision). Every :meth:`put` is
-    one transaction, on disk when it returns: a kill loses at most the block being written. Several threads
+    ``identity`` is the encoder's (weights, prefix, length, precision). Every :meth:`put` is one transaction, on
+    disk when it returns: a killed process loses at most the block being written. Several threads
     and processes on one machine may share a folder; it must lie on a local disk (LMDB maps it into memory).
     """
 
@@ -41,7 +41,7 @@ class EmbeddingCache:
         self.folder = folder
 
     def get(self, identity: str, digests: Sequence[str]) -> dict[str, NDArray[np.float32]]:
-        """The vectors that are known, by text digest: float32 [d] each."""
+        """The cached vectors by text digest: float32 [d] each."""
         import numpy as np
 
         keys = [(digest, _key(identity, digest)) for digest in digests]
@@ -54,7 +54,7 @@ class EmbeddingCache:
             }
 
     def put(self, identity: str, digests: Sequence[str], vectors: NDArray[np.float32]) -> None:
-        """Keep ``vectors`` (float32 [len(digests), d]); what is there already under a digest stays.
+        """Keep ``vectors`` (float32 [len(digests), d]); an existing vector is not replaced.
 
         Raises:
             OSError: the disk is full (``errno.ENOSPC``).
@@ -72,8 +72,8 @@ class EmbeddingCache:
 
     @contextmanager
     def _environment(self) -> Generator[lmdb.Environment]:
-        """The LMDB file, open for one operation: opening takes well under a millisecond, and then nothing is
-        held across forks, or open twice. Opening also takes over a map that another process has grown."""
+        """The LMDB file, open for one operation: opening takes well under a millisecond, and so nothing
+        is open across a fork, or twice. Opening also adopts the size of a map that another process has grown."""
         import lmdb
 
         with _one_at_a_time:
@@ -88,7 +88,7 @@ class EmbeddingCache:
                 raise self._explain(error) from error
 
     def _map_size(self) -> int:
-        """Room for what is in the file and as much again."""
+        """Twice the size of the file."""
         data = self.folder / "data.mdb"
         return max(FIRST_MAP_SIZE, 2 * data.stat().st_size if data.exists() else 0)
 
@@ -105,7 +105,7 @@ def _key(identity: str, digest: str) -> bytes:
 
 
 def _begin(environment: lmdb.Environment, *, write: bool = False) -> lmdb.Transaction:
-    """A transaction; takes over the map's size if another process has grown it since it was opened."""
+    """A transaction; adopts the map's size if another process has grown it since it was opened."""
     import lmdb
 
     while True:

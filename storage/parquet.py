@@ -1,4 +1,4 @@
-"""Dataclass rows into a Parquet file, a bounded number at a time."""
+"""Writes dataclass rows into a Parquet file, with a bounded number of them in memory."""
 
 from __future__ import annotations
 

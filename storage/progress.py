@@ -1,4 +1,4 @@
-"""How long work tells how far it is, without knowing who listens."""
+"""Callbacks by which long steps report progress and notes; what they are connected to is the caller's choice."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Called by long steps: ``done`` of ``total`` ``unit``s, and figures worth showing (loss, rate)."""
+    """Called by long steps: ``done`` of ``total`` ``unit``s, and figures to show (loss, rate)."""
 
     def __call__(self, done: int, total: int, unit: str, **figures: float) -> None: ...
 
 
 Note = Callable[[str], None]
-"""Told a sentence for the user: what a step is about to do, or what is odd."""
+"""Called with a sentence for the user: what a step is about to do, or what is unusual."""
 
 
 def no_progress(done: int, total: int, unit: str, **figures: float) -> None:
-    """For callers who do not watch."""
+    """Ignores progress; the default."""
 
 
 def no_note(text: str) -> None:
-    """For callers who do not listen."""
+    """Ignores notes; the default."""

@@ -1,7 +1,7 @@
-"""Files at an fsspec URL: small ones read and written whole, large ones sent and fetched so that a kill loses little.
+"""Files at an fsspec URL: small ones read and written whole, large ones transferred with retries.
 
-The clients of the stores (s3fs, gcsfs) retry single requests themselves; transfers are tried again here for as long
-as an outage of the network usually lasts.
+The clients of the stores (s3fs, gcsfs) retry single requests themselves; transfers are retried here for as long as a
+network outage usually lasts.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ BLOCK = 16 * 2**20
 """Bytes asked for at once while fetching a file."""
 
 PATIENCE_S = 90.0
-"""How long a transfer is tried again before it is given up."""
+"""How long a transfer is retried."""
 
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oci", "oss"})
-"""Here an object appears whole under its name, and folders need not be made."""
+"""Stores where an object appears atomically under its name, and folders need not be created."""
 
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
     # Parts of 50 MB sent at once per file: this many files side by side must fit into a small machine's memory.
@@ -45,22 +45,22 @@ FULL_CODES = frozenset(
     {"QuotaExceeded", "XMinioStorageFull", "InsufficientStorage", "InsufficientCapacity", "507"}
 )
 REFUSED_CODES = frozenset({"400", "403"})
-"""Of answers without a body, where S3 does not say which refusal it is (an expired token is a 400)."""
+"""Codes of answers without a body, in which S3 gives no reason (an expired token is a 400)."""
 
 T = TypeVar("T")
 
 
 class RemoteError(ArtifactError):
-    """The remote side refuses, is full, or cannot be reached; the message names the URL and what to do."""
+    """The remote store refuses, is full, or cannot be reached; the message names the URL and what to do."""
 
 
 class LocalDiskFull(ArtifactError):
-    """There is no room on this machine for what is fetched."""
+    """This machine's disk is full, or has too little space for a file that is fetched."""
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """One file of a transfer: its name at both sides, and what it must be."""
+    """One file of a transfer: its name on both sides, its size and digest."""
 
     name: str
     bytes: int
@@ -76,7 +76,7 @@ def check_url(url: str) -> str:
     """The URL without a slash at its end.
 
     Raises:
-        ArtifactError: it holds a password or key, or names no place.
+        ArtifactError: it contains a password or key, or names no bucket or folder.
     """
     parts = urlsplit(url)
     if "@" in parts.netloc or parts.query or parts.fragment:
@@ -93,8 +93,7 @@ def check_url(url: str) -> str:
 class RemoteRoot:
     """Everything below one URL, by names relative to it (POSIX paths).
 
-    Every method raises `RemoteError` where the remote side does not do what was asked, and FileNotFoundError only
-    where its text says so.
+    Every method raises `RemoteError` when the remote store fails; FileNotFoundError only where documented.
     """
 
     def __init__(self, url: str):
@@ -114,7 +113,7 @@ class RemoteRoot:
             return self._system.cat_file(self._path(name))
 
     def read_all(self, names: list[str]) -> dict[str, bytes]:
-        """The contents of those of the files that exist, fetched side by side."""
+        """The contents of those of the files that exist, fetched in parallel."""
         if not names:
             return {}
         with self._explained():
@@ -137,7 +136,7 @@ class RemoteRoot:
             return self._system.exists(self._path(name))
 
     def list(self, folder: str) -> list[str]:
-        """The names right below a folder; none if it does not exist."""
+        """The names directly below a folder; none if it does not exist."""
         with self._explained():
             try:
                 found = self._system.ls(self._path(folder), detail=False)
@@ -168,7 +167,7 @@ class RemoteRoot:
     def send(self, folder: Path, files: list[RemoteFile], target: str, progress: Progress) -> None:
         """Copy ``files`` of a local folder to the remote folder ``target``.
 
-        ``target`` must be named by the files' content: what lies there with the right size counts as sent.
+        ``target`` must be named by the files' content: a file that exists there with the right size is not sent again.
         """
         there = self.sizes(target)
 
@@ -182,12 +181,12 @@ class RemoteRoot:
         self._side_by_side(send_one, files, f"bytes to {self.url}", progress)
 
     def fetch(self, source: str, files: list[RemoteFile], folder: Path, progress: Progress) -> None:
-        """Copy ``files`` of the remote folder ``source`` to a local folder. Files that are there are not fetched
-        again, and one that was broken off goes on where it was.
+        """Copy ``files`` of the remote folder ``source`` to a local folder. Files that exist are not fetched
+        again, and an interrupted one is resumed.
 
         Raises:
-            RemoteError: also when what arrives is not what the files' digests say.
-            LocalDiskFull: no room for it in ``folder``.
+            RemoteError: also when a file does not have its digest.
+            LocalDiskFull: the disk of ``folder`` is full.
         """
 
         def fetch_one(file: RemoteFile, given_up: Event) -> None:
@@ -271,7 +270,7 @@ class RemoteRoot:
 
         options = OPTIONS.get(self._scheme, {})
         try:
-            # Nothing is cached: other machines write there too.
+            # Nothing is cached: other machines write to the store too.
             system, root = connect(
                 self.url, use_listings_cache=False, skip_instance_cache=self._scheme != "memory", **options
             )
@@ -306,7 +305,7 @@ class RemoteRoot:
                 raise RemoteError(explain(self.url, error)) from None
             raise
         except Exception as error:  # noqa: BLE001
-            # Without its cause: what a client says may hold what it signed with.
+            # Without its cause: a client's message may contain credentials.
             raise RemoteError(explain(self.url, error)) from None
 
 
@@ -314,7 +313,7 @@ class RemoteRoot:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the same request may well succeed a little later."""
+    """Whether the same request may succeed a little later."""
     permanent = (PermissionError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
     if isinstance(error, (ArtifactError, *permanent)) or not isinstance(error, Exception):
         return False
@@ -322,7 +321,7 @@ def is_transient(error: BaseException) -> bool:
 
 
 def explain(url: str, error: Exception) -> str:
-    """An error of a store's client in plain words: nothing of what the client said but the error's code."""
+    """A message for an error of a store's client, with nothing of the client's own message but its error code."""
     scheme, code = url.partition("://")[0], _code(error)
     if _is_full(error):
         return f"{url} is full ({code}): free space there or raise its quota, then run the same command: it goes on"

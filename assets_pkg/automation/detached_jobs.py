@@ -1,15 +1,14 @@
 """Detached jobs: submitted, recorded, and picked up when they have ended.
 
-A job builds what it can without a decision (everything up to the promotion, or what comes after it); what it built
-lies in the artifact store under the keys that the pick-up run looks for, so picking up is a run of the same assets
-that finds them made.
+A job builds what needs no decision: everything up to the promotion, or what comes after it. Its artifacts lie in the
+store under the keys that the pick-up run looks for, so picking up is a run of the same assets that reuses them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -17,18 +16,25 @@ from typing import Any, Literal
 import dagster as dg
 
 from assets_pkg.config.profile import Profile
-from assets_pkg.orchestration.pipes_client import describe_work, make_job, profile_for_jobs
+from assets_pkg.orchestration.pipes_client import make_job, make_request
 from assets_pkg.orchestration.resources import build_resources
 from resources.compute.errors import ComputeError
 from resources.compute.executors import make_executor
 from resources.compute.host import ThisHost, open_host
-from resources.compute.job import JobSpec, State
+from resources.compute.job import JobFolder, JobSpec, JobState
 from resources.compute.job_monitor import JobMonitor, why_failed
+from resources.compute.stage_targets import StageTargets
 from resources.compute.targets import ComputeTarget
-from resources.configurable import ComputeResource
 from storage.paths import DETACHED_JOBS
 
 DECIDED_HERE = ("promoted_model", "running_nim", "nim_eval_metrics")
+"""Assets that no job makes: decided or started on this machine."""
+
+JOB_TAG = "retune/batch"
+"""On runs that pick a job up: its name."""
+
+Status = Literal["submitted", "done", "failed", "cancelled", "taken"]
+PickUp = Literal["none", "running", "failed", "succeeded"]
 
 
 @dataclass(frozen=True)
@@ -36,153 +42,201 @@ class DetachedJob:
     """The record of a detached job.
 
     Attributes:
+        target_name: the name of the compute target, at the time of the submission.
+        target: its description.
         assets: all that were asked for; the pick-up run makes them.
-        profile: the settings they were asked for with, as JSON.
         folder: the job's files, where the job sees them.
-        standing: ``submitted`` until somebody saw it end; ``taken`` when its work was picked up.
+        profile: the settings, as JSON.
+        submitted: ISO 8601, UTC.
+        status: ``submitted`` until its end was seen; ``taken`` when a run has picked it up.
+        reason: of a job that failed or was cancelled.
     """
 
     name: str
-    place: str
-    environment: dict[str, Any]
+    target_name: str
+    target: ComputeTarget
     handle: str
     assets: tuple[str, ...]
-    folder: str
+    folder: JobFolder
     profile: str
     submitted: str
-    standing: Literal["submitted", "done", "failed", "cancelled", "taken"] = "submitted"
+    status: Status = "submitted"
     reason: str = ""
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        """The tags of a run that picks it up."""
+        return {JOB_TAG: self.name}
+
+    def dump(self) -> str:
+        record = {
+            "name": self.name,
+            "place": self.target_name,
+            "environment": self.target.model_dump(mode="json"),
+            "handle": self.handle,
+            "assets": list(self.assets),
+            "folder": str(self.folder.path),
+            "profile": self.profile,
+            "submitted": self.submitted,
+            "standing": self.status,
+            "reason": self.reason,
+        }
+        return json.dumps(record, indent=1)
+
+    @classmethod
+    def load(cls, text: str) -> DetachedJob:
+        record: dict[str, Any] = json.loads(text)
+        return cls(
+            name=record["name"],
+            target_name=record["place"],
+            target=ComputeTarget.model_validate(record["environment"]),
+            handle=record["handle"],
+            assets=tuple(record["assets"]),
+            folder=JobFolder(Path(record["folder"])),
+            profile=record["profile"],
+            submitted=record["submitted"],
+            status=record["standing"],
+            reason=record["reason"],
+        )
 
 
 class DetachedJobs:
     """The detached jobs of one artifact root."""
 
-    def __init__(self, root: Path, compute: ComputeResource):
+    def __init__(self, root: Path, targets: StageTargets):
         self.root = root.absolute()
-        self.compute = compute
+        self.targets = targets
 
     def stage(self, instance: dg.DagsterInstance, defs: dg.Definitions, assets: Sequence[str]) -> Path:
         """Write what would be submitted, and submit nothing; returns the script, which also runs by hand."""
-        _, environment, job, work = self._prepare(instance, defs, assets)
-        host = open_host(environment)
-        host.write(job.work, work)
-        host.write(job.script, make_executor(environment).script(job))
-        return job.script
+        _, target, job, request = self._prepare(instance, defs, assets)
+        host = open_host(target)
+        host.write(job.folder.request, request)
+        host.write(job.folder.script, make_executor(target).script(job))
+        return job.folder.script
 
     def submit(
         self, instance: dg.DagsterInstance, defs: dg.Definitions, assets: Sequence[str]
     ) -> DetachedJob:
         """Start a job that makes ``assets``, and record it."""
-        place, environment, job, work = self._prepare(instance, defs, assets)
-        attendance = JobMonitor(place, environment, job)
-        attendance.submit(job, work)
-        batch = DetachedJob(
-            name=job.name,
-            place=place,
-            environment=environment.model_dump(mode="json"),
-            handle=attendance.handle or "",
+        target_name, target, spec, request = self._prepare(instance, defs, assets)
+        monitor = JobMonitor(target_name, target, spec.folder)
+        monitor.submit(spec, request)
+        job = DetachedJob(
+            name=spec.name,
+            target_name=target_name,
+            target=target,
+            handle=monitor.handle or "",
             assets=tuple(assets),
-            folder=str(job.folder),
-            profile=self.compute.profile,
+            folder=spec.folder,
+            profile=self.targets.profile,
             submitted=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         try:
-            self._keep(batch)
+            self._save(job)
         except BaseException:
-            attendance.executor.cancel(batch.handle)
+            monitor.executor.cancel(job.handle)
             raise
-        return batch
+        return job
 
     def all(self) -> list[DetachedJob]:
         """Newest first."""
         files = sorted((self.root / DETACHED_JOBS).glob("*.json"), reverse=True)
-        told = (json.loads(file.read_text("utf-8")) for file in files)
-        return [DetachedJob(**{**each, "assets": tuple(each["assets"])}) for each in told]
+        return [DetachedJob.load(file.read_text("utf-8")) for file in files]
 
     def find(self, name: str) -> DetachedJob:
-        """The batch of that name, or of its beginning.
+        """The job of that name, or the one whose name begins so.
 
         Raises:
             ComputeError: there is none, or there are several.
         """
-        found = [batch for batch in self.all() if batch.name.startswith(name)]
+        found = [job for job in self.all() if job.name.startswith(name)]
         if len(found) != 1:
-            known = ", ".join(batch.name for batch in self.all()) or "none"
+            known = ", ".join(job.name for job in self.all()) or "none"
             raise ComputeError(f"{len(found)} batch jobs are called {name!r}; there are: {known}")
         return found[0]
 
-    def open(self) -> Iterator[tuple[DetachedJob, State]]:
-        """Every batch whose work was not picked up and may come, and how it stands now; an end is recorded."""
-        for batch in self.all():
-            if batch.standing == "submitted":
-                yield batch, self._look(batch)
-            elif batch.standing == "done":
-                yield batch, State("done")
+    def open(self) -> Iterator[tuple[DetachedJob, JobState]]:
+        """Every job that runs or waits, or has ended since the last call, or is done and not yet picked up, with its
+        state now. An end is recorded."""
+        for job in self.all():
+            if job.status == "submitted":
+                yield job, self._ask(job)
+            elif job.status == "done":
+                yield job, JobState("done")
 
-    def describe(self, batch: DetachedJob) -> str:
-        """How it stands now, in words."""
-        if batch.standing != "submitted":
-            return f"{batch.standing} {batch.reason}".strip()
-        return str(self._look(batch))
+    def describe(self, job: DetachedJob) -> str:
+        """Its status now, as text."""
+        if job.status != "submitted":
+            return f"{job.status} {job.reason}".strip()
+        return str(self._ask(job))
 
-    def taken(self, batch: DetachedJob) -> None:
-        """Its work was picked up."""
-        self._keep(replace(batch, standing="taken"))
+    def mark_taken(self, job: DetachedJob) -> None:
+        """Record that a run has picked it up."""
+        self._save(replace(job, status="taken"))
 
-    def _look(self, batch: DetachedJob) -> State:
-        environment, job = _target(batch), _job(batch)
-        state = make_executor(environment).state(batch.handle, job)
-        if state.standing == "failed":
-            state = replace(state, reason=why_failed(state, open_host(environment), job))
-        if state.over:
-            self._keep(replace(batch, standing=state.standing, reason=state.reason))
-        return state
+    def cancel(self, job: DetachedJob) -> None:
+        make_executor(job.target).cancel(job.handle)
+        self._save(replace(job, status="cancelled", reason="cancelled by hand"))
 
-    def cancel(self, batch: DetachedJob) -> None:
-        make_executor(_target(batch)).cancel(batch.handle)
-        self._keep(replace(batch, standing="cancelled", reason="cancelled by hand"))
-
-    def log(self, batch: DetachedJob) -> str:
+    def log(self, job: DetachedJob) -> str:
         """What the job has written so far."""
-        return open_host(_target(batch)).read(_job(batch).log).decode("utf-8", "replace")
+        return open_host(job.target).read(job.folder.log).decode("utf-8", "replace")
+
+    def _ask(self, job: DetachedJob) -> JobState:
+        state = make_executor(job.target).state(job.handle, job.folder)
+        if state.status == "failed":
+            state = replace(state, reason=why_failed(state, open_host(job.target), job.folder))
+        if state.status in ("done", "failed", "cancelled"):
+            self._save(replace(job, status=state.status, reason=state.reason))
+        return state
 
     def _prepare(
         self, instance: dg.DagsterInstance, defs: dg.Definitions, assets: Sequence[str]
     ) -> tuple[str, ComputeTarget, JobSpec, str]:
-        place = self.compute.target_of("")
-        if place is None:
-            raise ComputeError("a detached job needs a place: --batch NAME, with NAME in env.toml")
-        name, environment = place
-        graph = defs.resolve_asset_graph()
+        found = self.targets.target_of("")
+        if found is None:
+            raise ComputeError("a detached job needs a compute target: --batch NAME, with NAME in env.toml")
+        target_name, target = found
         made = _without_decisions(assets)
-        known = graph.get_all_asset_keys()
-        work = describe_work(instance, known, made, profile_for_jobs(self.compute), environment)
+        known = defs.resolve_asset_graph().get_all_asset_keys()
+        request = make_request(instance, known, made, self.targets, target)
         stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
-        job = make_job(f"batch-{stamp}", environment, self.compute, self.root, made, detached=True)
-        return name, environment, job, work.dump()
+        job = make_job(f"batch-{stamp}", target, self.targets, self.root, made, detached=True)
+        return target_name, target, job, request.dump()
 
-    def _keep(self, batch: DetachedJob) -> None:
-        ThisHost().write(self._record(batch), json.dumps(asdict(batch), indent=1))
-
-    def _record(self, batch: DetachedJob) -> Path:
-        return self.root / DETACHED_JOBS / f"{batch.name}.json"
+    def _save(self, job: DetachedJob) -> None:
+        ThisHost().write(self.root / DETACHED_JOBS / f"{job.name}.json", job.dump())
 
 
 def open_detached_jobs(profile: Profile) -> DetachedJobs:
     """The detached jobs of the profile's artifact root."""
     resources = build_resources(profile)
-    return DetachedJobs(resources.store.get().root, resources.compute)
+    return DetachedJobs(resources.store.get().root, resources.compute.get())
 
 
-def same_work(batch: DetachedJob, profile: Profile) -> bool:
-    """Whether ``profile`` would make what the batch was asked to make."""
-    how = {"compute", "automation"}
-    asked = Profile.model_validate_json(batch.profile)
-    return asked.model_dump(exclude=how) == profile.model_dump(exclude=how)
+def pick_up_of(job: DetachedJob, instance: dg.DagsterInstance) -> tuple[PickUp, str]:
+    """How far the runs are that pick ``job`` up, and the id of the decisive one: any that succeeded, else any that has
+    not ended, else the latest that failed or was cancelled."""
+    runs = instance.get_runs(dg.RunsFilter(tags={JOB_TAG: job.name}))
+    for run in runs:
+        if run.is_success:
+            return "succeeded", run.run_id
+    for run in runs:
+        if not run.is_finished:
+            return "running", run.run_id
+    return ("failed", runs[0].run_id) if runs else ("none", "")
+
+
+def same_settings(job: DetachedJob, profile: Profile) -> bool:
+    """Whether ``profile`` would make what the job was asked to make."""
+    irrelevant = {"compute", "automation"}
+    asked = Profile.model_validate_json(job.profile)
+    return asked.model_dump(exclude=irrelevant) == profile.model_dump(exclude=irrelevant)
 
 
 def _without_decisions(assets: Sequence[str]) -> list[str]:
-    """Those that a job can make: up to the first asset that is decided here, or none but the rest."""
+    """Those that a job can make: up to the first asset that is decided here, or if that is the first, all others."""
     first = next((at for at, asset in enumerate(assets) if asset in DECIDED_HERE), len(assets))
     made = list(assets[:first]) if first else [asset for asset in assets if asset not in DECIDED_HERE]
     if not made:
@@ -190,11 +244,3 @@ def _without_decisions(assets: Sequence[str]) -> list[str]:
             f"{', '.join(assets)}: decided and started here, not in a job; run without --batch"
         )
     return made
-
-
-def _target(batch: DetachedJob) -> ComputeTarget:
-    return ComputeTarget.model_validate(batch.environment)
-
-
-def _job(batch: DetachedJob) -> JobSpec:
-    return JobSpec(batch.name, Path(batch.folder), Path.cwd(), ())

@@ -17,7 +17,7 @@ NO_CONSOLE = {"console": {"config": {"log_level": "CRITICAL"}}}
 
 @dataclass(frozen=True)
 class Failure:
-    """A failed step or check, in words for people; ``trace`` is empty for errors that Retune foresees."""
+    """A failed step or check: the error's message and traceback. ``trace`` is empty for errors that Retune foresees."""
 
     step: str
     message: str
@@ -39,9 +39,15 @@ def run_assets(
     assets: Sequence[str],
     config: Mapping[str, Any] | None = None,
     loggers: Mapping[str, Any] = NO_CONSOLE,
+    tags: Mapping[str, str] | None = None,
 ) -> Outcome:
-    """Materialize ``assets`` with their checks; ``config`` is run config of ops by asset name, ``loggers`` that of
-    loggers by name."""
+    """Materialize ``assets`` with their checks.
+
+    Args:
+        config: run config of ops, by asset name.
+        loggers: run config of loggers, by name.
+        tags: of the run, beside that of this process.
+    """
     main = {asset for stage in STAGES.values() for asset in stage}
     job = defs.resolve_job_def(MAIN_JOB if set(assets) <= main else BENCHMARK_JOB)
     result = job.execute_in_process(
@@ -52,7 +58,7 @@ def run_assets(
         instance=instance,
         asset_selection=[dg.AssetKey(name) for name in assets],
         raise_on_error=False,
-        tags={PROCESS_TAG: process_tag()},
+        tags={**(tags or {}), PROCESS_TAG: process_tag()},
     )
     return Outcome(result.run_id, result.success, tuple(_failures(result)))
 

@@ -1,8 +1,7 @@
-"""What jobs leave below the artifact root, and which of it may go: never what belongs to a job that is still open."""
+"""What jobs leave below the artifact root, and which of it may be deleted: nothing of a job that is still open."""
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator
@@ -11,19 +10,18 @@ from pathlib import Path
 
 from assets_pkg.automation.detached_jobs import DetachedJobs
 from resources.compute.errors import ComputeError
-from resources.compute.job import JobSpec
-from resources.compute.job_monitor import JobMonitor, Submitted
-from resources.compute.targets import read_target
+from resources.compute.job import JobFolder
+from resources.compute.job_monitor import JobMonitor, Submission
 from storage.disk import bytes_below
 from storage.paths import DETACHED_JOBS, JOBS
 
-ENDED = ("taken", "failed", "cancelled")
-"""Standings of a detached job that nobody waits for any more."""
+CLOSED = ("taken", "failed", "cancelled")
+"""Statuses of a detached job whose work will not be picked up any more."""
 
 
 @dataclass(frozen=True)
-class OldJob:
-    """One ended job: its folder and, of a detached one, its record; of either, what is there. ``size`` in bytes."""
+class EndedJob:
+    """One ended job: its folder and, of a detached one, its record; either may be missing. ``size`` in bytes."""
 
     name: str
     folder: Path
@@ -31,45 +29,42 @@ class OldJob:
     size: int
 
 
-def find_old_jobs(batches: DetachedJobs, keep: int) -> Iterator[OldJob]:
+def find_ended_jobs(detached: DetachedJobs, keep: int) -> Iterator[EndedJob]:
     """Ended jobs beyond the newest ``keep`` of each asset, and of the detached ones.
 
-    Open is a job that runs or waits, whose work nobody has picked up, that was written but not submitted, or whose
-    place cannot be asked.
+    Not ended is a job that runs or waits, that was not picked up yet, that was written but not submitted, or whose
+    compute target does not answer.
     """
-    jobs = batches.root / JOBS
-    standings = {batch.name: batch.standing for batch in batches.all()}
+    jobs = detached.root / JOBS
+    statuses = {job.name: job.status for job in detached.all()}
     made_for: dict[str, list[str]] = defaultdict(list)
-    for name in {*standings, *(path.name for path in jobs.glob("*-*"))}:
+    for name in {*statuses, *(path.name for path in jobs.glob("*-*"))}:
         made_for[name.partition("-")[0]].append(name)
     for names in made_for.values():
-        names.sort(key=lambda name: _changed(batches.root, name), reverse=True)
-        ended = (name for name in names if _is_over(batches, jobs / name, standings.get(name)))
+        names.sort(key=lambda name: _changed(detached.root, name), reverse=True)
+        ended = (name for name in names if _has_ended(detached, JobFolder(jobs / name), statuses.get(name)))
         for name in list(ended)[keep:]:
-            folder, record = jobs / name, batches.root / DETACHED_JOBS / f"{name}.json"
-            yield OldJob(name, folder, record, bytes_below(folder) + bytes_below(record))
+            folder, record = jobs / name, detached.root / DETACHED_JOBS / f"{name}.json"
+            yield EndedJob(name, folder, record, bytes_below(folder) + bytes_below(record))
 
 
-def remove_job(job: OldJob) -> None:
-    """Delete what the job left here."""
+def remove_job(job: EndedJob) -> None:
+    """Delete what the job left on this machine."""
     if job.folder.exists():
         shutil.rmtree(job.folder)
     job.record.unlink(missing_ok=True)
 
 
-def _is_over(batches: DetachedJobs, folder: Path, standing: str | None) -> bool:
-    if standing is not None:
-        return standing in ENDED
-    job = JobSpec(folder.name, folder, Path.cwd(), ())
-    if job.exit_code.exists() and job.exit_code.stat().st_size > 0:
+def _has_ended(detached: DetachedJobs, folder: JobFolder, status: str | None) -> bool:
+    if status is not None:
+        return status in CLOSED
+    if folder.has_ended():
         return True
-    record = folder / "submitted.json"
-    if not record.exists():
+    if not folder.submission.exists():
         return False
-    place = Submitted(**json.loads(record.read_text("utf-8"))).place
+    target_name = Submission.load(folder.submission.read_text("utf-8")).target
     try:
-        environment = read_target(Path(batches.compute.env_file), place, batches.compute.overrides)
-        return JobMonitor(place, environment, job).handle is None
+        return JobMonitor(target_name, detached.targets.read(target_name), folder).handle is None
     except ComputeError:
         return False
 

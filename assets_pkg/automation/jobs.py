@@ -19,12 +19,12 @@ def build_jobs() -> list[Any]:
         dg.define_asset_job(
             MAIN_JOB,
             selection=[asset for assets in STAGES.values() for asset in assets],
-            description="The main line, documents to index.",
+            description="All stages: from the documents to the index.",
         ),
         dg.define_asset_job(
             BENCHMARK_JOB,
             selection=[asset for assets in BENCHMARKS.values() for asset in assets],
-            description="Caption judges and the image-text benchmark.",
+            description="The caption judges and the image-text benchmark.",
         ),
         dg.define_asset_job(
             REINDEX_JOB,
@@ -36,6 +36,8 @@ def build_jobs() -> list[Any]:
             CORPUS_JOB, selection=["raw_corpus", "passages"], description="Read the documents again."
         ),
         dg.define_asset_job(
-            MEASURE_JOB, selection=["eval_metrics", "promoted_model"], description="Measure, and decide anew."
+            MEASURE_JOB,
+            selection=["eval_metrics", "promoted_model"],
+            description="Measure base and fine-tuned model, and decide on the promotion.",
         ),
     ]

@@ -1,4 +1,4 @@
-"""Which old versions may go: never what is linked, recorded as current, pinned by promotion, or served."""
+"""Which old versions may be deleted: none that is linked, recorded as current, promoted, or served."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import dagster as dg
 
 from assets_pkg.deploy.deploy import read_state
-from assets_pkg.orchestration.asset_context import ARTIFACT_KEY
+from assets_pkg.orchestration.history import artifact_ref, latest
 from assets_pkg.reindex.index import INDEX_MANIFEST, index_in, open_index
 from assets_pkg.reindex.searcher import SearchError, index_of
 from resources.vector_store.base import PassageIndex
@@ -29,15 +29,15 @@ class StillNeeded(RetuneError):
 
 
 MADE_OF_TEXTS = ("eval_set", "mined_train_set", "eval_metrics")
-"""Assets that hold passages without their documents' names, each after what it is made from."""
+"""Assets that hold passages without the names of their documents, each after those it is made from."""
 
 MODELS = ("base_model", "checkpoint", "onnx_model", "tensorrt_engine")
-"""Assets that hold no passages; a document may well be called like a word of their vocabulary."""
+"""Assets that hold no passages, although the name of a document may well be a word of their vocabulary."""
 
 
 @dataclass(frozen=True)
 class Removal:
-    """One version that nothing needs any more, or what a killed build left (then ``version`` is its key)."""
+    """One version that is no longer needed, or what a killed build left (then ``version`` is its key)."""
 
     asset: str
     version: str
@@ -46,8 +46,8 @@ class Removal:
 
 
 def find_removals(store: ArtifactStore, instance: dg.DagsterInstance, keep: int) -> Iterator[Removal]:
-    """Versions beyond the newest ``keep`` of each asset that nothing points at, and what killed builds left that a
-    newer version has overtaken: others may still be taken up."""
+    """Versions beyond the newest ``keep`` of each asset that are not needed, and what killed builds left if a newer
+    version was made since: other builds may still be resumed."""
     needed = store.linked() | _current(store, instance) | _served(store)
     for asset in store.assets():
         for version in store.versions(asset)[keep:]:
@@ -68,7 +68,7 @@ def find_holders(store: ArtifactStore, instance: dg.DagsterInstance, doc_id: str
     """
     needed = store.linked() | _current(store, instance) | _served(store)
     holders: set[str] = set()
-    # Sets that keep no document ids hold the text if what they were made from does.
+    # Sets without document ids hold the text if their inputs do.
     named = [asset for asset in store.assets() if asset not in (*MADE_OF_TEXTS, *MODELS)]
     for asset in [*named, *MADE_OF_TEXTS]:
         for version in store.versions(asset):
@@ -86,14 +86,14 @@ def find_holders(store: ArtifactStore, instance: dg.DagsterInstance, doc_id: str
 
 
 def remove(store: ArtifactStore, removal: Removal) -> None:
-    """Delete one version, and what a vector store keeps of it elsewhere.
+    """Delete one version, and its collection where a server holds the index.
 
     Raises:
         VectorStoreError: the server that holds the index cannot be reached, or refuses; nothing was deleted.
     """
     index = _index_of(store, removal)
     if index is not None:
-        # First: a kill in between leaves a version that is still listed, not rows on a server that nobody knows of.
+        # First: a kill in between then leaves a version that is still listed, not rows that no version refers to.
         index.drop()
     delete = store.abandon if removal.unfinished else store.remove
     delete(removal.asset, removal.version)
@@ -134,7 +134,7 @@ def _inputs(folder: Path) -> set[str]:
 
 
 def _mentions(folder: Path, doc_id: str) -> bool:
-    """Whether a file of the version names the document; every format that holds texts keeps its id beside them."""
+    """Whether a file of the version names the document: every format that holds texts has the document's id too."""
     import pyarrow.compute as pc
     import pyarrow.dataset as ds
 
@@ -151,7 +151,7 @@ def _mentions(folder: Path, doc_id: str) -> bool:
 
 
 def _holds_one(path: Path, spellings: list[bytes]) -> bool:
-    """Whether one of them is in the file, which may be larger than memory."""
+    """Whether one of the spellings occurs in the file, which may be larger than memory."""
     if not path.stat().st_size:
         return False
     with path.open("rb") as stream, mmap(stream.fileno(), 0, access=ACCESS_READ) as content:
@@ -160,11 +160,5 @@ def _holds_one(path: Path, spellings: list[bytes]) -> bool:
 
 def _current(store: ArtifactStore, instance: dg.DagsterInstance) -> set[tuple[str, str]]:
     """What the latest materialization of every asset recorded, the promoted model and the served one included."""
-    found: set[tuple[str, str]] = set()
-    for key in instance.get_asset_keys():
-        event = instance.get_latest_materialization_event(key)
-        if event and event.asset_materialization and ARTIFACT_KEY in event.asset_materialization.metadata:
-            recorded = str(event.asset_materialization.metadata[ARTIFACT_KEY].value)
-            asset, _, version = recorded.partition("/")
-            found.add((asset, version))
-    return found
+    made = [latest(instance, key) for key in instance.get_asset_keys()]
+    return {recorded for each in made if each is not None and (recorded := artifact_ref(each)) is not None}

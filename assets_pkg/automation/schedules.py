@@ -12,12 +12,12 @@ def build_schedules(profile: Profile) -> list[dg.ScheduleDefinition]:
         "nightly_refresh": (
             MAIN_JOB,
             profile.automation.refresh_cron,
-            "Runs the whole line, documents to index. What is made of unchanged inputs is reused.",
+            "Runs all stages, from the documents to the index. Assets whose inputs are unchanged are reused.",
         ),
         "weekly_measurement": (
             MEASURE_JOB,
             profile.automation.measure_cron,
-            "Measures base and fine-tuned model again and lets the gate decide anew.",
+            "Measures base and fine-tuned model again, and lets the gate decide again.",
         ),
     }
     return [

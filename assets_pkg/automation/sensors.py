@@ -8,7 +8,13 @@ from typing import Any
 
 import dagster as dg
 
-from assets_pkg.automation.detached_jobs import open_detached_jobs, same_work
+from assets_pkg.automation.detached_jobs import (
+    DetachedJob,
+    PickUp,
+    open_detached_jobs,
+    pick_up_of,
+    same_settings,
+)
 from assets_pkg.automation.jobs import CORPUS_JOB, REINDEX_JOB
 from assets_pkg.config.profile import Profile
 from assets_pkg.corpus.assets import SOURCE_FINGERPRINT
@@ -16,16 +22,16 @@ from assets_pkg.corpus.file_digests import DIGEST_CACHE
 from assets_pkg.corpus.sources import CorpusError, seconds_since_change, source_fingerprint
 from assets_pkg.deploy.assets import ALIVE
 from assets_pkg.deploy.deploy import read_state
-from assets_pkg.orchestration.asset_context import data_version
+from assets_pkg.orchestration.history import data_version, input_version, latest, latest_record
 from assets_pkg.reindex.assets import IN_STEP, reindex_deps
 from resources.compute.errors import ComputeError
+from resources.compute.job import JobState
 from resources.configurable import AlertsResource
 from storage.paths import STATE_FOLDER
 from storage.remote_store import open_store
 
 SERVER = "running_nim"
-INPUT_VERSION = "dagster/input_data_version/"
-"""Begins the tag in which Dagster records an input's data version."""
+NOT_DONE: tuple[PickUp, str] = ("none", "")
 
 
 def build_sensors(profile: Profile) -> list[dg.SensorDefinition]:
@@ -35,7 +41,7 @@ def build_sensors(profile: Profile) -> list[dg.SensorDefinition]:
         _corpus_sensor(profile),
         _server_sensor(profile),
         _index_sensor(profile),
-        _batch_sensor(profile),
+        _detached_job_sensor(profile),
         _failure_sensor(),
     ]
 
@@ -45,17 +51,18 @@ def _reindex_sensor(profile: Profile) -> dg.SensorDefinition:
 
     @dg.sensor(
         job_name=REINDEX_JOB,
-        description="Rebuilds the index after a promotion, a rollback or a changed corpus: what is stale, once for "
-        "each change. A failed re-index is tried once more, then stays visibly stale.",
+        description="Rebuilds the index when the promoted model or the passages changed, once for each change. A "
+        "failed run is retried once; after that the index stays stale.",
         minimum_interval_seconds=profile.automation.reindex_sensor_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def reindex_when_model_or_corpus_changes(
         context: dg.SensorEvaluationContext,
     ) -> dg.RunRequest | dg.SkipReason:
-        events = [_latest_storage_id(context.instance, key) for key in followed]
-        if None in events:
-            return dg.SkipReason("no promoted model or no passages yet, or no server that is to embed them")
+        records = [latest_record(context.instance, key) for key in followed]
+        events = [record.storage_id for record in records if record is not None]
+        if len(events) < len(followed):
+            return dg.SkipReason("no promoted model, no passages, or no server that embeds them yet")
         if SERVER in followed and not _serves_promoted(context.instance):
             return dg.SkipReason("the server does not serve the promoted model yet: run `retune deploy`")
         # Event ids, not versions: a rollback to an older model is a new event and must re-index again.
@@ -67,13 +74,15 @@ def _reindex_sensor(profile: Profile) -> dg.SensorDefinition:
 def _corpus_sensor(profile: Profile) -> dg.SensorDefinition:
     @dg.sensor(
         job_name=CORPUS_JOB,
-        description="Reads the corpus again when its files differ from what was last read and have come to rest.",
+        description=f"Reads the corpus again when its files differ from those that were last read and have not changed "
+        f"for {profile.automation.corpus_quiet_seconds:g} seconds.",
         minimum_interval_seconds=profile.automation.corpus_sensor_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def corpus_when_documents_change(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        read = _latest(context.instance, "raw_corpus")
-        if read is None:
+        record = latest_record(context.instance, "raw_corpus")
+        read = record.asset_materialization if record else None
+        if record is None or read is None:
             return dg.SkipReason("the corpus was never read: run the main job first")
         try:
             quiet = seconds_since_change(profile.corpus)
@@ -83,18 +92,20 @@ def _corpus_sensor(profile: Profile) -> dg.SensorDefinition:
             return dg.SkipReason(f"the corpus cannot be read now: {error}")
         if now == read.metadata[SOURCE_FINGERPRINT].value:
             return dg.SkipReason("no document changed")
-        if quiet < profile.automation.corpus_quiet_seconds:
-            return dg.SkipReason(f"documents changed {quiet:.0f} s ago: waiting until they are at rest")
-        storage_id = _latest_storage_id(context.instance, "raw_corpus")
-        return dg.RunRequest(run_key=f"corpus-{now}-{storage_id}")
+        wanted = profile.automation.corpus_quiet_seconds
+        if quiet < wanted:
+            return dg.SkipReason(
+                f"documents changed {quiet:.0f} s ago: waiting for {wanted:g} s without changes"
+            )
+        return dg.RunRequest(run_key=f"corpus-{now}-{record.storage_id}")
 
     return corpus_when_documents_change
 
 
 def _server_sensor(profile: Profile) -> dg.SensorDefinition:
     @dg.sensor(
-        description="Marks the embedding server as dead or alive (the check of running_nim), and raises an alert once "
-        "when it died.",
+        description="Checks whether the embedding server runs (the check server_is_alive of running_nim), and raises "
+        "an alert when it has stopped.",
         minimum_interval_seconds=profile.automation.server_sensor_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
@@ -105,9 +116,9 @@ def _server_sensor(profile: Profile) -> dg.SensorDefinition:
         if state is None:
             return dg.SkipReason("no server was deployed")
         alive = state.alive()
-        standing = f"{state.handle}:{alive}"
-        if context.cursor == standing:
-            return dg.SkipReason("nothing new")
+        status = f"{state.handle}:{alive}"
+        if context.cursor == status:
+            return dg.SkipReason("unchanged")
         if not alive:
             alerts.send("server_died", f"the embedding server at {state.url} is gone; its log: {state.log}")
         evaluation = dg.AssetCheckEvaluation(
@@ -116,65 +127,65 @@ def _server_sensor(profile: Profile) -> dg.SensorDefinition:
             passed=alive,
             metadata={"url": state.url, "server": state.handle, "log": dg.MetadataValue.path(state.log)},
         )
-        return dg.SensorResult(asset_events=[evaluation], cursor=standing)
+        return dg.SensorResult(asset_events=[evaluation], cursor=status)
 
     return server_watch
 
 
 def _index_sensor(profile: Profile) -> dg.SensorDefinition:
     followed = reindex_deps(profile.reindex)
-    patience = profile.automation.index_may_lag_minutes * 60
+    max_lag = profile.automation.index_may_lag_minutes * 60
 
     @dg.sensor(
-        description="Says once, in the UI and as an alert, that the index has been behind the model or the corpus for "
-        "too long.",
+        description="Fails the check index_is_in_step of vector_index, and raises an alert, when the index has been "
+        f"behind the promoted model or the passages for {profile.automation.index_may_lag_minutes:g} minutes.",
         minimum_interval_seconds=profile.automation.reindex_sensor_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def index_watch(
         context: dg.SensorEvaluationContext, alerts: AlertsResource
     ) -> dg.SensorResult | dg.SkipReason:
-        if _latest(context.instance, "vector_index") is None:
+        if latest(context.instance, "vector_index") is None:
             return dg.SkipReason("nothing is indexed yet")
         before: dict[str, Any] = json.loads(context.cursor or "{}")
         behind = behind_since(context.instance, followed)
         since = min([*behind.values(), before.get("since") or math.inf]) if behind else None
-        late = since is not None and time.time() - since >= patience
-        standing = json.dumps({"since": since, "late": late})
-        if context.cursor == standing:
+        late = since is not None and time.time() - since >= max_lag
+        cursor = json.dumps({"since": since, "late": late})
+        if context.cursor == cursor:
             return dg.SkipReason("the index is behind" if behind else "the index is in step")
-        told = before.get("late", False)
-        said = f"the index is behind {' and '.join(behind)} for more than {patience / 60:g} minutes"
-        if late and not told:
-            alerts.send("index_behind", f"{said}: look at the runs of the job {REINDEX_JOB}")
+        was_late = before.get("late", False)
+        message = f"the index is behind {' and '.join(behind)} for more than {max_lag / 60:g} minutes"
+        if late and not was_late:
+            alerts.send("index_behind", f"{message}: look at the runs of the job {REINDEX_JOB}")
         evaluation = dg.AssetCheckEvaluation(
             asset_key=IN_STEP.asset_key,
             check_name=IN_STEP.name,
             passed=not late,
             severity=dg.AssetCheckSeverity.WARN,
-            metadata={"standing": said if late else "in step"},
+            metadata={"status": message if late else "in step"},
         )
-        return dg.SensorResult(asset_events=[evaluation] if late != told else [], cursor=standing)
+        return dg.SensorResult(asset_events=[evaluation] if late != was_late else [], cursor=cursor)
 
     return index_watch
 
 
 def behind_since(instance: dg.DagsterInstance, followed: Sequence[str]) -> dict[str, float]:
-    """Which of the index's inputs have moved on since it was made, and when (seconds since the epoch)."""
-    index = _latest(instance, "vector_index")
-    used = {} if index is None else index.tags or {}
+    """Which of the index's inputs changed since it was made, and when (seconds since the epoch)."""
+    index = latest(instance, "vector_index")
     found: dict[str, float] = {}
     for key in followed:
-        records = instance.fetch_materializations(dg.AssetKey(key), limit=1).records
-        now = records[0].asset_materialization if records else None
-        if now is not None and used.get(f"{INPUT_VERSION}{key}") != data_version(now):
-            found[key] = records[0].timestamp
+        record = latest_record(instance, key)
+        now = record.asset_materialization if record else None
+        used = input_version(index, key) if index else None
+        if record is not None and now is not None and used != data_version(now):
+            found[key] = record.timestamp
     return found
 
 
-def _batch_sensor(profile: Profile) -> dg.SensorDefinition:
+def _detached_job_sensor(profile: Profile) -> dg.SensorDefinition:
     @dg.sensor(
-        description="Materializes what detached jobs have made once they have ended; until then says how they stand.",
+        description="Materializes what a detached job has made once it has ended; until then shows the job's state.",
         asset_selection=dg.AssetSelection.all(),
         minimum_interval_seconds=profile.automation.batch_sensor_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
@@ -182,28 +193,48 @@ def _batch_sensor(profile: Profile) -> dg.SensorDefinition:
     def pick_up_batch_jobs(
         context: dg.SensorEvaluationContext, alerts: AlertsResource
     ) -> dg.SensorResult | dg.SkipReason:
-        batches = open_detached_jobs(profile)
-        said: list[str] = []
+        detached = open_detached_jobs(profile)
+        states: list[str] = []
         requests: list[dg.RunRequest] = []
         try:
-            for batch, state in batches.open():
-                said.append(f"{batch.name}: {state}")
-                if state.standing in ("failed", "cancelled"):
-                    alerts.send("batch_job_failed", f"{batch.name} at {batch.place}: {state.reason}")
-                elif state.standing == "done" and not same_work(batch, profile):
-                    said.append("it ran with other settings than these: `retune jobs pick-up` takes it")
-                elif state.standing == "done":
-                    selection = [dg.AssetKey(asset) for asset in batch.assets]
-                    tags = {"retune/batch": batch.name, "retune/place": batch.place}
-                    requests.append(dg.RunRequest(run_key=batch.name, asset_selection=selection, tags=tags))
-                    batches.taken(batch)
+            for job, state in detached.open():
+                if state.status in ("failed", "cancelled"):
+                    alerts.send("batch_job_failed", f"{job.name} on {job.target_name}: {state.reason}")
+                picked_up, run = pick_up_of(job, context.instance) if state.status == "done" else NOT_DONE
+                if picked_up == "succeeded":
+                    detached.mark_taken(job)
+                elif picked_up == "none" and state.status == "done" and same_settings(job, profile):
+                    requests.append(_pick_up_request(job))
+                states.append(f"{job.name}: {_describe(job, state, profile, picked_up, run)}")
         except ComputeError as error:
-            said.append(str(error))
+            states.append(str(error))
         if requests:
             return dg.SensorResult(run_requests=requests)
-        return dg.SkipReason("; ".join(said) or "no detached job")
+        return dg.SkipReason("; ".join(states) or "no detached job")
 
     return pick_up_batch_jobs
+
+
+def _pick_up_request(job: DetachedJob) -> dg.RunRequest:
+    # Dagster launches one run for each run key: the job is not requested again before its run is in the history.
+    return dg.RunRequest(
+        run_key=job.name,
+        asset_selection=[dg.AssetKey(asset) for asset in job.assets],
+        tags={**job.tags, "retune/compute_target": job.target_name},
+    )
+
+
+def _describe(job: DetachedJob, state: JobState, profile: Profile, picked_up: PickUp, run: str) -> str:
+    """The job's state and, once it is done, that of its pick-up, for people."""
+    if picked_up == "succeeded":
+        return f"picked up by run {run}"
+    if picked_up == "running":
+        return f"{state}, being picked up by run {run}"
+    if picked_up == "failed":
+        return f"{state}, but run {run}, which was to pick it up, failed: re-execute it, or `retune jobs pick-up`"
+    if state.status == "done" and not same_settings(job, profile):
+        return f"{state}, but with other settings than the current ones: `retune jobs pick-up` takes it"
+    return str(state)
 
 
 def _failure_sensor() -> dg.SensorDefinition:
@@ -220,15 +251,5 @@ def _failure_sensor() -> dg.SensorDefinition:
 
 def _serves_promoted(instance: dg.DagsterInstance) -> bool:
     """Whether the last deployment was of the model that is promoted now."""
-    served, promoted = (_latest(instance, key) for key in (SERVER, "promoted_model"))
+    served, promoted = (latest(instance, key) for key in (SERVER, "promoted_model"))
     return bool(served and promoted and served.metadata["model_digest"].value == data_version(promoted))
-
-
-def _latest(instance: dg.DagsterInstance, key: str) -> dg.AssetMaterialization | None:
-    event = instance.get_latest_materialization_event(dg.AssetKey(key))
-    return None if event is None else event.asset_materialization
-
-
-def _latest_storage_id(instance: dg.DagsterInstance, key: str) -> int | None:
-    records = instance.fetch_materializations(dg.AssetKey(key), limit=1).records
-    return records[0].storage_id if records else None

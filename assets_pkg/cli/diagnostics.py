@@ -15,7 +15,7 @@ from typing import Literal
 
 from assets_pkg.config.profile import Profile
 from assets_pkg.config.sections.finetune import FinetuneSettings
-from assets_pkg.finetune.preflight import Load, mini_batches, savings
+from assets_pkg.finetune.preflight import Workload, mini_batches, savings
 from resources.encoders.sentence_transformer import encoder_need
 from resources.machine.accelerator import Accelerator
 from resources.machine.memory_estimate import GB, MemoryNeed, Numerics, export_need
@@ -74,8 +74,8 @@ def _artifacts(profile: Profile) -> Finding:
         store.check()
     except ArtifactError as error:
         return Finding("problem", "artifacts", str(error))
-    copy = "" if store.place == str(store.root) else f"; this machine's copy is in {store.root}"
-    return Finding("ok", "artifacts", f"{store.place} can be read and written{copy}")
+    copy = "" if store.location == str(store.root) else f"; this machine's copy is in {store.root}"
+    return Finding("ok", "artifacts", f"{store.location} can be read and written{copy}")
 
 
 def _disk(root: Path) -> Finding:
@@ -260,13 +260,13 @@ def stage_memory(
 
 def _training(profile: Profile, shape: ModelShape, accelerator: Accelerator) -> StageMemory:
     settings, model = profile.finetune, profile.model
-    load = Load.worst(shape, model, settings, settings.global_batch_size)
+    load = Workload.upper_bound(shape, model, settings, settings.global_batch_size)
     need = load.need(settings, accelerator)
     certain = mini_batches(settings, model, load.questions, accelerator.device).cached
     return StageMemory("finetune", need, accelerator, certain, _remedy(load, settings, accelerator))
 
 
-def _remedy(load: Load, settings: FinetuneSettings, accelerator: Accelerator) -> str:
+def _remedy(load: Workload, settings: FinetuneSettings, accelerator: Accelerator) -> str:
     fitting = (
         text
         for text, changed in savings(settings, load.questions)

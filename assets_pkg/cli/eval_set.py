@@ -55,7 +55,7 @@ def search(config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = None) 
             questions, model = inputs.input(EvalSet, "eval_set"), inputs.input(Checkpoint, "promoted_model")
         except dg.Failure as error:
             raise failed(error.description or "") from error
-    with resources.encoders.factory(model) as encoder:
+    with resources.encoders.open(model) as encoder:
         for kind, means in measure_search(questions, encoder).items():
             figures = "  ".join(f"{name} {means[name]:.4f}" for name in ("NDCG@10", "Recall@10", "MRR@10"))
             console.print(f"{kind:8} {figures}", highlight=False)

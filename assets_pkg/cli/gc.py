@@ -83,9 +83,9 @@ def _delete_answers(root: Path) -> None:
 
 def _delete_jobs(profile: Profile, keep: int, dry_run: bool) -> None:
     from assets_pkg.automation.detached_jobs import open_detached_jobs
-    from assets_pkg.automation.job_cleanup import find_old_jobs, remove_job
+    from assets_pkg.automation.job_cleanup import find_ended_jobs, remove_job
 
-    old = list(find_old_jobs(open_detached_jobs(profile), keep))
+    old = list(find_ended_jobs(open_detached_jobs(profile), keep))
     for job in old:
         console.print(f"job {job.name}  {job.size / 1e6:.1f} MB", highlight=False)
         if not dry_run:

@@ -64,7 +64,7 @@ def submit_or_write(
         console.print(f"nothing was submitted; to run it: bash {script}", markup=False)
         return
     job = detached.submit(instance, defs, assets)
-    console.print(f"submitted {job.name} to {job.place} as {job.handle}", highlight=False)
+    console.print(f"submitted {job.name} to {job.target_name} as {job.handle}", highlight=False)
     console.print(f"its state: retune jobs list; its log: retune jobs logs {job.name}", highlight=False)
     console.print(
         "after its end its results are published by the sensor of `retune ui` or `retune jobs pick-up`"
@@ -79,7 +79,7 @@ def list_jobs(config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = Non
     for column in ("job", "target", "handle", "state", "assets"):
         table.add_column(column, overflow="fold", no_wrap=column in ("job", "target", "handle"))
     for job in detached.all():
-        table.add_row(job.name, job.place, job.handle, detached.describe(job), ", ".join(job.assets))
+        table.add_row(job.name, job.target_name, job.handle, detached.describe(job), ", ".join(job.assets))
     tables.print(table if table.rows else "no job was submitted", soft_wrap=False)
 
 
@@ -113,13 +113,13 @@ def pick_up(config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = None)
     with open_instance() as instance:
         for job, state in detached.open():
             console.print(f"{job.name}: {state}", highlight=False)
-            good &= state.standing not in ("failed", "cancelled")
-            if state.standing == "done":
+            good &= state.status not in ("failed", "cancelled")
+            if state.status == "done":
                 profile = Profile.model_validate_json(job.profile)
-                outcome = run_assets(build_definitions(profile), instance, job.assets)
+                outcome = run_assets(build_definitions(profile), instance, job.assets, tags=job.tags)
                 good &= outcome.succeeded
                 if outcome.succeeded:
-                    detached.taken(job)
+                    detached.mark_taken(job)
                 for failure in outcome.failures:
                     console.print(f"{failure.step}: {failure.message}", markup=False, highlight=False)
     raise typer.Exit(0 if good else EXIT_FAILED)

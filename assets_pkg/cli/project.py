@@ -23,9 +23,9 @@ def info(config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = None) ->
     for stage, assets in STAGES.items():
         console.print(f"[bold]{stage:9}[/] {' -> '.join(assets)}", highlight=False)
     store = open_store(profile.artifact_root)
-    if store.place != str(store.root):
+    if store.location != str(store.root):
         console.print(
-            f"[bold]artifacts[/] {store.place}, this machine's copy in {store.root}", highlight=False
+            f"[bold]artifacts[/] {store.location}, this machine's copy in {store.root}", highlight=False
         )
     console.print(f"\n[bold]settings of {config}[/]")
     console.print_json(profile.model_dump_json())

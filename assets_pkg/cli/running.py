@@ -37,7 +37,7 @@ def run_or_show(profile: Profile, assets: list[str], dry_run: bool, options: Job
     from storage.remote_store import open_store
 
     # Unusable compute targets are an error before anything is recorded.
-    build_resources(profile).compute.check()
+    build_resources(profile).compute.get().check()
     defs = definitions(profile)
     with open_instance() as instance:
         for run_id in end_dead_runs(instance):

@@ -123,7 +123,7 @@ def _preview(profile: Profile) -> None:
         inputs = UpstreamArtifacts(instance, resources.store)
         corpus, passages = inputs.input(Corpus, "raw_corpus"), inputs.input(Passages, "passages")
         base = inputs.input(Checkpoint, "base_model")
-    with resources.encoders.factory(base) as encoder:
+    with resources.encoders.open(base) as encoder:
         seen = preview(corpus, passages, profile.sdg, resources.chat_model.get(), encoder)
     for record in seen.records:
         console.print(f"[bold]{', '.join(record.file_name)}[/]", highlight=False)

@@ -13,7 +13,7 @@ from rich.table import Table
 from assets_pkg.config.profile import Profile
 from assets_pkg.image_text.report import MAIN
 from assets_pkg.judges.report import shown_ranking
-from assets_pkg.orchestration.asset_context import is_here, recorded_artifact
+from assets_pkg.orchestration.history import ArtifactRef, artifact_ref, is_in, latest
 from storage.artifact_store import ArtifactStore
 from storage.artifacts import (
     EvalReport,
@@ -38,20 +38,20 @@ def show_summary(console: Console, instance: dg.DagsterInstance, profile: Profil
         for name in ("eval_metrics", "promoted_model", "running_nim", "vector_index")
     }
     if report := shown["eval_metrics"]:
-        _show_measurement(console, store.get(EvalReport, *recorded_artifact(report)))
+        _show_measurement(console, store.get(EvalReport, *_artifact(report)))
     if promoted := shown["promoted_model"]:
         decision = escape(str(promoted.metadata["decision"].value))
         console.print(f"[bold]model[/]    {decision}", highlight=False)
     if server := shown["running_nim"]:
         console.print(f"[bold]server[/]   {server.metadata['url'].value} (stop it: retune deploy --stop)")
     if index := shown["vector_index"]:
-        described = store.get(VectorIndex, *recorded_artifact(index)).describe()
+        described = store.get(VectorIndex, *_artifact(index)).describe()
         console.print(
             f"[bold]index[/]    {described['rows']:,} passages x {described['dimensions']} dimensions, "
             f"{described['index']}, by model {described['model_digest']}"
         )
-    console.print(f"[bold]files[/]    {store.place}", highlight=False)
-    if store.place != str(store.root):
+    console.print(f"[bold]files[/]    {store.location}", highlight=False)
+    if store.location != str(store.root):
         console.print(f"         this machine's copy: {store.root}", highlight=False)
 
 
@@ -62,13 +62,11 @@ def show_benchmarks(
     store = open_store(profile.artifact_root)
     latest = {name: event for name in assets if (event := _latest(instance, name, store))}
     if {"judge_scores", "judge_ranking"} <= latest.keys():
-        _show_ranking(console, store.get(JudgeRanking, *recorded_artifact(latest["judge_ranking"])))
-        _show_skipped(console, store.get(JudgeScores, *recorded_artifact(latest["judge_scores"])).skipped())
+        _show_ranking(console, store.get(JudgeRanking, *_artifact(latest["judge_ranking"])))
+        _show_skipped(console, store.get(JudgeScores, *_artifact(latest["judge_scores"])).skipped())
     if {"image_text_scores", "image_text_report"} <= latest.keys():
-        _show_image_text(console, store.get(ImageTextReport, *recorded_artifact(latest["image_text_report"])))
-        _show_skipped(
-            console, store.get(ImageTextScores, *recorded_artifact(latest["image_text_scores"])).skipped()
-        )
+        _show_image_text(console, store.get(ImageTextReport, *_artifact(latest["image_text_report"])))
+        _show_skipped(console, store.get(ImageTextScores, *_artifact(latest["image_text_scores"])).skipped())
     for name, event in latest.items():
         console.print(f"[bold]{name}[/]  {event.metadata['path'].value}", highlight=False)
 
@@ -135,6 +133,11 @@ def _show_measurement(console: Console, report: EvalReport) -> None:
 
 
 def _latest(instance: dg.DagsterInstance, asset: str, store: ArtifactStore) -> dg.AssetMaterialization | None:
-    event = instance.get_latest_materialization_event(dg.AssetKey(asset))
-    made = event.asset_materialization if event else None
-    return made if made and is_here(made, store) else None
+    made = latest(instance, asset)
+    return made if made and is_in(store, made) else None
+
+
+def _artifact(made: dg.AssetMaterialization) -> ArtifactRef:
+    recorded = artifact_ref(made)
+    assert recorded is not None
+    return recorded

@@ -1,4 +1,4 @@
-"""What every section of the profile is made of, and the sections that no single stage owns."""
+"""The base class of the profile's sections, and the sections that belong to no single stage."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Settings(BaseModel):
         return digest_json(self.decisive())
 
     def part(self, group: type[Settings]) -> Any:
-        """The settings of one base class of this section, for an asset that reads only those."""
+        """The settings that this section inherits from ``group``, for an asset that reads only those."""
         return group(**{name: getattr(self, name) for name in group.model_fields})
 
 
@@ -88,7 +88,7 @@ class AcceleratorSettings(Settings):
 
 
 class AutomationSettings(Settings):
-    """What runs by itself."""
+    """Sensors, schedules and their limits."""
 
     reindex_sensor_seconds: Annotated[int, Field(ge=5)]
     corpus_sensor_seconds: Annotated[int, Field(ge=5)]
@@ -103,8 +103,8 @@ class AutomationSettings(Settings):
 
 
 class ComputeSettings(Settings):
-    """Where stages run: a place of ``env_file``, or ``inline`` for this process. ``overrides`` replaces keys of the
-    place (``run.env.key=value``)."""
+    """Where stages run: on a compute target of ``env_file``, or ``inline`` in this process. ``overrides`` replaces
+    keys of the chosen targets (``run.env.key=value``)."""
 
     env_file: str
     run_on: str
@@ -113,8 +113,8 @@ class ComputeSettings(Settings):
 
     @field_validator("stages")
     @classmethod
-    def _stages_exist(cls, given: dict[str, str]) -> dict[str, str]:
-        for stage in given:
+    def _stages_exist(cls, targets: dict[str, str]) -> dict[str, str]:
+        for stage in targets:
             if stage not in (*STAGES, *BENCHMARKS):
                 raise ValueError(f"no stage {stage!r}: choose from {', '.join((*STAGES, *BENCHMARKS))}")
-        return given
+        return targets

@@ -1,8 +1,8 @@
 """The typed profile: every setting of every stage, read from YAML and checked before anything runs.
 
 A profile is a YAML file with one section per stage. It extends another one (``extends: laptop``), down to
-``default.yaml``, the single source of default values: the sections, in ``settings.py`` of each stage's folder, give
-types and ranges only. ``key=value`` overrides come last. Interpolation is OmegaConf's (``${artifact_root}``).
+``default.yaml``, the single source of default values; the sections (``config/sections/``) give types and ranges only.
+``key=value`` overrides come last. Interpolation is OmegaConf's (``${artifact_root}``).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from storage.artifact_store import ArtifactError
 from storage.errors import RetuneError
 from storage.remote import check_url, is_url
 
-PLACE_PREFIX = "run.env."
+TARGET_PREFIX = "run.env."
 PROFILE_FOLDER = Path(__file__).parent / "profiles"
 
 
@@ -164,8 +164,8 @@ def _find(name: str) -> Path:
 
 def _parse_override(text: str) -> tuple[str, Any]:
     key, found, _ = text.partition("=")
-    if key.startswith(PLACE_PREFIX):
-        key = f"compute.overrides.{key.removeprefix(PLACE_PREFIX)}"
+    if key.startswith(TARGET_PREFIX):
+        key = f"compute.overrides.{key.removeprefix(TARGET_PREFIX)}"
         return key, text.partition("=")[2]
     if not found or not key.strip():
         raise ProfileError(f"override {text!r}: must have the form key=value or stage.key=value")

@@ -21,13 +21,20 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     "judges": ("judge_scores", "judge_ranking"),
     "image_text": ("image_text_pairs", "captions", "image_text_scores", "image_text_report"),
 }
-"""Groups beside the stages: models compared, nothing tuned."""
+"""Groups beside the stages: they compare models, and tune none."""
 
 STAGE_OF: dict[str, str] = {
     "tensorrt_engine": "export",
     **{asset: stage for group in (STAGES, BENCHMARKS) for stage, assets in group.items() for asset in assets},
 }
 """The stage or group that makes an asset."""
+
+
+EMBEDDED_BY_WORKERS = frozenset({"mined_train_set", "corpus_embeddings", "vector_index"})
+"""Assets whose corpus the workers of a compute target embed together, and what the same step makes of the vectors."""
+
+TRAINED_ON_NODES = frozenset({"checkpoint"})
+"""Assets that the processes of several nodes make together."""
 
 
 class StageError(RetuneError, ValueError):

@@ -5,11 +5,13 @@ from itertools import islice
 import dagster as dg
 
 from assets_pkg.config.profile import Profile
+from assets_pkg.corpus.file_digests import DIGEST_CACHE
 from assets_pkg.corpus.passages import split_passages
 from assets_pkg.corpus.sources import read_corpus, source_fingerprint
 from assets_pkg.orchestration.asset_context import asset_context, stage_asset
 from assets_pkg.orchestration.metadata import numbers, table
 from resources.configurable import ArtifactStoreResource, ComputeResource
+from storage.artifact_store import ArtifactStore
 from storage.artifacts import Corpus, Passages
 
 SHOWN = 8
@@ -54,3 +56,11 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             return asset.result(made, {**numbers(made.summary()), "sample": table(islice(rows, SHOWN))})
 
     return [raw_corpus, passages]
+
+
+def documents_changed(made: dg.AssetMaterialization, profile: Profile, store: ArtifactStore) -> str | None:
+    """Whether the documents differ from those that ``raw_corpus`` read."""
+    now = source_fingerprint(profile.corpus, store.root / DIGEST_CACHE)
+    if now == made.metadata[SOURCE_FINGERPRINT].value:
+        return None
+    return f"documents in {profile.corpus.corpus_dir} changed"

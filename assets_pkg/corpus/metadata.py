@@ -85,7 +85,7 @@ class FieldTypes:
                 continue
             if {known, new} != {"int", "float"}:
                 raise CorpusError(
-                    f"the field {name!r} is {known} in {first} and {new} in {where}: make them alike, or leave it "
+                    f"the field {name!r} is {known} in {first} and {new} in {where}: use one type, or leave it "
                     "out of corpus.metadata_fields"
                 )
             self.types[name] = "float"

@@ -66,7 +66,9 @@ def split_passages(
                 figures.add(passage)
             progress(done, total, "documents", passages=figures.passages)
     if not figures.passages:
-        raise CorpusError(f"none of the {total} documents of {corpus.path} gave a passage: they hold no text")
+        raise CorpusError(
+            f"none of the {total} documents of {corpus.path} has a passage: they contain no text"
+        )
     summary = {"documents": total, **figures.summary()}
     write_json(folder / "summary.json", summary, ensure_ascii=True)
 

@@ -52,7 +52,7 @@ class StdlibSource:
         return len(self._names)
 
     def describe_empty(self) -> str:
-        return "this interpreter names no standard library modules"
+        return "this interpreter lists no standard library modules"
 
     def read(self) -> Iterator[ReadResult]:
         for name in self._names:

@@ -142,6 +142,6 @@ class HubFolder(RemoteFolder):
         except Exception as error:
             reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
             raise CorpusError(
-                f"corpus.corpus_dir = {self._url!r}: not to be had from the Hugging Face hub ({reason}): check "
+                f"corpus.corpus_dir = {self._url!r}: cannot be loaded from the Hugging Face hub ({reason}): check "
                 "the name, the revision, the network, and HF_TOKEN for gated data; or set corpus_dir to a folder"
             ) from error

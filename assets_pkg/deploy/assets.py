@@ -8,7 +8,7 @@ import dagster as dg
 from assets_pkg.config.profile import Profile
 from assets_pkg.deploy.backends.docker import ContainerState
 from assets_pkg.deploy.backends.vllm import VllmState
-from assets_pkg.deploy.deploy import deploy, server_of, shown_command
+from assets_pkg.deploy.deploy import deploy, read_state, server_of, shown_command
 from assets_pkg.deploy.interface import interface_of
 from assets_pkg.deploy.nim_eval import (
     Drift,
@@ -19,16 +19,11 @@ from assets_pkg.deploy.nim_eval import (
 )
 from assets_pkg.deploy.served_encoder import ServedEncoder
 from assets_pkg.deploy.server_state import ServedModel, smoke_check
-from assets_pkg.orchestration.asset_context import (
-    ARTIFACT_KEY,
-    SETTINGS_KEY,
-    AssetContext,
-    asset_context,
-    shown_settings,
-    stage_asset,
-)
+from assets_pkg.orchestration.asset_context import AssetContext, asset_context, shown_settings, stage_asset
+from assets_pkg.orchestration.history import ARTIFACT_KEY, SETTINGS_KEY
 from assets_pkg.orchestration.metadata import numbers, table
 from resources.configurable import ArtifactStoreResource, ContainerEngineResource, EncoderResource
+from storage.artifact_store import ArtifactStore
 from storage.artifacts import Checkpoint, EvalReport, EvalSet, OnnxModel
 from storage.digests import digest_json
 from storage.paths import EVAL_STAGE, STATE_FOLDER
@@ -159,3 +154,13 @@ def _measure(asset: AssetContext, profile: Profile, encoders: EncoderResource, f
     column = "vllm" if server.backend == "vllm" else "nim"
     write_eval_report(folder, {column: scores}, eval_set, {column: model.version}, profile.eval)
     add_to_results(folder, earlier, rows, served.invalid)
+
+
+def server_changed(made: dg.AssetMaterialization, profile: Profile, store: ArtifactStore) -> str | None:
+    """Whether the deployed server is gone, or answers as another model."""
+    state = read_state(store.root / STATE_FOLDER)
+    if state is None or not state.alive():
+        return "the server is not running"
+    if not state.serves_its_model():
+        return f"the server at {state.url} does not answer as the model that was deployed"
+    return None

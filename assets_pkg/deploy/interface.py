@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from resources.encoders.base import Role
-from storage.errors import RetuneError
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Vectors = NDArray[np.float32]
-
-
-class AnswerError(RetuneError, ValueError):
-    """An answer does not fit its request; the message says why."""
+from resources.encoders.service_calls import AnswerError
 
 
 class Interface(Protocol):
@@ -77,22 +65,3 @@ class VllmInterface:
 def interface_of(backend: str) -> Interface:
     """The interface of the servers of a ``deploy.backend``."""
     return VllmInterface() if backend == "vllm" else NimInterface()
-
-
-def as_vector(row: Any, dimensions: int) -> Vectors | None:
-    """A vector sent as base64 or as a list of numbers: float32 [dimensions].
-
-    None if it is not numbers, of another length, zero or not finite.
-    """
-    import numpy as np
-
-    if isinstance(row, str):
-        try:
-            row = np.frombuffer(base64.b64decode(row, validate=True), dtype="<f4")
-        except (binascii.Error, ValueError):
-            return None
-    elif not isinstance(row, list) or not all(type(value) in (int, float) for value in row):
-        return None
-    vector = np.asarray(row, dtype=np.float32)
-    norm = float(np.linalg.norm(vector))
-    return vector if len(vector) == dimensions and np.isfinite(norm) and norm > 0 else None

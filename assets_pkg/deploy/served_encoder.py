@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import httpx2
 
-from assets_pkg.deploy.interface import AnswerError, Interface, NimInterface, as_vector
+from assets_pkg.deploy.interface import Interface, NimInterface
 from assets_pkg.deploy.server_state import DeployError
 from resources.encoders.base import Role
+from resources.encoders.service_calls import AnswerError, RetryPolicy, as_vector, post
 from storage.progress import Progress, no_progress
 
 if TYPE_CHECKING:
@@ -25,8 +25,7 @@ CONCURRENT = 4
 """Requests in progress: enough that the server always has the next batch queued."""
 
 TRIES = 3
-BUSY_PATIENCE_S = 120.0
-BUSY_FIRST_S, BUSY_LONGEST_S = 0.2, 5.0
+WHILE_BUSY = RetryPolicy(frozenset({503}), first_s=0.2, longest_s=5.0, patience_s=120.0)
 
 
 def _always() -> None:
@@ -114,19 +113,10 @@ class ServedEncoder:
             raise DeployError(f"{self.url} {error}") from error
 
     def _post(self, body: dict[str, Any]) -> dict[str, Any]:
-        give_up, delay = time.monotonic() + BUSY_PATIENCE_S, BUSY_FIRST_S
-        while True:
-            answer = self._try(body)
-            if answer.status_code == httpx2.codes.OK:
-                return answer.json()
-            busy = answer.status_code == httpx2.codes.SERVICE_UNAVAILABLE
-            if not busy or time.monotonic() + delay > give_up:
-                raise DeployError(f"{self.url} answered {answer.status_code}: {answer.text[:300]}")
-            time.sleep(delay)
-            delay = min(2 * delay, BUSY_LONGEST_S)
-
-    def _try(self, body: dict[str, Any]) -> httpx2.Response:
         try:
-            return self._client.post(self._interface.path, json=body)
+            answer = post(self._client, self._interface.path, body, WHILE_BUSY)
         except httpx2.HTTPError as error:
             raise DeployError(f"{self.url} does not answer: {error}") from error
+        if answer.status_code != httpx2.codes.OK:
+            raise DeployError(f"{self.url} answered {answer.status_code}: {answer.text[:300]}")
+        return answer.json()

@@ -14,8 +14,9 @@ import httpx2
 import psutil
 
 from assets_pkg.config.sections.deploy import DeploySettings
-from assets_pkg.deploy.interface import AnswerError, Interface, NimInterface, as_vector
+from assets_pkg.deploy.interface import Interface, NimInterface
 from resources.encoders.base import Role
+from resources.encoders.service_calls import AnswerError, as_vector
 from storage.disk import bytes_below
 from storage.errors import RetuneError
 from storage.files import write_json

@@ -1,4 +1,4 @@
-"""Base against fine-tuned model, and the pointer that moves only for a real gain."""
+"""The assets of stage 3: the evaluation of base and fine-tuned model, and the promoted model."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -13,13 +13,8 @@ from assets_pkg.evaluation.evaluate import evaluate_dimensions, evaluate_retriev
 from assets_pkg.evaluation.plots import BARS
 from assets_pkg.evaluation.promotion import Decision, check_report, decide, promotions, rows
 from assets_pkg.evaluation.report import read_scores, write_eval_report
-from assets_pkg.orchestration.asset_context import (
-    ARTIFACT_KEY,
-    AssetContext,
-    accelerator_pool,
-    asset_context,
-    stage_asset,
-)
+from assets_pkg.orchestration.asset_context import AssetContext, accelerator_pool, asset_context, stage_asset
+from assets_pkg.orchestration.history import ARTIFACT_KEY
 from assets_pkg.orchestration.instance import GPU_POOL
 from assets_pkg.orchestration.metadata import numbers, picture, table
 from assets_pkg.retrieval.metrics import main_metric
@@ -33,7 +28,7 @@ REASON_CHARS = 500
 
 
 class PromotionChoice(dg.Config):
-    """Filled in by hand only: point at ``version`` (of ``checkpoint`` or ``base_model``), and say why."""
+    """For a promotion by hand: the ``version`` of ``checkpoint`` or ``base_model`` to promote, and the reason."""
 
     version: str = ""
     because: str = ""
@@ -89,7 +84,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         alerts: AlertsResource,
         config: PromotionChoice,
     ) -> dg.MaterializeResult:
-        """The model that everything downstream uses: moved by the gate, or by hand, and back again."""
+        """The model that everything downstream uses; changed by the gate, or by hand to any version in the store."""
         with asset_context(context, store) as asset:
             if config.version:
                 model, decision = _by_hand(asset, config)
@@ -120,7 +115,7 @@ def _measure(
     settings: EvalSettings,
     encoders: EncoderResource,
 ) -> None:
-    """Every model at full length and at the shorter ones of ``settings``."""
+    """Evaluate every model at full dimensions and at the smaller ones of ``settings``."""
     device = encoders.accelerator.get().device
     full, all_lengths = {}, {}
     for name, model in models.items():
@@ -135,7 +130,7 @@ def _measure(
 
 
 def _training(models: Mapping[str, Checkpoint]) -> dict[str, object]:
-    """How the fine-tuned model came about."""
+    """The training summary of the fine-tuned model."""
     if "finetuned" not in models:
         return {}
     source = {"base_model": models["base"].summary().get("source")} if "base" in models else {}
@@ -145,7 +140,7 @@ def _training(models: Mapping[str, Checkpoint]) -> dict[str, object]:
 def _shown_report(report: EvalReport, settings: EvalSettings) -> dict[str, object]:
     metrics = report.comparison()["metrics"]
     main = (main_metric(family, settings.k_values) for family in BARS)
-    comparison = [_in_short(name, metrics[name]) for name in main if name in metrics]
+    comparison = [_short_row(name, metrics[name]) for name in main if name in metrics]
     drawn = [name for name in PICTURES if (report.path / f"{name}.png").exists()]
     return {
         **numbers(report.summary()),
@@ -156,7 +151,7 @@ def _shown_report(report: EvalReport, settings: EvalSettings) -> dict[str, objec
     }
 
 
-def _in_short(metric: str, row: Mapping[str, float]) -> dict[str, str | float]:
+def _short_row(metric: str, row: Mapping[str, float]) -> dict[str, str | float]:
     """A row short enough for the UI to show the table without a click."""
     return {
         "metric": metric,
@@ -187,7 +182,8 @@ def _against(
     profile: Profile,
     encoders: EncoderResource,
 ) -> Mapping[str, Difference]:
-    """The candidate against the promoted model, which sits the same eval set now: its vectors are mostly cached."""
+    """The candidate against the promoted model, which is evaluated on the same eval set here; its vectors are mostly
+    cached."""
     device = encoders.accelerator.get().device
     with encoders.open(promoted) as encoder:
         scores = evaluate_retrieval(eval_set, encoder, profile.eval, asset.progress(), device=device)

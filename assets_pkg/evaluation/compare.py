@@ -1,4 +1,8 @@
-"""Is one model really better than another on the same eval set? Paired tests over all queries and over slices."""
+"""Paired comparison of two models on one eval set: bootstrap intervals, a sign-flip randomisation test and the minimum
+detectable effect, over all queries and over slices.
+
+Queries are the unit of resampling (Efron & Tibshirani 1993; Smucker et al., CIKM 2007, doi:10.1145/1321440.1321528).
+"""
 
 from __future__ import annotations
 
@@ -18,21 +22,35 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 POWER = 0.8
-"""The chance to see a gain of the smallest detectable size as significant."""
+"""Statistical power: the probability that a gain of the minimum detectable size is significant."""
 
 _CELLS = 2**22
-"""Random numbers held at a time."""
+"""Random numbers held in memory at a time."""
 
 _SAME = 1e-9
+"""Differences below this are rounding."""
+
+KINDS = {
+    "query type": "query_type",
+    "reasoning type": "reasoning_type",
+    "hops": "hop_count",
+    "document": "file_name",
+}
+"""How the eval set is sliced, and the field of a query's metadata that holds the value."""
+
+FEWEST_QUERIES = 5
+MOST_SLICES = 20
+"""Of one kind: those with the most queries."""
 
 
 @dataclass(frozen=True)
 class Difference:
     """Fine-tuned minus base on one metric.
 
-    ``low``, ``high``: the interval of the mean gain. ``p_value``: two-sided, of no difference. ``wins``,
-    ``losses``, ``ties``: queries. ``detectable``: the smallest true gain that an eval set of this size and spread
-    would show with 80% chance.
+    ``low``, ``high``: the confidence interval of the mean gain. ``p_value``: two-sided, of the null hypothesis that
+    the models are equal. ``wins``, ``losses``, ``ties``: numbers of queries. ``detectable``: the minimum detectable
+    effect, the smallest true gain that is significant with a probability of 80% on an eval set of this size and
+    variance.
     """
 
     base: float
@@ -50,10 +68,10 @@ class Difference:
 def compare(
     base: RetrievalScores, finetuned: RetrievalScores, settings: EvalSettings
 ) -> dict[str, Difference]:
-    """The difference of every metric, with ``settings``' confidence, number of samples and seed.
+    """The difference of every metric, with the confidence, number of resamples and seed of ``settings``.
 
     Raises:
-        EvaluationError: the two were not measured on the same eval set, or not on the same queries.
+        EvaluationError: the models were not evaluated on the same eval set, or not on the same queries.
     """
     if base.eval_set != finetuned.eval_set:
         raise EvaluationError(
@@ -69,7 +87,7 @@ def compare(
     tail = (1 - settings.confidence) / 2
     low, high = np.quantile(_bootstrap_means(gains, settings), [tail, 1 - tail], axis=0)
     p_values = _sign_flip_p_values(gains, settings)
-    detectable = _detectable(gains, settings.confidence)
+    detectable = _minimum_detectable_effect(gains, settings.confidence)
     return {
         name: Difference(
             base=float(base.per_query[name].mean()),
@@ -88,7 +106,7 @@ def compare(
 
 
 def _bootstrap_means(gains: NDArray[np.float64], settings: EvalSettings) -> NDArray[np.float64]:
-    """Means of resampled queries, the same resamples for every metric: float64 [samples, metrics]."""
+    """Paired bootstrap: mean gains of resampled queries, float64 [samples, metrics]; metrics share the resamples."""
     random = np.random.default_rng(settings.bootstrap_seed)
     queries = len(gains)
     means: list[NDArray[np.float64]] = []
@@ -100,7 +118,8 @@ def _bootstrap_means(gains: NDArray[np.float64], settings: EvalSettings) -> NDAr
 
 
 def _sign_flip_p_values(gains: NDArray[np.float64], settings: EvalSettings) -> NDArray[np.float64]:
-    """Share of random sign assignments with a mean at least as far from zero; the observed one counts."""
+    """Paired randomisation test: the fraction of random sign assignments whose mean is at least as far from zero, the
+    observed assignment included: float64 [metrics]."""
     random = np.random.default_rng(settings.bootstrap_seed)
     observed = np.abs(gains.mean(0)) - _SAME
     extreme = np.ones(gains.shape[1])
@@ -110,7 +129,8 @@ def _sign_flip_p_values(gains: NDArray[np.float64], settings: EvalSettings) -> N
     return extreme / (settings.bootstrap_samples + 1)
 
 
-def _detectable(gains: NDArray[np.float64], confidence: float) -> NDArray[np.float64]:
+def _minimum_detectable_effect(gains: NDArray[np.float64], confidence: float) -> NDArray[np.float64]:
+    """``(z_(1 - alpha/2) + z_power) * sd / sqrt(n)`` of every metric, float64 [metrics] (normal approximation)."""
     normal = NormalDist()
     factor = normal.inv_cdf((1 + confidence) / 2) + normal.inv_cdf(POWER)
     spread = gains.std(0, ddof=1) if len(gains) > 1 else np.full(gains.shape[1], np.nan)
@@ -121,19 +141,6 @@ def _blocks(samples: int, queries: int) -> Iterator[int]:
     step = max(1, _CELLS // queries)
     for start in range(0, samples, step):
         yield min(step, samples - start)
-
-
-KINDS = {
-    "query type": "query_type",
-    "reasoning type": "reasoning_type",
-    "hops": "hop_count",
-    "document": "file_name",
-}
-"""How the eval set is cut, and the field of a query's metadata that says it."""
-
-FEWEST_QUERIES = 5
-MOST_SLICES = 20
-"""Of one kind: those with the most queries."""
 
 
 @dataclass(frozen=True)
@@ -154,37 +161,38 @@ def compare_slices(
     metrics: Sequence[str],
     settings: EvalSettings,
 ) -> list[Slice]:
-    """The difference of every metric on every part of the eval set that has at least five queries.
+    """The difference of every metric on every slice of the eval set that has at least five queries.
 
-    Eval sets whose queries lack the fields have no parts. A kind with one part only, the whole eval set, is left out.
+    Eval sets whose queries lack the fields have no slices. A kind with only one slice, the whole eval set, is left out.
     """
     found: list[Slice] = []
     for kind, field in KINDS.items():
-        parts = _parts(base.query_ids, queries, field)
-        if len(parts) < 2:
+        slices = _slices(base.query_ids, queries, field)
+        if len(slices) < 2:
             continue
-        largest = sorted(parts, key=lambda value: (-len(parts[value]), value))[:MOST_SLICES]
-        for value in (value for value in largest if len(parts[value]) >= FEWEST_QUERIES):
-            rows = parts[value]
-            differences = compare(_part(base, rows, metrics), _part(finetuned, rows, metrics), settings)
+        largest = sorted(slices, key=lambda value: (-len(slices[value]), value))[:MOST_SLICES]
+        for value in (value for value in largest if len(slices[value]) >= FEWEST_QUERIES):
+            rows = slices[value]
+            differences = compare(_subset(base, rows, metrics), _subset(finetuned, rows, metrics), settings)
             found += [Slice(kind, value, len(rows), name, each) for name, each in differences.items()]
     return found
 
 
-def _parts(query_ids: Sequence[str], queries: Mapping[str, BeirQuery], field: str) -> dict[str, list[int]]:
-    parts: dict[str, list[int]] = {}
+def _slices(query_ids: Sequence[str], queries: Mapping[str, BeirQuery], field: str) -> dict[str, list[int]]:
+    """Rows of queries by the value of ``field``."""
+    slices: dict[str, list[int]] = {}
     for row, query_id in enumerate(query_ids):
         value = queries[query_id].metadata.get(field)
         if value is not None:
-            parts.setdefault(_text(value), []).append(row)
-    return parts
+            slices.setdefault(_text(value), []).append(row)
+    return slices
 
 
 def _text(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _part(scores: RetrievalScores, rows: Sequence[int], metrics: Sequence[str]) -> RetrievalScores:
+def _subset(scores: RetrievalScores, rows: Sequence[int], metrics: Sequence[str]) -> RetrievalScores:
     return RetrievalScores(
         tuple(scores.query_ids[row] for row in rows),
         {name: scores.per_query[name][list(rows)] for name in metrics},

@@ -1,4 +1,4 @@
-"""What can be wrong with a measurement."""
+"""What can be wrong with an evaluation."""
 
 from storage.errors import RetuneError
 

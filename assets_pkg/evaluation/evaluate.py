@@ -1,4 +1,4 @@
-"""A model on an eval set: embed, search exactly, score."""
+"""Measure a model on an eval set: embed, search exactly, score."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from assets_pkg.config.sections.evaluation import EvalSettings
 from assets_pkg.evaluation.errors import EvaluationError
-from assets_pkg.retrieval.exact_search import TopK, exact_search, merge
+from assets_pkg.retrieval.exact_search import BlockwiseSearch, TopK
 from assets_pkg.retrieval.metrics import RetrievalScores, score_run
 from resources.encoders.base import Encoder
 from storage.artifacts import EvalSet
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 RUN_DEPTH = 100
 DECIMALS = 6
-"""Of scores in a run: what is measured is what the run file says."""
+"""Of scores in a run: the metrics are computed from the scores that the run file holds."""
 
 DOCUMENTS_AT_A_TIME = 50_000
-"""Texts and vectors in memory, as in the recipe's evaluation."""
+"""Texts and vectors held in memory, as in the recipe's evaluation."""
 
 
 def evaluate_retrieval(
@@ -40,7 +40,7 @@ def evaluate_retrieval(
     *,
     device: str = "cpu",
 ) -> RetrievalScores:
-    """Retrieve for every judged query of a BEIR folder and measure at ``settings.k_values``.
+    """Retrieve for every judged query of a BEIR folder and compute metrics at ``settings.k_values``.
 
     The run holds each query's best 100 documents, or as many as the largest k. Documents are embedded as title,
     space, text, a block of 50,000 in memory at a time.
@@ -50,8 +50,9 @@ def evaluate_retrieval(
 
     Raises:
         BeirError: a file of the eval set cannot be read.
-        EvaluationError: a judged query has no text, a judged document is not in the corpus, two documents have
-            one id, or nothing is judged.
+        EvaluationError: a judged query has no text, a judged document is not in the corpus, or two documents have
+            one id.
+        RetrievalError: no query has a relevant document.
     """
     full = encoder.dimensions
     return evaluate_dimensions(eval_set, encoder, settings, [full], progress, device=device)[full]
@@ -83,58 +84,40 @@ def evaluate_dimensions(
     _check_complete(eval_set, qrels, queries, doc_ids)
     questions = encoder.embed(list(queries.values()), "query", progress)
     depth = min(max(RUN_DEPTH, *settings.k_values), len(doc_ids))
-    best = {each: _Best(truncate(questions, each), depth, device) for each in dimensions}
-    for start, block in _embedded_blocks(eval_set, encoder, len(doc_ids), progress):
-        for each, found in best.items():
-            found.look_through(start, truncate(block, each))
+    searches = {each: BlockwiseSearch(truncate(questions, each), depth, device) for each in dimensions}
+    for block in _embedded_blocks(eval_set, encoder, len(doc_ids), progress):
+        for each, search in searches.items():
+            search.add(truncate(block, each))
+    runs = {each: _run(search.found, list(queries), doc_ids) for each, search in searches.items()}
     return {
-        each: replace(
-            score_run(found.run(list(queries), doc_ids), qrels, settings.k_values), eval_set=eval_set.version
-        )
-        for each, found in best.items()
+        each: replace(score_run(run, qrels, settings.k_values), eval_set=eval_set.version)
+        for each, run in runs.items()
     }
 
 
-class _Best:
-    """The best documents of every query among those seen so far, higher scores first, then earlier documents."""
-
-    def __init__(self, questions: Vectors, depth: int, device: str):
-        self.questions = questions
-        self.depth = depth
-        self.device = device
-        nothing = np.empty((len(questions), 0))
-        self.found = TopK(nothing.astype(np.int64), nothing, np.zeros(len(questions), dtype=np.int64))
-
-    def look_through(self, start: int, passages: Vectors) -> None:
-        """Take in the documents from place ``start`` on."""
-        depth = min(self.depth, len(passages))
-        found = exact_search(self.questions, passages, depth, device=self.device)
-        self.found = merge([(0, self.found), (start, found)], self.depth)
-
-    def run(self, query_ids: Sequence[str], doc_ids: Sequence[str]) -> dict[str, dict[str, float]]:
-        ids: list[list[int]] = self.found.ids.tolist()
-        scored = zip(query_ids, ids, self.found.scores.tolist(), strict=True)
-        return {
-            query_id: {
-                doc_ids[place]: round(score, DECIMALS) for place, score in zip(places, scores, strict=True)
-            }
-            for query_id, places, scores in scored
-        }
+def _run(found: TopK, query_ids: Sequence[str], doc_ids: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Score by query id and document id."""
+    ids: list[list[int]] = found.ids.tolist()
+    rows = zip(query_ids, ids, found.scores.tolist(), strict=True)
+    return {
+        query_id: {doc_ids[index]: round(score, DECIMALS) for index, score in zip(row, scores, strict=True)}
+        for query_id, row, scores in rows
+    }
 
 
 def _embedded_blocks(
     eval_set: EvalSet, encoder: Encoder, total: int, progress: Progress
-) -> Iterator[tuple[int, Vectors]]:
-    """(place of the first document, vectors) of every block of the corpus."""
+) -> Iterator[Vectors]:
+    """Vectors of every block of the corpus."""
     documents = read_documents(eval_set.beir)
-    start = 0
+    done = 0
     while texts := [each.joined for each in islice(documents, DOCUMENTS_AT_A_TIME)]:
-        yield start, encoder.embed(texts, "passage", _later(progress, start, total))
-        start += len(texts)
+        yield encoder.embed(texts, "passage", _offset(progress, done, total))
+        done += len(texts)
 
 
-def _later(progress: Progress, before: int, altogether: int) -> Progress:
-    """Progress of one block as part of the whole."""
+def _offset(progress: Progress, before: int, altogether: int) -> Progress:
+    """The progress of one block as a part of the whole."""
 
     def report(done: int, total: int, unit: str, **figures: float) -> None:
         progress(before + done, altogether, unit, **figures)
@@ -143,7 +126,7 @@ def _later(progress: Progress, before: int, altogether: int) -> Progress:
 
 
 def _check_complete(eval_set: EvalSet, qrels: Qrels, queries: dict[str, str], doc_ids: Sequence[str]) -> None:
-    """Every judged query and document is there, once: else the figures would be wrong and nobody would see it."""
+    """Check that every judged query and document exists, once; otherwise the metrics would be silently wrong."""
     known = set(doc_ids)
     if len(known) < len(doc_ids):
         raise EvaluationError(f"{eval_set.beir / 'corpus.jsonl'}: two documents have the same _id")

@@ -1,4 +1,4 @@
-"""The report as one HTML page with its verdict, made from the report's own files; it loads nothing from the network."""
+"""The report as one self-contained HTML page, rendered from the report's files, with a verdict at the top."""
 
 from __future__ import annotations
 
@@ -13,91 +13,14 @@ from assets_pkg.config.sections.evaluation import EvalSettings
 from assets_pkg.retrieval.metrics import main_metric
 from storage.files import write_atomic
 
-
-@dataclass(frozen=True)
-class Verdict:
-    """``tone``: ``good``, ``bad`` or ``even``."""
-
-    tone: str
-    title: str
-    lines: tuple[str, ...]
-
-
-def verdict(comparison: Mapping[str, Any], metric: str, models: Mapping[str, str]) -> Verdict:
-    """Read a report's ``comparison.json`` by its main metric.
-
-    Args:
-        models: digest by model name.
-    """
-    metrics: Mapping[str, Mapping[str, Any]] = comparison["metrics"]
-    if not metrics:
-        return Verdict("even", f"{', '.join(models)} on {comparison['queries']} queries", ())
-    if models["base"] == models["finetuned"]:
-        return Verdict("even", "The checkpoint is the base model: nothing was trained", ())
-    row = metrics[metric]
-    interval = f"{comparison['confidence']:.0%} interval"
-    figures = (
-        f"{row['delta']:+.4f} {metric} ({interval} {_interval(row)}, p {row['p_value']:.4f}) on "
-        f"{comparison['queries']} queries: {row['wins']} gained, {row['losses']} lost, {row['ties']} stayed."
-    )
-    tone, title = _direction(row)
-    title = f"{title}: {metric} {row['base']:.3f} → {row['finetuned']:.3f}"
-    lines = [figures, _others(metrics, metric)]
-    if tone == "even":
-        lines.append(
-            f"This eval set shows gains from {row['detectable']:.4f} on; more queries show smaller ones."
-        )
-    lines.append(
-        "Whether the model is promoted is the gate's decision: see promoted_model, or retune promote --show."
-    )
-    return Verdict(tone, title, tuple(lines))
-
-
-def _direction(row: Mapping[str, Any]) -> tuple[str, str]:
-    if row["low"] > 0:
-        return "good", "The fine-tuned model is better"
-    if row["high"] < 0:
-        return "bad", "The fine-tuned model is worse"
-    return "even", "No difference is shown"
-
-
-def _others(metrics: Mapping[str, Mapping[str, Any]], metric: str) -> str:
-    fell = {name: row for name, row in metrics.items() if name != metric and row["high"] < 0}
-    if not fell:
-        return "No other metric fell by more than chance explains."
-    told = ", ".join(f"{name} {row['delta']:+.4f} {_interval(row)}" for name, row in fell.items())
-    return f"By more than chance explains fell: {told}."
-
-
-def _interval(row: Mapping[str, Any]) -> str:
-    return f"[{row['low']:+.4f}, {row['high']:+.4f}]"
-
-
 TEMPLATE = "report.html"
 PICTURES = {"bars.png": "Means of both models", "gains.png": "Gain of every query"}
 MAIN = ("NDCG", "Recall", "MRR", "MAP")
-
-
-@dataclass(frozen=True)
-class Scale:
-    """Places on a line from ``low`` to ``high``, in percent."""
-
-    low: float
-    high: float
-
-    def place(self, value: float) -> float:
-        return round(100 * (value - self.low) / (self.high - self.low), 2)
-
-
-def scale_of(rows: Iterable[Mapping[str, Any]]) -> Scale:
-    """The scale on which the intervals of all ``rows`` and zero have room."""
-    ends = [0.0, *(row[end] for row in rows for end in ("low", "high"))]
-    margin = 0.04 * (max(ends) - min(ends)) or 1.0
-    return Scale(min(ends) - margin, max(ends) + margin)
+"""Families of the metrics that are always visible."""
 
 
 def write_page(folder: Path, settings: EvalSettings) -> None:
-    """Write ``report.html`` into a report's folder from the files that are there."""
+    """Write ``report.html`` into a report's folder, from the other files in it."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -136,34 +59,34 @@ def write_page(folder: Path, settings: EvalSettings) -> None:
     write_atomic(folder / "report.html", page)
 
 
-def _training(told: Mapping[str, Any]) -> dict[str, str]:
-    """The lines worth reading of a checkpoint's summary."""
-    plan: Mapping[str, Any] = told.get("plan", {})
+def _training(summary: Mapping[str, Any]) -> dict[str, str]:
+    """What the page shows of a checkpoint's summary."""
+    plan: Mapping[str, Any] = summary.get("plan", {})
     lines = {
-        "base model": told.get("base_model"),
-        "not trained, because": told.get("reason"),
+        "base model": summary.get("base_model"),
+        "not trained, because": summary.get("reason"),
         "questions": plan.get("examples"),
-        "steps": _steps(told, plan),
-        "loss": _from_to(told, "initial_loss", "final_loss"),
-        "validation nDCG@10": _from_to(told, "validation_ndcg_before", "validation_ndcg_after"),
-        "share of the tuned weights": told.get("merge_weight"),
-        "seconds": told.get("training_seconds") or None,
-        "device": told.get("device"),
-        "numbers": told.get("precision"),
+        "steps": _steps(summary, plan),
+        "loss": _from_to(summary, "initial_loss", "final_loss"),
+        "validation nDCG@10": _from_to(summary, "validation_ndcg_before", "validation_ndcg_after"),
+        "share of the tuned weights": summary.get("merge_weight"),
+        "seconds": summary.get("training_seconds") or None,
+        "device": summary.get("device"),
+        "precision": summary.get("precision"),
     }
     return {name: str(value) for name, value in lines.items() if value is not None}
 
 
-def _steps(told: Mapping[str, Any], plan: Mapping[str, Any]) -> str | None:
-    if not told.get("trained"):
+def _steps(summary: Mapping[str, Any], plan: Mapping[str, Any]) -> str | None:
+    if not summary.get("trained"):
         return None
-    return f"{told['steps_done']} of {plan['steps']}, {plan['epochs']} epoch(s) in batches of {plan['batch_size']}"
+    return f"{summary['steps_done']} of {plan['steps']}, {plan['epochs']} epoch(s) in batches of {plan['batch_size']}"
 
 
-def _from_to(told: Mapping[str, Any], before: str, after: str) -> str | None:
-    if told.get(before) is None or told.get(after) is None:
+def _from_to(summary: Mapping[str, Any], before: str, after: str) -> str | None:
+    if summary.get(before) is None or summary.get(after) is None:
         return None
-    return f"{told[before]:.4f} → {told[after]:.4f}"
+    return f"{summary[before]:.4f} → {summary[after]:.4f}"
 
 
 def _read(path: Path, otherwise: Any) -> Any:
@@ -172,3 +95,81 @@ def _read(path: Path, otherwise: Any) -> Any:
 
 def _data_uri(path: Path) -> str:
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The conclusion of a report; ``tone``: ``good``, ``bad`` or ``even``."""
+
+    tone: str
+    title: str
+    lines: tuple[str, ...]
+
+
+def verdict(comparison: Mapping[str, Any], metric: str, models: Mapping[str, str]) -> Verdict:
+    """The conclusion from a report's ``comparison.json``.
+
+    Args:
+        metric: the main metric.
+        models: digest by model name.
+    """
+    metrics: Mapping[str, Mapping[str, Any]] = comparison["metrics"]
+    if not metrics:
+        return Verdict("even", f"{', '.join(models)} on {comparison['queries']} queries", ())
+    if models["base"] == models["finetuned"]:
+        return Verdict("even", "The checkpoint is the base model: nothing was trained", ())
+    row = metrics[metric]
+    interval = f"{comparison['confidence']:.0%} interval"
+    figures = (
+        f"{row['delta']:+.4f} {metric} ({interval} {_interval(row)}, p {row['p_value']:.4f}) on "
+        f"{comparison['queries']} queries: {row['wins']} gained, {row['losses']} lost, {row['ties']} stayed."
+    )
+    tone, title = _direction(row)
+    title = f"{title}: {metric} {row['base']:.3f} → {row['finetuned']:.3f}"
+    lines = [figures, _others(metrics, metric)]
+    if tone == "even":
+        lines.append(
+            f"The minimum detectable gain of this eval set is {row['detectable']:.4f}; with more queries it is smaller."
+        )
+    lines.append(
+        "Whether the model is promoted is the gate's decision: see promoted_model, or retune promote --show."
+    )
+    return Verdict(tone, title, tuple(lines))
+
+
+def _direction(row: Mapping[str, Any]) -> tuple[str, str]:
+    if row["low"] > 0:
+        return "good", "The fine-tuned model is better"
+    if row["high"] < 0:
+        return "bad", "The fine-tuned model is worse"
+    return "even", "No significant difference"
+
+
+def _others(metrics: Mapping[str, Mapping[str, Any]], metric: str) -> str:
+    worse = {name: row for name, row in metrics.items() if name != metric and row["high"] < 0}
+    if not worse:
+        return "No other metric is significantly worse."
+    listed = ", ".join(f"{name} {row['delta']:+.4f} {_interval(row)}" for name, row in worse.items())
+    return f"Significantly worse: {listed}."
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    return f"[{row['low']:+.4f}, {row['high']:+.4f}]"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A horizontal axis from ``low`` to ``high``; positions are in percent of its width."""
+
+    low: float
+    high: float
+
+    def position(self, value: float) -> float:
+        return round(100 * (value - self.low) / (self.high - self.low), 2)
+
+
+def scale_of(rows: Iterable[Mapping[str, Any]]) -> Scale:
+    """The scale that covers the intervals of all ``rows`` and zero, with a margin."""
+    ends = [0.0, *(row[end] for row in rows for end in ("low", "high"))]
+    margin = 0.04 * (max(ends) - min(ends)) or 1.0
+    return Scale(min(ends) - margin, max(ends) + margin)

@@ -1,4 +1,4 @@
-"""Pictures of a comparison, as PNG; the same bytes for the same figures."""
+"""Plots of a comparison, as PNG; the same bytes for the same figures."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ def draw_bars(
     settings: EvalSettings,
     path: Path,
 ) -> None:
-    """Bars per model at the cut-off nearest to 10; on the fine-tuned one the interval of its gain."""
+    """Mean scores of each model at the cut-off nearest to 10; the fine-tuned one with the interval of its gain."""
     names = [main_metric(family, settings.k_values) for family in BARS]
     figure = _figure(7, 3.2)
     axes = figure.subplots()
     width = 0.8 / len(scores)
     for number, (model, each) in enumerate(scores.items()):
         means = each.means()
-        places = [place + width * (number - (len(scores) - 1) / 2) for place in range(len(names))]
+        positions = [each + width * (number - (len(scores) - 1) / 2) for each in range(len(names))]
         heights = [means[name] for name in names]
         gains = [differences[name] for name in names] if model == "finetuned" and differences else []
         whiskers = [[gain.delta - gain.low for gain in gains], [gain.high - gain.delta for gain in gains]]
         bars = axes.bar(
-            places,
+            positions,
             heights,
             width,
-            yerr=whiskers if gains else None,  # given here, so that the labels stand above it
+            yerr=whiskers if gains else None,  # drawn by bar(), so that the labels are above it
             capsize=4,
             label=model,
             color=COLOURS.get(model),
@@ -68,19 +68,19 @@ def draw_gains(gains: NDArray[np.float64], metric: str, path: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     gained, lost = (sum(sign * gain > 0 for gain in ordered) for sign in (1, -1))
     axes.set_xlabel(
-        f"queries, the largest gain first: {gained} gained, {lost} lost, {len(ordered) - gained - lost} stayed"
+        f"queries, the largest gain first: {gained} gained, {lost} lost, {len(ordered) - gained - lost} unchanged"
     )
     axes.set_ylabel(f"gain in {metric}")
     _save(figure, path)
 
 
 def draw_slices(rows: Sequence[Mapping[str, Any]], metric: str, path: Path) -> None:
-    """The gain of every part of the eval set with its interval."""
+    """The gain on every slice of the eval set, with its interval."""
     figure = _figure(7, 0.8 + 0.28 * len(rows))
     axes = figure.subplots()
-    for place, row in enumerate(reversed(rows)):
-        axes.plot([row["low"], row["high"]], [place, place], color="tab:blue", linewidth=2)
-        axes.plot(row["delta"], place, "o", color="tab:blue")
+    for position, row in enumerate(reversed(rows)):
+        axes.plot([row["low"], row["high"]], [position, position], color="tab:blue", linewidth=2)
+        axes.plot(row["delta"], position, "o", color="tab:blue")
     names = [f"{row['kind']}: {str(row['value'])[:48]} ({row['queries']})" for row in reversed(rows)]
     axes.set_yticks(range(len(rows)), names, fontsize=8)
     axes.axvline(0, color="black", linewidth=0.8)
@@ -89,7 +89,7 @@ def draw_slices(rows: Sequence[Mapping[str, Any]], metric: str, path: Path) -> N
 
 
 def draw_dimensions(rows: Sequence[Mapping[str, Any]], metric: str, path: Path) -> None:
-    """Quality of base and fine-tuned model over the length of the vectors."""
+    """The score of base and fine-tuned model by the number of dimensions."""
     figure = _figure(7, 3)
     axes = figure.subplots()
     lengths = [row["dimensions"] for row in rows]

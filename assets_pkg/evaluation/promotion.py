@@ -1,4 +1,4 @@
-"""The gate: a checkpoint becomes the promoted model only if it is really better; and the history of promotions."""
+"""The gate, which promotes a checkpoint only if its gain is significant; and the history of promotions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from assets_pkg.config.sections.evaluation import GateSettings
 from assets_pkg.evaluation.compare import Difference
-from assets_pkg.orchestration.asset_context import ARTIFACT_KEY
+from assets_pkg.orchestration.history import ARTIFACT_KEY
 from storage.artifacts import Checkpoint, EvalReport, EvalSet
 from storage.errors import RetuneError
 
@@ -17,61 +17,19 @@ if TYPE_CHECKING:
     import dagster as dg
 
 MOST = 1000
-
-
-@dataclass(frozen=True)
-class Promotion:
-    """One decision: ``model`` is what was pointed at after it, as ``asset/version``."""
-
-    when: datetime
-    model: str
-    moved: bool
-    reason: str
-
-    @property
-    def version(self) -> str:
-        return self.model.partition("/")[2]
-
-
-def promotions(instance: dg.DagsterInstance, most: int = MOST) -> list[Promotion]:
-    """The latest decisions, newest first."""
-    import dagster as dg
-
-    found: list[Promotion] = []
-    for record in instance.fetch_materializations(dg.AssetKey("promoted_model"), limit=most).records:
-        event = record.asset_materialization
-        if event is not None:
-            told = event.metadata
-            when = datetime.fromtimestamp(record.timestamp).astimezone()
-            reason = str(told["decision"].value)
-            found.append(Promotion(when, str(told[ARTIFACT_KEY].value), bool(told["moved"].value), reason))
-    return found
-
-
-def rows(history: Sequence[Promotion]) -> list[dict[str, str]]:
-    """The history as a table for people."""
-    return [
-        {
-            "when": each.when.strftime("%Y-%m-%d %H:%M"),
-            "model": each.model,
-            "pointer": "moved" if each.moved else "kept",
-            "decision": each.reason,
-        }
-        for each in history
-    ]
-
+"""Decisions of the history that are read."""
 
 SAME = 1e-6
 """Differences of means below this are rounding."""
 
 
 class GateError(RetuneError):
-    """The gate cannot decide: the report lacks what it needs, or is about something else."""
+    """The gate cannot decide: the report lacks a metric, or is about other models or another eval set."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One rule of the gate, whether it holds, and the figures in words."""
+    """One rule of the gate, whether it is met, and its figures as text."""
 
     rule: str
     passed: bool
@@ -80,7 +38,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether the candidate passed; ``reason`` in words for people, ``checks`` rule by rule."""
+    """Whether the candidate passed; ``reason``: a message for the user; ``checks``: rule by rule."""
 
     passed: bool
     reason: str
@@ -88,13 +46,13 @@ class Decision:
 
 
 def check_report(report: EvalReport, base: Checkpoint, candidate: Checkpoint, eval_set: EvalSet) -> None:
-    """See that a report measured these two models on this eval set.
+    """Check that a report is about these two models on this eval set.
 
     Raises:
-        GateError: it measured others.
+        GateError: it is not.
     """
-    told = report.results()["metadata"]
-    measured = {"eval_set": told["eval_set"], **told["models"]}
+    metadata = report.results()["metadata"]
+    measured = {"eval_set": metadata["eval_set"], **metadata["models"]}
     wanted = {"eval_set": eval_set.version, "base": base.version, "finetuned": candidate.version}
     for name, version in wanted.items():
         if name in measured and measured[name] != version:
@@ -111,17 +69,16 @@ def decide(
 ) -> Decision:
     """Apply the gate to a report's comparison of base and fine-tuned model.
 
-    Passed when the lower end of the paired bootstrap interval of the gain over the base lies above zero, the gain
-    itself is at least ``min_delta``, and no other metric falls by more than ``max_regression`` with its whole
-    interval below zero. Where another
-    model than the base is promoted, the candidate must not be worse than that one either, by the same metrics.
+    The candidate passes if the paired bootstrap interval of its gain over the base is above zero, the gain is at least
+    ``min_delta``, and no other metric regresses by more than ``max_regression`` with its whole interval below zero. If
+    another model than the base is promoted, the candidate must not be worse than that one either, by the same metrics.
 
     Args:
         comparison: ``comparison.json`` of a report.
         against_promoted: candidate (``finetuned``) minus promoted model (``base``), on the same eval set.
 
     Raises:
-        GateError: the report compares, but not by the gate's metric.
+        GateError: the report lacks the gate's metric.
     """
     metrics = comparison["metrics"]
     if not metrics:
@@ -142,7 +99,7 @@ def decide(
         Check(
             "the interval's lower end is above zero",
             low > 0,
-            f"{low:+.4f}; this eval set shows gains from {own['detectable']:.4f} on",
+            f"{low:+.4f}; minimum detectable gain {own['detectable']:.4f}",
         ),
         Check(
             f"the gain reaches min_delta = {settings.min_delta:g}",
@@ -159,17 +116,19 @@ def decide(
 
 
 def _regression(changes: Mapping[str, tuple[float, float]], settings: GateSettings, other: str) -> Check:
-    """No real loss beyond the limit: of some twenty metrics, one or the other falls by chance.
+    """No significant regression beyond the limit: of some twenty metrics, one or another falls by chance.
 
     Args:
         changes: (mean, upper end of its interval) of the change of every metric.
     """
-    real = {name: delta for name, (delta, high) in changes.items() if name != settings.metric and high < 0}
-    worst = min(real, key=lambda name: real[name], default=None)
+    significant = {
+        name: delta for name, (delta, high) in changes.items() if name != settings.metric and high < 0
+    }
+    worst = min(significant, key=lambda name: significant[name], default=None)
     return Check(
-        f"no other metric is really more than max_regression = {settings.max_regression:g} below {other}",
-        worst is None or real[worst] >= -settings.max_regression - SAME,
-        "none is below" if worst is None else f"{worst} {real[worst]:+.4f}",
+        f"no other metric is significantly more than max_regression = {settings.max_regression:g} below {other}",
+        worst is None or significant[worst] >= -settings.max_regression - SAME,
+        "none is below" if worst is None else f"{worst} {significant[worst]:+.4f}",
     )
 
 
@@ -191,3 +150,49 @@ def _decision(gain: str, checks: list[Check]) -> Decision:
     if failed:
         return Decision(False, f"not promoted: {gain}; rules not met: {'; '.join(failed)}", tuple(checks))
     return Decision(True, f"promoted: {gain}", tuple(checks))
+
+
+# ---- history -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """One decision: ``model`` is the promoted model after it, as ``asset/version``."""
+
+    when: datetime
+    model: str
+    moved: bool
+    reason: str
+
+    @property
+    def version(self) -> str:
+        return self.model.partition("/")[2]
+
+
+def promotions(instance: dg.DagsterInstance, most: int = MOST) -> list[Promotion]:
+    """The latest decisions, newest first."""
+    import dagster as dg
+
+    found: list[Promotion] = []
+    for record in instance.fetch_materializations(dg.AssetKey("promoted_model"), limit=most).records:
+        event = record.asset_materialization
+        if event is not None:
+            metadata = event.metadata
+            when = datetime.fromtimestamp(record.timestamp).astimezone()
+            reason = str(metadata["decision"].value)
+            model, moved = str(metadata[ARTIFACT_KEY].value), bool(metadata["moved"].value)
+            found.append(Promotion(when, model, moved, reason))
+    return found
+
+
+def rows(history: Sequence[Promotion]) -> list[dict[str, str]]:
+    """The history as rows of a table."""
+    return [
+        {
+            "when": each.when.strftime("%Y-%m-%d %H:%M"),
+            "model": each.model,
+            "pointer": "moved" if each.moved else "kept",
+            "decision": each.reason,
+        }
+        for each in history
+    ]

@@ -1,8 +1,8 @@
-"""What a measurement leaves: results in the recipe's shape, intervals, runs, per-query scores, a report."""
+"""The evaluation report: results in the recipe's layout, comparison, runs, scores per query, details, an HTML page."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,106 +20,17 @@ from storage.formats.beir import Qrels, read_documents, read_qrels, read_queries
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MOST = 10
-"""Queries shown on either side."""
-
-SHOWN = 3
-"""Passages shown of each model."""
-
-LONGEST_TEXT = 300
-
-
-@dataclass(frozen=True)
-class Hit:
-    """One passage in a ranking; ``relevant`` by the eval set's judgements."""
-
-    doc_id: str
-    rank: int
-    relevant: bool
-    text: str
-
-
-@dataclass(frozen=True)
-class Change:
-    """One query. ``before`` and ``after``: the best passages of base and fine-tuned model, followed by the best
-    relevant one if it is further down."""
-
-    query_id: str
-    text: str
-    base: float
-    finetuned: float
-    before: tuple[Hit, ...]
-    after: tuple[Hit, ...]
-
-
-def largest_changes(
-    base: RetrievalScores,
-    finetuned: RetrievalScores,
-    metric: str,
-    eval_set: EvalSet,
-    texts: Mapping[str, str],
-    qrels: Qrels,
-) -> dict[str, list[Change]]:
-    """``gained`` and ``lost``: at most ten queries each, the largest change first.
-
-    Args:
-        texts: of queries, by id.
-    """
-    gains = dict(zip(base.query_ids, finetuned.per_query[metric] - base.per_query[metric], strict=True))
-    sides = {
-        "gained": sorted((q for q in gains if gains[q] > 0), key=lambda q: (-gains[q], q))[:MOST],
-        "lost": sorted((q for q in gains if gains[q] < 0), key=lambda q: (gains[q], q))[:MOST],
-    }
-    shown = {
-        (query, number): _shown(model.run.get(query, {}), qrels[query])
-        for side in sides.values()
-        for query in side
-        for number, model in enumerate((base, finetuned))
-    }
-    passages = _passages(eval_set, {doc_id for places in shown.values() for doc_id, _ in places})
-    row = {query: number for number, query in enumerate(base.query_ids)}
-
-    def hits(query: str, number: int) -> tuple[Hit, ...]:
-        return tuple(
-            Hit(doc_id, rank, qrels[query].get(doc_id, 0) > 0, passages[doc_id])
-            for doc_id, rank in shown[query, number]
-        )
-
-    return {
-        side: [
-            Change(
-                query,
-                texts[query],
-                float(base.per_query[metric][row[query]]),
-                float(finetuned.per_query[metric][row[query]]),
-                hits(query, 0),
-                hits(query, 1),
-            )
-            for query in chosen
-        ]
-        for side, chosen in sides.items()
-    }
-
-
-def _shown(found: Mapping[str, float], judged: Mapping[str, int]) -> list[tuple[str, int]]:
-    """(document, rank) of the first few, and of the first relevant one."""
-    order = [(doc_id, rank) for rank, (doc_id, _) in enumerate(ranked(found), start=1)]
-    answers: Sequence[tuple[str, int]] = [place for place in order if judged.get(place[0], 0) > 0]
-    return order[:SHOWN] + [place for place in answers[:1] if place[1] > SHOWN]
-
-
-def _passages(eval_set: EvalSet, wanted: set[str]) -> dict[str, str]:
-    texts = ((each.doc_id, each.joined) for each in read_documents(eval_set.beir) if each.doc_id in wanted)
-    return {doc_id: _cut(text) for doc_id, text in texts}
-
-
-def _cut(text: str) -> str:
-    one_line = " ".join(text.split())
-    return one_line if len(one_line) <= LONGEST_TEXT else one_line[: LONGEST_TEXT - 3] + "..."
-
-
 DECIMALS = 5
 RECIPE_FAMILIES = FAMILIES[:4]
+
+SHOWN_QUERIES = 10
+"""Queries shown of those that gained, and of those that lost."""
+
+SHOWN_PASSAGES = 3
+"""Passages shown of each model's ranking."""
+
+LONGEST_TEXT = 300
+"""Characters of a passage."""
 
 
 def write_eval_report(
@@ -139,17 +50,17 @@ def write_eval_report(
       ties, detectable; ``queries``, ``confidence``. Without both models ``metrics`` is empty.
     - ``per_query.parquet`` (query_id, model, one column per metric), ``runs/<model>.trec``, ``summary.json``,
       ``bars.png``.
-    - Of both models: ``slices.json`` (the comparison on parts of the eval set), ``changes.json`` (the queries that
-      gained and lost most), ``dimensions.json`` (the comparison of shortened vectors), and their pictures.
-    - ``report.html``: all of it on one page that needs no other file.
+    - Of both models: ``slices.json`` (the comparison on slices of the eval set), ``changes.json`` (the queries that
+      gained and lost most), ``dimensions.json`` (the comparison of truncated vectors), and their pictures.
+    - ``report.html``: all of it on one self-contained page.
 
     Args:
         digests: the model digest of each model in ``scores`` (others are ignored).
-        dimensions: scores of shortened vectors, by model and length.
-        training: the summary of the fine-tuned checkpoint, for the page; ``base_model`` in it names the base.
+        dimensions: scores of truncated vectors, by model and length.
+        training: the summary of the fine-tuned checkpoint, for the page, and the name of the base as ``base_model``.
 
     Raises:
-        EvaluationError: no scores, or models measured on different queries.
+        EvaluationError: no scores, or models evaluated on different queries.
     """
     if not scores:
         raise EvaluationError("nothing was measured: set eval.eval_base or eval.eval_finetuned to true")
@@ -184,10 +95,10 @@ def write_eval_report(
 
 
 def read_scores(report: EvalReport, model: str) -> RetrievalScores:
-    """The scores per query that a report holds of one model; without the run.
+    """The scores per query of one model in a report, without the run.
 
     Raises:
-        EvaluationError: the report did not measure the model.
+        EvaluationError: the report does not include the model.
     """
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -203,7 +114,7 @@ def read_scores(report: EvalReport, model: str) -> RetrievalScores:
 
 
 def read_run(report: EvalReport, model: str) -> dict[str, list[tuple[str, float]]]:
-    """What a report's model found: (document, score) by query, best first."""
+    """The run of one model in a report: (document, score) by query, best first."""
     found: dict[str, list[tuple[str, float]]] = {}
     with (report.path / "runs" / f"{model}.trec").open(encoding="utf-8") as stream:
         for line in stream:
@@ -221,13 +132,13 @@ def _write_details(
 ) -> None:
     metric = main_metric("NDCG", settings.k_values)
     queries = {each.query_id: each for each in read_queries(eval_set.beir)}
-    parts = compare_slices(
+    slices = compare_slices(
         base, finetuned, queries, [metric, main_metric("Recall", settings.k_values)], settings
     )
     rows = [
-        {"kind": part.kind, "value": part.value, "queries": part.queries, "metric": part.metric}
-        | _rounded(asdict(part.difference))
-        for part in parts
+        {"kind": each.kind, "value": each.value, "queries": each.queries, "metric": each.metric}
+        | _rounded(asdict(each.difference))
+        for each in slices
     ]
     write_json(folder / "slices.json", rows, final_newline=True)
     texts = {query_id: each.text for query_id, each in queries.items()}
@@ -242,7 +153,7 @@ def _write_details(
 def _write_dimensions(
     folder: Path, dimensions: Mapping[str, Mapping[int, RetrievalScores]], settings: EvalSettings
 ) -> None:
-    """Base and fine-tuned model at each length that both were measured at; nothing for the full one alone."""
+    """The comparison at each number of dimensions of both models; nothing for the full one alone."""
     both = sorted(set(dimensions.get("base", {})) & set(dimensions.get("finetuned", {})))
     if len(both) < 2:
         return
@@ -254,6 +165,95 @@ def _write_dimensions(
     ]
     write_json(folder / "dimensions.json", rows, final_newline=True)
     draw_dimensions(rows, metric, folder / "dimensions.png")
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One passage in a ranking; ``relevant`` by the eval set's judgements."""
+
+    doc_id: str
+    rank: int
+    relevant: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """One query whose score changed. ``before`` and ``after``: the best passages of base and fine-tuned model, and the
+    best relevant one if its rank is lower."""
+
+    query_id: str
+    text: str
+    base: float
+    finetuned: float
+    before: tuple[Hit, ...]
+    after: tuple[Hit, ...]
+
+
+def largest_changes(
+    base: RetrievalScores,
+    finetuned: RetrievalScores,
+    metric: str,
+    eval_set: EvalSet,
+    texts: Mapping[str, str],
+    qrels: Qrels,
+) -> dict[str, list[Change]]:
+    """``gained`` and ``lost``: at most ten queries each, the largest change first.
+
+    Args:
+        texts: of queries, by id.
+    """
+    gains = dict(zip(base.query_ids, finetuned.per_query[metric] - base.per_query[metric], strict=True))
+    sides = {
+        "gained": sorted((q for q in gains if gains[q] > 0), key=lambda q: (-gains[q], q))[:SHOWN_QUERIES],
+        "lost": sorted((q for q in gains if gains[q] < 0), key=lambda q: (gains[q], q))[:SHOWN_QUERIES],
+    }
+    shown = {
+        (query, number): _shown(model.run.get(query, {}), qrels[query])
+        for side in sides.values()
+        for query in side
+        for number, model in enumerate((base, finetuned))
+    }
+    passages = _passages(eval_set, {doc_id for ranking in shown.values() for doc_id, _ in ranking})
+    row = {query: number for number, query in enumerate(base.query_ids)}
+
+    def hits(query: str, number: int) -> tuple[Hit, ...]:
+        return tuple(
+            Hit(doc_id, rank, qrels[query].get(doc_id, 0) > 0, passages[doc_id])
+            for doc_id, rank in shown[query, number]
+        )
+
+    return {
+        side: [
+            Change(
+                query,
+                texts[query],
+                float(base.per_query[metric][row[query]]),
+                float(finetuned.per_query[metric][row[query]]),
+                hits(query, 0),
+                hits(query, 1),
+            )
+            for query in chosen
+        ]
+        for side, chosen in sides.items()
+    }
+
+
+def _shown(found: Mapping[str, float], judged: Mapping[str, int]) -> list[tuple[str, int]]:
+    """(document, rank) of the first passages, and of the first relevant one."""
+    order = [(doc_id, rank) for rank, (doc_id, _) in enumerate(ranked(found), start=1)]
+    relevant = [(doc_id, rank) for doc_id, rank in order if judged.get(doc_id, 0) > 0]
+    return order[:SHOWN_PASSAGES] + [each for each in relevant[:1] if each[1] > SHOWN_PASSAGES]
+
+
+def _passages(eval_set: EvalSet, wanted: set[str]) -> dict[str, str]:
+    texts = ((each.doc_id, each.joined) for each in read_documents(eval_set.beir) if each.doc_id in wanted)
+    return {doc_id: _shortened(text) for doc_id, text in texts}
+
+
+def _shortened(text: str) -> str:
+    one_line = " ".join(text.split())
+    return one_line if len(one_line) <= LONGEST_TEXT else one_line[: LONGEST_TEXT - 3] + "..."
 
 
 def write_trec_run(path: Path, run: Run, tag: str) -> None:
@@ -292,7 +292,7 @@ def _family(scores: RetrievalScores, family: str) -> dict[str, float]:
 def _summary(
     scores: Mapping[str, RetrievalScores], metrics: Mapping[str, Mapping[str, Any]], queries: int
 ) -> dict[str, Any]:
-    """Flat figures, for plots over time."""
+    """Flat figures, which the UI plots over time."""
     summary: dict[str, Any] = {"queries": queries}
     for model, each in scores.items():
         summary |= {f"{model}_{name}": round(value, DECIMALS) for name, value in each.means().items()}

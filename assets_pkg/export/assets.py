@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import dagster as dg
 
@@ -27,6 +27,7 @@ from storage.paths import ONNX_LINK, TENSORRT_LINK
 
 if TYPE_CHECKING:
     from assets_pkg.export.parity import ShapeParity
+    from resources.encoders.base import Encoder
 
 
 def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksDefinition]:
@@ -138,5 +139,5 @@ def _eval_set_ndcg(
     settings = profile.eval.model_copy(update={"k_values": [10]})
     with encoders.open(model) as encoder:
         before = evaluate_retrieval(eval_set, encoder, settings).means()["NDCG@10"]
-    served = OnnxEncoder(exported.folder, exported.version)
+    served = cast("Encoder", OnnxEncoder(exported.folder, exported.version))  # its items may be plain texts
     return before, evaluate_retrieval(eval_set, served, settings).means()["NDCG@10"]

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from assets_pkg.finetune.launch import train_share
+from assets_pkg.finetune.launch import run_worker
 
 if __name__ == "__main__":
-    train_share(Path(sys.argv[1]))
+    run_worker(Path(sys.argv[1]))

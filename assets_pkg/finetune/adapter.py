@@ -1,7 +1,7 @@
-"""Instant fine-tuning: one linear layer on top of the base, learned from embeddings that are cached already.
+"""Fine-tuning of one linear layer on top of the base, from cached embeddings.
 
-The base's weights stay as they are, so a corpus needs no second pass through the transformer to train on it. Gains
-less than fine-tuning does.
+The base's weights stay frozen, so that training needs no pass through the transformer and takes seconds. It improves
+retrieval less than fine-tuning the model.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from assets_pkg.finetune.data import TrainData, ValidationData, read_train_data,
 from assets_pkg.finetune.errors import TrainingDataError
 from assets_pkg.finetune.model_card import model_card
 from assets_pkg.finetune.model_io import copy_unchanged
-from assets_pkg.finetune.plan import TrainingPlan, describe_plan, plan_training
+from assets_pkg.finetune.plan import TrainingPlan, describe_plan, plan_training, scheduler_name
 from resources.encoders.base import Encoder
 from storage.artifacts import Checkpoint, MinedTrainSet
 from storage.files import write_atomic, write_json
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-UNFIT = ("lora_rank", "merge_with_base", "early_stop_patience", "matryoshka_dims")
+INCOMPATIBLE = ("lora_rank", "merge_with_base", "early_stop_patience", "matryoshka_dims")
 
 
 def train_adapter(
@@ -43,21 +43,21 @@ def train_adapter(
     progress: Progress = no_progress,
     note: Note = no_note,
 ) -> None:
-    """Write a checkpoint into ``folder``: the base, followed by a square matrix on its vectors, as a Dense module of
+    """Write a checkpoint into ``folder``: the base with a square matrix on its vectors, as a Dense module of
     sentence-transformers before the normalisation.
 
-    Makes ``model/consolidated/``, ``training.jsonl``, ``loss.png`` and ``summary.json``. Batches, schedule and loss
+    Writes ``model/consolidated/``, ``training.jsonl``, ``loss.png`` and ``summary.json``. Batches, schedule and loss
     are those of ``finetune``; a learning rate of 1e-3 suits it.
 
     Args:
-        encoder: of ``base``.
+        encoder: the encoder of ``base``.
 
     Raises:
         RetrieverFileError: a file of the training set is missing or malformed.
-        TrainingDataError: the training set cannot be used, or a setting does not go with an adapter.
+        TrainingDataError: the training set cannot be used, or a setting cannot be combined with an adapter.
     """
-    if unfit := [name for name in UNFIT if getattr(settings, name)]:
-        raise TrainingDataError(f"finetune.method = adapter: finetune.{unfit[0]} does not go with it")
+    if found := [name for name in INCOMPATIBLE if getattr(settings, name)]:
+        raise TrainingDataError(f"finetune.method = adapter: finetune.{found[0]} cannot be combined with it")
     data = read_train_data(mined.unrolled, settings.train_n_passages - 1)
     validation = read_validation_data(mined.path / "val.json")
     plan = plan_training(len(data.examples), settings, data.median_negatives)
@@ -74,15 +74,15 @@ def train_adapter(
         "trained": True,
         "method": "adapter",
         "steps_done": len(log),
-        **_validated(matrix, validation, encoder),
+        **_validate(matrix, validation, encoder),
         "plan": plan.as_dict(),
         "initial_loss": log[0]["loss"],
         "final_loss": log[-1]["loss"],
         "training_seconds": round(seconds, 1),
     }
     figures = {name: value for name, value in summary.items() if name.startswith("validation")}
-    told = base.summary() if (base.path / "summary.json").exists() else {}
-    card = model_card(told, base.version, mined.version, model, settings.decisive(), figures)
+    base_summary = base.summary() if (base.path / "summary.json").exists() else {}
+    card = model_card(base_summary, base.version, mined.version, model, settings.decisive(), figures)
     write_atomic(folder / "model" / "consolidated" / "README.md", card)
     write_json(folder / "summary.json", summary, ensure_ascii=True)
 
@@ -95,26 +95,30 @@ def _fit(
     settings: FinetuneSettings,
     progress: Progress,
 ) -> tuple[torch.Tensor, list[dict[str, float]]]:
-    """The matrix, float32 [d, d], that starts as the identity; and one line of the log a step."""
+    """The trained matrix, float32 [d, d], initialised with the identity; and one line of the log for each step.
+
+    Args:
+        questions: unit vectors of all rows' questions, float32 [rows, d].
+        passages: unit vectors of all passages, float32 [m, d].
+    """
     import torch
     from transformers import get_scheduler
 
-    from assets_pkg.finetune.batches import PlannedBatches, describe, rows_of
+    from assets_pkg.finetune.batches import PlannedBatches, batch_label, rows_of
     from assets_pkg.finetune.loss import info_nce
 
     rows = rows_of(data)
-    asked, given = torch.from_numpy(questions), torch.from_numpy(passages)
-    matrix = torch.nn.Parameter(torch.eye(asked.shape[1]))
+    question_vectors, passage_vectors = torch.from_numpy(questions), torch.from_numpy(passages)
+    matrix = torch.nn.Parameter(torch.eye(question_vectors.shape[1]))
     optimizer = torch.optim.AdamW([matrix], lr=settings.learning_rate, weight_decay=0.0)
-    name = {"constant": "constant_with_warmup"}.get(settings.lr_scheduler, settings.lr_scheduler)
-    schedule = get_scheduler(name, optimizer, plan.warmup_steps, plan.steps)
+    schedule = get_scheduler(scheduler_name(settings), optimizer, plan.warmup_steps, plan.steps)
     log: list[dict[str, float]] = []
     for step, numbers in enumerate(PlannedBatches(plan, settings.seed), start=1):
         batch = [rows[number] for number in numbers]
         present = sorted({each for row in batch for each in (row.positive, *row.negatives)})
-        queries = torch.nn.functional.normalize(asked[numbers] @ matrix.T, dim=1)
-        candidates = torch.nn.functional.normalize(given[present] @ matrix.T, dim=1)
-        label = describe(batch, present)
+        queries = torch.nn.functional.normalize(question_vectors[numbers] @ matrix.T, dim=1)
+        candidates = torch.nn.functional.normalize(passage_vectors[present] @ matrix.T, dim=1)
+        label = batch_label(batch, present)
         loss = info_nce(queries, candidates, label, settings.temperature, settings.in_batch_negatives)
         rate = float(schedule.get_last_lr()[0])
         optimizer.zero_grad()
@@ -127,9 +131,7 @@ def _fit(
     return matrix.detach(), log
 
 
-def _validated(
-    matrix: torch.Tensor, data: ValidationData | None, encoder: Encoder
-) -> dict[str, float | None]:
+def _validate(matrix: torch.Tensor, data: ValidationData | None, encoder: Encoder) -> dict[str, float | None]:
     from assets_pkg.finetune.validation import ndcg_of
 
     if data is None:
@@ -146,12 +148,12 @@ def _validated(
 def _apply(matrix: torch.Tensor, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     import torch
 
-    turned = torch.from_numpy(vectors) @ matrix.T
-    return torch.nn.functional.normalize(turned, dim=1).numpy()
+    projected = torch.from_numpy(vectors) @ matrix.T
+    return torch.nn.functional.normalize(projected, dim=1).numpy()
 
 
 def _save(matrix: torch.Tensor, base: Path, target: Path) -> None:
-    """Write ``target``: the base's folder, and the matrix as a module before the last, which normalises."""
+    """Write ``target``: the base's folder, with the matrix as a module before the normalisation."""
     import torch
     from sentence_transformers.sentence_transformer.modules import Dense
 
@@ -163,7 +165,7 @@ def _save(matrix: torch.Tensor, base: Path, target: Path) -> None:
     dense = Dense(size, size, bias=False, activation_function=torch.nn.Identity(), init_weight=matrix)
     (target / name).mkdir()
     dense.save(str(target / name))
-    place = max(number for number, each in enumerate(modules) if each["type"].endswith("Normalize"))
-    modules.insert(place, {"path": name, "type": "sentence_transformers.models.Dense"})
+    position = max(number for number, each in enumerate(modules) if each["type"].endswith("Normalize"))
+    modules.insert(position, {"path": name, "type": "sentence_transformers.models.Dense"})
     numbered = [{**each, "idx": number, "name": str(number)} for number, each in enumerate(modules)]
     write_json(target / "modules.json", numbered, indent=2, ensure_ascii=True)

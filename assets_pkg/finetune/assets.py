@@ -1,4 +1,4 @@
-"""The base model and what training makes of it."""
+"""The assets of stage 2: the base model and the fine-tuned checkpoint."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import dagster as dg
 from assets_pkg.config.profile import Profile
 from assets_pkg.finetune.adapter import train_adapter
 from assets_pkg.finetune.base_model import fetch_base_model
-from assets_pkg.finetune.launch import finetune_here
+from assets_pkg.finetune.launch import launch_training
 from assets_pkg.orchestration.asset_context import accelerator_pool, asset_context, stage_asset
 from assets_pkg.orchestration.metadata import numbers, picture
 from resources.configurable import (
@@ -54,18 +54,18 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         accelerator: AcceleratorResource,
         encoders: EncoderResource,
     ) -> dg.MaterializeResult:
-        """The fine-tuned model; the base itself, and saying so, where training has nothing to gain."""
+        """The fine-tuned model; the unchanged base, with the reason, if training has no headroom."""
         with asset_context(context, store, compute) as asset:
             mined = asset.input(MinedTrainSet, "mined_train_set")
             base = asset.input(Checkpoint, "base_model")
-            given = (mined, base, profile.model, profile.finetune)
+            inputs = (mined, base, profile.model, profile.finetune)
 
             def produce(folder: Path) -> None:
                 if profile.finetune.method == "adapter":
                     with encoders.open(base) as encoder:
-                        train_adapter(*given, encoder, folder, asset.progress(), asset.note)
+                        train_adapter(*inputs, encoder, folder, asset.progress(), asset.note)
                 else:
-                    finetune_here(*given, accelerator.get(), folder, asset.progress(), asset.note)
+                    launch_training(*inputs, accelerator.get(), folder, asset.progress(), asset.note)
 
             tuned = asset.build(Checkpoint, produce)
             asset.link(f"{CHECKPOINTS}/{tuned.version}", tuned.path)

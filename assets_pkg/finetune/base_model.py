@@ -1,4 +1,4 @@
-"""The base model as a checkpoint: any sentence-transformers or transformers model, made into a folder that
+"""The base model as a checkpoint: any sentence-transformers or transformers model as a folder that
 ``SentenceTransformer(path)`` loads, with unit vectors and the profile's prompts and maximum length.
 """
 
@@ -24,10 +24,10 @@ from storage.progress import Progress, no_progress
 
 PACKAGE = "package://"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w-]+")
-# Other formats of the same weights, which nothing here reads.
+# Other formats of the same weights, which are not needed.
 UNWANTED = ("*.h5", "*.msgpack", "*.ot", "*.onnx", "*.gguf", "onnx/*", "openvino/*", "*.tflite", ".*")
-# Names of the embedding model that these architectures hold, and the plain decoder they are made of: the only
-# difference is attention in both directions, which ``is_causal: false`` turns on.
+# Model types of bidirectional embedding models, and the decoder they are derived from: the only difference is
+# bidirectional attention, which ``is_causal: false`` turns on.
 BIDIRECTIONAL = {"llama_bidirec": ("llama", "LlamaModel")}
 POOLING = {"avg": "mean", "mean": "mean", "cls": "cls", "last": "lasttoken"}
 
@@ -53,10 +53,10 @@ def fetch_base_model(
     is described by its stock architecture with ``is_causal: false`` instead.
 
     Args:
-        host: the CPU, on which the model is tried out, if its memory is to be looked at before.
+        host: the CPU, if its free memory is to be checked before the model is loaded on it.
 
     Raises:
-        BaseModelError: the model is not found, incomplete, cut short, or of a kind that cannot be tuned.
+        BaseModelError: the model is not found, incomplete, truncated, or of a type that cannot be tuned.
         NotEnoughMemoryError: the host's memory cannot hold the weights.
     """
     source = _locate(settings)
@@ -67,10 +67,10 @@ def fetch_base_model(
     _ensure_modules(target)
     check_weights(_transformer_folder(target))
     check_tokenizer(_transformer_folder(target))
-    _set_contract(target, settings)
+    _write_contract(target, settings)
     if host is not None:
         admit_weights(target, host, "fp32")
-    dimension, max_length = _try_out(target, settings)
+    dimension, max_length = _test_encode(target, settings)
     summary = {
         "source": source.name,
         "revision": source.revision,
@@ -82,14 +82,14 @@ def fetch_base_model(
     write_json(folder / "summary.json", summary, ensure_ascii=True)
 
 
-# ---- where it comes from -----------------------------------------------------------------------------------
+# ---- the source -----------------------------------------------------------------------------------
 
 
 def _locate(settings: ModelSettings) -> _Source:
     name = settings.base_model
-    here = local_base_model(settings)
-    if here is not None:
-        return _Source(here, name)
+    local = local_base_model(settings)
+    if local is not None:
+        return _Source(local, name)
     if name.startswith(("/", ".", "~")) or not HUB_ID.fullmatch(name):
         raise BaseModelError(
             f"base_model {name!r}: no such folder: give a model folder or a hub id (owner/name)"
@@ -133,7 +133,7 @@ def _download(name: str, revision: str | None) -> _Source:
             folder = snapshot_download(name, revision=revision, ignore_patterns=list(UNWANTED))
     except Exception as error:
         raise BaseModelError(
-            f"base_model {name!r} (revision {revision or 'main'}) is neither a local folder nor to be had from "
+            f"base_model {name!r} (revision {revision or 'main'}) is neither a local folder nor available from "
             f"the Hugging Face hub ({type(error).__name__}: {str(error).splitlines()[0]}): check the name, "
             "HF_TOKEN for gated models and the network, or set model.base_model to a folder that holds it"
         ) from error
@@ -184,7 +184,7 @@ def _read_json(path: Path) -> Any:
 
 
 def _stock_architecture(target: Path, settings: ModelSettings) -> None:
-    """Describe a bidirectional decoder by the architecture that transformers itself has."""
+    """Set the architecture of transformers for a bidirectional decoder that would need remote code."""
     path = target / "config.json"
     config = _read_json(path) if path.exists() else {}
     kind = config.get("model_type")
@@ -197,7 +197,7 @@ def _stock_architecture(target: Path, settings: ModelSettings) -> None:
 
 
 def _ensure_modules(target: Path) -> None:
-    """Give a plain transformers folder the modules of a sentence-transformers one, and end with unit vectors."""
+    """Add sentence-transformers modules to a plain transformers folder, and a normalisation as the last module."""
     path = target / "modules.json"
     modules = _read_json(path) if path.exists() else _wrap(target)
     if not modules or not _kind(modules[0]).endswith("Transformer"):
@@ -225,7 +225,7 @@ def _wrap(target: Path) -> list[dict[str, Any]]:
 
 
 def _module(number: int, path: str, kind: str) -> dict[str, Any]:
-    # The names that every release of sentence-transformers and vLLM knows.
+    # Names that every release of sentence-transformers and vLLM supports.
     return {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
 
 
@@ -237,8 +237,8 @@ def _transformer_folder(target: Path) -> Path:
     return target / _read_json(target / "modules.json")[0]["path"]
 
 
-def _set_contract(target: Path, settings: ModelSettings) -> None:
-    """Write the profile's prompts and maximum length where sentence-transformers reads them."""
+def _write_contract(target: Path, settings: ModelSettings) -> None:
+    """Write the profile's prompts and maximum length to sentence-transformers' configuration."""
     path = target / "config_sentence_transformers.json"
     config = _read_json(path) if path.exists() else {}
     query, passage = settings.query_prefix, settings.passage_prefix
@@ -248,12 +248,12 @@ def _set_contract(target: Path, settings: ModelSettings) -> None:
     wanted = max(settings.query_max_length, settings.passage_max_length)
     path = _transformer_folder(target) / "sentence_bert_config.json"
     config = _read_json(path) if path.exists() else {}
-    config["max_seq_length"] = min(_longest(path.parent), wanted)
+    config["max_seq_length"] = min(_max_tokens(path.parent), wanted)
     _write_json(path, config)
 
 
-def _longest(folder: Path) -> int:
-    """The most tokens the model can take, by its positions and by its tokenizer's own limit."""
+def _max_tokens(folder: Path) -> int:
+    """The maximum length of the model in tokens: the smaller of its positions and its tokenizer's limit."""
     limits = [
         (folder / "config.json", "max_position_embeddings"),
         (folder / "tokenizer_config.json", "model_max_length"),
@@ -262,8 +262,8 @@ def _longest(folder: Path) -> int:
     return int(min([limit for limit in found if limit], default=sys.maxsize))
 
 
-def _try_out(target: Path, settings: ModelSettings) -> tuple[int, int]:
-    """Load the model as any user of the folder would; returns its dimension and maximum length."""
+def _test_encode(target: Path, settings: ModelSettings) -> tuple[int, int]:
+    """Load the model and encode a text; returns its dimensions and maximum length."""
     import torch
 
     from assets_pkg.finetune.model_io import load_model

@@ -1,4 +1,4 @@
-"""From rows to tensors: texts tokenised once, batches drawn once, passages of a batch embedded once each."""
+"""From training rows to tensors: texts are tokenised once, and each passage of a batch is embedded once."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from assets_pkg.finetune.plan import TrainingPlan
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-
-NOTHING = -1
+NO_PASSAGE = -1
+"""Pads lists of passage numbers to one length."""
 
 
 def tokenize(
@@ -45,7 +45,8 @@ def pad(sequences: Sequence[Sequence[int]], padding_id: int) -> dict[str, Tensor
 
 @dataclass(frozen=True)
 class Row:
-    """One training row by numbers: passages are counted in the order of ``TrainData.passages``."""
+    """One training row as passage numbers: indices into ``TrainData.passages``. ``known``: all positives of its
+    question."""
 
     positive: int
     negatives: tuple[int, ...]
@@ -54,12 +55,12 @@ class Row:
 
 @dataclass
 class PairCollator:
-    """Turns rows into one batch.
+    """Collates rows into one batch.
 
-    A batch embeds each distinct passage once, however many questions share it. Questions and passages come
-    longest first, so that mini-batches cut from them hold little padding. ``label`` says who is who: ``target``
-    [B], the column of each question's positive; ``passages`` [M], ``known`` [B, P] and ``negatives`` [B, N],
-    passage numbers, filled up with -1.
+    Each distinct passage is in a batch once, however many questions share it. Questions and passages are ordered by
+    length, longest first, so that mini-batches cut from them hold little padding. The int64 tensors of ``label``
+    relate them: ``target`` [B], the column of each question's positive; ``passages`` [M], ``known`` [B, P] and
+    ``negatives`` [B, N], passage numbers, padded with -1.
     """
 
     questions: list[list[int]]
@@ -79,24 +80,24 @@ class PairCollator:
             **{f"query_{key}": value for key, value in query.items()},
             **{f"passage_{key}": value for key, value in passage.items()},
             "rows": torch.tensor(numbers),
-            "label": describe(rows, passages),
+            "label": batch_label(rows, passages),
         }
 
 
-def describe(rows: Sequence[Row], passages: Sequence[int]) -> dict[str, Tensor]:
-    """Who is who in a batch of ``rows`` over the distinct ``passages``: the label of :class:`PairCollator`."""
+def batch_label(rows: Sequence[Row], passages: Sequence[int]) -> dict[str, Tensor]:
+    """The label of :class:`PairCollator` for a batch of ``rows`` over the distinct ``passages``."""
     column = {name: index for index, name in enumerate(passages)}
     return {
         "target": torch.tensor([column[row.positive] for row in rows]),
         "passages": torch.tensor(passages),
-        "known": _fill([row.known for row in rows]),
-        "negatives": _fill([row.negatives for row in rows]),
+        "known": _padded([row.known for row in rows]),
+        "negatives": _padded([row.negatives for row in rows]),
     }
 
 
-def _fill(lists: Sequence[Sequence[int]]) -> Tensor:
+def _padded(lists: Sequence[Sequence[int]]) -> Tensor:
     width = max(1, max(len(numbers) for numbers in lists))
-    return torch.tensor([[*numbers, *[NOTHING] * (width - len(numbers))] for numbers in lists])
+    return torch.tensor([[*numbers, *[NO_PASSAGE] * (width - len(numbers))] for numbers in lists])
 
 
 def collator_for(model: SentenceTransformer, data: TrainData, settings: ModelSettings) -> PairCollator:
@@ -113,7 +114,7 @@ def collator_for(model: SentenceTransformer, data: TrainData, settings: ModelSet
 
 
 def rows_of(data: TrainData) -> list[Row]:
-    """The training rows by numbers."""
+    """The training rows as passage numbers."""
     number = {name: index for index, name in enumerate(data.passages)}
     return [
         Row(
@@ -126,23 +127,23 @@ def rows_of(data: TrainData) -> list[Row]:
 
 
 def padding_id(model: SentenceTransformer) -> int:
-    """The tokenizer's padding id (any id serves where it has none: the attention mask hides it)."""
+    """The tokenizer's padding id (any id will do where it has none: the attention mask hides it)."""
     return int(getattr(model.tokenizer, "pad_token_id", None) or 0)
 
 
 class PlannedBatches(BatchSampler):
     """The row numbers of every batch of every epoch, in order.
 
-    An epoch is one random order of all rows, cut into batches whose sizes differ by at most one, so that no
-    batch is left with too few negatives. The order depends on seed and epoch only, which is what lets a
-    resumed run go on exactly where it was. Of several processes each draws its own share of every batch.
+    An epoch is a random permutation of all rows, split into batches whose sizes differ by at most one, so that no
+    batch has too few negatives. The order depends on seed and epoch only, so that a resumed run continues with the
+    same batches. Each rank draws its own share of every batch.
     """
 
-    def __init__(self, plan: TrainingPlan, seed: int, rank: int = 0, processes: int = 1):
+    def __init__(self, plan: TrainingPlan, seed: int, rank: int = 0, world_size: int = 1):
         self.plan = plan
         self.seed = seed
         self.rank = rank
-        self.processes = processes
+        self.world_size = world_size
         self.batch_size = plan.batch_size
         self.drop_last = False
 
@@ -153,4 +154,4 @@ class PlannedBatches(BatchSampler):
         for epoch in range(self.plan.epochs):
             order = np.random.default_rng([self.seed, epoch]).permutation(self.plan.examples)
             for batch in np.array_split(order, self.plan.steps_per_epoch):
-                yield np.array_split(batch, self.processes)[self.rank].tolist()
+                yield np.array_split(batch, self.world_size)[self.rank].tolist()

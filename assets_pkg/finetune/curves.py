@@ -1,4 +1,4 @@
-"""The curves of a training run: its log read back, and its picture."""
+"""Read the log of a training run and plot its loss."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
-    """Lines of a ``training.jsonl``; a last line that a kill cut short is left out."""
+    """Lines of a ``training.jsonl``; an incomplete last line, after a kill, is left out."""
     lines: list[dict[str, float]] = []
     if path.exists():
         for text in path.read_text("utf-8").splitlines():
@@ -33,7 +33,7 @@ def draw_curves(log: list[dict[str, float]], path: Path) -> None:
     )
     left.set_xlabel("step")
     left.set_ylabel("loss")
-    left.set_ylim(0, 1.25 * max(losses, default=0) or 1)  # room for the legend above the highest
+    left.set_ylim(0, 1.25 * max(losses, default=0) or 1)  # space for the legend above the highest
     right.set_ylabel("learning rate")
     right.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     left.legend(handles=[loss, rate], loc="upper right", frameon=False)

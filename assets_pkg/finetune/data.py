@@ -5,16 +5,12 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from assets_pkg.finetune.errors import TrainingDataError
 from storage.formats.retriever_json import RetrieverExample, read_corpus, read_retriever_file
 
-if TYPE_CHECKING:
-    pass
-
 VALIDATION_POOL = 1000
-"""Passages among which validation questions are to find theirs."""
+"""Passages that validation questions are searched in."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +25,8 @@ class Example:
 
 @dataclass(frozen=True)
 class TrainData:
-    """Rows, the text of every passage they name, and for each question *text* all of its positives: what must
-    never serve as a negative for it, whichever row asks."""
+    """Rows, the text of every passage they name, and all positives of each question *text*: these are never negatives
+    of it, in any row."""
 
     examples: list[Example]
     passages: dict[str, str]
@@ -43,7 +39,7 @@ class TrainData:
 
 @dataclass(frozen=True)
 class ValidationData:
-    """Held-out questions, their positives, and a pool of passages to find them among."""
+    """Held-out questions, their positives, and the pool of passages that is searched."""
 
     questions: dict[str, str]
     positives: dict[str, frozenset[str]]
@@ -73,8 +69,8 @@ def read_train_data(path: Path, negatives_per_question: int) -> TrainData:
 
 
 def read_validation_data(path: Path, pool_size: int = VALIDATION_POOL) -> ValidationData | None:
-    """Read ``val.json``: its questions, and a pool of their positives filled up to ``pool_size`` with other
-    passages of the corpus, evenly spaced in id order. None when there is no such file or it holds no rows."""
+    """Read ``val.json``: its questions, and a pool of their positives, filled up to ``pool_size`` with other
+    passages of the corpus, evenly spaced in id order. None if there is no such file or it holds no rows."""
     if not path.exists():
         return None
     source = read_retriever_file(path)
@@ -85,8 +81,8 @@ def read_validation_data(path: Path, pool_size: int = VALIDATION_POOL) -> Valida
     }
     owner = {name: question_id for question_id, names in positives.items() for name in names}
     others = sorted({name for name, _ in read_corpus(source.corpus)} - set(owner))
-    room = max(0, min(pool_size - len(owner), len(others)))
-    filler = [others[index * len(others) // room] for index in range(room)]
+    missing = max(0, min(pool_size - len(owner), len(others)))
+    filler = [others[index * len(others) // missing] for index in range(missing)]
     return ValidationData(
         questions={row.question_id: row.question for row in source.examples},
         positives=positives,

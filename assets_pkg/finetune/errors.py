@@ -1,4 +1,4 @@
-"""What can go wrong in this stage, for callers that tell it from a bug."""
+"""The errors of fine-tuning that a user can act on."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class TrainingDataError(RetuneError, ValueError):
 
 
 class TrainingStopped(RetuneError, RuntimeError):
-    """Training ended before its last step, because going on would be useless; names the step and why."""
+    """Training ended before its last step, because it could not continue; names the step and the reason."""
 
 
 class DiskSpaceError(RetuneError, RuntimeError):
-    """The disk is too small for what training would write; gives both figures."""
+    """Training would write more than the disk has free; names both sizes."""
 
 
 class TooFewDevicesError(RetuneError, RuntimeError):
-    """More processes were asked for than there are GPUs; gives both figures."""
+    """More processes are set than there are GPUs; names both numbers."""

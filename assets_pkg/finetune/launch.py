@@ -1,4 +1,7 @@
-"""Training in several processes of this machine, or on all nodes of a Slurm job, started by torchrun."""
+"""Start training: in this process, or with torchrun in several processes of this machine or of a Slurm job's nodes.
+
+The parent writes the job to a folder, and the workers print progress and notes as lines of JSON.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +23,22 @@ from resources.machine.accelerator import VISIBLE, Accelerator, find_accelerator
 from storage.artifacts import Checkpoint, MinedTrainSet
 from storage.progress import Note, Progress, no_note, no_progress
 
+WORKER = ("-m", "assets_pkg.finetune")
+"""Arguments of Python that run one worker, before the folder."""
+
+STOP_SECONDS = 20
+LAST_LINES = 30
+
 
 def node_count(environment: Mapping[str, str] = os.environ) -> int:
-    """Nodes of the Slurm job that this process is in; 1 elsewhere."""
+    """Nodes of the Slurm job that this process is in; 1 outside Slurm."""
     return int(environment.get("SLURM_JOB_NUM_NODES", "1"))
 
 
 def torchrun(processes: int, environment: Mapping[str, str] = os.environ) -> list[str]:
-    """The command that starts ``processes`` processes, without what they run.
+    """The command that starts ``processes`` processes, without the program that they run.
 
-    On several nodes ``srun`` starts a torchrun on each; they meet at this one, the job's first.
+    On several nodes ``srun`` starts a torchrun on each; the rendezvous is on this node, the job's first.
 
     Raises:
         TrainingStopped: the processes cannot be divided among the nodes.
@@ -40,18 +49,18 @@ def torchrun(processes: int, environment: Mapping[str, str] = os.environ) -> lis
         return [*run, "--standalone", f"--nproc-per-node={processes}"]
     if processes % nodes:
         raise TrainingStopped(
-            f"finetune.num_processes = {processes} on {nodes} nodes: make it a multiple of {nodes}, one a GPU"
+            f"finetune.num_processes = {processes} on {nodes} nodes: make it a multiple of {nodes}, one for each GPU"
         )
     srun = ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1"]
     cpus = environment.get("SLURM_CPUS_PER_TASK")
-    meeting = [
+    rendezvous = [
         f"--nnodes={nodes}",
         f"--nproc-per-node={processes // nodes}",
         "--rdzv-backend=c10d",
         f"--rdzv-id={environment['SLURM_JOB_ID']}",
         f"--rdzv-endpoint={socket.gethostname()}:{_free_port()}",
     ]
-    return [*srun, *([f"--cpus-per-task={cpus}"] if cpus else []), *run, *meeting]
+    return [*srun, *([f"--cpus-per-task={cpus}"] if cpus else []), *run, *rendezvous]
 
 
 def _free_port() -> int:
@@ -60,16 +69,9 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-PROCESS = ("-m", "assets_pkg.finetune")
-"""What each process runs, as arguments of Python."""
-
-STOP_SECONDS = 20
-LAST_LINES = 30
-
-
 @dataclass(frozen=True)
-class _Files:
-    """How the processes learn what to do and tell what went wrong."""
+class _WorkerFiles:
+    """Files that the parent and its workers exchange: the job, the error of a worker, and torchrun's log."""
 
     folder: Path
 
@@ -86,7 +88,7 @@ class _Files:
         return self.folder / "log.txt"
 
 
-def finetune_here(
+def launch_training(
     mined: MinedTrainSet,
     base: Checkpoint,
     model: ModelSettings,
@@ -96,10 +98,11 @@ def finetune_here(
     progress: Progress = no_progress,
     note: Note = no_note,
 ) -> None:
-    """:func:`finetune` in ``settings.num_processes`` processes: in this one, if it is one.
+    """:func:`~assets_pkg.finetune.train.finetune` in ``settings.num_processes`` processes: in this one if there is
+    only one.
 
     Raises:
-        TrainingStopped: a process of several failed; with its message, or the last lines it wrote.
+        TrainingStopped: a worker failed; with its message, or the last lines it wrote.
         TooFewDevicesError: there are more processes than GPUs.
     """
     if settings.num_processes == node_count() == 1:
@@ -113,10 +116,10 @@ def finetune_here(
             f"finetune.num_processes = {settings.num_processes}, one for each GPU, but torch sees {gpus} "
             f"({VISIBLE}={os.environ.get(VISIBLE, 'not set')})"
         )
-    # Within ``folder``, where other nodes see it.
+    # Below ``folder``, which other nodes can read.
     with tempfile.TemporaryDirectory(prefix=".processes-", dir=folder) as temporary:
-        files = _Files(Path(temporary))
-        described = {
+        files = _WorkerFiles(Path(temporary))
+        job = {
             "mined": [str(mined.path.absolute()), mined.asset, mined.version],
             "base": [str(base.path.absolute()), base.asset, base.version],
             "model": model.model_dump(mode="json"),
@@ -125,12 +128,12 @@ def finetune_here(
             "check_memory": accelerator.memory_bytes > 0,
             "folder": str(folder.absolute()),
         }
-        files.job.write_text(json.dumps(described), "utf-8")
+        files.job.write_text(json.dumps(job), "utf-8")
         _launch(files, settings.num_processes, progress, note)
 
 
-def _launch(files: _Files, count: int, progress: Progress, note: Note) -> None:
-    command = [*torchrun(count), *PROCESS, str(files.folder)]
+def _launch(files: _WorkerFiles, count: int, progress: Progress, note: Note) -> None:
+    command = [*torchrun(count), *WORKER, str(files.folder)]
     threads = max(1, (os.cpu_count() or 1) * node_count() // count)
     with files.log.open("w") as log:
         process = subprocess.Popen(
@@ -142,62 +145,63 @@ def _launch(files: _Files, count: int, progress: Progress, note: Note) -> None:
         )
         try:
             assert process.stdout is not None
-            _pass_on(process.stdout, progress, note)
+            _forward(process.stdout, progress, note)
             code = process.wait()
         finally:
             _stop(process)
     if code != 0:
-        told = files.error if files.error.exists() else files.log
-        last = told.read_text("utf-8", errors="replace").splitlines()[-LAST_LINES:]
+        output = files.error if files.error.exists() else files.log
+        last = output.read_text("utf-8", errors="replace").splitlines()[-LAST_LINES:]
         raise TrainingStopped("\n".join(last) or f"training in {count} processes ended with code {code}")
 
 
-def _pass_on(lines: Iterable[str], progress: Progress, note: Note) -> None:
+def _forward(lines: Iterable[str], progress: Progress, note: Note) -> None:
+    """Report what the workers print; other lines are ignored."""
     for line in lines:
         if line.startswith('{"note"'):
             note(json.loads(line)["note"])
         elif line.startswith('{"done"'):
-            told = json.loads(line)
-            progress(told["done"], told["total"], told["unit"], **told["figures"])
+            message = json.loads(line)
+            progress(message["done"], message["total"], message["unit"], **message["figures"])
 
 
 def _stop(process: subprocess.Popen[str]) -> None:
     if process.poll() is None:
-        process.terminate()  # torchrun ends its children
+        process.terminate()  # torchrun terminates its workers
         try:
             process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
 
 
-def train_share(folder: Path) -> None:
-    """What each of the processes runs: read the job in ``folder``, join the others, train."""
-    from assets_pkg.finetune.distributed import start
+def run_worker(folder: Path) -> None:
+    """One worker: read the job in ``folder``, join the process group, train."""
+    from assets_pkg.finetune.distributed import init_process_group
     from assets_pkg.finetune.train import finetune
 
-    files = _Files(folder)
-    told: dict[str, Any] = json.loads(files.job.read_text("utf-8"))
-    accelerator = find_accelerator(start(told["device"]), check_memory=told["check_memory"])
+    files = _WorkerFiles(folder)
+    job: dict[str, Any] = json.loads(files.job.read_text("utf-8"))
+    accelerator = find_accelerator(init_process_group(job["device"]), check_memory=job["check_memory"])
     try:
         finetune(
-            MinedTrainSet(Path(told["mined"][0]), *told["mined"][1:]),
-            Checkpoint(Path(told["base"][0]), *told["base"][1:]),
-            ModelSettings.model_validate(told["model"]),
-            FinetuneSettings.model_validate(told["settings"]),
+            MinedTrainSet(Path(job["mined"][0]), *job["mined"][1:]),
+            Checkpoint(Path(job["base"][0]), *job["base"][1:]),
+            ModelSettings.model_validate(job["model"]),
+            FinetuneSettings.model_validate(job["settings"]),
             accelerator,
-            Path(told["folder"]),
-            _report,
-            lambda text: _say({"note": text}),
+            Path(job["folder"]),
+            _print_progress,
+            lambda text: _print_message({"note": text}),
         )
     except Exception as error:
         files.error.write_text(f"{type(error).__name__}: {error}", "utf-8")
         raise
 
 
-def _report(done: int, total: int, unit: str, **figures: float) -> None:
-    _say({"done": done, "total": total, "unit": unit, "figures": figures})
+def _print_progress(done: int, total: int, unit: str, **figures: float) -> None:
+    _print_message({"done": done, "total": total, "unit": unit, "figures": figures})
 
 
-def _say(told: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(told) + "\n")
+def _print_message(message: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(message) + "\n")
     sys.stdout.flush()

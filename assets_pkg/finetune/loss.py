@@ -1,4 +1,4 @@
-"""The contrastive loss: each question's own passage against the batch's others."""
+"""The contrastive loss (InfoNCE) over questions and the distinct passages of a batch, with a gradient cache."""
 
 from __future__ import annotations
 
@@ -9,31 +9,53 @@ import torch
 from sentence_transformers.base.losses.gradcache import CachedLossMixin
 from torch import Tensor, nn
 
-from assets_pkg.finetune.distributed import whole_batch
+from assets_pkg.finetune.distributed import gather_batch
 
 
 def info_nce(
     queries: Tensor, passages: Tensor, label: dict[str, Tensor], temperature: float, in_batch: bool
 ) -> Tensor:
-    """Mean cross entropy of finding each question's positive (InfoNCE, van den Oord et al. 2018).
+    """Cross entropy of identifying each question's positive among the passages it is contrasted with, averaged over the
+    questions: ``mean_b -log( exp(s_bb+ / T) / sum_m exp(s_bm / T) )``.
+
+    A passage that is known to answer the question, as a positive of this row or of another row with the same
+    question, is never one of its negatives.
 
     Args:
         queries: float32 [B, d], unit length.
         passages: float32 [M, d], unit length; the distinct passages of the batch.
-        label: who is who (see ``batches.PairCollator``).
-        temperature: scores are cosines divided by it.
+        label: ``target`` int64 [B], ``passages`` [M], ``known`` [B, P] and ``negatives`` [B, N], as
+            :class:`~assets_pkg.finetune.batches.PairCollator` makes them.
+        temperature: T; scores are cosines divided by it.
         in_batch: contrast with all passages of the batch. Otherwise with a question's own mined negatives
             only, as the Nemotron recipe does.
 
-    Every passage that is known to answer the same question, as this row's or another row's positive, is left
-    out of its negatives.
+    Returns:
+        The loss, float32 scalar.
+
+    References:
+        - InfoNCE: van den Oord et al. 2018, Representation Learning with Contrastive Predictive Coding,
+          https://arxiv.org/abs/1807.03748
+        - In-batch and mined negatives for retrieval: Karpukhin et al. 2020, Dense Passage Retrieval,
+          https://arxiv.org/abs/2004.04906
+
+    Example:
+        Two questions, each with its positive, and one mined negative of the first::
+
+            label = {
+                "target": torch.tensor([0, 1]),
+                "passages": torch.tensor([7, 8, 9]),
+                "known": torch.tensor([[7], [8]]),
+                "negatives": torch.tensor([[9], [-1]]),
+            }
+            info_nce(queries, passages, label, temperature=0.05, in_batch=True)
     """
     scores = queries @ passages.T / temperature
     own = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, label["target"][:, None], True)
-    out = _among(label["passages"], label["known"])
+    excluded = _among(label["passages"], label["known"])
     if not in_batch:
-        out |= ~_among(label["passages"], label["negatives"])
-    return nn.functional.cross_entropy(scores.masked_fill(out & ~own, -torch.inf), label["target"])
+        excluded |= ~_among(label["passages"], label["negatives"])
+    return nn.functional.cross_entropy(scores.masked_fill(excluded & ~own, -torch.inf), label["target"])
 
 
 def _among(passages: Tensor, listed: Tensor) -> Tensor:
@@ -42,13 +64,33 @@ def _among(passages: Tensor, listed: Tensor) -> Tensor:
 
 
 class ContrastiveLoss(CachedLossMixin, nn.Module):
-    """:func:`info_nce` over a batch embedded in mini-batches of at most ``mini_batch_tokens`` tokens.
+    """:func:`info_nce` for sentence-transformers' trainer, over a batch embedded in mini-batches.
 
-    With ``cached``, gradients go through the embeddings as in GradCache (Gao et al. 2021, arXiv 2101.06983):
-    the activations of only one mini-batch are in memory, for a second forward pass, and the loss and its
-    gradient are the same. Without, mini-batches merely save padding.
+    With ``cached``, the gradient is computed through cached embeddings: a first forward pass without a graph embeds
+    the batch, the loss yields the gradient of every embedding, and a second forward pass of each mini-batch continues
+    it into the weights. So the activations of only one mini-batch are in memory, the batch may be as large as its
+    embeddings allow, and loss and gradient are those of the whole batch. Without ``cached`` mini-batches only save
+    padding. With several processes the loss is that of the global batch (see ``distributed``).
 
-    In several processes the loss is that of all processes' batches together (see ``distributed``).
+    Args:
+        model: the sentence-transformers model to train.
+        temperature: of :func:`info_nce`.
+        in_batch: of :func:`info_nce`.
+        mini_batch_tokens: most tokens of a mini-batch, padding included.
+        cached: whether to use the gradient cache.
+
+    Inputs of :meth:`forward`: the features of B questions and of the batch's M distinct passages (``input_ids`` and
+    ``attention_mask``, int64 [n, length]), and the label of :func:`info_nce`. The loss is a float32 scalar; if it is
+    cached, its ``backward`` runs the second forward pass.
+
+    References:
+        - Gradient cache: Gao et al. 2021, Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup,
+          https://arxiv.org/abs/2101.06983
+
+    Example::
+
+        loss = ContrastiveLoss(model, temperature=0.05, in_batch=True, mini_batch_tokens=4096, cached=True)
+        loss([query_features, passage_features], label).backward()
     """
 
     def __init__(
@@ -59,7 +101,7 @@ class ContrastiveLoss(CachedLossMixin, nn.Module):
         self.temperature = temperature
         self.in_batch = in_batch
         self.mini_batch_num_tokens = mini_batch_tokens
-        self.mini_batch_size = 0  # not used: mini-batches are measured in tokens
+        self.mini_batch_size = 0  # unused: the size of mini-batches is in tokens
         self.show_progress_bar = False
         self.uses_gradient_cache = cached
 
@@ -68,15 +110,15 @@ class ContrastiveLoss(CachedLossMixin, nn.Module):
     ) -> Tensor:
         queries, passages = (torch.cat(mini_batches) for mini_batches in reps)
         with torch.autocast(queries.device.type, enabled=False):
-            batch = whole_batch(queries.float(), passages.float(), labels)
+            batch = gather_batch(queries.float(), passages.float(), labels)
             loss = info_nce(*batch, self.temperature, self.in_batch)
         if with_backward:
             loss.backward()
             loss = loss.detach()
         return loss
 
-    def halve(self) -> bool:
-        """Keep half as much in memory from now on, with the same loss; False when that is no longer possible."""
+    def reduce_memory(self) -> bool:
+        """Halve the mini-batches from now on, with the same loss; returns False if they cannot be smaller."""
         tokens = self.mini_batch_num_tokens or 0
         if self.uses_gradient_cache and tokens < 2:
             return False

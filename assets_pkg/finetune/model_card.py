@@ -1,9 +1,11 @@
-"""The README of a checkpoint: what it was made from and how."""
+"""The model card of a checkpoint: what it was made from and how."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
+
+from huggingface_hub import ModelCard, ModelCardData
 
 from assets_pkg.config.base import ModelSettings
 
@@ -11,12 +13,10 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 TEMPLATE = """\
 ---
-library_name: sentence-transformers
-pipeline_tag: sentence-similarity
-tags: [sentence-transformers, feature-extraction, retune]
-{front}---
+{{ card_data }}
+---
 
-# {source}, fine-tuned by Retune
+# {{ source }}, fine-tuned by Retune
 
 A text-embedding model for retrieval, adapted to one collection of documents.
 
@@ -29,28 +29,36 @@ passages = model.encode_document(["..."])
 scores = queries @ passages.T
 ```
 
-Vectors have {dimension} dimensions and unit length: dot product and cosine are the same. Queries begin with
-`{query_prefix}` and passages with `{passage_prefix}` (both methods add it), and are cut at {max_length} tokens.
+Vectors have {{ dimension }} dimensions and unit length: dot product and cosine are the same. Queries begin with
+`{{ query_prefix }}` and passages with `{{ passage_prefix }}` (both methods add it), and are truncated at
+{{ max_length }} tokens.
 
 | made from | |
 |---|---|
-| base model | {source} |
-| revision of the base | {revision} |
-| base digest | {base_version} |
-| training set digest | {data_version} |
-| licence of the base | {licence} |
+| base model | {{ source }} |
+| revision of the base | {{ revision }} |
+| base digest | {{ base_version }} |
+| training set digest | {{ data_version }} |
+| licence of the base | {{ licence }} |
 
 The digest of this model, the eval set it was measured on, and its scores with their intervals are in the `eval_metrics`
 report of the project that made it; it was adapted to that project's documents, and its quality on others was not
 measured.
 
-{results}
+## Training
+
+| figure | value |
+|---|---|
+{% for name, value in results.items() -%}
+| {{ name }} | {{ as_text(value) }} |
+{% endfor %}
 ## Settings
 
 | setting | value |
 |---|---|
-{settings}
-"""
+{% for name, value in settings.items() -%}
+| {{ name }} | {{ as_text(value) }} |
+{% endfor %}"""
 
 
 def model_card(
@@ -61,11 +69,27 @@ def model_card(
     settings: dict[str, Any],
     results: dict[str, Any],
 ) -> str:
-    """Markdown with the front matter that the Hugging Face hub reads; the same for the same inputs."""
+    """Markdown with the metadata that the Hugging Face hub reads; the same for the same inputs.
+
+    Args:
+        base_summary: ``summary.json`` of the base model.
+        base_version: digest of the base model.
+        data_version: digest of the training set.
+        settings: values that the result depends on, by name.
+        results: figures of the training, by name.
+    """
     licence = base_summary.get("licence")
     source = base_summary.get("source", "unknown base model")
-    return TEMPLATE.format(
-        front=_front(source, licence),
+    metadata = ModelCardData(
+        base_model=source if HUB_ID.fullmatch(source) else None,  # the hub links it
+        license=licence,
+        library_name="sentence-transformers",
+        pipeline_tag="sentence-similarity",
+        tags=["sentence-transformers", "feature-extraction", "retune"],
+    )
+    card = ModelCard.from_template(
+        metadata,
+        template_str=TEMPLATE,
         source=source,
         revision=base_summary.get("revision") or "not stated",
         dimension=base_summary.get("dimension", "the base's"),
@@ -75,23 +99,11 @@ def model_card(
         base_version=base_version,
         data_version=data_version,
         licence=licence or "not stated",
-        results=_section("Training", results),
-        settings=_rows(settings),
+        results=results,
+        settings=settings,
+        as_text=_text,
     )
-
-
-def _front(source: str, licence: str | None) -> str:
-    """Front matter lines; the hub links ``base_model`` only where it is a hub id."""
-    base = f"base_model: {source}\n" if HUB_ID.fullmatch(source) else ""
-    return base + (f"license: {licence}\n" if licence else "")
-
-
-def _section(title: str, values: dict[str, Any]) -> str:
-    return f"## {title}\n\n| figure | value |\n|---|---|\n{_rows(values)}\n"
-
-
-def _rows(values: dict[str, Any]) -> str:
-    return "\n".join(f"| {name} | {_text(value)} |" for name, value in values.items())
+    return str(card)
 
 
 def _text(value: Any) -> str:

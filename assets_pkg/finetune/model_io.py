@@ -1,4 +1,4 @@
-"""A checkpoint's model: checked on disk, loaded for training, adapted with LoRA, and saved in the base's layout."""
+"""Model folders: check their files, load a model for training, add and merge LoRA, save in the base's layout."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def check_weights(folder: Path) -> None:
-    """Check that a transformer's weights are all there and none is cut short.
+    """Check that all of a transformer's weight files exist and none is truncated.
 
     Raises:
         BaseModelError: naming the file that is missing or damaged.
@@ -49,10 +49,10 @@ def check_weights(folder: Path) -> None:
 
 
 def check_tokenizer(folder: Path) -> None:
-    """Check that a tokenizer's vocabulary is there (transformers would make up an empty one without a word).
+    """Check that a tokenizer's vocabulary exists (transformers would silently create an empty one).
 
     Raises:
-        BaseModelError: there is none.
+        BaseModelError: it does not.
     """
     if not any(path for pattern in TOKENIZERS for path in folder.glob(pattern)):
         raise BaseModelError(
@@ -87,7 +87,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 def load_model(
     folder: Path, device: str, *, trust_remote_code: bool = False, **model_options: Any
 ) -> SentenceTransformer:
-    """The model in ``folder``, nothing looked up on the network; ``model_options`` go to transformers."""
+    """The model in ``folder``, without network access; ``model_options`` are passed to transformers."""
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging
 
@@ -124,9 +124,9 @@ def use_bf16(settings: FinetuneSettings, accelerator: Accelerator) -> bool:
 
 
 def attention(model: ModelSettings, settings: FinetuneSettings, accelerator: Accelerator) -> str:
-    """The fastest attention that the machine has, unless the profile names one.
+    """The attention implementation for training: the fastest that is available, unless the profile names one.
 
-    On a CPU that is ``eager``: backward through the fused kernel costs more there than it saves.
+    On a CPU that is ``eager``: the backward pass of the fused kernel is slower there.
     """
     if model.attn_implementation != "auto":
         return model.attn_implementation
@@ -137,7 +137,7 @@ def attention(model: ModelSettings, settings: FinetuneSettings, accelerator: Acc
 
 
 def _limit_dropout(model: SentenceTransformer, most: float) -> None:
-    """Lower every dropout to at most ``most``; a model that was made without dropout stays without."""
+    """Reduce every dropout probability to at most ``most``; models without dropout stay without."""
     import torch
 
     for module in model.modules():
@@ -148,11 +148,12 @@ def _limit_dropout(model: SentenceTransformer, most: float) -> None:
 
 
 def add_lora(model: SentenceTransformer, rank: int, dropout: float, seed: int) -> None:
-    """Freeze the transformer and put trainable adapters of ``rank`` beside all its linear layers."""
+    """Freeze the transformer and add trainable LoRA adapters of ``rank`` to all its linear layers (Hu et al. 2021,
+    https://arxiv.org/abs/2106.09685)."""
     import torch
     from peft import LoraConfig, get_peft_model
 
-    torch.manual_seed(seed)  # the adapters begin at random
+    torch.manual_seed(seed)  # the adapters are initialised at random
     config = LoraConfig(
         r=rank, lora_alpha=2 * rank, lora_dropout=dropout, target_modules="all-linear", bias="none"
     )
@@ -161,7 +162,7 @@ def add_lora(model: SentenceTransformer, rank: int, dropout: float, seed: int) -
 
 
 def merge_lora(model: SentenceTransformer) -> None:
-    """Add the adapters into the weights they adapt, so that the model is a plain one again."""
+    """Merge the adapters into the weights, so that the model has its base's architecture again."""
     transformer: Any = model[0]
     transformer.model = transformer.model.merge_and_unload()
 
@@ -169,8 +170,8 @@ def merge_lora(model: SentenceTransformer) -> None:
 def save_consolidated(model: SentenceTransformer, base: Path, target: Path, work: Path) -> None:
     """Write ``target`` as a copy of the folder ``base`` with the weights of ``model``.
 
-    Tokenizer, configuration, pooling, prompts and the number format of the weights stay the base's, byte for
-    byte; only weight files differ. So equal weights always make an equal folder.
+    Tokenizer, configuration, pooling and prompts are the base's, byte for byte, and the weights have its dtype. So
+    equal weights always make an equal folder.
     """
     saved = work / "saved"
     shutil.rmtree(saved, ignore_errors=True)
@@ -185,7 +186,7 @@ def save_consolidated(model: SentenceTransformer, base: Path, target: Path, work
 
 
 def copy_unchanged(base: Path, target: Path) -> None:
-    """Make ``target`` hold the files of ``base``, linked where the file system allows it."""
+    """Copy ``base`` to ``target``, with hard links where the file system supports them."""
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(base, target, copy_function=_link)
 
@@ -209,7 +210,7 @@ def _replace_weights(source: Path, target: Path) -> None:
 
 
 def _stored_dtype(base: Path) -> torch.dtype:
-    """The floating-point format of the base's weight files (float32 where they do not say)."""
+    """The floating-point dtype of the base's safetensors files (float32 if there are none)."""
     import torch
     from safetensors import safe_open
 

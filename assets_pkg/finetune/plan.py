@@ -1,4 +1,4 @@
-"""How long and in what batches a training set is learned, and whether the settings can be followed."""
+"""The schedule of a training run, fitted to the amount of data, and checks of settings against the data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHECKPOINTS_PER_RUN = 3
 @dataclass(frozen=True)
 class TrainingPlan:
     """The schedule of one run. ``steps`` are optimizer steps over all epochs; a *batch* is ``batch_size``
-    questions, all contrasted with each other; ``warnings`` are sentences for the user."""
+    questions, all contrasted with each other; ``warnings`` are messages for the user."""
 
     examples: int
     epochs: int
@@ -50,13 +50,13 @@ def plan_training(
     """Fit the schedule to the amount of data.
 
     The recipe's default batch of 128 shrinks to ``max(16, min(64, examples // 8))`` when there are fewer than
-    2,000 examples; any other batch size is taken as meant. A run that would see fewer than three checkpoints
-    gets one at every third of its steps.
+    2,000 examples; any other batch size is kept. A run with fewer than three checkpoints gets one at every third
+    of its steps.
 
     Args:
         examples: number of (question, positive) rows; at least 1.
         settings: the ``finetune`` section.
-        median_negatives: median number of mined negatives of a row, to warn when there are too few.
+        median_negatives: median number of mined negatives of a row, for a warning if there are too few.
     """
     batch_size = min(_batch_size(examples, settings), examples)
     steps_per_epoch = math.ceil(examples / batch_size)
@@ -77,10 +77,15 @@ def plan_training(
 
 
 def describe_plan(plan: TrainingPlan, note: Note) -> None:
-    """The plan in a sentence, and a sentence for each of its warnings."""
+    """Report the plan, and each of its warnings."""
     note(f"plan: {plan}")
     for warning in plan.warnings:
         note(warning)
+
+
+def scheduler_name(settings: FinetuneSettings) -> str:
+    """transformers' name of the learning-rate schedule; all of them begin with the warm-up."""
+    return "constant_with_warmup" if settings.lr_scheduler == "constant" else settings.lr_scheduler
 
 
 def _batch_size(examples: int, settings: FinetuneSettings) -> int:
@@ -112,11 +117,13 @@ def _warnings(
     return found
 
 
-def check_request(
+def check_settings(
     mined: MinedTrainSet, settings: FinetuneSettings, data: TrainData, validation: ValidationData | None
 ) -> None:
-    """Raises:
-    TrainingDataError: a setting needs what the data or the machine lacks; says what to change.
+    """Check that data and machine have what the settings need.
+
+    Raises:
+        TrainingDataError: they have not; the message says what to change.
     """
     if settings.wandb_project is not None and importlib.util.find_spec("wandb") is None:
         raise TrainingDataError(
@@ -133,7 +140,7 @@ def check_request(
     ]
     if needs and validation is None:
         raise TrainingDataError(
-            f"{mined.path / 'val.json'} holds no questions, but finetune.{needs[0]} chooses by them: "
+            f"{mined.path / 'val.json'} holds no questions, but finetune.{needs[0]} selects a model by them: "
             "set prep.val_ratio above 0"
         )
     if not settings.in_batch_negatives and data.median_negatives == 0:

@@ -1,4 +1,4 @@
-"""Will training fit in device memory and on disk? Known before the weights are loaded."""
+"""Estimates of the device memory and disk space that training needs, checked before it starts."""
 
 from __future__ import annotations
 
@@ -23,32 +23,54 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 CHECKPOINTS = 3
-"""Two are kept, and a third is written before the older one goes."""
+"""Two are kept, and a third is written before the oldest is deleted."""
 
 BYTES_PER_WEIGHT = 4
 BYTES_PER_MOMENTS = 8
-"""What AdamW keeps of every weight that is trained."""
+"""AdamW's two moments of a trained weight, in float32."""
+
+# The mini-batch size, in tokens, with the lowest cost per token: small ones have less padding and a working set that
+# fits the cache, large ones fewer calls. Measured with a six-layer model on a CPU.
+EFFICIENT_TOKENS = {"cpu": 768}
+EFFICIENT_TOKENS_ON_GPU = 16384
+
+BYTES_PER_TOKEN = 3
+"""Of UTF-8 text: English has four, code three; German with a small vocabulary 2.4, within the margin for padding."""
+
+SPECIAL_TOKENS = 2
+PADDING, PADDING_OF_ALL = 1.5, 1.25
+"""Upper bounds of padded to real tokens, of a mini-batch and of all of a batch; texts of similar length go together."""
+
+SPREAD = 3
+"""Standard deviations that the fullest batch is assumed to lie above the mean."""
+
+SMALL_RANK = 16
+
+
+# ---- disk --------------------------------------------------------------------------------------------------------
 
 
 def bytes_needed(weights: int, trained: int) -> int:
-    """Bytes that training writes at most: checkpoints with the optimizer's state, the result, and a copy of the base
-    (where it cannot be linked)."""
+    """The most bytes that training keeps on disk: checkpoints with the optimizer's state, the result, and a copy of the
+    base (where it cannot be linked)."""
     checkpoint = BYTES_PER_WEIGHT * weights + BYTES_PER_MOMENTS * trained
     return CHECKPOINTS * checkpoint + 2 * BYTES_PER_WEIGHT * weights
 
 
 def check_disk_space(folder: Path, model: SentenceTransformer) -> None:
-    """See that the disk of ``folder`` has room for training ``model``; what an interrupted run left there counts as
-    room.
+    """Check that the disk of ``folder`` has space for training ``model``; files that an interrupted run left there
+    count as free space.
 
     Raises:
-        NoRoomError: with the figures.
+        DiskSpaceError: it has not.
     """
     weights = sum(each.numel() for each in model.parameters())
     trained = sum(each.numel() for each in model.parameters() if each.requires_grad)
     needed = bytes_needed(weights, trained)
-    left = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-    free = shutil.disk_usage(folder).free + left
+    reusable = sum(
+        path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink()
+    )
+    free = shutil.disk_usage(folder).free + reusable
     if free < needed:
         raise DiskSpaceError(
             f"training {trained / 1e6:,.1f} million of {weights / 1e6:,.1f} million weights writes up to "
@@ -57,97 +79,91 @@ def check_disk_space(folder: Path, model: SentenceTransformer) -> None:
         )
 
 
-# What a mini-batch costs per token is least here: less padding and a working set that stays in the cache,
-# against the overhead of one more call. Measured with a six-layer model on a CPU.
-EFFICIENT_TOKENS = {"cpu": 768}
-EFFICIENT_TOKENS_ON_GPU = 16384
-BYTES_PER_TOKEN = 3
-"""Of UTF-8 text: English has four, code three; German with a small vocabulary 2.4, within the margin for padding."""
-
-SPECIAL_TOKENS = 2
-PADDING, PADDING_OF_ALL = 1.5, 1.25
-"""What a mini-batch, and what all of a batch hold at most for each real token; texts of like length go together."""
-
-SPREAD = 3
-"""Standard deviations that the fullest batch lies above the mean one."""
-
-SMALL_RANK = 16
+# ---- memory ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class MiniBatches:
-    """How a batch is embedded: in parts of ``tokens`` at most; ``cached``: one at a time in memory."""
+    """How a batch is embedded: at most ``tokens`` tokens at a time; ``cached``: with a gradient cache."""
 
     tokens: int
     cached: bool
 
 
 @dataclass(frozen=True)
-class Lengths:
-    """Tokens of texts, told from their bytes, rather too many."""
+class TokenLengths:
+    """Token counts of texts, estimated from their bytes so that they are rarely too low."""
 
     mean: float
     variance: float
     longest: int
 
     @classmethod
-    def of(cls, texts: Sequence[str], limit: int) -> Lengths:
-        """Of texts that are cut at ``limit`` tokens."""
+    def estimate(cls, texts: Sequence[str], limit: int) -> TokenLengths:
+        """Of texts that are truncated at ``limit`` tokens."""
         counts = [min(limit, len(text.encode()) // BYTES_PER_TOKEN + SPECIAL_TOKENS) for text in texts]
         return cls(fmean(counts), pvariance(counts), max(counts))
 
 
 @dataclass(frozen=True)
-class Load:
-    """A training run as memory sees it: the model, the questions of one process's batch, and their lengths."""
+class Workload:
+    """What determines the memory of a training run: the model, the number of questions in one process's batch, and the
+    lengths of questions and passages."""
 
     shape: ModelShape
     questions: int
-    asked: Lengths
-    passages: Lengths
+    question_lengths: TokenLengths
+    passage_lengths: TokenLengths
     model: ModelSettings
     processes: int = 1
 
     @classmethod
-    def worst(
+    def upper_bound(
         cls, shape: ModelShape, model: ModelSettings, settings: FinetuneSettings, questions: int
-    ) -> Load:
-        """Every text as long as the model takes it."""
-        asked = Lengths(model.query_max_length, 0, model.query_max_length)
-        passages = Lengths(model.passage_max_length, 0, model.passage_max_length)
+    ) -> Workload:
+        """With every text at the model's maximum length."""
+        query_lengths = TokenLengths(model.query_max_length, 0, model.query_max_length)
+        passage_lengths = TokenLengths(model.passage_max_length, 0, model.passage_max_length)
         share = math.ceil(questions / settings.num_processes)
-        return cls(shape, share, asked, passages, model, settings.num_processes)
+        return cls(shape, share, query_lengths, passage_lengths, model, settings.num_processes)
 
     def need(self, settings: FinetuneSettings, accelerator: Accelerator) -> MemoryNeed:
-        """Of all processes that share the device."""
+        """The estimate for all processes that share the device."""
         how = Numerics(
             accelerator.device,
             bf16=use_bf16(settings, accelerator),
             fused=attention(self.model, settings, accelerator) != "eager",
             dropout=settings.dropout > 0,
         )
-        rank, again = settings.lora_rank, settings.gradient_checkpointing
         batch = self._batch(settings, accelerator.device)
-        need = training_need(self.shape, batch, how, lora_rank=rank, checkpointing=again)
+        need = training_need(
+            self.shape,
+            batch,
+            how,
+            lora_rank=settings.lora_rank,
+            checkpointing=settings.gradient_checkpointing,
+        )
         return need if accelerator.device.startswith("cuda") else need.times(self.processes)
 
     def _batch(self, settings: FinetuneSettings, device: str) -> Batch:
-        longest = max(self.asked.longest, self.passages.longest)
+        longest = max(self.question_lengths.longest, self.passage_lengths.longest)
         parts = mini_batches(settings, self.model, self.questions, device)
         if parts.cached:
             return Batch(int(PADDING * max(parts.tokens, longest)), longest)
         each = settings.train_n_passages
-        mean = self.questions * (self.asked.mean + each * self.passages.mean)
-        deviation = math.sqrt(self.questions * (self.asked.variance + each * self.passages.variance))
-        most = self.questions * (self.asked.longest + each * self.passages.longest)
+        mean = self.questions * (self.question_lengths.mean + each * self.passage_lengths.mean)
+        deviation = math.sqrt(
+            self.questions * (self.question_lengths.variance + each * self.passage_lengths.variance)
+        )
+        most = self.questions * (self.question_lengths.longest + each * self.passage_lengths.longest)
         return Batch(min(most, int(PADDING_OF_ALL * (mean + SPREAD * deviation))), longest)
 
 
 def mini_batches(
     settings: FinetuneSettings, model: ModelSettings, questions: int, device: str
 ) -> MiniBatches:
-    """Mini-batches hold as many tokens as ``local_batch_size`` questions with all their passages at full length
-    would, or fewer where that is faster; ``questions`` are those of one process's batch."""
+    """Mini-batches of as many tokens as ``local_batch_size`` questions have with all their passages at maximum length,
+    or fewer where that is faster; ``questions`` is the size of one process's batch."""
     in_memory = settings.local_batch_size * settings.train_n_passages * model.passage_max_length
     efficient = EFFICIENT_TOKENS.get(device, EFFICIENT_TOKENS_ON_GPU)
     return MiniBatches(min(in_memory, efficient), settings.local_batch_size < questions)
@@ -162,29 +178,34 @@ def check_memory(
     batch_size: int,
     processes: int,
 ) -> None:
-    """See that training ``base`` on ``data`` fits the accelerator.
+    """Check that training ``base`` on ``data`` fits the accelerator's memory.
 
     Raises:
-        NotEnoughMemoryError: it does not; with the figures, and the settings with which it would.
+        NotEnoughMemoryError: it does not; with the estimate, and settings with which it would.
     """
     try:
         shape = read_shape(base)
     except ValueError:
-        return  # an unusual model: its own code loads it, or says what is wrong
-    asked = Lengths.of([each.question for each in data.examples], model.query_max_length)
-    passages = Lengths.of(list(data.passages.values()), model.passage_max_length)
-    load = Load(shape, math.ceil(batch_size / processes), asked, passages, model, processes)
-    admit_training(load, settings, accelerator)
+        return  # an unusual model: no estimate; loading it reports what is wrong, if anything
+    question_lengths = TokenLengths.estimate(
+        [each.question for each in data.examples], model.query_max_length
+    )
+    passage_lengths = TokenLengths.estimate(list(data.passages.values()), model.passage_max_length)
+    share = math.ceil(batch_size / processes)
+    workload = Workload(shape, share, question_lengths, passage_lengths, model, processes)
+    admit_training(workload, settings, accelerator)
 
 
-def admit_training(load: Load, settings: FinetuneSettings, accelerator: Accelerator) -> None:
-    """As :func:`check_memory`, of a known load."""
-    changes = ((text, load.need(changed, accelerator)) for text, changed in savings(settings, load.questions))
-    accelerator.admit(load.need(settings, accelerator), changes)
+def admit_training(workload: Workload, settings: FinetuneSettings, accelerator: Accelerator) -> None:
+    """As :func:`check_memory`, for a known workload."""
+    alternatives = (
+        (text, workload.need(changed, accelerator)) for text, changed in savings(settings, workload.questions)
+    )
+    accelerator.admit(workload.need(settings, accelerator), alternatives)
 
 
 def savings(settings: FinetuneSettings, questions: int) -> Iterator[tuple[str, FinetuneSettings]]:
-    """Settings that take less memory and how to ask for them, those that cost least first."""
+    """Settings that need less memory, as overrides and as a whole; cumulative, those that cost least first."""
     found: dict[str, object] = {}
 
     def changed(**values: object) -> tuple[str, FinetuneSettings]:

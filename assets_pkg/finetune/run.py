@@ -1,4 +1,4 @@
-"""What stays the same during one training: its inputs, its plan and its places."""
+"""One training run: its inputs, settings, plan and files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from storage.progress import Note, Progress
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """One call of ``train.finetune``, which writes into ``folder``."""
+    """One call of :func:`~assets_pkg.finetune.train.finetune`, which writes into ``folder``."""
 
     mined: MinedTrainSet
     base: Checkpoint
@@ -40,7 +40,7 @@ class TrainingRun:
 
     @property
     def work(self) -> Path:
-        """Checkpoints of the running training; gone when it ends."""
+        """Checkpoints, while training is not finished."""
         return self.folder / "work"
 
     @property
@@ -61,13 +61,13 @@ class TrainingRun:
 
     @property
     def identity(self) -> str:
-        """Digest of all that decides the result and the steps to it."""
+        """Digest of everything that determines the result and the steps to it."""
         parts = [self.mined.version, self.base.version, self.model.digest(), self.settings.digest()]
         return digest_json([*parts, self.plan.as_dict()])
 
 
-def claim(run: TrainingRun) -> None:
-    """Clear away what a run with other inputs or settings left in the folder."""
+def discard_other_run(run: TrainingRun) -> None:
+    """Remove what a run with other inputs or settings left in the folder."""
     stamp = run.work / "job.txt"
     if not stamp.exists() or stamp.read_text("utf-8") != run.identity:
         shutil.rmtree(run.work, ignore_errors=True)

@@ -1,4 +1,5 @@
-"""Fine-tuning: from a mined training set and a base checkpoint to a tuned checkpoint."""
+"""Fine-tuning: from a mined training set and a base checkpoint to a tuned checkpoint, in one process or as one rank of
+several."""
 
 from __future__ import annotations
 
@@ -13,9 +14,9 @@ from assets_pkg.finetune.curves import draw_curves, read_log
 from assets_pkg.finetune.data import ValidationData, read_train_data, read_validation_data
 from assets_pkg.finetune.model_card import model_card
 from assets_pkg.finetune.model_io import attention, copy_unchanged, load_for_training, save_consolidated
-from assets_pkg.finetune.plan import check_request, describe_plan, plan_training
+from assets_pkg.finetune.plan import check_settings, describe_plan, plan_training
 from assets_pkg.finetune.preflight import check_disk_space, check_memory
-from assets_pkg.finetune.run import TrainingRun, claim
+from assets_pkg.finetune.run import TrainingRun, discard_other_run
 from assets_pkg.finetune.trainer import build_loss, build_trainer
 from assets_pkg.finetune.training_log import trackers
 from assets_pkg.finetune.validation import merge_with_base
@@ -32,10 +33,82 @@ if TYPE_CHECKING:
     from assets_pkg.finetune.validation import Validator
 
 
+def finetune(
+    mined: MinedTrainSet,
+    base: Checkpoint,
+    model: ModelSettings,
+    settings: FinetuneSettings,
+    accelerator: Accelerator,
+    folder: Path,
+    progress: Progress = no_progress,
+    note: Note = no_note,
+) -> None:
+    """Write a tuned checkpoint into ``folder``.
+
+    Writes ``model/consolidated/`` (loads in ``SentenceTransformer``), ``training.jsonl``, ``loss.png`` and
+    ``summary.json``. If the base has no headroom (``headroom_ndcg`` on the validation questions, or
+    ``headroom_loss`` on the first batch where there are none) nothing is trained and the checkpoint is the base.
+    An interrupted run in ``folder`` is resumed at its last checkpoint, and ends in the same weights.
+
+    In a process group (``distributed.init_process_group``) all ranks call it and train one model, as one process with
+    the same global batch would; rank 0 writes it. ``note`` receives the plan before the first step.
+
+    Raises:
+        RetrieverFileError: a file of the training set is missing or malformed.
+        TrainingDataError: the training set cannot be used, or lacks validation questions that a setting needs.
+        TrainingStopped: the loss or its gradient is not finite.
+        DiskSpaceError: the disk has too little space for checkpoints and result.
+        NotEnoughMemoryError: the accelerator has too little memory; no weights were loaded.
+    """
+    from assets_pkg.finetune.distributed import is_main, main_first, world_size
+
+    data = read_train_data(mined.unrolled, settings.train_n_passages - 1)
+    validation = read_validation_data(mined.path / "val.json")
+    check_settings(mined, settings, data, validation)
+    plan = plan_training(len(data.examples), settings, data.median_negatives)
+    check_memory(base.model, model, settings, accelerator, data, plan.batch_size, world_size())
+    run = TrainingRun(mined, base, model, settings, accelerator, folder, progress, note, data, plan)
+    with main_first():
+        discard_other_run(run)
+    if is_main():
+        describe_plan(plan, note)
+    results = _run(run, validation)
+    if is_main():
+        write_results(run, results)
+
+
+def _run(run: TrainingRun, validation: ValidationData | None) -> dict[str, Any]:
+    """Train unless there is no headroom; the main process writes the model. Returns values of ``summary.json``."""
+    from assets_pkg.finetune.batches import collator_for
+    from assets_pkg.finetune.distributed import broadcast, is_main
+    from assets_pkg.finetune.validation import Validator
+
+    tuned = load_for_training(run.base.model, run.model, run.settings, run.accelerator)
+    collator = collator_for(tuned, run.data, run.model)
+    validator = Validator(tuned, validation, run.model, run.bf16) if validation else None
+    loss = build_loss(run, tuned)
+    before = validator.ndcg(tuned) if validator else None
+    results: dict[str, Any] = {"validation_ndcg_before": before}
+    reason = broadcast(no_headroom(run, before, loss, collator))
+    if reason is not None:
+        if is_main():
+            copy_unchanged(run.base.model, run.target)
+        return results | {"trained": False, "reason": reason}
+    trained = _train(run, tuned, loss, collator, validator)
+    results |= {"trained": True, "steps_done": trained}
+    if is_main():
+        results |= _evaluate_and_save(run, tuned, validator, results)
+    return results
+
+
 def no_headroom(
     run: TrainingRun, ndcg: float | None, loss: ContrastiveLoss, collator: PairCollator
 ) -> str | None:
-    """Why training would not help, or None."""
+    """The reason why the base has no headroom for training, or None.
+
+    Args:
+        ndcg: nDCG@10 of the base on the validation questions, if there are any.
+    """
     limit = run.settings.headroom_ndcg
     if ndcg is not None:
         if ndcg <= limit:
@@ -68,7 +141,50 @@ def _first_loss(run: TrainingRun, loss: ContrastiveLoss, collator: PairCollator)
         return float(loss(features, label))
 
 
-def write_outcome(run: TrainingRun, results: dict[str, Any]) -> None:
+def _train(
+    run: TrainingRun,
+    model: SentenceTransformer,
+    loss: ContrastiveLoss,
+    collator: PairCollator,
+    validator: Validator | None,
+) -> int:
+    """Train ``model`` in place, from the last checkpoint if there is one; returns the number of steps done."""
+    from assets_pkg.finetune.distributed import is_main, main_first
+    from assets_pkg.finetune.model_io import add_lora, merge_lora
+    from assets_pkg.finetune.trainer import last_checkpoint
+
+    if run.settings.lora_rank is not None:
+        add_lora(model, run.settings.lora_rank, run.settings.dropout, run.settings.seed)
+    check_disk_space(run.folder, model)
+    with main_first():
+        checkpoint = last_checkpoint(run.work)
+    with trackers(run) if is_main() else nullcontext([]) as callbacks:
+        trainer = build_trainer(run, model, loss, collator, validator, callbacks)
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    if run.settings.lora_rank is not None:
+        merge_lora(model)
+    return trainer.state.global_step
+
+
+def _evaluate_and_save(
+    run: TrainingRun, tuned: SentenceTransformer, validator: Validator | None, trained: dict[str, Any]
+) -> dict[str, Any]:
+    """Evaluate the trained model, merge it with the base if that is set, and save it; returns values of
+    ``summary.json``."""
+    results: dict[str, Any] = {}
+    if validator is not None:
+        results["validation_ndcg_after"] = validator.ndcg(tuned)
+    if run.settings.merge_with_base and validator is not None:
+        results |= merge_with_base(run, tuned, validator, trained | results)
+    if results.get("merge_weight") == 0:
+        copy_unchanged(run.base.model, run.target)
+    else:
+        save_consolidated(tuned, run.base.model, run.target, run.work)
+    return results
+
+
+def write_results(run: TrainingRun, results: dict[str, Any]) -> None:
+    """Write ``summary.json``, the loss curve and the model card; remove the checkpoints."""
     log = read_log(run.log) if results["trained"] else []
     if log:
         draw_curves(log, run.folder / "loss.png")
@@ -115,113 +231,3 @@ def _write_card(run: TrainingRun, results: dict[str, Any]) -> None:
         results={name: value for name, value in figures.items() if value is not None},
     )
     write_atomic(run.folder / "model" / "consolidated" / "README.md", card)
-
-
-def finetune(
-    mined: MinedTrainSet,
-    base: Checkpoint,
-    model: ModelSettings,
-    settings: FinetuneSettings,
-    accelerator: Accelerator,
-    folder: Path,
-    progress: Progress = no_progress,
-    note: Note = no_note,
-) -> None:
-    """Write a tuned checkpoint into ``folder``.
-
-    Makes ``model/consolidated/`` (loads in ``SentenceTransformer``), ``training.jsonl``, ``loss.png`` and
-    ``summary.json``. Where the base leaves no headroom (``headroom_ndcg`` on the validation questions, or
-    ``headroom_loss`` on the first batch where there are none) nothing is trained and the checkpoint is the base.
-    A folder that a killed run left is taken up at its last checkpoint, and ends in the same weights.
-
-    Called in several processes that were joined (``distributed.start``), all train one model together, as one
-    process with the same global batch would; the first one writes it. ``note`` is told the plan before the start.
-
-    Raises:
-        RetrieverFileError: a file of the training set is missing or malformed.
-        TrainingDataError: the training set cannot be used, or lacks validation questions that a setting needs.
-        TrainingStopped: the loss or its gradient is no longer a finite number.
-        NoRoomError: the disk is too small for checkpoints and result.
-        NotEnoughMemoryError: the accelerator is too small; nothing was loaded.
-    """
-    from assets_pkg.finetune.distributed import is_main, main_first, processes
-
-    data = read_train_data(mined.unrolled, settings.train_n_passages - 1)
-    validation = read_validation_data(mined.path / "val.json")
-    check_request(mined, settings, data, validation)
-    plan = plan_training(len(data.examples), settings, data.median_negatives)
-    check_memory(base.model, model, settings, accelerator, data, plan.batch_size, processes())
-    run = TrainingRun(mined, base, model, settings, accelerator, folder, progress, note, data, plan)
-    with main_first():
-        claim(run)
-    if is_main():
-        describe_plan(plan, note)
-    results = _run(run, validation)
-    if is_main():
-        write_outcome(run, results)
-
-
-def _run(run: TrainingRun, validation: ValidationData | None) -> dict[str, Any]:
-    """Train unless there is no headroom; leaves the model folder (in the main process) and returns what to
-    report."""
-    from assets_pkg.finetune.batches import collator_for
-    from assets_pkg.finetune.distributed import agreed, is_main
-    from assets_pkg.finetune.validation import Validator
-
-    tuned = load_for_training(run.base.model, run.model, run.settings, run.accelerator)
-    collator = collator_for(tuned, run.data, run.model)
-    validator = Validator(tuned, validation, run.model, run.bf16) if validation else None
-    loss = build_loss(run, tuned)
-    before = validator.ndcg(tuned) if validator else None
-    results: dict[str, Any] = {"validation_ndcg_before": before}
-    reason = agreed(no_headroom(run, before, loss, collator))
-    if reason is not None:
-        if is_main():
-            copy_unchanged(run.base.model, run.target)
-        return results | {"trained": False, "reason": reason}
-    trained = _train(run, tuned, loss, collator, validator)
-    results |= {"trained": True, "steps_done": trained}
-    if is_main():
-        results |= _conclude(run, tuned, validator, results)
-    return results
-
-
-def _conclude(
-    run: TrainingRun, tuned: SentenceTransformer, validator: Validator | None, trained: dict[str, Any]
-) -> dict[str, Any]:
-    """Measure what was trained, merge it if asked to, and save it; returns what to report of that."""
-    results: dict[str, Any] = {}
-    if validator is not None:
-        results["validation_ndcg_after"] = validator.ndcg(tuned)
-    if run.settings.merge_with_base and validator is not None:
-        results |= merge_with_base(run, tuned, validator, trained | results)
-    if results.get("merge_weight") == 0:
-        copy_unchanged(run.base.model, run.target)
-    else:
-        save_consolidated(tuned, run.base.model, run.target, run.work)
-    return results
-
-
-def _train(
-    run: TrainingRun,
-    model: SentenceTransformer,
-    loss: ContrastiveLoss,
-    collator: PairCollator,
-    validator: Validator | None,
-) -> int:
-    """Train ``model`` in place, from the last checkpoint if there is one; returns the steps done."""
-    from assets_pkg.finetune.distributed import is_main, main_first
-    from assets_pkg.finetune.model_io import add_lora, merge_lora
-    from assets_pkg.finetune.trainer import last_checkpoint
-
-    if run.settings.lora_rank is not None:
-        add_lora(model, run.settings.lora_rank, run.settings.dropout, run.settings.seed)
-    check_disk_space(run.folder, model)
-    with main_first():
-        checkpoint = last_checkpoint(run.work)
-    with trackers(run) if is_main() else nullcontext([]) as callbacks:
-        trainer = build_trainer(run, model, loss, collator, validator, callbacks)
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    if run.settings.lora_rank is not None:
-        merge_lora(model)
-    return trainer.state.global_step

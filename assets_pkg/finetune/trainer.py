@@ -1,4 +1,5 @@
-"""The training loop: sentence-transformers' trainer, made to resume exactly and to stop when the loss is not finite."""
+"""The training loop: sentence-transformers' trainer, assembled for a :class:`TrainingRun`, resuming bit-exactly and
+stopping when loss or gradient is not finite."""
 
 from __future__ import annotations
 
@@ -15,12 +16,15 @@ from torch.utils.data import BatchSampler, DataLoader
 from assets_pkg.finetune.data import TrainData
 from assets_pkg.finetune.distributed import (
     OutOfMemoryInPeer,
-    check_in,
+    barrier,
+    check_peers,
     is_main,
+    rank,
     sum_gradients,
-    wait_for_all,
+    world_size,
 )
 from assets_pkg.finetune.errors import TrainingDataError, TrainingStopped
+from assets_pkg.finetune.plan import scheduler_name
 from assets_pkg.finetune.preflight import mini_batches
 from assets_pkg.finetune.run import TrainingRun
 
@@ -33,12 +37,16 @@ if TYPE_CHECKING:
 
 WEIGHTS = "weights.pt"
 COMPLETE = "complete"
+"""Marks a checkpoint that is fully written."""
+
+EVALUATIONS_PER_RUN = 10
+"""Of the validation questions, with early stopping."""
 
 
 class ContrastiveTrainer(SentenceTransformerTrainer):
-    """Draws the batches it is given, checkpoints plain weights, and ends a run whose loss is not a number.
+    """Trains on the batches of ``batches``, checkpoints plain weights, and stops when loss or gradient is not finite.
 
-    ``name_rows`` turns row numbers into something a user finds in the data, for error messages.
+    ``name_rows`` describes row numbers in error messages by what the user finds in the data.
     """
 
     def __init__(
@@ -50,13 +58,13 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
         super().__init__(*args, **kwargs)
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
-        """No model card is collected here: the checkpoint gets its own."""
+        """No model card from the trainer: the checkpoint has its own (``model_card``)."""
 
     def get_batch_sampler(self, *args: Any, **kwargs: Any) -> BatchSampler:
         return self.batches
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """The batches as they are: accelerate would deal whole ones out to the processes."""
+        """The batches unchanged: accelerate would distribute whole batches over the ranks."""
         assert self.train_dataset is not None
         self._train_dataloader = self._build_dataloader(
             self.train_dataset, self.args.train_batch_size, dataset_kind="train"
@@ -68,24 +76,26 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
     ) -> torch.Tensor:
         self.rows = inputs.pop("rows").tolist()
         with self.accelerator.no_sync(model):
-            loss = self._step_in_memory(model, inputs, num_items_in_batch)
+            loss = self._step_within_memory(model, inputs, num_items_in_batch)
         sum_gradients(model.parameters())
         self._check_finite("loss", loss.item(), self.state.global_step + 1)
         return loss
 
-    def _step_in_memory(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any) -> torch.Tensor:
-        """One forward and backward pass; when a process runs out of memory, again in mini-batches half as large, in
-        all of them."""
+    def _step_within_memory(
+        self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any
+    ) -> torch.Tensor:
+        """One forward and backward pass; if a rank runs out of memory, all ranks repeat it with mini-batches half as
+        large."""
         device = self.accelerator.device
         while True:
             try:
                 loss = super().training_step(model, dict(inputs), num_items_in_batch)
-                check_in(device)
+                check_peers(device)
                 return loss
             except torch.OutOfMemoryError as error:
                 if not isinstance(error, OutOfMemoryInPeer):
-                    check_in(device, ran_out=True)
-                if not _innermost(self.loss).halve():
+                    check_peers(device, out_of_memory=True)
+                if not _innermost(self.loss).reduce_memory():
                     raise
             model.zero_grad()
             torch.cuda.empty_cache()
@@ -113,11 +123,11 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
-        wait_for_all()
+        barrier()
         if is_main():
             folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
             (folder / COMPLETE).touch()
-        wait_for_all()
+        barrier()
 
 
 def _innermost(loss: Any) -> Any:
@@ -126,25 +136,22 @@ def _innermost(loss: Any) -> Any:
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint in ``folder``; ones that a kill cut short are removed."""
-    whole: list[Path] = []
+    """The newest complete checkpoint in ``folder``; incomplete ones are removed."""
+    complete: list[Path] = []
     for path in folder.glob("checkpoint-*"):
         if (path / COMPLETE).exists():
-            whole.append(path)
+            complete.append(path)
         else:
             shutil.rmtree(path)
-    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-
-
-EVALUATIONS_PER_RUN = 10
+    return max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
 def build_loss(run: TrainingRun, model: SentenceTransformer) -> ContrastiveLoss:
-    from assets_pkg.finetune.distributed import processes
+    """The loss with the run's settings, in mini-batches that suit the device."""
     from assets_pkg.finetune.loss import ContrastiveLoss
 
     settings = run.settings
-    share = math.ceil(run.plan.batch_size / processes())
+    share = math.ceil(run.plan.batch_size / world_size())
     parts = mini_batches(settings, run.model, share, run.accelerator.device)
     return ContrastiveLoss(
         model,
@@ -163,13 +170,18 @@ def build_trainer(
     validator: Validator | None,
     trackers: Sequence[Any],
 ) -> ContrastiveTrainer:
+    """The trainer of a run; with ``early_stop_patience`` it evaluates on the validation questions and ends with the
+    best weights.
+
+    Args:
+        trackers: trainer callbacks (see ``training_log.trackers``).
+    """
     from datasets import Dataset
     from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
     from transformers import EarlyStoppingCallback
     from transformers.trainer_callback import PrinterCallback
 
     from assets_pkg.finetune.batches import PlannedBatches
-    from assets_pkg.finetune.distributed import is_main, processes, rank
     from assets_pkg.finetune.training_log import StepLog
     from assets_pkg.finetune.validation import ValidationEvaluator
 
@@ -181,18 +193,18 @@ def build_trainer(
     if patience is not None and validator is not None:
         callbacks.append(EarlyStoppingCallback(early_stopping_patience=patience))
         evaluator = ValidationEvaluator(validator)
-    whole: Any = loss
+    total: Any = loss
     if dims := _matryoshka_dims(run, model):
-        whole = MatryoshkaLoss(model, loss, dims, [1 / len(dims)] * len(dims))
+        total = MatryoshkaLoss(model, loss, dims, [1 / len(dims)] * len(dims))
     trainer = ContrastiveTrainer(
         model=model,
         args=_arguments(run, stops_early=evaluator is not None),
         train_dataset=Dataset.from_dict({"row": list(range(run.plan.examples))}),
-        loss=whole,
+        loss=total,
         data_collator=collator,
         evaluator=evaluator,
         callbacks=callbacks,
-        batches=PlannedBatches(run.plan, run.settings.seed, rank(), processes()),
+        batches=PlannedBatches(run.plan, run.settings.seed, rank(), world_size()),
         name_rows=lambda rows: _name_rows(run.data, rows),
     )
     trainer.remove_callback(PrinterCallback)
@@ -212,8 +224,6 @@ def _matryoshka_dims(run: TrainingRun, model: SentenceTransformer) -> list[int]:
 def _arguments(run: TrainingRun, stops_early: bool) -> Any:
     from sentence_transformers import SentenceTransformerTrainingArguments
 
-    from assets_pkg.finetune.distributed import processes
-
     settings, plan = run.settings, run.plan
     cpu = run.accelerator.device == "cpu"
     stop: dict[str, Any] = {}
@@ -231,14 +241,12 @@ def _arguments(run: TrainingRun, stops_early: bool) -> Any:
     arguments = SentenceTransformerTrainingArguments(
         output_dir=str(run.work),
         use_cpu=cpu,
-        ddp_backend="gloo" if cpu and processes() > 1 else None,
-        ddp_broadcast_buffers=False,  # processes meet where they all know of it, and nowhere else
-        num_train_epochs=1,  # the batches of all epochs are drawn as one
+        ddp_backend="gloo" if cpu and world_size() > 1 else None,
+        ddp_broadcast_buffers=False,  # ranks communicate in distributed.py only
+        num_train_epochs=1,  # the batch sampler yields all epochs
         per_device_train_batch_size=plan.batch_size,
         learning_rate=settings.learning_rate,
-        lr_scheduler_type={"constant": "constant_with_warmup"}.get(
-            settings.lr_scheduler, settings.lr_scheduler
-        ),
+        lr_scheduler_type=scheduler_name(settings),
         warmup_steps=plan.warmup_steps,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
@@ -257,7 +265,7 @@ def _arguments(run: TrainingRun, stops_early: bool) -> Any:
         dataloader_pin_memory=not cpu,
         **stop,
     )
-    arguments._n_gpu = min(1, arguments.n_gpu)  # one process trains on one device
+    arguments._n_gpu = min(1, arguments.n_gpu)  # each process trains on one device
     return arguments
 
 

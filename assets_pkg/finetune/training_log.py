@@ -1,4 +1,4 @@
-"""``training.jsonl``: what every step did; its curves; and the same figures in TensorBoard and W&B."""
+"""Metrics of every step: in ``training.jsonl``, TensorBoard and Weights & Biases (W&B)."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from storage.progress import Progress
 
 
 class StepLog(TrainerCallback):
-    """Writes ``training.jsonl``, one line per step, and tells the caller how far training is.
+    """Writes ``training.jsonl``, one line per step, and reports progress.
 
     A line holds ``step``, ``loss``, ``learning_rate``, ``gradient_norm`` and ``examples_per_second``. A resumed
-    run drops the lines of steps that it does again.
+    run removes the lines of steps that it repeats.
     """
 
     def __init__(self, path: Path, examples: int, epochs: int, progress: Progress):
@@ -73,33 +73,34 @@ class StepLog(TrainerCallback):
 
 @contextmanager
 def trackers(run: TrainingRun) -> Iterator[list[Any]]:
-    """Trainer callbacks that write the curves as training goes; what they hold open ends with the block.
+    """Trainer callbacks of TensorBoard, where it is installed, and of W&B, if a project is set; the W&B run ends with
+    the block.
 
     Raises:
-        TrainingDataError: W&B is asked for and does not let us in.
+        TrainingDataError: the W&B run cannot be started.
     """
     from transformers.integrations.integration_utils import TensorBoardCallback, WandbCallback
 
-    found: list[Any] = []
+    callbacks: list[Any] = []
     if importlib.util.find_spec("tensorboard") is not None:
         from torch.utils.tensorboard import SummaryWriter
 
-        found.append(TensorBoardCallback(SummaryWriter(str(run.tensorboard))))
+        callbacks.append(TensorBoardCallback(SummaryWriter(str(run.tensorboard))))
     if run.settings.wandb_project is None:
-        yield found
+        yield callbacks
         return
     with _wandb_run(run):
-        yield [*found, WandbCallback()]
+        yield [*callbacks, WandbCallback()]
 
 
 @contextmanager
 def _wandb_run(run: TrainingRun) -> Iterator[None]:
-    """A run named after what is trained, so that a training that goes on after a kill is one run."""
+    """The W&B run, whose id is the identity of the training, so that a resumed training continues it."""
     import wandb
 
     run.wandb.mkdir(parents=True, exist_ok=True)
     try:
-        tracked = wandb.init(
+        wandb_run = wandb.init(
             project=run.settings.wandb_project,
             dir=str(run.wandb),
             id=run.identity,
@@ -118,8 +119,8 @@ def _wandb_run(run: TrainingRun) -> Iterator[None]:
             f"finetune.wandb_project = {run.settings.wandb_project!r}: {error}. Set WANDB_API_KEY, or "
             "WANDB_MODE=offline, or set finetune.wandb_project to null"
         ) from error
-    run.note(f"W&B run: {tracked.url or tracked.dir}")
+    run.note(f"W&B run: {wandb_run.url or wandb_run.dir}")
     try:
         yield
     finally:
-        tracked.finish(exit_code=1 if sys.exc_info()[0] else 0)
+        wandb_run.finish(exit_code=1 if sys.exc_info()[0] else 0)

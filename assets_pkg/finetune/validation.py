@@ -1,4 +1,5 @@
-"""nDCG@10 on the validation questions, measured during training and when the tuned model is merged with its base."""
+"""nDCG@10 on the validation questions: before and after training, for early stopping, and to select the weight of a
+merge with the base."""
 
 from __future__ import annotations
 
@@ -12,9 +13,11 @@ from sentence_transformers.base.evaluation import BaseEvaluator
 from assets_pkg.config.base import ModelSettings
 from assets_pkg.finetune.batches import pad, padding_id, tokenize
 from assets_pkg.finetune.data import ValidationData
-from assets_pkg.finetune.distributed import agreed
+from assets_pkg.finetune.distributed import broadcast
 from assets_pkg.finetune.model_io import load_model
 from assets_pkg.finetune.run import TrainingRun
+from assets_pkg.retrieval.exact_search import exact_search
+from assets_pkg.retrieval.metrics import score_run
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,10 +25,12 @@ if TYPE_CHECKING:
 
 CUTOFF = 10
 TOKENS_PER_BATCH = 4096
+MERGE_WEIGHTS = (0.25, 0.5, 0.75)
+"""Shares of the tuned weights that are tried."""
 
 
 class Validator:
-    """Measures models on one validation set, tokenised once."""
+    """Evaluates models on one validation set, which is tokenised once."""
 
     def __init__(self, model: SentenceTransformer, data: ValidationData, settings: ModelSettings, bf16: bool):
         self.data = data
@@ -38,27 +43,26 @@ class Validator:
         )
 
     def ndcg(self, model: SentenceTransformer) -> float:
-        """Mean nDCG@10 (linear gain, as trec_eval) of the questions over the pool, between 0 and 1."""
+        """Mean nDCG@10 (linear gain, as in trec_eval) of the questions over the pool, between 0 and 1."""
         questions = embed(model, self._questions, self.bf16)
         return ndcg_of(self.data, questions, embed(model, self._passages, self.bf16))
 
 
 def ndcg_of(data: ValidationData, questions: NDArray[np.float32], passages: NDArray[np.float32]) -> float:
     """Mean nDCG@10 of unit vectors of all questions and of the pool, float32 [n, d] and [m, d] in their order."""
-    import ir_measures
-
     names = list(data.pool)
-    run: dict[str, dict[str, float]] = {}
-    for question, scores in zip(data.questions, questions @ passages.T, strict=True):
-        best = np.argsort(-scores, kind="stable")[:CUTOFF]
-        run[question] = {names[index]: float(scores[index]) for index in best}
+    found = exact_search(questions, passages, min(CUTOFF, len(names)))
+    rows = zip(data.questions, found.ids.tolist(), found.scores.tolist(), strict=True)
+    run = {
+        question: {names[index]: score for index, score in zip(ids, scores, strict=True)}
+        for question, ids, scores in rows
+    }
     relevant = {question: dict.fromkeys(ids, 1) for question, ids in data.positives.items()}
-    measure = ir_measures.nDCG @ CUTOFF
-    return float(ir_measures.calc_aggregate([measure], relevant, run)[measure])
+    return score_run(run, relevant, [CUTOFF]).means()[f"NDCG@{CUTOFF}"]
 
 
 def embed(model: SentenceTransformer, sequences: Sequence[Sequence[int]], bf16: bool) -> NDArray[np.float32]:
-    """Vectors of tokenised texts: float32 [n, d], in the given order."""
+    """Vectors of tokenised texts: float32 [n, d], in their order."""
     order = sorted(range(len(sequences)), key=lambda index: -len(sequences[index]))
     vectors: list[torch.Tensor] = []
     was_training = model.training
@@ -87,7 +91,7 @@ def _groups(order: list[int], sequences: Sequence[Sequence[int]]) -> list[list[i
 
 
 class ValidationEvaluator(BaseEvaluator):
-    """What early stopping looks at: ``ndcg`` on the validation questions."""
+    """The metric of early stopping: ``ndcg`` on the validation questions."""
 
     def __init__(self, validator: Validator):
         super().__init__()
@@ -97,17 +101,18 @@ class ValidationEvaluator(BaseEvaluator):
     def __call__(
         self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
     ) -> dict[str, float]:
-        return {"ndcg": agreed(self.validator.ndcg(model))}
-
-
-MERGE_WEIGHTS = (0.25, 0.5, 0.75)
+        return {"ndcg": broadcast(self.validator.ndcg(model))}
 
 
 def merge_with_base(
     run: TrainingRun, tuned: SentenceTransformer, validator: Validator, results: dict[str, Any]
 ) -> dict[str, Any]:
-    """Average base and tuned weights with the share of the tuned ones that is best on the validation questions
-    (model soups, Wortsman et al. 2022, arXiv 2203.05482); ties go to the share nearer to the base."""
+    """Interpolate base and tuned weights with the share of the tuned ones that scores best on the validation questions;
+    of equal scores the smaller share is used. Changes ``tuned`` in place; returns values of ``summary.json``.
+
+    References:
+        Wortsman et al. 2022, Model soups, https://arxiv.org/abs/2203.05482
+    """
     base = load_model(run.base.model, "cpu", trust_remote_code=run.model.trust_remote_code).state_dict()
     own = {name: value.detach().clone() for name, value in tuned.state_dict().items()}
 

@@ -19,6 +19,7 @@ from resources.configurable import (
 )
 from resources.encoders.factory import Availability, look_up, open_encoder, opener
 from resources.models.registry import load_registry
+from storage.artifact_store import ArtifactStore
 from storage.artifacts import Captions, ImageTextPairs, ImageTextReport, ImageTextScores
 from storage.digests import digest_json
 from storage.paths import IMAGE_TEXT_REPORT, IMAGE_TEXT_RESULTS
@@ -145,3 +146,11 @@ def _identity(model: Availability) -> str:
         return digest_json([encoder.identity("query"), encoder.identity("passage")])
     finally:
         encoder.close()
+
+
+def pairs_changed(made: dg.AssetMaterialization, profile: Profile, _: ArtifactStore) -> str | None:
+    """Whether the images and texts that ``image_text_pairs`` read changed."""
+    recorded = made.metadata.get(SOURCE)
+    if recorded is not None and recorded.value == source_digest(profile.image_text.pairs):
+        return None
+    return f"{profile.image_text.pairs} changed"

@@ -13,6 +13,7 @@ from assets_pkg.orchestration.metadata import numbers, picture, table
 from resources.configurable import AcceleratorResource, ArtifactStoreResource, ComputeResource
 from resources.encoders.factory import Availability, open_encoder, opener
 from resources.models.registry import load_registry
+from storage.artifact_store import ArtifactStore
 from storage.artifacts import JudgeRanking, JudgeScores
 from storage.digests import digest_json
 from storage.paths import JUDGE_RANKING, JUDGE_RESULTS
@@ -86,3 +87,11 @@ def _identity(judge: Availability) -> str:
         return encoder.identity("passage")
     finally:
         encoder.close()
+
+
+def captions_changed(made: dg.AssetMaterialization, profile: Profile, _: ArtifactStore) -> str | None:
+    """Whether the references or predictions that ``judge_scores`` read changed."""
+    recorded = made.metadata.get(CAPTIONS)
+    if recorded is not None and recorded.value == load_captions(profile.judges).digest():
+        return None
+    return "the files of judges.references or judges.predictions_dir changed"

@@ -1,7 +1,7 @@
-"""Which texts to run together: neighbours in length, within a budget of tokens.
+"""Batches of texts of similar length, within a budget of padded tokens.
 
-A batch is padded to its longest row, so its cost is rows x longest. Texts of like length waste nothing on
-padding, and a bounded product keeps the working set in cache and bounds the peak of memory.
+A batch is padded to its longest row, so its cost is rows x longest. Texts of similar length need little padding, and
+the bound on the product keeps the working set in cache and limits peak memory.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ import numpy as np
 import numpy.typing as npt
 
 DEFAULT_BATCH_TOKENS = 512
-"""The padded size that ran fastest on CPUs: a larger batch outgrows the cache."""
+"""The padded size that was fastest on CPUs: larger batches do not fit the cache."""
 
 OVERHEAD = 0.04
-"""What a batch costs besides its padded tokens, as a share of the budget: MiniLM took the time of 21 tokens of 512.
-A budget is well chosen where this has become little."""
+"""The fixed cost of a batch, as a share of the budget: with MiniLM the time of 21 tokens of 512. A budget is well
+chosen where this share is small."""
 
 MAX_WASTE = 0.2
-"""The largest share that may be padding in a batch of all that waits."""
+"""The largest share of padding with which all waiting texts become one batch."""
 
 
 class Waiting(Protocol):
-    """A text in a queue: its length in tokens, and a number that says which came first."""
+    """A text in a queue: its length in tokens, and its number in the order of arrival."""
 
     @property
     def length(self) -> int: ...
@@ -38,19 +38,19 @@ T = TypeVar("T", bound=Waiting)
 
 
 def price(rows: int, longest: int, tokens: int, budget: int) -> float:
-    """What ``rows`` texts of ``tokens`` tokens together, the longest ``longest``, cost as one batch, per token.
+    """The cost per token of a batch of ``rows`` texts with ``tokens`` tokens in total, ``longest`` in the longest.
 
-    Infinite beyond the budget, except for one text alone: to refuse it would leave it waiting for ever.
+    Infinite beyond the budget, except for a single text, which would otherwise wait for ever.
     """
     padded = rows * longest
     return math.inf if rows > 1 and padded > budget else (OVERHEAD * budget + padded) / tokens
 
 
 def neighbours(lengths: Sequence[int], start: int, budget: int) -> tuple[int, int]:
-    """The run of ascending ``lengths`` around ``start`` to make a batch of.
+    """The range of ascending ``lengths`` around ``start`` that makes a good batch.
 
-    All of them where that wastes little; otherwise what lies nearest in length, as long as the price falls.
-    Returns ``low, high``: the run is ``lengths[low:high]`` and holds ``start``.
+    All of them where little is padding; otherwise the nearest in length, as long as the price falls. Returns
+    ``low, high``: the range is ``lengths[low:high]`` and contains ``start``.
     """
     padded = len(lengths) * lengths[-1]
     if padded <= budget and padded - sum(lengths) <= MAX_WASTE * padded:
@@ -72,14 +72,14 @@ def neighbours(lengths: Sequence[int], start: int, budget: int) -> tuple[int, in
 
 
 def plan_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Cut a known set of texts into batches: lists of indices into ``lengths``, longest texts first.
+    """Divide texts into batches: lists of indices into ``lengths``, longest texts first.
 
-    Every index comes once. The longest go first so that the last batches are short ones, and threads that
-    share the work end together.
+    Every index occurs once. The last batches are short ones, so threads that share the work end at about the same
+    time.
     """
     batch: list[int] = []
     tokens = 0
-    for index in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
+    for index in sorted(range(len(lengths)), key=lambda each: -lengths[each]):
         if batch:
             rows, longest = len(batch), lengths[batch[0]]
             joined = price(rows + 1, longest, tokens + lengths[index], budget)
@@ -105,21 +105,21 @@ class LengthQueue(Generic[T]):
 
     def add(self, item: T) -> None:
         key = (item.length, item.order)
-        place = bisect_left(self._keys, key)
-        self._items.insert(place, item)
-        self._keys.insert(place, key)
-        self._lengths.insert(place, item.length)
+        position = bisect_left(self._keys, key)
+        self._items.insert(position, item)
+        self._keys.insert(position, key)
+        self._lengths.insert(position, item.length)
 
     def take_around(self, item: T, budget: int) -> list[T]:
-        """Remove and return ``item``, which must be waiting, and the neighbours that make a good batch."""
-        return self._remove(*neighbours(self._lengths, self._place(item), budget))
+        """Remove and return ``item``, which must be in the queue, and its neighbours that make a good batch."""
+        return self._remove(*neighbours(self._lengths, self._position(item), budget))
 
     def discard(self, item: T) -> None:
-        """Remove ``item``, which must be waiting."""
-        place = self._place(item)
-        self._remove(place, place + 1)
+        """Remove ``item``, which must be in the queue."""
+        position = self._position(item)
+        self._remove(position, position + 1)
 
-    def _place(self, item: T) -> int:
+    def _position(self, item: T) -> int:
         return bisect_left(self._keys, (item.length, item.order))
 
     def _remove(self, low: int, high: int) -> list[T]:
@@ -136,7 +136,7 @@ def pad(rows: Sequence[npt.NDArray[np.int64]]) -> tuple[npt.NDArray[np.int64], n
     longest = max(len(row) for row in rows)
     input_ids = np.zeros((len(rows), longest), dtype=np.int64)
     attention_mask = np.zeros((len(rows), longest), dtype=np.int64)
-    for place, row in enumerate(rows):
-        input_ids[place, : len(row)] = row
-        attention_mask[place, : len(row)] = 1
+    for index, row in enumerate(rows):
+        input_ids[index, : len(row)] = row
+        attention_mask[index, : len(row)] = 1
     return input_ids, attention_mask

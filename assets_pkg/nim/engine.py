@@ -19,7 +19,7 @@ class OnnxEncoder:
 
     Args:
         folder: a folder written by `assets_pkg.export.onnx.export_onnx`.
-        threads: how many batches run side by side; by default one for each core this process may use.
+        threads: how many batches run in parallel; by default one for each core that this process may use.
 
     Raises:
         FolderError: the folder cannot be served; the message names the file at fault.
@@ -39,15 +39,15 @@ class OnnxEncoder:
         batch_tokens: int = DEFAULT_BATCH_TOKENS,
         allow_empty: bool = False,
     ) -> Vectors:
-        """Embed texts behind the role's prefix; a text longer than the model takes is cut at its end.
+        """Embed texts with the role's prefix; a text longer than the model's maximum is truncated at its end.
 
         With ``allow_empty`` a text without tokens gets the vector of the prefix and the special tokens.
 
         Returns float32 [len(texts), dimensions], rows of length 1 in the order of ``texts``.
 
         Raises:
-            TextError: a text has nothing to embed, such as an empty one; ``index`` says which.
-            BadOutputError: the model gave something that is not finite.
+            TextError: a text has no tokens, such as an empty one; ``index`` is its index.
+            BadOutputError: the model's output is not finite.
         """
         rows = self._tokenizer.encode(texts, role, allow_empty=allow_empty)
         vectors = np.empty((len(rows), self.manifest.dimensions), dtype=np.float32)
@@ -60,6 +60,6 @@ class OnnxEncoder:
             batches = plan_batches([len(row) for row in rows], batch_tokens)
             for done in [pool.submit(run, batch) for batch in batches]:
                 done.result()
-        finally:  # after a failure nothing further is worth computing
+        finally:  # after a failure the remaining batches are not needed
             pool.shutdown(cancel_futures=True)
         return vectors

@@ -1,9 +1,9 @@
-"""The Open Inference Protocol (KServe V2) over gRPC: the same texts, queue and limits as over HTTP.
+"""The Open Inference Protocol (KServe V2) over gRPC, with the queue and limits of the HTTP server.
 
 One tensor ``text`` of BYTES in, [texts] or [texts, 1]; out come ``embeddings``, FP32 [texts, dimensions], and
 ``token_count``, INT32 [texts]. ``input_type``, ``truncate``, ``dimensions`` and ``embedding_type`` are request
-parameters. The model's name is its id in lower case with ``_`` for everything but letters and digits, as the
-closed NIM has it; the id itself is understood too.
+parameters. The model's name is its id in lower case with ``_`` for everything but letters and digits, as in the
+closed NIM; the id itself is accepted too.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ CODES: dict[type[ApiError], grpc.StatusCode] = {
     OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     InternalError: grpc.StatusCode.INTERNAL,
 }
-"""Any other error is the request's fault: INVALID_ARGUMENT."""
+"""Every other error is the request's: INVALID_ARGUMENT."""
 
 Answer = TypeVar("Answer")
 
@@ -105,25 +105,24 @@ class InferenceServicer(GRPCInferenceServiceServicer):
         return pb.ServerMetadataResponse(name="retune", version=self._service.version)
 
     async def ModelMetadata(self, request: Any, context: Any) -> Any:
-        async def described() -> Any:
+        async def metadata() -> Any:
             self._require(request.name, request.version)
             return self._metadata(request.name)
 
-        return await self._answered("ModelMetadata", described, context)
+        return await self._answer("ModelMetadata", metadata, context)
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:
-        async def inferred() -> Any:
+        async def infer() -> Any:
             self._require(request.model_name, request.model_version)
             metadata: Mapping[str, Any] = dict(context.invocation_metadata() or ())
             self._service.check_key(str(metadata.get("authorization", "")))
             with self._service.admitted(request.ByteSize()):
-                asked = self._asked(request)
-                return _response(request, await self._service.embed(asked))
+                return _response(request, await self._service.embed(self._embedding_request(request)))
 
-        return await self._answered("ModelInfer", inferred, context)
+        return await self._answer("ModelInfer", infer, context)
 
-    async def _answered(self, method: str, work: Callable[[], Awaitable[Answer]], context: Any) -> Answer:
-        """What ``work`` gives; its failure becomes the call's status. A client that leaves cancels this."""
+    async def _answer(self, method: str, work: Callable[[], Awaitable[Answer]], context: Any) -> Answer:
+        """The result of ``work``; its failure becomes the call's status. A client that disconnects cancels it."""
         code, message = grpc.StatusCode.OK, ""
         try:
             return await work()
@@ -162,7 +161,7 @@ class InferenceServicer(GRPCInferenceServiceServicer):
             properties={"model_digest": self._service.manifest.model_digest},
         )
 
-    def _asked(self, request: Any) -> EmbeddingRequest:
+    def _embedding_request(self, request: Any) -> EmbeddingRequest:
         tensors = dict(_tensors(request))
         if TEXT not in tensors:
             raise ApiError("an input tensor named `text` of datatype BYTES is needed")
@@ -179,14 +178,14 @@ class InferenceServicer(GRPCInferenceServiceServicer):
 
 
 def _tensors(request: Any) -> Iterator[tuple[str, list[str]]]:
-    """Each input's name and texts, whether they came as raw bytes or as contents."""
+    """Each input's name and texts, from raw bytes or from contents."""
     raw = request.raw_input_contents
     if raw and len(raw) != len(request.inputs):
         raise ApiError("raw_input_contents must have one entry for each input")
-    for place, tensor in enumerate(request.inputs):
+    for index, tensor in enumerate(request.inputs):
         if tensor.name not in (TEXT, MODALITY) or tensor.datatype != "BYTES":
             raise ApiError("the inputs are `text` and, if wanted, `modality`; both of datatype BYTES")
-        values = list(_split(raw[place])) if raw else list(tensor.contents.bytes_contents)
+        values = list(_split(raw[index])) if raw else list(tensor.contents.bytes_contents)
         if list(tensor.shape) not in ([len(values)], [len(values), 1]):
             raise ApiError(f"the shape of `{tensor.name}` does not fit its {len(values)} values")
         try:
@@ -196,7 +195,7 @@ def _tensors(request: Any) -> Iterator[tuple[str, list[str]]]:
 
 
 def _split(raw: bytes) -> Iterator[bytes]:
-    """The values of a raw BYTES tensor: before each its length, four bytes little-endian."""
+    """The values of a raw BYTES tensor; each follows its length, four bytes little-endian."""
     start = 0
     while start < len(raw):
         end = start + 4

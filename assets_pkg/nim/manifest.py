@@ -1,4 +1,4 @@
-"""What a served-model folder says about itself, and the files that must lie in it."""
+"""The manifest of a served-model folder, and the files that the folder must contain."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class FolderError(Exception):
 
 
 class ServedModelManifest(BaseModel):
-    """The identity and the calling convention of one exported model."""
+    """Identity and calling convention of one exported model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
 
@@ -74,5 +74,5 @@ def read_manifest(folder: Path) -> ServedModelManifest:
         return ServedModelManifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "file"
-        raise FolderError(f"{path} is not a valid manifest: {place}: {first['msg']}") from error
+        key = ".".join(str(part) for part in first["loc"]) or "file"
+        raise FolderError(f"{path} is not a valid manifest: {key}: {first['msg']}") from error

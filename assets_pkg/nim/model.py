@@ -1,4 +1,4 @@
-"""A padded batch in, unit vectors out; in onnxruntime."""
+"""From a padded batch to unit vectors; in onnxruntime."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ PREFERRED_PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 NORM_TOLERANCE = 0.01
 
 LARGE_BATCH_TOKENS = 2048
-"""A batch of more padded tokens than this gives its memory back.
+"""The memory of a batch of more padded tokens than this is released after it.
 
-onnxruntime keeps the memory of the largest batch it ever ran. For usual batches that saves a third of the time,
-which would go into asking the system for memory; for a large one it would hold gigabytes for ever.
+onnxruntime keeps the memory of the largest batch that it has run. For usual batches that saves a third of the time,
+otherwise spent on allocation; after a large one it would occupy gigabytes for ever.
 """
 
 
 class BadOutputError(Exception):
-    """The model gave something that is not a unit vector, such as NaN; nothing of it may reach a caller."""
+    """The model's output is not unit vectors, for example NaN; none of it is returned."""
 
 
 def usable_cpus() -> int:
-    """The cores this process may use: its affinity, and the quota of its container."""
+    """The number of cores that this process may use, by its affinity and its container's quota."""
     cores = len(os.sched_getaffinity(0))
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
@@ -47,14 +47,14 @@ def usable_cpus() -> int:
 class Model(ABC):
     """A model of unit vectors, safe to run from many threads at once.
 
-    Each call works on one core: many calls side by side use the cores better than one call spread over them.
+    Each call uses one core: parallel calls use the cores better than one call spread over them.
     """
 
     provider: str
-    """What computes, for people."""
+    """What runs the model, for the log."""
 
-    def __init__(self, place: Path, dimensions: int) -> None:
-        self._place = place
+    def __init__(self, path: Path, dimensions: int) -> None:
+        self._path = path
         self.dimensions = dimensions
 
     @abstractmethod
@@ -62,7 +62,7 @@ class Model(ABC):
         """The vectors of one padded batch, unchecked."""
 
     def warm_up(self, rows: Sequence[TokenIds]) -> None:
-        """Run once: the first run is slow, and the first to tell that graph, tokenizer and manifest disagree.
+        """Run once: the first run is slow, and fails if graph, tokenizer and manifest do not fit together.
 
         Raises:
             FolderError: it failed.
@@ -70,7 +70,7 @@ class Model(ABC):
         try:
             self.embed(rows)
         except Exception as error:
-            raise FolderError(f"{self._place} cannot be run: {' '.join(str(error).split())}") from error
+            raise FolderError(f"{self._path} cannot be run: {' '.join(str(error).split())}") from error
 
     def embed(self, rows: Sequence[TokenIds]) -> Vectors:
         """Embed token id rows as one batch: float32 [rows, dimensions], every row of length 1.
@@ -106,7 +106,7 @@ class OnnxModel(Model):
         feed = {"input_ids": input_ids, "attention_mask": attention_mask}
         for name in self._zero_inputs:
             feed[name] = np.zeros_like(input_ids)
-        options = _give_back() if input_ids.size > LARGE_BATCH_TOKENS else None
+        options = _release_memory() if input_ids.size > LARGE_BATCH_TOKENS else None
         return cast(Vectors, self._session.run([OUTPUT_NAME], feed, options)[0])
 
 
@@ -118,7 +118,7 @@ def _options() -> Any:
     return options
 
 
-def _give_back() -> Any:
+def _release_memory() -> Any:
     options = ort.RunOptions()
     options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
     return options
@@ -130,14 +130,14 @@ def _providers() -> list[str]:
 
 
 def _check_inputs(session: ort.InferenceSession, path: Path) -> list[str]:
-    """The names of inputs to be fed with zeros, once the graph is known to be one this server can run."""
-    names = [given.name for given in session.get_inputs()]
+    """The names of the inputs that get zeros, once the graph is known to be one that this server can run."""
+    names = [node.name for node in session.get_inputs()]
     unknown = set(names) - {"input_ids", "attention_mask", "token_type_ids"}
     missing = {"input_ids", "attention_mask"} - set(names)
     if unknown or missing:
         raise FolderError(
             f"{path} has inputs {names}; input_ids and attention_mask are needed and can be fed"
         )
-    if OUTPUT_NAME not in [given.name for given in session.get_outputs()]:
+    if OUTPUT_NAME not in [node.name for node in session.get_outputs()]:
         raise FolderError(f"{path} has no output named {OUTPUT_NAME}")
     return [name for name in names if name == "token_type_ids"]

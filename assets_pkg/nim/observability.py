@@ -1,4 +1,4 @@
-"""Log lines for people or as JSON, and what the server counts, in Prometheus' form."""
+"""Logging, as text or JSON lines, and metrics in Prometheus' format."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ import orjson
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from assets_pkg.nim.settings import ServerSettings
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
+SHARES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)
+"""Upper bounds of the histograms' buckets."""
 
 
 class JsonFormatter(logging.Formatter):
@@ -27,6 +32,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def set_up_logging(settings: ServerSettings) -> None:
+    """Log to standard error in the configured format and level."""
     handler = logging.StreamHandler()
     if settings.log_json:
         handler.setFormatter(JsonFormatter())
@@ -35,19 +41,14 @@ def set_up_logging(settings: ServerSettings) -> None:
     logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
 
 
-SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
-ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
-SHARES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)
-
-
 class Metrics:
     """One server's counters, in a registry of their own so that several can live in one process."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
 
-        def histogram(name: str, what: str, buckets: tuple[float, ...] = SECONDS) -> Histogram:
-            return Histogram(f"retune_{name}", what, buckets=buckets, registry=self.registry)
+        def histogram(name: str, description: str, buckets: tuple[float, ...] = SECONDS) -> Histogram:
+            return Histogram(f"retune_{name}", description, buckets=buckets, registry=self.registry)
 
         self.requests = Counter(
             "retune_requests", "Requests answered", ["endpoint", "code"], registry=self.registry
@@ -76,4 +77,5 @@ class Metrics:
         )
 
     def text(self) -> bytes:
+        """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)

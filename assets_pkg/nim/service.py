@@ -1,4 +1,4 @@
-"""A loaded model as an asynchronous service: tokenise, queue, wait, cut to the dimensions asked for."""
+"""A loaded model as an asynchronous service: tokenise, queue, wait, truncate the vectors."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from assets_pkg.nim.tokenize import TextError, TokenIds
 log = logging.getLogger(__name__)
 
 INLINE_CHARS = 2048
-"""Texts up to this size together are tokenised on the event loop: it takes less than a change of thread."""
+"""Texts up to this total size are tokenised on the event loop: that is faster than a change of thread."""
 
 BODIES_HELD = 16
-"""Bodies of the largest size that may be in memory together."""
+"""The limit on bodies in memory, in bodies of the largest allowed size."""
 
 
 class Embedded(NamedTuple):
-    """``vectors``: float32 [texts, dimensions]; ``tokens``: what each text came to, with prefix and special tokens."""
+    """``vectors``: float32 [texts, dimensions]; ``tokens`` of each text, with prefix and special tokens."""
 
     vectors: Vectors
     tokens: list[int]
@@ -81,7 +81,7 @@ class EmbeddingService:
 
     @property
     def not_ready_because(self) -> str | None:
-        """Why no request should be sent here, or ``None`` when there is no reason."""
+        """Why the server does not accept requests, or ``None`` when it does."""
         if self.draining:
             return "Service is stopping."
         if not self._scheduler.healthy:
@@ -89,32 +89,32 @@ class EmbeddingService:
         return None
 
     def close(self) -> None:
-        """Finish what is queued and end the threads."""
+        """Finish the queue and end the threads."""
         self._tokenizer_threads.shutdown()
         self._scheduler.close()
 
     def check_key(self, authorization: str) -> None:
         """Check the value of an ``Authorization`` header.
 
-        Without a key set anything goes: stock clients send placeholders when they have none.
+        Without a configured key any value is accepted: stock clients send placeholders when they have none.
 
         Raises:
-            UnauthorizedError: a key is set and this is not it.
+            UnauthorizedError: a key is configured and this is another one.
         """
         key = self.settings.api_key
         if key is None:
             return
-        scheme, _, given = authorization.partition(" ")
-        matches = hmac.compare_digest(given.strip().encode(), key.get_secret_value().encode())
+        scheme, _, credential = authorization.partition(" ")
+        matches = hmac.compare_digest(credential.strip().encode(), key.get_secret_value().encode())
         if scheme.lower() != "bearer" or not matches:
             raise UnauthorizedError("A valid API key is needed.", {"WWW-Authenticate": "Bearer"})
 
     @contextmanager
     def admitted(self, body_bytes: int) -> Generator[None]:
-        """Hold a place for one request and the bytes of its body.
+        """Count one request and the bytes of its body against the limits, until the block ends.
 
         Raises:
-            OverloadedError: no place is left.
+            OverloadedError: a limit is reached.
         """
         too_many = self._requests >= self.settings.max_queue_requests
         too_much = self._body_bytes + body_bytes > BODIES_HELD * self.settings.body_limit_bytes
@@ -129,9 +129,9 @@ class EmbeddingService:
             self._body_bytes -= body_bytes
 
     async def embed(self, request: EmbeddingRequest) -> Embedded:
-        """Embed a request: rows of ``request.dimensions`` numbers, of length 1, and the tokens read.
+        """Embed a request: rows of ``request.dimensions`` numbers, of length 1, and the tokens of each text.
 
-        Cancelling it takes its texts out of the queue.
+        When it is cancelled its texts are taken out of the queue.
 
         Raises:
             ApiError: a text cannot be embedded, the queue is full, time is up or the model failed.
@@ -147,12 +147,12 @@ class EmbeddingService:
         return Embedded(truncate(vectors, request.dimensions), [len(row) for row in rows])
 
     def _deliver(self, resolve: Callable[[], None]) -> None:
-        """Called by an inference thread: one crossing to the event loop for all answers of a batch."""
+        """Called by an inference thread: one call to the event loop for all answers of a batch."""
         assert self._loop is not None
         try:
             self._loop.call_soon_threadsafe(resolve)
         except RuntimeError:
-            log.debug("the event loop is closed: nobody waits for this batch")
+            log.debug("the event loop is closed: no client waits for this batch")
 
     async def _tokenize(self, request: EmbeddingRequest) -> list[TokenIds]:
         arguments = (request.texts, request.role, request.truncate)
@@ -168,25 +168,25 @@ class EmbeddingService:
             self.metrics.tokenize_seconds.observe(time.monotonic() - started)
 
     async def _infer(self, rows: list[TokenIds]) -> Vectors:
-        job: QueuedRequest | None = None
+        queued: QueuedRequest | None = None
         self._loop = asyncio.get_running_loop()
         try:
-            job = self._scheduler.submit(rows)
-            return await _resolved(job, self._loop)
+            queued = self._scheduler.submit(rows)
+            return await _resolved(queued, self._loop)
         except QueueFullError as error:
             raise OverloadedError("The queue is full; try again later.", error.retry_after_s) from error
         except asyncio.CancelledError:
-            if job is not None:
-                self._scheduler.cancel(job)
+            if queued is not None:
+                self._scheduler.cancel(queued)
             raise
         except Exception as error:
             log.exception("inference failed")
             raise InternalError("The model failed on this input.") from error
 
 
-async def _resolved(job: QueuedRequest, loop: asyncio.AbstractEventLoop) -> Vectors:
-    """The job's vectors. It is resolved on the event loop (see `_deliver`), so no thread is crossed here."""
+async def _resolved(queued: QueuedRequest, loop: asyncio.AbstractEventLoop) -> Vectors:
+    """The request's vectors. `_deliver` resolves it on the event loop, so the callback runs there too."""
     waiter = loop.create_future()
-    job.vectors.add_done_callback(lambda _: None if waiter.done() else waiter.set_result(None))
+    queued.vectors.add_done_callback(lambda _: None if waiter.done() else waiter.set_result(None))
     await waiter
-    return job.vectors.result()
+    return queued.vectors.result()

@@ -1,4 +1,4 @@
-"""What the server can be told: by NIM's variables, a few of its own, and its command line."""
+"""The server's settings: from NIM's environment variables, a few of its own, and the command line."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ ENVIRONMENT: dict[str, tuple[str, ...]] = {
     "read_timeout_s": ("RETUNE_READ_TIMEOUT_S",),
     "drain_grace_s": ("RETUNE_DRAIN_GRACE_S",),
 }
-"""Each setting's variables; the first that is set and not empty counts."""
+"""The variables of each setting; the first that is set and not empty is used."""
 
 BIND_VARIABLE = "NIM_SERVER_BIND_ADDR"
-"""``host:port`` in one, as in NIM 2."""
+"""Host and port as ``host:port``, as in NIM 2."""
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -57,11 +57,11 @@ def _names(value: Any) -> Any:
 
 
 class SettingsError(Exception):
-    """A setting is not usable; the message is one line and names the setting, never its value."""
+    """A setting is invalid; the message is one line and names the setting, never its value."""
 
 
 class ServerSettings(BaseModel):
-    """The server's settings, with the closed NIM's defaults where it states one."""
+    """All settings, with the closed NIM's defaults where these are documented."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
@@ -69,30 +69,30 @@ class ServerSettings(BaseModel):
     host: str = "127.0.0.1"
     port: Port = 8000
     grpc_port: Port | None = None
-    """Where to answer the Open Inference Protocol over gRPC; nowhere unless set."""
+    """The port of the Open Inference Protocol over gRPC; not served unless set."""
     reuse_port: bool = False
     served_names: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
-    """The names answered to, its own first; the folder's model_id always is one too."""
+    """The names that the server answers to, its own first; the folder's model_id is always one of them."""
     model_version: str | None = None
     max_length: PositiveInt | None = None
     max_batch_size: PositiveInt = 30
     max_client_batch_size: PositiveInt | None = None
-    """The most texts in a request; when unset, ``max_batch_size`` is."""
+    """The most texts in a request; by default ``max_batch_size``."""
     require_input_type: bool = False
-    """Refuse a request that does not say whether it is a query or a passage, as the closed NIM does."""
+    """Refuse a request without ``input_type``, as the closed NIM does."""
     api_key: SecretStr | None = None
     body_limit_bytes: PositiveInt = 16 * 2**20
     max_queue_requests: PositiveInt = 1024
     max_queue_tokens: PositiveInt = 2**19
     batch_tokens: PositiveInt = DEFAULT_BATCH_TOKENS
     gather_ms: Annotated[float, Field(ge=0)] = 10.0
-    """How long a batch may wait for more texts while fewer requests are here than usual of late."""
+    """How long a batch may wait for more texts while fewer requests are open than lately."""
     workers: PositiveInt | None = None
-    """Batches run side by side; by default one for each core the process may use."""
+    """Batches run in parallel; by default one for each core that the process may use."""
     request_timeout_s: PositiveFloat = 120.0
     read_timeout_s: PositiveFloat = 20.0
     drain_grace_s: Annotated[float, Field(ge=0)] = 1.0
-    """How long, once told to stop, the server still accepts connections while saying that it is not ready."""
+    """How long after a signal to stop the server still accepts connections, reporting that it is not ready."""
     log_level: Annotated[LogLevel, BeforeValidator(_level)] = "INFO"
     log_json: bool = False
 
@@ -105,7 +105,7 @@ def settings_from(environment: Mapping[str, str], arguments: Mapping[str, Any]) 
     """Settings from the environment, overridden by those ``arguments`` that are not ``None``.
 
     Raises:
-        SettingsError: a value does not parse or is out of range, or no model folder was named.
+        SettingsError: a value cannot be parsed or is out of range, or there is no model folder.
     """
     values, sources = _from_environment(environment)
     for setting, value in arguments.items():
@@ -122,7 +122,7 @@ def settings_from(environment: Mapping[str, str], arguments: Mapping[str, Any]) 
 
 
 def _from_environment(environment: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The settings found, as text, and the variable that each came from."""
+    """The settings in the environment, as text, and the variable of each."""
     sources = {
         setting: variable
         for setting, variables in ENVIRONMENT.items()

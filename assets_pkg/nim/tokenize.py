@@ -1,4 +1,4 @@
-"""Text to token ids, with truncation done here rather than in the shared tokenizer's own state."""
+"""Text to token ids; truncation is done here, without changing the state of the shared tokenizer."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ Truncate = Literal["END", "START", "NONE"]
 TokenIds = npt.NDArray[np.int64]
 
 READ_AHEAD_CHARS_PER_TOKEN = 16
-"""When cutting, so many characters per token are tokenised first: nearly always enough to fill the model."""
+"""When truncating, so many characters per token are tokenised first: nearly always enough for a full sequence."""
 
 MAX_CHARS_PER_TOKEN = 250
-"""No text is read beyond this many characters per token the model takes: tokenising is linear in them."""
+"""The most characters of a text that are read, per token of the maximum length: tokenising is linear in them."""
 
 PROBE = "a"
 
 
 class TextError(Exception):
-    """One text cannot be embedded; ``index`` is its place among the texts given."""
+    """One text cannot be embedded; ``index`` is its index among the texts."""
 
     def __init__(self, index: int, message: str) -> None:
         super().__init__(message)
@@ -35,12 +35,12 @@ class TextError(Exception):
 
 
 class TooLongError(TextError):
-    """A text is longer than the model takes, and cutting it was not allowed."""
+    """A text is longer than the model's maximum, and must not be truncated."""
 
 
 @dataclass(frozen=True)
 class _Prefix:
-    """A role's prefix, and the tokens it begins every text with (its trailing space may join the text's)."""
+    """A role's prefix, and the tokens of it that begin every text (its trailing space may join the text's first)."""
 
     text: str
     ids: list[int]
@@ -63,8 +63,8 @@ class TextTokenizer:
         self._tokenizer.no_padding()
         self.max_length = max_length or manifest.max_length
         self._head, self._tail = self._special_tokens(path)
-        self._room = self.max_length - len(self._head) - len(self._tail)
-        if self._room < 1:
+        self._capacity = self.max_length - len(self._head) - len(self._tail)
+        if self._capacity < 1:
             raise FolderError(
                 f"{path} adds more special tokens than the maximum length {self.max_length} holds"
             )
@@ -93,14 +93,14 @@ class TextTokenizer:
         return [self._assemble(index, content, prefix, truncate) for index, content in enumerate(contents)]
 
     def _contents(self, texts: Sequence[str], prefix: _Prefix, truncate: Truncate) -> list[list[int]]:
-        """Each text's token ids without special tokens, cut only where the cut cannot be seen."""
+        """Each text's token ids without special tokens, at least as many as are kept."""
         if truncate == "NONE":
             self._refuse_huge(texts)
             return self._encode([prefix.text + text for text in texts])
         reach = self.max_length * READ_AHEAD_CHARS_PER_TOKEN
         contents = self._encode([prefix.text + _cut(text, reach, truncate) for text in texts])
         for index, text in enumerate(texts):
-            # The tokens around the cut may differ from the whole text's, so ask for more than will be kept.
+            # The tokens around the cut may differ from the whole text's, so more are needed than are kept.
             if len(text) > reach and len(contents[index]) <= self.max_length + READ_AHEAD_CHARS_PER_TOKEN:
                 whole = _cut(text, self.max_length * MAX_CHARS_PER_TOKEN, truncate)
                 contents[index] = self._encode([prefix.text + whole])[0]
@@ -116,21 +116,21 @@ class TextTokenizer:
                 )
 
     def _assemble(self, index: int, content: list[int], prefix: _Prefix, truncate: Truncate) -> TokenIds:
-        if len(content) > self._room:
+        if len(content) > self._capacity:
             if truncate == "NONE":
                 length = len(content) + len(self._head) + len(self._tail)
                 raise TooLongError(
                     index, f"Input length {length} exceeds maximum allowed token size {self.max_length}"
                 )
-            content = content[: self._room] if truncate == "END" else self._keep_end(content, prefix)
+            content = content[: self._capacity] if truncate == "END" else self._keep_end(content, prefix)
         return np.array(self._head + content + self._tail, dtype=np.int64)
 
     def _keep_end(self, content: list[int], prefix: _Prefix) -> list[int]:
-        """The last tokens of the text behind the prefix: the prefix tells the model the role, so it stays."""
+        """The prefix, which states the role, and the last tokens of the text."""
         kept = len(prefix.ids)
-        if content[:kept] != prefix.ids or kept >= self._room:
-            return content[-self._room :]
-        return prefix.ids + content[len(content) - (self._room - kept) :]
+        if content[:kept] != prefix.ids or kept >= self._capacity:
+            return content[-self._capacity :]
+        return prefix.ids + content[len(content) - (self._capacity - kept) :]
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
         return [
@@ -138,7 +138,7 @@ class TextTokenizer:
         ]
 
     def _special_tokens(self, path: Path) -> tuple[list[int], list[int]]:
-        """The ids the tokenizer puts before and after every text."""
+        """The ids that the tokenizer adds before and after every text."""
         plain = self._tokenizer.encode(PROBE, add_special_tokens=False).ids
         framed = self._tokenizer.encode(PROBE).ids
         for start in range(len(framed) - len(plain) + 1):

@@ -1,9 +1,9 @@
-"""One step at a time on this machine's accelerator, whatever runs beside it.
+"""The lock on this machine's accelerator: as many steps at a time as its pool has slots, one by default.
 
-Dagster's pool decides whose turn it is and shows who waits. It looks for a free slot and takes it in two statements,
+Dagster's pool queues the steps and shows which of them wait. It looks for a free slot and claims it in two statements,
 each committed by itself (``SqlEventLogStorage.claim_concurrency_slot``, on SQLite and on PostgreSQL alike), so two
-steps that ask within the same milliseconds can both be let in. A step therefore also holds a lock on a file of this
-machine, which the system frees if its process is killed.
+steps that ask within the same milliseconds can both be given the slot. A step therefore also locks a file of this
+machine, which the system unlocks if its process is killed.
 """
 
 from __future__ import annotations
@@ -16,36 +16,36 @@ from pathlib import Path
 import dagster as dg
 from filelock import FileLock, Timeout
 
-LOOK_EVERY_SECONDS = 0.25
+POLL_SECONDS = 0.25
 
 
 @contextmanager
-def turn_in(pool: str, instance: dg.DagsterInstance, told: Callable[[str], None]) -> Iterator[None]:
-    """Hold one of as many turns as ``pool`` has slots; a pool without a limit has no turns.
+def accelerator_lock(pool: str, instance: dg.DagsterInstance, note: Callable[[str], None]) -> Iterator[None]:
+    """Hold one of as many locks as ``pool`` has slots; a pool without a limit needs none.
 
     Args:
-        told: hears that the step waits, if it does.
+        note: called with a message if the step has to wait.
     """
     limit = instance.event_log_storage.get_concurrency_info(pool).limit
     if not limit or instance.is_ephemeral:
         yield
         return
     folder = Path(instance.root_directory)
-    with _first_free([FileLock(folder / f".{pool}-{slot}.lock") for slot in range(limit)], told):
+    with _acquire_one([FileLock(folder / f".{pool}-{slot}.lock") for slot in range(limit)], note):
         yield
 
 
-def _first_free(locks: list[FileLock], told: Callable[[str], None]) -> AbstractContextManager[object]:
-    held = _free(locks)
+def _acquire_one(locks: list[FileLock], note: Callable[[str], None]) -> AbstractContextManager[object]:
+    held = _try_each(locks)
     if held is None:
-        told("another step has the accelerator: waiting for it")
+        note("another step is using the accelerator: waiting")
     while held is None:
-        time.sleep(LOOK_EVERY_SECONDS)
-        held = _free(locks)
+        time.sleep(POLL_SECONDS)
+        held = _try_each(locks)
     return held
 
 
-def _free(locks: list[FileLock]) -> AbstractContextManager[object] | None:
+def _try_each(locks: list[FileLock]) -> AbstractContextManager[object] | None:
     for lock in locks:
         with suppress(Timeout):
             return lock.acquire(blocking=False)

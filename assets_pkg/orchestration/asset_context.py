@@ -1,8 +1,8 @@
-"""What every asset function is made with: typed inputs in, one built artifact out, a result worth looking at.
+"""What every asset function is made with: typed upstream artifacts in, a built artifact and its materialization out.
 
-An asset built through here is keyed by its code version and its inputs' data versions. If that key was ever
-built before, the old artifact is handed out again instead of being made anew; so re-running is cheap, a
-rollback costs nothing, and a killed run loses only the step it was in.
+An asset built through here is keyed by its code version and its inputs' data versions. If that key was
+built before, the earlier artifact is reused: re-running is cheap, a rollback costs nothing, and a killed run loses
+only the step it was in.
 """
 
 from __future__ import annotations
@@ -18,23 +18,30 @@ import dagster as dg
 
 from assets_pkg.config.base import ComputeSettings, Settings
 from assets_pkg.config.stages import STAGE_OF
-from assets_pkg.orchestration.accelerator_lock import turn_in
+from assets_pkg.orchestration.accelerator_lock import accelerator_lock
+from assets_pkg.orchestration.history import (
+    ARTIFACT_KEY,
+    SETTINGS_KEY,
+    ArtifactRef,
+    artifact_ref,
+    data_version,
+    latest,
+)
 from assets_pkg.orchestration.instance import GPU_POOL
 from assets_pkg.orchestration.pipes_client import run_remote
 from assets_pkg.orchestration.run_observer import run_observer
 from resources.compute.errors import ComputeError
+from resources.compute.stage_targets import StageTargets
 from resources.compute.targets import ComputeTarget
 from resources.configurable import ArtifactStoreResource, ComputeResource
 from resources.machine.usage import UsageMeter
-from storage.artifact_store import ArtifactStore, BuildKey
+from storage.artifact_store import BuildKey
 from storage.artifacts import Artifact
 from storage.digests import digest_json
 from storage.errors import RetuneError
 from storage.progress import Progress
 
 OWNERS = ["team:retrieval"]
-ARTIFACT_KEY = "retune/artifact"
-SETTINGS_KEY = "retune/settings"
 LOG_EVERY_SECONDS = 5.0
 
 A = TypeVar("A", bound=Artifact)
@@ -60,9 +67,9 @@ def stage_asset(
 
     Args:
         settings: the settings that decide the result; with ``logic`` they make the code version.
-        pool: for a step that trains or embeds: :func:`accelerator_pool`, where it waits for its turn.
+        pool: for a step that trains or embeds: :func:`accelerator_pool`, in which it waits for the accelerator.
         optional: the step may make nothing.
-        logic: raised when the step's code makes something else of the same inputs and settings.
+        logic: raised when the step's code gives another result for the same inputs and settings.
     """
     return dg.asset(
         group_name=group,
@@ -78,10 +85,10 @@ def stage_asset(
 
 
 def accelerator_pool(compute: ComputeSettings, stage: str) -> str | None:
-    """The pool of this machine's accelerator; None where ``stage`` runs at a place with accelerators of its own, for
-    which a step here only waits."""
-    with suppress(ComputeError):  # of a place that does not exist: the run will say so
-        if not ComputeResource(**compute.model_dump()).uses_this_machine(stage):
+    """The pool of this machine's accelerator; None where ``stage`` runs on a compute target with accelerators of its
+    own, so that the step here only waits."""
+    with suppress(ComputeError):  # a target that does not exist is reported by the run
+        if not StageTargets(**compute.model_dump()).uses_this_machine(stage):
             return None
     return GPU_POOL
 
@@ -92,7 +99,7 @@ def shown_settings(*settings: Settings) -> dict[str, Any]:
 
 
 class UpstreamArtifacts:
-    """What the graph's assets recorded, as typed artifacts."""
+    """The artifacts of the latest materializations, typed."""
 
     def __init__(self, instance: dg.DagsterInstance, store: ArtifactStoreResource):
         self.instance = instance
@@ -104,12 +111,13 @@ class UpstreamArtifacts:
         Raises:
             dg.Failure: the upstream asset was never materialized here.
         """
-        return self.store.get(kind, *recorded_artifact(self._recorded(asset)))
+        recorded = artifact_ref(self._recorded(asset))
+        assert recorded is not None, f"{asset} records no artifact"
+        return self.store.get(kind, *recorded)
 
     def previous(self, asset: str) -> dg.AssetMaterialization | None:
         """The latest materialization of ``asset``, if there is one."""
-        event = self.instance.get_latest_materialization_event(dg.AssetKey(asset))
-        return None if event is None else event.asset_materialization
+        return latest(self.instance, asset)
 
     def _recorded(self, asset: str) -> dg.AssetMaterialization:
         materialization = self.previous(asset)
@@ -125,7 +133,7 @@ class UpstreamArtifacts:
 class AssetContext(UpstreamArtifacts):
     """The context of one asset's execution: its inputs, its build, its result.
 
-    ``compute`` says where its builds run; without it they run in this process.
+    ``targets`` says where its builds run; without ``compute`` they run in this process.
     """
 
     def __init__(
@@ -136,7 +144,7 @@ class AssetContext(UpstreamArtifacts):
     ):
         super().__init__(context.instance, store)
         self.context = context
-        self.compute = compute or ComputeResource()
+        self.targets = (compute or ComputeResource()).get()
         self._reported: dict[str, Mapping[str, Any]] = {}
         self._usage: dict[dg.AssetKey, dict[str, Any]] = {}
         self.store.progress = self.progress()
@@ -154,7 +162,7 @@ class AssetContext(UpstreamArtifacts):
 
         Args:
             asset: which asset of a multi-asset is built.
-            outside: digests of inputs that lie outside the graph, such as the source of the corpus.
+            outside: digests of inputs outside the graph, such as the source of the corpus.
             anew: build even if the same was built before.
         """
         key = self._build_key(asset, outside or {})
@@ -165,49 +173,49 @@ class AssetContext(UpstreamArtifacts):
             self.note(f"{key.asset}: made before from the same inputs, reused {artifact.version}")
             return artifact
         started = time.monotonic()
-        place = self.compute.target_of(STAGE_OF[key.asset])
-        if place is None:
+        target = self.targets.target_of(STAGE_OF[key.asset])
+        if target is None:
             with UsageMeter() as meter:
                 artifact = self.store.build(kind, key, produce)
             self._usage[self._spec(asset).key] = meter.figures()
         else:
-            artifact = self._built_at(place, kind, key)
+            artifact = self._build_remotely(target, kind, key)
         self.context.log.info(f"{key.asset}: made {artifact.version} in {time.monotonic() - started:.1f} s")
         return artifact
 
-    def _built_at(self, place: tuple[str, ComputeTarget], kind: type[A], key: BuildKey) -> A:
+    def _build_remotely(self, target: tuple[str, ComputeTarget], kind: type[A], key: BuildKey) -> A:
         name = f"{key.asset}-{key.digest[:12]}"
-        # The job's own log lines come too, so its progress is only for whoever watches.
-        watched = partial(run_observer().progress, self.context.op_execution_context.op.name)
-        self._reported = run_remote(self.context, self.compute, place, self.store.root, name, watched)
+        # The job's log lines are passed on, progress among them: the observer needs the numbers only.
+        progress = partial(run_observer().progress, self.context.op_execution_context.op.name)
+        self._reported = run_remote(self.context, self.targets, target, self.store.root, name, progress)
         artifact = self.store.find(kind, key)
         if artifact is None:
             raise ComputeError(
-                f"{place[0]}: the job made {key.asset}, but not in {self.store.place}: artifact_root must be the same "
+                f"{target[0]}: the job made {key.asset}, but not in {self.store.location}: artifact_root must be the same "
                 "there (a shared file system, a mount, a bucket), and Retune the same version"
             )
         return artifact
 
-    def turn(self) -> AbstractContextManager[None]:
-        """The accelerator's turn, if this step has to have one."""
+    def lock(self) -> AbstractContextManager[None]:
+        """The lock on the accelerator, if this step is in its pool."""
         pool = self.context.op_def.pool
-        return turn_in(pool, self.instance, self.note) if pool else nullcontext()
+        return accelerator_lock(pool, self.instance, self.note) if pool else nullcontext()
 
     @property
     def points(self) -> bool:
-        """Whether this run moves pointers. A job leaves that to the run that asked for it."""
-        return not self.compute.inside_job
+        """Whether this run updates pointers. A job leaves that to the run that submitted it."""
+        return self.targets.inside_job is None
 
     def link(self, name: str, target: Path) -> None:
-        """Point the recipe-named path ``name`` at ``target``, if this run moves pointers."""
+        """Point the recipe-named path ``name`` at ``target``, if this run updates pointers."""
         if self.points:
             self.store.link(name, target)
 
     def result(
         self, artifact: Artifact, metadata: Mapping[str, Any], asset: str | None = None
     ) -> dg.MaterializeResult[Any]:
-        """The materialization of ``artifact``: its version, where it lies, what making it took of the machine (if it
-        was made just now), and ``metadata``."""
+        """The materialization of ``artifact``: its version, its path, the resources that building it took (if it was
+        built just now), and ``metadata``."""
         # Tables and pictures first: they are what people look for.
         shown = sorted(metadata.items(), key=lambda item: not isinstance(item[1], dg.MarkdownMetadataValue))
         recorded = {
@@ -216,7 +224,7 @@ class AssetContext(UpstreamArtifacts):
             **self._reported.get(artifact.asset, {}),
             "path": dg.MetadataValue.path(artifact.path),
             "dagster/uri": self.store.address(artifact),
-            ARTIFACT_KEY: f"{artifact.asset}/{artifact.version}",
+            ARTIFACT_KEY: str(ArtifactRef(artifact.asset, artifact.version)),
             SETTINGS_KEY: self._spec(asset).metadata[SETTINGS_KEY],
         }
         return dg.MaterializeResult(
@@ -224,12 +232,12 @@ class AssetContext(UpstreamArtifacts):
         )
 
     def note(self, text: str) -> None:
-        """A sentence into the run's log, and to whoever watches in a terminal."""
+        """Log ``text`` to the run, and show it to the observer."""
         self.context.log.info(text)
         run_observer().note(text)
 
     def progress(self) -> Progress:
-        """Progress into the run's log (every few seconds) and to whoever watches in a terminal."""
+        """Progress for the observer and, every few seconds, for the run's log."""
         last = 0.0
         step = self.context.op_execution_context.op.name
 
@@ -257,34 +265,17 @@ class AssetContext(UpstreamArtifacts):
         return BuildKey(spec.key.to_user_string(), spec.code_version or "", {**inputs, **outside})
 
 
-def is_here(materialization: dg.AssetMaterialization, store: ArtifactStore) -> bool:
-    """Whether ``store`` has what a materialization recorded; a history may know of several artifact roots."""
-    if ARTIFACT_KEY not in materialization.metadata:
-        return True  # nothing that a store would keep
-    return store.has(*recorded_artifact(materialization))
-
-
-def recorded_artifact(materialization: dg.AssetMaterialization) -> tuple[str, str]:
-    """The asset and version of the artifact that a materialization recorded."""
-    asset, _, version = str(materialization.metadata[ARTIFACT_KEY].value).partition("/")
-    return asset, version
-
-
-def data_version(materialization: dg.AssetMaterialization) -> str:
-    """The data version that a materialization recorded."""
-    return (materialization.tags or {})["dagster/data_version"]
-
-
 @contextmanager
 def asset_context(
     context: dg.AssetExecutionContext, store: ArtifactStoreResource, compute: ComputeResource | None = None
 ) -> Iterator[AssetContext]:
-    """A :class:`AssetContext`; errors that Retune raises itself fail the step with their message and no retry."""
+    """An :class:`AssetContext`. A :class:`RetuneError` fails the step with its message, without traceback or retry; so
+    does a full disk. Any other error keeps its traceback."""
     step = context.op_execution_context.op.name
     run_observer().started(step)
     try:
         asset = AssetContext(context, store, compute)
-        with asset.turn():
+        with asset.lock():
             yield asset
     except dg.Failure:
         raise

@@ -43,7 +43,7 @@ def open_instance() -> dg.DagsterInstance:
     home = history_folder()
     home.mkdir(parents=True, exist_ok=True)
     os.environ["DAGSTER_HOME"] = str(home)
-    # One at a time: two processes that both make the tables of a new history would fail.
+    # Two processes that make the tables of a new history at once would fail.
     with FileLock(home / ".opening.lock"):
         _settle_storage(home / "dagster.yaml")
         if os.environ.get(POSTGRES_ENVIRONMENT):
@@ -59,10 +59,10 @@ def history_folder() -> Path:
 
 
 def check_postgres() -> str:
-    """See that the server of ``RETUNE_POSTGRES_URL`` lets us in; gives host and database, for people.
+    """Connect to the server of ``RETUNE_POSTGRES_URL``; returns host and database, for display.
 
     Raises:
-        InstanceError: it does not; the password is not in the message.
+        InstanceError: it refuses or does not answer; the password is not in the message.
     """
     import sqlalchemy as sa
     from sqlalchemy import exc
@@ -77,8 +77,8 @@ def check_postgres() -> str:
     url = url.replace(POSTGRES_SCHEME, POSTGRES_DRIVER, 1)
     os.environ[POSTGRES_ENVIRONMENT] = url  # for Dagster, in this process and in those it starts
     try:
-        place = sa.make_url(url)
-        sa.create_engine(place, connect_args={"connect_timeout": CONNECT_TIMEOUT_S}).connect().close()
+        address = sa.make_url(url)
+        sa.create_engine(address, connect_args={"connect_timeout": CONNECT_TIMEOUT_S}).connect().close()
     except exc.OperationalError as error:
         reason = str(error.orig).strip().splitlines()[0]
         raise InstanceError(f"the PostgreSQL server of {POSTGRES_ENVIRONMENT} refuses: {reason}") from None
@@ -87,11 +87,11 @@ def check_postgres() -> str:
             f"{POSTGRES_ENVIRONMENT} is no usable address ({type(error).__name__}): write special characters of the "
             "password as %XX"
         ) from None
-    return f"{place.host}/{place.database}"
+    return f"{address.host}/{address.database}"
 
 
 def _settle_storage(config: Path) -> None:
-    """Have ``dagster.yaml`` say where the history is. What a user wrote there himself stays."""
+    """Write into ``dagster.yaml`` where the history is. A storage that a user configured there stays."""
     text = (config if config.exists() else TEMPLATE).read_text("utf-8")
     storage, shared = (yaml.safe_load(text) or {}).get("storage"), bool(os.environ.get(POSTGRES_ENVIRONMENT))
     if shared and storage is None:
@@ -123,8 +123,8 @@ def _settle_pool(instance: dg.DagsterInstance) -> None:
 
 
 def workspace_file(instance: dg.DagsterInstance) -> Path:
-    """A workspace with the one code location, under the name that ``workspace.yaml`` and ``dg`` give it too: the
-    state of sensors and schedules hangs on it."""
+    """A workspace with the one code location, by the name that ``workspace.yaml`` and ``dg`` use too: the state of
+    sensors and schedules is stored under it."""
     path = Path(instance.root_directory) / "workspace.yaml"
     module = {"module_name": "assets_pkg.definitions", "location_name": "retune"}
     path.write_text(yaml.safe_dump({"load_from": [{"python_module": module}]}), "utf-8")
@@ -132,7 +132,7 @@ def workspace_file(instance: dg.DagsterInstance) -> Path:
 
 
 def process_tag() -> str:
-    """Names this very process: host, pid and start time."""
+    """Identifies this process: host, pid and start time."""
     process = psutil.Process()
     return f"{socket.gethostname()}:{process.pid}:{process.create_time():.0f}"
 
@@ -143,14 +143,14 @@ def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     ended: list[str] = []
     for run in instance.get_runs(running):
         tag = run.tags.get(PROCESS_TAG)
-        if tag and not _lives(tag):
+        if tag and not _is_alive(tag):
             instance.report_run_failed(run, "its process was killed; finished steps are kept")
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
             ended.append(run.run_id)
     return ended
 
 
-def _lives(tag: str) -> bool:
+def _is_alive(tag: str) -> bool:
     host, pid, started = tag.rsplit(":", 2)
     if host != socket.gethostname():
         return True

@@ -1,4 +1,4 @@
-"""Metadata that people look at in the UI: numbers that it plots, small tables, samples, pictures."""
+"""Metadata for the UI: numbers that it plots, small tables, samples, pictures."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import dagster as dg
 
 DIGITS = 6
 CELL_CHARS = 120
-UNBROKEN_CHARS = 40  # names of versions stay whole, for copying
+UNBROKEN_CHARS = 40  # long enough for a version, which is to be copied whole
 BREAK_HERE = "\u200b"  # a zero-width space
 
 
 def numbers(figures: Mapping[str, Any]) -> dict[str, Any]:
     """The plain numbers and short texts among ``figures``, as metadata that the UI can plot or show.
 
-    Floats are rounded to six digits: these are for the eye; the artifact has them whole.
+    Floats are rounded to six digits, for display; the artifact has them in full.
     """
     shown: dict[str, Any] = {}
     for name, value in figures.items():

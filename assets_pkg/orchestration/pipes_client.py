@@ -1,4 +1,4 @@
-"""An asset's build as a job of another place, from this side: what is handed over, and what comes back."""
+"""A step's build as a job of a compute target, on the side that submits it: the request, the wait, the messages."""
 
 from __future__ import annotations
 
@@ -12,74 +12,83 @@ from typing import Any
 import dagster as dg
 from dagster_pipes import PipesContextData, PipesDefaultContextLoader, PipesParams
 
+from assets_pkg.config.stages import EMBEDDED_BY_WORKERS, TRAINED_ON_NODES
+from assets_pkg.orchestration.history import latest
 from assets_pkg.orchestration.run_observer import run_observer
 from resources.compute.errors import JobFailed
 from resources.compute.host import Host
-from resources.compute.job import JobSpec, State
+from resources.compute.job import JobFolder, JobSpec, JobState
 from resources.compute.job_monitor import JobMonitor
 from resources.compute.pipes_messages import JobMessages
+from resources.compute.stage_targets import StageTargets
 from resources.compute.targets import ComputeTarget, read_wandb
-from resources.configurable import ComputeResource
 from storage.paths import JOBS
 from storage.progress import Progress
 from storage.remote import is_url
 from storage.remote_store import CACHE_ENVIRONMENT, cache_folder
 
-SCHEMA = 1
-TRAINED = "checkpoint"
-"""The asset that several nodes make together."""
+WORKER = "assets_pkg.job_worker"
+"""The module that runs in a job."""
 
-WORKERS_SHARE = {"mined_train_set", "corpus_embeddings", "vector_index"}
-"""Assets whose corpus several workers embed together, and what is made of it in the same step."""
+SCHEMA = 1
 
 
 @dataclass(frozen=True)
-class Work:
-    """What a job is to do: make ``assets`` of a project whose other assets stand as ``recorded``.
+class JobRequest:
+    """What a job is to do: materialize ``assets``, given what is known of the others.
 
-    ``profile`` is JSON; ``recorded`` are Dagster's serialized materializations; ``spread`` describes the place,
-    as JSON, if its workers are to embed the corpus together.
+    Attributes:
+        profile: the settings, as JSON.
+        recorded: the latest materializations of the graph's assets, as Dagster serializes them.
+        workers: the target, as JSON, if its workers are to embed the corpus together; else empty.
     """
 
     assets: Sequence[str]
     profile: str
     recorded: Sequence[str]
-    spread: str = ""
+    workers: str = ""
 
     def dump(self) -> str:
-        return json.dumps({"schema_version": SCHEMA, **vars(self)}, indent=1)
+        payload = {
+            "schema_version": SCHEMA,
+            "assets": list(self.assets),
+            "profile": self.profile,
+            "recorded": list(self.recorded),
+            "spread": self.workers,
+        }
+        return json.dumps(payload, indent=1)
 
     @classmethod
-    def load(cls, text: str) -> Work:
-        told = json.loads(text)
-        if told.pop("schema_version") != SCHEMA:
+    def load(cls, text: str) -> JobRequest:
+        payload = json.loads(text)
+        if payload["schema_version"] != SCHEMA:
             raise ValueError("this job was written by another version of Retune: submit it again")
-        return cls(**told)
+        return cls(payload["assets"], payload["profile"], payload["recorded"], payload["spread"])
 
 
-def describe_work(
+def make_request(
     instance: dg.DagsterInstance,
     known: Iterable[dg.AssetKey],
     assets: Sequence[str],
-    profile: str,
-    environment: ComputeTarget,
-) -> Work:
-    """The work of making ``assets`` in ``environment``, given what ``instance`` has recorded of the ``known`` ones."""
-    events = (instance.get_latest_materialization_event(key) for key in known)
-    found = [event.asset_materialization for event in events if event and event.asset_materialization]
-    spread = environment.model_dump_json() if spreads(assets, environment) else ""
-    return Work(assets, profile, [dg.serialize_value(each) for each in found], spread)
+    targets: StageTargets,
+    target: ComputeTarget,
+) -> JobRequest:
+    """The request to make ``assets`` on ``target``, with what ``instance`` has recorded of the ``known`` assets."""
+    recorded = [dg.serialize_value(made) for key in known if (made := latest(instance, key)) is not None]
+    workers = target.model_dump_json() if is_distributed(assets, target) else ""
+    return JobRequest(assets, _profile_for_jobs(targets), recorded, workers)
 
 
-def spreads(assets: Iterable[str], environment: ComputeTarget) -> bool:
-    """Whether a job that makes ``assets`` is one for several workers, and nothing that most of them would wait for."""
-    return environment.workers_share and set(assets) <= WORKERS_SHARE
+def is_distributed(assets: Iterable[str], target: ComputeTarget) -> bool:
+    """Whether the target's workers embed a corpus together in a job that makes ``assets``: only if it makes nothing
+    else, for which most of them would wait."""
+    return target.embeds_distributed and set(assets) <= EMBEDDED_BY_WORKERS
 
 
-def profile_for_jobs(compute: ComputeResource) -> str:
-    """The settings as a job gets them, as JSON: training reports to the ``[wandb]`` project of the places' file."""
-    profile = json.loads(compute.profile)
-    project = read_wandb(Path(compute.env_file)).get("project")
+def _profile_for_jobs(targets: StageTargets) -> str:
+    """The settings as a job gets them, as JSON: training reports to the ``[wandb]`` project of ``env.toml``."""
+    profile = json.loads(targets.profile)
+    project = read_wandb(Path(targets.env_file)).get("project")
     if project and "finetune" in profile and not profile["finetune"]["wandb_project"]:
         profile["finetune"]["wandb_project"] = project
     return json.dumps(profile)
@@ -87,84 +96,87 @@ def profile_for_jobs(compute: ComputeResource) -> str:
 
 def make_job(
     name: str,
-    environment: ComputeTarget,
-    compute: ComputeResource,
+    target: ComputeTarget,
+    targets: StageTargets,
     root: Path,
     assets: Collection[str],
     detached: bool = False,
 ) -> JobSpec:
     """The job ``name`` that makes ``assets``, over the artifacts that this machine has at ``root``."""
-    profile = json.loads(compute.profile)
-    folder = (environment.remote_job_dir or root.absolute() / JOBS) / name
+    profile = json.loads(targets.profile)
+    folder = (target.remote_job_dir or root.absolute() / JOBS) / name
     at_url = is_url(profile.get("artifact_root", ""))
-    given = [profile.get("corpus", {}).get("corpus_dir"), profile.get("model", {}).get("base_model")]
-    local = (Path(text).expanduser().absolute() for text in given if text)
-    entity = read_wandb(Path(compute.env_file)).get("entity")
+    named = [profile.get("corpus", {}).get("corpus_dir"), profile.get("model", {}).get("base_model")]
+    local = (Path(text).expanduser().absolute() for text in named if text)
+    entity = read_wandb(Path(targets.env_file)).get("entity")
     variables = {"WANDB_ENTITY": entity} if entity else {}
-    shared = {root.absolute(), environment.remote_job_dir or root.absolute()}
-    if at_url and environment.executor == "docker":
-        # Else what it fetches and makes would end with the container.
+    shared = {root.absolute(), target.remote_job_dir or root.absolute()}
+    if at_url and target.executor == "docker":
+        # Else what it fetches and makes would be lost with the container.
         variables[CACHE_ENVIRONMENT] = str(cache_folder())
-    elif at_url:  # what lies at ``root`` is this machine's own
+    elif at_url:  # ``root`` is this machine's own copy
         shared = {folder.parent}
     return JobSpec(
         name=name,
-        folder=folder,
+        folder=JobFolder(folder),
+        module=WORKER,
         cwd=Path.cwd(),
         needs=(*shared, *(path for path in local if path.is_dir())),
         variables=variables,
         detached=detached,
-        spread=spreads(assets, environment),
-        nodes=None if TRAINED in assets else 1,
+        distributed=is_distributed(assets, target),
+        nodes=None if TRAINED_ON_NODES.intersection(assets) else 1,
     )
 
 
 def run_remote(
     context: dg.AssetExecutionContext,
-    compute: ComputeResource,
-    place: tuple[str, ComputeTarget],
+    targets: StageTargets,
+    target: tuple[str, ComputeTarget],
     root: Path,
     name: str,
     progress: Progress,
 ) -> dict[str, Mapping[str, Any]]:
-    """Make this step's assets in a job at ``place`` and wait for it; returns the metadata that it reported, by
-    asset.
+    """Make this step's assets in a job on ``target`` (name and description) and wait for it; returns the metadata that
+    it reported, by asset.
 
-    A job of the same ``name`` that still runs is waited for instead of being submitted again.
+    A job of the same ``name`` that is still running is waited for instead of being submitted again.
 
     Raises:
-        ComputeError: the place cannot be reached, or the job failed there.
+        ComputeError: the target cannot be reached, or the job failed there.
     """
-    where, environment = place
+    target_name, described = target
     assets = [key.to_user_string() for key in context.selected_asset_keys]
-    plain = make_job(name, environment, compute, root, assets)
-    attendance = JobMonitor(where, environment, plain)
-    told = _Told(context, where, progress)
-    messages = JobMessages(attendance.host, plain, told.custom)
+    job = make_job(name, described, targets, root, assets)
+    monitor = JobMonitor(target_name, described, job.folder)
+    reporter = _Reporter(context, target_name, progress)
+    messages = JobMessages(monitor.host, job.folder, reporter.on_custom)
     with (
-        attendance.ended_by_interrupts(),
+        monitor.cancelled_by_interrupts(),
         dg.open_pipes_session(
-            context=context, context_injector=_JobContext(attendance.host, plain), message_reader=messages
+            context=context, context_injector=_JobContext(monitor.host, job.folder), message_reader=messages
         ) as session,
     ):
-        if attendance.handle is None:
+        if monitor.handle is None:
             known = {*context.assets_def.keys, *context.assets_def.dependency_keys}
-            work = describe_work(context.instance, known, assets, profile_for_jobs(compute), environment)
-            variables = {**plain.variables, **session.get_bootstrap_env_vars()}
-            attendance.submit(replace(plain, variables=variables), work.dump())
-            told.line(f"submitted as {attendance.handle}; its files lie in {plain.folder}")
+            request = make_request(context.instance, known, assets, targets, described)
+            variables = {**job.variables, **session.get_bootstrap_env_vars()}
+            monitor.submit(replace(job, variables=variables), request.dump())
+            reporter.log(f"submitted as {monitor.handle}; its files lie in {job.folder.path}")
         else:
-            told.line(f"{attendance.handle} still runs: waiting for it")
+            reporter.log(f"{monitor.handle} still runs: waiting for it")
 
-        def meanwhile(state: State) -> None:
-            told.state(state)
-            messages.pump()
+        def on_poll(state: JobState) -> None:
+            reporter.on_state(state)
+            messages.read_new()
 
         try:
-            attendance.wait(meanwhile)
+            monitor.wait(on_poll)
         except JobFailed as error:
-            messages.pump()
-            raise JobFailed(f"{where}: {told.failure}" if told.failure else str(error)) from error
+            messages.read_new()
+            raise JobFailed(
+                f"{target_name}: {reporter.failure}" if reporter.failure else str(error)
+            ) from error
     return {
         result.asset_key.to_user_string(): dict(result.metadata or {})
         for result in session.get_results()
@@ -172,27 +184,26 @@ def run_remote(
     }
 
 
-class _Told:
-    """What comes from the job, to the run's log and to whoever watches."""
+class _Reporter:
+    """Passes what a job reports on to the run's log and to the observer; ``failure`` is the job's error message."""
 
-    def __init__(self, context: dg.AssetExecutionContext, where: str, progress: Progress):
+    def __init__(self, context: dg.AssetExecutionContext, target_name: str, progress: Progress):
         self.failure = ""
         self._context = context
-        self._where = where
+        self._target_name = target_name
         self._progress = progress
-        self._last = ""
+        self._last_state = ""
 
-    def line(self, text: str) -> None:
-        self._context.log.info(f"{self._where}: {text}")
-        run_observer().note(f"{self._where}: {text}")
+    def log(self, text: str) -> None:
+        self._context.log.info(f"{self._target_name}: {text}")
+        run_observer().note(f"{self._target_name}: {text}")
 
-    def state(self, state: State) -> None:
-        said = str(state)
-        if said != self._last:
-            self._last = said
-            self.line(said)
+    def on_state(self, state: JobState) -> None:
+        if str(state) != self._last_state:
+            self._last_state = str(state)
+            self.log(self._last_state)
 
-    def custom(self, payload: Mapping[str, Any]) -> None:
+    def on_custom(self, payload: Mapping[str, Any]) -> None:
         if "failure" in payload:
             self.failure = payload["failure"]
         elif "note" in payload:
@@ -202,16 +213,16 @@ class _Told:
 
 
 class _JobContext(dg.PipesContextInjector):
-    """Leaves the context in the job's folder."""
+    """Writes the Pipes context into the job's folder."""
 
-    def __init__(self, host: Host, job: JobSpec):
+    def __init__(self, host: Host, folder: JobFolder):
         self._host = host
-        self._job = job
+        self._path = folder.context
 
     @contextmanager
     def inject_context(self, context_data: PipesContextData) -> Generator[PipesParams]:
-        self._host.write(self._job.context, json.dumps(context_data))
-        yield {PipesDefaultContextLoader.FILE_PATH_KEY: str(self._job.context)}
+        self._host.write(self._path, json.dumps(context_data))
+        yield {PipesDefaultContextLoader.FILE_PATH_KEY: str(self._path)}
 
     def no_messages_debug_text(self) -> str:
-        return f"The context was left in {self._job.context}."
+        return f"The context was written to {self._path}."

@@ -1,7 +1,7 @@
-"""What a run would do: which assets are missing or stale, and why, asked of the instance and of the world.
+"""What a run would do: which assets are missing or stale, and why.
 
-Dagster compares an asset with its direct parents only. So the plan adds what follows from that: everything
-selected below a stale asset runs too (and is reused in no time where its inputs turn out unchanged).
+Dagster compares an asset with its direct parents only. The plan adds what follows from that: everything selected below
+a stale asset runs too, and reuses its artifact if its inputs are unchanged by then.
 """
 
 from __future__ import annotations
@@ -11,20 +11,17 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import dagster as dg
-from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
-from dagster._core.definitions.data_version import (
-    CachingStaleStatusResolver,
-    StaleCauseCategory,
-    StaleStatus,
-)
-from dagster._core.loader import LoadingContextForTest
 
-from assets_pkg.orchestration.asset_context import SETTINGS_KEY
+from assets_pkg.orchestration.history import SETTINGS_KEY, latest
+from assets_pkg.orchestration.stale_status import StaleStatuses
 from storage.errors import RetuneError
 
 State = Literal["missing", "stale", "follows", "fresh"]
 Probe = Callable[[dg.DagsterInstance], str | None]
-"""Looks at the world outside the graph; returns why the asset is stale, or None."""
+"""Checks what is outside the graph; returns why the asset is stale, or None."""
+
+ONE_STEP = ("corpus_embeddings", "vector_index")
+"""Assets that one step makes: if one of them runs, both do."""
 
 
 class PlanError(RetuneError):
@@ -54,81 +51,81 @@ class Plan:
 def make_plan(
     defs: dg.Definitions, instance: dg.DagsterInstance, selection: Sequence[str], probes: Mapping[str, Probe]
 ) -> Plan:
-    """Plan the run of ``selection``. Assets that begin the graph and that the selection needs come with it.
+    """Plan the run of ``selection``. Parents of the selection that have no parents themselves come with it: fetching
+    them is cheap.
 
     Raises:
         PlanError: an asset above the selection was never materialized.
     """
-    graph = defs.resolve_asset_graph()
-    resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
+    parents_of = _parents_in_order(defs)
+    statuses = StaleStatuses(defs, instance)
+    roots = {parent for name in selection for parent in parents_of[name] if not parents_of.get(parent)}
+    selected = {*selection, *roots}
     planned: dict[str, PlannedAsset] = {}
-    selection = [*selection, *_beginnings(graph, selection)]
-    for key in (key for level in graph.toposorted_asset_keys_by_level for key in sorted(level)):
-        name = key.to_user_string()
-        if name not in selection:
-            continue
-        parents = [parent.to_user_string() for parent in graph.get(key).parent_keys]
-        _require(instance, name, [parent for parent in parents if parent not in selection])
-        planned[name] = _plan_asset(key, parents, planned, defs, instance, resolver, probes.get(name))
-    return Plan(tuple(_together(planned)))
+    for name, parents in parents_of.items():
+        if name in selected:
+            _require(instance, name, [parent for parent in parents if parent not in selected])
+            reasons = _own_reasons(name, defs, instance, statuses, probes.get(name))
+            planned[name] = reasons or _as_above(name, parents, planned)
+    return Plan(tuple(_with_one_step(planned)))
 
 
-def _beginnings(graph: AssetGraph, selection: Sequence[str]) -> list[str]:
-    """Direct parents of the selection that have no parents themselves: fetching them is cheap."""
-    parents = {parent for name in selection for parent in graph.get(dg.AssetKey(name)).parent_keys}
-    return [parent.to_user_string() for parent in parents if not graph.get(parent).parent_keys]
+def _parents_in_order(defs: dg.Definitions) -> dict[str, list[str]]:
+    """The direct parents of every asset, parents before children and alphabetically among equals."""
+    graph = defs.resolve_asset_graph()
+    keys = [key for level in graph.toposorted_asset_keys_by_level for key in sorted(level)]
+    return {
+        key.to_user_string(): [parent.to_user_string() for parent in graph.get(key).parent_keys]
+        for key in keys
+    }
 
 
-def _plan_asset(
-    key: dg.AssetKey,
-    parents: Sequence[str],
-    planned: Mapping[str, PlannedAsset],
+def _own_reasons(
+    name: str,
     defs: dg.Definitions,
     instance: dg.DagsterInstance,
-    resolver: CachingStaleStatusResolver,
+    statuses: StaleStatuses,
     probe: Probe | None,
-) -> PlannedAsset:
-    name = key.to_user_string()
-    status = resolver.get_status(key)
-    if status == StaleStatus.MISSING:
+) -> PlannedAsset | None:
+    """The asset as missing or stale by itself, or None."""
+    key = dg.AssetKey(name)
+    status = statuses.status(key)
+    if status == "missing":
         return PlannedAsset(name, "missing", ("never made",))
-    if status == StaleStatus.STALE:
-        return PlannedAsset(name, "stale", tuple(_reasons(key, defs, instance, resolver)))
+    if status == "stale":
+        return PlannedAsset(name, "stale", tuple(_stale_reasons(key, defs, instance, statuses)))
     outside = probe(instance) if probe else None
-    if outside:
-        return PlannedAsset(name, "stale", (outside,))
+    return PlannedAsset(name, "stale", (outside,)) if outside else None
+
+
+def _as_above(name: str, parents: Sequence[str], planned: Mapping[str, PlannedAsset]) -> PlannedAsset:
     above = [parent for parent in parents if parent in planned and planned[parent].state != "fresh"]
     if above:
         return PlannedAsset(name, "follows", (f"after {', '.join(above)}",))
     return PlannedAsset(name, "fresh", ())
 
 
-def _together(planned: Mapping[str, PlannedAsset]) -> Iterator[PlannedAsset]:
-    """The two re-indexing assets are one step: if one of them runs, both do."""
-    pair = ("corpus_embeddings", "vector_index")
-    either = any(name in planned and planned[name].state != "fresh" for name in pair)
+def _with_one_step(planned: Mapping[str, PlannedAsset]) -> Iterator[PlannedAsset]:
+    runs = any(name in planned and planned[name].state != "fresh" for name in ONE_STEP)
     for asset in planned.values():
-        if asset.name in pair and asset.state == "fresh" and either:
+        if asset.name in ONE_STEP and asset.state == "fresh" and runs:
             yield PlannedAsset(asset.name, "follows", ("one step with the other",))
         else:
             yield asset
 
 
-def _reasons(
-    key: dg.AssetKey, defs: dg.Definitions, instance: dg.DagsterInstance, resolver: CachingStaleStatusResolver
+def _stale_reasons(
+    key: dg.AssetKey, defs: dg.Definitions, instance: dg.DagsterInstance, statuses: StaleStatuses
 ) -> Iterator[str]:
-    for cause in resolver.get_stale_causes(key):
-        if cause.category == StaleCauseCategory.CODE:
+    for cause in statuses.causes(key):
+        if cause.code_changed:
             yield _changed_settings(key, defs, instance)
-        elif cause.dependency is not None:
-            yield f"{cause.dependency.asset_key.to_user_string()} changed"
         else:
-            yield cause.reason
+            yield f"{cause.parent} changed" if cause.parent is not None else cause.reason
 
 
 def _changed_settings(key: dg.AssetKey, defs: dg.Definitions, instance: dg.DagsterInstance) -> str:
-    event = instance.get_latest_materialization_event(key)
-    materialization = event.asset_materialization if event else None
+    materialization = latest(instance, key)
     recorded = materialization.metadata.get(SETTINGS_KEY) if materialization else None
     now: dict[str, Any] = defs.resolve_asset_graph().get(key).metadata.get(SETTINGS_KEY, {})
     before: Any = recorded.value if recorded else {}
@@ -142,7 +139,7 @@ def _changed_settings(key: dg.AssetKey, defs: dg.Definitions, instance: dg.Dagst
 
 def _require(instance: dg.DagsterInstance, name: str, parents: Sequence[str]) -> None:
     for parent in parents:
-        if instance.get_latest_materialization_event(dg.AssetKey(parent)) is None:
+        if latest(instance, parent) is None:
             raise PlanError(
                 f"{name} needs {parent}, which was never made: start from an earlier stage with --from"
             )

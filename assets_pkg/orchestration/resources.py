@@ -1,16 +1,14 @@
-"""The resources of one profile: what the graph's steps and the command are handed."""
+"""The resources of one profile, for the graph's steps and for the command."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from pydantic import create_model
 
 from assets_pkg.config.base import ModelSettings
 from assets_pkg.config.profile import Profile
-from assets_pkg.sdg.llm import chat_config
+from assets_pkg.config.sections.sdg import chat_config
+from resources.compute.stage_targets import StageTargets
 from resources.configurable import (
     AcceleratorResource,
     AlertsResource,
@@ -48,18 +46,12 @@ def build_resources(profile: Profile) -> Resources:
         chat_model=ChatModelResource.from_config(chat_config(profile.sdg, answers)),
         alerts=AlertsResource(),
         containers=ContainerEngineResource(),
-        compute=_compute(profile),
+        compute=ComputeResource(profile_targets=_stage_targets(profile)),
     )
 
 
-def _compute(profile: Profile) -> ComputeResource:
-    """The profile's places as defaults of a class: a launchpad replaces a resource's values whole, so that what a
-    run leaves out must be the class's own."""
-    given = {**profile.compute.model_dump(), "profile": profile.model_dump_json()}
-    fields: dict[str, Any] = {
-        name: (ComputeResource.model_fields[name].annotation, value) for name, value in given.items()
-    }
-    return create_model("ProfileComputeResource", __base__=ComputeResource, **fields)()
+def _stage_targets(profile: Profile) -> StageTargets:
+    return StageTargets(**profile.compute.model_dump(), profile=profile.model_dump_json())
 
 
 def encoders_for(

@@ -1,4 +1,4 @@
-"""Who watches a run in a terminal: nobody by default, the command's live display when there is one."""
+"""The observer of this process's steps: none by default, the command's live display when there is one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class RunObserver(Protocol):
-    """Told what the steps of a run in this process are doing."""
+    """Notified of what the steps of a run in this process are doing."""
 
     def started(self, step: str) -> None: ...
     def finished(self, step: str) -> None: ...
@@ -25,10 +25,11 @@ _observer: RunObserver = _NoObserver()
 
 
 def run_observer() -> RunObserver:
+    """The observer of this process."""
     return _observer
 
 
-def set_run_observer(new: RunObserver) -> None:
-    """Show every later step of this process to ``new``."""
+def set_run_observer(observer: RunObserver) -> None:
+    """Notify ``observer`` of every later step of this process."""
     global _observer
-    _observer = new
+    _observer = observer

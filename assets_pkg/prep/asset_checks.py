@@ -128,7 +128,7 @@ def check_eval_set_texts(eval_set: EvalSet) -> Finding:
 
 
 def check_enough_negatives(mined: MinedTrainSet) -> Finding:
-    """Every question has as many hard negatives as asked for."""
+    """Every question has ``hard_negatives_to_mine`` negatives."""
     summary = mined.summary()
     names = ("questions_with_fewer_negatives", "questions_filled", "questions_dropped")
     figures = {name: summary[name] for name in names if name in summary}

@@ -12,6 +12,7 @@ from assets_pkg.config.sections.prep import (
     TrainingSourceSettings,
 )
 from assets_pkg.orchestration.asset_context import AssetContext, accelerator_pool, asset_context, stage_asset
+from assets_pkg.orchestration.history import data_version
 from assets_pkg.orchestration.metadata import numbers, picture, table
 from assets_pkg.orchestration.run_observer import run_observer
 from assets_pkg.prep.asset_checks import build_checks
@@ -26,6 +27,7 @@ from assets_pkg.prep.training_set import (
 )
 from assets_pkg.retrieval.parallel_search import search_devices
 from resources.configurable import ArtifactStoreResource, ComputeResource, EncoderResource
+from storage.artifact_store import ArtifactStore
 from storage.artifacts import Checkpoint, EvalSet, MinedTrainSet, QAPairs, TrainingSet
 from storage.paths import DATA_PREP_STAGE
 
@@ -147,3 +149,22 @@ def _mined_train_set(profile: Profile) -> dg.AssetsDefinition:
 def _link(asset: AssetContext, folder: Path, names: tuple[str, ...]) -> None:
     for name in names:
         asset.link(f"{DATA_PREP_STAGE}/{name}", folder / name)
+
+
+def training_files_changed(made: dg.AssetMaterialization, profile: Profile, _: ArtifactStore) -> str | None:
+    """Whether the files that ``training_set`` read changed."""
+    if training_fingerprint(profile.prep) == made.metadata[FINGERPRINT].value:
+        return None
+    return "the files that prep.train_input_file or prep.groups_json name changed"
+
+
+def eval_set_changed(made: dg.AssetMaterialization, profile: Profile, store: ArtifactStore) -> str | None:
+    """Whether another eval set is frozen now, or the files that ``eval_set`` read changed."""
+    frozen = frozen_eval_set(store)
+    if frozen is not None and frozen.version == data_version(made):
+        return None
+    if eval_set_fingerprint(profile.prep, store) == made.metadata[FINGERPRINT].value:
+        return None
+    if frozen is not None:
+        return f"another eval set was frozen: {frozen.version}"
+    return "the frozen eval set was released, or files of prep.eval_data_path or prep.groups_json changed"

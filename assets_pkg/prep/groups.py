@@ -47,9 +47,9 @@ def read_groups(
 ) -> list[list[str]]:
     """The groups of ``groups_json`` files, as documents of the corpus.
 
-    The files are ``{"exact"|"fuzzy"|"semantic": {"groups"|"clusters": {group: [name, ...]}}}``. A name stands
-    for the document with that path, else with that path without extensions, else with that file name (a
-    bundle's members stand for the bundle).
+    The files are ``{"exact"|"fuzzy"|"semantic": {"groups"|"clusters": {group: [name, ...]}}}``. A name
+    means the document with that path, else with that path without extensions, else with that file name (a
+    bundle's members mean the bundle).
 
     Args:
         files: paths of the files.

@@ -25,7 +25,7 @@ ERROR_WEIGHTS = (0.1, 0.9)
 """Weights of false positives (which are checked) and false negatives of the index."""
 
 SLACK = 0.1
-"""How far the threshold of the index is below the one asked for, so that few pairs at the threshold are missed."""
+"""How far the threshold of the index is below ``threshold``, so that few pairs at the threshold are missed."""
 
 WORD = re.compile(r"\w+")
 

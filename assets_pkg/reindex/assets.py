@@ -1,4 +1,5 @@
-"""The corpus through the promoted model, and the index that search reads: one step, so never mixed."""
+"""The assets of stage 6: the corpus embedded by the promoted model, and the search index; made in one step, so that
+both are always of the same model."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -13,25 +14,27 @@ from assets_pkg.config.profile import Profile
 from assets_pkg.config.sections.reindex import ReindexSettings
 from assets_pkg.orchestration.asset_context import (
     OWNERS,
-    SETTINGS_KEY,
     AssetContext,
     accelerator_pool,
     asset_context,
     code_version,
     shown_settings,
 )
+from assets_pkg.orchestration.history import SETTINGS_KEY, data_version
 from assets_pkg.orchestration.metadata import numbers
 from assets_pkg.reindex.corpus_embedding import embed_corpus, served_encoder
 from assets_pkg.reindex.index import build_index, is_lost, open_index
 from assets_pkg.reindex.index_checks import (
     NOTHING_TO_COMPARE,
-    Agreement,
+    EvaluationCheck,
     compare_with_measurement,
     measured_as,
     verify_index,
 )
+from assets_pkg.reindex.searcher import SearchError, current_index
 from resources.configurable import ArtifactStoreResource, ComputeResource, EncoderResource
 from resources.vector_store.base import PassageIndex
+from storage.artifact_store import ArtifactError, ArtifactStore
 from storage.artifacts import (
     Checkpoint,
     CorpusEmbeddings,
@@ -44,10 +47,10 @@ from storage.artifacts import (
 from storage.paths import INDEX_LINK
 
 WARN = dg.AssetCheckSeverity.WARN
-CHECK = dg.AssetCheckSpec(
+INDEX_CHECK = dg.AssetCheckSpec(
     "index_is_fit",
     asset="vector_index",
-    description="Every passage is there with a sound vector and is found; search switches only then.",
+    description="Every passage is in the index with a valid vector and is found; search switches to it only then.",
     blocking=True,
 )
 
@@ -55,12 +58,12 @@ CHECK = dg.AssetCheckSpec(
 IN_STEP = dg.AssetCheckSpec(
     "index_is_in_step",
     asset="vector_index",
-    description="The index is of the promoted model and the current corpus, or not for long; watched by a sensor.",
+    description="The index belongs to the promoted model and the current corpus, or a sensor has yet to rebuild it.",
 )
 
 
 def reindex_deps(settings: ReindexSettings) -> list[str]:
-    """What the index is made from."""
+    """The assets that the index depends on."""
     return ["promoted_model", "passages", *(["running_nim"] if settings.encoder == "nim" else [])]
 
 
@@ -78,7 +81,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         fail_window=timedelta(hours=profile.automation.index_max_age_hours)
     )
 
-    # One step and identical deps: a model promoted meanwhile makes both stale, never one of them.
+    # One step and identical deps: a model promoted meanwhile makes both assets stale, never only one.
     @dg.multi_asset(
         specs=[
             dg.AssetSpec(
@@ -96,7 +99,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
                 **spec,
             ),
         ],
-        check_specs=[CHECK, IN_STEP],
+        check_specs=[INDEX_CHECK, IN_STEP],
         pool=accelerator_pool(profile.compute, "reindex"),
     )
     def embed_and_index(
@@ -117,7 +120,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             index = _index(asset, profile.reindex, passages, embeddings)
             check = _verify(asset, index, passages, embeddings, profile, encoders)
             if check.passed and asset.points:
-                # First what may be refused: then search and the readers of a server's alias stay with one version.
+                # The server may refuse the alias, so it is first: search and the alias's readers stay on one version.
                 open_index(index.path, index.describe()["place"]).activate()
                 asset.link(INDEX_LINK, index.path)
             yield asset.result(embeddings, numbers(embeddings.describe()), asset="corpus_embeddings")
@@ -159,7 +162,7 @@ def _index(
 
     index = asset.build(VectorIndex, make, asset="vector_index")
     if is_lost(index):
-        asset.note(f"vector_index: the server has {index.version} no longer: it is made again")
+        asset.note(f"vector_index: the server no longer has {index.version}: it is built again")
         index = asset.build(VectorIndex, make, asset="vector_index", anew=True)
     return index
 
@@ -174,22 +177,24 @@ def _verify(
 ) -> dg.AssetCheckResult:
     described = index.describe()
     opened = open_index(index.path, described["place"])
-    verdict = verify_index(opened, passages, embeddings, described["dimensions"])
-    agreement = _agreement(asset, opened, described, passages, embeddings, profile.model, encoders)
-    problem = agreement.problem(profile.reindex.eval_tolerance)
-    problems = [*verdict.problems(profile.reindex.min_index_recall), *([problem] if problem else [])]
+    check = verify_index(opened, passages, embeddings, described["dimensions"])
+    evaluation = _compare_with_evaluation(
+        asset, opened, described, passages, embeddings, profile.model, encoders
+    )
+    problem = evaluation.problem(profile.reindex.eval_tolerance)
+    problems = [*check.problems(profile.reindex.min_index_recall), *([problem] if problem else [])]
     return dg.AssetCheckResult(
-        check_name=CHECK.name,
-        asset_key=CHECK.asset_key,
+        check_name=INDEX_CHECK.name,
+        asset_key=INDEX_CHECK.asset_key,
         passed=not problems,
         metadata={
-            **numbers({**asdict(verdict), **asdict(agreement)}),
+            **numbers({**asdict(check), **asdict(evaluation)}),
             "problems": "; ".join(problems) or "(none)",
         },
     )
 
 
-def _agreement(
+def _compare_with_evaluation(
     asset: AssetContext,
     opened: PassageIndex,
     described: Mapping[str, Any],
@@ -197,12 +202,12 @@ def _agreement(
     embeddings: CorpusEmbeddings,
     settings: ModelSettings,
     encoders: EncoderResource,
-) -> Agreement:
-    """With the measurement of the model; of no query where it was not measured so."""
+) -> EvaluationCheck:
+    """The index against the evaluation of its model; nothing to compare if it was not evaluated in this way."""
     measured = asset.previous("eval_metrics")
     if measured is None or described["dimensions"] < embeddings.describe()["dimensions"]:
         return NOTHING_TO_COMPARE
-    # Measured with other prefixes or lengths, the model ranks otherwise.
+    # With other prefixes or lengths the model ranks differently.
     then: Any = measured.metadata[SETTINGS_KEY].value
     if not settings.contract().items() <= then.items():
         return NOTHING_TO_COMPARE
@@ -221,3 +226,19 @@ def _agreement(
             report,
             name,
         )
+
+
+def searched_index_changed(
+    made: dg.AssetMaterialization, profile: Profile, store: ArtifactStore
+) -> str | None:
+    """Whether searches use another index than the latest ``vector_index``, or its server has lost it."""
+    try:
+        index = current_index(store)
+    except (SearchError, ArtifactError):
+        return "the index is not in the store"
+    if is_lost(index):
+        return "the server has the index no longer"
+    version = data_version(made)
+    return (
+        None if index.version == version else f"index {version} failed its check: {index.version} is searched"
+    )

@@ -1,8 +1,7 @@
-"""The index beside other ways of searching the same passages: the base model, full text, and both fused."""
+"""The index beside other ways to search the same passages: the base model, full text, and both fused."""
 
 from __future__ import annotations
 
-import heapq
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -11,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assets_pkg.config.profile import Profile
-from assets_pkg.reindex.searcher import FUSION_DEPTH, SearchError, checkpoint_encoder, current_index, fuse
+from assets_pkg.reindex.searcher import SearchError, checkpoint_encoder, current_index
+from assets_pkg.retrieval.exact_search import BlockwiseSearch
+from assets_pkg.retrieval.fusion import FUSION_DEPTH, fuse
 from assets_pkg.retrieval.metrics import score_run
 from resources.encoders.base import Encoder
 from resources.vector_store.base import TEXT_COLUMNS, Hit, index_schema
@@ -24,14 +25,15 @@ from storage.progress import Progress, no_progress
 if TYPE_CHECKING:
     import pyarrow as pa
 
-BLOCK = 2048
+PASSAGES_AT_ONCE = 2048
+DOCUMENTS_AT_ONCE = 4096
+CUTS = (10, 100)
+KINDS = ("vectors", "words", "hybrid")
 
 
 def search_with_base(store: ArtifactStore, profile: Profile, text: str, k: int) -> list[Hit]:
     """The ``k`` passages nearest to ``text`` for the base model, by exact search over the indexed passages, a block
-    of them in memory at a time.
-
-    Vectors come from the cache where the base embedded these passages before.
+    of them in memory at a time. Cached vectors are reused.
 
     Raises:
         SearchError: nothing is indexed, or the base model is not in the store.
@@ -41,28 +43,24 @@ def search_with_base(store: ArtifactStore, profile: Profile, text: str, k: int) 
         raise SearchError("the base model is not in the store: run `retune sdg` first")
     passages = store.get(Passages, "passages", current_index(store).describe()["passages"])
     rows, done = passages.passages(), 0
-    best: list[tuple[float, int, Passage]] = []
+    candidates: dict[int, Passage] = {}
     with checkpoint_encoder(store, profile.model, store.get(Checkpoint, "base_model", bases[0])) as encoder:
-        query = encoder.embed([text], "query")[0]
-        while block := list(islice(rows, BLOCK)):
-            scores = (encoder.embed([row.text for row in block], "passage") @ query).tolist()
-            # Of equal ones the first, and passages themselves are never compared.
-            here = zip(scores, range(-done, -done - len(block), -1), block, strict=True)
-            best = heapq.nlargest(k, [*best, *here])
+        search = BlockwiseSearch(encoder.embed([text], "query"), k)
+        while block := list(islice(rows, PASSAGES_AT_ONCE)):
+            search.add(encoder.embed([row.text for row in block], "passage"))
+            candidates |= enumerate(block, start=done)
+            candidates = {index: candidates[index] for index in search.found.ids[0].tolist()}
             done += len(block)
-    return [
-        Hit(
-            score,
-            *(row.passage_id, row.doc_id, row.chunk_id, row.title, row.section, row.text),
-            json.loads(row.metadata),
-        )
-        for score, _, row in best
-    ]
+    scores: list[float] = search.found.scores[0].tolist()
+    return [_hit(score, row) for score, row in zip(scores, candidates.values(), strict=True)]
 
 
-QUERIES_AT_ONCE = 4096
-CUTS = (10, 100)
-KINDS = ("vectors", "words", "hybrid")
+def _hit(score: float, row: Passage) -> Hit:
+    return Hit(
+        score,
+        *(row.passage_id, row.doc_id, row.chunk_id, row.title, row.section, row.text),
+        json.loads(row.metadata),
+    )
 
 
 def measure_search(
@@ -74,12 +72,15 @@ def measure_search(
     queries = [each for each in read_queries(eval_set.beir) if each.query_id in qrels]
     vectors = encoder.embed([each.text for each in queries], "query")
     runs: dict[str, dict[str, dict[str, float]]] = {kind: {} for kind in KINDS}
-    with tempfile.TemporaryDirectory(prefix="retune-eval set-") as folder:
+    with tempfile.TemporaryDirectory(prefix="retune-eval-set-") as folder:
         index = LanceIndex(Path(folder))
-        index.write(_rows(eval_set, encoder), index_schema(encoder.dimensions))
+        index.write(_record_batches(eval_set, encoder), index_schema(encoder.dimensions))
         for done, (query, vector) in enumerate(zip(queries, vectors, strict=True), start=1):
-            near, worded = index.search(vector, FUSION_DEPTH), index.search_text(query.text, FUSION_DEPTH)
-            for kind, hits in zip(KINDS, (near, worded, fuse([near, worded])), strict=True):
+            nearest, by_words = (
+                index.search(vector, FUSION_DEPTH),
+                index.search_text(query.text, FUSION_DEPTH),
+            )
+            for kind, hits in zip(KINDS, (nearest, by_words, fuse([nearest, by_words])), strict=True):
                 runs[kind][query.query_id] = _run(hits)
             progress(done, len(queries), "queries")
     return {kind: score_run(run, qrels, CUTS).means() for kind, run in runs.items()}
@@ -89,12 +90,12 @@ def _run(hits: Sequence[Hit]) -> dict[str, float]:
     return {hit.doc_id: hit.score for hit in hits[: max(CUTS)]}
 
 
-def _rows(eval_set: EvalSet, encoder: Encoder) -> Iterator[pa.RecordBatch]:
+def _record_batches(eval_set: EvalSet, encoder: Encoder) -> Iterator[pa.RecordBatch]:
     import pyarrow as pa
 
     documents = read_documents(eval_set.beir)
     schema = index_schema(encoder.dimensions)
-    while block := list(islice(documents, QUERIES_AT_ONCE)):
+    while block := list(islice(documents, DOCUMENTS_AT_ONCE)):
         vectors = encoder.embed([each.joined for each in block], "passage")
         columns: dict[str, Any] = {
             name: pa.array([_text(name, each) for each in block]) for name in TEXT_COLUMNS
@@ -107,5 +108,5 @@ def _rows(eval_set: EvalSet, encoder: Encoder) -> Iterator[pa.RecordBatch]:
 
 
 def _text(column: str, document: BeirDocument) -> str:
-    """What a column of text holds: titles are part of what is searched, as they are of what is embedded."""
+    """The value of a text column: the searched text includes the title, as the embedded one does."""
     return {"text": document.joined, "title": document.title, "section": ""}.get(column, document.doc_id)

@@ -1,4 +1,4 @@
-"""The whole corpus through the promoted model: here, by the deployed server, or by several workers."""
+"""Embed the whole corpus with the promoted model: in this process, by the deployed server, or by several workers."""
 
 from __future__ import annotations
 
@@ -32,6 +32,61 @@ if TYPE_CHECKING:
 
 PASSAGES_AT_ONCE = 4096
 MANIFEST = "embeddings.json"
+SHARDS, REMOVED_SHARDS = "together", "together.gone"
+
+
+def embed_corpus(
+    passages: Passages,
+    model: Checkpoint,
+    encoder: CachedEncoder,
+    contract: Mapping[str, Any],
+    folder: Path,
+    progress: Progress,
+    make_shards: MakeShards | None = None,
+) -> None:
+    """As :func:`embed_passages`; with ``make_shards``, several workers first embed the texts that ``encoder`` has no
+    cached vectors of.
+
+    Shards that an interrupted run left are reused; ``encoder`` itself replaces damaged ones.
+    """
+    if make_shards is not None:
+        _embed_by_workers(passages, encoder, make_shards, folder / SHARDS, progress)
+    embed_passages(passages, model, encoder, contract, folder, progress)
+    # Renamed first, so that workers that still look for shards see all of them or none; also removes what an
+    # interrupted removal left.
+    shutil.rmtree(folder / REMOVED_SHARDS, ignore_errors=True)
+    with suppress(FileNotFoundError):
+        shutil.rmtree((folder / SHARDS).rename(folder / REMOVED_SHARDS))
+
+
+def _embed_by_workers(
+    passages: Passages, encoder: CachedEncoder, make_shards: MakeShards, folder: Path, progress: Progress
+) -> None:
+    """Fill the cache of ``encoder`` with the vectors of all passages."""
+    folder.mkdir(exist_ok=True)
+    source = folder / "texts.parquet"
+    if not source.exists():
+        _write_new_texts(passages, encoder, source)
+    shards = Shards(source, folder, "passage")
+    if shards.rows:
+        make_shards(shards, progress)
+    for number, vectors in enumerate(shards.vectors(encoder)):
+        encoder.keep(shards.texts(number), "passage", vectors)
+
+
+def _write_new_texts(passages: Passages, encoder: CachedEncoder, target: Path) -> None:
+    """Write the texts without a cached vector to a Parquet file, atomically; the shards follow its order."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    partial = target.with_suffix(".part")
+    schema = pa.schema([("text", pa.string())])
+    with pq.ParquetFile(_file(passages)) as all_texts, pq.ParquetWriter(partial, schema) as writer:
+        for batch in all_texts.iter_batches(batch_size=BLOCK, columns=["text"]):
+            texts: Any = batch.column("text").to_pylist()
+            new = encoder.unknown(texts, "passage")
+            writer.write_batch(batch.take(pa.array(new, pa.int64())))
+    partial.replace(target)
 
 
 def embed_passages(
@@ -43,15 +98,15 @@ def embed_passages(
     progress: Progress,
 ) -> None:
     """Write ``embeddings.parquet`` (one row per passage, same order: ``passage_id``, ``vector`` float32 [d])
-    and ``embeddings.json``. Blocks of passages stream through, so memory does not grow with the corpus. What a killed
-    try had finished is left as it is.
+    and ``embeddings.json``. Passages are embedded in blocks, so memory does not grow with the corpus. What an
+    interrupted run had completed is left unchanged.
 
     Args:
-        contract: prefixes and lengths that ``encoder`` works with, for the manifest: queries must use the same.
+        contract: prefixes and lengths that ``encoder`` uses, for the manifest: queries must use the same.
     """
-    if (folder / MANIFEST).exists():  # the last that is written
+    if (folder / MANIFEST).exists():  # written last
         return
-    count, dimensions = _write(passages, encoder, _embedded(passages, encoder, progress), folder)
+    count, dimensions = _write(passages, encoder, _vectors(passages, encoder, progress), folder)
     manifest: dict[str, Any] = {
         "schema_version": 1,
         "model_digest": model.version,
@@ -64,7 +119,7 @@ def embed_passages(
     write_json(folder / MANIFEST, manifest, ensure_ascii=True, sort_keys=True)
 
 
-def _embedded(passages: Passages, encoder: Encoder, progress: Progress) -> Iterator[Vectors]:
+def _vectors(passages: Passages, encoder: Encoder, progress: Progress) -> Iterator[Vectors]:
     import pyarrow.parquet as pq
 
     done, started = 0, time.monotonic()
@@ -72,29 +127,29 @@ def _embedded(passages: Passages, encoder: Encoder, progress: Progress) -> Itera
         total = source.metadata.num_rows
         for batch in source.iter_batches(batch_size=PASSAGES_AT_ONCE, columns=["text"]):
             texts: list[Any] = batch.column("text").to_pylist()
-            yield encoder.embed(texts, "passage", _from(done, total, started, progress))
+            yield encoder.embed(texts, "passage", _offset(progress, done, total, started))
             done += len(texts)
 
 
 def _write(passages: Passages, encoder: Encoder, blocks: Iterable[Vectors], folder: Path) -> tuple[int, int]:
-    """Put ``blocks`` beside the passages' ids; returns how many vectors there are, and their length."""
+    """Write ``blocks`` with the passages' ids; returns the number of vectors and their dimensions."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    waiting = iter(blocks)
-    first = next(waiting, None)
+    remaining = iter(blocks)
+    first = next(remaining, None)
     dimensions = encoder.dimensions if first is None else first.shape[1]
     schema = pa.schema([("passage_id", pa.string()), ("vector", pa.list_(pa.float32(), dimensions))])
     done = 0
     with (
         pq.ParquetFile(_file(passages)) as source,
-        # Vectors neither repeat nor compress: trying both costs three times the writing, and makes the file larger.
+        # Vectors neither repeat nor compress: a dictionary and compression triple the time and enlarge the file.
         pq.ParquetWriter(
             folder / "embeddings.parquet", schema, compression="none", use_dictionary=False
         ) as writer,
     ):
         ids = source.iter_batches(batch_size=PASSAGES_AT_ONCE, columns=["passage_id"])
-        for batch, vectors in zip(ids, chain([] if first is None else [first], waiting), strict=True):
+        for batch, vectors in zip(ids, chain([] if first is None else [first], remaining), strict=True):
             column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), dimensions)
             writer.write_batch(pa.record_batch([batch.column("passage_id"), column], schema=schema))
             done += len(vectors)
@@ -105,101 +160,45 @@ def _file(passages: Passages) -> Path:
     return passages.path / "passages.parquet"
 
 
-def _from(before: int, of: int, started: float, progress: Progress) -> Progress:
-    """The progress of one block, as part of the whole, with the rate so far and the time left at that rate."""
+def _offset(progress: Progress, before: int, altogether: int, started: float) -> Progress:
+    """The progress of one block as a part of the whole, with the rate so far and the time left at that rate."""
 
     def report(done: int, total: int, unit: str, **figures: float) -> None:
         rate = (before + done) / max(time.monotonic() - started, 1e-3)
-        left = (of - before - done) / rate if rate else 0.0
-        progress(before + done, of, unit, **figures, per_second=rate, minutes_left=left / 60)
+        left = (altogether - before - done) / rate if rate else 0.0
+        progress(before + done, altogether, unit, **figures, per_second=rate, minutes_left=left / 60)
 
     return report
-
-
-FOLDER, GONE = "together", "together.gone"
-
-
-def embed_corpus(
-    passages: Passages,
-    model: Checkpoint,
-    encoder: CachedEncoder,
-    contract: Mapping[str, Any],
-    folder: Path,
-    progress: Progress,
-    make_shards: MakeShards | None = None,
-) -> None:
-    """As :func:`embed_passages`; ``make_shards`` are several workers, who embed what ``encoder`` does not know yet.
-
-    Shards that a killed try left are taken up; ``encoder`` itself makes those that turn out damaged.
-    """
-    if make_shards is not None:
-        _embed_together(passages, encoder, make_shards, folder / FOLDER, progress)
-    embed_passages(passages, model, encoder, contract, folder, progress)
-    # In one step, for workers that still look for something to do; and what a killed try left of that.
-    shutil.rmtree(folder / GONE, ignore_errors=True)
-    with suppress(FileNotFoundError):
-        shutil.rmtree((folder / FOLDER).rename(folder / GONE))
-
-
-def _embed_together(
-    passages: Passages, encoder: CachedEncoder, make_shards: MakeShards, together: Path, progress: Progress
-) -> None:
-    """Make ``encoder`` know all passages."""
-    together.mkdir(exist_ok=True)
-    source = together / "texts.parquet"
-    if not source.exists():
-        _write_new_texts(passages, encoder, source)
-    shards = Shards(source, together, "passage")
-    if shards.rows:
-        make_shards(shards, progress)
-    for number, vectors in enumerate(shards.vectors(encoder)):
-        encoder.keep(shards.texts(number), "passage", vectors)
-
-
-def _write_new_texts(passages: Passages, encoder: CachedEncoder, target: Path) -> None:
-    """The texts without a vector, in a Parquet file that appears whole: its order is that of the shards."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    beside = target.with_suffix(".part")
-    schema = pa.schema([("text", pa.string())])
-    with (
-        pq.ParquetFile(passages.path / "passages.parquet") as all_texts,
-        pq.ParquetWriter(beside, schema) as writer,
-    ):
-        for batch in all_texts.iter_batches(batch_size=BLOCK, columns=["text"]):
-            texts: Any = batch.column("text").to_pylist()
-            new = encoder.unknown(texts, "passage")
-            writer.write_batch(batch.take(pa.array(new, pa.int64())))
-    beside.replace(target)
 
 
 @contextmanager
 def served_encoder(
     store: ArtifactStore, settings: DeploySettings, model: Checkpoint, exported: OnnxModel
 ) -> Iterator[CachedEncoder]:
-    """The deployed server as the encoder of ``model``, with cached vectors. Each block is kept only if the server
-    still serves that model after it.
+    """The deployed server as the encoder of ``model``, with cached vectors. A block is cached only if the server
+    still serves that model afterwards.
 
     Args:
-        exported: what was deployed; with the kind of server it decides the vectors.
+        exported: what was deployed; with the type of server it determines the vectors.
 
     Raises:
         DeployError: no server serves ``model``.
     """
     server = server_of(store.root / STATE_FOLDER, model.version)
 
-    def prove() -> None:
+    def check_model() -> None:
         if not server.serves_its_model():
             raise DeployError(
                 f"the server at {server.url} no longer serves {model.version}: run `retune reindex` again; the blocks "
                 "that were finished are kept"
             )
 
-    kind = [settings.server, settings.nim_image, settings.use_onnx] if settings.server == "nim" else []
-    identity = digest_json(["served", exported.version, *kind])
+    server_type = [settings.server, settings.nim_image, settings.use_onnx] if settings.server == "nim" else []
+    identity = digest_json(["served", exported.version, *server_type])
     dimensions: int = exported.manifest()["dimensions"]
     interface = interface_of(server.backend)
-    served = ServedEncoder(server.url, settings.served_model_name, dimensions, identity, interface, prove)
+    served = ServedEncoder(
+        server.url, settings.served_model_name, dimensions, identity, interface, check_model
+    )
     with closing(served):
         yield CachedEncoder(served, EmbeddingCache(store.root / EMBEDDING_CACHE))

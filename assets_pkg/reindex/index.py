@@ -21,13 +21,14 @@ from storage.vectors import truncate
 if TYPE_CHECKING:
     import pyarrow as pa
 
-BLOCK = 4096
+ROWS_AT_ONCE = 4096
 INDEX_MANIFEST = "index.json"
-PLACE = "place.json"
+LOCATION_FILE = "place.json"
+"""Where an unfinished index is; the manifest holds it under ``place``."""
 
 
 class IndexMismatch(RetuneError):
-    """The index does not hold what it should."""
+    """Passages and embeddings do not belong together."""
 
 
 def build_index(
@@ -40,14 +41,14 @@ def build_index(
     """Write the index and its manifest ``index.json`` from passages and their vectors.
 
     ``settings.dimensions`` keeps the leading components and renormalises (Matryoshka embeddings). An approximate
-    index is built beside the vectors where :func:`index_type` says so. A server is told that the index belongs to
-    the project of ``store``. What a killed try had finished is left as it is.
+    index is built beside the vectors where :func:`index_type` says so. On a server the index is
+    registered as belonging to the project of ``store``. What an interrupted run had completed is left unchanged.
 
     Raises:
         IndexMismatch: passages and embeddings do not belong together.
         VectorStoreError: the server refuses, or its alias belongs to another project.
     """
-    if (folder / INDEX_MANIFEST).exists():  # the last that is written
+    if (folder / INDEX_MANIFEST).exists():  # written last
         return
     described = embeddings.describe()
     if described["passages"] != passages.version:
@@ -56,10 +57,10 @@ def build_index(
             "materialize corpus_embeddings and vector_index again"
         )
     dimensions = min(settings.dimensions or described["dimensions"], described["dimensions"])
-    place = _place(settings, embeddings, store)
+    location = _location(settings, embeddings, store)
     # So that what an unfinished build leaves on a server can be found.
-    write_json(folder / PLACE, place, indent=None, ensure_ascii=True)
-    index = open_index(folder, place)
+    write_json(folder / LOCATION_FILE, location, indent=None, ensure_ascii=True)
+    index = open_index(folder, location)
     fields = field_types(passages)
     schema = index_schema(dimensions, fields)
     rows = index.write(_batches(passages, embeddings, schema), schema)
@@ -74,15 +75,15 @@ def build_index(
         "metadata_fields": fields,
         "rows": rows,
         "index": kind,
-        "place": place,
+        "place": location,
     }
     write_json(folder / INDEX_MANIFEST, manifest, ensure_ascii=True, sort_keys=True)
-    (folder / PLACE).unlink()
+    (folder / LOCATION_FILE).unlink()
 
 
 def index_type(settings: ReindexSettings, rows: int) -> IndexType:
-    """The type that was set, or the one that suits the size: exact below ``exact_below`` rows, then each store's own
-    strength."""
+    """The type that is set; for ``auto`` exact search below ``exact_below`` rows, and above the approximate index that
+    suits the store."""
     if settings.index_type != "auto":
         return settings.index_type
     if rows < settings.exact_below:
@@ -90,56 +91,58 @@ def index_type(settings: ReindexSettings, rows: int) -> IndexType:
     return "ivf" if settings.store == "lancedb" else "hnsw"
 
 
-def open_index(folder: Path, place: dict[str, Any]) -> PassageIndex:
-    """The index of one version: in its own ``folder``, or where its manifest's ``place`` says.
+def open_index(folder: Path, location: dict[str, Any]) -> PassageIndex:
+    """The index of one version: in its own ``folder``, or on the server that its manifest's ``place`` names.
 
     Raises:
         VectorStoreError: the server that holds it cannot be reached.
     """
-    if place["store"] == "milvus":
+    if location["store"] == "milvus":
         from resources.vector_store.milvus import MilvusIndex, Owner
 
-        owner = Owner(**place["owner"]) if "owner" in place else None
-        return MilvusIndex(place["uri"], place["collection"], os.environ.get(place["token_env"], ""), owner)
+        owner = Owner(**location["owner"]) if "owner" in location else None
+        token = os.environ.get(location["token_env"], "")
+        return MilvusIndex(location["uri"], location["collection"], token, owner)
     from resources.vector_store.lance import LanceIndex
 
     return LanceIndex(folder / "lancedb")
 
 
 def index_in(folder: Path) -> PassageIndex | None:
-    """The index whose version, or whose unfinished build, lies in ``folder``; None where there is none.
+    """The index of the version, or of the unfinished build, in ``folder``; None if there is none.
 
     Raises:
         VectorStoreError: the server that holds it cannot be reached.
     """
     if (folder / INDEX_MANIFEST).exists():
         return open_index(folder, json.loads((folder / INDEX_MANIFEST).read_text("utf-8"))["place"])
-    if (folder / PLACE).exists():
-        return open_index(folder, json.loads((folder / PLACE).read_text("utf-8")))
+    if (folder / LOCATION_FILE).exists():
+        return open_index(folder, json.loads((folder / LOCATION_FILE).read_text("utf-8")))
     return None
 
 
 def is_lost(index: VectorIndex) -> bool:
-    """Whether the server that held the index has it no longer. (What lies in a version's own folder, the artifact
-    store looks after.)
+    """Whether the server no longer has the index. (The artifact store checks the files in a version's own folder.)
 
     Raises:
         VectorStoreError: the server cannot be reached.
     """
-    place = index.describe()["place"]
-    return place["store"] == "milvus" and not open_index(index.path, place).exists()
+    location = index.describe()["place"]
+    return location["store"] == "milvus" and not open_index(index.path, location).exists()
 
 
-def _place(settings: ReindexSettings, embeddings: CorpusEmbeddings, store: ArtifactStore) -> dict[str, Any]:
+def _location(
+    settings: ReindexSettings, embeddings: CorpusEmbeddings, store: ArtifactStore
+) -> dict[str, Any]:
     if settings.store == "lancedb":
         return {"store": "lancedb"}
     project, name = store.identity(), settings.milvus_collection
     return {
         "store": "milvus",
         "uri": settings.milvus_uri,
-        # The project's too: another one may index the same corpus with the same model, and drop what is its own.
+        # With the project: another one may index the same corpus with the same model, and drop its own collection.
         "collection": f"{name}_{digest_json([project, embeddings.version, settings.digest()])}",
-        "owner": {"project": project, "root": store.place, "alias": f"{name}_current"},
+        "owner": {"project": project, "root": store.location, "alias": f"{name}_current"},
         "token_env": settings.milvus_token_env,
     }
 
@@ -168,7 +171,11 @@ def _batches(passages: Passages, embeddings: CorpusEmbeddings, schema: pa.Schema
         pq.ParquetFile(passages.path / "passages.parquet") as texts,
         pq.ParquetFile(embeddings.path / "embeddings.parquet") as vectors,
     ):
-        pairs = zip(texts.iter_batches(batch_size=BLOCK), vectors.iter_batches(batch_size=BLOCK), strict=True)
+        pairs = zip(
+            texts.iter_batches(batch_size=ROWS_AT_ONCE),
+            vectors.iter_batches(batch_size=ROWS_AT_ONCE),
+            strict=True,
+        )
         for rows, embedded in pairs:
             stored: Any = embedded.column("vector")
             matrix = truncate(stored.flatten().to_numpy().reshape(len(rows), -1), dimensions)
@@ -178,8 +185,8 @@ def _batches(passages: Passages, embeddings: CorpusEmbeddings, schema: pa.Schema
                     rows.column("doc_id").to_pylist(), rows.column("chunk_id").to_pylist(), strict=True
                 )
             ]
-            told: Any = rows.column("metadata").to_pylist()
-            metadata = [json.loads(each) for each in told]
+            encoded: Any = rows.column("metadata").to_pylist()
+            metadata = [json.loads(each) for each in encoded]
             columns = {
                 **{
                     name: pa.array([each.get(name) for each in metadata], schema.field(name).type)

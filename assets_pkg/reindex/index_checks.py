@@ -1,4 +1,6 @@
-"""Is a freshly built index fit to be searched? Asked before search switches to it."""
+"""Checks of a new index before search switches to it: is it complete and sound, and does the eval set score through it
+as it did when the model was evaluated?
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from assets_pkg.evaluation.report import read_run
 from assets_pkg.reindex.searcher import QueryEncoder
+from assets_pkg.retrieval.exact_search import BlockwiseSearch
 from assets_pkg.retrieval.metrics import score_run
 from resources.vector_store.base import PassageIndex
 from storage.artifacts import CorpusEmbeddings, EvalReport, EvalSet, Passages
@@ -20,16 +23,26 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-SAMPLE = 64
 TOP = 10
-BLOCK = 16_384
+"""The cut-off of recall and nDCG."""
+
+SAMPLED_VECTORS = 64
+VECTORS_AT_ONCE = 16_384
 UNIT_TOLERANCE = 1e-3
 SCORE_TOLERANCE = 1e-4
 
+SAMPLED_QUERIES = 200
+RUN_DEPTH = 100
+"""Hits of a query that the evaluation recorded."""
+
+RUN_DECIMALS = 6
+SUFFIX_CHARS = 48
+"""Texts that may end with one another are looked up by their last characters."""
+
 
 @dataclass(frozen=True)
-class Verdict:
-    """What was found; ``recall`` is the share of the exact top 10 that the index finds, over a sample."""
+class IndexCheck:
+    """The result of :func:`verify_index`; ``recall`` is recall@10 of the index against exact search, over a sample."""
 
     rows: int
     passages: int
@@ -37,7 +50,7 @@ class Verdict:
     recall: float
 
     def problems(self, min_recall: float) -> list[str]:
-        """Why the index must not be searched; empty when it may."""
+        """Why search must not switch to the index; empty if it may."""
         found: list[str] = []
         if self.rows != self.passages:
             found.append(f"{self.rows} rows for {self.passages} passages")
@@ -50,37 +63,42 @@ class Verdict:
 
 def verify_index(
     index: PassageIndex, passages: Passages, embeddings: CorpusEmbeddings, dimensions: int
-) -> Verdict:
-    """Count rows, look at every vector, and compare searches with exact ones (queries: vectors of the corpus)."""
-    import numpy as np
+) -> IndexCheck:
+    """Count rows, check every vector, and compare approximate with exact search for a sample of the corpus's vectors.
 
-    queries = truncate(_sample(embeddings), dimensions)
-    best = np.full((len(queries), TOP), -np.inf, dtype=np.float32)
+    Exact search covers the vectors of unit length; the others are counted as bad.
+    """
+    sample = _sample(embeddings)
+    queries = truncate(sample[_sound(sample)], dimensions)
+    exact = BlockwiseSearch(queries, TOP)
     bad = 0
     for block in _blocks(embeddings):
-        norms = np.linalg.norm(block, axis=1)
-        bad += int((~(np.abs(norms - 1) <= UNIT_TOLERANCE)).sum())
-        scores = np.concatenate([best, queries @ truncate(block, dimensions).T], axis=1)
-        # Partitioning negatives leaves what is no number behind everything that is one.
-        best = -np.partition(-scores, TOP - 1, axis=1)[:, :TOP]
-    best = -np.sort(-best, axis=1)
-    reached = found = 0
-    for query, exact in zip(queries, best, strict=True):
-        wanted = exact[np.isfinite(exact)]
-        hits = [hit.score for hit in index.search(query, TOP)]
-        reached += min(len(wanted), sum(score >= wanted[-1] - SCORE_TOLERANCE for score in hits))
-        found += len(wanted)
-    return Verdict(index.count(), passages.count(), bad, reached / found if found else 1.0)
+        sound = _sound(block)
+        bad += int((~sound).sum())
+        exact.add(truncate(block[sound], dimensions))
+    retrieved = relevant = 0
+    for query, scores in zip(queries, exact.found.scores, strict=True):
+        hits = [hit.score for hit in index.search(query, TOP)] if len(scores) else []
+        retrieved += min(len(scores), sum(score >= scores[-1] - SCORE_TOLERANCE for score in hits))
+        relevant += len(scores)
+    return IndexCheck(index.count(), passages.count(), bad, retrieved / relevant if relevant else 1.0)
+
+
+def _sound(vectors: np.ndarray) -> np.ndarray:
+    """Whether each vector is finite and of unit length: bool [n]."""
+    import numpy as np
+
+    return np.abs(np.linalg.norm(vectors, axis=1) - 1) <= UNIT_TOLERANCE
 
 
 def _sample(embeddings: CorpusEmbeddings) -> np.ndarray:
-    """Vectors evenly through the corpus, float32 [at most SAMPLE, d]; only the row groups that hold them are read."""
+    """Vectors spread evenly over the corpus, float32 [at most 64, d]; only the row groups that hold them are read."""
     import numpy as np
     import pyarrow.parquet as pq
 
-    taken: list[np.ndarray] = []
+    parts: list[np.ndarray] = []
     with pq.ParquetFile(embeddings.path / "embeddings.parquet") as file:
-        step = max(1, file.metadata.num_rows // SAMPLE)
+        step = max(1, file.metadata.num_rows // SAMPLED_VECTORS)
         start = 0
         for group in range(file.num_row_groups):
             rows = file.metadata.row_group(group).num_rows
@@ -89,9 +107,9 @@ def _sample(embeddings: CorpusEmbeddings) -> np.ndarray:
                 vectors = _matrix(
                     file.read_row_group(group, columns=["vector"]).combine_chunks().to_batches()[0]
                 )
-                taken.append(vectors[wanted])
+                parts.append(vectors[wanted])
             start += rows
-    return np.concatenate(taken)[:SAMPLE]
+    return np.concatenate(parts)[:SAMPLED_VECTORS]
 
 
 def _blocks(embeddings: CorpusEmbeddings) -> Iterator[np.ndarray]:
@@ -99,7 +117,7 @@ def _blocks(embeddings: CorpusEmbeddings) -> Iterator[np.ndarray]:
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(embeddings.path / "embeddings.parquet") as file:
-        for batch in file.iter_batches(batch_size=BLOCK, columns=["vector"]):
+        for batch in file.iter_batches(batch_size=VECTORS_AT_ONCE, columns=["vector"]):
             yield _matrix(batch)
 
 
@@ -108,41 +126,31 @@ def _matrix(batch: pa.RecordBatch) -> np.ndarray:
     return column.flatten().to_numpy().reshape(len(batch), -1)
 
 
-TOP_COMPARED = 10
-DEPTH = 100
-"""As deep as runs are kept."""
-
-QUERIES = 200
-"""Compared at most: evenly through the eval set."""
-
-DECIMALS = 6
-ENDING = 48
-"""Characters that texts are looked up by."""
-
-
 @dataclass(frozen=True)
-class Agreement:
-    """Mean nDCG@10 over ``queries`` among the passages that both corpora have, as measured and through the index."""
+class EvaluationCheck:
+    """Mean nDCG@10 over ``queries``, restricted to the passages that the eval set's corpus and the index share: in the
+    evaluation (``measured_ndcg``) and through the index (``index_ndcg``)."""
 
     queries: int
     measured_ndcg: float
     index_ndcg: float
 
     def problem(self, tolerance: float) -> str | None:
-        """Why the index must not be searched, or None."""
+        """Why search must not switch to the index, or None."""
         if not self.queries or self.measured_ndcg - self.index_ndcg <= tolerance:
             return None
         return (
-            f"the eval set's queries reach nDCG@{TOP} {self.index_ndcg:.4f} through the index, and among the same "
-            f"passages {self.measured_ndcg:.4f} when the model was measured: more than {tolerance:g} is lost"
+            f"the eval set's queries reach nDCG@{TOP} {self.index_ndcg:.4f} through the index, but "
+            f"{self.measured_ndcg:.4f} among the same passages when the model was evaluated: the loss exceeds "
+            f"{tolerance:g}"
         )
 
 
-NOTHING_TO_COMPARE = Agreement(0, 0.0, 0.0)
+NOTHING_TO_COMPARE = EvaluationCheck(0, 0.0, 0.0)
 
 
 def measured_as(report: EvalReport, digest: str) -> str | None:
-    """The name under which a report measured the model with this digest."""
+    """The name of the model with this digest in an evaluation report; None if it was not evaluated."""
     models: dict[str, str] = report.results()["metadata"]["models"]
     return next((name for name, measured in models.items() if measured == digest), None)
 
@@ -155,55 +163,56 @@ def compare_with_measurement(
     eval_set: EvalSet,
     report: EvalReport,
     name: str,
-) -> Agreement:
-    """Ask the index the eval set's queries and compare with the run of the model ``name`` in ``report``.
+) -> EvaluationCheck:
+    """Search the index with the eval set's queries and compare with the run of the model ``name`` in ``report``.
 
-    Left out are queries without an answer in both corpora, and those where fewer than ten shared passages are
-    among the hundred that either side kept.
+    Queries without a relevant passage in both corpora are left out, and those for which either run holds fewer than
+    ten shared passages.
+
+    Args:
+        encoder: of the model ``name``.
     """
     shared = _shared(eval_set, passages)
     known = set(shared.values())
-    wanted = min(TOP_COMPARED, len(known))
+    depth = min(TOP, len(known))
     qrels = {query: _judged(each, shared) for query, each in read_qrels(eval_set.beir).items()}
-    qrels = _evenly({query: each for query, each in qrels.items() if any(each.values())})
-    vectors = _embedded(eval_set, qrels, encoder, dimensions)
+    qrels = _sample_queries({query: each for query, each in qrels.items() if any(each.values())})
     recorded = read_run(report, name)
     measured: dict[str, dict[str, float]] = {}
-    found: dict[str, dict[str, float]] = {}
-    for query, vector in vectors.items():
-        there = _best((shared[doc], score) for doc, score in recorded.get(query, []) if doc in shared)
-        hits = index.search(vector, DEPTH)
-        here = _best((hit.passage_id, round(hit.score, DECIMALS)) for hit in hits if hit.passage_id in known)
-        if min(len(there), len(here)) == wanted:
-            measured[query], found[query] = there, here
+    indexed: dict[str, dict[str, float]] = {}
+    for query, vector in _query_vectors(eval_set, qrels, encoder, dimensions).items():
+        before = _top((shared[doc], score) for doc, score in recorded.get(query, []) if doc in shared)
+        hits = index.search(vector, RUN_DEPTH)
+        now = _top(
+            (hit.passage_id, round(hit.score, RUN_DECIMALS)) for hit in hits if hit.passage_id in known
+        )
+        if min(len(before), len(now)) == depth:
+            measured[query], indexed[query] = before, now
     if not measured:
         return NOTHING_TO_COMPARE
-    asked = {query: qrels[query] for query in measured}
-    metric = f"NDCG@{TOP}"
-    before, now = (score_run(run, asked, [TOP_COMPARED]).means()[metric] for run in (measured, found))
-    return Agreement(len(measured), before, now)
+    compared = {query: qrels[query] for query in measured}
+    ndcg = [score_run(run, compared, [TOP]).means()[f"NDCG@{TOP}"] for run in (measured, indexed)]
+    return EvaluationCheck(len(measured), *ndcg)
 
 
 def _shared(eval_set: EvalSet, passages: Passages) -> dict[str, str]:
-    """Passage by eval set document, for those that the index has: of the same text, or of one that ends with it and is
-    at most twice as long."""
+    """Passage id by eval set document, for those that the index has: the passage has the same text, or ends with it
+    and is at most twice as long. Memory grows with the eval set, not with the corpus."""
     by_text: dict[str, str] = {}
-    endings: dict[str, list[tuple[str, str]]] = {}
+    by_suffix: dict[str, list[tuple[str, str]]] = {}
     for each in read_documents(eval_set.beir):
         by_text[each.doc_id] = passage_id(each.joined)
-        endings.setdefault(each.joined[-ENDING:], []).append((each.doc_id, each.joined))
-    asked = set(by_text.values())
+        by_suffix.setdefault(each.joined[-SUFFIX_CHARS:], []).append((each.doc_id, each.joined))
+    wanted = set(by_text.values())
+    equal: set[str] = set()
     found: dict[str, str] = {}
-    whole: set[str] = (
-        set()
-    )  # of those that the eval set has: memory grows with the eval set, not with the corpus
     for content, text in _texts(passages):
-        if content in asked:
-            whole.add(content)
-        for doc_id, copy in endings.get(text[-ENDING:], ()):
-            if text.endswith(copy) and len(text) <= 2 * len(copy):
+        if content in wanted:
+            equal.add(content)
+        for doc_id, suffix in by_suffix.get(text[-SUFFIX_CHARS:], ()):
+            if text.endswith(suffix) and len(text) <= 2 * len(suffix):
                 found.setdefault(doc_id, content)
-    return found | {doc_id: content for doc_id, content in by_text.items() if content in whole}
+    return found | {doc_id: content for doc_id, content in by_text.items() if content in equal}
 
 
 def _texts(passages: Passages) -> Iterator[tuple[str, str]]:
@@ -218,7 +227,7 @@ def _texts(passages: Passages) -> Iterator[tuple[str, str]]:
 
 
 def _judged(judged: Mapping[str, int], shared: Mapping[str, str]) -> dict[str, int]:
-    """Judgements of shared passages; of two documents with one text the better one counts."""
+    """Judgements of shared passages; of two documents with equal texts the higher judgement counts."""
     found: dict[str, int] = {}
     for doc, score in judged.items():
         if doc in shared:
@@ -226,12 +235,13 @@ def _judged(judged: Mapping[str, int], shared: Mapping[str, str]) -> dict[str, i
     return found
 
 
-def _evenly(qrels: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
-    step = max(1, len(qrels) // QUERIES)
-    return {query: qrels[query] for query in list(qrels)[::step][:QUERIES]}
+def _sample_queries(qrels: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
+    """At most 200 queries, spread evenly over the eval set."""
+    step = max(1, len(qrels) // SAMPLED_QUERIES)
+    return {query: qrels[query] for query in list(qrels)[::step][:SAMPLED_QUERIES]}
 
 
-def _embedded(
+def _query_vectors(
     eval_set: EvalSet, qrels: Mapping[str, Any], encoder: QueryEncoder, dimensions: int
 ) -> dict[str, np.ndarray]:
     queries = {each.query_id: each.text for each in read_queries(eval_set.beir) if each.query_id in qrels}
@@ -241,9 +251,9 @@ def _embedded(
     return dict(zip(queries, vectors, strict=True))
 
 
-def _best(ranking: Iterable[tuple[str, float]]) -> dict[str, float]:
-    """The ten best different passages of a ranking, best first."""
+def _top(ranking: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """The first ten different passages of a ranking."""
     found: dict[str, float] = {}
     for passage, score in ranking:
         found.setdefault(passage, score)
-    return dict(islice(found.items(), TOP_COMPARED))
+    return dict(islice(found.items(), TOP))

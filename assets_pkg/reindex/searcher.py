@@ -1,4 +1,8 @@
-"""Search by the current index and the model that built it, which goes on while the index is replaced."""
+"""Search by the current index and the model that built it, without interruption while the index is replaced.
+
+From bottom to top: the index version and the model to search with, one open version (:class:`IndexReader`), and the
+:class:`Searcher` that follows the versions. Importing this module loads neither Dagster nor torch.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
@@ -14,6 +18,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
 from assets_pkg.config.base import ModelSettings
 from assets_pkg.deploy.deploy import read_state
 from assets_pkg.reindex.index import open_index
+from assets_pkg.retrieval.fusion import FUSION_DEPTH, fuse
 from resources.encoders.base import Encoder, Role
 from resources.encoders.encoder_config import EncoderRecipe
 from resources.vector_store.base import Hit
@@ -29,12 +34,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CHECK_EVERY_S = 1.0
-PROOF = "Is this index fit to be searched?"
+WARM_UP_QUERY = "a query that loads the model"
+
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-FUSION_CONSTANT = 60
-FUSION_DEPTH = 100
+
+class SearchError(RetuneError):
+    """There is no index to search or no model that belongs to it, or a query cannot be embedded."""
 
 
 class QueryEncoder(Protocol):
@@ -45,100 +52,14 @@ class QueryEncoder(Protocol):
 
 @dataclass(frozen=True)
 class Answer:
-    """What was found, best first, and by what: the version of the index and the digest of its model."""
+    """The hits, best first, and where they come from: the index version and the digest of its model."""
 
     hits: list[Hit]
     index: str
     model: str
 
 
-class OneAtATime:
-    """An encoder that threads may share: models are loaded at first use, and tokenizers are made for one thread."""
-
-    def __init__(self, encoder: QueryEncoder):
-        self._encoder = encoder
-        self._lock = threading.Lock()
-
-    def embed(self, texts: Sequence[str], role: Role) -> NDArray[np.float32]:
-        with self._lock:
-            return self._encoder.embed(texts, role)
-
-
-class IndexReader:
-    """An open index version and an encoder of the very model that it names."""
-
-    def __init__(self, index: VectorIndex, encoder: QueryEncoder):
-        described = index.describe()
-        self.version = index.version
-        self.model: str = described["model_digest"]
-        self.encoded_by = encoded_by(index)
-        self._dimensions: int = described["dimensions"]
-        self._opened = open_index(index.path, described["place"])
-        self._encoder = encoder
-
-    def search(self, text: str, k: int = 10, where: str | None = None, *, hybrid: bool = False) -> Answer:
-        """The ``k`` passages nearest to ``text``, best first.
-
-        ``where`` is a condition over the index's columns in the engine's language (LanceDB: SQL). ``hybrid``
-        fuses vector and full-text search by reciprocal rank (Cormack et al. 2009, constant 60).
-
-        Raises:
-            VectorStoreError: the condition makes no sense, or the engine has no full-text search.
-        """
-        vector = truncate(self._encoder.embed([text], "query"), self._dimensions)[0]
-        if not hybrid:
-            return self._answer(self._opened.search(vector, k, where))
-        deep = max(k, FUSION_DEPTH)
-        rankings = [self._opened.search(vector, deep, where), self._opened.search_text(text, deep, where)]
-        return self._answer(fuse(rankings)[:k])
-
-    def _answer(self, hits: list[Hit]) -> Answer:
-        return Answer(hits, self.version, self.model)
-
-
-def encoded_by(index: VectorIndex) -> str:
-    """Names the model of an index with its prefixes and lengths: indexes that share it share query vectors."""
-    described = index.describe()
-    return digest_json([described["model_digest"], described["contract"]])
-
-
-def fuse(rankings: Sequence[Sequence[Hit]]) -> list[Hit]:
-    """Reciprocal rank fusion: each hit's score is the sum of 1 / (60 + rank) over the rankings it is in."""
-    scores: dict[tuple[str, int], float] = {}
-    hits: dict[tuple[str, int], Hit] = {}
-    for ranking in rankings:
-        for rank, hit in enumerate(ranking, start=1):
-            place = (hit.doc_id, hit.chunk_id)
-            scores[place] = scores.get(place, 0.0) + 1 / (FUSION_CONSTANT + rank)
-            hits[place] = hit
-    order = sorted(scores, key=lambda place: (-scores[place], place))
-    return [replace(hits[place], score=scores[place]) for place in order]
-
-
-class SearchError(RetuneError):
-    """There is no index to search or no model that belongs to it, or a query cannot be embedded."""
-
-
-def open_searcher(
-    store: ArtifactStore, model: ModelSettings, check_every_s: float = CHECK_EVERY_S
-) -> AbstractContextManager[Searcher]:
-    """A `Searcher` of the model that is being served, or of the current index where no server runs; queries go
-    through that very model: its ONNX export where there is one, else the checkpoint. It follows both.
-
-    Raises:
-        SearchError: nothing is indexed yet, not by the served model, or the model is no longer in the store.
-    """
-
-    def open_encoder(index: VectorIndex) -> AbstractContextManager[QueryEncoder]:
-        described = index.describe()
-        # Prefixes and lengths as the passages had them, whatever the profile says by now.
-        then = model.model_copy(update=described["contract"])
-        exported = exported_encoder(store, described["model_digest"], then.query_prefix)
-        if exported is not None:
-            return nullcontext(exported)
-        return checkpoint_encoder(store, then, find_model(store, described["model_digest"]))
-
-    return Searcher(lambda: wanted_index(store), open_encoder, check_every_s)
+# ---- which index version is searched -----------------------------------------------------------------------------
 
 
 def wanted_index(store: ArtifactStore) -> VectorIndex:
@@ -157,24 +78,28 @@ def current_index(store: ArtifactStore) -> VectorIndex:
 
     Raises:
         SearchError: nothing is indexed yet.
-        ArtifactError: its files are gone or damaged.
+        ArtifactError: its files are missing or damaged.
     """
     while True:
         folder = store.resolve(INDEX_LINK)
         if folder is None:
             raise SearchError(
-                f"nothing is indexed yet under {store.place}: run `retune run --to reindex` first"
+                f"nothing is indexed yet under {store.location}: run `retune run --to reindex` first"
             )
         try:
             return store.get(VectorIndex, "vector_index", folder.name)
         except ArtifactError:
             if store.resolve(INDEX_LINK) == folder:
                 raise
-            # It was replaced and deleted between the two looks.
+            # Another version replaced it, and it was deleted, between resolving the link and reading the version.
 
 
 def index_of(store: ArtifactStore, digest: str) -> VectorIndex:
-    """The current index if it was built by the model with this digest, else the newest one that was."""
+    """The current index if it was built by the model with this digest, else the newest one that was.
+
+    Raises:
+        SearchError: nothing is indexed yet, or not by this model.
+    """
     current = current_index(store)
     if current.describe()["model_digest"] == digest:
         return current
@@ -187,8 +112,31 @@ def index_of(store: ArtifactStore, digest: str) -> VectorIndex:
     )
 
 
+# ---- the model of an index ---------------------------------------------------------------------------------------
+
+
+def encoding_identity(index: VectorIndex) -> str:
+    """Digest of an index's model, prefixes and lengths: indexes that share it share query vectors."""
+    described = index.describe()
+    return digest_json([described["model_digest"], described["contract"]])
+
+
+def find_model(store: ArtifactStore, digest: str) -> Checkpoint:
+    """The fine-tuned or base model with this digest.
+
+    Raises:
+        SearchError: it is no longer in the store.
+    """
+    for asset in ("checkpoint", "base_model"):
+        if store.has(asset, digest):
+            return store.get(Checkpoint, asset, digest)
+    raise SearchError(
+        f"the index was built by model {digest}, which is no longer in {store.location}: run `retune reindex`"
+    )
+
+
 def exported_encoder(store: ArtifactStore, digest: str, query_prefix: str) -> QueryEncoder | None:
-    """The ONNX export of the model with this digest (no torch to load), if it is the current export and has this
+    """The ONNX export of the model with this digest (which needs no torch), if it is the current export and has this
     prefix.
 
     Raises:
@@ -201,8 +149,8 @@ def exported_encoder(store: ArtifactStore, digest: str, query_prefix: str) -> Qu
         return None
     try:
         manifest = read_manifest(exported)
-        fits = (manifest.model_digest, manifest.query_prefix) == (digest, query_prefix)
-        return ExportedEncoder(exported) if fits else None
+        matches = (manifest.model_digest, manifest.query_prefix) == (digest, query_prefix)
+        return ExportedEncoder(exported) if matches else None
     except FolderError as error:
         raise SearchError(str(error)) from error
 
@@ -225,37 +173,84 @@ class ExportedEncoder:
             raise SearchError(str(error)) from error
 
 
-def find_model(store: ArtifactStore, digest: str) -> Checkpoint:
-    """The fine-tuned or base model with this digest.
-
-    Raises:
-        SearchError: the store has it no longer.
-    """
-    for asset in ("checkpoint", "base_model"):
-        if store.has(asset, digest):
-            return store.get(Checkpoint, asset, digest)
-    raise SearchError(
-        f"the index was built by model {digest}, which is no longer in {store.place}: run `retune reindex`"
-    )
-
-
 def checkpoint_encoder(
     store: ArtifactStore, model: ModelSettings, checkpoint: Checkpoint
 ) -> AbstractContextManager[Encoder]:
-    """The encoder of a checkpoint on this machine, with cached vectors."""
+    """The encoder of a checkpoint on this machine, with the vectors that the store has cached."""
     recipe = EncoderRecipe(str(checkpoint.model.absolute()), checkpoint.version, model.encoder_config())
     return recipe.open_cached(store.root / EMBEDDING_CACHE)
 
 
-class Searcher:
-    """Searches the index that ``find`` names, and changes over when that is another one. Threads may share it.
+# ---- searching one version ---------------------------------------------------------------------------------------
 
-    A new version is opened and proven beside the old one, which answers meanwhile and is let go after its last
-    search. A version whose files are deleted under a search is replaced at once, and the search asked again.
+
+class IndexReader:
+    """An open index version and an encoder of the model that built it."""
+
+    def __init__(self, index: VectorIndex, encoder: QueryEncoder):
+        described = index.describe()
+        self.version = index.version
+        self.model: str = described["model_digest"]
+        self.encoding = encoding_identity(index)
+        self._dimensions: int = described["dimensions"]
+        self._opened = open_index(index.path, described["place"])
+        self._encoder = encoder
+
+    def search(self, text: str, k: int = 10, where: str | None = None, *, hybrid: bool = False) -> Answer:
+        """The ``k`` passages nearest to ``text``, best first.
+
+        ``where`` is a condition over the index's columns in the engine's language (LanceDB: SQL). ``hybrid``
+        fuses vector and full-text search (:func:`~assets_pkg.retrieval.fusion.fuse`).
+
+        Raises:
+            VectorStoreError: the condition is invalid, or the engine has no full-text search.
+        """
+        vector = truncate(self._encoder.embed([text], "query"), self._dimensions)[0]
+        if not hybrid:
+            return self._answer(self._opened.search(vector, k, where))
+        depth = max(k, FUSION_DEPTH)
+        rankings = [self._opened.search(vector, depth, where), self._opened.search_text(text, depth, where)]
+        return self._answer(fuse(rankings)[:k])
+
+    def _answer(self, hits: list[Hit]) -> Answer:
+        return Answer(hits, self.version, self.model)
+
+
+# ---- following the current version -------------------------------------------------------------------------------
+
+
+def open_searcher(
+    store: ArtifactStore, model: ModelSettings, check_every_s: float = CHECK_EVERY_S
+) -> AbstractContextManager[Searcher]:
+    """A `Searcher` of the model that is being served, or of the current index where no server runs. Queries are
+    embedded by the model that built the index: its ONNX export where there is one, else the checkpoint.
+
+    Raises:
+        SearchError: nothing is indexed yet, not by the served model, or the model is no longer in the store.
+    """
+
+    def open_encoder(index: VectorIndex) -> AbstractContextManager[QueryEncoder]:
+        described = index.describe()
+        # The prefixes and lengths that the passages were embedded with, whatever the profile has now.
+        as_indexed = model.model_copy(update=described["contract"])
+        exported = exported_encoder(store, described["model_digest"], as_indexed.query_prefix)
+        if exported is not None:
+            return nullcontext(exported)
+        return checkpoint_encoder(store, as_indexed, find_model(store, described["model_digest"]))
+
+    return Searcher(lambda: wanted_index(store), open_encoder, check_every_s)
+
+
+class Searcher:
+    """Searches the index that ``find`` returns, and switches when that is another one. Thread-safe.
+
+    A new version is opened and warmed up beside the old one, which answers meanwhile and is closed after its last
+    search. If the files of a version are deleted during a search, the searcher switches at once and repeats the
+    search.
 
     Args:
-        find: the index to be searched now; asked every ``check_every_s`` seconds, and when a search fails.
-        open_encoder: an encoder of an index's model; kept as long as the index is made with the same.
+        find: the index to be searched now; called every ``check_every_s`` seconds, and when a search fails.
+        open_encoder: opens an encoder of an index's model; it stays open for all versions with the same encoding.
     """
 
     def __init__(
@@ -267,127 +262,139 @@ class Searcher:
         self._find = find
         self._open_encoder = open_encoder
         self._check_every_s = check_every_s
-        self._pointing = threading.Lock()
-        self._changing = threading.Lock()
-        self._current: _Shared[_Version] | None = None
-        self._ended = threading.Event()
-        self._watch = threading.Thread(target=self._follow, name="index-watch", daemon=True)
+        self._pointer_lock = threading.Lock()
+        self._refresh_lock = threading.Lock()
+        self._current: _RefCounted[_OpenVersion] | None = None
+        self._closed = threading.Event()
+        self._follower = threading.Thread(target=self._follow, name="index-follower", daemon=True)
 
     def __enter__(self) -> Self:
         self.refresh()
-        self._watch.start()
+        self._follower.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._ended.set()
-        if self._watch.is_alive():
-            self._watch.join()
-        self._point_at(None)
+        self._closed.set()
+        if self._follower.is_alive():
+            self._follower.join()
+        self._switch_to(None)
 
     def search(self, text: str, k: int = 10, where: str | None = None, *, hybrid: bool = False) -> Answer:
-        """As `IndexReader.search`, by the version that is current."""
+        """As `IndexReader.search`, by the current version."""
         while True:
-            with self._version() as version:
+            with self._acquired() as version:
                 try:
                     return version.reader.search(text, k, where, hybrid=hybrid)
                 except Exception:
-                    # Perhaps this version was deleted because another one has taken over.
+                    # The version may have been deleted because another one has replaced it.
                     if not self.refresh() and version is self._peek():
                         raise
 
     def refresh(self) -> bool:
-        """Change over now if another version is to be searched; whether one was."""
-        with self._changing:
+        """Switch now if another version is to be searched; returns whether it did."""
+        with self._refresh_lock:
             while True:
                 wanted = self._find()
                 current = self._peek()
                 if current is not None and current.reader.version == wanted.version:
                     return False
                 try:
-                    self._point_at(self._open(wanted, current))
+                    self._switch_to(self._open(wanted, current))
                 except Exception:
                     if self._find().version == wanted.version:
                         raise
-                    continue  # deleted while it was opened: another one has taken over
+                    continue  # deleted while it was opened, because another one has replaced it
                 return True
 
-    def _open(self, index: VectorIndex, current: _Version | None) -> _Shared[_Version]:
+    def _open(self, index: VectorIndex, current: _OpenVersion | None) -> _RefCounted[_OpenVersion]:
         with ExitStack() as opened:
-            if current is not None and current.reader.encoded_by == encoded_by(index):
-                encoder = current.encoder.take()
+            if current is not None and current.reader.encoding == encoding_identity(index):
+                encoder = current.encoder.acquire()
             else:
                 context = ExitStack()
-                opened_encoder = OneAtATime(context.enter_context(self._open_encoder(index)))
-                encoder = _Shared(opened_encoder, context.close)
+                serialized = _SerializedEncoder(context.enter_context(self._open_encoder(index)))
+                encoder = _RefCounted(serialized, context.close)
             opened.callback(encoder.release)
-            version = _Version(IndexReader(index, encoder.value), encoder)
+            version = _OpenVersion(IndexReader(index, encoder.value), encoder)
             if current is not None:
-                version.reader.search(PROOF, 1)  # loads the model before anyone waits for it
+                version.reader.search(WARM_UP_QUERY, 1)  # loads the model while the old version answers
             opened.pop_all()
-        return _Shared(version, encoder.release)
+        return _RefCounted(version, encoder.release)
 
-    def _point_at(self, version: _Shared[_Version] | None) -> None:
-        with self._pointing:
+    def _switch_to(self, version: _RefCounted[_OpenVersion] | None) -> None:
+        with self._pointer_lock:
             before, self._current = self._current, version
         if before is not None:
             before.release()
 
-    def _peek(self) -> _Version | None:
-        with self._pointing:
+    def _peek(self) -> _OpenVersion | None:
+        with self._pointer_lock:
             return None if self._current is None else self._current.value
 
     @contextmanager
-    def _version(self) -> Iterator[_Version]:
-        """The current version, held open."""
-        with self._pointing:
+    def _acquired(self) -> Iterator[_OpenVersion]:
+        """The current version, kept open during the block."""
+        with self._pointer_lock:
             if self._current is None:
                 raise RuntimeError("a Searcher is used inside its `with` block")
-            held = self._current.take()
+            acquired = self._current.acquire()
         try:
-            yield held.value
+            yield acquired.value
         finally:
-            held.release()
+            acquired.release()
 
     def _follow(self) -> None:
-        told = ""
-        while not self._ended.wait(self._check_every_s):
+        reported = ""
+        while not self._closed.wait(self._check_every_s):
             try:
                 if self.refresh():
-                    told = ""
+                    reported = ""
             except Exception as error:
-                if str(error) != told:
-                    log.warning("search stays with the index that it has: %s", error, exc_info=True)
-                told = str(error)
+                if str(error) != reported:
+                    log.warning("search keeps the index that it has: %s", error, exc_info=True)
+                reported = str(error)
 
 
-class _Version:
-    """An index version, and its model, which the next version may go on using."""
+class _SerializedEncoder:
+    """An encoder with a lock: models are loaded at first use, and tokenizers are not thread-safe."""
 
-    def __init__(self, reader: IndexReader, encoder: _Shared[OneAtATime]):
-        self.reader = reader
-        self.encoder = encoder
+    def __init__(self, encoder: QueryEncoder):
+        self._encoder = encoder
+        self._lock = threading.Lock()
+
+    def embed(self, texts: Sequence[str], role: Role) -> NDArray[np.float32]:
+        with self._lock:
+            return self._encoder.embed(texts, role)
 
 
-class _Shared(Generic[T]):
-    """A thing with several users, closed when the last of them lets go. Whoever makes it is its first user."""
+@dataclass(frozen=True)
+class _OpenVersion:
+    """An open index version and its encoder, which the next version may reuse."""
+
+    reader: IndexReader
+    encoder: _RefCounted[_SerializedEncoder]
+
+
+class _RefCounted(Generic[T]):
+    """A value with a reference count, which starts at 1; ``close`` is called when it drops to 0."""
 
     def __init__(self, value: T, close: Callable[[], None]):
         self.value = value
         self._close = close
-        self._users = 1
+        self._references = 1
         self._lock = threading.Lock()
 
-    def take(self) -> Self:
-        """One more user; the caller must know that there is another one still."""
+    def acquire(self) -> Self:
+        """Add a reference; the caller must know that another one exists."""
         with self._lock:
-            self._users += 1
+            self._references += 1
         return self
 
     def release(self) -> None:
         with self._lock:
-            self._users -= 1
-            last = self._users == 0
+            self._references -= 1
+            last = self._references == 0
         if last:
             self._close()

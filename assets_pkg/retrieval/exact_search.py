@@ -1,6 +1,7 @@
-"""Exact top-k search over unit vectors, in bounded memory.
+"""Exact top-k search over unit vectors, in bounded memory: the one kernel for mining, evaluation, validation and
+index checks.
 
-Scores are dot products. Blocks of float32 products pick candidates, with a margin for their rounding; the
+Scores are dot products. Blocks of float32 products select candidates, with a margin for their rounding; the
 candidates are scored again in float64, and where the margin was too narrow (ties at the edge) more are taken.
 So the result is that of an all-pairs float64 search with ties in favour of the lower index,
 at the speed of a float32 matrix product.
@@ -28,22 +29,22 @@ PASSAGE_BLOCK = 4096
 """Rows and columns of the scores held at a time: 16 MiB."""
 
 QUERIES_PER_PASS = 16384
-"""Queries for which the passages are read through once."""
+"""Queries for which the passages are read once."""
 
 SPARE = 16
 """Candidates fetched beyond k, so that rounding at the edge seldom needs a second look."""
 
 GROUP = 64
-"""Neighbouring passages whose best score is looked at first: most groups hold no candidate, and none over the
-ceiling, and are never looked into."""
+"""Adjacent passages whose maximum score is compared first: most groups hold neither a candidate nor a score over the
+ceiling, and their scores are not compared one by one."""
 
 
 @dataclass(frozen=True)
 class TopK:
     """The best passages of every query, best first.
 
-    ``ids``: int64 [n, k], places in the passages, -1 where there are fewer than k. ``scores``: float64 [n, k],
-    NaN there. ``above``: int64 [n], how many passages the ceiling hid (in float32, so off by ties).
+    ``ids``: int64 [n, k], indices of passages, -1 where there are fewer than k. ``scores``: float64 [n, k],
+    NaN there. ``above``: int64 [n], passages that the ceiling excluded (counted in float32, so off by ties).
     """
 
     ids: NDArray[np.int64]
@@ -67,9 +68,9 @@ def exact_search(
     Args:
         queries: unit vectors, float32 [n, d].
         passages: unit vectors, float32 [m, d]; may be a memory map, it is read in blocks.
-        ceilings: scores above a query's ceiling do not count; float64 [n].
-        excluded: places of passages that do not count, per query.
-        query_block: queries for which the passages are read through once.
+        ceilings: passages that score above a query's ceiling are excluded; float64 [n].
+        excluded: indices of excluded passages, per query.
+        query_block: queries for which the passages are read once.
         device: the torch device of the matrix products.
     """
     count = len(queries)
@@ -78,21 +79,21 @@ def exact_search(
         np.full((count, k), np.nan),
         np.zeros(count, dtype=np.int64),
     )
-    hidden = [np.unique(np.asarray(places, dtype=np.int64)) for places in excluded or [()] * count]
-    tops = np.full(count, np.inf) if ceilings is None else ceilings
+    left_out = [np.unique(np.asarray(ids, dtype=np.int64)) for ids in excluded or [()] * count]
+    limits = np.full(count, np.inf) if ceilings is None else ceilings
     with _full_precision():
         for start in range(0, count, query_block):
             rows = slice(start, min(start + query_block, count))
-            block = _Block(queries[rows], passages, k, tops[rows], hidden[rows], device)
-            told = _Share(progress, start, rows.stop - start, count)
-            found.ids[rows], found.scores[rows], found.above[rows] = block.search(told)
+            block = _QueryBlock(queries[rows], passages, k, limits[rows], left_out[rows], device)
+            report = _BlockProgress(progress, start, rows.stop - start, count)
+            found.ids[rows], found.scores[rows], found.above[rows] = block.search(report)
             progress(rows.stop, count, "queries")
     return found
 
 
 def merge(parts: Sequence[tuple[int, TopK]], k: int) -> TopK:
-    """The best ``k`` of what was found for the same queries in several parts of the passages, each (place of its
-    first passage, what was found there); ties in favour of the lower place, as in one search."""
+    """The best ``k`` of the results for the same queries in several parts of the passages, each (index of its first
+    passage, result); ties in favour of the lower index, as in one search."""
     ids = np.concatenate([np.where(found.ids < 0, -1, found.ids + start) for start, found in parts], axis=1)
     scores = np.concatenate([found.scores for _, found in parts], axis=1)
     order = np.lexsort((ids, -scores))[:, :k]  # NaN, where there is none, comes last
@@ -100,10 +101,32 @@ def merge(parts: Sequence[tuple[int, TopK]], k: int) -> TopK:
     return TopK(np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1), above)
 
 
-def pair_scores(queries: Vectors, passages: Vectors, pairs: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Float64 dot products of the (query place, passage place) rows of ``pairs`` [n, 2]: float64 [n].
+class BlockwiseSearch:
+    """Exact search over passages that arrive in blocks: :func:`exact_search` over all blocks added so far.
 
-    Equal vectors get equal scores, wherever they stand (which a matrix product does not promise).
+    ``found`` holds the result; its ids count passages from the first block on.
+    """
+
+    def __init__(self, queries: Vectors, k: int, device: str = "cpu"):
+        self._queries = queries
+        self._k = k
+        self._device = device
+        self._passages = 0
+        nothing = np.empty((len(queries), 0))
+        self.found = TopK(nothing.astype(np.int64), nothing, np.zeros(len(queries), dtype=np.int64))
+
+    def add(self, passages: Vectors) -> None:
+        """Search the next block: unit vectors, float32 [m, d]."""
+        k = min(self._k, len(passages))
+        found = exact_search(self._queries, passages, k, device=self._device)
+        self.found = merge([(0, self.found), (self._passages, found)], self._k)
+        self._passages += len(passages)
+
+
+def pair_scores(queries: Vectors, passages: Vectors, pairs: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Float64 dot products of the (query index, passage index) rows of ``pairs`` [n, 2]: float64 [n].
+
+    Equal vectors get equal scores at any index (which a matrix product does not guarantee).
     """
     scores = np.empty(len(pairs))
     for start in range(0, len(pairs), PASSAGE_BLOCK):
@@ -116,7 +139,7 @@ def pair_scores(queries: Vectors, passages: Vectors, pairs: NDArray[np.int64]) -
 @contextmanager
 def _full_precision() -> Generator[None]:
     """Products of float32 in float32, though training may have set TF32 or bfloat16 for them: the margin for
-    rounding counts on it."""
+    rounding depends on it."""
     import torch
 
     before = torch.get_float32_matmul_precision()
@@ -128,22 +151,21 @@ def _full_precision() -> Generator[None]:
 
 
 @dataclass(frozen=True)
-class _Share:
-    """Progress of the search of ``count`` queries from ``start``: told as queries done, by the share of the
-    passages that was looked through."""
+class _BlockProgress:
+    """Progress of ``count`` queries from index ``start``: the fraction of passages searched, reported as queries."""
 
     progress: Progress
     start: int
     count: int
     total: int
 
-    def __call__(self, looked_through: float) -> None:
-        self.progress(self.start + int(looked_through * self.count), self.total, "queries")
+    def __call__(self, searched: float) -> None:
+        self.progress(self.start + int(searched * self.count), self.total, "queries")
 
 
 @dataclass(frozen=True)
-class _Block:
-    """The search of a few queries over all passages."""
+class _QueryBlock:
+    """The search of one block of queries over all passages."""
 
     queries: Vectors
     passages: Vectors
@@ -158,55 +180,57 @@ class _Block:
         return self.queries.shape[1] * float(np.finfo(np.float32).eps)
 
     def search(
-        self, told: Callable[[float], None]
+        self, report: Callable[[float], None]
     ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
-        """Places, scores and counts over the ceiling, as in :class:`TopK`."""
+        """Indices, scores and counts over the ceiling, as in :class:`TopK`."""
         best = np.full((len(self.queries), self.k), -1, dtype=np.int64)
         exact = np.full((len(self.queries), self.k), np.nan)
         above = np.zeros(len(self.queries), dtype=np.int64)
         rows, width = np.arange(len(self.queries)), self.k + SPARE
         while len(rows):
             width = min(width, len(self.passages))
-            scores, places, above[rows] = self._candidates(rows, width, told)
-            self._rank(rows, scores, places, best, exact)
+            scores, ids, above[rows] = self._candidates(rows, width, report)
+            self._rank(rows, scores, ids, best, exact)
             if width == len(self.passages):
                 break
-            # What is no candidate scores at most the last candidate: safe where that is clearly below the k-th.
+            # Other passages score at most as the last candidate: complete where that is clearly below the k-th.
             reached = np.where(best[rows, -1] >= 0, exact[rows, -1], -np.inf)
             last = scores[:, -1].astype(np.float64)
             rows = rows[(last > -np.inf) & (last >= reached - self.rounding)]
-            width, told = width * 4, _told_already
+            width, report = width * 4, _no_report
         return best, exact, above
 
     def _candidates(
-        self, rows: NDArray[np.int64], width: int, told: Callable[[float], None]
+        self, rows: NDArray[np.int64], width: int, report: Callable[[float], None]
     ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
-        """The ``width`` best by float32 score, sorted (-inf: none), their places, and counts over the ceiling."""
+        """The ``width`` best by float32 score, sorted (-inf: none), their indices, and counts over the ceiling."""
         import torch
 
         queries = torch.from_numpy(np.ascontiguousarray(self.queries[rows])).to(self.device)
-        best = _Best(len(rows), width, self._ceilings(rows), self.device)
-        hidden = self._hidden(rows)
+        best = _Candidates(len(rows), width, self._ceilings(rows), self.device)
+        excluded = self._excluded_pairs(rows)
         columns = -(-PASSAGE_BLOCK // GROUP) * GROUP
-        held = torch.full((QUERY_BLOCK, columns), -torch.inf, device=self.device)
+        buffer = torch.full((QUERY_BLOCK, columns), -torch.inf, device=self.device)
         for start in range(0, len(self.passages), PASSAGE_BLOCK):
             if start:
-                told(start / len(self.passages))
+                report(start / len(self.passages))
             block = np.array(self.passages[start : start + PASSAGE_BLOCK], order="C")
             passages = torch.from_numpy(block).to(self.device).T
             for top in range(0, len(rows), QUERY_BLOCK):
                 part = slice(top, min(top + QUERY_BLOCK, len(rows)))
-                scores = held[: part.stop - top]
+                scores = buffer[: part.stop - top]
                 scores[:, len(block) :] = -torch.inf
                 _multiply(queries[part], passages, scores[:, : len(block)])
-                low, high = np.searchsorted(hidden[:, 0], [start, start + len(block)])
-                places = hidden[low:high][(hidden[low:high, 1] >= top) & (hidden[low:high, 1] < part.stop)]
-                scores[places[:, 1] - top, places[:, 0] - start] = -torch.inf
-                best.take(part, start, scores)
+                low, high = np.searchsorted(excluded[:, 0], [start, start + len(block)])
+                inside = excluded[low:high][
+                    (excluded[low:high, 1] >= top) & (excluded[low:high, 1] < part.stop)
+                ]
+                scores[inside[:, 1] - top, inside[:, 0] - start] = -torch.inf
+                best.update(part, start, scores)
         return best.scores.cpu().numpy(), best.ids.cpu().numpy(), best.above.cpu().numpy()
 
     def _ceilings(self, rows: NDArray[np.int64]) -> torch.Tensor | None:
-        """Float32 [n, 1], raised by the rounding: candidates over the true ceiling go later."""
+        """Float32 [n, 1], raised by the rounding: candidates over the true ceiling are removed later."""
         import torch
 
         if not np.isfinite(self.ceilings).any():
@@ -214,32 +238,32 @@ class _Block:
         raised = (self.ceilings[rows] + self.rounding).astype(np.float32)
         return torch.from_numpy(raised[:, None]).to(self.device)
 
-    def _hidden(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """(place, row) of the excluded passages, by place: int64 [n, 2]."""
-        pairs = [(place, row) for row, query in enumerate(rows) for place in self.excluded[query]]
+    def _excluded_pairs(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(passage index, row) of the excluded passages, by index: int64 [n, 2]."""
+        pairs = [(index, row) for row, query in enumerate(rows) for index in self.excluded[query]]
         return np.array(sorted(pairs), dtype=np.int64).reshape(-1, 2)
 
     def _rank(
         self,
         rows: NDArray[np.int64],
         scores: NDArray[np.float32],
-        places: NDArray[np.int64],
+        ids: NDArray[np.int64],
         best: NDArray[np.int64],
         exact: NDArray[np.float64],
     ) -> None:
         """Fill ``best`` and ``exact`` of ``rows`` from their candidates: under the ceiling, by float64 score,
-        then by place."""
+        then by index."""
         row, column = np.nonzero(scores > -np.inf)
-        query, place = rows[row], places[row, column]
-        score = pair_scores(self.queries, self.passages, np.stack([query, place], axis=1))
+        query, passage = rows[row], ids[row, column]
+        score = pair_scores(self.queries, self.passages, np.stack([query, passage], axis=1))
         allowed = score <= self.ceilings[query]
-        query, place, score = query[allowed], place[allowed], score[allowed]
-        order = np.lexsort((place, -score, query))
-        query, place, score = query[order], place[order], score[order]
-        position = np.arange(len(query)) - np.searchsorted(query, query)
-        kept = position < self.k
-        best[query[kept], position[kept]] = place[kept]
-        exact[query[kept], position[kept]] = score[kept]
+        query, passage, score = query[allowed], passage[allowed], score[allowed]
+        order = np.lexsort((passage, -score, query))
+        query, passage, score = query[order], passage[order], score[order]
+        rank = np.arange(len(query)) - np.searchsorted(query, query)
+        kept = rank < self.k
+        best[query[kept], rank[kept]] = passage[kept]
+        exact[query[kept], rank[kept]] = score[kept]
 
 
 def _multiply(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> None:
@@ -252,12 +276,12 @@ def _multiply(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> Non
         torch.mm(left, right, out=out)
 
 
-def _told_already(looked_through: float) -> None:
-    """The second look at a few queries is not told."""
+def _no_report(searched: float) -> None:
+    """Repeated searches of a few queries report no progress."""
 
 
-class _Best:
-    """The best candidates seen so far of every query: ``scores`` float32 [n, width], sorted, and ``ids``;
+class _Candidates:
+    """The best candidates so far of every query: ``scores`` float32 [n, width], sorted, and ``ids``;
     ``above`` int64 [n] counts the scores over the ceiling."""
 
     def __init__(self, count: int, width: int, ceilings: torch.Tensor | None, device: str):
@@ -268,19 +292,19 @@ class _Best:
         self.above = torch.zeros(count, dtype=torch.int64, device=device)
         self._ceilings = ceilings
 
-    def take(self, part: slice, start: int, scores: torch.Tensor) -> None:
-        """Look at the scores of passages from ``start``: contiguous float32 [rows of ``part``, whole groups];
-        they are changed."""
+    def update(self, part: slice, start: int, scores: torch.Tensor) -> None:
+        """Merge the scores of passages from index ``start``: contiguous float32 [rows of ``part``, whole groups];
+        they are overwritten."""
         groups = scores.view(-1, GROUP)
         maxima = groups.amax(1).view(len(scores), -1)
         if self._ceilings is not None:
-            self._hide(groups, maxima, self._ceilings[part], self.above[part])
+            self._apply_ceilings(groups, maxima, self._ceilings[part], self.above[part])
         self._merge(part, start, groups, maxima)
 
-    def _hide(
+    def _apply_ceilings(
         self, groups: torch.Tensor, maxima: torch.Tensor, ceilings: torch.Tensor, above: torch.Tensor
     ) -> None:
-        """Set what is over the ceiling to -inf and count it."""
+        """Set scores over the ceiling to -inf and count them."""
         import torch
 
         found = (maxima > ceilings).view(-1).nonzero()[:, 0]
@@ -295,7 +319,7 @@ class _Best:
         maxima.view(-1).index_copy_(0, found, inside.amax(1))
 
     def _merge(self, part: slice, start: int, groups: torch.Tensor, maxima: torch.Tensor) -> None:
-        """Merge in what is better than the last candidate."""
+        """Insert the scores that exceed the last candidate."""
         import torch
 
         scores, ids = self.scores[part], self.ids[part]
@@ -306,19 +330,19 @@ class _Best:
         count = maxima.shape[1]
         inside = groups.index_select(0, found)
         which, column = (inside > floor[found // count]).nonzero(as_tuple=True)
-        row, place = found[which] // count, start + (found[which] % count) * GROUP + column
+        row, passage = found[which] // count, start + (found[which] % count) * GROUP + column
         counts = torch.bincount(row, minlength=len(scores))
         position = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
         new = scores.new_full((len(scores), int(counts.max())), -torch.inf)
         new_ids = ids.new_zeros(new.shape)
-        new[row, position], new_ids[row, position] = inside[which, column], place
+        new[row, position], new_ids[row, position] = inside[which, column], passage
         merged, order = torch.cat([scores, new], 1).topk(scores.shape[1], sorted=True)
         self.ids[part] = torch.cat([ids, new_ids], 1).gather(1, order)
         self.scores[part] = merged
 
     def _floor(self, scores: torch.Tensor, maxima: torch.Tensor) -> torch.Tensor:
-        """What a new candidate must be better than, float32 [n, 1]: the last candidate; where there are too few
-        yet, what the best groups hold for certain (their maxima are as many scores)."""
+        """The score that a new candidate must exceed, float32 [n, 1]: the last candidate's; where there are too few
+        so far, a lower bound from the best groups (their maxima are that many scores)."""
         import torch
 
         floor, width = scores[:, -1:], scores.shape[1]

@@ -1,7 +1,7 @@
-"""Retrieval metrics per query, by trec_eval's own code (pytrec_eval).
+"""Retrieval metrics per query, computed by trec_eval's own code through ``ir_measures``.
 
 Its semantics: nDCG with linear gains; equal scores in descending order of document id, whatever order they
-came in; documents without judgement are not relevant.
+came in; documents without a judgement are not relevant.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from assets_pkg.evaluation.errors import EvaluationError
+from assets_pkg.retrieval.errors import RetrievalError
 
 if TYPE_CHECKING:
+    from ir_measures.measures import Measure
     from numpy.typing import NDArray
 
 Run = Mapping[str, Mapping[str, float]]
@@ -23,14 +24,12 @@ Run = Mapping[str, Mapping[str, float]]
 FAMILIES = ("NDCG", "MAP", "Recall", "P", "MRR")
 """In the order of BEIR's result tuple, then MRR."""
 
-_TREC = {"NDCG": "ndcg_cut", "MAP": "map_cut", "Recall": "recall", "P": "P"}
-
 
 @dataclass(frozen=True)
 class RetrievalScores:
-    """What one model did on one eval set.
+    """The scores of one model on one eval set.
 
-    ``per_query``: metric name (``NDCG@10``) to float64 [n], along ``query_ids``. ``run``: what it found.
+    ``per_query``: metric name (``NDCG@10``) to float64 [n], along ``query_ids``. ``run``: what was retrieved.
     ``eval_set``: the eval set's version, where it has one.
     """
 
@@ -62,30 +61,40 @@ def main_metric(family: str, k_values: Sequence[int]) -> str:
 def score_run(run: Run, qrels: Mapping[str, Mapping[str, int]], k_values: Sequence[int]) -> RetrievalScores:
     """Every metric at every k for every query that has a relevant document.
 
-    A query that is missing from the run, or for which it found nothing, counts 0.
+    A query that is missing from the run, or for which nothing was retrieved, scores 0.
 
     Raises:
-        EvaluationError: no query has a relevant document.
+        RetrievalError: no query has a relevant document.
     """
-    import pytrec_eval
+    import ir_measures
 
     judged = {query: dict(each) for query, each in qrels.items() if any(score > 0 for score in each.values())}
     if not judged:
-        raise EvaluationError("no query of the eval set has a relevant document")
-    cuts = sorted(set(k_values))
-    wanted = {f"{name}.{','.join(map(str, cuts))}" for name in _TREC.values()} | {"recip_rank"}
-    evaluator = pytrec_eval.RelevanceEvaluator(judged, wanted)
-    measured = evaluator.evaluate({query: dict(run[query]) for query in judged if run.get(query)})
+        raise RetrievalError("no query of the eval set has a relevant document")
+    retrieved = {query: dict(run[query]) for query in judged if run.get(query)}
+    measure_of = {name: _measure(name) for name in metric_names(k_values)}
+    values: dict[tuple[Measure, str], float] = {}
+    if retrieved:
+        # By name, since ir_measures' other providers order equal scores differently.
+        calculated = ir_measures.pytrec_eval.iter_calc(set(measure_of.values()), judged, retrieved)
+        values = {(each.measure, each.query_id): each.value for each in calculated}
     query_ids = tuple(judged)
-    rows = [measured.get(query, {}) for query in query_ids]
-    per_query = {name: np.array([_value(row, name) for row in rows]) for name in metric_names(cuts)}
+    per_query = {
+        name: np.array([_cut_off(name, values.get((measure, query), 0.0)) for query in query_ids])
+        for name, measure in measure_of.items()
+    }
     return RetrievalScores(query_ids, per_query, run)
 
 
-def _value(row: Mapping[str, float], name: str) -> float:
-    family, _, cut = name.partition("@")
-    if family != "MRR":
-        return row.get(f"{_TREC[family]}_{cut}", 0.0)
-    # trec_eval has no cut-off for it: the first relevant document below rank k counts as not found.
-    reciprocal = row.get("recip_rank", 0.0)
-    return reciprocal if reciprocal * int(cut) >= 1 - 1e-9 else 0.0
+def _measure(name: str) -> Measure:
+    """trec_eval's measure that a metric is computed from; it has no cut-off for the reciprocal rank."""
+    from ir_measures import AP, RR, P, R, nDCG
+
+    family, _, k = name.partition("@")
+    return RR if family == "MRR" else {"NDCG": nDCG, "MAP": AP, "Recall": R, "P": P}[family] @ int(k)
+
+
+def _cut_off(name: str, value: float) -> float:
+    """The value of a metric; a reciprocal rank beyond rank k counts as 0."""
+    family, _, k = name.partition("@")
+    return 0.0 if family == "MRR" and value * int(k) < 1 - 1e-9 else value

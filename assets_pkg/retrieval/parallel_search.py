@@ -1,7 +1,7 @@
-"""Exact search in several processes of this machine: each looks through a part of the passages, on a device of its
-own, and the best of all parts are the best of all.
+"""Exact search in several processes of this machine: each searches a part of the passages on its own device, and the
+results are merged.
 
-The result is that of one process to the last bit, since every score is made of its two vectors alone.
+The result is bit-identical to that of one process, since every score depends on its two vectors alone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from assets_pkg.prep.errors import PrepError
+from assets_pkg.retrieval.errors import RetrievalError
 from assets_pkg.retrieval.exact_search import PASSAGE_BLOCK, TopK, exact_search, merge
 from storage.progress import Progress, no_progress
 
@@ -34,7 +34,7 @@ STOP_SECONDS = 10
 
 
 def search_devices(device: str, processes: int | None) -> list[str]:
-    """The torch device of each process of a search, at most ``processes``; None: one on each GPU (``device``
+    """The torch device of each process of a search, at most ``processes``. None: one process for each GPU (``device``
     ``cuda`` means all of them, ``cuda:N`` that one), and one on a CPU, since it uses all cores already."""
     import torch
 
@@ -56,14 +56,14 @@ def search_file(
     progress: Progress = no_progress,
 ) -> TopK:
     """:func:`~assets_pkg.retrieval.exact_search.exact_search` with the passages in a file, in one process for each of
-    ``devices``; in this one, if it is one.
+    ``devices``; in this process if there is only one.
 
     Args:
-        passages: unit vectors, a ``.npy`` file of float32 [m, d]; a copy of the queries lies beside it for as
-            long as other processes search.
+        passages: unit vectors, a ``.npy`` file of float32 [m, d]; a copy of the queries is kept beside it while
+            other processes search.
 
     Raises:
-        PrepError: a process failed or was killed.
+        RetrievalError: a process failed or was killed.
     """
     stored = np.load(passages, mmap_mode="r")
     parts = _parts(len(stored), len(devices))
@@ -74,21 +74,21 @@ def search_file(
     shared = passages.with_name(".shared_queries.npy")
     try:
         np.save(shared, queries)
-        jobs = [
+        searches = [
             _SearchPart(
                 shared, passages, part, k, device, _threads(devices), ceilings, _within(excluded, part)
             )
             for part, device in zip(parts, devices, strict=False)
         ]
-        with _started(jobs) as workers:
+        with _started(searches) as workers:
             found = _gather(workers, len(queries), progress)
     finally:
         shared.unlink(missing_ok=True)
-    return merge([(part.start, found[place]) for place, part in enumerate(parts)], k)
+    return merge([(part.start, found[number]) for number, part in enumerate(parts)], k)
 
 
 def _parts(count: int, processes: int) -> list[range]:
-    """Passages of each process, in whole blocks; fewer parts where there are not enough blocks."""
+    """The passages of each process, in whole blocks; fewer parts where there are fewer blocks."""
     blocks = -(-count // PASSAGE_BLOCK)
     bounds = [PASSAGE_BLOCK * (blocks * number // processes) for number in range(processes)]
     ends = [*bounds[1:], count]
@@ -98,22 +98,22 @@ def _parts(count: int, processes: int) -> list[range]:
 def _within(excluded: Sequence[Sequence[int]] | None, part: range) -> list[list[int]] | None:
     if excluded is None:
         return None
-    return [[place - part.start for place in places if place in part] for places in excluded]
+    return [[index - part.start for index in indices if index in part] for indices in excluded]
 
 
 def _threads(devices: Sequence[str]) -> int:
-    """Of each process, so that all together have as many as this one alone."""
+    """Threads of each process: together as many as this process has."""
     import torch
 
     return max(1, torch.get_num_threads() // len(devices))
 
 
-# ---- the other processes -----------------------------------------------------------------------------------------
+# ---- in a worker process -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _SearchPart:
-    """The share of one process."""
+    """What one process searches."""
 
     queries: Path
     passages: Path
@@ -125,34 +125,34 @@ class _SearchPart:
     excluded: list[list[int]] | None
 
 
-def _work(job: _SearchPart, pipe: Connection) -> None:
-    """What a process does: sends how many queries it has done, and at last what it found or what went wrong."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started it ends it
+def _work(search: _SearchPart, pipe: Connection) -> None:
+    """Run one search; send the number of queries done, and finally the result or an error message."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process terminates it
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        pipe.send(_search(job, pipe))
+        pipe.send(_search(search, pipe))
     except (RuntimeError, ValueError, OSError, MemoryError) as error:  # torch's are RuntimeErrors
         pipe.send(f"{type(error).__name__}: {error}")
 
 
-def _search(job: _SearchPart, pipe: Connection) -> TopK:
+def _search(search: _SearchPart, pipe: Connection) -> TopK:
     import torch
 
-    torch.set_num_threads(job.threads)
-    passages = np.load(job.passages, mmap_mode="r")[job.part.start : job.part.stop]
+    torch.set_num_threads(search.threads)
+    passages = np.load(search.passages, mmap_mode="r")[search.part.start : search.part.stop]
 
-    def tell(done: int, total: int, unit: str, **figures: float) -> None:
+    def report(done: int, total: int, unit: str, **figures: float) -> None:
         pipe.send(done)
 
-    with threadpool_limits(job.threads):  # numpy's own
+    with threadpool_limits(search.threads):  # numpy's own
         return exact_search(
-            np.load(job.queries, mmap_mode="r"),
+            np.load(search.queries, mmap_mode="r"),
             passages,
-            job.k,
-            ceilings=job.ceilings,
-            excluded=job.excluded,
-            device=job.device,
-            progress=tell,
+            search.k,
+            ceilings=search.ceilings,
+            excluded=search.excluded,
+            device=search.device,
+            progress=report,
         )
 
 
@@ -163,21 +163,21 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-# ---- and this one ------------------------------------------------------------------------------------------------
+# ---- in the parent process ---------------------------------------------------------------------------------------
 
 
 @contextmanager
-def _started(jobs: Sequence[_SearchPart]) -> Generator[list[tuple[BaseProcess, Connection]]]:
-    """A process for each job and the pipe it reports on; none is left at the end, whatever happens."""
-    context = multiprocessing.get_context("spawn")  # a fork would take threads and CUDA along
+def _started(searches: Sequence[_SearchPart]) -> Generator[list[tuple[BaseProcess, Connection]]]:
+    """A process for each search, and the pipe it reports on; all are terminated when the block is left."""
+    context = multiprocessing.get_context("spawn")  # a fork would inherit threads and the CUDA context
     workers: list[tuple[BaseProcess, Connection]] = []
     try:
-        for job in jobs:
-            ours, theirs = context.Pipe(duplex=False)
-            process = context.Process(target=_work, args=(job, theirs), daemon=True)
+        for search in searches:
+            receiving, sending = context.Pipe(duplex=False)
+            process = context.Process(target=_work, args=(search, sending), daemon=True)
             process.start()
-            theirs.close()
-            workers.append((process, ours))
+            sending.close()
+            workers.append((process, receiving))
         yield workers
     finally:
         for process, pipe in workers:
@@ -189,32 +189,32 @@ def _started(jobs: Sequence[_SearchPart]) -> Generator[list[tuple[BaseProcess, C
 def _gather(
     workers: Sequence[tuple[BaseProcess, Connection]], count: int, progress: Progress
 ) -> dict[int, TopK]:
-    """What every process found, by place; ``count`` queries are told as done when all have done them."""
-    place_of = {pipe: place for place, (_, pipe) in enumerate(workers)}
+    """The result of every process, by its number; ``count`` queries are done when all processes have done them."""
+    number_of = {pipe: number for number, (_, pipe) in enumerate(workers)}
     done = dict.fromkeys(range(len(workers)), 0)
     found: dict[int, TopK] = {}
     while len(found) < len(workers):
-        for pipe in wait([pipe for pipe, place in place_of.items() if place not in found]):
+        for pipe in wait([pipe for pipe, number in number_of.items() if number not in found]):
             assert isinstance(pipe, Connection)
-            place = place_of[pipe]
-            told = _receive(pipe, workers[place][0])
-            if isinstance(told, TopK):
-                found[place] = told
+            number = number_of[pipe]
+            message = _receive(pipe, workers[number][0])
+            if isinstance(message, TopK):
+                found[number] = message
             else:
-                done[place] = told
+                done[number] = message
                 progress(sum(done.values()) // len(workers), count, "queries")
     return found
 
 
 def _receive(pipe: Connection, process: BaseProcess) -> TopK | int:
     try:
-        told: TopK | int | str = pipe.recv()
+        message: TopK | int | str = pipe.recv()
     except EOFError as error:
         process.join(STOP_SECONDS)
-        raise PrepError(
-            f"a process of the search ended with code {process.exitcode}, perhaps for want of memory: set "
+        raise RetrievalError(
+            f"a process of the search ended with code {process.exitcode}, perhaps out of memory: set "
             "prep.mining_processes=1"
         ) from error
-    if isinstance(told, str):
-        raise PrepError(f"a process of the search failed: {told}")
-    return told
+    if isinstance(message, str):
+        raise RetrievalError(f"a process of the search failed: {message}")
+    return message

@@ -1,4 +1,4 @@
-"""Questions about the documents, with the passages that answer them."""
+"""The ``sdg`` group: questions about the documents, with the passages that answer them."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -13,6 +13,7 @@ from assets_pkg.orchestration.metadata import numbers, table
 from assets_pkg.sdg.generators import generate_pairs, outside_digests
 from assets_pkg.sdg.own_pairs import load_own_pairs
 from resources.configurable import ArtifactStoreResource, ChatModelResource, ComputeResource, EncoderResource
+from storage.artifact_store import ArtifactStore
 from storage.artifacts import Checkpoint, Corpus, Passages, QAPairs
 from storage.formats.qa_records import read_records
 from storage.paths import SDG_STAGE
@@ -22,7 +23,7 @@ OUTSIDE = "retune/outside"
 
 
 def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
-    """The ``sdg`` group. Own pairs need no corpus: the graph then begins with them."""
+    """The ``sdg`` group. With pairs of the user's own the graph begins with ``synthetic_qa`` and needs no corpus."""
     if profile.sdg.sdg_input_path is not None:
         return [_own_pairs_asset(profile, Path(profile.sdg.sdg_input_path).expanduser())]
     return [_generated_asset(profile)]
@@ -100,3 +101,10 @@ def _sample(pairs: QAPairs) -> Iterator[dict[str, Any]]:
                 "answer": pair.answer,
                 "score": evaluation.overall.score,
             }
+
+
+def pair_files_changed(made: dg.AssetMaterialization, profile: Profile, _: ArtifactStore) -> str | None:
+    """Whether the files that ``synthetic_qa`` read (own pairs, prompts) changed."""
+    if made.metadata[OUTSIDE].value == outside_digests(profile.sdg):
+        return None
+    return f"{profile.sdg.sdg_input_path or profile.sdg.prompts_path} changed"

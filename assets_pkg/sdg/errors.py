@@ -1,4 +1,4 @@
-"""What goes wrong while questions are made."""
+"""The error of the offline generator."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from storage.errors import RetuneError
 
 
 class SdgError(RetuneError, ValueError):
-    """No usable question-answer pairs could be made; the message says why and what to do."""
+    """No usable pairs could be generated; the message says why and what to do."""

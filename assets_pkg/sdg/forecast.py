@@ -1,4 +1,4 @@
-"""What asking the chat model would take, for a plan that is only shown."""
+"""The estimate of the chat model's calls, tokens and cost for ``--dry-run``."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from storage.artifacts import Corpus, Passages
 
 
 def forecast(profile: Profile, plan: Plan, made: tuple[Corpus, Passages] | None) -> list[str]:
-    """Lines for people; none where the plan asks no chat model.
+    """The estimate as lines of text; empty if the plan does not call the chat model.
 
     Args:
-        made: the corpus and its passages where both are up to date; else file sizes serve, where there are files.
+        profile: the settings.
+        plan: the assets to run.
+        made: the corpus and its passages if both are up to date; else the estimate is from file sizes.
     """
     if profile.sdg.generator != "llm" or profile.sdg.sdg_input_path or "synthetic_qa" not in plan.to_run:
         return []

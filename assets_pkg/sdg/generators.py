@@ -1,4 +1,4 @@
-"""Which of the three sources the pairs come from: the user's own, a chat model, or the documents' structure."""
+"""Chooses the generator of the pairs (chat model or offline), and fingerprints the files that it reads."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def generate_pairs(
 
 
 def outside_digests(settings: SdgSettings) -> dict[str, str]:
-    """Digests of the files outside the graph that decide the pairs: the user's own pairs, overridden prompts.
+    """Digests of the files that are no assets and determine the pairs: the user's own pairs, the prompts.
 
     Raises:
-        RecordError, PromptError: such a file is named and not there.
+        RecordError, PromptError: such a file does not exist.
     """
     if settings.sdg_input_path is not None:
         files = find_files(Path(settings.sdg_input_path).expanduser())

@@ -1,4 +1,4 @@
-"""Questions without a language model: pairs that the documents' own structure holds, one per section."""
+"""The offline generator: pairs from the documents' structure, one a section, without a language model."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import orjson
 
 from assets_pkg.config.sections.sdg import SdgSettings
 from assets_pkg.sdg.errors import SdgError
-from assets_pkg.sdg.question_filters import key
+from assets_pkg.sdg.question_filters import normalize_question
 from assets_pkg.sdg.round_trip import ranks_of_positives, score_of_rank
-from assets_pkg.sdg.templates import Pair, pair_of
+from assets_pkg.sdg.templates import TemplatePair, apply_templates
 from resources.encoders.base import Encoder
 from storage.artifacts import Corpus, Passage, Passages
 from storage.digests import passage_id
@@ -33,7 +33,7 @@ from storage.formats.qa_records import (
 )
 from storage.progress import Progress, no_progress
 
-Place = tuple[str, int]
+PassageKey = tuple[str, int]
 """``doc_id`` and ``chunk_id``."""
 
 
@@ -47,63 +47,63 @@ def generate_offline(
 ) -> None:
     """Write ``qa_records.jsonl`` (one record per document), ``rejected.jsonl`` and ``summary.json``.
 
-    A record's chunks are the document's passages; where one answers a question, the question's own text is cut
-    out of it. ``overall.score`` is the pair's round-trip rank as a number
-    (:func:`~assets_pkg.sdg.round_trip.score_of_rank`); nothing else is judged.
+    A record's chunks are the document's passages; the text of a question is removed from the passage that answers
+    it. ``overall.score`` is the pair's round-trip rank as a number
+    (:func:`~assets_pkg.sdg.round_trip.score_of_rank`); there are no other judgements.
 
     Raises:
-        SdgError: the documents have no structure that gives a pair.
+        SdgError: no document has a structure that yields a pair.
     """
-    pairs, rejected = _choose(passages)
+    pairs, rejected = _select(passages)
     if not pairs:
         raise SdgError(_none_found(rejected))
-    chosen = list(pairs.values())
+    selected = list(pairs.values())
     total = passages.summary()["distinct_texts"]
     ranks = ranks_of_positives(
-        [pair.question for pair in chosen],
-        [pair.positive for pair in chosen],
+        [pair.question for pair in selected],
+        [pair.positive for pair in selected],
         _other_texts(passages, pairs),
         encoder,
         progress,
         total,
     )
-    ranked = {place: int(rank) for place, rank in zip(pairs, ranks, strict=True)}
+    ranked = {key: int(rank) for key, rank in zip(pairs, ranks, strict=True)}
     records = _records(corpus, passages, pairs, ranked, total, settings.generator)
     count = write_records(folder / "qa_records.jsonl", records)
     _write_rejected(folder / "rejected.jsonl", rejected)
-    summary = {"documents": count, **_figures(chosen, rejected, list(ranked.values()), total)}
+    summary = {"documents": count, **_figures(selected, rejected, list(ranked.values()), total)}
     write_json(folder / "summary.json", summary, ensure_ascii=True)
 
 
-# ---- choosing ------------------------------------------------------------------------------------------------
+# ---- selection -----------------------------------------------------------------------------------------------
 
 
-def _choose(passages: Passages) -> tuple[dict[Place, Pair], list[Pair]]:
-    """The pairs to use, by place, and those refused, each with its objection."""
-    found = [pair for passage in passages.passages() if (pair := pair_of(passage))]
+def _select(passages: Passages) -> tuple[dict[PassageKey, TemplatePair], list[TemplatePair]]:
+    """The pairs to use, by passage, and the rejected ones with their reason."""
+    found = [pair for passage in passages.passages() if (pair := apply_templates(passage))]
     answers: dict[str, set[str]] = defaultdict(set)
     for pair in found:
-        answers[key(pair.question)].add(passage_id(pair.positive))
-    kept: dict[Place, Pair] = {}
-    rejected: list[Pair] = []
+        answers[normalize_question(pair.question)].add(passage_id(pair.positive))
+    kept: dict[PassageKey, TemplatePair] = {}
+    rejected: list[TemplatePair] = []
     asked: set[str] = set()
     for pair in found:
-        question = key(pair.question)
-        reason = pair.objection
+        question = normalize_question(pair.question)
+        reason = pair.rejection
         if not reason and len(answers[question]) > 1:
             reason = "ambiguous: other passages stand under the same question"
         elif not reason and question in asked:
             reason = "duplicate: the same question and passage came before"
         if reason:
-            rejected.append(replace(pair, objection=reason))
+            rejected.append(replace(pair, rejection=reason))
         else:
             asked.add(question)
             kept[pair.doc_id, pair.chunk_id] = pair
     return kept, rejected
 
 
-def _other_texts(passages: Passages, pairs: dict[Place, Pair]) -> Iterator[str]:
-    """Distinct texts of the passages that answer nothing."""
+def _other_texts(passages: Passages, pairs: dict[PassageKey, TemplatePair]) -> Iterator[str]:
+    """Distinct texts of the passages that answer no question."""
     seen = {passage_id(pair.positive) for pair in pairs.values()}
     for passage in passages.passages():
         if (passage.doc_id, passage.chunk_id) not in pairs and passage.passage_id not in seen:
@@ -117,8 +117,8 @@ def _other_texts(passages: Passages, pairs: dict[Place, Pair]) -> Iterator[str]:
 def _records(
     corpus: Corpus,
     passages: Passages,
-    pairs: dict[Place, Pair],
-    ranks: dict[Place, int],
+    pairs: dict[PassageKey, TemplatePair],
+    ranks: dict[PassageKey, int],
     total: int,
     generator: str,
 ) -> Iterator[SourceRecord]:
@@ -129,22 +129,22 @@ def _records(
         if following and following[0] == document.doc_id:
             own = list(following[1])
             following = next(by_document, None)
-        places = [(passage.doc_id, passage.chunk_id) for passage in own]
-        answered = [place for place in places if place in pairs]
+        keys = [(passage.doc_id, passage.chunk_id) for passage in own]
+        answered = [key for key in keys if key in pairs]
         yield SourceRecord(
             file_name=[document.doc_id],
             source_id=document.doc_id,
             text=document.text,
-            chunks=[_chunk(passage, pairs.get(place)) for passage, place in zip(own, places, strict=True)],
-            deduplicated_qa_pairs=[_qa(pairs[place]) for place in answered],
+            chunks=[_chunk(passage, pairs.get(key)) for passage, key in zip(own, keys, strict=True)],
+            deduplicated_qa_pairs=[_qa(pairs[key]) for key in answered],
             qa_evaluations=QAEvaluations(
-                evaluations=[_evaluation(pairs[place], ranks[place], total) for place in answered]
+                evaluations=[_evaluation(pairs[key], ranks[key], total) for key in answered]
             ),
             generator=generator,
         )
 
 
-def _chunk(passage: Passage, pair: Pair | None) -> Chunk:
+def _chunk(passage: Passage, pair: TemplatePair | None) -> Chunk:
     text = passage.text if pair is None else pair.positive
     return Chunk(
         text=text,
@@ -159,14 +159,14 @@ def _chunk(passage: Passage, pair: Pair | None) -> Chunk:
     )
 
 
-def _qa(pair: Pair) -> QAPair:
+def _qa(pair: TemplatePair) -> QAPair:
     context = HopContext(hop_number=1, segment_ids=[pair.chunk_id])
     return QAPair(
         question=pair.question, answer=pair.answer, segment_ids=[pair.chunk_id], hop_contexts=[context]
     )
 
 
-def _evaluation(pair: Pair, rank: int, total: int) -> QAEvaluation:
+def _evaluation(pair: TemplatePair, rank: int, total: int) -> QAEvaluation:
     assessment = f"{pair.kind}; round-trip rank {rank} of {total}"
     return QAEvaluation(overall=OverallJudgement(score=score_of_rank(rank), assessment=assessment))
 
@@ -174,19 +174,21 @@ def _evaluation(pair: Pair, rank: int, total: int) -> QAEvaluation:
 # ---- reports -------------------------------------------------------------------------------------------------
 
 
-def _write_rejected(path: Path, rejected: list[Pair]) -> None:
+def _write_rejected(path: Path, rejected: list[TemplatePair]) -> None:
     with path.open("wb") as stream:
         for pair in rejected:
             row = {
                 "document": pair.doc_id,
                 "chunk_id": pair.chunk_id,
                 "question": pair.question,
-                "reason": pair.objection,
+                "reason": pair.rejection,
             }
             stream.write(orjson.dumps(row) + b"\n")
 
 
-def _figures(pairs: list[Pair], rejected: list[Pair], ranks: list[int], total: int) -> dict[str, Any]:
+def _figures(
+    pairs: list[TemplatePair], rejected: list[TemplatePair], ranks: list[int], total: int
+) -> dict[str, Any]:
     within = {f"rank_within_{limit}": sum(rank <= limit for rank in ranks) for limit in (1, 10, 100)}
     return {
         "pairs": len(pairs),
@@ -199,13 +201,13 @@ def _figures(pairs: list[Pair], rejected: list[Pair], ranks: list[int], total: i
     }
 
 
-def _reasons(rejected: list[Pair]) -> dict[str, int]:
-    return dict(Counter(pair.objection.partition(":")[0] for pair in rejected).most_common())
+def _reasons(rejected: list[TemplatePair]) -> dict[str, int]:
+    return dict(Counter(pair.rejection.partition(":")[0] for pair in rejected).most_common())
 
 
-def _none_found(rejected: list[Pair]) -> str:
-    refused = ", ".join(f"{count} x {reason}" for reason, count in _reasons(rejected).items())
+def _none_found(rejected: list[TemplatePair]) -> str:
+    reasons = ", ".join(f"{count} x {reason}" for reason, count in _reasons(rejected).items())
     return (
-        "the documents gave no question: the offline generator needs titles, headings or summaries above their "
-        f"text ({refused or 'no section was found'}). Add headings, or set sdg.generator=llm"
+        "no question was found in the documents: the offline generator needs titles, headings or summaries above their "
+        f"text ({reasons or 'no section was found'}). Add headings, or set sdg.generator=llm"
     )

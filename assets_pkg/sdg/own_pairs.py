@@ -1,4 +1,4 @@
-"""Bring your own pairs: the recipe's records, or simple rows of questions and the passages that answer them."""
+"""Pairs of the user's own: the recipe's records, or simple rows of questions and the passages that answer them."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def load_own_pairs(path: Path, folder: Path, progress: Progress = no_progress) -
     ``path`` is a JSON, JSONL or Parquet file, a folder of one of these formats, or a ``generation_result.json``.
     Rows are all records of the recipe, or all simple: ``question``, ``positive`` passage(s) and optionally
     ``negatives``, ``answer``, ``score`` (0 to 10). Simple rows that share a passage become one record, so that
-    no split can part them; negatives become passages of the record that nothing points at; a row without a
-    score counts as best.
+    no split separates them; negatives become passages of the record that no pair refers to; a row without a
+    score has the best one.
 
     Raises:
         RecordError: no such file, mixed formats, or a bad row; it names file, row and field.
@@ -76,9 +76,9 @@ def load_own_pairs(path: Path, folder: Path, progress: Progress = no_progress) -
 
 
 def find_files(path: Path) -> list[Path]:
-    """The data files that ``path`` stands for, all of one format."""
+    """The data files of ``path``, all of one format."""
     if path.name == RESULT_FILE:
-        return find_files(_pointed_at(path))
+        return find_files(_output_of(path))
     if path.is_dir():
         return _files_of(path)
     if not path.is_file():
@@ -88,7 +88,7 @@ def find_files(path: Path) -> list[Path]:
     return [path]
 
 
-def _pointed_at(result: Path) -> Path:
+def _output_of(result: Path) -> Path:
     try:
         return result.parent / json.loads(result.read_text("utf-8"))["output_path"]
     except (OSError, ValueError, LookupError, TypeError) as error:
@@ -110,7 +110,7 @@ def _files_of(folder: Path) -> list[Path]:
 
 
 def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Rows of a data file with the name of their place."""
+    """Rows of a data file with their location."""
     read = {".parquet": _parquet_rows, ".jsonl": _line_rows, ".json": _list_rows}[file.suffix.lower()]
     for where, row in read(file):
         if not isinstance(row, dict):
@@ -156,7 +156,7 @@ def _parse(data: bytes, where: str) -> Any:
 
 
 def _without_nulls(value: Any) -> Any:
-    """Parquet writes fields that a row lacks as nulls."""
+    """The value without nulls, which Parquet has for the fields that a row lacks."""
     if isinstance(value, dict):
         return {key: _without_nulls(item) for key, item in value.items() if item is not None}
     if isinstance(value, list):
@@ -167,12 +167,12 @@ def _without_nulls(value: Any) -> Any:
 def _recipe_record(where: str, row: dict[str, Any]) -> SourceRecord:
     record = parse_record(json.dumps(_without_nulls(row)), where)
     for number, pair in enumerate(record.deduplicated_qa_pairs, start=1):
-        pair.origin = f"{_place(where)}, pair {number}"
+        pair.origin = f"{_location(where)}, pair {number}"
     return record
 
 
-def _place(where: str) -> str:
-    """``where`` without folders: a file that moves is the same."""
+def _location(where: str) -> str:
+    """``where`` without folders, so that moving the file changes nothing."""
     return Path(where).name
 
 
@@ -190,7 +190,7 @@ _PassageList = Annotated[list[_Passage], BeforeValidator(_texts)]
 
 
 class SimpleRow(BaseModel):
-    """A question with the passages that answer it; ``origin`` is its place in the file."""
+    """A question with the passages that answer it; ``origin`` is its location in the file."""
 
     question: Annotated[
         str, Field(pattern=r"\S", validation_alias=AliasChoices("question", "query", "anchor"))
@@ -242,9 +242,9 @@ def _pair(row: SimpleRow, number: dict[str, int]) -> QAPair:
 
 
 def _evaluation(row: SimpleRow) -> QAEvaluation:
-    given = "score" in row.model_fields_set
+    scored = "score" in row.model_fields_set
     return QAEvaluation(
-        overall=OverallJudgement(score=row.score, assessment="as given" if given else "no score given")
+        overall=OverallJudgement(score=row.score, assessment="as given" if scored else "no score given")
     )
 
 
@@ -259,7 +259,7 @@ def _simple(where: str, row: dict[str, Any]) -> SimpleRow:
     if "deduplicated_qa_pairs" in row:
         raise RecordError(f"{where}: a record of the recipe among simple rows: keep them in separate files")
     try:
-        return SimpleRow.model_validate({**_without_nulls(row), "origin": _place(where)})
+        return SimpleRow.model_validate({**_without_nulls(row), "origin": _location(where)})
     except ValidationError as error:
         detail = error.errors()[0]
         name = ".".join(str(part) for part in detail["loc"])
@@ -267,19 +267,14 @@ def _simple(where: str, row: dict[str, Any]) -> SimpleRow:
 
 
 def _group(rows: list[SimpleRow]) -> list[_Group]:
-    """Rows joined by the passages they share (union-find), in order of first appearance."""
-    parent: dict[str, str] = {}
+    """Rows that share passages, directly or through other rows, in order of first appearance."""
+    from scipy.cluster.hierarchy import DisjointSet
 
-    def root(text: str) -> str:
-        while parent.setdefault(text, text) != text:
-            parent[text] = parent[parent[text]]
-            text = parent[text]
-        return text
-
+    passages = DisjointSet(text for row in rows for text in row.positives)
     for row in rows:
         for text in row.positives[1:]:
-            parent[root(text)] = root(row.positives[0])
+            passages.merge(row.positives[0], text)
     groups: dict[str, _Group] = {}
     for row in rows:
-        groups.setdefault(root(row.positives[0]), _Group()).rows.append(row)
+        groups.setdefault(passages[row.positives[0]], _Group()).rows.append(row)
     return list(groups.values())

@@ -1,4 +1,4 @@
-"""Which texts make a question worth asking."""
+"""Filters for questions: their words, and why a question is rejected."""
 
 from __future__ import annotations
 
@@ -34,30 +34,30 @@ _MARKUP = (
 )
 
 
-def plain(text: str) -> str:
-    """One line without Markdown and reStructuredText inline markup, nor a closing full stop."""
+def strip_markup(text: str) -> str:
+    """One line without inline markup of Markdown and reStructuredText, and without final punctuation."""
     for pattern, kept in _MARKUP:
         text = pattern.sub(kept, text)
     return " ".join(text.split()).rstrip(" .:;,")
 
 
 def content_words(text: str) -> list[str]:
-    """Lower-case words that carry meaning."""
+    """Lower-case words without stop words and single letters."""
     return [word for word in words(text) if word not in STOP_WORDS and len(word) > 1]
 
 
 def words(text: str) -> list[str]:
-    """All lower-case words, numbers included, punctuation and underscores not."""
+    """All words in lower case, with numbers, without punctuation and underscores."""
     return _WORD.findall(text.lower())
 
 
-def key(question: str) -> str:
-    """What makes two questions the same: their words."""
+def normalize_question(question: str) -> str:
+    """The words of a question: equal for questions that are the same."""
     return " ".join(words(question))
 
 
-def objection(question: str, answer: str, least_words: int = MIN_QUESTION_WORDS) -> str:
-    """Why this pair should not be used, or nothing. ``answer`` is the text that must be found."""
+def rejection_reason(question: str, answer: str, least_words: int = MIN_QUESTION_WORDS) -> str:
+    """Why this pair should not be used, or an empty text. ``answer`` is the text that must be found."""
     count = len(set(content_words(question)))
     if count < least_words:
         return "question too short"
@@ -69,6 +69,6 @@ def objection(question: str, answer: str, least_words: int = MIN_QUESTION_WORDS)
         return "question is code"
     if len(content_words(answer)) < MIN_ANSWER_WORDS:
         return "answer too short"
-    if f" {key(question)} " in f" {key(answer)} ":
+    if f" {normalize_question(question)} " in f" {normalize_question(answer)} ":
         return "question copied in the answer"
     return ""

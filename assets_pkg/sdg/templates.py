@@ -1,9 +1,8 @@
-"""Question-answer pairs that a text's own structure holds: a heading, title, question or summary is about
-the text below it.
+"""Question templates: pairs from a text's own structure, where a heading, title, question or summary is about the text
+below it.
 
-The question's words are cut out of the passage, so that finding it means understanding and not matching of
-strings. Random sentences as questions (inverse cloze task) and keyword queries are left out on purpose: measured on
-human queries they gain nothing or harm.
+The question is removed from the passage, so that the pair cannot be solved by matching strings. Random sentences as
+questions (inverse cloze task) and keyword queries are not used: measured on human queries they gain nothing or harm.
 """
 
 from __future__ import annotations
@@ -14,10 +13,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from assets_pkg.corpus.segmentation import split_sections, split_sentences
-from assets_pkg.sdg.question_filters import MIN_QUESTION_WORDS, content_words, objection, plain
+from assets_pkg.sdg.question_filters import MIN_QUESTION_WORDS, content_words, rejection_reason, strip_markup
 from storage.artifacts import Passage
 
-Kind = Literal["question", "title", "heading", "summary", "definition", "lead"]
+Template = Literal["question", "title", "heading", "summary", "definition", "lead"]
 
 _CODE_NAME = re.compile(r"[\w.]*[._]\w[\w.]*(\(.*)?|\w+\(.*|[a-z]+[A-Z]\w*|[a-z0-9]+", re.DOTALL)
 _DEFINITION = re.compile(
@@ -31,16 +30,17 @@ _SPECIAL_NAME = re.compile(r"(^|\.)_\w")
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A question, the passage that answers it, and that passage's text with the question cut out."""
+class TemplatePair:
+    """A question, and the passage that answers it with the question removed; ``rejection``: why it is not used, or
+    empty."""
 
-    kind: Kind
+    kind: Template
     question: str
     doc_id: str
     chunk_id: int
     positive: str
     answer: str
-    objection: str
+    rejection: str
 
 
 @dataclass(frozen=True)
@@ -52,23 +52,23 @@ class _Opening:
     body: str
 
 
-def pair_of(passage: Passage) -> Pair | None:
-    """The best pair of the section that this passage opens; None inside a section.
+def apply_templates(passage: Passage) -> TemplatePair | None:
+    """The pair of the section that this passage begins; None for a later passage of a section.
 
-    Where no kind of pair is good, the most telling one is returned with its ``objection``.
+    Of the templates the first valid one is used; if none is valid, the first with its ``rejection``.
     """
     opening = _opening(passage)
     if opening is None or _SPECIAL_NAME.search(opening.heading.partition("(")[0]):
         return None
-    refused: Pair | None = None
-    for kind, question, positive, answer in _attempts(passage, opening):
+    rejected: TemplatePair | None = None
+    for kind, question, positive, answer in _candidates(passage, opening):
         least = MIN_QUESTION_WORDS - (kind in ("definition", "question"))
-        reason = objection(question, answer, least)
-        pair = Pair(kind, question, passage.doc_id, passage.chunk_id, positive, answer, reason)
+        reason = rejection_reason(question, answer, least)
+        pair = TemplatePair(kind, question, passage.doc_id, passage.chunk_id, positive, answer, reason)
         if not reason:
             return pair
-        refused = refused or pair
-    return refused
+        rejected = rejected or pair
+    return rejected
 
 
 def _opening(passage: Passage) -> _Opening | None:
@@ -76,7 +76,7 @@ def _opening(passage: Passage) -> _Opening | None:
     sections = split_sections(passage.text, plain_title=first)
     section = sections[-1]
     if sections[0].heading:
-        # Code cut in the middle may start with a comment that looks like a heading: the passage knows better.
+        # A passage of split code may begin with a comment that looks like a heading; its own heading is right.
         if section.heading != passage.section:
             return None
     elif not first or len(sections) > 1:
@@ -86,12 +86,12 @@ def _opening(passage: Passage) -> _Opening | None:
     )
 
 
-def _attempts(passage: Passage, opening: _Opening) -> Iterator[tuple[Kind, str, str, str]]:
-    """Kind, question, positive text and its part that answers; the most telling kind first."""
+def _candidates(passage: Passage, opening: _Opening) -> Iterator[tuple[Template, str, str, str]]:
+    """Template, question, positive text and the part of it that answers; the most specific template first."""
     body = opening.body
     asked = _heading_question(passage.title, opening.heading)
     if asked:
-        kind: Kind = "heading"
+        kind: Template = "heading"
         if asked.endswith("?"):
             kind = "question"
         elif passage.chunk_id == 1 and opening.heading == passage.title:
@@ -100,25 +100,25 @@ def _attempts(passage: Passage, opening: _Opening) -> Iterator[tuple[Kind, str, 
     sentence, rest, alone = _first_sentence(body)
     kept = f"{opening.head}\n\n{rest}".strip()
     if alone and rest:
-        yield "summary", plain(sentence), kept, rest
+        yield "summary", strip_markup(sentence), kept, rest
     if term := _defined_term(sentence):
         yield "definition", term, passage.text, body
     if not asked:
-        yield "lead", plain(sentence), kept, rest
+        yield "lead", strip_markup(sentence), kept, rest
 
 
 def _heading_question(title: str, heading: str) -> str:
-    """The heading as a question; a short one needs the document's title to be understood."""
-    asked = plain(heading)
+    """The heading as a question, with the document's title before a short one; empty if it is code."""
+    asked = strip_markup(heading)
     if not asked or _CODE_NAME.fullmatch(asked):
         return ""
     if asked.endswith("?") or len(set(content_words(asked))) >= MIN_QUESTION_WORDS or title == heading:
         return asked
-    return "" if _CODE_NAME.fullmatch(title) else f"{plain(title)}: {asked}"
+    return "" if _CODE_NAME.fullmatch(title) else f"{strip_markup(title)}: {asked}"
 
 
 def _first_sentence(body: str) -> tuple[str, str, bool]:
-    """The body's first sentence, what follows, and whether the sentence is a paragraph of its own."""
+    """The body's first sentence, the rest, and whether the sentence is a paragraph by itself."""
     paragraph = re.split(r"\n[ \t]*\n", body, maxsplit=1)[0]
     sentence = next(iter(split_sentences(paragraph)), "")
     rest = body[len(sentence) :].strip()
@@ -126,7 +126,7 @@ def _first_sentence(body: str) -> tuple[str, str, bool]:
 
 
 def _defined_term(sentence: str) -> str:
-    """``What is a coroutine wrapper?`` for ``A coroutine wrapper is an object ...``, else nothing."""
+    """``What is coroutine wrapper?`` for ``A coroutine wrapper is an object ...``, else an empty text."""
     match = _DEFINITION.match(sentence)
     if not match or _PRONOUN.match(match["term"]):
         return ""

@@ -1,4 +1,4 @@
-"""What was used, and the stop before too much is."""
+"""What a session has used, and the limits on it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from resources.chat_model.errors import BudgetReachedError
 @dataclass
 class Usage:
     """What a session asked for. ``requests`` went over the wire, ``calls`` of them were answered, ``reused``
-    answers came from the cache. ``cost`` is None where no prices are given."""
+    answers came from the cache. ``cost`` is None where no prices are set."""
 
     requests: int = 0
     calls: int = 0
@@ -47,7 +47,7 @@ class Budget:
         """Set the worst case of one request aside.
 
         Raises:
-            BudgetReachedError: it does not fit, and nothing under way can make room for it.
+            BudgetReachedError: it does not fit, and no request in progress can free enough for it.
         """
         request = (prompt_tokens, completion_tokens)
         async with self._settled:

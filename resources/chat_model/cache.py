@@ -1,4 +1,4 @@
-"""Every answer that was paid for, kept from the moment it arrives.
+"""A cache of every answer, written as soon as it arrives.
 
 SQLite in WAL mode: a committed answer survives ``kill -9`` without a sync per answer, a power cut loses at
 most the last few and never the file (sqlite.org/wal.html), and several runs may share it.
@@ -33,7 +33,7 @@ class AnswerCache:
             self._file.execute(_TABLE)
         except sqlite3.DatabaseError as error:
             raise OSError(
-                f"{path}: the answer cache cannot be opened ({error}): check that the disk has room and that "
+                f"{path}: the answer cache cannot be opened ({error}): check that the disk has space and that "
                 "the file is writable, or move it away to start anew"
             ) from error
 

@@ -20,7 +20,7 @@ from resources.chat_model.errors import (
     EndpointError,
 )
 from resources.chat_model.limits import AdaptiveGate, Pace
-from resources.chat_model.retries import Trouble, delay_before
+from resources.chat_model.retries import RequestFailure, delay_before
 from resources.chat_model.structured import Schema, SchemaSupport
 from resources.chat_model.transport import Transport
 
@@ -31,7 +31,7 @@ _EXHAUSTED_MEANS_DOWN = 2
 
 
 class Message(TypedDict):
-    """One turn: ``role`` is system, user or assistant."""
+    """One message: ``role`` is system, user or assistant."""
 
     role: str
     content: str
@@ -39,7 +39,7 @@ class Message(TypedDict):
 
 @dataclass(frozen=True)
 class ChatAnswer:
-    """What the model said. ``truncated``: it reached the token limit; ``refused``: it declined."""
+    """The model's answer. ``truncated``: it reached the token limit; ``refused``: it declined."""
 
     text: str
     truncated: bool
@@ -68,7 +68,7 @@ class ChatModel:
         """A session that may send the text of ``documents`` documents; checked before anything is sent.
 
         Raises:
-            ConsentError: nobody allowed text to go to this endpoint.
+            ConsentError: text may not be sent to this endpoint.
             EndpointError: no key for an endpoint that is not on this machine, or one no header can hold.
         """
         config = self.config
@@ -126,7 +126,11 @@ class ChatSession:
         config = self._config
         parameters = {"temperature": config.temperature, "max_tokens": config.max_output_tokens}
         key = answer_key(
-            config.base_url, model, parameters, schema and schema.schema, [dict(turn) for turn in messages]
+            config.base_url,
+            model,
+            parameters,
+            schema and schema.schema,
+            [dict(message) for message in messages],
         )
         task = self._pending.get(key)
         if task is None:
@@ -150,7 +154,7 @@ class ChatSession:
     async def _fetch(self, key: bytes, body: dict[str, Any], schema: Schema | None) -> ChatAnswer:
         loop = asyncio.get_running_loop()
         model, attempt, plain = body["model"], 0, False
-        first_trouble: float | None = None
+        first_failure: float | None = None
         while True:
             reply = await self._try(key, body, None if plain else schema)
             if isinstance(reply, ChatAnswer):
@@ -163,15 +167,17 @@ class ChatSession:
                 continue
             attempt += 1
             delay = delay_before(attempt, reply)
-            first_trouble = loop.time() if first_trouble is None else first_trouble
-            spent = loop.time() + delay - first_trouble
+            first_failure = loop.time() if first_failure is None else first_failure
+            spent = loop.time() + delay - first_failure
             self._give_up_on(reply, out_of_time=spent > self._config.retry_deadline_s)
             log.info("%s: %s; try %d in %.1f s", model, reply.detail, attempt + 1, delay)
             await asyncio.sleep(delay)
 
-    async def _try(self, key: bytes, body: dict[str, Any], schema: Schema | None) -> ChatAnswer | Trouble:
-        """One request, once there is room for it; its answer is in the cache before anything else happens."""
-        prompt_tokens = sum(len(turn["content"]) for turn in body["messages"]) // CHARS_PER_TOKEN + 1
+    async def _try(
+        self, key: bytes, body: dict[str, Any], schema: Schema | None
+    ) -> ChatAnswer | RequestFailure:
+        """One request, once the limits allow it; its answer is in the cache before anything else happens."""
+        prompt_tokens = sum(len(message["content"]) for message in body["messages"]) // CHARS_PER_TOKEN + 1
         worst = (prompt_tokens, body["max_tokens"])
         async with self._gate.slot():
             self._raise_if_stopped()
@@ -182,7 +188,7 @@ class ChatSession:
             try:
                 form = self._formats.best(body["model"], schema)
                 reply = await self._transport.send({**body, **form})
-                if isinstance(reply, Trouble):
+                if isinstance(reply, RequestFailure):
                     self._note(reply, sent_at)
                     return reply
                 if form:
@@ -204,31 +210,31 @@ class ChatSession:
             self._stopped = self._stopped or error
             raise
 
-    def _note(self, trouble: Trouble, sent_at: float) -> None:
-        if trouble.full:
+    def _note(self, failure: RequestFailure, sent_at: float) -> None:
+        if failure.full:
             self._gate.slow_down(sent_at)
-            if trouble.retry_after_s is not None:
-                self._pace.pause(min(trouble.retry_after_s, self._config.retry_deadline_s))
+            if failure.retry_after_s is not None:
+                self._pace.pause(min(failure.retry_after_s, self._config.retry_deadline_s))
 
-    def _give_up_on(self, trouble: Trouble, *, out_of_time: bool) -> None:
-        """Raise what a trouble means, if it means the end of this call or of the run."""
+    def _give_up_on(self, failure: RequestFailure, *, out_of_time: bool) -> None:
+        """Raise the error that ends this call or the run, if the failure is one."""
         self._raise_if_stopped()
         host, _ = endpoint_host(self._config.base_url)
-        if trouble.fatal:
-            self._stop(EndpointError(f"{host}: {trouble.detail}"))
-        if not trouble.again:
-            raise CallFailedError("bad_request", trouble.detail)
+        if failure.fatal:
+            self._stop(EndpointError(f"{host}: {failure.detail}"))
+        if not failure.again:
+            raise CallFailedError("bad_request", failure.detail)
         if out_of_time:
             self._exhausted += 1
             waited = f"given up after {self._config.retry_deadline_s:g} s of tries (retry_deadline_s)"
-            if trouble.refused or self._exhausted >= _EXHAUSTED_MEANS_DOWN:
+            if failure.refused or self._exhausted >= _EXHAUSTED_MEANS_DOWN:
                 self._stop(
                     EndpointError(
-                        f"{host} does not answer ({trouble.detail}), {waited}. Every answer so far is kept: "
+                        f"{host} does not answer ({failure.detail}), {waited}. Every answer so far is kept: "
                         "run the same command again when it is up"
                     )
                 )
-            raise CallFailedError("no_answer", f"{trouble.detail}; {waited}")
+            raise CallFailedError("no_answer", f"{failure.detail}; {waited}")
 
     def _stop(self, error: ChatModelError) -> None:
         self._stopped = error

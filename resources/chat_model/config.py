@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class ChatConfig:
-    """Where to ask, how fast, how long, for how much, and who allowed it.
+    """Where to ask, how fast, how long, for how much, and what the user consents to.
 
     ``cache`` is the SQLite file that keeps every answer; with ``reuse_answers`` false it is written but not
     read. ``None`` means no limit. Prices are per million tokens; ``api_key_env`` only serves messages.

@@ -1,4 +1,4 @@
-"""What can go wrong with a chat endpoint, by what it means for the run."""
+"""Errors of a chat endpoint, by their consequence for the run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class ChatModelError(RetuneError):
 
 
 class ConsentError(ChatModelError):
-    """Text would leave the machine and nobody allowed it."""
+    """Text would leave the machine without the user's consent."""
 
 
 class EndpointError(ChatModelError):

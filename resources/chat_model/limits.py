@@ -1,4 +1,4 @@
-"""How fast and how many at once: a paced rate, and a concurrency that gives way when the endpoint is full."""
+"""How fast and how many at once: a paced rate, and a concurrency that is reduced when the endpoint is overloaded."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ LONGEST_SPREAD_S = 0.02
 class Pace:
     """Spaces requests evenly under a rate per minute of requests and of tokens.
 
-    Even spacing (no burst) keeps under fixed and sliding windows alike. ``pause`` holds everybody back, for
-    when the endpoint said how long to wait.
+    Even spacing (no burst) keeps under fixed and sliding windows alike. ``pause`` delays all requests, for
+    when the endpoint asks for a wait.
     """
 
     def __init__(self, requests_per_minute: float | None, tokens_per_minute: float | None):
@@ -61,7 +61,7 @@ class AdaptiveGate:
 
     @asynccontextmanager
     async def slot(self) -> AsyncGenerator[None]:
-        """Hold one of the places."""
+        """Hold one of the slots."""
         async with self._changed:
             await self._changed.wait_for(lambda: self._running < int(self.limit))
             self._running += 1
@@ -70,10 +70,10 @@ class AdaptiveGate:
         finally:
             self._running -= 1
             async with self._changed:
-                self._changed.notify(2)  # the place given back, and one that a success may have added
+                self._changed.notify(2)  # the slot that was freed, and one that a success may have added
 
     def slow_down(self, sent_at: float) -> None:
-        """The endpoint was full. Requests sent before the last cut say nothing new."""
+        """The endpoint was full. Requests sent before the last reduction are not counted."""
         if sent_at >= self._cut_at:
             self.limit = max(1.0, self.limit / 2)
             self._cut_at = asyncio.get_running_loop().time()

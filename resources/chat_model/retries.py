@@ -22,7 +22,7 @@ _EVERYWHERE = {
 
 
 @dataclass(frozen=True)
-class Trouble:
+class RequestFailure:
     """A request without an answer. ``again``: worth another try; ``full``: the endpoint has too much to do;
     ``fatal``: no other call will fare better."""
 
@@ -35,14 +35,18 @@ class Trouble:
     retry_after_s: float | None = None
 
 
-def trouble_of_status(status: int, body: str, headers: Mapping[str, str], key_name: str) -> Trouble:
+def failure_of_status(status: int, body: str, headers: Mapping[str, str], key_name: str) -> RequestFailure:
     """What an HTTP error means. ``body`` is quoted shortly; ``key_name`` is where the key comes from."""
     detail = f"HTTP {status}: {' '.join(body.split())[:300]}"
     if status in _EVERYWHERE:
-        return Trouble(f"{_EVERYWHERE[status].format(key=key_name)} ({detail})", fatal=True, status=status)
+        return RequestFailure(
+            f"{_EVERYWHERE[status].format(key=key_name)} ({detail})", fatal=True, status=status
+        )
     if 300 <= status < 400:
-        return Trouble(f"redirects are not followed, set base_url to the target ({detail})", fatal=True)
-    return Trouble(
+        return RequestFailure(
+            f"redirects are not followed, set base_url to the target ({detail})", fatal=True
+        )
+    return RequestFailure(
         detail,
         again=status in _AGAIN or status >= 500,
         full=status in _FULL,
@@ -67,10 +71,10 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     return max(0.0, (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
 
 
-def delay_before(attempt: int, trouble: Trouble) -> float:
+def delay_before(attempt: int, failure: RequestFailure) -> float:
     """Seconds before try number ``attempt`` (from 1): exponential with full jitter, on top of what the
     endpoint asked for."""
     ceiling = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2 ** (attempt - 1))
-    if trouble.retry_after_s is not None:
-        return trouble.retry_after_s + random.uniform(0, min(1.0, ceiling))
+    if failure.retry_after_s is not None:
+        return failure.retry_after_s + random.uniform(0, min(1.0, ceiling))
     return random.uniform(ceiling / 10, ceiling)

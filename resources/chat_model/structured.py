@@ -1,4 +1,4 @@
-"""JSON out of what a language model says, with or without the endpoint's help."""
+"""JSON from the answers of a language model, with or without the endpoint's support."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MOST_STARTS = 500
 
 @dataclass(frozen=True)
 class Schema:
-    """A JSON schema with the name that the endpoint is told."""
+    """A JSON schema with its name for the endpoint."""
 
     name: str
     schema: dict[str, Any]
@@ -38,7 +38,7 @@ class Schema:
 class SchemaSupport:
     """Which models of an endpoint take a JSON schema, found out by asking.
 
-    The prompt asks for the same JSON in words, so an answer without schema is an answer to the same question.
+    The prompt asks for the same JSON as text, so an answer without schema is an answer to the same question.
     """
 
     def __init__(self) -> None:
@@ -120,10 +120,10 @@ def _strict(schema: Any) -> Any:
         return [_strict(item) for item in cast(list[Any], schema)]
     if not isinstance(schema, dict):
         return schema
-    given = cast(dict[str, Any], schema)
-    strict = {key: _strict(value) for key, value in given.items() if key not in ("title", "default")}
-    if "properties" in given:
-        properties: dict[str, Any] = given["properties"]
+    node = cast(dict[str, Any], schema)
+    strict = {key: _strict(value) for key, value in node.items() if key not in ("title", "default")}
+    if "properties" in node:
+        properties: dict[str, Any] = node["properties"]
         strict["properties"] = {key: _strict(value) for key, value in properties.items()}
         strict |= {"required": list(properties), "additionalProperties": False}
     return strict

@@ -1,6 +1,6 @@
-"""One request over the wire: through the openai client, with nothing of ours left to its habits.
+"""One request over the wire: through the openai client, with its implicit behaviour switched off.
 
-No hidden retries, no redirects (they could lead to a host that nobody approved), no proxy towards this
+No hidden retries, no redirects (they could lead to a host that is not approved), no proxy towards this
 machine, no account headers from the environment; and the key never in a message.
 """
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from resources.chat_model.config import ChatConfig
 from resources.chat_model.consent import endpoint_host, is_loopback
-from resources.chat_model.retries import Trouble, trouble_of_status
+from resources.chat_model.retries import RequestFailure, failure_of_status
 from resources.chat_model.structured import clean_surrogates
 
 if TYPE_CHECKING:
@@ -22,14 +22,14 @@ CONNECT_TIMEOUT_S = 10.0
 
 
 class Transport:
-    """Sends one request body and returns the decoded answer, or the :class:`Trouble` there was."""
+    """Sends one request body and returns the decoded answer, or the :class:`RequestFailure`."""
 
     def __init__(self, config: ChatConfig, api_key: str | None):
         self._config = config
         self._api_key = api_key
         self._client = _client(config, api_key)
 
-    async def send(self, body: dict[str, Any]) -> dict[str, Any] | Trouble:
+    async def send(self, body: dict[str, Any]) -> dict[str, Any] | RequestFailure:
         import httpx2
         import openai
 
@@ -40,26 +40,26 @@ class Transport:
             return self._decode(reply.content)
         except openai.APIStatusError as error:
             text = self._scrub(error.response.text)
-            return trouble_of_status(
+            return failure_of_status(
                 error.status_code, text, error.response.headers, self._config.api_key_env
             )
         except (openai.APITimeoutError, TimeoutError):
-            return Trouble(f"no answer within {self._config.request_timeout_s:g} s", again=True)
+            return RequestFailure(f"no answer within {self._config.request_timeout_s:g} s", again=True)
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
             detail = self._scrub(f"{type(cause).__name__}: {cause}")
-            return Trouble(detail, again=True, refused="ConnectError" in detail)
+            return RequestFailure(detail, again=True, refused="ConnectError" in detail)
 
     async def close(self) -> None:
         await self._client.close()
 
-    def _decode(self, content: bytes) -> dict[str, Any] | Trouble:
+    def _decode(self, content: bytes) -> dict[str, Any] | RequestFailure:
         try:
             answer = json.loads(self._scrub(content.decode("utf-8", "replace")))
             message = answer["choices"][0]["message"]
             message["content"] = clean_surrogates(message.get("content"))
         except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
-            return Trouble("the answer is not a chat completion", again=True)
+            return RequestFailure("the answer is not a chat completion", again=True)
         return answer
 
     def _scrub(self, text: str) -> str:

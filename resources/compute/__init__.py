@@ -1,1 +1,1 @@
-"""Where a stage runs: here, or as a job of an executor that ``env.toml`` describes."""
+"""Where a stage runs: in this process, or as a job of a compute target that ``env.toml`` describes."""

@@ -25,28 +25,33 @@ from storage.files import write_json
 from storage.progress import Progress, no_progress
 
 UNIT = "texts"
-PATIENCE_SECONDS = 900.0
+NOT_INSTALLED = "Ray is not installed here: pip install 'retune[ray]'"
+ASSIGNMENT_TIMEOUT_S = 900.0
 POLL_SECONDS = 1.0
+REPORT_SECONDS = 1.0
+MAX_RAY_TASKS = 10_000
+"""More shards than that share tasks: Ray slows down with very many of them."""
 
+OBJECT_STORE_BYTES = 256 * 2**20
 
 MakeShards = Callable[[Shards, Progress], None]
-"""Makes every shard that is missing, by all workers that there are."""
+"""Makes every missing shard, by all workers of the compute target."""
 
 
 @dataclass(frozen=True)
-class ArraySpread:
-    """The first of ``tasks`` tasks of a job array: tells the others what to do, and does its part.
+class ArrayEmbedding:
+    """The first of the ``tasks`` tasks of a job array: writes the assignment for the others, and embeds its own part.
 
-    Nobody is waited for and nobody's end is watched: who is through with its own shards goes on with those that others
-    have not made yet.
+    The tasks do not wait for one another. A task that has finished its own shards makes those of others that are still
+    missing, so a task that is killed or never starts costs time only.
     """
 
-    share: Path
+    assignment: Path
     tasks: int
     recipe: EncoderRecipe
 
     def __call__(self, shards: Shards, progress: Progress) -> None:
-        told = {
+        assigned = {
             "source": str(shards.source.absolute()),
             "folder": str(shards.folder.absolute()),
             "role": shards.role,
@@ -54,70 +59,63 @@ class ArraySpread:
             "recipe": self.recipe.dump(),
             "tasks": self.tasks,
         }
-        write_json(self.share, told, indent=None, ensure_ascii=True)
-        work_through(shards, self.recipe.open(), 0, self.tasks, progress)
+        write_json(self.assignment, assigned, indent=None, ensure_ascii=True)
+        make_shards(shards, self.recipe.open(), 0, self.tasks, progress)
 
 
-def help_with(share: Path, task: int, over: Callable[[], bool]) -> None:
-    """What the other tasks of the array do: wait to be told (until the job is ``over``), then do their part."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not (share.exists() and share.stat().st_size):
+def embed_as_array_task(assignment: Path, task: int, over: Callable[[], bool]) -> None:
+    """What the tasks of an array after the first do: wait for the ``assignment`` and embed their part of it. Without
+    one they end when the job is ``over``, or after :data:`ASSIGNMENT_TIMEOUT_S`."""
+    deadline = time.monotonic() + ASSIGNMENT_TIMEOUT_S
+    while not (assignment.exists() and assignment.stat().st_size):
         if over() or time.monotonic() > deadline:
             return
         time.sleep(POLL_SECONDS)
-    told: dict[str, Any] = json.loads(share.read_text("utf-8"))
-    shards = Shards(Path(told["source"]), Path(told["folder"]), told["role"], told["block"])
+    assigned: dict[str, Any] = json.loads(assignment.read_text("utf-8"))
+    shards = Shards(Path(assigned["source"]), Path(assigned["folder"]), assigned["role"], assigned["block"])
     try:
-        work_through(shards, EncoderRecipe.load(told["recipe"]).open(), task, told["tasks"])
+        make_shards(shards, EncoderRecipe.load(assigned["recipe"]).open(), task, assigned["tasks"])
     except FileNotFoundError:
-        if shards.folder.exists():  # else the vectors were put together meanwhile
+        if shards.folder.exists():  # else the first task has put the vectors together meanwhile
             raise
 
 
-def work_through(
+def make_shards(
     shards: Shards, encoder: Encoder, worker: int, of: int, progress: Progress = no_progress
 ) -> None:
-    """Make every ``of``-th missing shard, and then whatever is still missing, until nothing is."""
+    """Make every ``of``-th missing shard, and then those of other workers that are still missing."""
     missing = shards.missing()
     own = [number for number in missing if number % of == worker]
     others = [number for number in missing if number % of != worker]
-    random.Random(worker).shuffle(others)  # two that are through early seldom make the same one
+    random.Random(worker).shuffle(others)  # so that two workers seldom make the same shard
     for number in (*own, *others):
         if not shards.has(number):
             shards.make(number, encoder)
-        tell(shards, shards.missing(), progress)
+        report(shards, shards.missing(), progress)
 
 
-def tell(shards: Shards, missing: Iterable[int], progress: Progress) -> None:
+def report(shards: Shards, missing: Iterable[int], progress: Progress) -> None:
     """Progress in texts."""
     progress(shards.rows - sum(shards.size(number) for number in missing), shards.rows, UNIT)
 
 
-NOT_INSTALLED = "Ray is not installed here: pip install 'retune[ray]'"
-MOST_TASKS = 10_000
-"""Ray's tasks, however many shards there are: several shards each, if need be."""
-
-OBJECT_STORE_BYTES = 256 * 2**20
-TELL_SECONDS = 1.0
-
-
 @dataclass(frozen=True)
-class RaySpread:
-    """The workers of the place ``environment``: a Ray cluster's, or those of a Ray that is started for this."""
+class RayEmbedding:
+    """Ray Data's actors on ``target``: a Ray cluster, or a Ray that is started for this."""
 
-    environment: ComputeTarget
+    target: ComputeTarget
     recipe: EncoderRecipe
 
     def __call__(self, shards: Shards, progress: Progress) -> None:
         missing = shards.missing()
         if not missing:
             return
-        with _connected(self.environment):
+        with _connected(self.target):
             self._embed(shards, missing, progress)
 
     def _embed(self, shards: Shards, missing: list[int], progress: Progress) -> None:
         ray = _ray()
-        each = math.ceil(len(missing) / MOST_TASKS)
+        each = math.ceil(len(missing) / MAX_RAY_TASKS)
         tasks = [{"shards": missing[start : start + each]} for start in range(0, len(missing), each)]
         workers, gpus = self._workers()
         done = ray.data.from_items(tasks, override_num_blocks=len(tasks)).map_batches(
@@ -125,28 +123,30 @@ class RaySpread:
             fn_constructor_args=(shards, self.recipe),
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=min(workers, len(tasks))),
-            num_cpus=self.environment.cpus_per_task or 1,
+            num_cpus=self.target.cpus_per_task or 1,
             num_gpus=gpus,
         )
-        told = -math.inf
+        reported = -math.inf
         for row in done.iter_rows():
             if row["failure"]:
                 raise ComputeError(f"a worker failed: {row['failure']}")
-            if time.monotonic() - told > TELL_SECONDS:
-                told = time.monotonic()
-                tell(shards, shards.missing(), progress)
-        tell(shards, shards.missing(), progress)
+            if time.monotonic() - reported > REPORT_SECONDS:
+                reported = time.monotonic()
+                report(shards, shards.missing(), progress)
+        report(shards, shards.missing(), progress)
 
     def _workers(self) -> tuple[int, float]:
-        """How many, and what share of the GPUs each has; by default one a GPU, or one a CPU where there are none."""
-        there: dict[str, float] = _ray().cluster_resources()
-        gpus = self.environment.gpus_per_worker
+        """How many workers, and the GPUs of each; by default one a GPU, or one a CPU where there are none."""
+        cluster: dict[str, float] = _ray().cluster_resources()
+        gpus = self.target.gpus_per_worker
         if gpus is None:
-            gpus = 1.0 if there.get("GPU") else 0.0
-        room = there.get("GPU", 0) // gpus if gpus else there["CPU"] // (self.environment.cpus_per_task or 1)
-        workers = self.environment.num_workers or max(1, int(room))
-        if workers > room:
-            have = f"{there['CPU']:g} CPUs and {there.get('GPU', 0):g} GPUs"
+            gpus = 1.0 if cluster.get("GPU") else 0.0
+        capacity = (
+            cluster.get("GPU", 0) // gpus if gpus else cluster["CPU"] // (self.target.cpus_per_task or 1)
+        )
+        workers = self.target.num_workers or max(1, int(capacity))
+        if workers > capacity:
+            have = f"{cluster['CPU']:g} CPUs and {cluster.get('GPU', 0):g} GPUs"
             raise ComputeError(
                 f"num_workers = {workers}, but this Ray has {have}: lower it, cpus_per_task or gpus_per_worker"
             )
@@ -167,26 +167,26 @@ class ShardMaker:
             for number in (int(each) for numbers in batch["shards"] for each in numbers):
                 if not self._shards.has(number):
                     self._shards.make(number, self._encoder)
-        except Exception as error:  # noqa: BLE001 (Ray would hand on its own, without this one's message)
+        except Exception as error:  # noqa: BLE001 (Ray's own error would lack this message)
             return {"failure": [f"{type(error).__name__}: {error}"]}
         return {"failure": [""]}
 
 
 @contextmanager
-def _connected(environment: ComputeTarget) -> Generator[None]:
-    """Ray, joined or started, and left at the end.
+def _connected(target: ComputeTarget) -> Generator[None]:
+    """Connect to the cluster, or start a Ray on this machine; disconnect or stop it at the end.
 
     Raises:
-        ComputeError: it is not installed, or not reached.
+        ComputeError: Ray is not installed, or does not answer.
     """
-    local = environment.address == LOCAL
+    local = target.address == LOCAL
     if local:
         _prepare_local()
     ray = _ray()
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if local:
-            cpus = max(os.cpu_count() or 1, (environment.num_workers or 1) * (environment.cpus_per_task or 1))
+            cpus = max(os.cpu_count() or 1, (target.num_workers or 1) * (target.cpus_per_task or 1))
             ray.init(
                 "local",
                 num_cpus=cpus,
@@ -221,7 +221,7 @@ def _ray() -> Any:
 
 
 def _prepare_local() -> None:
-    """A Ray of our own tells nobody of its use, and takes no orders but from this process and its children."""
+    """The local Ray sends no usage statistics, and accepts only this process and its children."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if "RAY_AUTH_MODE" not in os.environ:
         os.environ["RAY_AUTH_MODE"] = "token"

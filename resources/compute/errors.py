@@ -6,8 +6,8 @@ from storage.errors import RetuneError
 
 
 class ComputeError(RetuneError):
-    """A place to run that is described wrongly, cannot be reached, or refused; the message says what to do."""
+    """A compute target that is described wrongly, cannot be reached, or refused a job; the message says what to do."""
 
 
 class JobFailed(ComputeError):
-    """The job ran and failed, or was ended by somebody else; the message is its own, or its last lines."""
+    """The job ran and failed, or was cancelled; the message is its own, or its last lines."""

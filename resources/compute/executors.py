@@ -1,4 +1,4 @@
-"""The executor that a place of ``env.toml`` names."""
+"""The executor that a compute target names."""
 
 from __future__ import annotations
 
@@ -11,22 +11,26 @@ from resources.compute.targets import LOCAL, ComputeTarget
 from resources.containers import engine_is_here
 
 
-def make_executor(environment: ComputeTarget) -> Executor:
-    """Whatever runs jobs as ``environment`` says; ``inline`` runs none."""
-    if environment.executor == "slurm":
-        return SlurmExecutor(environment)
-    if environment.executor == "docker":
-        return DockerExecutor(environment)
-    if environment.executor == "ray":
-        return LocalRayExecutor(environment) if environment.address == LOCAL else RayExecutor(environment)
-    if environment.executor == "subprocess":
-        return SubprocessExecutor(environment)
-    raise ValueError(f"executor {environment.executor!r} runs in this process: it takes no jobs")
+def make_executor(target: ComputeTarget) -> Executor:
+    """The executor of ``target``; ``inline`` has none.
+
+    Raises:
+        ValueError: ``target`` is this process.
+    """
+    if target.executor == "slurm":
+        return SlurmExecutor(target)
+    if target.executor == "docker":
+        return DockerExecutor(target)
+    if target.executor == "ray":
+        return LocalRayExecutor(target) if target.address == LOCAL else RayExecutor(target)
+    if target.executor == "subprocess":
+        return SubprocessExecutor(target)
+    raise ValueError(f"executor {target.executor!r} runs in this process: it takes no jobs")
 
 
-def runs_here(environment: ComputeTarget) -> bool:
-    """Whether its jobs take this machine's own accelerator. A scheduler's jobs wait for theirs in its own queue."""
-    if environment.executor == "docker":
+def runs_here(target: ComputeTarget) -> bool:
+    """Whether its jobs use this machine's accelerator. A scheduler's jobs wait for theirs in its own queue."""
+    if target.executor == "docker":
         return engine_is_here()
-    local_ray = environment.executor == "ray" and environment.address == LOCAL
-    return local_ray or environment.executor in ("inline", "subprocess")
+    local_ray = target.executor == "ray" and target.address == LOCAL
+    return local_ray or target.executor in ("inline", "subprocess")

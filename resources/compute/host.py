@@ -26,12 +26,12 @@ class Unreachable(ComputeError):
 
 
 class Host(Protocol):
-    """Runs commands and holds job folders. Every method raises `ComputeError` in plain words."""
+    """Runs commands and holds job folders. Every method raises :class:`ComputeError`."""
 
     def run(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]: ...
     def write(self, path: Path, text: str) -> None: ...
     def read(self, path: Path, offset: int = 0) -> bytes:
-        """What ``path`` holds from ``offset`` on; nothing if there is no such file."""
+        """The content of ``path`` from ``offset`` on; empty if there is no such file."""
         ...
 
 
@@ -68,7 +68,7 @@ class SshHost:
     """A machine behind ssh."""
 
     def __init__(self, host: str, user: str | None = None, config: Path | None = None):
-        self.target = f"{user}@{host}" if user else host
+        self.login = f"{user}@{host}" if user else host
         self._options = [*SSH_OPTIONS, *(["-F", str(config)] if config else [])]
 
     def run(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
@@ -79,32 +79,32 @@ class SshHost:
 
     def write(self, path: Path, text: str) -> None:
         beside = shlex.quote(f"{path}.part")
-        folder, place = shlex.quote(str(path.parent)), shlex.quote(str(path))
-        write = f"mkdir -p {folder} && cat > {beside} && mv {beside} {place}"
+        folder, file = shlex.quote(str(path.parent)), shlex.quote(str(path))
+        write = f"mkdir -p {folder} && cat > {beside} && mv {beside} {file}"
         done = self._ssh(f"{write} || {{ rm -f {beside}; false; }}", text.encode())
         if done.returncode != 0:
-            raise ComputeError(_cannot_write(f"{path} on {self.target}", done.stderr.decode().strip()))
+            raise ComputeError(_cannot_write(f"{path} on {self.login}", done.stderr.decode().strip()))
 
     def read(self, path: Path, offset: int = 0) -> bytes:
-        place = shlex.quote(str(path))
-        done = self._ssh(f"test ! -e {place} || tail -c +{offset + 1} {place}")
+        file = shlex.quote(str(path))
+        done = self._ssh(f"test ! -e {file} || tail -c +{offset + 1} {file}")
         if done.returncode != 0:
-            raise ComputeError(f"cannot read {path} on {self.target}: {done.stderr.decode().strip()}")
+            raise ComputeError(f"cannot read {path} on {self.login}: {done.stderr.decode().strip()}")
         return done.stdout
 
-    def _ssh(self, line: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        # ssh's own failures are told by 255, which sbatch uses too.
+    def _ssh(self, line: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        # 255 is the code of ssh's own failures, and sbatch uses it too.
         line = f"{{ {line}\n}}; code=$?; [ $code -ne {SSH_FAILED} ] || code=1; exit $code"
-        command = ["ssh", *self._options, self.target, line]
+        command = ["ssh", *self._options, self.login, line]
         try:
-            done = subprocess.run(command, input=given, capture_output=True, timeout=SECONDS, check=False)
+            done = subprocess.run(command, input=stdin, capture_output=True, timeout=SECONDS, check=False)
         except FileNotFoundError as error:
             raise ComputeError("ssh is not installed here") from error
         except subprocess.TimeoutExpired as error:
-            raise Unreachable(f"{self.target} did not answer within {SECONDS} s") from error
+            raise Unreachable(f"{self.login} did not answer within {SECONDS} s") from error
         if done.returncode == SSH_FAILED:
             said = done.stderr.decode(errors="replace").strip().rstrip(".")
-            raise Unreachable(f"cannot reach {self.target}: {said}. Does `ssh {self.target} true` work?")
+            raise Unreachable(f"cannot reach {self.login}: {said}. Does `ssh {self.login} true` work?")
         return done
 
 
@@ -113,21 +113,21 @@ def _cannot_write(what: str, said: str) -> str:
     return f"cannot write {what}: {said}" + (": free some space there, and run again" if full else "")
 
 
-def open_host(environment: ComputeTarget) -> Host:
-    """The machine that ``environment`` submits from."""
-    if environment.tunnel == "ssh":
-        assert environment.host is not None
-        return SshHost(environment.host, environment.user, environment.ssh_config)
+def open_host(target: ComputeTarget) -> Host:
+    """The machine from which jobs of ``target`` are submitted."""
+    if target.tunnel == "ssh":
+        assert target.host is not None
+        return SshHost(target.host, target.user, target.ssh_config)
     return ThisHost()
 
 
-def secrets_of(environment: ComputeTarget) -> dict[str, str]:
-    """The variables that ``environment`` names as secrets.
+def secrets_of(target: ComputeTarget) -> dict[str, str]:
+    """The environment variables that ``target`` names as secrets.
 
     Raises:
         ComputeError: one is not set.
     """
-    missing = [name for name in environment.secrets if not os.environ.get(name)]
+    missing = [name for name in target.secrets if not os.environ.get(name)]
     if missing:
         raise ComputeError(f"{', '.join(missing)} is not set: put it in the environment")
-    return {name: os.environ[name] for name in environment.secrets}
+    return {name: os.environ[name] for name in target.secrets}

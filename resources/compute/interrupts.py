@@ -1,4 +1,4 @@
-"""Ctrl-C while a job is being started: the job is known by then, or it never ran."""
+"""Signals during the submission of a job: either its handle is known by the time they act, or it never ran."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def started(start: Callable[[], str], cancel: Callable[[str], None]) -> str:
-    """The handle that ``start()`` gives. A signal meanwhile waits until there is one; then the job is ended with
-    ``cancel``, and the signal does what it would have done."""
+    """The handle that ``start()`` returns. A signal meanwhile is deferred until there is one; then ``cancel`` ends the
+    job, and the signal's own handler runs."""
     handle: str | None = None
-    with _held() as caught:
+    with _deferred_signals() as caught:
         handle = start()
         if caught:
             cancel(handle)
@@ -22,8 +22,8 @@ def started(start: Callable[[], str], cancel: Callable[[str], None]) -> str:
 
 
 @contextmanager
-def _held() -> Generator[list[int]]:
-    """Signals come only when the block is over. Only the main thread gets any."""
+def _deferred_signals() -> Generator[list[int]]:
+    """Signals are handled at the end of the block. Only the main thread receives any."""
     caught: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield caught

@@ -1,4 +1,4 @@
-"""A job: the folder that carries it, and how it stands."""
+"""A job: the folder with its files, what is to run, and its state."""
 
 from __future__ import annotations
 
@@ -10,85 +10,102 @@ from typing import Literal, Protocol
 
 from resources.compute.targets import ComputeTarget
 
-EntryPoint = tuple[str, ...]
-Standing = Literal["pending", "running", "done", "failed", "cancelled"]
+JobStatus = Literal["pending", "running", "done", "failed", "cancelled"]
 TASK = "RETUNE_TASK"
 """Set in the tasks of a job array but the first: their number."""
 
-ENTRY: EntryPoint = ("-m", "assets_pkg.job_worker")
+
+@dataclass(frozen=True)
+class JobFolder:
+    """The files of one job, by the path under which the job sees them."""
+
+    path: Path
+
+    @property
+    def request(self) -> Path:
+        """What the job is to make."""
+        return self.path / "work.json"
+
+    @property
+    def context(self) -> Path:
+        """The Dagster Pipes context."""
+        return self.path / "context.json"
+
+    @property
+    def messages(self) -> Path:
+        """The Dagster Pipes messages that the job writes."""
+        return self.path / "messages.jsonl"
+
+    @property
+    def assignment(self) -> Path:
+        """What the first task of a job array has the others embed."""
+        return self.path / "share.json"
+
+    @property
+    def script(self) -> Path:
+        return self.path / "job.sh"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def exit_code(self) -> Path:
+        return self.path / "exit"
+
+    @property
+    def submission(self) -> Path:
+        """The record by which another process finds the job again."""
+        return self.path / "submitted.json"
+
+    def has_ended(self) -> bool:
+        """Whether the job left its exit code; only where the folder is on a file system of this machine."""
+        return self.exit_code.exists() and self.exit_code.stat().st_size > 0
 
 
 @dataclass(frozen=True)
 class JobSpec:
-    """What is to run somewhere: ``python -m assets_pkg.job_worker FOLDER`` in ``cwd``.
+    """What is to run: ``python -m MODULE FOLDER`` in ``cwd``.
 
     Attributes:
         name: short, for the scheduler's listings.
-        folder: the job's files (work to do, messages, log, exit code), where the job sees them.
+        module: the Python module that does the job; its one argument is the job's folder.
         cwd: the working folder, against which settings' relative paths are read.
         needs: folders that the job reads or writes; containers get them mounted under the same paths.
         variables: environment variables, none of them secret.
-        detached: submitted for later; nobody waits.
-        nodes: how many machines it needs, if not all that the place gives.
-        spread: several workers embed a corpus together; the job's own process does little.
+        detached: no process waits for it.
+        distributed: several workers embed a corpus together; the job's own process does little.
+        nodes: how many machines it needs, if not all that the target gives.
     """
 
     name: str
-    folder: Path
+    folder: JobFolder
+    module: str
     cwd: Path
     needs: tuple[Path, ...]
     variables: dict[str, str] = field(default_factory=dict[str, str])
     detached: bool = False
-    spread: bool = False
+    distributed: bool = False
     nodes: int | None = None
-
-    @property
-    def work(self) -> Path:
-        return self.folder / "work.json"
-
-    @property
-    def context(self) -> Path:
-        return self.folder / "context.json"
-
-    @property
-    def messages(self) -> Path:
-        return self.folder / "messages.jsonl"
-
-    @property
-    def share(self) -> Path:
-        """What the first task of a job array tells the others to do."""
-        return self.folder / "share.json"
-
-    @property
-    def script(self) -> Path:
-        return self.folder / "job.sh"
-
-    @property
-    def log(self) -> Path:
-        return self.folder / "log.txt"
-
-    @property
-    def exit_code(self) -> Path:
-        return self.folder / "exit"
 
 
 @dataclass(frozen=True)
-class State:
-    """How a job stands, and why, in the executor's words."""
+class JobState:
+    """The status of a job, and the reason that the executor gives."""
 
-    standing: Standing
+    status: JobStatus
     reason: str = ""
 
     def __str__(self) -> str:
-        return f"{self.standing} {self.reason}".strip()
+        return f"{self.status} {self.reason}".strip()
 
     @property
     def over(self) -> bool:
-        return self.standing in ("done", "failed", "cancelled")
+        return self.status in ("done", "failed", "cancelled")
 
 
 class Executor(Protocol):
-    """Runs jobs somewhere. Every method raises `ComputeError` in plain words."""
+    """Runs jobs on a compute target. Every method raises :class:`~resources.compute.errors.ComputeError`."""
 
     def check(self) -> None:
         """Raise if a job could not be submitted now."""
@@ -102,26 +119,24 @@ class Executor(Protocol):
         """Start the job; returns the handle that the other methods take."""
         ...
 
-    def state(self, handle: str, job: JobSpec) -> State: ...
+    def state(self, handle: str, folder: JobFolder) -> JobState: ...
 
     def cancel(self, handle: str) -> None:
-        """End the job; one that is over already is left as it is."""
+        """End the job; one that has ended already is left as it is."""
         ...
 
 
-def shell_script(
-    job: JobSpec, environment: ComputeTarget, head: tuple[str, ...] = (), prefix: str = ""
-) -> str:
-    """The job as a shell script. It leaves its exit code in a file, the mark by which its end is known.
+def shell_script(job: JobSpec, target: ComputeTarget, head: tuple[str, ...] = (), prefix: str = "") -> str:
+    """The job as a shell script. Its last act is to write its exit code to a file, by which its end is known.
 
     Args:
         head: lines after the first, such as a scheduler's directives.
         prefix: put before the command, such as ``srun``.
     """
-    exports = {**environment.env_vars, **job.variables}
-    python = environment.python or sys.executable
-    command = shlex.join([python, *ENTRY, str(job.folder)])
-    mark = shlex.quote(str(job.exit_code))
+    exports = {**target.env_vars, **job.variables}
+    python = target.python or sys.executable
+    command = shlex.join([python, "-m", job.module, str(job.folder.path)])
+    mark = shlex.quote(str(job.folder.exit_code))
     lines = [
         "#!/bin/bash",
         *head,
@@ -129,7 +144,7 @@ def shell_script(
         ': > "$retune_mark"',
         f"cd {shlex.quote(str(job.cwd))} || exit 1",
         *(f"export {name}={shlex.quote(value)}" for name, value in exports.items()),
-        *environment.setup,
+        *target.setup,
         f"{prefix}{command}",
         "code=$?",
         'echo $code > "$retune_mark"',

@@ -1,4 +1,4 @@
-"""What a job says while it runs, read from its folder into a Dagster Pipes session."""
+"""What a job reports while it runs, read from its folder into a Dagster Pipes session."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ import dagster as dg
 from dagster_pipes import PipesDefaultMessageWriter, PipesParams
 
 from resources.compute.host import Host
-from resources.compute.job import JobSpec
+from resources.compute.job import JobFolder
 
 
 class JobMessages(dg.PipesMessageReader):
-    """The messages that a job appends to a file of its folder; :meth:`pump` hands on those that are new, custom
-    ones to ``custom``."""
+    """Reads the messages that a job appends to a file of its folder; custom ones go to ``on_custom``."""
 
-    def __init__(self, host: Host, job: JobSpec, custom: Callable[[Mapping[str, Any]], None]):
+    def __init__(self, host: Host, folder: JobFolder, on_custom: Callable[[Mapping[str, Any]], None]):
         self._host = host
-        self._job = job
-        self._custom = custom
+        self._path = folder.messages
+        self._on_custom = on_custom
         self._offset = 0
         self._handler: dg.PipesMessageHandler | None = None
 
@@ -32,21 +31,21 @@ class JobMessages(dg.PipesMessageReader):
     @contextmanager
     def read_messages(self, handler: dg.PipesMessageHandler) -> Generator[PipesParams]:
         self._handler = handler
-        yield {PipesDefaultMessageWriter.FILE_PATH_KEY: str(self._job.messages)}
-        self.pump()
+        yield {PipesDefaultMessageWriter.FILE_PATH_KEY: str(self._path)}
+        self.read_new()
 
-    def pump(self) -> None:
-        """Hand on every whole line that was added since the last call."""
+    def read_new(self) -> None:
+        """Handle every complete line that was added since the last call."""
         assert self._handler is not None
-        added = self._host.read(self._job.messages, self._offset)
-        whole = added[: added.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        for line in whole.splitlines():
+        added = self._host.read(self._path, self._offset)
+        complete = added[: added.rfind(b"\n") + 1]
+        self._offset += len(complete)
+        for line in complete.splitlines():
             message: Any = json.loads(line)
             if message["method"] == "report_custom_message":
-                self._custom(message["params"]["payload"])
+                self._on_custom(message["params"]["payload"])
             else:
                 self._handler.handle_message(message)
 
     def no_messages_debug_text(self) -> str:
-        return f"Messages were expected in {self._job.messages}."
+        return f"Messages were expected in {self._path}."

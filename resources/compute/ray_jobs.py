@@ -19,7 +19,7 @@ from resources.compute.distributed_embedding import NOT_INSTALLED
 from resources.compute.errors import ComputeError
 from resources.compute.host import ThisHost, Unreachable
 from resources.compute.interrupts import started
-from resources.compute.job import JobSpec, State, shell_script
+from resources.compute.job import JobFolder, JobSpec, JobState, shell_script
 from resources.compute.subprocess import SubprocessExecutor, ended
 from resources.compute.targets import ComputeTarget
 
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 
 class LocalRayExecutor(SubprocessExecutor):
-    """A child of this machine, which starts the Ray that it needs."""
+    """A child process on this machine, which starts a Ray for itself."""
 
     def check(self) -> None:
         super().check()
-        if self.environment.python is None and find_spec("ray") is None:
+        if self.target.python is None and find_spec("ray") is None:
             raise ComputeError(NOT_INSTALLED)
 
 
@@ -43,42 +43,42 @@ AGENT_SECONDS = 60
 class RayExecutor:
     """Runs the job's script by Ray's job server at ``address``. The handle is the submission's id."""
 
-    def __init__(self, environment: ComputeTarget):
-        self.environment = environment
+    def __init__(self, target: ComputeTarget):
+        self.target = target
 
     def script(self, job: JobSpec) -> str:
-        # What Ray is told of a job's variables it shows to everybody: secrets must be the cluster's own.
-        head = tuple(f': "${{{name}:?is not set on the cluster}}"' for name in self.environment.secrets)
-        return shell_script(job, self.environment, head)
+        # Ray's dashboard shows a job's variables to everybody: secrets must be set on the cluster.
+        head = tuple(f': "${{{name}:?is not set on the cluster}}"' for name in self.target.secrets)
+        return shell_script(job, self.target, head)
 
     def check(self) -> None:
         with self._client():
             pass
 
     def submit(self, job: JobSpec) -> str:
-        ThisHost().write(job.script, self.script(job))
-        run = f"bash {shlex.quote(str(job.script))} 2>&1 | tee -a {shlex.quote(str(job.log))}"
+        ThisHost().write(job.folder.script, self.script(job))
+        run = f"bash {shlex.quote(str(job.folder.script))} 2>&1 | tee -a {shlex.quote(str(job.folder.log))}"
         with self._client() as client:
             start = partial(
                 client.submit_job,
                 entrypoint=shlex.join(["bash", "-o", "pipefail", "-c", run]),
                 metadata={"name": f"retune-{job.name}"},
-                entrypoint_num_cpus=self.environment.cpus_per_task,
+                entrypoint_num_cpus=self.target.cpus_per_task,
                 # A job whose workers embed leaves the GPUs to them.
-                entrypoint_num_gpus=None if job.spread else self.environment.gpus_per_node,
+                entrypoint_num_gpus=None if job.distributed else self.target.gpus_per_node,
             )
             return _once_there_is_an_agent(lambda: started(start, self.cancel))()
 
-    def state(self, handle: str, job: JobSpec) -> State:
+    def state(self, handle: str, folder: JobFolder) -> JobState:
         with self._client() as client:
             info = client.get_job_info(handle)
         said = info.message or ""
         status = str(info.status.value)
         if status in ("PENDING", "RUNNING"):
-            return State("pending", said) if status == "PENDING" else State("running")
+            return JobState("pending", said) if status == "PENDING" else JobState("running")
         if status == "STOPPED":
-            return State("cancelled", "stopped by somebody (ray job stop)")
-        return ended(ThisHost().read(job.exit_code), f"Ray says: {' '.join(said.split()) or status}")
+            return JobState("cancelled", "stopped with ray job stop")
+        return ended(ThisHost().read(folder.exit_code), f"Ray says: {' '.join(said.split()) or status}")
 
     def cancel(self, handle: str) -> None:
         with self._client() as client:
@@ -93,8 +93,10 @@ class RayExecutor:
         except ImportError as error:
             raise ComputeError(NOT_INSTALLED) from error
         logging.getLogger("ray").setLevel(logging.ERROR)
-        address: Any = self.environment.address
-        os.environ["RAY_API_SERVER_ADDRESS"] = address  # else RAY_ADDRESS would win over what the place says
+        address: Any = self.target.address
+        os.environ["RAY_API_SERVER_ADDRESS"] = (
+            address  # else RAY_ADDRESS would take precedence over the target's address
+        )
         try:
             yield JobSubmissionClient(address)
         except AuthenticationError as error:

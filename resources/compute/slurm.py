@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from resources.compute.errors import ComputeError
 from resources.compute.host import Unreachable, open_host, secrets_of
 from resources.compute.interrupts import started
-from resources.compute.job import TASK, JobSpec, State, shell_script
+from resources.compute.job import TASK, JobFolder, JobSpec, JobState, shell_script
 from resources.compute.subprocess import ended
 from resources.compute.targets import ComputeTarget
 
@@ -43,103 +43,103 @@ BUSY = ("Socket timed out", "Unable to contact slurm controller", "slurm_load_jo
 class SlurmExecutor:
     """Runs the job's script with sbatch. The handle is the job's number; of a job array, the first task's."""
 
-    def __init__(self, environment: ComputeTarget):
-        self.environment = environment
-        self.host = open_host(environment)
+    def __init__(self, target: ComputeTarget):
+        self.target = target
+        self.host = open_host(target)
 
     def script(self, job: JobSpec) -> str:
         head = [f"#SBATCH {shlex.quote(option)}" for option in self._options(job)]
-        if job.spread:
+        if job.distributed:
             head += [
                 'if [ "${SLURM_ARRAY_TASK_ID:-0}" != 0 ]; then',
                 f"  export {TASK}=$SLURM_ARRAY_TASK_ID",
-                f"  exec >> {shlex.quote(str(job.folder))}/task-${TASK}.txt 2>&1",
+                f"  exec >> {shlex.quote(str(job.folder.path))}/task-${TASK}.txt 2>&1",
                 "fi",
             ]
-        return shell_script(job, self.environment, tuple(head), self._container(job))
+        return shell_script(job, self.target, tuple(head), self._container(job))
 
     def check(self) -> None:
-        secrets_of(self.environment)
-        for partition in filter(None, (self.environment.partition, self.environment.batch_partition)):
+        secrets_of(self.target)
+        for partition in filter(None, (self.target.partition, self.target.batch_partition)):
             if not self._slurm("sinfo", "--noheader", "--partition", partition).strip():
                 known = " ".join(self._slurm("sinfo", "--noheader", "--format=%R").split())
                 raise ComputeError(f"the cluster has no partition {partition!r}; it has: {known}")
 
     def submit(self, job: JobSpec) -> str:
-        self.host.write(job.script, self.script(job))
+        self.host.write(job.folder.script, self.script(job))
         return started(lambda: self._sbatch(job), self.cancel)
 
     def _sbatch(self, job: JobSpec) -> str:
-        # Secrets go by the environment that sbatch hands on; over ssh they are those of the cluster's own login.
-        said = self._slurm("sbatch", "--parsable", str(job.script))
+        # sbatch exports this environment, secrets included; over ssh it is that of the login on the cluster.
+        said = self._slurm("sbatch", "--parsable", str(job.folder.script))
         number = said.strip().partition(";")[0]
         if not number.isdigit():
-            raise ComputeError(f"sbatch did not tell a job number, but: {said.strip()}")
-        return f"{number}_0" if job.spread else number
+            raise ComputeError(f"sbatch printed no job number, but: {said.strip()}")
+        return f"{number}_0" if job.distributed else number
 
-    def state(self, handle: str, job: JobSpec) -> State:
+    def state(self, handle: str, folder: JobFolder) -> JobState:
         queued = self._queued(handle)
         if queued is not None:
             return queued
         ending = self._ending(handle)
         if ending == "COMPLETED":
-            return State("done")
+            return JobState("done")
         if ending in ENDINGS:
-            return State("cancelled" if ending == "CANCELLED" else "failed", ENDINGS[ending])
-        return ended(self.host.read(job.exit_code), f"Slurm says {ending or 'nothing'} of job {handle}")
+            return JobState("cancelled" if ending == "CANCELLED" else "failed", ENDINGS[ending])
+        return ended(self.host.read(folder.exit_code), f"Slurm says {ending or 'nothing'} of job {handle}")
 
     def cancel(self, handle: str) -> None:
         self._slurm("scancel", handle.partition("_")[0])
 
     def _options(self, job: JobSpec) -> Iterator[str]:
-        given = self.environment
-        partition = (given.batch_partition if job.detached else None) or given.partition
+        target = self.target
+        partition = (target.batch_partition if job.detached else None) or target.partition
         yield f"--job-name=retune-{job.name}"
-        yield f"--output={job.log}"
+        yield f"--output={job.folder.log}"
         yield "--open-mode=append"
         yield "--requeue"
-        if job.spread:
-            yield f"--array=0-{(self.environment.array or 1) - 1}"
+        if job.distributed:
+            yield f"--array=0-{(target.array or 1) - 1}"
         named = {
-            "account": given.account,
+            "account": target.account,
             "partition": partition,
-            "time": given.time,
-            "nodes": job.nodes or given.nodes,
+            "time": target.time,
+            "nodes": job.nodes or target.nodes,
             "ntasks-per-node": 1,
-            "cpus-per-task": given.cpus_per_task,
-            "mem": given.mem,
-            "gpus-per-node": given.gpus_per_node,
+            "cpus-per-task": target.cpus_per_task,
+            "mem": target.mem,
+            "gpus-per-node": target.gpus_per_node,
         }
         yield from (f"--{name}={value}" for name, value in named.items() if value is not None)
 
     def _container(self, job: JobSpec) -> str:
         """``srun`` with the options of the Pyxis plugin, where a container is asked for."""
-        image = self.environment.container_image
+        image = self.target.container_image
         if image is None:
             return ""
         shared = [f"{path}:{path}" for path in dict.fromkeys((job.cwd, *job.needs))]
-        mounts = ",".join([*shared, *self.environment.mounts])
+        mounts = ",".join([*shared, *self.target.mounts])
         return f"srun --nodes=1 --ntasks=1 --container-image={image} --container-mounts={mounts} "
 
-    def _queued(self, handle: str) -> State | None:
-        """What squeue says, or None for a job that it has forgotten or that is over."""
+    def _queued(self, handle: str) -> JobState | None:
+        """The state that squeue shows, or None for a job that it no longer lists or that has ended."""
         done = self.host.run(["squeue", "--noheader", "--jobs", handle, "--format=%T|%r|%N"])
         if done.returncode != 0 and "Invalid job id" not in done.stderr:
             raise _refused("squeue", done.stderr)
         state, reason, nodes = [*done.stdout.strip().split("|"), "", "", ""][:3]
         if reason == LAUNCH_FAILED:
             self.cancel(handle)
-            return State(
+            return JobState(
                 "failed", f"its node could not start it, and Slurm held it: see slurmd's log on {nodes}"
             )
         if state in WAITING:
-            return State("pending", f"({reason})" if state == "PENDING" else f"{state.lower()} ({reason})")
+            return JobState("pending", f"({reason})" if state == "PENDING" else f"{state.lower()} ({reason})")
         if state in AT_WORK:
-            return State("running", f"on {nodes}" if nodes else "")
+            return JobState("running", f"on {nodes}" if nodes else "")
         return None
 
     def _ending(self, handle: str) -> str:
-        """The state in which Slurm keeps an ended job: from its accounting, or its short memory."""
+        """Slurm's state of an ended job: from its accounting, or from the controller while that still has it."""
         accounted = self.host.run(["sacct", "-n", "-X", "-P", "-j", handle, "-o", "State"])
         if accounted.returncode == 0 and accounted.stdout.strip():
             return accounted.stdout.split()[0]

@@ -1,7 +1,7 @@
-"""``env.toml``: the places where stages can run, by name.
+"""``env.toml``: the compute targets on which stages can run, by name.
 
 The keys are those of NeMo-Run's executor profiles, as the Nemotron recipes use them. A ``[wandb]`` table, if there
-is one, names the project and entity that training reports to; its key stays in ``WANDB_API_KEY``.
+is one, names the project and entity that training reports to; the key stays in ``WANDB_API_KEY``.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ Positive = Annotated[int, Field(ge=1)]
 
 
 class ComputeTarget(BaseModel):
-    """One place to run.
+    """One table of ``env.toml``.
 
     Attributes:
         executor: ``inline`` is this process, ``subprocess`` a child of it; the others submit a job.
         account, partition, time, nodes, gpus_per_node, cpus_per_task, mem: Slurm's options of the same names;
-            ``batch_partition`` takes the place of ``partition`` for detached jobs.
+            ``batch_partition`` replaces ``partition`` for detached jobs.
         tunnel: ``ssh`` runs Slurm's commands on ``host`` as ``user``, with this machine's ssh settings and keys, or
             those of ``ssh_config``.
         remote_job_dir: where job folders lie on that machine; by default beside the artifacts.
         container_image: what the job runs in (Docker; Slurm with the Pyxis plugin).
-        mounts: ``source:target`` or ``source:target:ro``, beside the folders that the job needs anyway.
+        mounts: ``source:target`` or ``source:target:ro``, beside the folders that every job needs.
         runtime, ipc_mode, shm_size: Docker's options of the same names.
         array: Slurm tasks that embed a corpus together, as a job array.
         address: of the Ray cluster's dashboard, such as ``http://head:8265``; ``local`` starts a Ray for each job.
         num_workers, gpus_per_worker: Ray's workers that embed a corpus together, ``cpus_per_task`` each; by default
             one a GPU, or one a CPU where there are none.
         python: the interpreter that has Retune there.
-        env_vars: variables for the job. Secrets are named in ``secrets`` and handed on from this environment.
+        env_vars: variables for the job. ``secrets`` names those that are taken from this environment.
         setup: shell lines before the job's command, such as ``module load``.
     """
 
@@ -80,13 +80,13 @@ class ComputeTarget(BaseModel):
 
     @field_validator("env_vars")
     @classmethod
-    def _no_secrets(cls, given: Mapping[str, str]) -> Mapping[str, str]:
-        for name in given:
+    def _no_secrets(cls, variables: Mapping[str, str]) -> Mapping[str, str]:
+        for name in variables:
             if SECRET_NAME.search(name):
                 raise ValueError(
                     f"{name} looks like a secret: list its name under secrets, and set it in the environment"
                 )
-        return given
+        return variables
 
     @model_validator(mode="after")
     def _has_what_its_executor_needs(self) -> ComputeTarget:
@@ -103,24 +103,24 @@ class ComputeTarget(BaseModel):
         return self
 
     @property
-    def workers_share(self) -> bool:
+    def embeds_distributed(self) -> bool:
         """Whether several workers can embed a corpus together here."""
         return self.executor == "ray" or (self.executor == "slurm" and (self.array or 1) > 1)
 
 
 def read_target(file: Path, name: str, overrides: Mapping[str, str] | None = None) -> ComputeTarget:
-    """The place ``name`` of ``file``, with single keys replaced by ``overrides`` (``run.env.key=value``).
+    """The target ``name`` of ``file``, with single keys replaced by ``overrides`` (``run.env.key=value``).
 
     Raises:
         ComputeError: no such file or name, an unknown key, a value of a wrong form.
     """
-    places = _read(file)
-    if name == WANDB or name not in places:
-        known = ", ".join(sorted(places.keys() - {WANDB})) or "none"
-        raise ComputeError(f"{file} has no place {name!r}; it has: {known}")
-    given = {**places[name], **{key: _typed(value) for key, value in (overrides or {}).items()}}
+    targets = _read(file)
+    if name == WANDB or name not in targets:
+        known = ", ".join(sorted(targets.keys() - {WANDB})) or "none"
+        raise ComputeError(f"{file} has no compute target {name!r}; it has: {known}")
+    values = {**targets[name], **{key: _typed(value) for key, value in (overrides or {}).items()}}
     try:
-        return ComputeTarget.model_validate(given)
+        return ComputeTarget.model_validate(values)
     except ValidationError as error:
         raise ComputeError("\n".join(_explain(file, name, each) for each in error.errors())) from error
 
@@ -132,18 +132,18 @@ def read_wandb(file: Path) -> Mapping[str, str]:
 
 def _read(file: Path) -> dict[str, dict[str, Any]]:
     try:
-        places = tomllib.loads(file.read_text("utf-8"))
+        targets = tomllib.loads(file.read_text("utf-8"))
     except FileNotFoundError as error:
         raise ComputeError(
-            f'there is no {file}: describe the place there, such as\n[my-cluster]\nexecutor = "slurm"\n'
+            f'there is no {file}: describe the compute target there, such as\n[my-cluster]\nexecutor = "slurm"\n'
             'partition = "batch"'
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ComputeError(f"{file}: not readable as TOML: {error}") from error
-    for name, table in places.items():
+    for name, table in targets.items():
         if not isinstance(table, dict):
-            raise ComputeError(f"{file}: {name} stands outside any [place]")
-    return cast("dict[str, dict[str, Any]]", places)
+            raise ComputeError(f"{file}: {name} is outside any [target]")
+    return cast("dict[str, dict[str, Any]]", targets)
 
 
 def _typed(text: str) -> Any:
@@ -160,5 +160,5 @@ def _explain(file: Path, name: str, error: Any) -> str:
         close = difflib.get_close_matches(key, ComputeTarget.model_fields, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         return f"{file} [{name}] {key}: no such key{hint}"
-    said = str(error["msg"]).removeprefix("Value error, ")
-    return f"{file} [{name}]{' ' + key if key else ''}: {said[0].lower()}{said[1:]}"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return f"{file} [{name}]{' ' + key if key else ''}: {message[0].lower()}{message[1:]}"

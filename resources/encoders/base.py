@@ -1,4 +1,4 @@
-"""What every encoder does, whatever model and machine are behind it."""
+"""The interface of every text encoder, whatever its model and machine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Encoder(Protocol):
         ...
 
     def identity(self, role: Role) -> str:
-        """Digest of all that decides a vector beside the text: weights, prefix, maximum length, precision."""
+        """Digest of all that determines a vector except the text: weights, prefix, maximum length, precision."""
         ...
 
     def embed(self, texts: Sequence[str], role: Role, progress: Progress = no_progress) -> Vectors:

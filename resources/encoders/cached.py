@@ -1,4 +1,4 @@
-"""An encoder that remembers: each text is embedded once per model, whoever asks and whenever."""
+"""An encoder with a cache: each text is embedded once per model."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from resources.encoders.base import Vectors
 
 BLOCK = 2048
-"""Texts embedded between two commits: what a kill may lose."""
+"""Texts embedded between two commits: the most that a killed process loses."""
 
 
 class CachedEncoder:
-    """Wraps ``encoder`` with ``cache``; without one, a text is embedded once for each call that it comes in.
+    """Wraps ``encoder`` with ``cache``; without one, a text is embedded once per call.
 
     ``hits`` and ``misses`` count the distinct texts of each call that were found and that had to be embedded.
     """
@@ -42,35 +42,35 @@ class CachedEncoder:
     def embed(self, texts: Sequence[str], role: Role, progress: Progress = no_progress) -> Vectors:
         """Vectors of ``texts``: float32 [len(texts), d], unit length, in the same order.
 
-        A text that comes more than once is embedded once. The wrapped encoder's model is not loaded when
-        nothing is new.
+        A text that occurs more than once is embedded once. The wrapped encoder's model is not loaded when all
+        texts are cached.
         """
         import numpy as np
 
         digests = [digest_text(text) for text in texts]
         first: dict[str, int] = {}
-        for place, digest in enumerate(digests):
-            first.setdefault(digest, place)
+        for index, digest in enumerate(digests):
+            first.setdefault(digest, index)
         rows = {digest: row for row, digest in enumerate(first)}
-        texts_of = [texts[place] for place in first.values()]
-        vectors = self._distinct(list(rows), texts_of, role, progress)
+        distinct = [texts[index] for index in first.values()]
+        vectors = self._distinct(list(rows), distinct, role, progress)
         if len(rows) == len(texts):
             return vectors
         return vectors[np.fromiter((rows[digest] for digest in digests), dtype=np.intp, count=len(digests))]
 
     def unknown(self, texts: Sequence[str], role: Role) -> list[int]:
-        """Places of the texts whose vectors are not in the cache."""
+        """Indices of the texts whose vectors are not in the cache."""
         return self._recall(self.identity(role), [digest_text(text) for text in texts])[1]
 
     def keep(self, texts: Sequence[str], role: Role, vectors: Vectors) -> None:
-        """Take ``vectors`` (float32 [len(texts), d]) of another encoder with the same identity into the cache."""
+        """Add ``vectors`` (float32 [len(texts), d]) of another encoder with the same identity to the cache."""
         if self._cache is not None:
             self._cache.put(self.identity(role), [digest_text(text) for text in texts], vectors)
 
     def _distinct(
         self, digests: Sequence[str], texts: Sequence[str], role: Role, progress: Progress
     ) -> Vectors:
-        """Vectors of texts that differ, float32 [len(texts), d]."""
+        """Vectors of distinct texts, float32 [len(texts), d]."""
         import numpy as np
 
         identity = self.identity(role)
@@ -89,7 +89,7 @@ class CachedEncoder:
         return vectors
 
     def _recall(self, identity: str, digests: Sequence[str]) -> tuple[Vectors | None, list[int]]:
-        """Known vectors in their places (None if there are none), and the places without."""
+        """Cached vectors in their rows (None if there are none), and the rows without."""
         import numpy as np
 
         if self._cache is None:
@@ -99,19 +99,19 @@ class CachedEncoder:
         for start in range(0, len(digests), BLOCK):
             block = digests[start : start + BLOCK]
             found = self._cache.get(identity, block)
-            for place, digest in enumerate(block, start):
+            for row, digest in enumerate(block, start):
                 if digest not in found:
-                    missing.append(place)
+                    missing.append(row)
                     continue
                 if vectors is None:
                     vectors = np.empty((len(digests), len(found[digest])), dtype=np.float32)
-                vectors[place] = found[digest]
+                vectors[row] = found[digest]
         return vectors, missing
 
 
 @dataclass(frozen=True)
 class _Offset:
-    """Progress of one block, told as progress of the whole."""
+    """Progress of one block, reported as progress of all texts."""
 
     progress: Progress
     before: int

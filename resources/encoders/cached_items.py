@@ -1,4 +1,4 @@
-"""An encoder of items that remembers: each text and image is embedded once per model."""
+"""An encoder of items with a cache: each text and image is embedded once per model."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from resources.encoders.base import Vectors
 
 BLOCK = 512
-"""Items embedded between two commits: what a kill may lose."""
+"""Items embedded between two commits: the most that a killed process loses."""
 
 
 class CachedItems:
-    """Wraps ``encoder`` with ``cache``, in which texts have the keys that `CachedEncoder` gives them too.
+    """Wraps ``encoder`` with ``cache``, in which texts have the same keys as in `CachedEncoder`.
 
     ``hits`` and ``misses`` count the distinct items of each call that were found and that had to be embedded.
     """
@@ -42,12 +42,12 @@ class CachedItems:
         return self._encoder.identity(role)
 
     def embed(self, items: Sequence[Input], role: Role, progress: Progress = no_progress) -> Vectors:
-        """As `ItemEncoder.embed`; the model is not loaded when nothing is new."""
+        """As `ItemEncoder.embed`; the model is not loaded when all items are cached."""
         import numpy as np
 
-        given = as_items(items, self.modalities, "this model")
-        digests = [item.digest for item in given]
-        distinct = dict(zip(digests, given, strict=True))
+        checked = as_items(items, self.modalities, "this model")
+        digests = [item.digest for item in checked]
+        distinct = dict(zip(digests, checked, strict=True))
         identity = self.identity(role)
         known = self._cache.get(identity, list(distinct))
         missing = [digest for digest in distinct if digest not in known]
@@ -58,7 +58,7 @@ class CachedItems:
             self._cache.put(identity, block, vectors)
             known.update(zip(block, vectors, strict=True))
             progress(len(known), len(distinct), "items")
-        if not given:
+        if not checked:
             return np.empty((0, self.dimensions), dtype=np.float32)
         return np.stack([known[digest] for digest in digests])
 

@@ -1,4 +1,4 @@
-"""Whether a loaded model does what the registry says of it, told from its behaviour on a few inputs.
+"""Whether a loaded model behaves as its registry entry says, checked on a few inputs.
 
 Each check is there because its failure was seen in published code: vectors that change with the batch (wrong
 padding or pooling), decoders that attend in both directions alone but only backwards in padded batches, texts
@@ -22,7 +22,7 @@ SHORT = "red"
 TEXTS = (
     SHORT,
     "dark blue sea",
-    "A person walks through a door and a dog runs over the hill, while the sun sets behind an old stone bridge.",
+    "A person walks through a gate and a dog runs over the hill, while the sun sets behind an old stone bridge.",
 )
 COMMON = "dark red"
 ENDINGS = (" sea", " old stone bridge")
@@ -37,7 +37,7 @@ NORM_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Check:
-    """The outcome of one check. ``passed`` is None where it cannot be told; ``detail`` has the figures."""
+    """The outcome of one check. ``passed`` is None where the check does not apply; ``detail`` has the figures."""
 
     name: str
     passed: bool | None
@@ -81,7 +81,7 @@ def _sample(encoder: ItemEncoder) -> list[Input]:
 def _one_by_one(encoder: ItemEncoder, inputs: Sequence[Input]) -> Any:
     import numpy as np
 
-    return np.vstack([encoder.embed([given], "passage") for given in inputs])
+    return np.vstack([encoder.embed([item], "passage") for item in inputs])
 
 
 def _unit_norm(vectors: NDArray[np.float32]) -> Check:
@@ -103,9 +103,9 @@ def _same(name: str, first: NDArray[np.float32], second: NDArray[np.float32], li
 
 
 def _padding_invariant(encoder: ItemEncoder, alone: NDArray[np.float32], limit: float) -> Check:
-    """A short text beside a long one is padded far; its vector must not notice."""
-    beside = encoder.embed([" ".join(TEXTS), SHORT], "passage")
-    return _same("padding invariant", beside[1:], alone[:1], limit)
+    """The vector of a short text must not change when it is padded to a long one."""
+    padded = encoder.embed([" ".join(TEXTS), SHORT], "passage")
+    return _same("padding invariant", padded[1:], alone[:1], limit)
 
 
 def _can_observe(encoder: Any) -> bool:
@@ -175,7 +175,7 @@ def _pooling(entry: ModelEntry, seen: Observation, tolerance: float) -> Check:
 
     name = "pooling"
     if entry.pooling not in ("mean", "cls", "last"):
-        return Check(name, None, f"{entry.pooling or 'none registered'}: cannot be told from the last layer")
+        return Check(name, None, f"{entry.pooling or 'none registered'}: cannot be seen in the last layer")
     rows = np.stack([_pooled(_real(seen, row)[1], entry.pooling) for row in range(len(seen.tokens))])
     if rows.shape[1] != seen.vectors.shape[1]:
         return Check(name, None, "the model projects after pooling")

@@ -1,4 +1,4 @@
-"""How embedding services want to be asked: one request body for each dialect, and one reader for all answers.
+"""The request bodies of embedding services, one for each dialect, and one reader for all answers.
 
 Sources: NVIDIA NIM multimodal embedding API and nv-ingest (``text_image`` as text, space, data URI); vLLM pooling
 models (``messages`` with ``add_generation_prompt``); Infinity (``modality``); Jina and SGLang (``{"text"}`` and
@@ -15,19 +15,15 @@ from typing import Any, cast
 
 from resources.encoders.base import Role
 from resources.encoders.items import Item, data_uri
+from resources.encoders.service_calls import AnswerError
 from resources.models.entry import Dialect, Endpoint, ModelEntry
-from storage.errors import RetuneError
 
 INSTRUCTION = "Represent the user's input."
 
 
-class AnswerError(RetuneError, ValueError):
-    """An answer that holds no vectors, or not as many as asked for."""
-
-
 @dataclass(frozen=True)
 class Call:
-    """One request: where, what, and which of the given items it is about."""
+    """One request: path, body, and the rows of the items that it embeds."""
 
     path: str
     body: dict[str, Any]
@@ -36,7 +32,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Service:
-    """What the bodies of one service are made from; ``model`` is the name that it knows the model by."""
+    """What the bodies of one service are made from; ``model`` is the service's name of the model."""
 
     entry: ModelEntry
     model: str
@@ -46,12 +42,12 @@ class Service:
         return own or Endpoint(path="/embeddings", output_field="data[0].embedding")
 
     def prompted(self, item: Item, role: Role) -> str:
-        """The text as a service without roles of its own must be given it."""
+        """The text behind its prefix, for a service without roles of its own."""
         return self.entry.prompts.prefix(role, item.instruction) + (item.text or "")
 
 
 def plan_calls(service: Service, items: Sequence[Item], role: Role) -> Iterator[Call]:
-    """The requests for ``items``: batches of like items, as large as the entry allows."""
+    """The requests for ``items``: batches of one modality, as large as the entry allows."""
     size = 1 if service.entry.dialect == "vllm" else service.entry.user_batch_size
     body = BODIES[service.entry.dialect or "openai"]
     for _, group in groupby(
@@ -119,7 +115,7 @@ def _openai(service: Service, items: Sequence[Item], role: Role) -> dict[str, An
 
 
 def _nim(service: Service, items: Sequence[Item], role: Role) -> dict[str, Any]:
-    # An image is only ever a passage there.
+    # NIM takes an image as a passage only.
     kind = "passage" if items[0].images else role
     texts = [
         " ".join(part for part in [item.text or "", *map(data_uri, item.images)] if part) for item in items
@@ -141,7 +137,7 @@ def _vllm(service: Service, items: Sequence[Item], role: Role) -> dict[str, Any]
         {"role": "system", "content": [{"type": "text", "text": system}]},
         {"role": "user", "content": _parts(item, item.text or "")},
     ]
-    # The state that is read off is the opened assistant turn's; without it the vector is another one.
+    # The vector is the state at the opened assistant message; without it the vector differs.
     return {
         "messages": messages,
         "add_generation_prompt": True,

@@ -26,8 +26,8 @@ class DualTowerEncoder:
     """Embeds with the CLIP- or SigLIP-like model in ``folder``, loaded at first use.
 
     Vectors are the normalised ``text_embeds`` and ``image_embeds`` of the model's own forward pass. Where the
-    entry says ``pad_to_max``, every text is padded to ``max_tokens``: SigLIP was trained so, and without it
-    gives other, worse vectors (its text network attends to the padding).
+    entry says ``pad_to_max``, every text is padded to ``max_tokens``: SigLIP was trained that way, and
+    without it gives worse vectors (its text network attends to the padding).
     """
 
     def __init__(
@@ -61,21 +61,21 @@ class DualTowerEncoder:
         """As `ItemEncoder.embed`; texts and images may be mixed, but not in one item."""
         import numpy as np
 
-        given = as_items(items, MODALITIES, self.folder.name)
-        for index, item in enumerate(given):
+        checked = as_items(items, MODALITIES, self.folder.name)
+        for index, item in enumerate(checked):
             if len(item.images) > 1:
                 raise ItemError(
                     f"{self.folder.name} takes one image at a time, not {len(item.images)}", index
                 )
-        vectors = np.empty((len(given), self.dimensions), dtype=np.float32)
+        vectors = np.empty((len(checked), self.dimensions), dtype=np.float32)
         done = 0
         for modality in MODALITIES:
-            rows = [row for row, item in enumerate(given) if item.modality == modality]
+            rows = [row for row, item in enumerate(checked) if item.modality == modality]
             for start in range(0, len(rows), self._batch_size):
                 batch = rows[start : start + self._batch_size]
-                vectors[batch] = self._embed_batch([given[row] for row in batch], modality, role)
+                vectors[batch] = self._embed_batch([checked[row] for row in batch], modality, role)
                 done += len(batch)
-                progress(done, len(given), "items")
+                progress(done, len(checked), "items")
         return vectors
 
     def observe(self, texts: Sequence[str], role: Role) -> Observation:

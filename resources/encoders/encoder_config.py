@@ -81,4 +81,5 @@ class EncoderRecipe:
 
     @classmethod
     def load(cls, payload: Mapping[str, Any]) -> EncoderRecipe:
-        return cls(**{**payload, "config": EncoderConfig(**payload["config"])})
+        values: dict[str, Any] = {**payload, "config": EncoderConfig(**payload["config"])}
+        return cls(**values)

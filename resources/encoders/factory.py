@@ -1,4 +1,4 @@
-"""From a name in the registry to an encoder: the weights here, or the server, or the reason why there is neither."""
+"""From a name in the registry to an encoder: of local weights or a server, or the reason why there is neither."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class UnavailableError(RetuneError, RuntimeError):
 
 @dataclass(frozen=True)
 class Availability:
-    """Whether a model can be used, from where, and if not, why not."""
+    """Whether a model can be used, from where, and otherwise why not."""
 
     name: str
     entry: ModelEntry
@@ -38,7 +38,7 @@ class Availability:
 
 
 def look_up(registry: Registry, name: str, root: Path | None = None) -> Availability:
-    """Find a model by short name, hub id or alias, and see whether it can be used: its files are whole, or its
+    """Find a model by short name, hub id or alias, and check whether it can be used: its files are complete, or its
     server answers. Nothing is loaded.
 
     Raises:

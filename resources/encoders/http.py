@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from resources.chat_model.consent import endpoint_host, is_allowed, is_loopback
 from resources.encoders.base import Role
-from resources.encoders.dialects import AnswerError, Call, Service, plan_calls, read_vectors
+from resources.encoders.dialects import Call, Service, plan_calls, read_vectors
 from resources.encoders.items import Input, as_items
+from resources.encoders.service_calls import AnswerError, RetryPolicy, has_direction, post
 from resources.models.entry import Modality, ModelEntry
 from resources.models.files import facts_digest
 from storage.digests import digest_json
@@ -22,21 +23,25 @@ if TYPE_CHECKING:
 
     from resources.encoders.base import Vectors
 
-TRIES = 5
-FIRST_DELAY_S = 0.5
-MAX_DELAY_S = 60.0
 TIMEOUT_S = 300.0
 PROBE_TIMEOUT_S = 2.0
-AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504, 524})
+RETRIES = RetryPolicy(
+    statuses=frozenset({408, 425, 429, 500, 502, 503, 504, 524}),
+    first_s=0.5,
+    longest_s=60.0,
+    tries=5,
+    network_errors=True,
+    honour_retry_after=True,
+)
 ERROR_CHARACTERS = 300
 
 
 class ServiceError(RetuneError, RuntimeError):
-    """A service did not give vectors; the message names it, says what it answered and what to do."""
+    """A service did not give vectors; the message names it, its answer and what to do."""
 
 
 class EgressError(ServiceError):
-    """Texts or images would leave this machine, and nobody allowed that."""
+    """Texts or images would leave this machine without the user's consent."""
 
 
 class HttpEncoder:
@@ -79,7 +84,7 @@ class HttpEncoder:
         return size
 
     def identity(self, role: Role) -> str:
-        """Digest of service, model, facts and role; and of the weights, where the server tells theirs."""
+        """Digest of service, model, facts and role; and of the weights, where the server reports it."""
         if self._served is None:
             self._served = self._served_digest()
         shape = [self.entry.dialect, self.entry.task, self.entry.prompts.prefix(role), role]
@@ -89,24 +94,24 @@ class HttpEncoder:
         """As `ItemEncoder.embed`.
 
         Raises:
-            EgressError: nobody allowed these items to leave this machine.
+            EgressError: these items may not leave this machine.
             ServiceError: no answer after several tries, a refusal, or an answer without the vectors asked for.
         """
         import numpy as np
 
-        given = as_items(items, self.modalities, self.name)
-        self._check_consent(len(given))
+        checked = as_items(items, self.modalities, self.name)
+        self._check_consent(len(checked))
         vectors: Vectors | None = None
         done = 0
-        for call in plan_calls(self._service, given, role):
+        for call in plan_calls(self._service, checked, role):
             if done and self.entry.rate_limit_delay:
                 time.sleep(self.entry.rate_limit_delay)
             rows = self._ask(call)
             if vectors is None:
-                vectors = np.empty((len(given), rows.shape[1]), dtype=np.float32)
+                vectors = np.empty((len(checked), rows.shape[1]), dtype=np.float32)
             vectors[call.rows] = rows
             done += len(call.rows)
-            progress(done, len(given), "items")
+            progress(done, len(checked), "items")
         return np.empty((0, self._size or 0), dtype=np.float32) if vectors is None else vectors
 
     def close(self) -> None:
@@ -123,36 +128,27 @@ class HttpEncoder:
             rows = np.array(read_vectors(answer, len(call.rows)), dtype=np.float32)
         except (AnswerError, ValueError, TypeError) as error:
             raise ServiceError(f"{self.name} at {self._url}{call.path}: {error}") from error
-        norms = np.linalg.norm(rows, axis=1, keepdims=True) if rows.ndim == 2 else np.zeros(1)
-        if not (np.isfinite(norms) & (norms > 0)).all():
+        if rows.ndim != 2 or not has_direction(rows).all():
             raise ServiceError(f"{self.name} at {self._url}: gave a vector that is zero or not finite")
         if self.entry.dimensions not in (None, rows.shape[1]):
             raise ServiceError(
                 f"{self.name} at {self._url}: gave vectors of {rows.shape[1]} numbers, and the registry has "
                 f"{self.entry.dimensions}: another model is served there, or the entry is wrong"
             )
-        return rows / norms
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
     def _post(self, call: Call) -> Any:
         import httpx2
 
-        delay, trouble = FIRST_DELAY_S, ""
-        for attempt in range(TRIES):
-            if attempt:
-                time.sleep(delay)
-                delay = min(2 * delay, MAX_DELAY_S)
-            try:
-                reply = self._open().post(self._url + call.path, json=call.body, headers=self._headers())
-            except httpx2.TransportError as error:
-                trouble = f"{type(error).__name__}: {error}"
-                continue
+        try:
+            reply = post(self._open(), self._url + call.path, call.body, RETRIES, self._headers())
+        except httpx2.TransportError as error:
+            problem = f"{type(error).__name__}: {error}"
+        else:
             if reply.status_code == 200:
                 return _json(reply)
-            trouble = f"HTTP {reply.status_code}: {' '.join(reply.text.split())[:ERROR_CHARACTERS]}"
-            if reply.status_code not in AGAIN:
-                break
-            delay = _wait(reply.headers.get("retry-after"), delay)
-        raise ServiceError(f"{self.name} at {self._url}{call.path} gave no vectors: {trouble}")
+            problem = f"HTTP {reply.status_code}: {' '.join(reply.text.split())[:ERROR_CHARACTERS]}"
+        raise ServiceError(f"{self.name} at {self._url}{call.path} gave no vectors: {problem}")
 
     def _headers(self) -> dict[str, str]:
         name = self.entry.api_key_env
@@ -171,7 +167,7 @@ class HttpEncoder:
             self._client = httpx2.Client(
                 timeout=TIMEOUT_S,
                 transport=self._transport,
-                follow_redirects=False,  # a redirect could lead to a host that nobody approved
+                follow_redirects=False,  # a redirect could lead to a host that is not approved
                 trust_env=not is_loopback(host),
             )
         return self._client
@@ -194,15 +190,15 @@ class HttpEncoder:
             return
         host, _ = endpoint_host(self._url)
         raise EgressError(
-            f"{count} texts or images would be sent to {host} for {self.name}, and nobody allowed that; nothing was "
+            f"{count} texts or images would be sent to {host} for {self.name}, which is not allowed yet; nothing was "
             f"sent. If your data policy permits it: approved_endpoints=[{host}]"
         )
 
 
 def server_problem(name: str, entry: ModelEntry) -> str | None:
-    """Why the server on this machine that ``entry`` names cannot be used, in words; None if one answers.
+    """Why the server on this machine that ``entry`` names cannot be used, as text; None if one answers.
 
-    Hosts elsewhere are not asked: they are assumed to be up.
+    Other hosts get no request: they are assumed to be up.
     """
     import httpx2
 
@@ -221,11 +217,3 @@ def _json(reply: httpx2.Response) -> Any:
         return reply.json()
     except ValueError:
         return None
-
-
-def _wait(named: str | None, planned: float) -> float:
-    """Seconds until the next try: as long as the server says, within reason."""
-    try:
-        return min(max(planned, float(named or 0)), MAX_DELAY_S)
-    except ValueError:
-        return planned

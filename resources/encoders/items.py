@@ -31,7 +31,7 @@ MAX_ASPECT = 200
 
 
 class ItemError(RetuneError, ValueError):
-    """Something that cannot be embedded; ``index`` is its place among the items given, where that is known."""
+    """Something that cannot be embedded; ``index`` is its position among the items, where known."""
 
     def __init__(self, message: str, index: int | None = None):
         super().__init__(message if index is None else f"item {index}: {message}")
@@ -79,25 +79,25 @@ class ItemEncoder(Protocol):
         ...
 
     def identity(self, role: Role) -> str:
-        """Digest of all that decides a vector beside the item: weights, prompts, lengths, precision."""
+        """Digest of all that determines a vector except the item: weights, prompts, lengths, precision."""
         ...
 
     def embed(self, items: Sequence[Input], /, role: Role, progress: Progress = no_progress) -> Vectors:
         """Vectors of ``items``: float32 [len(items), d], unit length, in the same order.
 
         Raises:
-            ItemError: an item is of a modality that the model has not, or is empty.
+            ItemError: an item is empty, or of a modality that the model does not have.
         """
         ...
 
     def close(self) -> None:
-        """Give the model's memory back."""
+        """Free the model's memory."""
         ...
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What happened inside a text model for one batch: ``tokens`` int64 [n, t], ``mask`` int64 [n, t] (1 for
+    """What a text model computed for one batch: ``tokens`` int64 [n, t], ``mask`` int64 [n, t] (1 for
     real tokens), ``hidden`` float32 [n, t, h] (the last layer), ``vectors`` float32 [n, d]."""
 
     tokens: NDArray[np.int64]
@@ -107,10 +107,10 @@ class Observation:
 
 
 class Observable(Protocol):
-    """An encoder that lets a truth check look inside."""
+    """An encoder whose hidden states a conformance check can read."""
 
     def observe(self, texts: Sequence[str], role: Role) -> Observation:
-        """Run ``texts`` as one padded batch, and show what the model made of them."""
+        """Run ``texts`` as one padded batch, and return what the model computed."""
         ...
 
 
@@ -123,7 +123,7 @@ def as_items(
         ItemError: naming the first item that is empty or that the model cannot read.
     """
     allowed = tuple(modalities)
-    items = [Item(text=given) if isinstance(given, str) else given for given in inputs]
+    items = [Item(text=each) if isinstance(each, str) else each for each in inputs]
     for index, item in enumerate(items, start):
         if item.text is None and not item.images:
             raise ItemError("neither text nor image", index)

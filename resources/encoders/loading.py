@@ -1,4 +1,4 @@
-"""What the adapters of local models share: quiet loading with a clear error, precision, unit vectors."""
+"""What the adapters of local models share: loading with a clear error, precision, unit vectors."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def load_checked(folder: Path, load: Callable[[], T]) -> T:
 
 
 def admit_weights(folder: Path, accelerator: Accelerator, dtype: str) -> None:
-    """See that the weights in ``dtype`` (of `DTYPES`; float32 on a CPU) fit the accelerator; what batches take is
+    """Check that the weights in ``dtype`` (of `DTYPES`; float32 on a CPU) fit the accelerator; what batches take is
     not counted.
 
     Raises:
@@ -60,7 +60,7 @@ def admit_weights(folder: Path, accelerator: Accelerator, dtype: str) -> None:
     try:
         shape = read_shape(folder)
     except ValueError:
-        return  # an unusual model: its own code loads it, or says what is wrong
+        return  # an unusual model: loading it succeeds or gives the reason
     size = 4 if dtype == "fp32" or accelerator.device == "cpu" else 2
     accelerator.admit(loading_need(shape, Numerics(accelerator.device, weight_bytes=size)))
 

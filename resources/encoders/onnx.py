@@ -46,7 +46,7 @@ class OnnxEncoder:
     def identity(self, role: Role) -> str:
         return digest_json([self._digest, role])
 
-    def embed(self, items: Sequence[Input], role: Role, progress: Progress = no_progress) -> Vectors:
+    def embed(self, texts: Sequence[Input], role: Role, progress: Progress = no_progress) -> Vectors:
         """As `ItemEncoder.embed`, texts only.
 
         Raises:
@@ -56,17 +56,17 @@ class OnnxEncoder:
 
         from assets_pkg.nim.tokenize import TextError
 
-        texts = [item.text or "" for item in as_items(items, MODALITIES, self.folder.name)]
+        rows = [item.text or "" for item in as_items(texts, MODALITIES, self.folder.name)]
         engine = self._load()
-        vectors = np.empty((len(texts), engine.manifest.dimensions), dtype=np.float32)
-        for start in range(0, len(texts), BLOCK):
-            block = texts[start : start + BLOCK]
+        vectors = np.empty((len(rows), engine.manifest.dimensions), dtype=np.float32)
+        for start in range(0, len(rows), BLOCK):
+            block = rows[start : start + BLOCK]
             try:
                 with _as_encoder_errors(self.folder):
                     vectors[start : start + len(block)] = engine.embed(block, role, allow_empty=True)
             except TextError as error:
                 raise ItemError(str(error), start + error.index) from error
-            progress(start + len(block), len(texts), "items")
+            progress(start + len(block), len(rows), "items")
         return vectors
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
 """Float32 linear layers on oneDNN: PyTorch sends theirs to MKL, which runs at half the speed on CPUs of other makers.
 
-The operators are those that ``torch.compile`` puts in place of linear layers on a CPU; see
+The operators are those that ``torch.compile`` substitutes for linear layers on a CPU; see
 https://docs.pytorch.org/docs/stable/backends.html#module-torch.backends.mkldnn for the switch of the library.
 """
 
@@ -32,8 +32,8 @@ class PackedLinear(nn.Module):
     def weight(self) -> torch.Tensor:
         return self._packed.to_dense()
 
-    def forward(self, given: torch.Tensor) -> torch.Tensor:
-        return torch.ops.mkldnn._linear_pointwise(given, self._packed, self.bias, "none", [], "")
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return torch.ops.mkldnn._linear_pointwise(input, self._packed, self.bias, "none", [], "")
 
 
 def for_inference(model: M, device: str) -> M:

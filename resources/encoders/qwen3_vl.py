@@ -1,8 +1,8 @@
 """Qwen3-VL-Embedding: text, images or both through one chat template, read off at the last token.
 
 The recipe is upstream's (github.com/QwenLM/Qwen3-VL-Embedding, ``src/models/qwen3_vl_embedding.py``): the system
-message is the instruction, the user message holds images before text, the assistant's turn is opened and not
-filled; right padding, last hidden state of the last token, length 1. Images are resized to a multiple of 32
+message is the instruction, the user message holds images before text, the assistant's message is opened and left
+empty; right padding, last hidden state of the last token, length 1. Images are resized to a multiple of 32
 within the registered limits. It runs without torchvision: images go through the Pillow image processor, and the
 image placeholders are expanded here. Unlike upstream, an image that cannot be read is an error and not silently
 the text "NULL", and special tokens written in a text are text.
@@ -104,13 +104,13 @@ class Qwen3VLEncoder:
         import numpy as np
         import torch
 
-        given = as_items(items, MODALITIES, self.folder.name)
-        vectors = np.empty((len(given), self.dimensions), dtype=np.float32)
+        checked = as_items(items, MODALITIES, self.folder.name)
+        vectors = np.empty((len(checked), self.dimensions), dtype=np.float32)
         done = 0
-        for start in range(0, len(given), BLOCK):
+        for start in range(0, len(checked), BLOCK):
             prepared = [
                 self._prepare(item, role, index)
-                for index, item in enumerate(given[start : start + BLOCK], start)
+                for index, item in enumerate(checked[start : start + BLOCK], start)
             ]
             for rows in self._batches(prepared):
                 features = self._pad([prepared[row] for row in rows])
@@ -118,7 +118,7 @@ class Qwen3VLEncoder:
                     hidden = self._load().model(**features).last_hidden_state
                 vectors[[start + row for row in rows]] = unit(last_token(hidden, features["attention_mask"]))
                 done += len(rows)
-                progress(done, len(given), "items")
+                progress(done, len(checked), "items")
         return vectors
 
     def observe(self, texts: Sequence[str], role: Role) -> Observation:
@@ -185,7 +185,7 @@ class Qwen3VLEncoder:
         return [same for token in ids for same in [token] * (next(wanted) if token == parts.image_id else 1)]
 
     def _plain(self, text: str) -> str:
-        """The text with special tokens in it broken up, so that a document cannot end its own turn."""
+        """The text with special tokens in it broken up, so that a document cannot end the user's message."""
         if "<" not in text:
             return text
         for token in self._load().special:
@@ -199,9 +199,9 @@ class Qwen3VLEncoder:
         keep = len(offsets) - tokens - 1
         return text[: offsets[keep][0]] if keep > 0 else ""
 
-    def _instruction(self, given: str | None, role: Role) -> str:
+    def _instruction(self, own: str | None, role: Role) -> str:
         """As upstream: a sentence always ends in punctuation."""
-        text = (given or self.entry.prompts.prefix(role) or DEFAULT_INSTRUCTION).strip()
+        text = (own or self.entry.prompts.prefix(role) or DEFAULT_INSTRUCTION).strip()
         return text if unicodedata.category(text[-1]).startswith("P") else text + "."
 
     def _pixels(self, images: Sequence[Image.Image]) -> tuple[Any, Any]:
@@ -215,7 +215,7 @@ class Qwen3VLEncoder:
     # ---- batches -------------------------------------------------------------------------------------------
 
     def _batches(self, prepared: Sequence[_Prepared]) -> Iterator[list[int]]:
-        """Rows to run together: of like length, within the budget of padded tokens, longest first."""
+        """Rows to run together: of similar length, within the budget of padded tokens, longest first."""
         order = sorted(range(len(prepared)), key=lambda row: -len(prepared[row].ids))
         start = 0
         while start < len(order):
@@ -233,9 +233,9 @@ class Qwen3VLEncoder:
         ids = torch.full((len(batch), longest), parts.tokenizer.pad_token_id or 0, dtype=torch.long)
         mask = torch.zeros_like(ids)
         for row, one in enumerate(batch):
-            place = slice(0, len(one.ids)) if self._pads_right else slice(longest - len(one.ids), longest)
-            ids[row, place] = torch.tensor(one.ids)
-            mask[row, place] = 1
+            columns = slice(0, len(one.ids)) if self._pads_right else slice(longest - len(one.ids), longest)
+            ids[row, columns] = torch.tensor(one.ids)
+            mask[row, columns] = 1
         features: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
         features["mm_token_type_ids"] = ((ids == parts.image_id) & (mask == 1)).to(torch.int32)
         features = {name: tensor.to(device) for name, tensor in features.items()}
@@ -279,8 +279,8 @@ def last_token(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """The state of each row's last real token, whichever side is padded: [n, t, h], [n, t] -> [n, h]."""
     import torch
 
-    places = mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)
-    return hidden[torch.arange(len(hidden), device=hidden.device), places.argmax(dim=1)]
+    positions = mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)
+    return hidden[torch.arange(len(hidden), device=hidden.device), positions.argmax(dim=1)]
 
 
 def fit(image: Image.Image, limits: ImageLimits) -> Image.Image:

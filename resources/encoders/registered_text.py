@@ -1,5 +1,5 @@
 """A registered text model: by its folder's own sentence-transformers modules; where it has none, or brings code of
-its own, by a stock network run as the registry says. Remote code is never run."""
+its own, by a stock network configured by the registry. Remote code is never run."""
 
 from __future__ import annotations
 
@@ -115,12 +115,12 @@ class RegisteredTextEncoder(SentenceTransformerEncoder):
             )
         from resources.encoders.packed_linear import for_inference
 
-        hf, place = transformers(), str(transformer_folder(self.folder))
+        hf, folder = transformers(), str(transformer_folder(self.folder))
         config = _stock_config(transformer_folder(self.folder))
         if self.entry.attention is not None:
             config.is_causal = self.entry.attention == "causal"
         network = hf.AutoModel.from_pretrained(
-            place, config=config, local_files_only=True, dtype=self._dtype(), trust_remote_code=False
+            folder, config=config, local_files_only=True, dtype=self._dtype(), trust_remote_code=False
         )
         tokenizer = hf.AutoTokenizer.from_pretrained(str(self.folder), local_files_only=True)
         if tokenizer.pad_token is None:
@@ -178,13 +178,13 @@ def _has_remote_code(folder: Path) -> bool:
     return "auto_map" in config or config.get("model_type") in STOCK_TYPES
 
 
-def _stock_config(place: Path) -> Any:
+def _stock_config(folder: Path) -> Any:
     """The configuration, of the stock class where the type is a name of remote code."""
     hf = transformers()
-    kind = read_config(place).get("model_type")
+    kind = read_config(folder).get("model_type")
     if kind in STOCK_TYPES:
-        return hf.CONFIG_MAPPING[STOCK_TYPES[kind]].from_pretrained(str(place), local_files_only=True)
-    return hf.AutoConfig.from_pretrained(str(place), local_files_only=True, trust_remote_code=False)
+        return hf.CONFIG_MAPPING[STOCK_TYPES[kind]].from_pretrained(str(folder), local_files_only=True)
+    return hf.AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
 
 
 def _append_end_token(tokenizer: Any) -> None:

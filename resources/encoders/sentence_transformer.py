@@ -76,7 +76,7 @@ class SentenceTransformerEncoder:
         self.close()
 
     def close(self) -> None:
-        """Give the model's memory back; the next use loads it again."""
+        """Free the model's memory; the next use loads it again."""
         if self._model is None:
             return
         self._model = None
@@ -91,7 +91,7 @@ class SentenceTransformerEncoder:
         """Length d of the vectors; loads the model."""
         size = self._load().get_embedding_dimension()
         if size is None:
-            raise EncoderError(f"{self.folder}: the model does not say how long its vectors are")
+            raise EncoderError(f"{self.folder}: the model does not report the length of its vectors")
         return size
 
     def identity(self, role: Role) -> str:
@@ -120,8 +120,8 @@ class SentenceTransformerEncoder:
         return vectors
 
     def _batches(self, texts: Sequence[str], role: Role) -> Iterator[tuple[list[int], Any]]:
-        """(places in ``texts``, padded features) of each batch, longest texts first: what does not fit in
-        memory fails at once."""
+        """(rows of ``texts``, padded features) of each batch, longest texts first: a batch that does not fit in
+        memory fails first."""
         from transformers.data import data_collator
 
         pad = cast(Any, data_collator).pad_without_fast_tokenizer_warning
@@ -178,11 +178,11 @@ class SentenceTransformerEncoder:
         return self._model
 
     def _admit(self) -> None:
-        """See that the accelerator has room. Raises `NotEnoughMemoryError`."""
+        """Check that the accelerator has enough memory. Raises `NotEnoughMemoryError`."""
         try:
             shape = read_shape(self.folder)
         except ValueError:
-            return  # an unusual model: its own code loads it, or says what is wrong
+            return  # an unusual model: loading it succeeds or gives the reason
         smaller = (
             self.config.batch_size >> halvings for halvings in range(1, self.config.batch_size.bit_length())
         )
@@ -259,7 +259,7 @@ def encoder_need(shape: ModelShape, batch_size: int, length: int, how: Numerics)
 
 
 def check_model_folder(folder: Path) -> None:
-    """See that ``folder`` has the files of a sentence-transformers or transformers model.
+    """Check that ``folder`` has the files of a sentence-transformers or transformers model.
 
     Raises:
         EncoderError: naming the folder and the first file that is missing.
@@ -295,7 +295,7 @@ _NEEDED = {
 
 @contextmanager
 def _quiet_loading() -> Generator[None]:
-    """Silences the libraries' own weight-loading bars and notes: callers have their own progress."""
+    """Silences the libraries' own progress bars and messages: callers report their own."""
     from transformers.utils import logging as hf_logging
 
     logger = logging.getLogger("sentence_transformers")

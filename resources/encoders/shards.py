@@ -1,7 +1,7 @@
-"""Vectors of many texts in shards: made in any order and by several processes, each whole or not there at all.
+"""Vectors of many texts in shards, made in any order by several processes; each is complete or absent.
 
-A killed process loses the shard that it was making. What is there is not made again, unless it is damaged (Parquet's
-page checksums tell), cut short, or of another number of texts.
+A killed process loses the shard that it was making. An existing shard is not made again, unless it is damaged (by
+Parquet's page checksums), truncated, or of another number of texts.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Shards:
     """The column ``text`` of the Parquet file ``source``, embedded in ``role``: ``block`` texts a shard.
 
     Shard n is ``folder/<n>.parquet`` with one column ``vector``, float32 [d], for the rows from n * ``block`` on. It
-    appears by a rename, which is the mark that it is done.
+    appears by a rename: a shard that exists is complete.
     """
 
     source: Path
@@ -40,7 +40,7 @@ class Shards:
 
     @cached_property
     def rows(self) -> int:
-        """Texts in all."""
+        """Number of texts."""
         with _parquet().ParquetFile(self.source) as file:
             return file.metadata.num_rows
 
@@ -52,30 +52,32 @@ class Shards:
         return self._path(number).exists()
 
     def missing(self) -> list[int]:
-        """The shards that nobody has made yet; the folder must be there."""
-        there = {entry.name for entry in os.scandir(self.folder)}
-        return [number for number in range(self.count) if self._path(number).name not in there]
+        """The shards that do not exist yet; the folder must exist."""
+        existing = {entry.name for entry in os.scandir(self.folder)}
+        return [number for number in range(self.count) if self._path(number).name not in existing]
 
     def size(self, number: int) -> int:
-        """How many texts a shard is of."""
+        """Number of texts in a shard."""
         return min(self.block, self.rows - number * self.block)
 
     def make(self, number: int, encoder: Encoder) -> Vectors:
-        """Embed one block and put its shard in place; returns the vectors."""
+        """Embed one block and write its shard; returns the vectors."""
         pa, pq = _arrow(), _parquet()
         vectors = CachedEncoder(encoder).embed(self.texts(number), self.role)
         column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
-        beside = self.folder / f".{number}.{uuid.uuid4().hex}"
+        temporary = self.folder / f".{number}.{uuid.uuid4().hex}"
         try:
             table = pa.table({"vector": column})
-            pq.write_table(table, beside, compression="none", use_dictionary=False, write_page_checksum=True)
-            beside.replace(self._path(number))
+            pq.write_table(
+                table, temporary, compression="none", use_dictionary=False, write_page_checksum=True
+            )
+            temporary.replace(self._path(number))
         finally:
-            beside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         return vectors
 
     def read(self, number: int) -> Vectors | None:
-        """The vectors of a shard, float32 [n, d], or None where there is none that is whole."""
+        """The vectors of a shard, float32 [n, d], or None if it does not exist or is damaged."""
         pa, pq = _arrow(), _parquet()
         try:
             table = pq.read_table(self._path(number), page_checksum_verification=True)
@@ -87,7 +89,7 @@ class Shards:
         return vectors if len(vectors) == self.size(number) else None
 
     def vectors(self, encoder: Encoder) -> Iterator[Vectors]:
-        """All vectors in order, a shard at a time; what is missing or damaged is made here and now."""
+        """All vectors in order, a shard at a time; missing and damaged ones are made now."""
         for number in range(self.count):
             vectors = self.read(number)
             yield self.make(number, encoder) if vectors is None else vectors

@@ -1,8 +1,7 @@
-"""The device that heavy steps run on, as a resource: found once, handed in, named in the results.
+"""The device that training and embedding run on.
 
-What torch sees is what counts: it numbers the devices that ``CUDA_VISIBLE_DEVICES`` leaves, whole GPUs or MIG
-instances, and tells the free memory of each. NVML numbers the machine's GPUs in another order, so nothing here goes
-by its numbers.
+Devices are numbered as torch does: it sees the GPUs or MIG instances that ``CUDA_VISIBLE_DEVICES`` names, and reports
+the free memory of each. NVML numbers the machine's GPUs in another order, so its numbers are not used here.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ class DeviceError(RetuneError, ValueError):
 
 @dataclass(frozen=True)
 class Accelerator:
-    """A torch device and what it can do. ``memory_bytes`` is what is free on it now; 0 where that is not known, or
-    is not to be looked at."""
+    """A torch device and what it can do. ``memory_bytes`` is what is free on it now; 0 where that is unknown or
+    not checked."""
 
     device: str
     name: str
@@ -38,7 +37,7 @@ class Accelerator:
     memory_bytes: int
 
     def admit(self, need: MemoryNeed, changes: Iterable[tuple[str, MemoryNeed]] = ()) -> None:
-        """See that ``need`` fits into what is free.
+        """Check that ``need`` fits into the free memory.
 
         Args:
             changes: what a user could set instead, and what would then be needed; the first that fits is named.

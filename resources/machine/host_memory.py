@@ -1,4 +1,4 @@
-"""How much memory this process may still take of its machine."""
+"""How much memory this process can still allocate on its machine."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def _left_by_limits(groups: Path, membership: Path) -> list[int]:
     except (OSError, StopIteration):
         return []
     own = groups / line.removeprefix("0::").strip("/")
-    left: list[int] = []
+    free: list[int] = []
     for group in [own, *own.parents]:
         if group == groups.parent:
             break
         limit, used = _number(group / "memory.max"), _number(group / "memory.current")
         if limit is not None and used is not None:
-            left.append(max(0, limit - used + _reclaimable(group / "memory.stat")))
-    return left
+            free.append(max(0, limit - used + _reclaimable(group / "memory.stat")))
+    return free
 
 
 def _number(path: Path) -> int | None:
@@ -42,7 +42,7 @@ def _number(path: Path) -> int | None:
 
 
 def _reclaimable(path: Path) -> int:
-    """Cached file contents, which the kernel gives up before it kills."""
+    """Cached file contents, which the kernel frees before it kills a process."""
     try:
         lines = path.read_text().splitlines()
     except OSError:

@@ -1,7 +1,7 @@
-"""How much memory a stage will take, from the sizes of its network: known before weights are loaded.
+"""How much memory a stage needs, estimated from the sizes of its network before weights are loaded.
 
-The figures are upper bounds of what PyTorch allocates in eager mode; `bench/memory.py` holds them against what was
-measured. What is counted of a block's activations follows Korthikanti et al. 2022 (arXiv 2205.05198, section 4), in
+The figures are upper bounds of what PyTorch allocates in eager mode; `bench/memory.py` compares them with
+measurements. The activations of a block are counted as in Korthikanti et al. 2022 (arXiv 2205.05198, section 4), in
 values per token instead of bytes, for feed-forward layers of any width.
 """
 
@@ -31,21 +31,21 @@ HIDDEN_KEPT, SCORES_KEPT = 12, 1
 not fused."""
 
 HIDDEN_DROPPED, SCORES_DROPPED = 4, 1.5
-"""What dropout keeps beside: its results and masks."""
+"""What dropout adds: its results and masks."""
 
 HIDDEN_ADAPTED = 16
-"""What low-rank adapters keep beside."""
+"""What low-rank adapters add."""
 
 HIDDEN_ALIVE, SCORES_ALIVE = 6, 3
 """The same without backward, where only one block's are alive."""
 
 GRAPH_COPIES = 5.5
-"""Of the weights, at the worst moment of an export: measured between 4.5 and 5.2."""
+"""Of the weights, at the peak of an export: measured between 4.5 and 5.2."""
 
 
 @dataclass(frozen=True)
 class MemoryNeed:
-    """What ``purpose`` takes at most: bytes of each part."""
+    """The most that ``purpose`` needs: bytes of each part."""
 
     purpose: str
     parts: Mapping[str, int] = field(default_factory=dict[str, int])

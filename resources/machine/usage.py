@@ -1,4 +1,4 @@
-"""What a step took of its machine: peak memory, and of a GPU how busy it was, where NVIDIA's NVML can tell."""
+"""Resource usage of a step: peak memory, and the utilisation of GPUs where NVIDIA's NVML reports it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ EVERY_SECONDS = 0.5
 
 
 class UsageMeter:
-    """Looks at this process and its children every half second until it is stopped.
+    """Samples this process and its children every half second until it is stopped.
 
-    A GPU is looked at when the step has used one: nothing here starts CUDA or loads torch.
+    A GPU is sampled once the step has used one: nothing here starts CUDA or loads torch.
     """
 
     def __init__(self) -> None:
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="usage-meter", daemon=True)
+        self._thread = threading.Thread(target=self._sample_until_stopped, name="usage-meter", daemon=True)
         self._host_peak = 0
         self._gpu = GpuWatch()
 
@@ -40,21 +40,21 @@ class UsageMeter:
     def figures(self) -> dict[str, Any]:
         """``device`` (its name), ``peak_memory_gb`` (of this process and its children on the host); with a GPU also
         ``gpu_peak_memory_gb`` (what torch took in this process), and from NVML ``gpu_memory_in_use_peak_gb`` (by
-        everybody) and ``gpu_utilisation_percent`` (mean)."""
+        all processes) and ``gpu_utilisation_percent`` (mean)."""
         return {
             "device": platform.processor() or platform.machine(),
             "peak_memory_gb": round(self._host_peak / GB, 2),
             **self._gpu.figures(),
         }
 
-    def _watch(self) -> None:
+    def _sample_until_stopped(self) -> None:
         with nvml() as library:
             while not self._stopped.is_set():
-                self._look(library)
+                self._sample(library)
                 self._stopped.wait(EVERY_SECONDS)
-            self._look(library)
+            self._sample(library)
 
-    def _look(self, library: Any) -> None:
+    def _sample(self, library: Any) -> None:
         self._host_peak = max(self._host_peak, host_memory_in_use())
         self._gpu.look(library)
 
@@ -141,7 +141,7 @@ def nvml() -> Generator[Any]:
 
 
 def find_handle(library: Any, uuid: str) -> Any:
-    """NVML's handle of the device that torch calls ``uuid``: a GPU or a MIG instance; None if there is none.
+    """NVML's handle of the device with torch's ``uuid``: a GPU or a MIG instance; None if there is none.
 
     Indices would not do: torch counts the devices that are visible, fastest first, NVML all, by bus address.
     """

@@ -65,7 +65,7 @@ def list_models(registry: Registry, root: Path | None = None) -> list[dict[str, 
 
 
 def show_model(registry: Registry, name: str) -> list[dict[str, str]]:
-    """Every fact of one model: fact, value, source (with ``unverified`` where nobody saw it first-hand).
+    """Every fact of one model: fact, value, source (with ``unverified`` where it was not checked at first hand).
 
     Raises:
         RegistryError: there is no such model.
@@ -94,7 +94,8 @@ def check_model(
     accelerator: Accelerator | None = None,
     load: bool = True,
 ) -> ModelCheck:
-    """Is the model whole, and does it do what the registry says? With ``load`` false only its files are looked at.
+    """Are the model's files complete, and does it behave as its registry entry says? Without ``load`` only its
+    files are checked.
 
     Raises:
         RegistryError: there is no such model.
@@ -138,7 +139,7 @@ def path_of(registry: Registry, name: str, root: Path | None = None) -> Path:
 def plan_model(
     registry: Registry, name: str, root: Path | None = None, token: str | None = None
 ) -> DownloadPlan:
-    """What ``download`` would fetch: show `DownloadPlan.describe` first, it has size, room and licence.
+    """What ``download`` would fetch: show `DownloadPlan.describe` first, it has the size, free space and licence.
 
     Raises:
         RegistryError: there is no such model.

@@ -1,4 +1,4 @@
-"""Weights from the Hugging Face hub: what it would take, then the download, then proof that it is whole."""
+"""Weights from the Hugging Face hub: the plan, the download, and the check that it is complete."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LEFT_OUT = (
 )
 PICKLED = "*.bin"
 HEADROOM_BYTES = 500_000_000
-"""Room that is left free on the disk."""
+"""Space that must stay free on the disk."""
 
 
 class DownloadError(RetuneError):
@@ -36,7 +36,7 @@ class DownloadError(RetuneError):
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file of the repository, and how much of it lies here already."""
+    """A file of the repository, and whether it is here already."""
 
     name: str
     size: int
@@ -60,7 +60,7 @@ class DownloadPlan:
 
     @property
     def needed_bytes(self) -> int:
-        """What is still to come."""
+        """Bytes that are not here yet."""
         return sum(file.size for file in self.files if not file.present)
 
     @property
@@ -68,7 +68,7 @@ class DownloadPlan:
         return self.needed_bytes + HEADROOM_BYTES <= self.free_bytes
 
     def describe(self) -> list[str]:
-        """What a person should read before saying yes: size, room, licence."""
+        """What to show before the download is confirmed: size, free space, licence."""
         entry = self.entry
         allowed = {True: "commercial use allowed", False: "NO commercial use", None: "commercial use unknown"}
         return [
@@ -100,11 +100,11 @@ def plan_download(
 def download(plan: DownloadPlan, progress: Progress = no_progress, *, token: str | None = None) -> str:
     """Fetch what is missing and return the model's digest.
 
-    Files that are complete are never fetched again; a connection that breaks inside a file is taken up again where
+    Files that are complete are never fetched again; a file whose connection broke is resumed where
     it broke. (A process that is killed loses the file it was in: huggingface_hub keeps no part of it.)
 
     Raises:
-        DownloadError: the disk is too full, the connection broke, or what arrived is not whole.
+        DownloadError: the disk is too full, the connection broke, or the files are incomplete.
     """
     from huggingface_hub import hf_hub_download  # pyright: ignore[reportUnknownVariableType]
 
@@ -126,8 +126,8 @@ def download(plan: DownloadPlan, progress: Progress = no_progress, *, token: str
             raise DownloadError(_explain(plan.entry, error)) from error
         done += file.size
         progress(done // 1_000_000, plan.total_bytes // 1_000_000, "MB")
-    for left in (plan.folder / ".cache").rglob("*.incomplete"):
-        left.unlink(missing_ok=True)
+    for partial in (plan.folder / ".cache").rglob("*.incomplete"):
+        partial.unlink(missing_ok=True)
     problems = check_files(plan.name, plan.entry, plan.folder) if plan.entry.adapter != "http" else []
     if problems:
         raise DownloadError("; ".join(problem.text for problem in problems))
@@ -135,7 +135,7 @@ def download(plan: DownloadPlan, progress: Progress = no_progress, *, token: str
 
 
 def _remote_files(entry: ModelEntry, token: str | None) -> tuple[str, dict[str, int]]:
-    """The commit and the files worth having, with sizes; pickled weights only where there are no others."""
+    """The commit and the files that are needed, with sizes; pickled weights only where there are no others."""
     from fnmatch import fnmatch
 
     from huggingface_hub import HfApi

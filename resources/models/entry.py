@@ -23,7 +23,7 @@ class Facts(BaseModel):
 
 
 class Prompts(Facts):
-    """What stands before a text. ``{task}`` in ``query`` is filled with ``task``."""
+    """What is put before a text. ``{task}`` in ``query`` is filled with ``task``."""
 
     query: str = ""
     passage: str = ""
@@ -62,10 +62,10 @@ class Endpoint(Facts):
 
 
 class ModelEntry(Facts):
-    """All facts of one model; every one may be missing but what tells how to reach the model.
+    """All facts of one model; all are optional except those that locate the model.
 
     ``hub_id``/``revision`` say which weights; ``dimensions``, ``max_tokens`` (special tokens included),
-    ``pooling``, ``padding_side`` and ``attention`` say what the model computes, None where nobody knows.
+    ``pooling``, ``padding_side`` and ``attention`` describe what the model computes, None where unknown.
     ``append_eos``: an end token belongs behind every text. ``pad_to_max``: texts are always padded to
     ``max_tokens``. ``folder`` is its name below ``embedding_models/``; ``package`` an installed package (and
     path in it) that holds the weights. ``requires`` are version ranges of packages. ``sources`` names where
@@ -122,21 +122,21 @@ class ModelEntry(Facts):
         """The defaults of the provider form: a minimal entry is a name, a provider type and a URL."""
         if not isinstance(values, dict):
             return values
-        given = dict(cast("dict[str, Any]", values))
-        if "api_key_env_var" in given:
-            given.setdefault("api_key_env", given.pop("api_key_env_var"))
-        kind = given.get("provider_type")
+        facts = dict(cast("dict[str, Any]", values))
+        if "api_key_env_var" in facts:
+            facts.setdefault("api_key_env", facts.pop("api_key_env_var"))
+        kind = facts.get("provider_type")
         if kind is None:
-            return given
-        given.setdefault("adapter", "http")
+            return facts
+        facts.setdefault("adapter", "http")
         local = kind == "local"
-        given.setdefault("dialect", "local" if local else "openai")
-        if given["adapter"] == "http":
-            given.setdefault("modalities", ["text", "image"])
+        facts.setdefault("dialect", "local" if local else "openai")
+        if facts["adapter"] == "http":
+            facts.setdefault("modalities", ["text", "image"])
         default = {"path": "/embeddings", "output_field": "data[0].embedding"}
-        given.setdefault("text_endpoint", {"path": "/txt/embed"} if local else default)
-        given.setdefault("image_endpoint", {"path": "/img/embed"} if local else default)
-        return given
+        facts.setdefault("text_endpoint", {"path": "/txt/embed"} if local else default)
+        facts.setdefault("image_endpoint", {"path": "/img/embed"} if local else default)
+        return facts
 
     @field_validator("base_url")
     @classmethod
@@ -180,6 +180,6 @@ class ModelEntry(Facts):
         return self.advised_tokens or self.max_tokens
 
     def source_of(self, fact: str) -> str:
-        """Where a fact comes from, and whether somebody saw it first-hand."""
+        """Where a fact comes from, and whether it was checked at first hand."""
         source = self.sources.get(fact) or self.sources.get("default") or "no source recorded"
         return f"{source} (unverified)" if fact in self.unverified else source

@@ -45,10 +45,10 @@ def check_files(name: str, entry: ModelEntry, folder: Path) -> list[Problem]:
 
 
 def digest_model(folder: Path) -> str:
-    """Digest of all that decides a model's vectors: weights, configuration, tokenizer.
+    """Digest of all that determines a model's vectors: weights, configuration, tokenizer.
 
-    Hashing takes about a second for each gigabyte. So beside large weights the file digests are kept (where the
-    folder can be written), and used again while size and time of a file stay the same.
+    Hashing takes about a second for each gigabyte. So the digests of large weights are kept in their folder (where
+    it can be written), and used again while a file's size and modification time are unchanged.
     """
     known = _known_digests(folder)
     entries: dict[str, dict[str, Any]] = {}
@@ -121,29 +121,29 @@ def _sizes(config: dict[str, Any]) -> set[int]:
 
 
 def _weight_problems(name: str, folder: Path) -> Iterator[Problem]:
-    place = transformer_folder(folder)
-    files, missing = _weight_files(place)
+    network_folder = transformer_folder(folder)
+    files, missing = _weight_files(network_folder)
     again = f"retune models download {name} fetches it again"
     for file in missing:
         yield Problem(f"{file}: missing: {again}")
     if not files and not missing:
-        yield Problem(f"{place}: no weights (model.safetensors or pytorch_model.bin): {again}")
+        yield Problem(f"{network_folder}: no weights (model.safetensors or pytorch_model.bin): {again}")
     for file in files:
         wrong = safetensors_problem(file) if file.suffix == ".safetensors" else _empty(file)
         if wrong:
             yield Problem(f"{file}: {wrong}: delete it, and {again}")
 
 
-def _weight_files(place: Path) -> tuple[list[Path], list[Path]]:
+def _weight_files(network_folder: Path) -> tuple[list[Path], list[Path]]:
     """Weight files that are there, and those that an index names and that are not."""
-    for index in sorted(place.glob("*.index.json")):
+    for index in sorted(network_folder.glob("*.index.json")):
         try:
             named = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
         except (ValueError, LookupError, AttributeError, TypeError):
             return [], [index]
-        paths = [place / str(part) for part in named]
+        paths = [network_folder / str(part) for part in named]
         return [path for path in paths if path.is_file()], [path for path in paths if not path.is_file()]
-    single = [place / "model.safetensors", place / "pytorch_model.bin"]
+    single = [network_folder / "model.safetensors", network_folder / "pytorch_model.bin"]
     return [path for path in single if path.is_file()][:1], []
 
 
@@ -153,7 +153,7 @@ def _empty(path: Path) -> str | None:
 
 def _tokenizer_problems(folder: Path) -> Iterator[Problem]:
     if not any(
-        (place / name).is_file() for place in {folder, transformer_folder(folder)} for name in TOKENIZER_FILES
+        (each / name).is_file() for each in {folder, transformer_folder(folder)} for name in TOKENIZER_FILES
     ):
         yield Problem(f"{folder}: no tokenizer (looked for {', '.join(TOKENIZER_FILES)})")
 
@@ -187,7 +187,7 @@ def _remember(folder: Path, entries: dict[str, dict[str, Any]]) -> None:
 
 
 def facts_digest(entry: ModelEntry) -> str:
-    """Digest of the registered facts that decide how a model is run."""
+    """Digest of the registered facts that determine how a model is run."""
     names = {
         "max_tokens", "advised_tokens", "pooling", "padding_side", "pad_to_max", "attention", "append_eos",
         "lowercase", "prompts", "image", "adapter", "dtype",

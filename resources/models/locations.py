@@ -1,4 +1,4 @@
-"""Where a model's weights are on this machine, if they are, and why a model cannot be used if it cannot."""
+"""Where a model's weights are on this machine or its server is, or why it cannot be used."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REMOTE_DOCS = "docs/remote-models.md"
 
 @dataclass(frozen=True)
 class ModelLocation:
-    """Where a model is. ``folder`` for weights here, ``url`` for a server; with neither, ``reason`` says why.
+    """Where a model is. ``folder`` for weights here, ``url`` for a server; with neither, ``reason`` is the explanation.
 
     ``kind``: below ``embedding_models/``, in the Hugging Face cache, in an installed package, on a server.
     """
@@ -41,10 +41,10 @@ def weights_folder(name: str, entry: ModelEntry, root: Path | None = None) -> Pa
 
 
 def find_model(name: str, entry: ModelEntry, root: Path | None = None) -> ModelLocation:
-    """Where the model can be used from: weights here if its adapter can run them, else its server, else nowhere.
+    """Where the model can be used from: weights here if its adapter can run them, else its server.
 
     Nothing is loaded and no server is asked; a folder that is there may still be broken
-    (`resources.models.files.check_files` tells).
+    (see `resources.models.files.check_files`).
     """
     if entry.adapter != "http":
         here = find_weights(name, entry, root)
@@ -71,7 +71,7 @@ def find_weights(name: str, entry: ModelEntry, root: Path | None = None) -> Mode
 
 
 def unmet_requirement(entry: ModelEntry) -> str | None:
-    """The first package whose installed version the model cannot be run with, in words; None if all fit."""
+    """The first package whose installed version the model cannot be run with, as text; None if all fit."""
     from packaging.specifiers import SpecifierSet
 
     for package, wanted in entry.requires.items():

@@ -112,5 +112,5 @@ def _entry(path: Path, name: str, facts: Any) -> ModelEntry:
         return ModelEntry.model_validate(facts)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join([name, *(str(part) for part in first["loc"])])
-        raise RegistryError(f"{path}: {place}: {first['msg']}") from error
+        fact = ".".join([name, *(str(part) for part in first["loc"])])
+        raise RegistryError(f"{path}: {fact}: {first['msg']}") from error

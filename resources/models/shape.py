@@ -52,12 +52,14 @@ def read_shape(folder: Path) -> ModelShape:
         ValueError: the configuration or the weights cannot be read, or name no sizes; the message names the file.
     """
     config = _text_part(read_config(folder))
-    place = transformer_folder(folder)
+    network_folder = transformer_folder(folder)
     sizes = {name: _first(config, keys) for name, keys in NAMES.items()}
     if missing := [name for name, size in sizes.items() if size is None and name != "inner"]:
-        raise ValueError(f"{place / 'config.json'}: says nothing of the number of {', '.join(missing)}")
+        raise ValueError(
+            f"{network_folder / 'config.json'}: says nothing of the number of {', '.join(missing)}"
+        )
     hidden = cast("int", sizes["hidden"])
-    tensors = _tensors(place)
+    tensors = _tensors(network_folder)
     counts = [math.prod(shape) for shape in tensors.values()]
     return ModelShape(
         parameters=sum(counts),
@@ -68,7 +70,7 @@ def read_shape(folder: Path) -> ModelShape:
         inner=sizes["inner"] or 4 * hidden,
         heads=cast("int", sizes["heads"]),
         gated=any(part in name for name in tensors for part in GATES),
-        stored_bytes=sum(path.stat().st_size for path in _weight_files(place)),
+        stored_bytes=sum(path.stat().st_size for path in _weight_files(network_folder)),
     )
 
 
@@ -82,15 +84,15 @@ def _first(config: Mapping[str, Any], keys: tuple[str, ...]) -> int | None:
     return next((config[key] for key in keys if isinstance(config.get(key), int)), None)
 
 
-def _weight_files(place: Path) -> list[Path]:
-    return sorted(place.glob("*.safetensors")) or sorted(place.glob("pytorch_model*.bin"))
+def _weight_files(network_folder: Path) -> list[Path]:
+    return sorted(network_folder.glob("*.safetensors")) or sorted(network_folder.glob("pytorch_model*.bin"))
 
 
-def _tensors(place: Path) -> dict[str, list[int]]:
+def _tensors(network_folder: Path) -> dict[str, list[int]]:
     """The shape of every tensor by name; of weights that are no safetensors, one tensor as large as the files."""
-    files = _weight_files(place)
+    files = _weight_files(network_folder)
     if not files:
-        raise ValueError(f"{place}: no weights (model.safetensors or pytorch_model.bin)")
+        raise ValueError(f"{network_folder}: no weights (model.safetensors or pytorch_model.bin)")
     if files[0].suffix == ".bin":
         return {"weights": [sum(path.stat().st_size for path in files) // 4]}
     found: dict[str, list[int]] = {}

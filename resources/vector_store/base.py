@@ -1,4 +1,4 @@
-"""What every vector store does with one version of an index, whatever engine is behind it."""
+"""The interface of every vector store: one version of an index, whatever its engine."""
 
 from __future__ import annotations
 
@@ -48,18 +48,18 @@ class PassageIndex(Protocol):
     """One version of an index: written once, then only read."""
 
     def write(self, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> int:
-        """Write the whole table (``schema``: of :func:`index_schema`), replacing what an interrupted try left;
+        """Write the whole table (``schema``: of :func:`index_schema`), replacing the rows of an interrupted attempt;
         returns the number of rows.
 
         Raises:
-            VectorStoreError: a server refuses, or this place is another project's; the message says what to do.
+            VectorStoreError: a server refuses, or the alias is another project's; the message says what to do.
         """
         ...
 
     def optimise(
         self, kind: IndexType, rows: int, dimensions: int, parameters: Mapping[str, int] | None = None
     ) -> str:
-        """Build the vector index of that kind and say in words which it is. ``parameters`` are the engine's own, for
+        """Build the vector index of that kind and return its description. ``parameters`` are the engine's own, for
         those chosen by size.
 
         Raises:
@@ -107,7 +107,7 @@ class PassageIndex(Protocol):
 
 
 def index_schema(dimensions: int, fields: Mapping[str, FieldType] | None = None) -> pa.Schema:
-    """The columns of an index: the passage's texts and place, the user's own ``fields`` (null where a document has
+    """The columns of an index: the passage's texts and position, the user's own ``fields`` (null where a document has
     none), and ``vector`` (float32 [dimensions])."""
     import pyarrow as pa
 
@@ -124,11 +124,11 @@ def index_schema(dimensions: int, fields: Mapping[str, FieldType] | None = None)
 
 
 def described(name: str, parameters: Mapping[str, int]) -> str:
-    """A vector index in words, for the manifest."""
+    """The description of a vector index, for the manifest."""
     return ", ".join([name, *(f"{key} {value}" for key, value in parameters.items())])
 
 
 def refused_parameters(name: str, parameters: Mapping[str, int], error: Exception) -> VectorStoreError:
-    """What to say when an engine does not take the parameters of a vector index."""
+    """The error of an engine that rejects the parameters of a vector index."""
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return VectorStoreError(f"{described(name, parameters)}: {reason} (reindex.index_parameters)")

@@ -37,18 +37,18 @@ LONGEST_LIST = 4096
 """Milvus's own limit of an ARRAY field."""
 
 REQUEST_BYTES = 16 * 2**20
-"""Of rows sent at once: a server takes 64 MB in one message unless it is told otherwise."""
+"""Of rows sent at once: a server takes 64 MB in one message unless configured otherwise."""
 
 PROJECT, ROOT = "retune.project", "retune.artifact_root"
-"""Properties of a collection: whose it is."""
+"""Properties of a collection: its owner."""
 
 _SQL = re.compile(r"""'(?:[^']|'')*'|"(?:[^"\\]|\\.)*"|<>|[<>!=]=|=|\bin\s*\(|[()]""", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Owner:
-    """Whose index it is: ``project`` is a name that no other project has, ``root`` says where that one lies, for
-    people, and ``alias`` names the version that its readers outside Retune see."""
+    """The project that owns an index: ``project`` is its unique id, ``root`` the location of its store, for
+    messages, and ``alias`` names the version that its readers outside Retune see."""
 
     project: str
     root: str
@@ -203,7 +203,7 @@ class MilvusIndex:
             whose = f"of the project at {properties[ROOT]}" if ROOT in properties else "not made by Retune"
             raise VectorStoreError(
                 f"the alias {owner.alias} on this Milvus names {named}, {whose}: set reindex.milvus_collection to "
-                "another name, or drop that alias if nobody needs it"
+                "another name, or drop that alias if it is no longer needed"
             )
 
     def _aliased(self, alias: str) -> str | None:
@@ -280,8 +280,8 @@ def request_parts(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
 
 
 def from_sql(where: str) -> str:
-    """A condition in SQL in Milvus's words: ``==`` for ``=``, ``!=`` for ``<>``, brackets for the list after ``IN``,
-    and a quote inside a text behind a backslash. What is in Milvus's words already stays."""
+    """A condition in SQL in Milvus's syntax: ``==`` for ``=``, ``!=`` for ``<>``, brackets for the list after ``IN``,
+    and a quote inside a text behind a backslash. Milvus's own syntax is kept."""
     closing: list[str] = []
 
     def translate(match: re.Match[str]) -> str:

@@ -56,7 +56,7 @@ def write_beir(
     qrels: Mapping[str, Mapping[str, int]],
     split: str = "test",
 ) -> None:
-    """Write a BEIR folder, over what may be there."""
+    """Write a BEIR folder, replacing existing files."""
     (folder / "qrels").mkdir(parents=True, exist_ok=True)
     _write_lines(
         folder / "corpus.jsonl",

@@ -1,7 +1,7 @@
 """The recipe's SDG record: one source document (or bundle), its chunks, QA pairs and their evaluations.
 
 Format of NVIDIA NeMo's retrieval-sdg plugin 0.2 and of the dataset Retrieval-Synthetic-NVDocs-v1: one JSON
-object per line. Field names are theirs; Retune's are ``generator``, which says what made the pairs, and ``origin``.
+object per line. Field names are NeMo's; Retune adds ``generator``, which names what made the pairs, and ``origin``.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class HopContext(_Record):
 
 
 class QAPair(_Record):
-    """A question and the ``chunk_id``s of the passages that answer it; ``origin`` is its place in the user's own
-    file, where it came from one."""
+    """A question and the ``chunk_id``s of the passages that answer it; ``origin`` is its position in the user's
+    own file, if it came from one."""
 
     question: str
     answer: str = ""
@@ -135,7 +135,7 @@ def read_records(path: Path) -> Iterator[SourceRecord]:
 
 
 def parse_record(line: bytes | str, where: str) -> SourceRecord:
-    """One record from its JSON text; ``where`` names the place in errors."""
+    """One record from its JSON text; ``where`` is the file and line for error messages."""
     try:
         return SourceRecord.model_validate(orjson.loads(line))
     except orjson.JSONDecodeError as error:

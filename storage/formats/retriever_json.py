@@ -2,8 +2,8 @@
 
 What NeMo Automodel's retrieval loader reads: ``{"corpus": {"path": "./corpus/"}, "data": [{question_id,
 question, corpus_id, pos_doc: [{id}], neg_doc: [{id}]}]}``, where the path is relative to the file and the
-folder holds ``train.parquet`` (``id``, ``text``) and ``merlin_metadata.json``. Mined files have ``mining`` on
-top and a ``score`` beside every id.
+folder holds ``train.parquet`` (``id``, ``text``) and ``merlin_metadata.json``. Mined files have ``mining`` at
+the top level and a ``score`` with every id.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class RetrieverFile:
 def write_retriever_file(
     path: Path, examples: Iterable[RetrieverExample], mining: Mapping[str, Any] | None = None
 ) -> None:
-    """Write one question per line, over what may be there. ``mining`` are the arguments of a mined file."""
+    """Write one question per line, replacing an existing file. ``mining`` are the arguments of a mined file."""
     head: dict[str, Any] = {"corpus": {"path": f"./{CORPUS_FOLDER}/"}}
     if mining is not None:
         head["mining"] = {"args": dict(mining)}
@@ -84,7 +84,7 @@ def read_retriever_file(path: Path) -> RetrieverFile:
         raise RetrieverFileError(f"{path}: no such file") from error
     except (orjson.JSONDecodeError, LookupError, TypeError, AttributeError) as error:
         raise RetrieverFileError(f"{path}: not a retriever file (corpus.path and data): {error}") from error
-    return RetrieverFile(corpus, [_from_json(row, path, place) for place, row in enumerate(data)], mining)
+    return RetrieverFile(corpus, [_from_json(row, path, number) for number, row in enumerate(data)], mining)
 
 
 def unroll(examples: Iterable[RetrieverExample]) -> Iterator[RetrieverExample]:
@@ -162,7 +162,7 @@ def _to_json(example: RetrieverExample) -> dict[str, Any]:
     }
 
 
-def _from_json(row: Any, path: Path, place: int) -> RetrieverExample:
+def _from_json(row: Any, path: Path, number: int) -> RetrieverExample:
     try:
         return RetrieverExample(
             question_id=row["question_id"],
@@ -171,4 +171,6 @@ def _from_json(row: Any, path: Path, place: int) -> RetrieverExample:
             negatives=tuple(PassageRef(str(each["id"]), each.get("score")) for each in row["neg_doc"]),
         )
     except (LookupError, TypeError, AttributeError) as error:
-        raise RetrieverFileError(f"{path}: question number {place}: missing or malformed: {error}") from error
+        raise RetrieverFileError(
+            f"{path}: question number {number}: missing or malformed: {error}"
+        ) from error

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from assets_pkg.config.profile import load_profile
-from assets_pkg.finetune.preflight import PADDING_OF_ALL, Lengths, Load, admit_training, mini_batches
+from assets_pkg.finetune.preflight import PADDING_OF_ALL, TokenLengths, Workload, admit_training, mini_batches
 from resources.machine.accelerator import Accelerator, NotEnoughMemoryError
 from resources.machine.memory_estimate import (
     CPU_SLACK,
@@ -27,6 +27,8 @@ from resources.machine.memory_estimate import (
     training_need,
 )
 from resources.models.shape import ModelShape, read_shape
+
+pytestmark = pytest.mark.slow
 
 SMALL = ModelShape(
     parameters=1000,
@@ -178,13 +180,13 @@ def test_embedding_takes_no_more_than_estimated(minilm: Path) -> None:
 class TestTraining:
     def test_the_demo_fits_a_small_laptop(self, minilm: Path) -> None:
         profile = load_profile("laptop")
-        load = Load.worst(read_shape(minilm), profile.model, profile.finetune, 64)
+        load = Workload.upper_bound(read_shape(minilm), profile.model, profile.finetune, 64)
         for bf16 in (False, True):
             small = Accelerator("cpu", "laptop", bf16=bf16, memory_bytes=2_000_000_000)
             admit_training(load, profile.finetune, small)
 
     def test_lengths_are_bounded_by_bytes_and_by_the_limit(self) -> None:
-        lengths = Lengths.of(["abcd", "x" * 1000], limit=14)
+        lengths = TokenLengths.estimate(["abcd", "x" * 1000], limit=14)
         assert (lengths.mean, lengths.variance, lengths.longest) == (8.5, 30.25, 14)  # 3 and 14 tokens
 
     def test_lengths_with_their_margin_hold_for_a_real_tokenizer(self, minilm: Path) -> None:
@@ -193,7 +195,7 @@ class TestTraining:
         tokenizer = AutoTokenizer.from_pretrained(minilm)
         texts = [Path(__file__).read_text("utf-8"), "Ein Zählerstand, größer als üblich.", "日本語の文章です"]
         for text in texts:
-            estimate = Lengths.of([text], 10**6).longest
+            estimate = TokenLengths.estimate([text], 10**6).longest
             assert len(tokenizer(text, truncation=False)["input_ids"]) <= PADDING_OF_ALL * estimate
 
     def test_a_cached_batch_counts_one_part(self) -> None:
@@ -205,7 +207,7 @@ class TestTraining:
 
     def test_a_refusal_has_the_figures_and_a_setting_that_fits(self, minilm: Path) -> None:
         profile = load_profile("laptop", ["local_batch_size=64", "dropout=0.1"])
-        load = Load.worst(read_shape(minilm), profile.model, profile.finetune, 64)
+        load = Workload.upper_bound(read_shape(minilm), profile.model, profile.finetune, 64)
         laptop = Accelerator("cpu", "an old laptop", bf16=False, memory_bytes=4_000_000_000)
         with pytest.raises(NotEnoughMemoryError) as refused:
             admit_training(load, profile.finetune, laptop)
@@ -218,12 +220,12 @@ class TestTraining:
 
     def test_without_any_way_out_it_says_so(self, minilm: Path) -> None:
         profile = load_profile("laptop")
-        load = Load.worst(read_shape(minilm), profile.model, profile.finetune, 64)
+        load = Workload.upper_bound(read_shape(minilm), profile.model, profile.finetune, 64)
         with pytest.raises(NotEnoughMemoryError, match="No setting makes it small enough"):
             admit_training(load, profile.finetune, Accelerator("cpu", "toy", False, 100_000_000))
 
     def test_every_process_on_a_host_counts(self, minilm: Path) -> None:
         profile = load_profile("laptop", ["num_processes=2"])
-        load = Load.worst(read_shape(minilm), profile.model, profile.finetune, 64)
+        load = Workload.upper_bound(read_shape(minilm), profile.model, profile.finetune, 64)
         cpu = Accelerator("cpu", "", bf16=False, memory_bytes=0)
         assert load.need(profile.finetune, cpu).purpose == "training in 2 processes"

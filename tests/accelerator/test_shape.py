@@ -1,4 +1,4 @@
-"""Sizes of networks, told from files alone."""
+"""Sizes of networks, read from files alone."""
 
 from __future__ import annotations
 
@@ -59,16 +59,16 @@ def test_the_part_that_reads_text_counts(tmp_path: Path, minilm: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "weights", "said"),
+    ("config", "weights", "message"),
     [
         ("{}", b"", "says nothing of the number of layers, hidden, heads"),
         ('{"n_layers": 1, "dim": 2, "n_heads": 1}', None, "no weights"),
         ('{"n_layers": 1, "dim": 2, "n_heads": 1}', b"\xff" * 20, "model.safetensors: damaged"),
     ],
 )
-def test_files_that_tell_nothing(tmp_path: Path, config: str, weights: bytes | None, said: str) -> None:
+def test_files_without_sizes(tmp_path: Path, config: str, weights: bytes | None, message: str) -> None:
     (tmp_path / "config.json").write_text(config)
     if weights is not None:
         (tmp_path / "model.safetensors").write_bytes(weights)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         read_shape(tmp_path)

@@ -40,7 +40,7 @@ def test_children_count() -> None:
 
 
 def test_without_a_driver_there_are_no_figures_of_a_gpu() -> None:
-    """The real library, on a machine that has no NVIDIA driver: it is told of by None, not by an error."""
+    """The real library, on a machine that has no NVIDIA driver: the answer is None, not an error."""
     pynvml = pytest.importorskip("pynvml")
     try:
         pynvml.nvmlInit()

@@ -31,8 +31,8 @@ def scale() -> ModuleType:
 
 def test_the_document_says_what_the_script_computes(scale: ModuleType) -> None:
     text = (ROOT / "docs" / "scale.md").read_text("utf-8")
-    given, measured = scale.Assumptions(), scale.Measured()
-    made = scale.tables(given, [scale.processor(measured, 16, 0.80), *scale.GPUS])
+    assumptions, measured = scale.Assumptions(), scale.Measured()
+    made = scale.tables(assumptions, [scale.processor(measured, 16, 0.80), *scale.GPUS])
     assert set(re.findall(r"<!-- scale:([\w-]+) -->", text)) == set(made)
     assert scale.fill(text, made) == text
 
@@ -50,18 +50,18 @@ def test_the_measured_rate_of_embedding_comes_out_again(scale: ModuleType) -> No
 
 
 def test_mining(scale: ModuleType) -> None:
-    model, given = scale.MODELS[0], scale.Assumptions()
+    model, assumptions = scale.MODELS[0], scale.Assumptions()
     gpu = scale.Device("card", 100, 10, 24, 1.0, share=0.5)
     # 2 x 10^5 x 10^6 x 384 = 76.8 TFLOP at 5 TFLOP/s; reading 1.536 GB seven times at 2 GB/s is less.
-    assert scale.mining_seconds(10**6, model, gpu, given) == pytest.approx(15.36)
+    assert scale.mining_seconds(10**6, model, gpu, assumptions) == pytest.approx(15.36)
 
 
 def test_training(scale: ModuleType) -> None:
     model = scale.Model("toy", 1100, 100, layers=0, hidden=8, inner=16, heads=2, gated=False)
-    given = scale.Assumptions(tokens=10, question_tokens=5, questions=1000, negatives=1)
+    assumptions = scale.Assumptions(tokens=10, question_tokens=5, questions=1000, negatives=1)
     card = scale.Device("card", 1, 1, 24, 1.0, share=1.0)
     # Four times a pass over 5 + 2 x 10 tokens of 2,000 operations, for 1,000 questions.
-    assert scale.training_seconds(model, card, given) == pytest.approx(4 * 1000 * 25 * 2000 / 1e12)
+    assert scale.training_seconds(model, card, assumptions) == pytest.approx(4 * 1000 * 25 * 2000 / 1e12)
 
 
 @pytest.mark.parametrize("dimensions", [384, 768, 1024])

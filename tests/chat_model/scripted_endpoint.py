@@ -77,7 +77,7 @@ def step_of(messages: list[dict[str, str]]) -> str:
 
 def good_answer(messages: list[dict[str, str]], model: str) -> dict[str, Any]:
     step = step_of(messages)
-    text = "\n".join(turn["content"] for turn in messages if turn["role"] == "user")
+    text = "\n".join(message["content"] for message in messages if message["role"] == "user")
     seed = hashlib.sha256((model + text).encode()).hexdigest()
     source = messages[1]["content"] if len(messages) > 1 else ""
     numbers = [int(n) for n in re.findall(r"^(?:Pair|Type) (\d+)\b", messages[-1]["content"], re.MULTILINE)]

@@ -14,11 +14,11 @@ from scripted_endpoint import ScriptedEndpoint
 
 from resources.chat_model import ChatConfig, endpoint_host, is_allowed
 from resources.chat_model.cache import AnswerCache, answer_key
-from resources.chat_model.retries import Trouble, delay_before, retry_after, trouble_of_status
+from resources.chat_model.retries import RequestFailure, delay_before, failure_of_status, retry_after
 from resources.configurable import ChatModelResource
 
 KEY = "nvapi-0123456789-secret"
-ELSEWHERE = "https://integrate.api.nvidia.com/v1"
+REMOTE = "https://integrate.api.nvidia.com/v1"
 
 
 @pytest.mark.parametrize(
@@ -32,10 +32,10 @@ ELSEWHERE = "https://integrate.api.nvidia.com/v1"
         ("http://10.0.0.7/v1", [], False),
         ("http://127.0.0.1.example.org/v1", [], False),
         ("http://localhost.example.org/v1", [], False),
-        (ELSEWHERE, [], False),
-        (ELSEWHERE, ["integrate.api.nvidia.com"], True),
-        (ELSEWHERE, ["Integrate.API.nvidia.com "], True),
-        (ELSEWHERE, ["api.nvidia.com", "nvidia.com"], False),
+        (REMOTE, [], False),
+        (REMOTE, ["integrate.api.nvidia.com"], True),
+        (REMOTE, ["Integrate.API.nvidia.com "], True),
+        (REMOTE, ["api.nvidia.com", "nvidia.com"], False),
         ("http://host:8001/v1", ["host:8000"], False),
         ("http://host:8000/v1", ["host:8000"], True),
     ],
@@ -91,15 +91,15 @@ def test_retry_after_is_seconds_or_a_date() -> None:
     ],
 )
 def test_what_a_status_means(status: int, again: bool, full: bool, fatal: bool) -> None:
-    trouble = trouble_of_status(status, "body", {}, "MY_KEY")
-    assert (trouble.again, trouble.full, trouble.fatal) == (again, full, fatal)
+    failure = failure_of_status(status, "body", {}, "MY_KEY")
+    assert (failure.again, failure.full, failure.fatal) == (again, full, fatal)
 
 
 def test_delays_grow_are_spread_and_add_to_what_was_asked_for() -> None:
     for attempt, longest in ((1, 1), (2, 2), (4, 8), (20, 60)):
-        delays = [delay_before(attempt, Trouble("x", again=True)) for _ in range(200)]
+        delays = [delay_before(attempt, RequestFailure("x", again=True)) for _ in range(200)]
         assert longest / 10 <= min(delays) < longest / 2 < max(delays) <= longest
-    assert 30 <= delay_before(1, Trouble("x", again=True, retry_after_s=30)) <= 31
+    assert 30 <= delay_before(1, RequestFailure("x", again=True, retry_after_s=30)) <= 31
 
 
 WRITER = """
@@ -179,5 +179,5 @@ def test_the_resource_gives_the_same_config_and_the_key_of_the_environment(
 
 def test_without_the_variable_there_is_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MY_KEY", raising=False)
-    resource = ChatModelResource.from_config(config(ELSEWHERE, tmp_path))
+    resource = ChatModelResource.from_config(config(REMOTE, tmp_path))
     assert "key not set" in repr(resource.get())

@@ -12,7 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.command.forked import CommandServer
 from tests.conftest import write_corpus, write_profile
+
+_SERVERS: list[CommandServer] = []
+"""Those of this session, each started by the first command with its environment; in most sessions there is one."""
 
 
 @dataclass
@@ -44,7 +48,15 @@ class Workplace:
         )
 
     def retune(self, *arguments: str) -> tuple[int, str]:
-        """Exit code and everything printed."""
+        """Exit code and everything printed; in a process forked from one that has imported torch."""
+        environment = self.environment
+        server = next((each for each in _SERVERS if each.serves(environment)), None)
+        if server is None:
+            _SERVERS.append(server := CommandServer(environment))
+        return server.run(arguments, self.home, environment)
+
+    def retune_anew(self, *arguments: str) -> tuple[int, str]:
+        """The same in a process that imports everything itself and has a hash seed of its own."""
         process = self.start(*arguments)
         output, _ = process.communicate(timeout=300)
         return process.returncode, output
@@ -75,9 +87,10 @@ def make_workplace(home: Path, tiny_model: Path, documents: int = 40, root: str 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Workplace]:
-    """A project after an undisturbed run of the whole graph, with its server running."""
+    """A project after an undisturbed run of the whole graph, its server running. Versions are compared with its own:
+    that run had a hash seed of its own."""
     workplace = make_workplace(tmp_path_factory.mktemp("done"), tiny_model)
-    code, output = workplace.retune("run", "--to", "reindex")
+    code, output = workplace.retune_anew("run", "--to", "reindex")
     assert code == 0, output
     workplace.printed = output
     yield workplace

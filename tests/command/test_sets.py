@@ -77,12 +77,12 @@ WRITERS: dict[str, Callable[[Path, list[Any]], None]] = {
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Workplace:
+def workplace(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Workplace:
     return make_workplace(tmp_path_factory.mktemp("sets"), tiny_model, documents=1)
 
 
-def prep(place: Workplace, tiny_model: Path, file: Path, *more: str) -> tuple[int, str]:
-    code, output = place.retune(
+def prep(workplace: Workplace, tiny_model: Path, file: Path, *more: str) -> tuple[int, str]:
+    code, output = workplace.retune(
         "prep",
         "-c",
         "laptop",
@@ -94,8 +94,8 @@ def prep(place: Workplace, tiny_model: Path, file: Path, *more: str) -> tuple[in
     return code, " ".join(output.split())
 
 
-def version(place: Workplace, name: str) -> str:
-    return str((place.home / PREP / name).resolve())
+def version(workplace: Workplace, name: str) -> str:
+    return str((workplace.home / PREP / name).resolve())
 
 
 def read(path: Path) -> Any:
@@ -103,38 +103,40 @@ def read(path: Path) -> Any:
 
 
 @pytest.fixture(scope="module")
-def made(place: Workplace, tiny_model: Path) -> dict[str, str]:
+def made(workplace: Workplace, tiny_model: Path) -> dict[str, str]:
     """What was printed and which mined set was made, after the same records in every format; one of them mined in
     two processes."""
     outputs: dict[str, str] = {}
     mined: set[str] = set()
     for suffix, write in WRITERS.items():
-        file = place.home / f"pairs{suffix}"
+        file = workplace.home / f"pairs{suffix}"
         write(file, documents_with_faults())
         code, outputs[suffix] = prep(
-            place, tiny_model, file, f"mining_processes={2 if suffix == '.json' else 1}"
+            workplace, tiny_model, file, f"mining_processes={2 if suffix == '.json' else 1}"
         )
         assert code == 0, outputs[suffix]
-        rows = [json.loads(line) for line in (place.home / PREP / "rejected.jsonl").read_text().splitlines()]
+        rows = [
+            json.loads(line) for line in (workplace.home / PREP / "rejected.jsonl").read_text().splitlines()
+        ]
         at = f"pairs{suffix}:" if suffix == ".jsonl" else f"pairs{suffix}: row "
         assert {row["where"]: row["reason"] for row in rows} == {
             f"{at}{record}, pair {pair}": reason for (record, pair), reason in FAULTS.items()
         }
-        mined.add(version(place, "train_mined.automodel_unrolled.json"))
+        mined.add(version(workplace, "train_mined.automodel_unrolled.json"))
     assert len(mined) == 1
     return outputs
 
 
 def test_every_format_makes_the_same_sets_and_every_rejection_has_its_place(
-    place: Workplace, made: dict[str, str]
+    workplace: Workplace, made: dict[str, str]
 ) -> None:
-    training, validation = (read(place.home / PREP / f"{name}.json")["data"] for name in ("train", "val"))
-    eval_set = (place.home / PREP / "eval_beir/queries.jsonl").read_text().splitlines()
+    training, validation = (read(workplace.home / PREP / f"{name}.json")["data"] for name in ("train", "val"))
+    eval_set = (workplace.home / PREP / "eval_beir/queries.jsonl").read_text().splitlines()
     assert len(training) + len(validation) + len(eval_set) == 2 * DOCUMENTS - 2
     for suffix, output in made.items():
         at = "pairs.jsonl:31" if suffix == ".jsonl" else f"pairs{suffix}: row 31"
         assert f"6 pairs left out, such as {at}, pair 1: repeated_pair" in output
-    mined = read(place.home / PREP / "train_mined.automodel_unrolled.json")["data"]
+    mined = read(workplace.home / PREP / "train_mined.automodel_unrolled.json")["data"]
     assert len(mined) == len(training)
     assert all(len(row["neg_doc"]) <= 5 and len(row["pos_doc"]) == 1 for row in mined)
     assert any(len(row["neg_doc"]) == 5 for row in mined)  # the margin leaves some fewer
@@ -151,15 +153,15 @@ def wrong_score(records: list[dict[str, Any]]) -> None:
 @pytest.mark.parametrize(
     ("suffix", "spoil", "cut", "says"),
     [
-        (".jsonl", None, 40, "spoilt.jsonl:30: not JSON"),
-        (".json", None, 40, "spoilt.json: not JSON"),
-        (".parquet", None, 40, "spoilt.parquet: not a Parquet file"),
-        (".jsonl", wrong_type, 0, "spoilt.jsonl:7: deduplicated_qa_pairs.0.question: "),
-        (".parquet", wrong_score, 0, "spoilt.parquet: row 9: qa_evaluations.evaluations.1.overall.score: "),
+        (".jsonl", None, 40, "damaged.jsonl:30: not JSON"),
+        (".json", None, 40, "damaged.json: not JSON"),
+        (".parquet", None, 40, "damaged.parquet: not a Parquet file"),
+        (".jsonl", wrong_type, 0, "damaged.jsonl:7: deduplicated_qa_pairs.0.question: "),
+        (".parquet", wrong_score, 0, "damaged.parquet: row 9: qa_evaluations.evaluations.1.overall.score: "),
     ],
 )
 def test_a_file_that_cannot_be_read_says_where_and_nothing_made_is_lost(
-    place: Workplace,
+    workplace: Workplace,
     made: dict[str, str],
     tiny_model: Path,
     suffix: str,
@@ -168,38 +170,38 @@ def test_a_file_that_cannot_be_read_says_where_and_nothing_made_is_lost(
     says: str,
 ) -> None:
     names = ("train.json", "eval_beir", "train_mined.automodel_unrolled.json")
-    before = {name: version(place, name) for name in names}
+    before = {name: version(workplace, name) for name in names}
     records = [document(number) for number in range(DOCUMENTS)]
     if spoil:
         spoil(records)
-    file = place.home / f"spoilt{suffix}"
+    file = workplace.home / f"damaged{suffix}"
     WRITERS[suffix](file, records)
     if cut:
         file.write_bytes(file.read_bytes()[:-cut])
-    code, output = prep(place, tiny_model, file)
+    code, output = prep(workplace, tiny_model, file)
     assert code == 1
     assert says in output
     assert "Traceback" not in output
-    assert {name: version(place, name) for name in names} == before
+    assert {name: version(workplace, name) for name in names} == before
     assert all(Path(path).exists() for path in before.values())
 
 
 def test_the_eval_set_is_shown_frozen_replaced_and_released(tmp_path: Path, tiny_model: Path) -> None:
-    place = make_workplace(tmp_path / "place", tiny_model, documents=1)
+    workplace = make_workplace(tmp_path / "workplace", tiny_model, documents=1)
 
     def eval_set_command(*arguments: str) -> tuple[int, str]:
         command, *rest = arguments
-        code, output = place.retune("eval-set", command, *rest, "-c", "laptop")
+        code, output = workplace.retune("eval-set", command, *rest, "-c", "laptop")
         return code, " ".join(output.split())
 
     assert eval_set_command("show") == (0, "there is no eval set yet: `retune prep` makes one")
     code, output = eval_set_command("freeze")
     assert (code, "there is no eval set to freeze: run `retune prep` first" in output) == (1, True)
 
-    pairs = place.home / "pairs.jsonl"
+    pairs = workplace.home / "pairs.jsonl"
     as_lines(pairs, [document(number) for number in range(DOCUMENTS)])
-    assert prep(place, tiny_model, pairs)[0] == 0
-    first = version(place, "eval_beir")
+    assert prep(workplace, tiny_model, pairs)[0] == 0
+    first = version(workplace, "eval_beir")
     code, output = eval_set_command("show")
     assert (code, "split from the pairs, not frozen" in output, "test_questions: 12" in output) == (
         0,
@@ -211,30 +213,34 @@ def test_the_eval_set_is_shown_frozen_replaced_and_released(tmp_path: Path, tiny
     assert (code, "is now frozen" in output) == (0, True)
     assert ": frozen" in eval_set_command("show")[1]
     as_lines(pairs, [document(number) for number in range(2 * DOCUMENTS)])
-    assert prep(place, tiny_model, pairs)[0] == 0
-    assert version(place, "eval_beir") == first
-    training = [row for name in ("train", "val") for row in read(place.home / PREP / f"{name}.json")["data"]]
+    assert prep(workplace, tiny_model, pairs)[0] == 0
+    assert version(workplace, "eval_beir") == first
+    training = [
+        row for name in ("train", "val") for row in read(workplace.home / PREP / f"{name}.json")["data"]
+    ]
     assert len(training) == 4 * DOCUMENTS - 12  # every new document is for training
-    examined = {json.loads(line)["text"] for line in (Path(first) / "queries.jsonl").read_text().splitlines()}
-    assert not examined & {row["question"] for row in training}
+    evaluated = {
+        json.loads(line)["text"] for line in (Path(first) / "queries.jsonl").read_text().splitlines()
+    }
+    assert not evaluated & {row["question"] for row in training}
 
-    broken = place.home / "broken"
+    broken = workplace.home / "broken"
     write_beir(broken, "q\tgone\t1")
     code, output = eval_set_command("import", str(broken))
     assert (code, "its answer gone is not in corpus.jsonl" in output) == (1, True)
-    assert version(place, "eval_beir") == first
-    mine = place.home / "mine"
+    assert version(workplace, "eval_beir") == first
+    mine = workplace.home / "mine"
     write_beir(mine, "q\ta\t1")
     code, output = eval_set_command("import", str(mine))
     assert (code, "and frozen; next: `retune prep`" in output) == (0, True)
-    assert prep(place, tiny_model, pairs)[0] == 0
-    assert (place.home / PREP / "eval_beir/qrels/test.tsv").read_text().splitlines()[1:] == ["q\ta\t1"]
+    assert prep(workplace, tiny_model, pairs)[0] == 0
+    assert (workplace.home / PREP / "eval_beir/qrels/test.tsv").read_text().splitlines()[1:] == ["q\ta\t1"]
 
     assert "is released" in eval_set_command("release")[1]
     assert "no eval set is frozen" in eval_set_command("release")[1]
-    assert prep(place, tiny_model, pairs)[0] == 0
+    assert prep(workplace, tiny_model, pairs)[0] == 0
     assert "not frozen" in eval_set_command("show")[1]
-    assert len((place.home / PREP / "eval_beir/queries.jsonl").read_text().splitlines()) == 24
+    assert len((workplace.home / PREP / "eval_beir/queries.jsonl").read_text().splitlines()) == 24
 
 
 def write_beir(folder: Path, judgement: str) -> None:

@@ -62,8 +62,8 @@ class Code:
     def packages(self, place: Workplace) -> Iterator[Path]:
         """The folders that the command's packages are imported from."""
         names = "assets_pkg, resources, storage"
-        told = self._python(place, "-c", f"import {names}\nfor each in ({names}): print(each.__path__[0])")
-        return map(Path, told.splitlines())
+        printed = self._python(place, "-c", f"import {names}\nfor each in ({names}): print(each.__path__[0])")
+        return map(Path, printed.splitlines())
 
     def _python(self, place: Workplace, *arguments: str) -> str:
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""A project whose stages run somewhere else."""
+"""A project whose stages run on compute targets."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import yaml
 
 from tests.command.conftest import Workplace, free_port, make_workplace
 from tests.compute.slurm_cluster import Cluster, running_cluster
+from tests.conftest import made_once
 
-PLACES = """
+TARGETS = """
 [child]
 executor = "subprocess"
 
@@ -20,7 +21,7 @@ executor = "subprocess"
 executor = "slurm"
 partition = "batch"
 
-[elsewhere]
+[wrong-partition]
 executor = "slurm"
 partition = "nowhere"
 
@@ -43,14 +44,17 @@ user = "nobody-here"
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Workplace:
     """A project that was run in its own process as far as prep, wherever it is moved to."""
-    made = make_workplace(tmp_path_factory.mktemp("prepared"), tiny_model, documents=12)
-    profile = made.home / "profile.yaml"
-    settings = yaml.safe_load(profile.read_text("utf-8"))
-    profile.write_text(yaml.safe_dump({**settings, "artifact_root": "output"}), "utf-8")
-    (made.home / "env.toml").write_text(PLACES, "utf-8")
-    code, output = made.retune("run", "--to", "prep")
-    assert code == 0, output
-    return made
+
+    def make(home: Path) -> None:
+        made = make_workplace(home, tiny_model, documents=12)
+        profile = made.home / "profile.yaml"
+        settings = yaml.safe_load(profile.read_text("utf-8"))
+        profile.write_text(yaml.safe_dump({**settings, "artifact_root": "output"}), "utf-8")
+        (made.home / "env.toml").write_text(TARGETS, "utf-8")
+        code, output = made.retune("run", "--to", "prep")
+        assert code == 0, output
+
+    return Workplace(made_once(tmp_path_factory, "prepared-project", make), free_port())
 
 
 @pytest.fixture

@@ -29,9 +29,9 @@ def test_the_tasks_of_an_array_embed_the_corpus(place: Workplace, cluster: Clust
     assert "_0; its files lie in" in output
     job = next((place.home / "output" / ".jobs").glob("corpus_embeddings-*"))
     assert "#SBATCH --array=0-1" in (job / "job.sh").read_text()
-    told = json.loads((job / "share.json").read_text())
-    assert told["tasks"] == 2
-    assert not Path(told["folder"]).exists()
+    assigned = json.loads((job / "share.json").read_text())
+    assert assigned["tasks"] == 2
+    assert not Path(assigned["folder"]).exists()
     vectors = next((place.home / "output" / "artifacts" / "corpus_embeddings").iterdir())
     assert json.loads((vectors / "embeddings.json").read_text())["count"] > 0
     assert (place.home / "output" / "reindex" / "index").exists()

@@ -12,10 +12,10 @@ import pytest
 from assets_pkg.automation.execute import run_assets
 from assets_pkg.build import build_definitions
 from assets_pkg.config.profile import load_profile
-from assets_pkg.orchestration.asset_context import data_version
+from assets_pkg.orchestration.history import data_version
 from assets_pkg.orchestration.pipes_client import make_job
+from resources.compute.stage_targets import StageTargets
 from resources.compute.targets import ComputeTarget
-from resources.configurable import ComputeResource
 from storage.artifacts import Passages
 from storage.remote_store import RemoteArtifactStore, local_folder
 from tests.command.conftest import Workplace
@@ -78,6 +78,7 @@ def holds(path: Path, text: str) -> bool:
     return path.is_file() and text.encode() in path.read_bytes()
 
 
+@pytest.mark.slow
 def test_what_a_job_makes_reaches_the_bucket_whole_or_not_at_all(
     here: Workplace,
     prepared: Workplace,
@@ -122,14 +123,14 @@ def test_containers_get_what_they_share_with_this_machine(
     monkeypatch.setenv("RETUNE_CACHE", str(tmp_path / "cache"))
     url, jobs = "s3://bucket/team", tmp_path / "jobs"
     root = local_folder(url)
-    compute = ComputeResource(profile=json.dumps({"artifact_root": url}))
+    targets = StageTargets(profile=json.dumps({"artifact_root": url}))
     docker = ComputeTarget(executor="docker", container_image="retune:latest")
     cluster = ComputeTarget(executor="slurm", container_image="/images/retune.sqsh", remote_job_dir=jobs)
-    inside = make_job("passages-1", docker, compute, root, ["passages"])
+    inside = make_job("passages-1", docker, targets, root, ["passages"])
     assert (inside.needs, inside.variables) == ((root,), {"RETUNE_CACHE": str(tmp_path / "cache")})
-    there = make_job("passages-1", cluster, compute, root, ["passages"])
-    assert (there.folder, there.needs, there.variables) == (jobs / "passages-1", (jobs,), {})
-    local = ComputeResource(profile=json.dumps({"artifact_root": "output"}))
+    there = make_job("passages-1", cluster, targets, root, ["passages"])
+    assert (there.folder.path, there.needs, there.variables) == (jobs / "passages-1", (jobs,), {})
+    local = StageTargets(profile=json.dumps({"artifact_root": "output"}))
     assert set(make_job("passages-1", cluster, local, root, ["passages"]).needs) == {root, jobs}
 
 

@@ -44,7 +44,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_places_are_read_by_name(file: Path) -> None:
+def test_targets_are_read_by_name(file: Path) -> None:
     cluster = read_target(file, "my-cluster")
     assert (cluster.executor, cluster.nodes, cluster.gpus_per_node) == ("slurm", 2, 8)
     assert cluster.remote_job_dir == Path("/lustre/me/jobs")
@@ -60,8 +60,8 @@ def test_single_keys_are_overridden_with_their_types(file: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "overrides", "said"),
     [
-        ("my-clutser", {}, "has no place 'my-clutser'; it has: local-docker, my-cluster"),
-        ("wandb", {}, "has no place 'wandb'"),
+        ("my-clutser", {}, "has no compute target 'my-clutser'; it has: local-docker, my-cluster"),
+        ("wandb", {}, "has no compute target 'wandb'"),
         ("my-cluster", {"partitions": "gpu"}, "partitions: no such key (did you mean 'partition'?)"),
         ("my-cluster", {"nodes": "0"}, "nodes: input should be greater than or equal to 1"),
         ("my-cluster", {"time": "soon"}, "time: string should match pattern"),
@@ -79,7 +79,7 @@ def test_what_is_wrong_is_named(file: Path, name: str, overrides: dict[str, str]
 
 
 def test_a_missing_file_says_what_to_write(tmp_path: Path) -> None:
-    with pytest.raises(ComputeError, match="describe the place there"):
+    with pytest.raises(ComputeError, match="describe the compute target there"):
         read_target(tmp_path / "env.toml", "my-cluster")
     assert read_wandb(tmp_path / "env.toml") == {}
 

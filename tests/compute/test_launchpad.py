@@ -1,4 +1,4 @@
-"""The place of a stage, chosen for one run in the UI's launchpad."""
+"""The compute target of a stage, chosen for one run in the UI's launchpad."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from assets_pkg.config.profile import load_profile
 from tests.conftest import write_corpus, write_profile
 
 
-def test_a_run_can_name_the_place_of_one_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_can_name_the_target_of_one_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "env.toml").write_text('[child]\nexecutor = "subprocess"\n', "utf-8")
     corpus = write_corpus(tmp_path / "documents", 8)
@@ -33,9 +33,9 @@ def test_a_run_can_name_the_place_of_one_stage(tmp_path: Path, monkeypatch: pyte
     with dg.DagsterInstance.ephemeral() as instance:
         refused = launch({"sdg": "nowhere"}, instance)
         (failure,) = [event for event in refused.all_events if event.is_step_failure]
-        told = failure.step_failure_data.user_failure_data
-        assert told is not None
-        assert told.description == "env.toml has no place 'nowhere'; it has: child"
+        failed = failure.step_failure_data.user_failure_data
+        assert failed is not None
+        assert failed.description == "env.toml has no compute target 'nowhere'; it has: child"
         done = launch({"sdg": "child"}, instance)
         assert done.success
         (made,) = done.asset_materializations_for_node("raw_corpus")

@@ -6,18 +6,19 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 from typer.testing import CliRunner
 
-from assets_pkg.automation.detached_jobs import DetachedJob, open_detached_jobs
-from assets_pkg.automation.job_cleanup import find_old_jobs
+from assets_pkg.automation.detached_jobs import DetachedJob, Status, open_detached_jobs
+from assets_pkg.automation.job_cleanup import find_ended_jobs
 from assets_pkg.cli.main import app
 from assets_pkg.config.profile import Profile, load_profile
-from resources.compute.job import JobSpec
+from assets_pkg.orchestration.pipes_client import WORKER
+from resources.compute.job import JobFolder, JobSpec
 from resources.compute.job_monitor import JobMonitor
 from resources.compute.targets import read_target
 from tests.conftest import write_profile
@@ -25,7 +26,7 @@ from tests.conftest import write_profile
 
 @pytest.fixture
 def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Profile]:
-    """A project with a place whose jobs end at once, and one whose jobs end when there is a file ``gate``."""
+    """A project with a target whose jobs end at once, and one whose jobs end when there is a file ``gate``."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / ".dagster"))
     waiting = tmp_path / "waiting"
@@ -47,16 +48,16 @@ def jobs(profile: Profile) -> Path:
     return Path(profile.artifact_root) / ".jobs"
 
 
-def start(jobs: Path, place: str, name: str) -> JobMonitor:
-    job = JobSpec(name, jobs / name, Path.cwd(), ())
-    attendance = JobMonitor(place, read_target(Path("env.toml"), place), job)
-    attendance.submit(job, "{}")
-    return attendance
+def start(jobs: Path, target: str, name: str) -> JobMonitor:
+    job = JobSpec(name, JobFolder(jobs / name), WORKER, Path.cwd(), ())
+    monitor = JobMonitor(target, read_target(Path("env.toml"), target), job.folder)
+    monitor.submit(job, "{}")
+    return monitor
 
 
 def finish(jobs: Path, name: str) -> None:
-    attendance = start(jobs, "quick", name)
-    until(lambda: attendance.executor.state(attendance.handle or "", attendance.job).over)
+    monitor = start(jobs, "quick", name)
+    until(lambda: monitor.executor.state(monitor.handle or "", monitor.folder).over)
 
 
 def until(found: Callable[[], bool]) -> None:
@@ -75,7 +76,7 @@ def age(jobs: Path, *names: str) -> None:
 
 
 def would_go(profile: Profile, keep: int) -> set[str]:
-    return {job.name for job in find_old_jobs(open_detached_jobs(profile), keep)}
+    return {job.name for job in find_ended_jobs(open_detached_jobs(profile), keep)}
 
 
 def test_the_newest_ended_jobs_of_each_asset_stay(profile: Profile, jobs: Path) -> None:
@@ -108,7 +109,7 @@ def test_an_open_job_stays_however_old_it_is(profile: Profile, jobs: Path, tmp_p
     assert would_go(profile, keep=1) == {"checkpoint-2"}
     (tmp_path / "gate").touch()
     for each in (running, unasked):
-        until(lambda each=each: each.executor.state(each.handle or "", each.job).over)
+        until(lambda each=each: each.executor.state(each.handle or "", each.folder).over)
     age(jobs, *names)
     assert would_go(profile, keep=1) == {"checkpoint-1", "checkpoint-2", "checkpoint-3"}
 
@@ -116,18 +117,19 @@ def test_an_open_job_stays_however_old_it_is(profile: Profile, jobs: Path, tmp_p
 def test_gc_removes_detached_jobs_that_were_picked_up_and_keeps_the_others(
     profile: Profile, jobs: Path, tmp_path: Path
 ) -> None:
-    environment = read_target(Path("env.toml"), "quick").model_dump(mode="json")
-    standings = ("taken", "failed", "done", "submitted", "cancelled", "taken")
-    names = [f"batch-2026010{number}-000000-000000" for number in range(len(standings))]
+    target = read_target(Path("env.toml"), "quick")
+    statuses: tuple[Status, ...] = ("taken", "failed", "done", "submitted", "cancelled", "taken")
+    names = [f"batch-2026010{number}-000000-000000" for number in range(len(statuses))]
     (jobs / "batches").mkdir(parents=True)
+    folder = JobFolder(jobs)
     plain = DetachedJob(
-        "", "quick", environment, "1:1", ("checkpoint",), "", "{}", "2026-01-01T00:00:00+00:00"
+        "", "quick", target, "1:1", ("checkpoint",), folder, "{}", "2026-01-01T00:00:00+00:00"
     )
-    for name, standing in zip(names, standings, strict=True):
+    for name, status in zip(names, statuses, strict=True):
         (jobs / name).mkdir()
         (jobs / name / "log.txt").write_text("x" * 1000)
-        batch = replace(plain, name=name, folder=str(jobs / name), standing=standing)
-        (jobs / "batches" / f"{name}.json").write_text(json.dumps(asdict(batch)))
+        job = replace(plain, name=name, folder=JobFolder(jobs / name), status=status)
+        (jobs / "batches" / f"{name}.json").write_text(job.dump())
     age(jobs, *names)
 
     def gc(*options: str) -> str:
@@ -135,13 +137,13 @@ def test_gc_removes_detached_jobs_that_were_picked_up_and_keeps_the_others(
         assert done.exit_code == 0, done.output
         return done.output
 
-    told = gc("-d")
-    assert [line.split()[1] for line in told.splitlines() if line.startswith("job ")] == [
+    shown = gc("-d")
+    assert [line.split()[1] for line in shown.splitlines() if line.startswith("job ")] == [
         names[4],
         names[1],
         names[0],
     ]
-    assert "3 ended jobs, 0.0 MB would be deleted" in told
+    assert "3 ended jobs, 0.0 MB would be deleted" in shown
     assert all((jobs / name).exists() for name in names)
     assert "3 ended jobs, 0.0 MB deleted" in gc()
     left = {names[number] for number in (2, 3, 5)}
@@ -154,11 +156,10 @@ def test_jobs_of_another_artifact_root_are_named_by_the_same_override(
     profile: Profile, jobs: Path, tmp_path: Path
 ) -> None:
     finish(jobs, "batch-1")
-    place = read_target(Path("env.toml"), "quick").model_dump(mode="json")
-    made = ("checkpoint",)
-    batch = DetachedJob("batch-1", "quick", place, "1:1", made, str(jobs / "batch-1"), "{}", "", "taken")
+    target, folder = read_target(Path("env.toml"), "quick"), JobFolder(jobs / "batch-1")
+    job = DetachedJob("batch-1", "quick", target, "1:1", ("checkpoint",), folder, "{}", "", "taken")
     (jobs / "batches").mkdir()
-    (jobs / "batches" / "batch-1.json").write_text(json.dumps(asdict(batch)))
+    (jobs / "batches" / "batch-1.json").write_text(job.dump())
 
     def listed(root: Path) -> str:
         command = ["jobs", "list", "-c", str(tmp_path / "p.yaml"), f"artifact_root={root}"]

@@ -20,10 +20,11 @@ import pyarrow.parquet as pq
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from resources.compute.distributed_embedding import RaySpread
+from assets_pkg.orchestration.pipes_client import WORKER
+from resources.compute.distributed_embedding import RayEmbedding
 from resources.compute.errors import ComputeError
 from resources.compute.host import Unreachable
-from resources.compute.job import JobSpec
+from resources.compute.job import JobFolder, JobSpec
 from resources.compute.ray_jobs import RayExecutor
 from resources.compute.targets import ComputeTarget
 from resources.encoders.encoder_config import EncoderConfig, EncoderRecipe
@@ -103,14 +104,14 @@ def test_two_workers_make_what_one_process_makes(
     recipe = EncoderRecipe(
         str(tiny_model), "tiny", EncoderConfig("", "", 32, 32, batch_size=64), device="cpu"
     )
-    told: list[int] = []
+    reported: list[int] = []
 
     def progress(done: int, total: int, unit: str, **figures: float) -> None:
-        told.append(done)
+        reported.append(done)
 
-    RaySpread(two_workers, recipe)(shards, progress)
+    RayEmbedding(two_workers, recipe)(shards, progress)
     assert not shards.missing()
-    assert told[-1] == 5000
+    assert reported[-1] == 5000
     encoder = recipe.open()
     together = np.concatenate(list(shards.vectors(encoder)))
     np.testing.assert_allclose(together, encoder.embed(texts, "passage"), atol=1e-6)
@@ -127,7 +128,7 @@ def test_a_killed_worker_costs_its_shard(two_workers: ComputeTarget, tmp_path: P
     killer = threading.Thread(target=kill)
     killer.start()
     recipe = SlowRecipe(str(tmp_path), "text 57", EncoderConfig())
-    RaySpread(two_workers, recipe)(shards, no_progress)
+    RayEmbedding(two_workers, recipe)(shards, no_progress)
     killer.join()
     encoder = recipe.open()
     np.testing.assert_array_equal(np.concatenate(list(shards.vectors(encoder))), expected(texts))
@@ -139,10 +140,10 @@ def test_what_a_worker_met_is_told_plainly(two_workers: ComputeTarget, tmp_path:
     shards = write_texts(tmp_path, ["text"], 10)
     recipe = EncoderRecipe(str(tmp_path / "nowhere"), "tiny", "", "", 32, 32, "auto", 64, device="cpu")
     with pytest.raises(ComputeError, match=r"a worker failed: EncoderError: .*nowhere: no such model folder"):
-        RaySpread(two_workers, recipe)(shards, no_progress)
+        RayEmbedding(two_workers, recipe)(shards, no_progress)
     crowd = two_workers.model_copy(update={"num_workers": 64})
     with pytest.raises(ComputeError, match="num_workers = 64, but this Ray has"):
-        RaySpread(crowd, recipe)(shards, no_progress)
+        RayEmbedding(crowd, recipe)(shards, no_progress)
 
 
 @pytest.fixture
@@ -189,22 +190,22 @@ def test_stages_run_as_jobs_of_a_cluster_and_in_a_ray_of_their_own(ray_place: Wo
     )
 
 
-def test_a_job_is_stopped_and_its_end_is_told(ray_cluster: str, tmp_path: Path) -> None:
+def test_a_job_is_stopped_and_its_end_is_reported(ray_cluster: str, tmp_path: Path) -> None:
     sleeper = tmp_path / "python"
     sleeper.write_text("#!/bin/sh\necho begun\nwhile :; do sleep 0.1; done\n")
     sleeper.chmod(0o755)
     executor = RayExecutor(ComputeTarget(executor="ray", address=ray_cluster, python=str(sleeper)))
-    job = JobSpec("sleeper", tmp_path / "job", tmp_path, ())
+    job = JobSpec("sleeper", JobFolder(tmp_path / "job"), WORKER, tmp_path, ())
     handle = executor.submit(job)
-    until(lambda: job.log.exists() and "begun" in job.log.read_text())
-    assert executor.state(handle, job).standing == "running"
+    until(lambda: job.folder.log.exists() and "begun" in job.folder.log.read_text())
+    assert executor.state(handle, job.folder).status == "running"
     executor.cancel(handle)
-    until(lambda: executor.state(handle, job).over)
-    state = executor.state(handle, job)
-    assert (state.standing, state.reason) == ("cancelled", "stopped by somebody (ray job stop)")
+    until(lambda: executor.state(handle, job.folder).over)
+    state = executor.state(handle, job.folder)
+    assert (state.status, state.reason) == ("cancelled", "stopped with ray job stop")
 
 
-def test_a_failed_job_tells_its_exit_code(ray_cluster: str, tmp_path: Path) -> None:
+def test_a_failed_job_reports_its_exit_code(ray_cluster: str, tmp_path: Path) -> None:
     failing = tmp_path / "python"
     failing.write_text("#!/bin/sh\necho no such luck\nexit 3\n")
     failing.chmod(0o755)
@@ -214,17 +215,17 @@ def test_a_failed_job_tells_its_exit_code(ray_cluster: str, tmp_path: Path) -> N
         "python": str(failing),
         "secrets": ("RETUNE_NOT_THERE",),
     }
-    job = JobSpec("failing", tmp_path / "job", tmp_path, ())
+    job = JobSpec("failing", JobFolder(tmp_path / "job"), WORKER, tmp_path, ())
     executor = RayExecutor(ComputeTarget.model_validate({**given, "secrets": ()}))
     handle = executor.submit(job)
-    until(lambda: executor.state(handle, job).over)
-    assert executor.state(handle, job).reason == "exit code 3"
-    assert "no such luck" in job.log.read_text()
-    job = JobSpec("without", tmp_path / "another", tmp_path, ())
+    until(lambda: executor.state(handle, job.folder).over)
+    assert executor.state(handle, job.folder).reason == "exit code 3"
+    assert "no such luck" in job.folder.log.read_text()
+    job = JobSpec("without", JobFolder(tmp_path / "another"), WORKER, tmp_path, ())
     executor = RayExecutor(ComputeTarget.model_validate(given))
     handle = executor.submit(job)
-    until(lambda: executor.state(handle, job).over)
-    assert "RETUNE_NOT_THERE: is not set on the cluster" in job.log.read_text()
+    until(lambda: executor.state(handle, job.folder).over)
+    assert "RETUNE_NOT_THERE: is not set on the cluster" in job.folder.log.read_text()
 
 
 def test_an_unreachable_cluster_and_a_missing_token_are_plain_errors(
@@ -233,7 +234,7 @@ def test_an_unreachable_cluster_and_a_missing_token_are_plain_errors(
     nowhere = RayExecutor(ComputeTarget(executor="ray", address=f"http://127.0.0.1:{free_port()}"))
     with pytest.raises(Unreachable, match="does not answer: is its dashboard there"):
         nowhere.check()
-    probe = "from resources.compute.targets import Environment as E\n"
+    probe = "from resources.compute.targets import ComputeTarget as E\n"
     probe += "from resources.compute.ray_jobs import RayExecutor\n"
     probe += f"RayExecutor(E(executor='ray', address={ray_cluster!r})).check()"
     without = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}

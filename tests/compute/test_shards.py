@@ -16,7 +16,7 @@ from assets_pkg.config.profile import load_profile
 from assets_pkg.config.sections.prep import MiningSettings
 from assets_pkg.prep.mining import mine_hard_negatives
 from assets_pkg.reindex.corpus_embedding import embed_corpus, embed_passages
-from resources.compute.distributed_embedding import ArraySpread, help_with, work_through
+from resources.compute.distributed_embedding import ArrayEmbedding, embed_as_array_task, make_shards
 from resources.encoders.cached import CachedEncoder
 from resources.encoders.encoder_config import EncoderConfig, EncoderRecipe
 from resources.encoders.shards import Shards
@@ -36,7 +36,7 @@ TEXTS = [f"text {number}" for number in range(103)]
 
 @pytest.fixture
 def shards(tmp_path: Path) -> Shards:
-    """Eleven shards of ten texts, the last of three, over row groups that end elsewhere."""
+    """Eleven shards of ten texts, the last of three, over row groups of another size."""
     source = tmp_path / "texts.parquet"
     pq.write_table(pa.table({"text": TEXTS}), source, row_group_size=17)
     (tmp_path / "shards").mkdir()
@@ -54,7 +54,7 @@ def asked(folder: Path) -> list[str]:
 
 
 def test_every_text_has_its_vector_in_its_place(shards: Shards, encoder: SlowEncoder) -> None:
-    work_through(shards, encoder, 0, 1)
+    make_shards(shards, encoder, 0, 1)
     assert shards.count == 11
     np.testing.assert_array_equal(np.concatenate(list(shards.vectors(encoder))), expected(TEXTS))
     assert asked(shards.folder.parent) == TEXTS[::10]
@@ -62,7 +62,7 @@ def test_every_text_has_its_vector_in_its_place(shards: Shards, encoder: SlowEnc
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty", "gone", "other"])
 def test_a_damaged_shard_is_made_again(shards: Shards, encoder: SlowEncoder, damage: str) -> None:
-    work_through(shards, encoder, 0, 1)
+    make_shards(shards, encoder, 0, 1)
     victim = shards.folder / "00000004.parquet"
     content = bytearray(victim.read_bytes())
     if damage == "gone":
@@ -80,7 +80,7 @@ def test_a_damaged_shard_is_made_again(shards: Shards, encoder: SlowEncoder, dam
 def test_workers_share_the_shards_and_take_over_those_of_one_that_never_came(
     shards: Shards, encoder: SlowEncoder
 ) -> None:
-    both = [threading.Thread(target=work_through, args=(shards, encoder, worker, 3)) for worker in (0, 1)]
+    both = [threading.Thread(target=make_shards, args=(shards, encoder, worker, 3)) for worker in (0, 1)]
     for each in both:
         each.start()
     for each in both:
@@ -101,9 +101,9 @@ def test_the_tasks_of_an_array_are_told_by_the_first(shards: Shards, tiny_model:
         done.append(so_far)
 
     ended: list[bool] = []
-    helper = threading.Thread(target=help_with, args=(share, 1, lambda: bool(ended)))
+    helper = threading.Thread(target=embed_as_array_task, args=(share, 1, lambda: bool(ended)))
     helper.start()
-    ArraySpread(share, 2, recipe)(shards, progress)
+    ArrayEmbedding(share, 2, recipe)(shards, progress)
     helper.join(60)
     assert not helper.is_alive()
     assert not shards.missing()
@@ -114,7 +114,7 @@ def test_the_tasks_of_an_array_are_told_by_the_first(shards: Shards, tiny_model:
 
 
 def test_a_task_that_is_never_told_ends_with_the_job(tmp_path: Path) -> None:
-    help_with(tmp_path / "share.json", 1, over=lambda: True)
+    embed_as_array_task(tmp_path / "share.json", 1, over=lambda: True)
 
 
 def passages_of(folder: Path, count: int, new: Sequence[int] = ()) -> Passages:
@@ -247,7 +247,7 @@ def test_mining_finds_the_same_in_shards(tmp_path: Path, tiny_model: Path) -> No
     made: list[int] = []
 
     def in_shards(shards: Shards, progress: Progress) -> None:
-        work_through(shards, recipe.open(), 0, 1)
+        make_shards(shards, recipe.open(), 0, 1)
         made.append(shards.rows)
 
     mine_hard_negatives(training, recipe.open(), settings, one)

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from resources.compute.job import JobSpec
+from assets_pkg.orchestration.pipes_client import WORKER
+from resources.compute.job import JobFolder, JobSpec
 from resources.compute.slurm import SlurmExecutor
 from resources.compute.targets import ComputeTarget
 from tests.apt import install_packages
 from tests.command.conftest import Workplace, free_port
+from tests.compute.accelerator_lock_steps import busy_accelerator
 from tests.compute.slurm_cluster import Cluster
-from tests.compute.turns import busy_accelerator
 from tests.small_disk import small_disk
 
 JOBS = ("jobs", "list")
@@ -40,12 +41,12 @@ def whole(place: Workplace, asset: str) -> bool:
     return any((place.home / "output" / "artifacts" / asset).glob("*/manifest.json"))
 
 
-def test_the_stages_run_on_the_cluster(untouched: Workplace, cluster: Cluster) -> None:
-    code, output = untouched.retune("run", "--to", "eval", "--run", "my-cluster")
+def test_the_stages_run_on_the_cluster(place: Workplace, cluster: Cluster) -> None:
+    code, output = place.retune("run", "--to", "eval", "--run", "my-cluster")
     assert code == 0, output
     assert f"my-cluster: running on {cluster.node}" in output
-    assert (untouched.home / "output" / "promoted_model").is_symlink()
-    assert "nothing is stale" in untouched.retune("run", "--to", "eval")[1]
+    assert (place.home / "output" / "promoted_model").is_symlink()
+    assert "nothing is stale" in place.retune("run", "--to", "eval")[1]
 
 
 def test_a_step_that_waits_for_the_cluster_leaves_the_accelerator_to_others(
@@ -113,7 +114,7 @@ def test_a_detached_job_waits_its_turn_and_is_picked_up(place: Workplace, cluste
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--run", "elsewhere"], "the cluster has no partition 'nowhere'; it has: batch"),
+        (["--run", "wrong-partition"], "the cluster has no partition 'nowhere'; it has: batch"),
         (["--run", "far-away"], "cannot reach nobody-here@127.0.0.1"),
         (["--run", "greedy"], "Memory specification can not be satisfied"),
         (["--batch", "greedy"], "Memory specification can not be satisfied"),
@@ -160,7 +161,14 @@ def test_the_script_asks_for_what_the_place_says(tmp_path: Path) -> None:
         mounts=("/lustre:/lustre",),
         setup=("module load cuda",),
     )
-    job = JobSpec("checkpoint-1", tmp_path / "job", tmp_path, (tmp_path / "output",), detached=True)
+    job = JobSpec(
+        "checkpoint-1",
+        JobFolder(tmp_path / "job"),
+        WORKER,
+        tmp_path,
+        (tmp_path / "output",),
+        detached=True,
+    )
     script = SlurmExecutor(place).script(job)
     directives = [line for line in script.splitlines() if line.startswith("#SBATCH")]
     asked = {shlex.split(line.removeprefix("#"))[1].removeprefix("--") for line in directives}

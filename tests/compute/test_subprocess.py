@@ -48,7 +48,7 @@ def test_jobs_make_the_same_versions_as_this_process(
     assert (again, "nothing is stale" in said) == (0, True)
 
 
-def test_an_error_of_the_job_is_told_plainly(untouched: Workplace) -> None:
+def test_an_error_of_the_job_is_one_plain_line(untouched: Workplace) -> None:
     code, output = untouched.retune("sdg", "--run", "child", "corpus_dir=nowhere")
     assert code == 1
     assert "child: " in output
@@ -58,7 +58,7 @@ def test_an_error_of_the_job_is_told_plainly(untouched: Workplace) -> None:
 
 def test_an_unknown_place_ends_the_command_before_anything_is_recorded(untouched: Workplace) -> None:
     code, output = untouched.retune("sdg", "--run", "my-clutser")
-    assert (code, "has no place 'my-clutser'" in output) == (1, True)
+    assert (code, "has no compute target 'my-clutser'" in output) == (1, True)
     assert not (untouched.home / ".dagster").exists()
 
 
@@ -101,7 +101,7 @@ def test_a_job_whose_command_was_killed_is_waited_for_by_the_next_one(place: Wor
     assert "still runs: waiting for it" in output or "reused" in output
 
 
-def test_a_killed_job_is_told_and_made_again(place: Workplace) -> None:
+def test_a_killed_job_is_reported_and_made_again(place: Workplace) -> None:
     command = place.start("finetune", "--run", "child")
     await_job(place).kill()
     output, _ = command.communicate(timeout=120)
@@ -127,7 +127,7 @@ def test_a_detached_job_is_recorded_and_picked_up(place: Workplace) -> None:
     assert "nothing is stale" in place.retune("run", "--to", "eval")[1]
 
 
-def test_the_sensor_tells_how_jobs_stand_and_takes_those_that_ended(
+def test_the_sensor_shows_the_state_of_jobs_and_picks_up_those_that_are_done(
     place: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(place.home)
@@ -142,18 +142,18 @@ def test_the_sensor_tells_how_jobs_stand_and_takes_those_that_ended(
             with dg.build_sensor_context(instance=instance, definitions=defs) as context:
                 return sensor(context, alerts=AlertsResource())
 
-        told = tick()
-        assert isinstance(told, dg.SkipReason)
-        assert "running" in str(told.skip_message)
+        ticked = tick()
+        assert isinstance(ticked, dg.SkipReason)
+        assert "running" in str(ticked.skip_message)
         deadline = time.monotonic() + 120
-        while isinstance(told, dg.SkipReason):
+        while isinstance(ticked, dg.SkipReason):
             assert time.monotonic() < deadline
-            told = tick()
-        (request,) = told.run_requests
+            ticked = tick()
+        (request,) = ticked.run_requests
         assets = [key.to_user_string() for key in request.asset_selection]
         assert set(assets) == {"checkpoint"}
         jobs = len(list((place.home / "output" / ".jobs").iterdir()))
-        assert run_assets(defs, instance, assets).succeeded
+        assert run_assets(defs, instance, assets, tags=request.tags).succeeded
         assert len(list((place.home / "output" / ".jobs").iterdir())) == jobs
         assert isinstance(tick(), dg.SkipReason)
     assert "nothing is stale" in place.retune("finetune")[1]

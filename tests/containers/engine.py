@@ -48,9 +48,9 @@ def running_engine(folder: Path) -> Generator[str]:
     subprocess.run(["ip", "addr", "add", SUBNET, "dev", BRIDGE], check=True)
     subprocess.run(["ip", "link", "set", BRIDGE, "up"], check=True)
     address = f"unix://{folder}/docker.sock"
-    places = {"--data-root": "data", "--exec-root": "exec", "--pidfile": "pid"}
+    folders = {"--data-root": "data", "--exec-root": "exec", "--pidfile": "pid"}
     command = ["dockerd", "--host", address, "--bridge", BRIDGE, "--iptables=false", "--ip6tables=false"]
-    command += [part for option, name in places.items() for part in (option, str(folder / name))]
+    command += [part for option, name in folders.items() for part in (option, str(folder / name))]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
     try:
@@ -80,9 +80,9 @@ def make_base_image(address: str) -> None:
 def _unmount(folder: Path) -> None:
     """What the engine leaves mounted would keep its folder from being deleted."""
     mounted = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
-    for place in mounted:
-        if place.startswith(str(folder)):
-            subprocess.run(["umount", "--lazy", place], check=False)
+    for mount in mounted:
+        if mount.startswith(str(folder)):
+            subprocess.run(["umount", "--lazy", mount], check=False)
 
 
 def _await_engine(address: str, process: subprocess.Popen[bytes], log: Path) -> None:

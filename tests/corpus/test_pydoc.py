@@ -93,6 +93,7 @@ def test_which_modules(documents: dict[str, Document], corpus: Corpus) -> None:
     assert source_fingerprint(SETTINGS) == corpus.summary()["fingerprint"]
 
 
+@pytest.mark.slow
 def test_another_process_agrees_and_imports_nothing(tmp_path: Path, corpus: Corpus) -> None:
     program = (
         "import sys; from pathlib import Path; from assets_pkg.config.sections.corpus import CorpusSettings\n"

@@ -1,4 +1,4 @@
-"""The encoder that trusts no answer, and the tolerances of the drift."""
+"""The encoder that checks every answer, and the tolerances of the drift."""
 
 from __future__ import annotations
 

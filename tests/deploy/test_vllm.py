@@ -24,6 +24,8 @@ from assets_pkg.export.onnx import load_checkpoint
 from resources.containers import ContainerEngine
 from tests.deploy.conftest import NAME, TEXTS
 
+pytestmark = pytest.mark.slow
+
 STAND_IN = """#!{python}
 import argparse, json
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer

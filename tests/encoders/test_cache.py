@@ -117,7 +117,9 @@ def test_only_new_texts_are_embedded_and_each_once(tmp_path):
     )
     assert encoder.asked == ["a", "b"]
     seen = []
-    got = remembering.embed(["c", "a", "b"], "query", lambda *told, **figures: seen.append((told, figures)))
+    got = remembering.embed(
+        ["c", "a", "b"], "query", lambda *progress, **figures: seen.append((progress, figures))
+    )
     assert encoder.asked[2:] == ["c"]
     np.testing.assert_array_equal(got, vectors_of(["queryc", "querya", "queryb"]))
     assert (remembering.hits, remembering.misses) == (2, 3)

@@ -253,7 +253,7 @@ def test_the_page_holds_everything_and_needs_nothing(report: EvalReport, setting
 
 
 @pytest.mark.parametrize(
-    ("gains", "others", "digests", "tone", "told"),
+    ("gains", "others", "digests", "tone", "messages"),
     [
         (
             [0.1, 0.2, 0.1, 0.2] * 9,
@@ -262,14 +262,20 @@ def test_the_page_holds_everything_and_needs_nothing(report: EvalReport, setting
             "good",
             ["The fine-tuned model is better: NDCG@10 0.300 → 0.450"],
         ),
-        ([0.1, 0.2, 0.1, 0.2] * 9, -0.1, "bf", "good", ["By more than chance explains fell: MAP@10 -0.1000"]),
+        ([0.1, 0.2, 0.1, 0.2] * 9, -0.1, "bf", "good", ["Significantly worse: MAP@10 -0.1000"]),
         ([-0.1, -0.2] * 9, 0.0, "bf", "bad", ["The fine-tuned model is worse"]),
-        ([-0.1, 0.1] * 9, 0.0, "bf", "even", ["No difference is shown", "shows gains from"]),
+        (
+            [-0.1, 0.1] * 9,
+            0.0,
+            "bf",
+            "even",
+            ["No significant difference", "The minimum detectable gain of this eval set is"],
+        ),
         ([0.0, 0.0] * 9, 0.0, "bb", "even", ["The checkpoint is the base model: nothing was trained"]),
     ],
 )
 def test_the_verdict_says_what_the_figures_say(
-    settings: EvalSettings, gains: list[float], others: float, digests: str, tone: str, told: list[str]
+    settings: EvalSettings, gains: list[float], others: float, digests: str, tone: str, messages: list[str]
 ) -> None:
     names = tuple(f"q{n}" for n in range(len(gains)))
     base = {"NDCG@10": np.full(len(gains), 0.3), "MAP@10": np.full(len(gains), 0.3)}
@@ -280,6 +286,6 @@ def test_the_verdict_says_what_the_figures_say(
     found = verdict(comparison, "NDCG@10", {"base": digests[0], "finetuned": digests[1]})
     assert found.tone == tone
     text = " ".join([found.title, *found.lines])
-    for words in told:
+    for words in messages:
         assert words in text
-    assert ("By more than chance" in text) == (others < 0)
+    assert ("Significantly worse" in text) == (others < 0)

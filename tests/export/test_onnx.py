@@ -15,6 +15,8 @@ from assets_pkg.export.parity import measure_parity
 from assets_pkg.nim.engine import OnnxEncoder
 from assets_pkg.nim.manifest import ServedModelManifest, read_manifest
 
+pytestmark = pytest.mark.slow
+
 DIGEST = "0f" * 32
 MakeLlama = Callable[..., Path]
 
@@ -105,11 +107,11 @@ def test_prefixes_come_from_the_checkpoint_unless_given(llama: MakeLlama, tmp_pa
     checkpoint = llama(is_causal=False, query="query: ", document="passage: ")
     own = export(checkpoint, tmp_path / "own")
     assert (own.query_prefix, own.passage_prefix) == ("query: ", "passage: ")
-    given = export(
+    manifest = export(
         checkpoint, tmp_path / "given", OnnxExportSettings(query_prefix="", passage_prefix="text: ")
     )
-    assert (given.query_prefix, given.passage_prefix) == ("", "text: ")
-    assert read_manifest(tmp_path / "given") == given
+    assert (manifest.query_prefix, manifest.passage_prefix) == ("", "text: ")
+    assert read_manifest(tmp_path / "given") == manifest
 
 
 def test_settings_are_in_the_manifest(minilm: Path, tmp_path: Path) -> None:

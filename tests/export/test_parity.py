@@ -64,9 +64,9 @@ def test_graph_fixed_at_the_traced_mask(checkpoint: Path, folder: Path, texts: l
         value=onnx.helper.make_tensor("one", onnx.TensorProto.INT64, [1], [1]),
     )
     for node in model.graph.node:
-        for place, name in enumerate(node.input):
+        for position, name in enumerate(node.input):
             if name == "attention_mask":
-                node.input[place] = "ones"
+                node.input[position] = "ones"
     model.graph.node.insert(0, ones)
     model.graph.node.insert(0, shape)
     onnx.save_model(model, path)

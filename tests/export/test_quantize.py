@@ -1,4 +1,4 @@
-"""Eight-bit exports of MiniLM: how near they stay, how large they are, and which of them ignores company."""
+"""Eight-bit exports of MiniLM: their distance, their size, and whether a vector depends on its batch."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from assets_pkg.export.parity import Parity, cosine_distances, measure_parity
 from assets_pkg.nim.manifest import read_manifest
 from assets_pkg.nim.model import OnnxModel
 from assets_pkg.nim.tokenize import TextTokenizer
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module", params=["int8_weights", "int8_dynamic"])

@@ -147,8 +147,8 @@ def mined(tmp_path_factory: pytest.TempPathFactory) -> MinedTrainSet:
 
 
 @dataclass(frozen=True)
-class Given:
-    """What a training is made from; ``settings`` gives those of a short run, with changes."""
+class TrainingInputs:
+    """The inputs of a training run; ``settings`` makes those of a short run, with changes."""
 
     mined: MinedTrainSet
     base: Checkpoint
@@ -166,20 +166,20 @@ class Given:
         return folder
 
     def arguments(self, **changes: Any) -> list[str]:
-        """The same for a process of its own: folders, and settings as JSON."""
+        """The inputs as arguments of another process: folders, and settings as JSON."""
         settings = self.settings(**changes)
         paths = [str(self.mined.path), str(self.base.path)]
         return [*paths, self.model.model_dump_json(), settings.model_dump_json()]
 
 
 @pytest.fixture
-def given(
+def inputs(
     mined: MinedTrainSet,
     base: Checkpoint,
     model_settings: ModelSettings,
     settings: Callable[..., FinetuneSettings],
-) -> Given:
-    return Given(mined, base, model_settings, settings)
+) -> TrainingInputs:
+    return TrainingInputs(mined, base, model_settings, settings)
 
 
 def content_of(folder: Path) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from assets_pkg.finetune.distributed import rank
-from assets_pkg.finetune.launch import train_share
+from assets_pkg.finetune.launch import run_worker
 from assets_pkg.finetune.loss import ContrastiveLoss
 
 MEMORY = 60
@@ -36,4 +36,4 @@ def embed_in_little_memory(
 
 if __name__ == "__main__":
     ContrastiveLoss.embed_minibatch = embed_in_little_memory
-    train_share(Path(sys.argv[1]))
+    run_worker(Path(sys.argv[1]))

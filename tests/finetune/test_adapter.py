@@ -12,19 +12,19 @@ from assets_pkg.finetune.adapter import train_adapter
 from assets_pkg.finetune.errors import TrainingDataError
 from resources.encoders.sentence_transformer import SentenceTransformerEncoder
 from storage.artifacts import Checkpoint
-from tests.finetune.conftest import CPU, Given, content_of
+from tests.finetune.conftest import CPU, TrainingInputs, content_of
 
 
 @pytest.fixture
-def train(given: Given, tmp_path: Path) -> Callable[..., Path]:
+def train(inputs: TrainingInputs, tmp_path: Path) -> Callable[..., Path]:
     def go(name: str = "tuned", **changes: Any) -> Path:
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
         encoder = SentenceTransformerEncoder(
-            given.base.model, given.base.version, CPU, given.model.encoder_config()
+            inputs.base.model, inputs.base.version, CPU, inputs.model.encoder_config()
         )
-        chosen = given.settings(method="adapter", learning_rate=1e-2, num_epochs=6, **changes)
-        train_adapter(given.mined, given.base, given.model, chosen, encoder, folder)
+        chosen = inputs.settings(method="adapter", learning_rate=1e-2, num_epochs=6, **changes)
+        train_adapter(inputs.mined, inputs.base, inputs.model, chosen, encoder, folder)
         return folder
 
     return go
@@ -43,18 +43,18 @@ def test_the_saved_model_is_the_base_and_one_matrix(train: Callable[..., Path], 
     matrix = load_file(saved / "3_Dense" / "model.safetensors")["linear.weight"]
     before, after = (SentenceTransformer(str(path), device="cpu") for path in (base.model, saved))
     texts = ["badin kefel ligor", "mohat"]
-    turned = before.encode_query(texts) @ matrix.T
-    expected = turned / np.linalg.norm(turned, axis=1, keepdims=True)
+    projected = before.encode_query(texts) @ matrix.T
+    expected = projected / np.linalg.norm(projected, axis=1, keepdims=True)
     assert after.encode_query(texts) == pytest.approx(expected, abs=1e-5)
     assert np.abs(matrix - np.eye(32)).max() > 0.01
 
 
 def test_it_learns_and_says_what_it_did(train: Callable[..., Path]) -> None:
     folder = train()
-    told = json.loads((folder / "summary.json").read_text())
-    assert told["final_loss"] < told["initial_loss"] - 0.3
-    assert told["steps_done"] == told["plan"]["steps"] == 24
-    assert told["validation_ndcg_after"] is not None
+    recorded = json.loads((folder / "summary.json").read_text())
+    assert recorded["final_loss"] < recorded["initial_loss"] - 0.3
+    assert recorded["steps_done"] == recorded["plan"]["steps"] == 24
+    assert recorded["validation_ndcg_after"] is not None
     assert len((folder / "training.jsonl").read_text().splitlines()) == 24
     assert (folder / "loss.png").exists()
     assert "base0" in (folder / "model" / "consolidated" / "README.md").read_text()

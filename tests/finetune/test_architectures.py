@@ -12,7 +12,9 @@ import pytest
 
 from assets_pkg.finetune.base_model import fetch_base_model
 from storage.artifacts import Checkpoint
-from tests.finetune.conftest import Given, first_token_sees_the_last, llama, save_decoder
+from tests.finetune.conftest import TrainingInputs, first_token_sees_the_last, llama, save_decoder
+
+pytestmark = pytest.mark.slow
 
 TEXTS = ["badin kefel ligor", "mohat"]
 
@@ -43,17 +45,17 @@ def test_a_decoder_is_tuned_and_loads_anywhere(
     make: Callable[[Path], None],
     bidirectional: bool,
     lora_rank: int | None,
-    given: Given,
+    inputs: TrainingInputs,
     tmp_path: Path,
 ) -> None:
     from sentence_transformers import SentenceTransformer
 
     make(tmp_path / "source")
-    model = given.model.model_copy(update={"base_model": str(tmp_path / "source")})
+    model = inputs.model.model_copy(update={"base_model": str(tmp_path / "source")})
     fetch_base_model(model, tmp_path / "base")
     base = Checkpoint(tmp_path / "base", "base_model", "b")
     one_step = {"num_epochs": 1, "global_batch_size": 64, "local_batch_size": 4, "lora_rank": lora_rank}
-    replace(given, base=base, model=model).finetune(tmp_path / "tuned", **one_step)
+    replace(inputs, base=base, model=model).finetune(tmp_path / "tuned", **one_step)
     tuned = Checkpoint(tmp_path / "tuned", "checkpoint", "t")
     assert tuned.summary()["steps_done"] == 1
 

@@ -123,7 +123,7 @@ def cut_weights(folder: Path) -> None:
         ),
     ],
 )
-def test_a_damaged_model_is_told_by_file(
+def test_an_error_names_the_damaged_file(
     plain_bert: Path,
     model_settings: ModelSettings,
     tmp_path: Path,
@@ -145,14 +145,14 @@ def test_a_damaged_model_is_told_by_file(
         ("a/b/c", "no such folder"),
     ],
 )
-def test_a_missing_model_is_told(
+def test_a_missing_model_is_an_error(
     model_settings: ModelSettings, tmp_path: Path, name: str, message: str
 ) -> None:
     with pytest.raises(BaseModelError, match=message):
         fetch_base_model(with_base(model_settings, name), tmp_path)
 
 
-def test_an_unreachable_hub_is_told(
+def test_an_unreachable_hub_is_an_error(
     model_settings: ModelSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import huggingface_hub

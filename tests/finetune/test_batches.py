@@ -48,7 +48,7 @@ def test_every_epoch_has_every_row_once_in_even_batches(settings: Callable[..., 
     assert batches != list(PlannedBatches(plan, seed=2))
 
 
-def test_a_batch_embeds_each_passage_once_and_knows_who_is_who(
+def test_a_batch_holds_each_passage_once_with_its_label(
     base: Checkpoint, mined: MinedTrainSet, model_settings: ModelSettings
 ) -> None:
     data = read_train_data(mined.unrolled, 2)

@@ -36,7 +36,7 @@ def test_a_short_run_has_three_checkpoints_and_says_it_is_short() -> None:
     assert any("64 is used" in warning for warning in plan.warnings)
 
 
-def test_too_few_negatives_are_told(settings: Callable[..., FinetuneSettings]) -> None:
+def test_too_few_negatives_are_a_warning(settings: Callable[..., FinetuneSettings]) -> None:
     wanted = settings(train_n_passages=5)
     assert not any("negatives" in warning for warning in plan_training(5000, wanted, 4).warnings)
     assert any("asks for 4" in warning for warning in plan_training(5000, wanted, 3.5).warnings)

@@ -1,4 +1,4 @@
-"""Two processes train what one would, whatever befalls one of them."""
+"""Two processes train the same model as one, also after an error of one of them."""
 
 from __future__ import annotations
 
@@ -16,19 +16,21 @@ import torch
 
 from assets_pkg.finetune import launch
 from assets_pkg.finetune.errors import TrainingStopped
-from assets_pkg.finetune.launch import finetune_here
+from assets_pkg.finetune.launch import launch_training
 from assets_pkg.finetune.model_io import load_model
 from storage.artifacts import MinedTrainSet
 from storage.progress import Note, no_note
-from tests.finetune.conftest import CPU, Given, content_of
+from tests.finetune.conftest import CPU, TrainingInputs, content_of
 from tests.finetune.short_of_memory import MEMORY
+
+pytestmark = pytest.mark.slow
 
 Train = Callable[..., Path]
 DEADLINE = 90
 
 
 @pytest.fixture
-def train(given: Given, tmp_path: Path) -> Train:
+def train(inputs: TrainingInputs, tmp_path: Path) -> Train:
     def go(
         processes: int,
         progress: Any = lambda *_, **__: None,
@@ -38,8 +40,8 @@ def train(given: Given, tmp_path: Path) -> Train:
     ) -> Path:
         folder = tmp_path / (name or f"in{processes}")
         folder.mkdir(exist_ok=True)
-        chosen = given.settings(num_processes=processes, learning_rate=1e-3, **changes)
-        finetune_here(given.mined, given.base, given.model, chosen, CPU, folder, progress, note)
+        chosen = inputs.settings(num_processes=processes, learning_rate=1e-3, **changes)
+        launch_training(inputs.mined, inputs.base, inputs.model, chosen, CPU, folder, progress, note)
         return folder
 
     return go
@@ -80,7 +82,7 @@ def test_all_halve_when_one_runs_out_of_memory(
     train: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, local_batch_size: int
 ) -> None:
     one = train(1, local_batch_size=local_batch_size)
-    monkeypatch.setattr(launch, "PROCESS", (str(Path(__file__).with_name("short_of_memory.py")),))
+    monkeypatch.setattr(launch, "WORKER", (str(Path(__file__).with_name("short_of_memory.py")),))
     monkeypatch.setenv("RETUNE_TEST_FOLDER", str(tmp_path))
     assert_same_training(one, train(2, local_batch_size=local_batch_size))
     rich, poor = ([int(n) for n in (tmp_path / f"tokens{rank}.txt").read_text().split()] for rank in (0, 1))
@@ -92,7 +94,7 @@ COMMAND = """
 import json, os, signal, sys
 from pathlib import Path
 import psutil
-from assets_pkg.finetune.launch import finetune_here
+from assets_pkg.finetune.launch import launch_training
 from assets_pkg.config.sections.finetune import FinetuneSettings
 from assets_pkg.config.base import ModelSettings
 from resources.machine.accelerator import Accelerator
@@ -107,7 +109,7 @@ if __name__ == "__main__":
             Path(folder, "children.json").write_text(json.dumps(children))
             os.kill(os.getpid(), signal.SIGKILL)
 
-    finetune_here(MinedTrainSet(Path(mined), "mined_train_set", "mined0"),
+    launch_training(MinedTrainSet(Path(mined), "mined_train_set", "mined0"),
                   Checkpoint(Path(base), "base_model", "base0"), ModelSettings.model_validate_json(model),
                   FinetuneSettings.model_validate_json(settings),
                   Accelerator("cpu", "test", bf16=False, memory_bytes=1), Path(folder), progress)
@@ -128,8 +130,8 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def test_killed_processes_are_taken_up_where_they_were(train: Train, given: Given, tmp_path: Path) -> None:
-    """First one of the processes is killed, later the command that watches them, which none of them outlives."""
+def test_killed_processes_are_resumed(train: Train, inputs: TrainingInputs, tmp_path: Path) -> None:
+    """First one of the processes is killed, later the parent process, which none of them outlives."""
     changes: dict[str, Any] = {"dropout": 0.1, "num_epochs": 15, "checkpoint_every_steps": 4}
     folder = tmp_path / "killed"
 
@@ -143,7 +145,7 @@ def test_killed_processes_are_taken_up_where_they_were(train: Train, given: Give
     first = len(losses(folder))
     assert 6 <= first < 40
 
-    arguments = given.arguments(num_processes=2, learning_rate=1e-3, **changes)
+    arguments = inputs.arguments(num_processes=2, learning_rate=1e-3, **changes)
     command = [sys.executable, "-c", COMMAND, *arguments, str(folder), str(first + 10)]
     assert subprocess.run(command, check=False).returncode == -9
     children: list[int] = json.loads((folder / "children.json").read_text())
@@ -157,7 +159,7 @@ def test_killed_processes_are_taken_up_where_they_were(train: Train, given: Give
     assert content_of(folder) == content_of(train(2, name="whole", **changes))
 
 
-def test_what_stops_one_process_is_told(given: Given, tmp_path: Path) -> None:
+def test_an_error_of_one_process_is_raised_by_the_parent(inputs: TrainingInputs, tmp_path: Path) -> None:
     nothing = MinedTrainSet(tmp_path / "nothing", "mined_train_set", "none")
     with pytest.raises(TrainingStopped, match=r"RetrieverFileError: .*nothing"):
-        finetune_here(nothing, given.base, given.model, given.settings(num_processes=2), CPU, tmp_path)
+        launch_training(nothing, inputs.base, inputs.model, inputs.settings(num_processes=2), CPU, tmp_path)

@@ -12,7 +12,9 @@ import pytest
 
 from assets_pkg.finetune import plan
 from assets_pkg.finetune.errors import TrainingDataError
-from tests.finetune.conftest import Given
+from tests.finetune.conftest import TrainingInputs
+
+pytestmark = pytest.mark.slow
 
 Train = Callable[..., Path]
 KEY = "0123456789abcdef" * 2 + "01234567"
@@ -23,8 +25,8 @@ class Killed(Exception):
 
 
 @pytest.fixture
-def train(given: Given, tmp_path: Path) -> Train:
-    return partial(given.finetune, tmp_path / "out")
+def train(inputs: TrainingInputs, tmp_path: Path) -> Train:
+    return partial(inputs.finetune, tmp_path / "out")
 
 
 @pytest.fixture(autouse=True)
@@ -54,15 +56,15 @@ def wandb_records(path: Path) -> Iterator[Any]:
     """What ``wandb sync`` would send: a log in LevelDB's format of protocol buffers, after a header of 7 bytes."""
     from wandb.proto.wandb_internal_pb2 import Record
 
-    data, place, parts = path.read_bytes(), 7, b""
-    while place + 7 <= len(data):
-        left = 32768 - place % 32768
+    data, offset, parts = path.read_bytes(), 7, b""
+    while offset + 7 <= len(data):
+        left = 32768 - offset % 32768
         if left < 7:
-            place += left
+            offset += left
             continue
-        length, kind = int.from_bytes(data[place + 4 : place + 6], "little"), data[place + 6]
-        parts += data[place + 7 : place + 7 + length]
-        place += 7 + length
+        length, kind = int.from_bytes(data[offset + 4 : offset + 6], "little"), data[offset + 6]
+        parts += data[offset + 7 : offset + 7 + length]
+        offset += 7 + length
         if kind in (1, 4):  # whole, or the last part
             yield Record.FromString(parts)
             parts = b""

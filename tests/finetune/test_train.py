@@ -20,7 +20,7 @@ from assets_pkg.finetune.loss import ContrastiveLoss
 from assets_pkg.finetune.model_io import load_model
 from storage.artifacts import Checkpoint, MinedTrainSet
 from storage.progress import Progress, no_progress
-from tests.finetune.conftest import Given, content_of
+from tests.finetune.conftest import TrainingInputs, content_of
 
 Run = Callable[..., Path]
 
@@ -32,7 +32,7 @@ def finished() -> dict[str, Path]:
 
 
 @pytest.fixture
-def run(given: Given, tmp_path: Path, finished: dict[str, Path]) -> Run:
+def run(inputs: TrainingInputs, tmp_path: Path, finished: dict[str, Path]) -> Run:
     """Fine-tune into ``tmp_path/<name>`` with changed settings; returns the folder. The name ``whole`` stands
     for an undisturbed run, made once for all tests."""
 
@@ -42,7 +42,7 @@ def run(given: Given, tmp_path: Path, finished: dict[str, Path]) -> Run:
             if key not in finished:
                 finished[key] = go(f"whole{len(finished)}", **changes)
             return finished[key]
-        return given.finetune(tmp_path / name, progress, **changes)
+        return inputs.finetune(tmp_path / name, progress, **changes)
 
     return go
 
@@ -80,14 +80,14 @@ def test_a_run_makes_a_better_model_and_all_that_belongs_to_it(run: Run, base: C
         seen.append((done, total))
 
     folder = run(progress=progress)
-    told = summary(folder)
-    steps = told["plan"]["steps"]
+    recorded = summary(folder)
+    steps = recorded["plan"]["steps"]
     assert steps == 8
     assert seen == [(step, steps) for step in range(1, steps + 1)]
-    assert told["trained"] is True
-    assert told["final_loss"] < told["initial_loss"] - 0.5
-    assert told["validation_ndcg_before"] is not None
-    assert told["validation_ndcg_after"] is not None
+    assert recorded["trained"] is True
+    assert recorded["final_loss"] < recorded["initial_loss"] - 0.5
+    assert recorded["validation_ndcg_before"] is not None
+    assert recorded["validation_ndcg_after"] is not None
     lines = [json.loads(line) for line in (folder / "training.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, steps + 1))
     assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
@@ -107,7 +107,7 @@ def test_a_run_makes_a_better_model_and_all_that_belongs_to_it(run: Run, base: C
     assert {name for name in ours if ours[name] != theirs[name]} == {"model/consolidated/model.safetensors"}
 
 
-def test_the_model_card_names_base_data_and_licence_without_place_or_time(run: Run, tmp_path: Path) -> None:
+def test_the_model_card_names_base_data_and_licence_without_paths_or_times(run: Run, tmp_path: Path) -> None:
     one = (run("one") / "model" / "consolidated" / "README.md").read_text()
     other = (run("other") / "model" / "consolidated" / "README.md").read_text()
     assert one == other
@@ -117,12 +117,14 @@ def test_the_model_card_names_base_data_and_licence_without_place_or_time(run: R
     assert str(tmp_path) not in one
 
 
+@pytest.mark.slow
 def test_same_inputs_make_the_same_bytes_and_another_seed_others(run: Run) -> None:
     one = content_of(run("one", dropout=0.1))
     assert one == content_of(run("other", dropout=0.1))
     assert one != content_of(run("seed", dropout=0.1, seed=7))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("step", "local_batch_size"), [(1, 12), (4, 2), (6, 12), (8, 2)])
 def test_an_interrupted_run_ends_in_the_same_bytes(run: Run, step: int, local_batch_size: int) -> None:
     changes = {"dropout": 0.1, "local_batch_size": local_batch_size, "checkpoint_every_steps": 2}
@@ -159,9 +161,10 @@ finetune(MinedTrainSet(Path(mined), "mined_train_set", "mined0"), Checkpoint(Pat
 """
 
 
-def test_a_killed_process_is_taken_up_where_it_was(run: Run, given: Given, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_killed_process_is_resumed(run: Run, inputs: TrainingInputs, tmp_path: Path) -> None:
     (tmp_path / "broken").mkdir()
-    command = [sys.executable, "-c", KILLED_RUN, *given.arguments(), str(tmp_path / "broken")]
+    command = [sys.executable, "-c", KILLED_RUN, *inputs.arguments(), str(tmp_path / "broken")]
     killed = subprocess.run(
         command, env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}, check=False
     )
@@ -171,7 +174,7 @@ def test_a_killed_process_is_taken_up_where_it_was(run: Run, given: Given, tmp_p
     assert steps[0] > 1
 
 
-def test_leftovers_of_other_settings_are_not_taken_up(run: Run) -> None:
+def test_a_run_with_other_settings_is_not_resumed(run: Run) -> None:
     with pytest.raises(Killed):
         run("used", kill_at(6), temperature=0.5)
     assert content_of(run("used")) == content_of(run("whole"))
@@ -191,9 +194,9 @@ def test_no_headroom_leaves_the_base_as_it_is(
         folder = run(headroom_loss=100.0)
     else:
         folder = run(headroom_ndcg=0.0)
-    told = summary(folder)
-    assert told["trained"] is False
-    assert ("first batch" if without_validation else "validation questions") in told["reason"]
+    recorded = summary(folder)
+    assert recorded["trained"] is False
+    assert ("first batch" if without_validation else "validation questions") in recorded["reason"]
     assert content_of(folder) == content_of(base.path)
     assert not (folder / "training.jsonl").exists()
 
@@ -254,6 +257,7 @@ def test_out_of_memory_halves_the_mini_batch_and_trains_the_same_model(
     assert 50 < max(sizes) <= 100
 
 
+@pytest.mark.slow
 def test_recomputing_activations_trains_the_same_model(run: Run) -> None:
     assert_close(run("recomputed", gradient_checkpointing=True), run("whole"))
 
@@ -263,12 +267,13 @@ def test_mined_only_is_another_loss(run: Run) -> None:
 
 
 def test_matryoshka_trains_each_dimension(run: Run) -> None:
-    told = summary(run("matryoshka", matryoshka_dims=[8]))
-    assert told["final_loss"] < told["initial_loss"] - 0.3
+    recorded = summary(run("matryoshka", matryoshka_dims=[8]))
+    assert recorded["final_loss"] < recorded["initial_loss"] - 0.3
     with pytest.raises(TrainingDataError, match=r"matryoshka_dims = \[64\]: the model's vectors have 32"):
         run("too_wide", matryoshka_dims=[64])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill", [False, True])
 def test_lora_is_merged_on_save(run: Run, base: Checkpoint, kill: bool) -> None:
     if kill:
@@ -286,11 +291,11 @@ def test_lora_is_merged_on_save(run: Run, base: Checkpoint, kill: bool) -> None:
 
 def test_merging_takes_the_share_that_validates_best(run: Run, base: Checkpoint) -> None:
     tuned, merged = run("whole"), run("merged", merge_with_base=True)
-    told = summary(merged)
-    scores = {float(share): score for share, score in told["merge_scores"].items()}
+    recorded = summary(merged)
+    scores = {float(share): score for share, score in recorded["merge_scores"].items()}
     assert set(scores) == {0, 0.25, 0.5, 0.75, 1}
-    share = told["merge_weight"]
-    assert scores[share] == max(scores.values()) == told["validation_ndcg_after"]
+    share = recorded["merge_weight"]
+    assert scores[share] == max(scores.values()) == recorded["validation_ndcg_after"]
     old, new = weights(base.path), weights(tuned)
     for name, value in weights(merged).items():
         if value.is_floating_point():
@@ -324,13 +329,13 @@ def test_choosing_by_validation_needs_validation_questions(
         run(**setting)
 
 
-def test_mined_only_without_mined_negatives_is_refused(given: Given, tmp_path: Path) -> None:
-    shutil.copytree(given.mined.path, tmp_path / "mined")
-    path = tmp_path / "mined" / given.mined.unrolled.name
+def test_mined_only_without_mined_negatives_is_refused(inputs: TrainingInputs, tmp_path: Path) -> None:
+    shutil.copytree(inputs.mined.path, tmp_path / "mined")
+    path = tmp_path / "mined" / inputs.mined.unrolled.name
     content = json.loads(path.read_text())
     for row in content["data"]:
         row["neg_doc"] = []
     path.write_text(json.dumps(content))
     bare = MinedTrainSet(tmp_path / "mined", "mined_train_set", "bare")
     with pytest.raises(TrainingDataError, match="most questions have no mined negatives"):
-        replace(given, mined=bare).finetune(tmp_path / "out", in_batch_negatives=False)
+        replace(inputs, mined=bare).finetune(tmp_path / "out", in_batch_negatives=False)

@@ -1,4 +1,4 @@
-"""One finished project for the whole folder, copied for each test that changes it."""
+"""One finished project for all processes of a session, copied for each test that changes it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from tests.conftest import write_corpus, write_profile
+from tests.conftest import made_once, write_corpus, write_profile
 from tests.graph.harness import Project
 
 OVERRIDES = {"telemetry": {"enabled": False}}
@@ -19,15 +19,17 @@ OVERRIDES = {"telemetry": {"enabled": False}}
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     """A project after a whole run without a server: documents to index."""
-    home = tmp_path_factory.mktemp("project")
-    write_corpus(home / "documents")
-    (home / "dagster").mkdir()
-    with (
-        dg.DagsterInstance.local_temp(str(home / "dagster"), overrides=OVERRIDES) as instance,
-        contextlib.chdir(home),
-    ):
-        Project(_profile(home, tiny_model), instance).run()
-    return home
+
+    def make(home: Path) -> None:
+        write_corpus(home / "documents")
+        (home / "dagster").mkdir()
+        with (
+            dg.DagsterInstance.local_temp(str(home / "dagster"), overrides=OVERRIDES) as instance,
+            contextlib.chdir(home),
+        ):
+            Project(_profile(home, tiny_model), instance).run()
+
+    return made_once(tmp_path_factory, "finished-project", make)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from assets_pkg.automation.jobs import REINDEX_JOB
 from assets_pkg.build import build_definitions
 from assets_pkg.config.profile import Profile, load_profile
 from assets_pkg.config.stages import STAGES, assets_between
-from assets_pkg.orchestration.asset_context import data_version
+from assets_pkg.orchestration.history import data_version
 from assets_pkg.orchestration.plan import Plan, make_plan
 
 WITHOUT_SERVER = [

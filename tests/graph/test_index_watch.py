@@ -1,4 +1,4 @@
-"""An index that stays behind its model or corpus is told of, once, and again when it has caught up."""
+"""An index that stays behind its model or corpus is reported once, and again when it has caught up."""
 
 from __future__ import annotations
 

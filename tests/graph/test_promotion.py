@@ -35,16 +35,16 @@ def test_only_what_is_not_worse_moves_the_pointer_and_rollback_moves_it_back(
 
     project.promote(first)
     assert project.tick(REINDEX) == INDEX
-    told = promotions(project.instance)
-    assert [(each.version, each.moved) for each in told] == [
+    decisions = promotions(project.instance)
+    assert [(each.version, each.moved) for each in decisions] == [
         (first, True),
         (better, False),
         (better, False),
         (better, True),
         (first, True),
     ]
-    assert told[0].reason == f"set by hand to checkpoint {first}: test"
-    assert [each.when for each in told] == sorted((each.when for each in told), reverse=True)
+    assert decisions[0].reason == f"set by hand to checkpoint {first}: test"
+    assert [each.when for each in decisions] == sorted((each.when for each in decisions), reverse=True)
     event = project.instance.get_latest_materialization_event(dg.AssetKey("promoted_model"))
     assert event is not None
     assert event.asset_materialization is not None

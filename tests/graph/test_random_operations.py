@@ -18,8 +18,8 @@ from storage.artifacts import Passages
 from tests.graph.harness import Project
 from tests.graph.killed import KILLED, Ticker
 
-OPERATIONS = 200
-SETTLE_EVERY = 25
+OPERATIONS = 120
+SETTLE_EVERY = 20
 KILLS = 10
 QUERIES = ["the rotor of the pump", "glaze and firing", "a changed sentence about cargo"]
 CORPUS, REINDEX = "corpus_when_documents_change", "reindex_when_model_or_corpus_changes"

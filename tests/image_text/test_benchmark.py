@@ -32,6 +32,8 @@ from tests.image_text.vision_stub import Vision, vision_model
 from tests.models import tiny
 from tests.models.conftest import CLIP, QWEN3_VL
 
+pytestmark = pytest.mark.slow
+
 CPU = Accelerator("cpu", "cpu", bf16=False, memory_bytes=0)
 INTERVALS = IntervalSettings(confidence=0.95, bootstrap_samples=500, bootstrap_seed=1)
 SCORES = ScoreSettings(image_text_models=["x"], recall_at=[1, 5, 10], fuse_captions=True)

@@ -44,14 +44,15 @@ def test_a_model_without_weights_is_not_served(project: Path, name: str, message
         open_served(name)
 
 
-def test_a_port_in_use_is_told_before_the_model_is_loaded(project: Path) -> None:
+def test_a_port_in_use_is_reported_before_the_model_is_loaded(project: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ServeError, match=f"cannot serve on 127.0.0.1 port {port}: .*choose another"):
             serve_model("absent", port=port)
 
 
-def test_a_process_serves_and_stops_when_told(project: Path) -> None:
+@pytest.mark.slow
+def test_a_process_serves_and_stops_on_a_signal(project: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     code = f"from assets_pkg.model_server.serve import serve_model; serve_model('tiny-clip', port={port})"

@@ -209,8 +209,8 @@ def describe(reply: dict[str, Any], path: str) -> Any:
         if "json" not in media:
             continue
         schema = _resolved(spec["schema"], reply)
-        given = _resolved(schema["properties"]["input"], reply)
-        options = [given, *given.get("anyOf", []), *given.get("oneOf", [])]
+        schema_of_input = _resolved(schema["properties"]["input"], reply)
+        options = [schema_of_input, *schema_of_input.get("anyOf", []), *schema_of_input.get("oneOf", [])]
         for option in (_resolved(option, reply) for option in options):
             if option.get("type") == "array":
                 return option.get("maxItems", 1024)
@@ -284,12 +284,12 @@ class TestHttpEncoder:
     def test_gives_the_served_models_vectors_in_order(
         self, qwen: Running, dialect: Dialect, items: list[Any]
     ) -> None:
-        told: list[int] = []
+        reported: list[int] = []
         found = self.client(qwen, dialect).embed(
-            items, "passage", lambda done, total, unit, **_: told.append(done)
+            items, "passage", lambda done, total, unit, **_: reported.append(done)
         )
         assert same(found, qwen.encoder.embed(items, "passage"))
-        assert told[-1] == len(items)
+        assert reported[-1] == len(items)
 
     def test_passes_the_truth_checks_that_can_be_seen_from_outside(self, qwen: Running) -> None:
         client = self.client(qwen, "nim")
@@ -354,7 +354,7 @@ class TestHttpEncoder:
         with pytest.raises(ServiceError, match=message):
             client.embed(["a", "b"], "query")
 
-    def test_a_key_is_sent_and_its_absence_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_key_is_sent_and_its_absence_reported(self, monkeypatch: pytest.MonkeyPatch) -> None:
         seen: list[str] = []
 
         def answer(request: httpx2.Request) -> httpx2.Response:
@@ -383,7 +383,7 @@ class TestHttpEncoder:
         HttpEncoder("x", entry, transport=httpx2.MockTransport(answer)).embed(["a"], "query")
         assert b'"query: a"' in bodies[0].replace(b'": "', b'": "')
 
-    def test_a_server_that_is_not_there_is_told(self, qwen: Running) -> None:
+    def test_a_missing_server_is_reported(self, qwen: Running) -> None:
         gone = ModelEntry.model_validate({"provider_type": "local", "base_url": "http://127.0.0.1:9"})
         there = ModelEntry.model_validate({"provider_type": "local", "base_url": qwen.url})
         assert "no server answers at http://127.0.0.1:9" in (server_problem("x", gone) or "")

@@ -1,4 +1,4 @@
-"""Downloads from a hub on this machine: the plan, the room it needs, going on after a break."""
+"""Downloads from a hub on this machine: the plan, the space it needs, resumption after a broken connection."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def test_the_plan_has_size_room_and_licence_and_writes_nothing(
 
 
 def test_a_download_is_whole_and_found(hub: Hub, entry: ModelEntry, tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
+    reported: list[tuple[int, int]] = []
     plan = plan_download("clip", entry, tmp_path)
-    digest = download(plan, lambda done, total, unit, **_: told.append((done, total)))
+    digest = download(plan, lambda done, total, unit, **_: reported.append((done, total)))
     assert digest == digest_model(hub.folder)
     assert find_model("clip", entry, tmp_path).folder == tmp_path / "clip"
-    assert told[-1][0] == told[-1][1]
+    assert reported[-1][0] == reported[-1][1]
     again = plan_download("clip", entry, tmp_path)
     assert again.needed_bytes == 0
     hub.served.clear()

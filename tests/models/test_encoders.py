@@ -199,7 +199,7 @@ class TestRegisteredText:
 
         folder = tiny.build_sentence_llama(tmp_path, pooling="lasttoken", padding_side="left", causal=True)
         entry = ModelEntry(adapter="sentence_transformer", folder="st", dtype="fp32")
-        texts = ["dark blue sea", "red", "a person walks through a door"]
+        texts = ["dark blue sea", "red", "a person walks through a gate"]
         found = RegisteredTextEncoder(folder, entry, "digest", cpu).embed(texts, "query")
         expected = SentenceTransformer(str(folder), device="cpu").encode(texts, normalize_embeddings=True)
         assert distance(found, expected) < CLOSE
@@ -240,7 +240,7 @@ def test_onnx_equals_the_model_it_was_exported_from(tiny_model: Path, tmp_path: 
     texts = [
         "dark blue sea",
         "red",
-        "a person walks through a door and a dog runs over the hill again and again",
+        "a person walks through a gate and a dog runs over the hill again and again",
     ]
     found = OnnxEncoder(folder, "digest").embed(texts, "passage")
     model = SentenceTransformer(str(tiny_model), device="cpu")

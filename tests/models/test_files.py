@@ -1,4 +1,4 @@
-"""Broken and foreign model folders are told from their files alone."""
+"""Broken and wrong model folders are recognised by their files alone."""
 
 from __future__ import annotations
 

@@ -156,13 +156,13 @@ class TestEntries:
 
 class TestPlaces:
     def test_weights_are_found_in_their_folder(self, zoo: Path, entries: dict[str, ModelEntry]) -> None:
-        place = find_model("clip", entries["clip"], zoo)
-        assert (place.kind, place.folder) == ("folder", zoo / "clip")
+        location = find_model("clip", entries["clip"], zoo)
+        assert (location.kind, location.folder) == ("folder", zoo / "clip")
 
     def test_weights_are_found_in_an_installed_package(self, tmp_path: Path, minilm: Path) -> None:
-        place = find_weights("minilm", load_registry(TOP).get("minilm"), tmp_path)
-        assert place is not None
-        assert (place.kind, place.folder) == ("package", minilm)
+        location = find_weights("minilm", load_registry(TOP).get("minilm"), tmp_path)
+        assert location is not None
+        assert (location.kind, location.folder) == ("package", minilm)
 
     def test_weights_are_found_in_the_hub_cache(
         self, tmp_path: Path, zoo: Path, monkeypatch: pytest.MonkeyPatch
@@ -173,8 +173,8 @@ class TestPlaces:
         snapshot.symlink_to(zoo / "clip")
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
         entry = ModelEntry(adapter="dual_tower", hub_id="a/b", revision=commit)
-        place = find_model("x", entry, tmp_path / "embedding_models")
-        assert (place.kind, place.folder) == ("cache", snapshot)
+        location = find_model("x", entry, tmp_path / "embedding_models")
+        assert (location.kind, location.folder) == ("cache", snapshot)
 
     def test_a_model_without_weights_says_what_to_do(self, tmp_path: Path) -> None:
         registry = load_registry(TOP)
@@ -183,13 +183,13 @@ class TestPlaces:
             "nv-embed-v2": "docs/remote-models.md",
             "jina-clip-v2": "JINA_API_KEY is not set",
         }.items():
-            place = find_model(name, registry.get(name), tmp_path)
-            assert place.kind == "missing", name
-            assert wanted in place.reason
+            location = find_model(name, registry.get(name), tmp_path)
+            assert location.kind == "missing", name
+            assert wanted in location.reason
 
     def test_a_server_stands_in_for_missing_weights(self, tmp_path: Path) -> None:
-        place = find_model("qwen3-vl-embed-2b", load_registry(TOP).get("qwen3-vl-embed-2b"), tmp_path)
-        assert (place.kind, place.url) == ("server", "http://localhost:8003")
+        location = find_model("qwen3-vl-embed-2b", load_registry(TOP).get("qwen3-vl-embed-2b"), tmp_path)
+        assert (location.kind, location.url) == ("server", "http://localhost:8003")
 
     def test_a_package_that_does_not_fit_is_named(self) -> None:
         unmet = unmet_requirement(ModelEntry(adapter="http", requires={"transformers": "<5"}))

@@ -8,7 +8,7 @@ from typing import Any
 
 WORDS = (
     "red green blue dark light pale deep sky sea forest sand a photo of the colour an image person walks through "
-    "door dog runs over hill while sun sets behind old stone bridge query passage"
+    "gate dog runs over hill while sun sets behind old stone bridge query passage"
 )
 
 CHAT_TEMPLATE = (

@@ -19,6 +19,8 @@ from assets_pkg.export.onnx import OnnxExportSettings, export_onnx
 from tests.nim.serving import ROOT, environment, serving
 from tests.nim.test_process import run
 
+pytestmark = pytest.mark.slow
+
 MODULE = "assets_pkg.export.serve_checkpoint"
 TEXTS = ["What tunes a retriever?", "Short", "A retriever is tuned on pairs of questions and passages. " * 8]
 

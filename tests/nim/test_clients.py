@@ -12,6 +12,8 @@ from langchain_nvidia_ai_endpoints import NVIDIAEmbeddings
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS
 
+pytestmark = pytest.mark.slow
+
 LANGCHAIN_BATCH = 50
 """How many texts the client sends together by default: more than NIM's own limit of 30."""
 

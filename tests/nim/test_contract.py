@@ -156,7 +156,7 @@ def test_names(start: Any) -> None:
 
 
 def test_openai_client_with_its_defaults(client: openai.OpenAI, oracle: Any) -> None:
-    """This client asks for base64 unless told otherwise."""
+    """This client asks for base64 by default."""
     answer = client.embeddings.create(model="retune/minilm", input=TEXTS)
     answered = np.array([item.embedding for item in answer.data], dtype=np.float32)
     np.testing.assert_allclose(answered, oracle([f"passage: {text}" for text in TEXTS]), atol=2e-6)

@@ -17,6 +17,8 @@ from assets_pkg.nim.model import BadOutputError
 from assets_pkg.nim.tokenize import TextError
 from tests.nim.serving import environment
 
+pytestmark = pytest.mark.slow
+
 TEXTS = [f"text {number} " + "and more of it " * (number * 7 % 40) for number in range(60)]
 
 

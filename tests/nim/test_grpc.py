@@ -150,6 +150,7 @@ def test_api_key(start: Any) -> None:
         assert vectors(client.infer(MODEL, [tensor(["a"])], headers=headers)).shape == (1, 384)
 
 
+@pytest.mark.slow
 def test_a_full_house_refuses_and_a_cancelled_call_leaves_the_queue(start: Any) -> None:
     port = free_port()
     slow = ["a text of some length that takes the model a while to embed " * 16] * 30
@@ -192,6 +193,7 @@ def test_it_is_off_unless_asked_for_and_a_taken_port_is_said(start: Any, folder:
     assert f"cannot serve gRPC on 127.0.0.1 port {port}" in log
 
 
+@pytest.mark.slow
 def test_calls_under_way_are_answered_when_it_is_told_to_stop(start: Any) -> None:
     port = free_port()
     with start(

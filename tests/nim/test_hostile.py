@@ -173,8 +173,8 @@ def test_a_long_text_costs_what_its_kept_part_costs(server: Any) -> None:
 
 def _raw(url: str, content: bytes) -> bytes:
     """Send bytes, and read until the server closes the connection."""
-    place = urlsplit(url)
-    assert place.hostname is not None
-    with socket.create_connection((place.hostname, place.port or 80), timeout=30) as connection:
+    address = urlsplit(url)
+    assert address.hostname is not None
+    with socket.create_connection((address.hostname, address.port or 80), timeout=30) as connection:
         connection.sendall(content)
         return b"".join(iter(lambda: connection.recv(65536), b""))

@@ -19,6 +19,8 @@ import pytest
 
 from tests.nim.serving import MODULE, ROOT, Server, command, environment, serving
 
+pytestmark = pytest.mark.slow
+
 
 def run(folder: Path, *arguments: str, module: str = MODULE, **variables: str) -> tuple[int, str]:
     """Run a server that should not start: its exit status and standard error."""
@@ -50,7 +52,7 @@ def test_needs_neither_dagster_nor_torch(folder: Path) -> None:
 
 
 def test_serves_a_copied_folder_alone(folder: Path, tmp_path: Path, start: Any) -> None:
-    copy = tmp_path / "elsewhere"
+    copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     with serving(copy) as moved, start() as original:
         assert moved.embed(input="a").json() == original.embed(input="a").json()
@@ -124,7 +126,7 @@ def test_log_lines_can_be_json(folder: Path, tmp_path: Path) -> None:
 
 
 def test_stops_after_answering_what_it_took(start: Any) -> None:
-    """A request under way when the server is told to stop is answered; ready says no; the status is 0."""
+    """A request in progress when the server is stopped is answered; it reports not ready; its exit status is 0."""
     with start(RETUNE_DRAIN_GRACE_S="2", NIM_MAX_CLIENT_BATCH_SIZE="400") as server, server.client as client:
         with ThreadPoolExecutor(1) as pool:
             texts = [f"{number} of many texts to embed " * 12 for number in range(300)]
@@ -151,10 +153,10 @@ def test_idle_server_stops_on_interrupt(start: Any) -> None:
 def test_replaced_under_load_without_a_failed_request(start: Any, keep_alive: bool) -> None:
     """Three servers in a row on one port, each taking over from the one before, under steady requests."""
     with start("--reuse-port") as first, Load(first.url, keep_alive) as load:
-        place = ("--reuse-port", "--port", first.url.rsplit(":", 1)[1])
-        with start(*place) as second:
+        shared = ("--reuse-port", "--port", first.url.rsplit(":", 1)[1])
+        with start(*shared) as second:
             _retire(first)
-            with start(*place) as third:
+            with start(*shared) as third:
                 _retire(second)
                 load.finish()
                 assert third.metric('retune_requests_total{code="200",endpoint="/v1/embeddings"}') > 0
@@ -163,7 +165,7 @@ def test_replaced_under_load_without_a_failed_request(start: Any, keep_alive: bo
 
 
 class Load:
-    """Clients that send one request after another until told to finish."""
+    """Clients that send one request after another until the test ends them."""
 
     def __init__(self, url: str, keep_alive: bool) -> None:
         self.url = url

@@ -1,4 +1,4 @@
-"""Requests that share threads: turns, batches, failures, cancelled clients and limits, one step at a time.
+"""Requests that share threads: rotation, batches, failures, cancelled clients and limits, one step at a time.
 
 The model is a stand-in that blocks until the test lets it run, so nothing here depends on time.
 """
@@ -177,7 +177,7 @@ def test_an_empty_queue_takes_a_request_of_any_size(scheduler: Scheduler, model:
 
 @pytest.fixture
 def gathering(model: StepModel) -> Generator[Scheduler]:
-    """One thread, which waits for company for longer than any test runs."""
+    """One thread, which waits for more requests longer than any test runs."""
     made = make_scheduler(model, gather_s=1e9)
     yield made
     model.release(1000)

@@ -11,9 +11,9 @@ import pytest
 
 from assets_pkg.orchestration.instance import InstanceError, open_instance
 from tests.command.conftest import Workplace, free_port, make_workplace
-from tests.compute.turns import take_turns
+from tests.compute.accelerator_lock_steps import run_at_once
 from tests.postgres.server import PostgresServer, running_postgres
-from tests.ui.test_daemon import Ui
+from tests.ui.conftest import Ui
 
 RUNS = "{ runsOrError { ... on Runs { results { runId status } } } }"
 
@@ -70,7 +70,7 @@ def _holds(path: Path, password: str) -> bool:
 
 
 def test_two_processes_take_turns_on_the_accelerator(tmp_path: Path, server: PostgresServer) -> None:
-    take_turns(tmp_path, {"RETUNE_POSTGRES_URL": server.url})
+    run_at_once(tmp_path, {"RETUNE_POSTGRES_URL": server.url})
 
 
 @pytest.mark.parametrize(
@@ -107,6 +107,6 @@ def test_the_file_and_the_environment_must_agree(
     with pytest.raises(InstanceError, match="set RETUNE_POSTGRES_URL, or delete `storage`"):
         open_instance()
     monkeypatch.setenv("RETUNE_POSTGRES_URL", server.url)
-    (home / "dagster.yaml").write_text("storage: {sqlite: {base_dir: /tmp/elsewhere}}\n")
+    (home / "dagster.yaml").write_text("storage: {sqlite: {base_dir: /tmp/another}}\n")
     with pytest.raises(InstanceError, match="names a storage of its own"):
         open_instance()

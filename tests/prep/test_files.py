@@ -1,4 +1,4 @@
-"""Sets that are there already: BEIR folders, training files, mined files; and freezing."""
+"""Imported sets (BEIR folders, training files, mined files), and freezing."""
 
 import json
 import shutil
@@ -63,11 +63,11 @@ def digests(folder, names):
     return {name: digest_file(folder / name) for name in names}
 
 
-def test_an_eval_set_taken_back_is_the_same_to_the_byte(sets, tmp_path):
+def test_an_eval_set_imported_again_is_the_same_to_the_byte(sets, tmp_path):
     _, eval_set = sets
     names = ["eval_beir/corpus.jsonl", "eval_beir/queries.jsonl", "eval_beir/qrels/test.tsv"]
     for number, path in enumerate((eval_set, eval_set / "eval_beir")):
-        folder = tmp_path / f"taken{number}"
+        folder = tmp_path / f"imported{number}"
         folder.mkdir()
         import_beir(path, folder)
         assert digests(folder, names) == digests(eval_set, names)
@@ -117,17 +117,17 @@ def test_an_eval_set_is_frozen_kept_and_released(sets, tmp_path):
     _, eval_set = sets
     store = ArtifactStore(tmp_path / "root")
     assert frozen_eval_set(store) is None
-    taken = import_eval_set(store, eval_set)
-    assert frozen_eval_set(store) == taken
-    assert ("eval_set", taken.version) in store.linked()  # so that gc keeps it
-    freeze(store, taken)
+    imported = import_eval_set(store, eval_set)
+    assert frozen_eval_set(store) == imported
+    assert ("eval_set", imported.version) in store.linked()  # so that gc keeps it
+    freeze(store, imported)
     release(store)
     assert frozen_eval_set(store) is None
 
 
-def test_a_training_file_taken_back_is_the_same(sets, tmp_path):
+def test_a_training_file_imported_again_is_the_same(sets, tmp_path):
     train, eval_set = sets
-    folder = tmp_path / "taken"
+    folder = tmp_path / "imported"
     folder.mkdir()
     import_training_file(train / "train.json", read_fixed_eval_set(eval_set_at(eval_set)), folder)
     names = ["train.json", "val.json", "corpus/train.parquet", "corpus/merlin_metadata.json"]
@@ -185,8 +185,8 @@ def test_a_cut_training_file_is_named(sets, tmp_path, cut):
 
 @pytest.mark.parametrize("scored", [True, False])
 def test_a_mined_file_keeps_its_negatives_but_for_the_eval_sets(tmp_path, scored):
-    source, taken, mined = tmp_path / "source", tmp_path / "taken", tmp_path / "mined"
-    source.mkdir(), taken.mkdir(), mined.mkdir()
+    source, imported, mined = tmp_path / "source", tmp_path / "imported", tmp_path / "mined"
+    source.mkdir(), imported.mkdir(), mined.mkdir()
     write_corpus(source / "corpus", [(name, f"text {name}") for name in "pnmx"])
     shutil.move(source / "corpus" / "train.parquet", source / "corpus" / "part-0.parquet")  # any name will do
 
@@ -196,8 +196,8 @@ def test_a_mined_file_keeps_its_negatives_but_for_the_eval_sets(tmp_path, scored
     negatives = (PassageRef("n", score(0.5)), PassageRef("x", score(0.4)), PassageRef("m", score(0.3)))
     example = RetrieverExample("q0_0", "what", (PassageRef("p", score(0.9)),), negatives)
     write_retriever_file(source / "mined.json", [example], {"by": "others"})
-    import_training_file(source / "mined.json", FixedEvalSet(frozenset(), ("text x",), ()), taken)
-    mine_hard_negatives(training_set_at(taken), NoEncoder(), mining_settings(), mined)
+    import_training_file(source / "mined.json", FixedEvalSet(frozenset(), ("text x",), ()), imported)
+    mine_hard_negatives(training_set_at(imported), NoEncoder(), mining_settings(), mined)
     got = read_retriever_file(mined / "train_mined.automodel.json")
     assert [each.passage_id for each in got.examples[0].negatives] == ["n", "m"]
     assert got.mining == {"by": "others"}

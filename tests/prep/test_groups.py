@@ -36,12 +36,12 @@ VOCABULARY = [f"word{number}" for number in range(400)]
 
 def edited(rng, text, changes):
     words = text.split()
-    for place in rng.sample(range(len(words)), changes):
-        words[place] = f"other{rng.randrange(10**9)}"
+    for position in rng.sample(range(len(words)), changes):
+        words[position] = f"other{rng.randrange(10**9)}"
     return " ".join(words)
 
 
-# ---- groups given in a file ----------------------------------------------------------------------------------
+# ---- groups in a file ----------------------------------------------------------------------------------------
 
 
 @settings(max_examples=50, deadline=None)
@@ -68,7 +68,7 @@ def test_union_find_equals_connected_components(joins):
         ("./a/one.md", "a/one.md"),
         ("b/two", "b/two.txt"),
         ("b/two.pdf", "b/two.txt"),
-        ("/elsewhere/three.md", "b/three.md"),
+        ("/other/three.md", "b/three.md"),
         ("three", "b/three.md"),
         ("c/five.md", "bundle"),
     ],

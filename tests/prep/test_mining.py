@@ -47,11 +47,11 @@ def large():
     held_out = [f"d{n}" for n in range(4500, 5000)]
     examples, encoded = [], dict(zip(texts.values(), vectors, strict=True))
     for n in range(1000):
-        places = rng.choice(4500, size=rng.integers(1, 4), replace=False)
+        rows = rng.choice(4500, size=rng.integers(1, 4), replace=False)
         question = f"question {n % 970}"
         noise = rng.choice([-0.4, 0.4, 2.0])
-        encoded[question] = unit(vectors[places[0]] * noise + 0.1 * rng.normal(size=32)).astype(np.float32)
-        examples.append(example(f"q{n}", question, *(f"d{place}" for place in places)))
+        encoded[question] = unit(vectors[rows[0]] * noise + 0.1 * rng.normal(size=32)).astype(np.float32)
+        examples.append(example(f"q{n}", question, *(f"d{row}" for row in rows)))
     return examples, texts, held_out, encoded
 
 
@@ -83,6 +83,7 @@ def brute_force(examples, texts, held_out, encoded, settings):
     return mined
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "margin"), [("perc", 0.95), ("abs", 0.05), ("abs", 0.0)])
 def test_equals_brute_force(large, tmp_path, kind, margin):
     examples, texts, held_out, encoded = large
@@ -100,6 +101,7 @@ def test_equals_brute_force(large, tmp_path, kind, margin):
     assert np.isfinite(got_scores).all()
 
 
+@pytest.mark.slow
 def test_two_processes_mine_the_same_bytes_as_one(large, tmp_path):
     examples, texts, held_out, encoded = large
     settings = mining_settings(
@@ -148,8 +150,8 @@ def small(tmp_path):
 
 def test_too_few_negatives_are_written_as_they_are_and_counted(small):
     source, encoder, out = small
-    told = []
-    mine_hard_negatives(source, encoder, mining_settings(), out, lambda *args, **_: told.append(args))
+    reported = []
+    mine_hard_negatives(source, encoder, mining_settings(), out, lambda *args, **_: reported.append(args))
     row = read_json(out / "train_mined.automodel.json")["data"][0]
     # "near" is over the margin, "copy" is the positive's text, "hidden" belongs to a held-out document.
     assert row["neg_doc"] == [{"id": "mid", "score": 0.766044}, {"id": "far", "score": 0.173648}]
@@ -163,7 +165,7 @@ def test_too_few_negatives_are_written_as_they_are_and_counted(small):
     assert (sum(histogram["positives"]), sum(histogram["negatives"])) == (1, 2)
     assert summary["examples"][0]["hardest_negative"] == "mid text"
     assert (out / "scores.png").read_bytes().startswith(b"\x89PNG")
-    assert told[-1] == (1, 1, "queries")
+    assert reported[-1] == (1, 1, "queries")
 
 
 def test_too_few_negatives_are_filled_with_the_least_suspected(small):

@@ -17,9 +17,8 @@ from assets_pkg.config.sections.reindex import ReindexSettings
 from assets_pkg.reindex.corpus_embedding import embed_passages
 from assets_pkg.reindex.index import IndexMismatch, build_index
 from assets_pkg.reindex.index_checks import _sample, verify_index
-from assets_pkg.reindex.searcher import IndexReader, fuse
+from assets_pkg.reindex.searcher import IndexReader
 from resources.encoders.base import Role
-from resources.vector_store.base import Hit
 from resources.vector_store.lance import LanceIndex
 from storage.artifact_store import ArtifactStore
 from storage.artifacts import Checkpoint, CorpusEmbeddings, Passage, Passages, VectorIndex
@@ -126,14 +125,29 @@ def test_a_sound_index_passes_and_planted_faults_are_named(
     column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), DIMENSIONS)
     broken = pa.table({"passage_id": table.column("passage_id"), "vector": column})
     pq.write_table(broken, embeddings.path / "embeddings.parquet")
-    verdict = verify_index(opened, passages, embeddings, DIMENSIONS)
-    assert verdict.bad_vectors == 2
+    found = verify_index(opened, passages, embeddings, DIMENSIONS)
+    assert found.bad_vectors == 2
 
     short = Passages(passages.path, "passages", "v1")
     pq.write_table(
         pq.read_table(passages.path / "passages.parquet").slice(0, 4999), passages.path / "passages.parquet"
     )
     assert "5000 rows for 4999 passages" in verify_index(opened, short, embeddings, DIMENSIONS).problems(0)
+
+
+def test_bad_vectors_neither_query_nor_count_as_neighbours(
+    passages: Passages, embeddings: CorpusEmbeddings, tmp_path: Path
+) -> None:
+    """The first vector is sampled as a query, and the others are neighbours of sampled ones."""
+    index = build(passages, embeddings, tmp_path / "index", SETTINGS)
+    table = pq.read_table(embeddings.path / "embeddings.parquet")
+    vectors = np.stack(table.column("vector").to_numpy(zero_copy_only=False)).copy()
+    vectors[:64] = np.nan
+    column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), DIMENSIONS)
+    broken = pa.table({"passage_id": table.column("passage_id"), "vector": column})
+    pq.write_table(broken, embeddings.path / "embeddings.parquet")
+    found = verify_index(LanceIndex(index.path / "lancedb"), passages, embeddings, DIMENSIONS)
+    assert (found.bad_vectors, found.recall) == (64, 1.0)
 
 
 def test_queries_of_the_check_are_taken_evenly_and_little_is_read_for_them(tmp_path: Path) -> None:
@@ -191,16 +205,6 @@ def test_what_a_killed_try_left_half_done_is_made_anew(
     model = Checkpoint(tmp_path, "checkpoint", "m1")
     embed_passages(passages, model, HashingEncoder(), {}, embeddings.path, no_progress)
     assert {each.name: each.read_bytes() for each in embeddings.path.iterdir()} == whole
-
-
-def test_fusion_adds_reciprocal_ranks() -> None:
-    def hit(doc: str) -> Hit:
-        return Hit(0.5, f"d_{doc}", doc, 1, "", "", doc)
-
-    fused = fuse([[hit("a"), hit("b")], [hit("b"), hit("c")]])
-    assert [found.doc_id for found in fused] == ["b", "a", "c"]
-    expected = [1 / 62 + 1 / 61, 1 / 61, 1 / 62]
-    np.testing.assert_allclose([found.score for found in fused], expected)
 
 
 def test_hybrid_search_finds_a_rare_word_that_vectors_blur(

@@ -1,4 +1,4 @@
-"""Two projects on one Milvus: each keeps its own index, or is told to choose another name."""
+"""Two projects on one Milvus: each keeps its own index, or gets an error that asks for another name."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def make(tmp_path: Path) -> Callable[[str, str], Project]:
 
 def test_each_keeps_its_own_through_reindexing_and_clean_ups(make: Callable[[str, str], Project]) -> None:
     one, other = make("one", "wiki"), make("other", "tickets")
-    for project in (one, other):  # the same texts and model: only the project tells their indexes apart
+    for project in (one, other):  # the same texts and model: only the project distinguishes their indexes
         project.reindex("pump seal", "kiln glaze")
     one.reindex("pump seal", "pump flow", "rotor seal")
     assert one.clean_up() >= 1
@@ -115,8 +115,8 @@ def test_the_name_of_another_project_is_refused_and_nothing_changes(
     other.reindex("kiln glaze")
     before = sorted(MilvusClient(one.uri).list_collections())
     other.name = "wiki"
-    told = rf"alias wiki_current .* project at {one.root}: set reindex\.milvus_collection to another name"
-    with pytest.raises(VectorStoreError, match=told):
+    message = rf"alias wiki_current .* project at {one.root}: set reindex\.milvus_collection to another name"
+    with pytest.raises(VectorStoreError, match=message):
         other.reindex("kiln glaze", "clay")
     assert sorted(MilvusClient(one.uri).list_collections()) == before
     assert (one.found(), one.seen("wiki_current")) == (["pump seal"], ["pump seal"])

@@ -11,7 +11,7 @@ from assets_pkg.config.profile import load_profile
 from assets_pkg.config.sections.sdg import SdgSettings
 from assets_pkg.sdg.errors import SdgError
 from assets_pkg.sdg.offline import generate_offline
-from assets_pkg.sdg.question_filters import key
+from assets_pkg.sdg.question_filters import normalize_question
 from storage.formats.qa_records import SourceRecord, read_records
 from tests.corpus.making import write_corpus
 from tests.sdg.making import WordEncoder, cut
@@ -22,8 +22,8 @@ TEXTS = {
     f"## Measured drag of flaps\n\nThe balance reads forces on flaps twice a second. {FILLER}\n",
     "empty.md": "# Nothing much\n\nToo little below it.\n",
     "lift.txt": f"lift of slender bodies .\n\nlift grows with the angle of attack until the flow leaves. {FILLER}\n",
-    "same_1.md": f"# Notes on tunnel safety\n\nWear goggles near the balance room door. {FILLER}\n",
-    "same_2.md": f"# Notes on tunnel safety\n\nKeep the door of the settling chamber closed. {FILLER}\n",
+    "same_1.md": f"# Notes on tunnel safety\n\nWear goggles near the balance chamber hatch. {FILLER}\n",
+    "same_2.md": f"# Notes on tunnel safety\n\nKeep the hatch of the settling chamber closed. {FILLER}\n",
 }
 
 
@@ -72,7 +72,7 @@ def test_the_question_is_cut_out_of_its_passage_only(made: tuple[Path, dict[str,
         chunks = {chunk.chunk_id: chunk for chunk in record.chunks}
         for pair in record.deduplicated_qa_pairs:
             (segment,) = pair.segment_ids
-            assert key(pair.question) not in key(chunks[segment].text)
+            assert normalize_question(pair.question) not in normalize_question(chunks[segment].text)
             assert chunks[segment].word_count == len(chunks[segment].text.split())
     assert records["empty.md"].chunks[0].text == "# Nothing much\n\nToo little below it."
 

@@ -6,18 +6,18 @@ import pytest
 
 from assets_pkg.corpus.passages import passages_of
 from assets_pkg.corpus.segmentation import title_of
-from assets_pkg.sdg.templates import Pair, pair_of
+from assets_pkg.sdg.templates import TemplatePair, apply_templates
 from storage.artifacts import Document
 
 BODY = "The boundary layer grows along the plate, and its thickness follows the square root of the distance."
 
 
-def pairs(text: str, stem: str = "notes", sentences: int = 5) -> list[Pair]:
+def pairs(text: str, stem: str = "notes", sentences: int = 5) -> list[TemplatePair]:
     document = Document("d", title_of(text, stem), text)
-    return [pair for passage in passages_of(document, sentences) if (pair := pair_of(passage))]
+    return [pair for passage in passages_of(document, sentences) if (pair := apply_templates(passage))]
 
 
-def only(text: str, stem: str = "notes") -> Pair:
+def only(text: str, stem: str = "notes") -> TemplatePair:
     (pair,) = pairs(text, stem)
     return pair
 
@@ -26,7 +26,7 @@ def test_title_over_an_abstract() -> None:
     pair = only(f"shear flow past a flat plate .\n\n{BODY} A second sentence.")
     assert (pair.kind, pair.question) == ("title", "shear flow past a flat plate")
     assert pair.positive == f"{BODY} A second sentence."
-    assert not pair.objection
+    assert not pair.rejection
 
 
 def test_summary_of_a_docstring_keeps_the_name_and_loses_the_summary() -> None:
@@ -85,7 +85,7 @@ def test_a_comment_in_cut_code_is_no_heading() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "objection"),
+    ("text", "rejection"),
     [
         (f"# m.f()\n\nReturn a string.\n\n{BODY}", "question too short"),
         (f"# m.f()\n\nInitialize self.  See help(type(self)).\n\n{BODY}", "question too short"),
@@ -96,8 +96,8 @@ def test_a_comment_in_cut_code_is_no_heading() -> None:
         (f"# m.f()\n\n{'wing ' * 50}.\n\n{BODY}", "question too"),
     ],
 )
-def test_refused_with_a_reason(text: str, objection: str) -> None:
-    assert objection in only(text).objection
+def test_rejected_with_a_reason(text: str, rejection: str) -> None:
+    assert rejection in only(text).rejection
 
 
 def test_private_and_special_names_give_nothing() -> None:

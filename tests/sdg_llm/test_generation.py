@@ -264,6 +264,7 @@ def test_only_the_judge_is_asked_again_when_it_changes(endpoint: ScriptedEndpoin
     assert endpoint.stats()["by_step"] == {"evaluations": 20}
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_nothing_is_asked_twice(endpoint: ScriptedEndpoint, tmp_path: Path) -> None:
     make_corpus(tmp_path / "in", 60)
     dice = random.Random(7)
@@ -345,6 +346,7 @@ def test_the_key_is_in_no_file_and_no_error(
 # ---- speed -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_endpoint_is_kept_busy(endpoint: ScriptedEndpoint, tmp_path: Path) -> None:
     settings = sdg_settings(endpoint.base_url, max_parallel_requests_for_gen=8)
     generate(make_corpus(tmp_path / "warm", 1, segments=2), settings, tmp_path / "warm-out")

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from material import HashEncoder
 
-from assets_pkg.sdg.llm.async_map import BATCH, run_in_order
+from assets_pkg.sdg.llm.async_map import BATCH, map_ordered
 from assets_pkg.sdg.llm.dedup import QuestionIndex
 from resources.encoders.base import Role
 from storage.progress import Progress, no_progress
@@ -25,9 +25,7 @@ def test_results_come_in_order_and_in_fixed_batches() -> None:
         await asyncio.sleep(0.02 if item % 10 == 0 else 0)
         return item
 
-    asyncio.run(
-        run_in_order(range(100), work, lambda batch: batches.append(list(batch)), active=8, window=64)
-    )
+    asyncio.run(map_ordered(range(100), work, lambda batch: batches.append(list(batch)), active=8, window=64))
     assert [item for batch in batches for item in batch] == list(range(100))
     assert [len(batch) for batch in batches] == [BATCH] * 3 + [100 - 3 * BATCH]
 
@@ -48,7 +46,7 @@ def test_no_more_than_the_window_is_begun_ahead_of_a_slow_one() -> None:
 
     async def main() -> None:
         running = asyncio.create_task(
-            run_in_order(items(), work, lambda batch: consumed.append(len(batch)), active=4, window=40)
+            map_ordered(items(), work, lambda batch: consumed.append(len(batch)), active=4, window=40)
         )
         for _ in range(300):
             await asyncio.sleep(0)
@@ -83,7 +81,7 @@ def test_the_first_error_ends_the_run_and_those_under_way_finish(where: str) -> 
             raise ValueError("consume")
 
     with pytest.raises(ValueError, match=where):
-        asyncio.run(run_in_order(items(), work, consume, active=4, window=8))
+        asyncio.run(map_ordered(items(), work, consume, active=4, window=8))
     assert len(finished) <= 101
     assert set(range(max(finished))) - set(finished) <= {70}
 
@@ -100,7 +98,7 @@ def test_cancelling_ends_those_under_way() -> None:
         return item
 
     async def main() -> None:
-        running = asyncio.create_task(run_in_order(range(100), work, lambda batch: None, active=4, window=8))
+        running = asyncio.create_task(map_ordered(range(100), work, lambda batch: None, active=4, window=8))
         await asyncio.sleep(0.01)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -9,11 +9,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from material import KEY, HashEncoder, generate, make_corpus, sdg_settings
 from scripted_endpoint import ScriptedEndpoint
 
 from assets_pkg.sdg.llm import chat_config, preview
-from assets_pkg.sdg.own_pairs import load_own_pairs
+from assets_pkg.sdg.own_pairs import SimpleRow, _group, load_own_pairs
 from resources.chat_model import ChatModel
 from storage.formats.qa_records import RecordError, SourceRecord, read_records
 
@@ -69,10 +71,10 @@ def test_records_of_the_recipe_come_back_as_they_are(
     made = list(read_records(folder / "qa_records.jsonl"))
     rows = [record.model_dump(mode="json") for record in made]
     rows[0]["file_name"] = rows[0]["file_name"] if suffix == ".parquet" else rows[0]["file_name"][0]
-    place = "mine.jsonl:2" if suffix == ".jsonl" else f"mine{suffix}: row 2"
+    location = "mine.jsonl:2" if suffix == ".jsonl" else f"mine{suffix}: row 2"
     own = loaded(write(tmp_path / f"mine{suffix}", rows), tmp_path / "own")
     assert [pair.origin for pair in own[1].deduplicated_qa_pairs][:2] == [
-        f"{place}, pair {n}" for n in (1, 2)
+        f"{location}, pair {n}" for n in (1, 2)
     ]
     assert without_origins(own) == made
     assert without_origins(loaded(folder, tmp_path / "own")) == made
@@ -97,11 +99,30 @@ def test_simple_rows_become_records(tmp_path: Path, suffix: str) -> None:
     ]
     assert [one.overall.score for one in first.qa_evaluations.evaluations] == [8, 10]
     assert first.deduplicated_qa_pairs[0].answer == "yes"
-    place = "mine.jsonl:3" if suffix == ".jsonl" else f"mine{suffix}: row 3"
-    assert first.deduplicated_qa_pairs[1].origin == place
+    location = "mine.jsonl:3" if suffix == ".jsonl" else f"mine{suffix}: row 3"
+    assert first.deduplicated_qa_pairs[1].origin == location
     assert [chunk.text for chunk in second.chunks] == ["C"]
     assert first.source_id != second.source_id
     assert first.generator == "own pairs"
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 15), min_size=1, max_size=4), max_size=12))
+def test_rows_are_grouped_by_the_connected_components_of_their_passages(rows: list[list[int]]) -> None:
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    simple = [
+        SimpleRow(question=f"q{number}", positives=[f"p{each}" for each in passages], origin="")
+        for number, passages in enumerate(rows)
+    ]
+    edges = [(passages[0], other) for passages in rows for other in passages]
+    first, second = zip(*edges, strict=True) if edges else ((), ())
+    _, labels = connected_components(coo_matrix(([1] * len(edges), (first, second)), shape=(16, 16)), False)
+    wanted: dict[int, list[str]] = {}
+    for number, passages in enumerate(rows):
+        wanted.setdefault(labels[passages[0]], []).append(f"q{number}")
+    assert [[row.question for row in group.rows] for group in _group(simple)] == list(wanted.values())
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,14 @@ from assets_pkg.sdg.llm import (
     chat_config,
     estimate,
     estimate_folder,
+    extraction,
+    judging,
     load_prompts,
+    pairs,
     prompts_digest,
 )
 from assets_pkg.sdg.llm.pairs import slots
+from storage.digests import digest_json
 
 URL = "http://127.0.0.1/v1"
 
@@ -82,6 +86,13 @@ def test_settings_that_cannot_work_are_refused_at_load(override: str, says: str)
 )
 def test_only_what_decides_the_pairs_is_in_the_digest(change: dict[str, Any], same: bool) -> None:
     assert (sdg_settings(URL).digest() == sdg_settings(URL, **change).digest()) == same
+
+
+def test_the_schemas_of_answers_are_those_of_cached_answers() -> None:
+    """A schema is part of the key of a cached answer: another one would pay for every answer again."""
+    assert {
+        module.SCHEMA.name: digest_json(module.SCHEMA.schema) for module in (extraction, pairs, judging)
+    } == {"artifacts": "2b1ea817d71696e5", "pairs": "cbd81b66b45fb2d0", "evaluations": "3289524f1754c860"}
 
 
 def test_the_hosted_endpoint_has_a_rate_unless_one_is_given(tmp_path: Path) -> None:

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from material import make_corpus, sdg_settings
 
-from assets_pkg.sdg.llm.documents import ManifestError, Source, count_sources, read_sources
+from assets_pkg.sdg.llm.documents import ManifestError, SourceDocument, count_sources, read_sources
 
 URL = "http://127.0.0.1/v1"
 
 
-def sources_of(folder: Path, count: int = 5, segments: int = 4, **settings: Any) -> list[Source]:
+def sources_of(folder: Path, count: int = 5, segments: int = 4, **settings: Any) -> list[SourceDocument]:
     corpus, passages = make_corpus(folder, count, segments=segments)
     chosen = sdg_settings(URL, **settings)
     sources = list(read_sources(corpus, passages, chosen))
@@ -29,7 +29,7 @@ def test_a_document_is_a_source(tmp_path: Path) -> None:
     assert [chunk.chunk_id for chunk in first.chunks] == [1, 2, 3, 4]
     assert first.chunks[1].doc_id is None
     assert first.sections == [[1, 2, 3, 4]]
-    assert first.shown().splitlines()[:2] == [
+    assert first.prompt_text().splitlines()[:2] == [
         "=== Section 1 ===",
         "Segment 1: The plain part 0 of document 0 says so.",
     ]
@@ -53,7 +53,7 @@ def test_bundles_join_documents_and_number_their_segments_through(tmp_path: Path
         (4, 1, names[1]),
     ]
     assert "\n\n=== Document Boundary ===\n\n" in first.text
-    assert "Segment 3 [Doc: doc00001.txt]: The plain part 0 of document 1 says so." in first.shown()
+    assert "Segment 3 [Doc: doc00001.txt]: The plain part 0 of document 1 says so." in first.prompt_text()
     assert not third.bundled
 
 

@@ -1,4 +1,4 @@
-"""Every kind of place that a store can be at."""
+"""Every kind of location of a store."""
 
 from __future__ import annotations
 

@@ -87,8 +87,8 @@ def test_a_full_disk_says_so_and_keeps_the_work(root: str) -> None:
             (folder / "half").write_text("half")
             (folder / "note.txt").write_bytes(b"x" * TOO_MUCH)
 
-        told = rf"disk full while making notes: 0\.0 GB free at {store.root}.*run the same command"
-        with pytest.raises(ArtifactError, match=told):
+        message = rf"disk full while making notes: 0\.0 GB free at {store.root}.*run the same command"
+        with pytest.raises(ArtifactError, match=message):
             store.build(Note, key(), goes_on)
         assert list(store.root.glob(".work/notes/*/half"))
         assert store.versions("notes") == [earlier.version]

@@ -123,9 +123,9 @@ def test_a_kill_while_sending_leaves_nothing_visible_and_the_next_try_sends_the_
         process = start(PUBLISH, url, environment=environment)
         assert hold.reached.wait(60)
         process.send_signal(signal.SIGKILL)
-        said, _ = process.communicate()
+        answers, _ = process.communicate()
         hold.released.set()
-        assert said == "made\n"
+        assert answers == "made\n"
 
         other = machine(url, tmp_path / "two")
         assert other.versions("notes") == []
@@ -136,11 +136,11 @@ def test_a_kill_while_sending_leaves_nothing_visible_and_the_next_try_sends_the_
         network.requests.clear()
         network.meddle = lambda request: None
         process = start(PUBLISH, url, environment=environment)
-        said, _ = process.communicate(timeout=120)
-        assert process.returncode == 0, said
-        assert "made" not in said  # what was made before the kill was kept
+        answers, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, answers
+        assert "made" not in answers  # what was made before the kill was kept
         assert len(network.of("PUT", "part-")) == 12 - len(sent)
-    version = said.split()[-1]
+    version = answers.split()[-1]
     whole = other.get(Note, "notes", version)
     assert [path.read_text() for path in sorted(whole.path.glob("part-*"))] == [
         f"part {number}" * 1000 for number in range(12)
@@ -177,8 +177,8 @@ def test_a_kill_while_fetching_goes_on_inside_the_file(url: str, s3: S3Server, t
         network.requests.clear()
         network.meddle = lambda request: None
         process = start(script, url, made.version, environment=environment)
-        said, _ = process.communicate(timeout=120)
-        assert process.returncode == 0, said
+        answers, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, answers
         asked = [
             int(each.range.removeprefix("bytes=").split("-")[0]) for each in network.of("GET", "note.txt")
         ]
@@ -275,23 +275,24 @@ def test_a_missing_bucket_and_wrong_keys_are_told_apart(
             "good/known": ("AKIANOBODY", "some-secret"),
             "missing": (server.key, server.secret),
         }
-        said: dict[str, str] = {}
-        for place, (name, secret) in attempts.items():
+        answers: dict[str, str] = {}
+        for bucket, (name, secret) in attempts.items():
             for variable, value in S3Server(server.url, name, secret).environment.items():
                 monkeypatch.setenv(variable, value)
             try:
-                machine(f"s3://{place}", tmp_path / "here").check()
-                said[place] = "fine"
+                machine(f"s3://{bucket}", tmp_path / "here").check()
+                answers[bucket] = "fine"
             except ArtifactError as error:
-                said[place] = str(error)
-        assert said["good"] == "fine"
-        assert said["good/signed"].startswith("s3://good/signed: access refused (SignatureDoesNotMatch)")
-        assert said["good/known"].startswith("s3://good/known: access refused (InvalidAccessKeyId)")
-        assert said["missing"].startswith("s3://missing: no such bucket or folder (NoSuchBucket)")
+                answers[bucket] = str(error)
+        assert answers["good"] == "fine"
+        assert answers["good/signed"].startswith("s3://good/signed: access refused (SignatureDoesNotMatch)")
+        assert answers["good/known"].startswith("s3://good/known: access refused (InvalidAccessKeyId)")
+        assert answers["missing"].startswith("s3://missing: no such bucket or folder (NoSuchBucket)")
         secrets = {part for each in attempts.values() for part in each}
-        assert not any(secret in text for text in said.values() for secret in secrets)
+        assert not any(secret in text for text in answers.values() for secret in secrets)
 
 
+@pytest.mark.slow
 def test_an_address_where_nobody_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3: S3Server
 ) -> None:

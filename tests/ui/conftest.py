@@ -83,6 +83,7 @@ def ui(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[U
     index = ("corpus_embeddings", "vector_index")
     try:
         running.wait("a synced index", lambda: {running.statuses()[name] for name in index} == {"FRESH"})
+        assert running.reindex_runs() == []
         yield running
     finally:
         running.stop()

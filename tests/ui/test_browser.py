@@ -30,13 +30,13 @@ GROUPS = {
     "image_text": ("image_text_pairs", "captions", "image_text_scores", "image_text_report"),
 }
 AUTOMATION = {
-    f"sensors/{SENSOR}": "Rebuilds the index after a promotion",
+    f"sensors/{SENSOR}": "Rebuilds the index when the promoted model or the passages changed",
     "sensors/corpus_when_documents_change": "Reads the corpus again",
-    "sensors/server_watch": "Marks the embedding server as dead or alive",
-    "sensors/pick_up_batch_jobs": "Materializes what detached jobs have made",
+    "sensors/server_watch": "Checks whether the embedding server runs",
+    "sensors/pick_up_batch_jobs": "Materializes what a detached job has made",
     "sensors/alert_when_a_run_fails": "Raises an alert for each failed run",
-    "schedules/nightly_refresh": "Runs the whole line",
-    "schedules/weekly_measurement": "lets the gate decide anew",
+    "schedules/nightly_refresh": "Runs all stages",
+    "schedules/weekly_measurement": "lets the gate decide again",
 }
 
 
@@ -125,3 +125,27 @@ def _switch_sensor(screen: Screen, *, on: bool) -> None:
     expect(switch).to_be_checked(checked=not on)
     screen.page.locator("label", has=switch).click()
     expect(switch).to_be_checked(checked=on)
+
+
+def test_a_promotion_is_unsynced_in_the_ui_and_the_sensor_reindexes_once(ui: Ui) -> None:
+    """By the daemon itself, and for a rollback too."""
+    index = GROUPS["reindex"]
+    before = ui.reindex_runs()
+    ui.promote_another()
+    seen: set[str] = set()
+
+    def reindexed() -> bool:
+        seen.update(ui.statuses()[name] for name in index)
+        return ui.reindex_runs() == ["SUCCESS", *before]
+
+    ui.wait("one re-index run", reindexed)
+    assert "STALE" in seen
+    ui.wait("a synced index again", lambda: {ui.statuses()[name] for name in index} == {"FRESH"})
+
+    code, output = ui.place.retune("rollback")
+    assert code == 0, output
+    ui.wait(
+        "a second re-index run after the rollback",
+        lambda: ui.reindex_runs() == ["SUCCESS", "SUCCESS", *before],
+    )
+    ui.wait("a synced index at the end", lambda: {ui.statuses()[name] for name in index} == {"FRESH"})

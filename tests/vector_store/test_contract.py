@@ -187,12 +187,12 @@ def test_milvus_readers_cannot_write(tmp_path: Path, vectors: np.ndarray) -> Non
 def test_an_alias_of_another_project_is_left_alone(tmp_path: Path, vectors: np.ndarray) -> None:
     ready(milvus(tmp_path, "theirs_a", THEIRS), vectors[:100]).activate()
     greedy = Owner(OURS.project, OURS.root, THEIRS.alias)
-    told = r"alias theirs_current .* names theirs_a, of the project at /theirs/output: set reindex\.milvus_collection"
-    with pytest.raises(VectorStoreError, match=told):
+    error = r"alias theirs_current .* names theirs_a, of the project at /theirs/output: set reindex\.milvus_collection"
+    with pytest.raises(VectorStoreError, match=error):
         milvus(tmp_path, "ours_a", greedy).write(batches(vectors), index_schema(DIMENSIONS))
     assert not milvus(tmp_path, "ours_a").exists()
     ready(milvus(tmp_path, "ours_b"), vectors)
-    with pytest.raises(VectorStoreError, match=told):
+    with pytest.raises(VectorStoreError, match=error):
         milvus(tmp_path, "ours_b", greedy).activate()
     milvus(tmp_path, "ours_b", greedy).drop()
     assert milvus(tmp_path, THEIRS.alias, owner=None).count() == 100
@@ -219,7 +219,7 @@ def test_what_milvus_refuses_is_told(tmp_path: Path, vectors: np.ndarray) -> Non
 
 
 def test_no_request_to_milvus_is_larger_than_a_server_takes() -> None:
-    """Rows of very different sizes, one of them too large in any company."""
+    """Rows of very different sizes, one of them too large for one request by itself."""
     sizes = [10, 10, 9 * 2**20, 9 * 2**20, REQUEST_BYTES + 1, 10, 5 * 2**20, 5 * 2**20, 5 * 2**20]
     texts = ["x" * size for size in sizes]
     batch = pa.record_batch({"text": texts, "number": list(range(len(sizes)))})

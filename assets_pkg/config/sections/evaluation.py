@@ -10,7 +10,7 @@ from assets_pkg.config.base import BatchSize, PositiveInt, RuntimeOnly, Settings
 
 
 class IntervalSettings(Settings):
-    """How intervals are made, for every measurement."""
+    """Confidence intervals of every measurement, by bootstrap."""
 
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
     bootstrap_samples: Annotated[int, Field(ge=100)]

@@ -10,7 +10,7 @@ from assets_pkg.config.base import PositiveInt, RuntimeOnly, Settings
 
 
 class TensorrtSettings(Settings):
-    """The engine's shapes (batch and sequence at least, usually, at most) and numbers.
+    """The engine's shapes (minimal, optimal and maximal batch and sequence length) and precisions.
 
     ``trt_layer_precisions`` are ``layer:precision``, such as ``*LayerNorm*:fp32``.
     """
@@ -28,7 +28,7 @@ class TensorrtSettings(Settings):
     @model_validator(mode="after")
     def _shapes_ascend(self) -> TensorrtSettings:
         for name in ("batch", "seq"):
-            least, usual, most = (getattr(self, f"trt_{place}_{name}") for place in ("min", "opt", "max"))
+            least, usual, most = (getattr(self, f"trt_{bound}_{name}") for bound in ("min", "opt", "max"))
             if not least <= usual <= most:
                 raise ValueError(f"trt_opt_{name} = {usual}: must lie between {least} and {most}")
         return self

@@ -18,7 +18,7 @@ class PairSettings(Settings):
 
 
 class CaptionSettings(Settings):
-    """How images are told in words: not at all, by the nearest named colour, or by a vision model."""
+    """How images are captioned: not at all, by the nearest named colour, or by a vision model."""
 
     captioner: Literal["none", "nearest_colour", "vlm"]
     caption_model: str
@@ -28,12 +28,12 @@ class CaptionSettings(Settings):
     caption_max_tokens: PositiveInt
 
     def digest(self) -> str:
-        """As for every section, but where no model is asked nothing depends on what would be asked."""
+        """As for every section, but without a vision model its settings decide nothing."""
         return super().digest() if self.captioner == "vlm" else digest_json({"captioner": self.captioner})
 
 
 class ScoreSettings(Settings):
-    """Which models of the registry embed images and texts, and what is counted."""
+    """Which models of the registry embed images and texts, and which figures are computed."""
 
     image_text_models: Annotated[list[str], Field(min_length=1)]
     recall_at: Annotated[list[PositiveInt], Field(min_length=1)]

@@ -52,7 +52,7 @@ class EvalSetSettings(Settings):
 
 
 class CheckSettings(Settings):
-    """When a check of the sets says stop: the share of eval set questions whose text or answer nearly occurs in
+    """Limits of the checks of the sets: the share of eval set questions whose text or answer nearly occurs in
     training."""
 
     max_near_duplicate_share: Annotated[Fraction, RuntimeOnly]

@@ -36,6 +36,6 @@ class ReindexSettings(Settings):
         return name
 
     def decisive(self) -> dict[str, Any]:
-        """As for every section, but what is said of Milvus decides nothing where it is not used."""
+        """As for every section, but the settings of Milvus decide nothing where it is not used."""
         used = super().decisive()
         return {name: used[name] for name in used if self.store == "milvus" or not name.startswith("milvus_")}

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
 from assets_pkg.config.base import PositiveInt, RuntimeOnly, Settings
+from resources.chat_model.config import ChatConfig
 from resources.chat_model.consent import endpoint_host
 from storage.digests import digest_json
 from storage.formats.qa_records import QueryType, ReasoningType
 
+HOSTED = "integrate.api.nvidia.com"
+HOSTED_REQUESTS_PER_MINUTE = 40.0
 Count = Annotated[int, Field(ge=0)]
 QUERY_SHARES = {"multi_hop": 3, "structural": 2, "contextual": 2}
 REASONING_SHARES = dict.fromkeys(get_args(ReasoningType), 1)
 
 
 class QuestionSettings(Settings):
-    """What is asked of the chat model, and which of its pairs are taken.
+    """What the chat model is asked to generate, and which of its pairs are kept.
 
     ``query_counts`` and ``reasoning_counts`` are exact and must sum to ``num_pairs``; null takes the recipe's
     shares of ``num_pairs``. ``min_hops``..``max_hops`` is the range for multi_hop questions.
@@ -72,7 +76,7 @@ class QuestionSettings(Settings):
 
 
 class BundleSettings(Settings):
-    """Whether several documents are asked about together, and how their segments are laid out."""
+    """Whether questions are about several documents together, and how the segments of those are arranged."""
 
     num_sections: PositiveInt
     multi_doc: bool
@@ -93,8 +97,8 @@ class BundleSettings(Settings):
 class EndpointSettings(Settings):
     """How the endpoint is used: speed, limits, consent. None of it changes what an answer is.
 
-    ``requests_per_minute: auto`` is 40 at NVIDIA's hosted endpoint and no limit elsewhere; prices are per
-    million tokens; ``resume: never`` asks everything anew.
+    ``requests_per_minute: auto`` is 40 at NVIDIA's hosted endpoint, no limit for others; prices are per
+    million tokens; ``resume: never`` repeats every request.
     """
 
     api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$"), RuntimeOnly]
@@ -135,7 +139,7 @@ class SdgSettings(QuestionSettings, BundleSettings, EndpointSettings):
     embedding_model: str
 
     def digest(self) -> str:
-        """As for every section, but a generator that asks no model does not depend on what would be asked."""
+        """As for every section, but without a chat model its settings decide nothing."""
         if self.sdg_input_path is not None:
             return digest_json({"sdg_input_path": self.sdg_input_path})
         if self.generator == "offline":
@@ -143,8 +147,45 @@ class SdgSettings(QuestionSettings, BundleSettings, EndpointSettings):
         return super().digest()
 
 
+def chat_config(settings: SdgSettings, cache: Path) -> ChatConfig:
+    """The endpoint in the settings; ``cache`` is the file of its cached answers."""
+    same = {
+        name: getattr(settings, name)
+        for name in (
+            "base_url",
+            "api_key_env",
+            "max_output_tokens",
+            "tokens_per_minute",
+            "request_timeout_s",
+            "retry_deadline_s",
+            "allow_corpus_egress",
+            "max_calls",
+            "max_tokens",
+            "max_cost",
+            "input_price",
+            "output_price",
+        )
+    }
+    return ChatConfig(
+        **same,
+        cache=cache,
+        temperature=settings.generation_temperature,
+        max_parallel=settings.max_parallel_requests_for_gen,
+        requests_per_minute=requests_per_minute(settings),
+        approved_endpoints=tuple(settings.approved_endpoints),
+        reuse_answers=settings.resume == "always",
+    )
+
+
+def requests_per_minute(settings: SdgSettings) -> float | None:
+    """The rate limit; ``auto`` is the reported one of NVIDIA's hosted trial keys, and none for other endpoints."""
+    if settings.requests_per_minute != "auto":
+        return settings.requests_per_minute
+    return HOSTED_REQUESTS_PER_MINUTE if endpoint_host(settings.base_url)[0] == HOSTED else None
+
+
 def _counts(given: Mapping[Any, int] | None, shares: Mapping[str, int], total: int) -> dict[str, int]:
-    """The counts given, or ``total`` shared out by largest remainder (earlier types first on ties)."""
+    """The counts given, or ``total`` apportioned by largest remainder (earlier types first on ties)."""
     if given is not None:
         return {name: given.get(name, 0) for name in shares}
     whole = sum(shares.values())

@@ -1,7 +1,8 @@
-"""Synthetic questions from a chat model: extract, generate, judge; nothing asked twice, nothing lost."""
+"""The generator that uses a chat model: extract, generate, judge; an interrupted run resumes from cached answers."""
 
+from assets_pkg.config.sections.sdg import chat_config
 from assets_pkg.sdg.llm.estimate import Estimate, estimate, estimate_folder
-from assets_pkg.sdg.llm.generate import AcceptRateError, Preview, chat_config, generate_with_llm, preview
+from assets_pkg.sdg.llm.generate import AcceptRateError, Preview, generate_with_llm, preview
 from assets_pkg.sdg.llm.prompts import PromptError, load_prompts, prompts_digest
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Everything that is asked about one source, and what came of it."""
+"""The three requests about one source (extract, generate, judge), and their result."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from assets_pkg.config.sections.sdg import SdgSettings
-from assets_pkg.sdg.llm.documents import Source
+from assets_pkg.sdg.llm.documents import SourceDocument
 from assets_pkg.sdg.llm.extraction import extract
 from assets_pkg.sdg.llm.judging import judge
 from assets_pkg.sdg.llm.pairs import DraftPair, Slot, slots, write_pairs
 from assets_pkg.sdg.llm.prompts import Prompts
-from assets_pkg.sdg.llm.structured_batch import Failure, Gathered
+from assets_pkg.sdg.llm.structured_batch import BatchResult, Failure
 from resources.chat_model import ChatSession
 from storage.formats.qa_records import QAEvaluation, QAPair
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """Something asked for that is not in the result. ``number`` is the pair's; an extraction, and an entry
-    that nobody asked for, have none."""
+    """Something requested that is not in the result. ``number`` is the pair's; extractions and surplus entries have
+    none."""
 
     source_id: str
     step: str
@@ -40,10 +40,10 @@ class JudgedPair:
 
 
 @dataclass
-class Asked:
-    """What came of one source: every slot is in ``pairs`` or in ``rejected``."""
+class SourceResult:
+    """The result of one source: every slot is in ``pairs`` or in ``rejected``."""
 
-    source: Source
+    source: SourceDocument
     pairs: list[JudgedPair] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
 
@@ -62,58 +62,60 @@ class Asked:
         )
 
     def note(self, step: str, why: Failure) -> None:
-        """Record something that is not one of the pairs asked for."""
+        """Record a rejection that is not one of the requested pairs."""
         self.rejected.append(Rejected(self.source.source_id, step, why.reason, why.detail))
 
 
-async def ask_about(source: Source, settings: SdgSettings, prompts: Prompts, session: ChatSession) -> Asked:
-    """Extract, generate and judge. Without artifacts the pairs are written from the text alone.
+async def process_source(
+    source: SourceDocument, settings: SdgSettings, prompts: Prompts, session: ChatSession
+) -> SourceResult:
+    """Extract, generate and judge. If the extraction fails, the pairs are written from the text alone.
 
-    What is asked depends on this source only, so a change elsewhere in the corpus costs nothing here.
+    The requests depend on this source only, so that a change of other documents causes no new ones here.
 
     Raises:
-        ChatModelError: the run cannot go on.
+        ChatModelError: the run cannot continue.
     """
-    asked = Asked(source)
+    result = SourceResult(source)
     wanted = slots(settings, source.source_id)
     artifacts = await extract(source, settings, prompts, session)
     for why in dict.fromkeys(artifacts.failures.values()):
-        asked.note("extract", why)
-    found = await write_pairs(source, settings, prompts, session, wanted, artifacts)
-    drafts = found.items
-    _keep_failures(asked, "generate", found, wanted, {})
-    _drop_repeated(asked, drafts, wanted)
+        result.note("extract", why)
+    drafted = await write_pairs(source, settings, prompts, session, wanted, artifacts)
+    drafts = drafted.items
+    _keep_failures(result, "generate", drafted, wanted, {})
+    _drop_repeated(result, drafts, wanted)
     if drafts:
         verdicts = await judge(source, settings, prompts, session, drafts)
-        _keep_failures(asked, "judge", verdicts, wanted, drafts)
-        asked.pairs = [
+        _keep_failures(result, "judge", verdicts, wanted, drafts)
+        result.pairs = [
             JudgedPair(wanted[number], drafts[number].record(wanted[number]), verdict.record())
             for number, verdict in sorted(verdicts.items.items())
         ]
-    return asked
+    return result
 
 
 def _keep_failures(
-    asked: Asked,
+    result: SourceResult,
     step: str,
-    found: Gathered[Any],
+    found: BatchResult[Any],
     wanted: Mapping[int, Slot],
     drafts: Mapping[int, DraftPair],
 ) -> None:
     for number, why in sorted(found.failures.items()):
         question = drafts[number].question if number in drafts else None
-        asked.reject(step, wanted[number], why, question)
+        result.reject(step, wanted[number], why, question)
     if found.surplus:
-        asked.note(step, Failure("surplus", f"{found.surplus} entries that nobody asked for"))
+        result.note(step, Failure("surplus", f"{found.surplus} entries that were not requested"))
 
 
-def _drop_repeated(asked: Asked, drafts: dict[int, DraftPair], wanted: Mapping[int, Slot]) -> None:
-    """Leave out questions that the source already has word for word: no judge need be paid for them."""
+def _drop_repeated(result: SourceResult, drafts: dict[int, DraftPair], wanted: Mapping[int, Slot]) -> None:
+    """Leave out questions that the source has already, word for word: judging them would be wasted."""
     seen: set[str] = set()
     for number, draft in sorted(drafts.items()):
         words = " ".join(draft.question.lower().split())
         if words in seen:
             why = Failure("near_duplicate", "the same question as an earlier one about this source")
-            asked.reject("generate", wanted[number], why, draft.question)
+            result.reject("generate", wanted[number], why, draft.question)
             del drafts[number]
         seen.add(words)

@@ -1,4 +1,4 @@
-"""Many sources at once, results in order, memory bounded."""
+"""A concurrent map whose results are consumed in order, in bounded memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 BATCH = 32
 
 
-async def run_in_order(
+async def map_ordered(
     items: Iterable[Item],
     work: Callable[[Item], Awaitable[Result]],
     consume: Callable[[Sequence[Result]], None],
@@ -21,17 +21,17 @@ async def run_in_order(
     window: int,
 ) -> None:
     """Run ``work`` on up to ``active`` items at once, and ``consume`` the results in a thread, in the order of
-    the items and in batches of a fixed size (so that what is made does not depend on timing). At most
-    ``window`` items are begun and not yet consumed.
+    the items and in batches of a fixed size (so that the output does not depend on timing). At most ``window``
+    items are started and not yet consumed.
 
-    When a piece of work raises, no more items are begun, those under way end by themselves, and the first
-    error is raised. When cancelled, those under way are cancelled too.
+    When ``work`` raises, no more items are started, the running ones complete, and the first error is raised. On
+    cancellation the running ones are cancelled too.
     """
-    line = _Line(work, active, window)
-    feeder = asyncio.create_task(line.feed(items))
+    tasks = _Window(work, active, window)
+    feeder = asyncio.create_task(tasks.feed(items))
     try:
         batch: list[Result] = []
-        while (task := await line.queue.get()) is not None:
+        while (task := await tasks.queue.get()) is not None:
             batch.append(await asyncio.shield(task))
             if len(batch) == BATCH:
                 await asyncio.to_thread(consume, batch)
@@ -39,23 +39,23 @@ async def run_in_order(
         await feeder
         await asyncio.to_thread(consume, batch)
     except asyncio.CancelledError:
-        for task in line.begun:
+        for task in tasks.running:
             task.cancel()
         raise
     finally:
         feeder.cancel()
-        await asyncio.gather(feeder, *line.begun, return_exceptions=True)
+        await asyncio.gather(feeder, *tasks.running, return_exceptions=True)
 
 
-class _Line(Generic[Item, Result]):
-    """The items that were begun, in order; None ends it."""
+class _Window(Generic[Item, Result]):
+    """The started tasks: all in ``running``, and in order in ``queue``, which ends with None."""
 
     def __init__(self, work: Callable[[Item], Awaitable[Result]], active: int, window: int):
         self._work = work
         self._slots = asyncio.Semaphore(active)
         self._failed = False
         self.queue: asyncio.Queue[asyncio.Future[Result] | None] = asyncio.Queue(window)
-        self.begun: set[asyncio.Future[Result]] = set()
+        self.running: set[asyncio.Future[Result]] = set()
 
     async def feed(self, items: Iterable[Item]) -> None:
         try:
@@ -63,20 +63,20 @@ class _Line(Generic[Item, Result]):
                 await self._slots.acquire()
                 if self._failed:
                     break
-                await self.queue.put(self._begin(item))
+                await self.queue.put(self._start(item))
         except Exception:
             await self.queue.put(None)
             raise
         await self.queue.put(None)
 
-    def _begin(self, item: Item) -> asyncio.Future[Result]:
+    def _start(self, item: Item) -> asyncio.Future[Result]:
         task = asyncio.ensure_future(self._work(item))
-        self.begun.add(task)
-        task.add_done_callback(self._ended)
+        self.running.add(task)
+        task.add_done_callback(self._on_done)
         return task
 
-    def _ended(self, task: asyncio.Future[Result]) -> None:
-        self.begun.discard(task)
+    def _on_done(self, task: asyncio.Future[Result]) -> None:
+        self.running.discard(task)
         self._slots.release()
         if task.cancelled() or task.exception() is not None:
             self._failed = True

@@ -1,4 +1,4 @@
-"""Questions asked twice in other words, found across the whole corpus."""
+"""Near-duplicate questions across the whole corpus, by the similarity of their embeddings."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _BLOCK_ROWS = 8192
 
 
 class QuestionIndex:
-    """Remembers the questions that were kept and refuses those too like one of them.
+    """The questions kept so far; refuses those that are too similar to one of them.
 
-    Cosine similarity >= ``threshold`` is too like. Vectors lie in an unnamed file, not in memory, and are
+    Too similar is a cosine similarity >= ``threshold``. Vectors are in an unnamed file, not in memory, and are
     compared exactly, block by block: 2 * n * d operations for each question after n others.
     """
 
@@ -31,21 +31,21 @@ class QuestionIndex:
         self._owners: list[str] = []
 
     def add(self, questions: Sequence[str], owners: Sequence[str]) -> list[str | None]:
-        """Keep what is new, in order. For each question None if it was kept, else what it is too like."""
+        """Keep the new ones, in order. For each question None if it was kept, else what it is a near duplicate of."""
         if not questions:
             return []
         vectors = self._encoder.embed(questions, "query")
-        likeness, nearest = self._nearest_kept(vectors)
-        among = vectors @ vectors.T
+        similarities, nearest = self._nearest_kept(vectors)
+        mutual = vectors @ vectors.T
         verdicts: list[str | None] = []
         kept: list[int] = []
         for row in range(len(owners)):
-            best, where = float(likeness[row]), nearest[row]
-            twin = max(kept, key=lambda other, row=row: among[row, other], default=None)
-            if twin is not None and among[row, twin] > best:
-                best, where = float(among[row, twin]), len(self._owners) + kept.index(twin)
+            best, position = float(similarities[row]), nearest[row]
+            nearest_new = max(kept, key=lambda other, row=row: mutual[row, other], default=None)
+            if nearest_new is not None and mutual[row, nearest_new] > best:
+                best, position = float(mutual[row, nearest_new]), len(self._owners) + kept.index(nearest_new)
             if best >= self._threshold:
-                earlier = [*self._owners, *(owners[one] for one in kept)][where]
+                earlier = [*self._owners, *(owners[one] for one in kept)][position]
                 verdicts.append(f"cosine {best:.3f} with an earlier question about {earlier}")
             else:
                 verdicts.append(None)

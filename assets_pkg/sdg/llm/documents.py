@@ -1,4 +1,4 @@
-"""What one round of questions is asked about: a document, or a bundle of several, as numbered segments."""
+"""The documents that pairs are generated for, one by one or in bundles, as numbered segments."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ManifestError(RetuneError, ValueError):
 
 
 @dataclass(frozen=True)
-class Part:
+class DocumentPassages:
     """A document with its passages in order."""
 
     document: Document
@@ -32,9 +32,9 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Source:
-    """One document or bundle. ``chunks`` are numbered from 1 through the whole source; ``sections`` holds
-    chunk ids in the order in which the model is shown them."""
+class SourceDocument:
+    """A document or a bundle. ``chunks`` are numbered from 1 through all its documents; ``sections`` are the chunk ids
+    in the order of the prompt."""
 
     source_id: str
     file_names: list[str]
@@ -43,33 +43,33 @@ class Source:
     sections: list[list[int]]
     bundled: bool
 
-    def shown(self) -> str:
-        """All segments, section by section, as prompts show them."""
+    def prompt_text(self) -> str:
+        """All segments, section by section, as prompts contain them."""
         blocks = []
         for number, ids in enumerate(self.sections, start=1):
             blocks.append("\n".join([f"=== Section {number} ===", *(self.segment(one) for one in ids)]))
         return "\n\n".join(blocks)
 
     def segment(self, chunk_id: int) -> str:
-        """One segment with its number, and its document where there are several."""
+        """One segment with its number, and its document in a bundle."""
         chunk = self.chunks[chunk_id - 1]
         label = f" [Doc: {chunk.doc_id}]" if self.bundled else ""
         return f"Segment {chunk_id}{label}: {chunk.text}"
 
 
-def read_sources(corpus: Corpus, passages: Passages, settings: BundleSettings) -> Iterator[Source]:
+def read_sources(corpus: Corpus, passages: Passages, settings: BundleSettings) -> Iterator[SourceDocument]:
     """Documents or bundles in corpus order, one in memory at a time. Documents without passages are left out.
 
     Raises:
         ManifestError: the manifest is unreadable, or names a document that the corpus does not have.
     """
-    parts = _parts(corpus, passages)
-    for bundle in _bundles(parts, settings):
+    documents = _documents(corpus, passages)
+    for bundle in _bundles(documents, settings):
         yield _source(bundle, settings)
 
 
 def count_sources(corpus: Corpus, settings: BundleSettings) -> int:
-    """How many sources there will be, at most."""
+    """The maximal number of sources."""
     import pyarrow.parquet as pq
 
     documents = pq.read_metadata(corpus.path / "documents.parquet").num_rows
@@ -80,37 +80,41 @@ def count_sources(corpus: Corpus, settings: BundleSettings) -> int:
     return -(-documents // settings.bundle_size)
 
 
-def _parts(corpus: Corpus, passages: Passages) -> Iterator[Part]:
-    """Both artifacts are in document order, so one pass over each joins them."""
+def _documents(corpus: Corpus, passages: Passages) -> Iterator[DocumentPassages]:
+    """Documents with their passages. Both artifacts are in document order, so one pass over each joins them."""
     grouped = groupby(passages.passages(), key=lambda passage: passage.doc_id)
     doc_id, rows = next(grouped, (None, iter(())))
     for document in corpus.documents():
         if document.doc_id == doc_id:
-            yield Part(document, list(rows))
+            yield DocumentPassages(document, list(rows))
             doc_id, rows = next(grouped, (None, iter(())))
 
 
-def _bundles(parts: Iterator[Part], settings: BundleSettings) -> Iterator[list[Part]]:
+def _bundles(
+    documents: Iterator[DocumentPassages], settings: BundleSettings
+) -> Iterator[list[DocumentPassages]]:
     if not settings.multi_doc:
-        yield from ([part] for part in parts)
+        yield from ([document] for document in documents)
     elif settings.multi_doc_manifest is None:
-        while bundle := list(islice(parts, settings.bundle_size)):
+        while bundle := list(islice(documents, settings.bundle_size)):
             yield bundle
     else:
-        yield from _named_bundles(parts, Path(settings.multi_doc_manifest), settings.max_docs_per_bundle)
+        yield from _named_bundles(documents, Path(settings.multi_doc_manifest), settings.max_docs_per_bundle)
 
 
-def _named_bundles(parts: Iterator[Part], manifest: Path, most: int) -> Iterator[list[Part]]:
-    bundles = _read_manifest(manifest, most)
+def _named_bundles(
+    documents: Iterator[DocumentPassages], manifest: Path, maximum: int
+) -> Iterator[list[DocumentPassages]]:
+    bundles = _read_manifest(manifest, maximum)
     wanted = set(chain.from_iterable(bundles))
-    found = {part.document.doc_id: part for part in parts if part.document.doc_id in wanted}
+    found = {each.document.doc_id: each for each in documents if each.document.doc_id in wanted}
     missing = sorted(wanted - found.keys())
     if missing:
         raise ManifestError(f"{manifest}: not in the corpus, or without passages: {', '.join(missing[:10])}")
     yield from ([found[doc_id] for doc_id in bundle] for bundle in bundles)
 
 
-def _read_manifest(path: Path, most: int) -> list[list[str]]:
+def _read_manifest(path: Path, maximum: int) -> list[list[str]]:
     """A list of bundles in YAML or JSON: each a list of document paths, or ``{docs: [...]}``."""
     try:
         entries = yaml.safe_load(path.read_text("utf-8"))
@@ -120,35 +124,37 @@ def _read_manifest(path: Path, most: int) -> list[list[str]]:
         entries = entries.get("bundles")
     if not isinstance(entries, list) or not entries:
         raise ManifestError(f"{path}: must be a list of bundles")
-    return [_bundle(entry, f"{path}: bundle {number}", most) for number, entry in enumerate(entries, start=1)]
+    return [
+        _bundle(entry, f"{path}: bundle {number}", maximum) for number, entry in enumerate(entries, start=1)
+    ]
 
 
-def _bundle(entry: Any, where: str, most: int) -> list[str]:
+def _bundle(entry: Any, where: str, maximum: int) -> list[str]:
     docs = entry.get("docs") if isinstance(entry, dict) else entry
     if not isinstance(docs, list) or not docs or not all(isinstance(doc, str) for doc in docs):
         raise ManifestError(f"{where}: must be a list of document paths, or {{docs: [...]}}")
     if len(set(docs)) < len(docs):
         raise ManifestError(f"{where}: names a document twice")
-    if len(docs) > most:
-        raise ManifestError(f"{where}: has {len(docs)} documents, more than max_docs_per_bundle = {most}")
+    if len(docs) > maximum:
+        raise ManifestError(f"{where}: has {len(docs)} documents, more than max_docs_per_bundle = {maximum}")
     return docs
 
 
-def _source(parts: list[Part], settings: BundleSettings) -> Source:
-    names = [part.document.doc_id for part in parts]
-    chunks = list(_chunks(parts))
+def _source(members: list[DocumentPassages], settings: BundleSettings) -> SourceDocument:
+    names = [member.document.doc_id for member in members]
+    chunks = list(_chunks(members))
     order = _order(chunks, settings.bundle_strategy)
     if settings.bundle_strategy == "doc_balanced":
         sections = _balanced(chunks, settings.num_sections)
     else:
         sections = list(_split(order, settings.num_sections))
-    return Source(
-        source_id=names[0] if len(parts) == 1 else bundle_id(names),
+    return SourceDocument(
+        source_id=names[0] if len(members) == 1 else bundle_id(names),
         file_names=names,
-        text=DOCUMENT_BOUNDARY.join(part.document.text for part in parts),
+        text=DOCUMENT_BOUNDARY.join(member.document.text for member in members),
         chunks=chunks,
         sections=sections,
-        bundled=len(parts) > 1,
+        bundled=len(members) > 1,
     )
 
 
@@ -157,14 +163,14 @@ def bundle_id(names: Iterable[str]) -> str:
     return hashlib.md5("||".join(sorted(names)).encode(), usedforsecurity=False).hexdigest()[:16]
 
 
-def _chunks(parts: list[Part]) -> Iterator[Chunk]:
+def _chunks(members: list[DocumentPassages]) -> Iterator[Chunk]:
     number = 0
-    for part in parts:
-        for index, passage in enumerate(part.passages):
+    for member in members:
+        for index, passage in enumerate(member.passages):
             number += 1
             several: dict[str, Any] = {}
-            if len(parts) > 1:
-                several = {"doc_id": part.document.doc_id, "doc_path": part.document.doc_id}
+            if len(members) > 1:
+                several = {"doc_id": member.document.doc_id, "doc_path": member.document.doc_id}
             yield Chunk(
                 text=passage.text,
                 chunk_id=number,
@@ -178,15 +184,15 @@ def _chunks(parts: list[Part]) -> Iterator[Chunk]:
 
 
 def _order(chunks: list[Chunk], strategy: str) -> list[int]:
-    """Chunk ids as they come, or the documents' chunks in turn."""
+    """Chunk ids in document order, or alternating between the documents."""
     if strategy != "interleaved":
         return [chunk.chunk_id for chunk in chunks]
-    turns = zip_longest(*_by_document(chunks))
-    return [chunk_id for turn in turns for chunk_id in turn if chunk_id is not None]
+    rounds = zip_longest(*_by_document(chunks))
+    return [chunk_id for ids in rounds for chunk_id in ids if chunk_id is not None]
 
 
 def _balanced(chunks: list[Chunk], sections: int) -> list[list[int]]:
-    """Sections that each hold an equal share of every document."""
+    """Sections that each have an equal share of every document."""
     shares = [list(_split(ids, sections, keep_empty=True)) for ids in _by_document(chunks)]
     joined = [list(chain.from_iterable(share)) for share in zip(*shares, strict=True)]
     return [ids for ids in joined if ids]
@@ -197,9 +203,9 @@ def _by_document(chunks: list[Chunk]) -> list[list[int]]:
     return [[chunk.chunk_id for chunk in group] for _, group in groups]
 
 
-def _split(ids: list[int], parts: int, *, keep_empty: bool = False) -> Iterator[list[int]]:
-    """``ids`` in ``parts`` runs whose lengths differ by at most one."""
-    for part in range(parts):
-        run = ids[len(ids) * part // parts : len(ids) * (part + 1) // parts]
+def _split(ids: list[int], count: int, *, keep_empty: bool = False) -> Iterator[list[int]]:
+    """``ids`` in ``count`` runs whose lengths differ by at most one."""
+    for number in range(count):
+        run = ids[len(ids) * number // count : len(ids) * (number + 1) // count]
         if run or keep_empty:
             yield run

@@ -1,4 +1,4 @@
-"""What a run would ask for, before anything is asked: no key and no network needed."""
+"""Estimates calls, tokens, time and cost of a run without calling the chat model: no key and no network needed."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from assets_pkg.config.sections.corpus import CorpusSettings
-from assets_pkg.config.sections.sdg import SdgSettings
+from assets_pkg.config.sections.sdg import SdgSettings, requests_per_minute
 from assets_pkg.sdg.llm.documents import read_sources
 from assets_pkg.sdg.llm.extraction import ARTIFACT_TYPES
-from assets_pkg.sdg.llm.generate import requests_per_minute
 from assets_pkg.sdg.llm.prompts import load_prompts
 from resources.chat_model import endpoint_host, is_allowed
 from resources.chat_model.client import CHARS_PER_TOKEN
@@ -25,8 +24,8 @@ CHARS_CITED_PER_PAIR = 900  # the judge is sent only the segments that the pairs
 
 @dataclass(frozen=True)
 class Estimate:
-    """``minutes`` is at the request rate (None without one); ``cost`` needs prices. Token counts take 4
-    characters for one token and leave out what a model spends on reasoning."""
+    """``minutes`` follow from the request rate (None without one), ``cost`` from the prices (None without). Tokens are
+    counted as 4 characters each, without reasoning tokens."""
 
     host: str
     documents: int
@@ -40,14 +39,14 @@ class Estimate:
     api_key_env: str
 
     def lines(self) -> list[str]:
-        """For people."""
+        """The estimate as lines of text."""
         rate = self.requests_per_minute
         time = (
             "as fast as the endpoint is"
             if rate is None
             else f"{self.minutes:.0f} min at {rate:g} requests/min"
         )
-        cost = "unknown, no prices given" if self.cost is None else f"{self.cost:.2f}"
+        cost = "unknown, no prices set" if self.cost is None else f"{self.cost:.2f}"
         consent = "allowed" if self.consent else "NOT ALLOWED YET (approved_endpoints or allow_corpus_egress)"
         return [
             f"documents  {self.documents}",
@@ -60,13 +59,13 @@ class Estimate:
 
 
 def estimate(corpus: Corpus, passages: Passages, settings: SdgSettings) -> Estimate:
-    """From the documents as they will be asked about. Answers already kept are not taken off."""
+    """From the documents as the prompts contain them. Cached answers are not subtracted."""
     sources = read_sources(corpus, passages, settings)
-    return _estimate((len(source.shown()) for source in sources), settings)
+    return _estimate((len(source.prompt_text()) for source in sources), settings)
 
 
 def estimate_folder(folder: Path, corpus: CorpusSettings, settings: SdgSettings) -> Estimate:
-    """From file sizes alone, before anything was read.
+    """From file sizes only, before anything was read.
 
     Raises:
         ValueError: no such folder.

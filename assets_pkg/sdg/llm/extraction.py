@@ -1,13 +1,13 @@
-"""First question about a source: what is in it that is worth asking about."""
+"""The first request about a source: its concepts, entities, processes and other artifacts to ask about."""
 
 from __future__ import annotations
 
 from pydantic import BaseModel
 
 from assets_pkg.config.sections.sdg import SdgSettings
-from assets_pkg.sdg.llm.documents import Source
+from assets_pkg.sdg.llm.documents import SourceDocument
 from assets_pkg.sdg.llm.prompts import Prompts
-from assets_pkg.sdg.llm.structured_batch import Failure, Gathered, NumberedItem, Step, gather
+from assets_pkg.sdg.llm.structured_batch import BatchRequest, BatchResult, Failure, NumberedItem, ask_batch
 from resources.chat_model import ChatSession, Schema
 
 ARTIFACT_TYPES = (
@@ -41,12 +41,13 @@ class _Answer(BaseModel):
     artifacts: list[ArtifactsOfType]
 
 
+# The names and docstrings of these classes are in the schema, and with it in the keys of cached answers.
 SCHEMA = Schema.of("artifacts", _Answer)
 
 
 async def extract(
-    source: Source, settings: SdgSettings, prompts: Prompts, session: ChatSession
-) -> Gathered[ArtifactsOfType]:
+    source: SourceDocument, settings: SdgSettings, prompts: Prompts, session: ChatSession
+) -> BatchResult[ArtifactsOfType]:
     """Up to ``max_artifacts_per_type`` artifacts of each type."""
 
     def line(number: int) -> str:
@@ -55,7 +56,7 @@ async def extract(
     def no_check(item: ArtifactsOfType) -> Failure | None:
         return None
 
-    step = Step(
+    request = BatchRequest(
         model=settings.artifact_extraction_model,
         prompts=prompts,
         schema=SCHEMA,
@@ -65,10 +66,10 @@ async def extract(
             "extract",
             most=settings.max_artifacts_per_type,
             types="\n".join(map(line, numbers)),
-            text=source.shown(),
+            text=source.prompt_text(),
         ),
         check=no_check,
         missing=None,
         describe=line,
     )
-    return await gather(session, step, range(1, len(ARTIFACT_TYPES) + 1))
+    return await ask_batch(session, request, range(1, len(ARTIFACT_TYPES) + 1))

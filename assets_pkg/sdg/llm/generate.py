@@ -1,4 +1,4 @@
-"""Stage 0 with a chat model: sources in, the recipe's records out."""
+"""Stage 0 with a chat model: generates the recipe's records from the documents."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 import orjson
 
 from assets_pkg.config.sections.sdg import SdgSettings
-from assets_pkg.sdg.llm.ask import Asked, Rejected, ask_about
-from assets_pkg.sdg.llm.async_map import run_in_order
+from assets_pkg.sdg.llm.ask import Rejected, SourceResult, process_source
+from assets_pkg.sdg.llm.async_map import map_ordered
 from assets_pkg.sdg.llm.dedup import QuestionIndex
-from assets_pkg.sdg.llm.documents import Source, count_sources, read_sources
+from assets_pkg.sdg.llm.documents import SourceDocument, count_sources, read_sources
 from assets_pkg.sdg.llm.prompts import load_prompts
 from assets_pkg.sdg.llm.structured_batch import Failure
 from assets_pkg.sdg.llm.tally import Tally
-from resources.chat_model import ChatConfig, ChatModel, Usage, endpoint_host
+from resources.chat_model import ChatModel, Usage
 from resources.encoders.base import Encoder
 from storage.artifacts import Corpus, Passages
 from storage.errors import RetuneError
@@ -26,60 +26,22 @@ from storage.files import write_json
 from storage.formats.qa_records import QAEvaluations, SourceRecord, dump_record
 from storage.progress import Progress, no_progress
 
-HOSTED = "integrate.api.nvidia.com"
-HOSTED_REQUESTS_PER_MINUTE = 40.0
 PREVIEW_DOCUMENTS = 3
-_HOPELESS_AFTER = 64  # sources after which a run with half the wanted share of usable pairs is given up
+_CHECK_RATE_AFTER = 64
+"""Sources after which a run with less than half of ``min_accept_rate`` fails."""
 
 
 class AcceptRateError(RetuneError):
-    """Too few of the pairs asked for could be used."""
+    """Too few of the requested pairs are usable."""
 
 
 @dataclass
 class Preview:
-    """A few documents' records, what was rejected, and what it took. Nothing is published."""
+    """The records of a few documents, the rejections, and the usage. Nothing is published."""
 
     records: list[SourceRecord] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
-
-
-def chat_config(settings: SdgSettings, cache: Path) -> ChatConfig:
-    """The endpoint that the settings describe; ``cache`` is the file that keeps its answers."""
-    same = {
-        name: getattr(settings, name)
-        for name in (
-            "base_url",
-            "api_key_env",
-            "max_output_tokens",
-            "tokens_per_minute",
-            "request_timeout_s",
-            "retry_deadline_s",
-            "allow_corpus_egress",
-            "max_calls",
-            "max_tokens",
-            "max_cost",
-            "input_price",
-            "output_price",
-        )
-    }
-    return ChatConfig(
-        **same,
-        cache=cache,
-        temperature=settings.generation_temperature,
-        max_parallel=settings.max_parallel_requests_for_gen,
-        requests_per_minute=requests_per_minute(settings),
-        approved_endpoints=tuple(settings.approved_endpoints),
-        reuse_answers=settings.resume == "always",
-    )
-
-
-def requests_per_minute(settings: SdgSettings) -> float | None:
-    """The rate to keep to; ``auto`` is what NVIDIA's hosted trial keys are reported to allow, no limit elsewhere."""
-    if settings.requests_per_minute != "auto":
-        return settings.requests_per_minute
-    return HOSTED_REQUESTS_PER_MINUTE if endpoint_host(settings.base_url)[0] == HOSTED else None
 
 
 def generate_with_llm(
@@ -94,12 +56,12 @@ def generate_with_llm(
     """Write ``qa_records.jsonl`` (one record per document or bundle, in corpus order), ``rejected.jsonl``,
     ``summary.json`` and, last, ``generation_result.json``.
 
-    Run again after an interruption it asks only for what is not in the answer cache yet.
+    After an interruption it requests only what is not in the answer cache yet.
 
     Raises:
-        ConsentError: text would leave the machine and nobody allowed it.
-        EndpointError, BudgetReachedError: the run cannot go on; answers so far are kept.
-        AcceptRateError: fewer than ``min_accept_rate`` of the pairs asked for were usable.
+        ConsentError: text would leave the machine, and the settings do not allow it.
+        EndpointError, BudgetReachedError: the run cannot continue; answers so far are cached.
+        AcceptRateError: fewer than ``min_accept_rate`` of the requested pairs are usable.
     """
     tally = Tally(settings)
     total = count_sources(corpus, settings)
@@ -121,70 +83,71 @@ def preview(
     documents: int = PREVIEW_DOCUMENTS,
     progress: Progress = no_progress,
 ) -> Preview:
-    """The records of the first few sources, for a look at pairs and scores; the answers are kept, so that the
-    real run does not ask for them again."""
-    result = Preview()
+    """The records of the first few sources, to inspect pairs and scores; the answers are cached, so that a full run
+    does not request them again."""
+    made = Preview()
     questions = QuestionIndex(encoder, settings.similarity_threshold)
 
-    def collect(batch: Sequence[Asked]) -> None:
+    def collect(batch: Sequence[SourceResult]) -> None:
         drop_near_duplicates(questions, batch)
-        result.records += [record_of(asked, settings) for asked in batch]
-        result.rejected += [why for asked in batch for why in asked.rejected]
+        made.records += [record_of(result, settings) for result in batch]
+        made.rejected += [why for result in batch for why in result.rejected]
 
     sources = islice(read_sources(corpus, passages, settings), documents)
     try:
-        result.usage = asyncio.run(_run(sources, documents, settings, chat, collect, progress))
+        made.usage = asyncio.run(_run(sources, documents, settings, chat, collect, progress))
     finally:
         questions.close()
-    return result
+    return made
 
 
 async def _run(
-    sources: Iterator[Source],
+    sources: Iterator[SourceDocument],
     total: int,
     settings: SdgSettings,
     chat: ChatModel,
-    consume: Callable[[Sequence[Asked]], None],
+    consume: Callable[[Sequence[SourceResult]], None],
     progress: Progress,
 ) -> Usage:
     prompts = load_prompts(settings.prompts_path)
     done = 0
     async with chat.session(total) as session:
 
-        async def work(source: Source) -> Asked:
+        async def work(source: SourceDocument) -> SourceResult:
             nonlocal done
-            asked = await ask_about(source, settings, prompts, session)
+            result = await process_source(source, settings, prompts, session)
             done += 1
             progress(done, total, "documents", calls=session.usage.calls, tokens=session.usage.tokens)
-            return asked
+            return result
 
         parallel = settings.max_parallel_requests_for_gen
-        await run_in_order(sources, work, consume, active=2 * parallel, window=max(64, 16 * parallel))
+        await map_ordered(sources, work, consume, active=2 * parallel, window=max(64, 16 * parallel))
         return session.usage
 
 
-def drop_near_duplicates(questions: QuestionIndex, batch: Sequence[Asked]) -> None:
-    """Move pairs whose question is too like an earlier one, of any source, to the rejected."""
-    all_pairs = [(asked, judged) for asked in batch for judged in asked.pairs]
+def drop_near_duplicates(questions: QuestionIndex, batch: Sequence[SourceResult]) -> None:
+    """Reject pairs whose question is a near duplicate of an earlier one, of any source."""
+    all_pairs = [(result, judged) for result in batch for judged in result.pairs]
     verdicts = questions.add(
-        [judged.pair.question for _, judged in all_pairs], [asked.source.source_id for asked, _ in all_pairs]
+        [judged.pair.question for _, judged in all_pairs],
+        [result.source.source_id for result, _ in all_pairs],
     )
-    for (asked, judged), twin in zip(all_pairs, verdicts, strict=True):
-        if twin is not None:
-            asked.pairs.remove(judged)
-            asked.reject("dedup", judged.slot, Failure("near_duplicate", twin), judged.pair.question)
+    for (result, judged), duplicate in zip(all_pairs, verdicts, strict=True):
+        if duplicate is not None:
+            result.pairs.remove(judged)
+            result.reject("dedup", judged.slot, Failure("near_duplicate", duplicate), judged.pair.question)
 
 
-def record_of(asked: Asked, settings: SdgSettings) -> SourceRecord:
+def record_of(result: SourceResult, settings: SdgSettings) -> SourceRecord:
     """The recipe's record of one source."""
-    source = asked.source
+    source = result.source
     return SourceRecord(
         file_name=source.file_names,
         source_id=source.source_id,
         text=source.text,
         chunks=source.chunks,
-        deduplicated_qa_pairs=[judged.pair for judged in asked.pairs],
-        qa_evaluations=QAEvaluations(evaluations=[judged.evaluation for judged in asked.pairs]),
+        deduplicated_qa_pairs=[judged.pair for judged in result.pairs],
+        qa_evaluations=QAEvaluations(evaluations=[judged.evaluation for judged in result.pairs]),
         bundle_id=source.source_id if source.bundled else None,
         bundle_members=source.file_names if source.bundled else None,
         is_multi_doc=source.bundled,
@@ -193,7 +156,7 @@ def record_of(asked: Asked, settings: SdgSettings) -> SourceRecord:
 
 
 class _Writer:
-    """Writes records and rejections as they come, in order, and counts them."""
+    """Writes records and rejections in order, and counts them."""
 
     def __init__(self, folder: Path, tally: Tally, encoder: Encoder, settings: SdgSettings):
         self.records = folder / "qa_records.jsonl"
@@ -212,23 +175,23 @@ class _Writer:
         self._record_stream.close()
         self._rejected_stream.close()
 
-    def write(self, batch: Sequence[Asked]) -> None:
+    def write(self, batch: Sequence[SourceResult]) -> None:
         drop_near_duplicates(self._questions, batch)
-        for asked in batch:
+        for result in batch:
             self._tally.source()
-            self._record_stream.write(dump_record(record_of(asked, self._settings)))
-            for judged in asked.pairs:
-                self._tally.accepted(asked.source.source_id, judged)
-            for why in asked.rejected:
+            self._record_stream.write(dump_record(record_of(result, self._settings)))
+            for judged in result.pairs:
+                self._tally.accepted(result.source.source_id, judged)
+            for why in result.rejected:
                 self._tally.rejected(why)
                 row = {key: value for key, value in asdict(why).items() if value is not None}
                 self._rejected_stream.write(orjson.dumps(row) + b"\n")
         self._rejected_stream.flush()
-        if self._tally.sources >= _HOPELESS_AFTER:
+        if self._tally.sources >= _CHECK_RATE_AFTER:
             self.check_accept_rate(self._settings.min_accept_rate / 2)
 
     def check_accept_rate(self, least: float) -> None:
-        """Raise if fewer than ``least`` of the pairs asked for so far are usable."""
+        """Raise if fewer than ``least`` of the pairs requested so far are usable."""
         tally = self._tally
         if tally.accept_rate < least:
             raise AcceptRateError(

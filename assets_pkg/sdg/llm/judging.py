@@ -1,4 +1,4 @@
-"""Third question about a source: how good each pair is, by the segments it names."""
+"""The third request about a source: scores of each pair, judged by the segments it names."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Annotated
 from pydantic import BaseModel, Field
 
 from assets_pkg.config.sections.sdg import SdgSettings
-from assets_pkg.sdg.llm.documents import Source
+from assets_pkg.sdg.llm.documents import SourceDocument
 from assets_pkg.sdg.llm.pairs import DraftPair
 from assets_pkg.sdg.llm.prompts import Prompts
-from assets_pkg.sdg.llm.structured_batch import Failure, Gathered, NumberedItem, Step, gather
+from assets_pkg.sdg.llm.structured_batch import BatchRequest, BatchResult, Failure, NumberedItem, ask_batch
 from resources.chat_model import ChatSession, Schema
 from storage.formats.qa_records import Judgement, OverallJudgement, QAEvaluation
 
@@ -42,7 +42,7 @@ class Verdict(NumberedItem):
     improvements: str
 
     def record(self) -> QAEvaluation:
-        """As the record format has it."""
+        """The verdict in the record format."""
         return QAEvaluation(
             relevance=self.relevance.record(),
             accuracy=self.accuracy.record(),
@@ -57,16 +57,17 @@ class _Answer(BaseModel):
     evaluations: list[Verdict]
 
 
+# The names and docstrings of these classes are in the schema, and with it in the keys of cached answers.
 SCHEMA = Schema.of("evaluations", _Answer)
 
 
 async def judge(
-    source: Source,
+    source: SourceDocument,
     settings: SdgSettings,
     prompts: Prompts,
     session: ChatSession,
     drafts: Mapping[int, DraftPair],
-) -> Gathered[Verdict]:
+) -> BatchResult[Verdict]:
     """A verdict on every draft, or the reason why there is none. Only the segments that the drafts name are
     sent again."""
 
@@ -86,7 +87,7 @@ async def judge(
     def no_check(item: Verdict) -> Failure | None:
         return None
 
-    step = Step(
+    request = BatchRequest(
         model=settings.quality_judge_model,
         prompts=prompts,
         schema=SCHEMA,
@@ -97,4 +98,4 @@ async def judge(
         missing="judge_mismatch",
         describe=lambda number: f"Pair {number}",
     )
-    return await gather(session, step, sorted(drafts))
+    return await ask_batch(session, request, sorted(drafts))

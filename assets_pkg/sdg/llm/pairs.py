@@ -1,4 +1,4 @@
-"""Second question about a source: pairs of the types that were asked for."""
+"""The second request about a source: question-answer pairs of the types in the settings."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Annotated
 from pydantic import BaseModel, Field
 
 from assets_pkg.config.sections.sdg import SdgSettings
-from assets_pkg.sdg.llm.documents import Source
+from assets_pkg.sdg.llm.documents import SourceDocument
 from assets_pkg.sdg.llm.extraction import ArtifactsOfType
 from assets_pkg.sdg.llm.prompts import Prompts
-from assets_pkg.sdg.llm.structured_batch import Failure, Gathered, NumberedItem, Step, gather
+from assets_pkg.sdg.llm.structured_batch import BatchRequest, BatchResult, Failure, NumberedItem, ask_batch
 from resources.chat_model import ChatSession, Schema
 from storage.digests import digest_text
 from storage.formats.qa_records import HopContext, QAPair
@@ -20,7 +20,7 @@ from storage.formats.qa_records import HopContext, QAPair
 
 @dataclass(frozen=True)
 class Slot:
-    """A pair to be written: its number and what it is to be like."""
+    """A pair to be written: its number and its types."""
 
     number: int
     query_type: str
@@ -28,12 +28,12 @@ class Slot:
 
 
 def slots(settings: SdgSettings, source_id: str) -> dict[int, Slot]:
-    """The pairs to be written about a source by number, exactly as many of each type as the settings say.
-    Which query type meets which reasoning type turns with the source, so that all combinations occur."""
+    """The pairs to be written about a source, by number, with the numbers of each type in the settings. The
+    combination of query and reasoning types is rotated by the source, so that all combinations occur."""
     queries = [name for name, count in settings.query_type_counts().items() for _ in range(count)]
     reasons = [name for name, count in settings.reasoning_type_counts().items() for _ in range(count)]
-    turn = int(digest_text(source_id), 16) % len(reasons)
-    types = zip(queries, reasons[turn:] + reasons[:turn], strict=True)
+    offset = int(digest_text(source_id), 16) % len(reasons)
+    types = zip(queries, reasons[offset:] + reasons[:offset], strict=True)
     return {number: Slot(number, *pair) for number, pair in enumerate(types, start=1)}
 
 
@@ -55,7 +55,7 @@ class DraftPair(NumberedItem):
         return sorted({segment for hop in self.hops for segment in hop.segments})
 
     def record(self, slot: Slot) -> QAPair:
-        """As the record format has it."""
+        """The pair in the record format."""
         return QAPair(
             question=" ".join(self.question.split()),
             answer=self.answer.strip(),
@@ -75,17 +75,18 @@ class _Answer(BaseModel):
     pairs: list[DraftPair]
 
 
+# The names and docstrings of these classes are in the schema, and with it in the keys of cached answers.
 SCHEMA = Schema.of("pairs", _Answer)
 
 
 async def write_pairs(
-    source: Source,
+    source: SourceDocument,
     settings: SdgSettings,
     prompts: Prompts,
     session: ChatSession,
     wanted: Mapping[int, Slot],
-    artifacts: Gathered[ArtifactsOfType],
-) -> Gathered[DraftPair]:
+    artifacts: BatchResult[ArtifactsOfType],
+) -> BatchResult[DraftPair]:
     """A draft for every slot, or the reason why there is none."""
     lines = [
         line
@@ -98,7 +99,7 @@ async def write_pairs(
         hops = f", {_least_hops(slot, settings)} to {settings.max_hops} hops"
         return f"Pair {number}: query type {slot.query_type}, reasoning type {slot.reasoning_type}{hops}"
 
-    step = Step(
+    request = BatchRequest(
         model=settings.qa_generation_model,
         prompts=prompts,
         schema=SCHEMA,
@@ -110,17 +111,17 @@ async def write_pairs(
             pairs="\n".join(map(describe, numbers)),
             artifacts="\n".join(lines) or "(choose yourself)",
             min_complexity=settings.min_complexity,
-            text=source.shown(),
+            text=source.prompt_text(),
         ),
         check=lambda draft: check_draft(draft, wanted[draft.number], settings, len(source.chunks)),
         missing="wrong_count",
         describe=describe,
     )
-    return await gather(session, step, list(wanted))
+    return await ask_batch(session, request, list(wanted))
 
 
 def check_draft(draft: DraftPair, slot: Slot, settings: SdgSettings, segments: int) -> Failure | None:
-    """Why a draft cannot be taken, or None."""
+    """Why a draft is refused, or None."""
     unknown = [segment for segment in draft.segments() if not 1 <= segment <= segments]
     if unknown:
         return Failure("missing_segment", f"segment {unknown[0]} does not exist, the last is {segments}")

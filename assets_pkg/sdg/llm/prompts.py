@@ -1,4 +1,4 @@
-"""The prompt templates: one file of ours, and a file of the user's for those that are to be different."""
+"""The prompt templates: the default file, and a file of the user's that overrides some of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from storage.errors import RetuneError
 
 DEFAULT_PROMPTS = Path(__file__).parents[1] / "prompts" / "default.yaml"
 
-_PLACES = {
+_PLACEHOLDERS = {
     "system": frozenset[str](),
     "extract": frozenset({"most", "types", "text"}),
     "generate": frozenset({"count", "pairs", "artifacts", "min_complexity", "text"}),
@@ -38,15 +38,15 @@ class Prompts:
     repair: str
 
     def fill(self, name: str, **values: Any) -> str:
-        """The prompt ``name`` with its places filled in."""
+        """The prompt ``name`` with its placeholders replaced."""
         return Template(getattr(self, name)).substitute(values)
 
 
 def load_prompts(path: str | None) -> Prompts:
-    """The default prompts, with those in the file ``path`` in their place.
+    """The default prompts, overridden by those in the file ``path``.
 
     Raises:
-        PromptError: unreadable file, unknown prompt, or a template without one of its places.
+        PromptError: unreadable file, unknown prompt, or a template with a missing or unknown placeholder.
     """
     templates = _read(DEFAULT_PROMPTS)
     if path is not None:
@@ -55,7 +55,7 @@ def load_prompts(path: str | None) -> Prompts:
 
 
 def prompts_digest(path: str | None) -> str:
-    """Digest of the prompts in effect: part of what decides the pairs."""
+    """Digest of the prompts in effect: part of what determines the pairs."""
     prompts = load_prompts(path)
     return digest_json({field.name: getattr(prompts, field.name) for field in fields(prompts)})
 
@@ -66,22 +66,22 @@ def _read(path: Path) -> dict[str, str]:
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise PromptError(f"{path}: not readable as a YAML file of prompts: {error}") from error
     if not isinstance(templates, dict):
-        raise PromptError(f"{path}: must be a mapping from {', '.join(_PLACES)} to templates")
+        raise PromptError(f"{path}: must be a mapping from {', '.join(_PLACEHOLDERS)} to templates")
     for name, text in templates.items():
         _check(f"{path}: {name}", name, text)
     return templates
 
 
 def _check(where: str, name: Any, text: Any) -> None:
-    if name not in _PLACES:
-        raise PromptError(f"{where}: no such prompt; there are {', '.join(_PLACES)}")
+    if name not in _PLACEHOLDERS:
+        raise PromptError(f"{where}: no such prompt; there are {', '.join(_PLACEHOLDERS)}")
     if not isinstance(text, str):
         raise PromptError(f"{where}: must be a text")
     template = Template(text)
     if not template.is_valid():
         raise PromptError(f"{where}: a dollar sign that is not a $name must be written $$")
     used = set(template.get_identifiers())
-    if used != _PLACES[name]:
-        missing = [f"${place} is missing" for place in sorted(_PLACES[name] - used)]
-        unknown = [f"${place} is unknown" for place in sorted(used - _PLACES[name])]
+    if used != _PLACEHOLDERS[name]:
+        missing = [f"${each} is missing" for each in sorted(_PLACEHOLDERS[name] - used)]
+        unknown = [f"${each} is unknown" for each in sorted(used - _PLACEHOLDERS[name])]
         raise PromptError(f"{where}: {', '.join(missing + unknown)}")

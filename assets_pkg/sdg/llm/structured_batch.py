@@ -1,7 +1,7 @@
-"""Asking for numbered items and getting each of them, or the reason why not.
+"""Requests for a list of numbered items: each item comes back, or the reason why it is missing.
 
-One answer may hold some good items and some bad ones. The good ones are kept; for the others the model is
-told once what was wrong. An answer that ran out of room is asked again in halves.
+The valid items of an answer are kept; for the others one repair request says what was wrong. A truncated answer is
+requested again in two halves.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from resources.chat_model import CallFailedError, ChatAnswer, ChatSession, Messa
 
 I = TypeVar("I", bound="NumberedItem")  # noqa: E741
 
-_QUOTED_BACK = 8000
+_QUOTED_CHARS = 8000
+"""Characters of a bad answer that its repair request quotes."""
 
 
 class NumberedItem(BaseModel):
@@ -28,31 +29,35 @@ class NumberedItem(BaseModel):
 
 @dataclass(frozen=True)
 class Failure:
-    """Why an item is missing: ``reason`` to count by, ``detail`` to read."""
+    """Why an item is missing: ``reason`` is the category that is counted, ``detail`` the explanation (which the
+    repair request quotes)."""
 
     reason: str
     detail: str
 
 
 @dataclass
-class Gathered(Generic[I]):
-    """Every number asked for is in ``items`` or in ``failures``; ``surplus`` entries were not asked for."""
+class BatchResult(Generic[I]):
+    """Every requested number is in ``items`` or in ``failures``; ``surplus`` counts entries that were not requested."""
 
     items: dict[int, I] = field(default_factory=dict)
     failures: dict[int, Failure] = field(default_factory=dict)
     surplus: int = 0
 
-    def take(self, other: Gathered[I]) -> None:
+    def merge(self, other: BatchResult[I]) -> None:
         self.items |= other.items
         self.failures |= other.failures
         self.surplus += other.surplus
 
 
 @dataclass(frozen=True)
-class Step(Generic[I]):
-    """One kind of question. ``key`` is the name of the list in the answer; ``check`` may refuse an item;
-    ``missing`` is the reason to count an item by that is not in the answer, None if it need not be there;
-    ``describe`` names an item in a repair."""
+class BatchRequest(Generic[I]):
+    """One kind of request.
+
+    ``key``: the name of the list in the answer. ``prompt``: the prompt for some numbers. ``check``: why an item is
+    refused, or None. ``missing``: the reason that is counted for an item that is not in the answer, None if it may be
+    missing. ``describe``: names an item in a repair request.
+    """
 
     model: str
     prompts: Prompts
@@ -65,70 +70,74 @@ class Step(Generic[I]):
     describe: Callable[[int], str]
 
 
-async def gather(session: ChatSession, step: Step[I], numbers: Sequence[int]) -> Gathered[I]:
-    """Ask for the items ``numbers``.
+async def ask_batch(session: ChatSession, request: BatchRequest[I], numbers: Sequence[int]) -> BatchResult[I]:
+    """Request the items ``numbers``.
 
     Raises:
-        ChatModelError: the run cannot go on.
+        ChatModelError: the run cannot continue.
     """
-    turns: list[Message] = [
-        {"role": "system", "content": step.prompts.system},
-        {"role": "user", "content": step.prompt(numbers)},
+    messages: list[Message] = [
+        {"role": "system", "content": request.prompts.system},
+        {"role": "user", "content": request.prompt(numbers)},
     ]
-    answer = await _ask(session, step, turns)
+    answer = await _ask(session, request, messages)
     if isinstance(answer, ChatAnswer) and answer.truncated and len(numbers) > 1:
-        return await _in_halves(session, step, numbers)
-    found = _read(step, answer, numbers)
+        return await _in_halves(session, request, numbers)
+    found = _parse(request, answer, numbers)
     if found.failures and isinstance(answer, ChatAnswer) and not _declined(found):
-        turns += _repair(step, answer.text, found)
-        again = await _ask(session, step, turns)
-        found.take(_read(step, again, list(found.failures)))
+        messages += _repair(request, answer.text, found)
+        again = await _ask(session, request, messages)
+        found.merge(_parse(request, again, list(found.failures)))
         found.failures = {number: why for number, why in found.failures.items() if number not in found.items}
     return found
 
 
-async def _in_halves(session: ChatSession, step: Step[I], numbers: Sequence[int]) -> Gathered[I]:
+async def _in_halves(
+    session: ChatSession, request: BatchRequest[I], numbers: Sequence[int]
+) -> BatchResult[I]:
     middle = len(numbers) // 2
-    found = await gather(session, step, numbers[:middle])
-    found.take(await gather(session, step, numbers[middle:]))
+    found = await ask_batch(session, request, numbers[:middle])
+    found.merge(await ask_batch(session, request, numbers[middle:]))
     return found
 
 
-async def _ask(session: ChatSession, step: Step[I], turns: list[Message]) -> ChatAnswer | Failure:
+async def _ask(
+    session: ChatSession, request: BatchRequest[I], messages: list[Message]
+) -> ChatAnswer | Failure:
     try:
-        return await session.ask(step.model, turns, step.schema)
+        return await session.ask(request.model, messages, request.schema)
     except CallFailedError as error:
         return Failure(error.reason, error.detail)
 
 
-def _repair(step: Step[I], said: str, found: Gathered[I]) -> list[Message]:
+def _repair(request: BatchRequest[I], text: str, found: BatchResult[I]) -> list[Message]:
     problems = "\n".join(f"- {why.detail}" for why in dict.fromkeys(found.failures.values()))
-    wanted = "\n".join(step.describe(number) for number in found.failures)
-    request = step.prompts.fill("repair", problems=problems, wanted=wanted)
+    wanted = "\n".join(request.describe(number) for number in found.failures)
+    repair = request.prompts.fill("repair", problems=problems, wanted=wanted)
     return [
-        {"role": "assistant", "content": said[-_QUOTED_BACK:] or "(nothing)"},
-        {"role": "user", "content": request},
+        {"role": "assistant", "content": text[-_QUOTED_CHARS:] or "(nothing)"},
+        {"role": "user", "content": repair},
     ]
 
 
-def _declined(found: Gathered[Any]) -> bool:
+def _declined(found: BatchResult[Any]) -> bool:
     return any(why.reason == "refusal" for why in found.failures.values())
 
 
 # ---- reading an answer -------------------------------------------------------------------------------------
 
 
-def _read(step: Step[I], answer: ChatAnswer | Failure, numbers: Sequence[int]) -> Gathered[I]:
-    """The good items of one answer, and a failure for each of the others."""
+def _parse(request: BatchRequest[I], answer: ChatAnswer | Failure, numbers: Sequence[int]) -> BatchResult[I]:
+    """The valid items of one answer, and a failure for each of the others."""
     if isinstance(answer, Failure):
-        return Gathered(failures=dict.fromkeys(numbers, answer))
-    entries = entries_of(answer.text, step.key)
+        return BatchResult(failures=dict.fromkeys(numbers, answer))
+    entries = entries_of(answer.text, request.key)
     if entries is None:
-        return Gathered(failures=dict.fromkeys(numbers, _without_entries(answer)))
-    found: Gathered[I] = Gathered()
+        return BatchResult(failures=dict.fromkeys(numbers, _without_entries(answer)))
+    found: BatchResult[I] = BatchResult()
     for entry in entries:
-        _sort_in(step, entry, set(numbers), found)
-    reason = "truncated" if answer.truncated else step.missing
+        _add_entry(request, entry, set(numbers), found)
+    reason = "truncated" if answer.truncated else request.missing
     if reason is not None:
         for number in set(numbers) - found.items.keys() - found.failures.keys():
             found.failures[number] = Failure(reason, f"number {number} is not in the answer")
@@ -136,17 +145,19 @@ def _read(step: Step[I], answer: ChatAnswer | Failure, numbers: Sequence[int]) -
     return found
 
 
-def _sort_in(step: Step[I], entry: dict[str, Any], wanted: set[int], found: Gathered[I]) -> None:
+def _add_entry(
+    request: BatchRequest[I], entry: dict[str, Any], wanted: set[int], found: BatchResult[I]
+) -> None:
     number = entry.get("number")
     if not isinstance(number, int) or number not in wanted or number in found.items:
         found.surplus += 1
         return
     try:
-        item = step.item.model_validate(entry)
+        item = request.item.model_validate(entry)
     except ValidationError as error:
         found.failures[number] = Failure("invalid_item", f"number {number}: {_first_problem(error)}")
         return
-    problem = step.check(item)
+    problem = request.check(item)
     if problem is not None:
         found.failures[number] = Failure(problem.reason, f"number {number}: {problem.detail}")
         return
@@ -155,16 +166,16 @@ def _sort_in(step: Step[I], entry: dict[str, Any], wanted: set[int], found: Gath
 
 
 def entries_of(text: str, key: str) -> list[dict[str, Any]] | None:
-    """The entries in an answer: of the list under ``key``, of a bare list, or those that stand alone in JSON
-    that was cut off. None if there are none."""
-    alone: list[dict[str, Any]] = []
+    """The entries in an answer: of the list under ``key``, of a bare list, or the complete ones of truncated JSON.
+    None if there are none."""
+    single: list[dict[str, Any]] = []
     for value in json_values(text):
         entries = value.get(key) if isinstance(value, dict) else value
         if isinstance(entries, list):
             return [entry for entry in entries if isinstance(entry, dict)]
         if "number" in value:
-            alone.insert(0, value)
-    return alone or None
+            single.insert(0, value)
+    return single or None
 
 
 def _without_entries(answer: ChatAnswer) -> Failure:

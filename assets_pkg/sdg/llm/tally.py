@@ -1,4 +1,4 @@
-"""Counting what came of a run: the figures of ``summary.json``."""
+"""Counts of a run's results: the figures of ``summary.json``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SAMPLES = 10
 
 
 class Tally:
-    """Running counts; memory does not grow with the corpus."""
+    """Running counts, in memory that does not grow with the corpus."""
 
     def __init__(self, settings: SdgSettings):
         self._settings = settings
@@ -58,7 +58,7 @@ class Tally:
             heapq.heappushpop(self._samples, entry)
 
     def rejected(self, why: Rejected) -> None:
-        """Count a missing pair by its reason; things that are no pair are counted under their step."""
+        """Count a missing pair by its reason; rejections that are no pair are counted under their step."""
         self.reasons[why.reason if why.number is not None else f"{why.step}: {why.reason}"] += 1
 
     def table(self) -> str:
@@ -81,11 +81,11 @@ class Tally:
             "completion_tokens": usage.completion_tokens,
             "cost": usage.cost,
             "score_histogram": {str(score): self._scores[score] for score in range(1, 11)},
-            "query_types": self._against("query_type", self._settings.query_type_counts()),
-            "reasoning_types": self._against("reasoning_type", self._settings.reasoning_type_counts()),
+            "query_types": self._by_type("query_type", self._settings.query_type_counts()),
+            "reasoning_types": self._by_type("reasoning_type", self._settings.reasoning_type_counts()),
             "sample_pairs": [sample for _, _, sample in sorted(self._samples, reverse=True)],
         }
 
-    def _against(self, kind: str, counts: dict[str, int]) -> dict[str, dict[str, int]]:
+    def _by_type(self, kind: str, counts: dict[str, int]) -> dict[str, dict[str, int]]:
         made = self._types[kind]
         return {name: {"asked": count * self.sources, "pairs": made[name]} for name, count in counts.items()}

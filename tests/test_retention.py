@@ -17,7 +17,7 @@ from pymilvus import MilvusClient
 from assets_pkg.automation.retention import Removal, find_holders, find_removals, remove
 from assets_pkg.deploy.backends.process import ServerState
 from assets_pkg.deploy.server_state import write_state
-from assets_pkg.orchestration.asset_context import ARTIFACT_KEY
+from assets_pkg.orchestration.history import ARTIFACT_KEY
 from assets_pkg.reindex.index import open_index
 from resources.vector_store.base import index_schema
 from storage.artifact_store import ArtifactStore, BuildKey
@@ -62,7 +62,7 @@ def test_a_removed_version_is_built_again_when_asked_for(tmp_path: Path) -> None
 
 
 def milvus_place(store: ArtifactStore, model: str, uri: str) -> dict[str, Any]:
-    owner = {"project": store.identity(), "root": store.place, "alias": "c_current"}
+    owner = {"project": store.identity(), "root": store.location, "alias": "c_current"}
     return {"store": "milvus", "uri": uri, "collection": f"c_{model}", "owner": owner, "token_env": "NONE"}
 
 
@@ -132,7 +132,7 @@ def test_what_killed_builds_left_goes_once_a_newer_version_was_made(tmp_path: Pa
             ("corpus_embeddings", overtaken.name, True)
         ]
         assert removals[0].size == len("half")
-        with FileLock(f"{overtaken}.lock"):  # somebody took it up after all
+        with FileLock(f"{overtaken}.lock"):  # another process has resumed it
             assert list(find_removals(store, instance, keep=1)) == []
         remove(store, removals[0])
     assert not overtaken.exists()

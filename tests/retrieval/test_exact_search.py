@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assets_pkg.retrieval import exact_search as search_module
-from assets_pkg.retrieval.exact_search import exact_search, pair_scores
+from assets_pkg.retrieval.exact_search import BlockwiseSearch, exact_search, pair_scores
 
 
 def unit(vectors):
@@ -14,16 +14,16 @@ def unit(vectors):
 
 
 def all_pairs(queries, passages, k, ceilings, excluded):
-    """The definition: every pair in float64, equal passages scored once, ties to the lower place."""
+    """The definition: every pair in float64, equal passages scored once, ties to the lower index."""
     distinct, which = np.unique(passages, axis=0, return_inverse=True)
     scores = (queries.astype(np.float64) @ distinct.astype(np.float64).T)[:, which.reshape(-1)]
     ids = np.full((len(queries), k), -1)
-    for row, places in enumerate(excluded):
+    for row, columns in enumerate(excluded):
         # Sums in another order differ in the last bits: a ceiling that is some pair's own score lets it in.
         allowed = scores[row] <= ceilings[row] + 1e-12
-        allowed[list(places)] = False
-        places = np.flatnonzero(allowed)
-        best = places[np.lexsort((places, -scores[row, places]))][:k]
+        allowed[list(columns)] = False
+        columns = np.flatnonzero(allowed)
+        best = columns[np.lexsort((columns, -scores[row, columns]))][:k]
         ids[row, : len(best)] = best
     return ids, scores
 
@@ -104,20 +104,41 @@ def test_is_exact_whatever_precision_training_has_set():
         torch.set_float32_matmul_precision(before)
 
 
-def test_tells_how_much_of_the_passages_it_has_looked_through(monkeypatch):
+def test_progress_is_the_fraction_of_passages_searched(monkeypatch):
     monkeypatch.setattr(search_module, "PASSAGE_BLOCK", 64)
     passages = unit(np.random.default_rng(4).normal(size=(256, 8)))
-    told = []
-    exact_search(passages[:40], passages, 3, query_block=20, progress=lambda *args, **_: told.append(args[0]))
-    assert told == [5, 10, 15, 20, 25, 30, 35, 40]
+    reported = []
+    exact_search(
+        passages[:40], passages, 3, query_block=20, progress=lambda *args, **_: reported.append(args[0])
+    )
+    assert reported == [5, 10, 15, 20, 25, 30, 35, 40]
 
 
-def test_reads_a_memory_map_and_tells_progress(tmp_path):
+def test_reads_a_memory_map_and_reports_progress(tmp_path):
     rng = np.random.default_rng(2)
     passages, queries = unit(rng.normal(size=(200, 8))), unit(rng.normal(size=(10, 8)))
     stored = np.memmap(tmp_path / "vectors", dtype=np.float32, mode="w+", shape=passages.shape)
     stored[:] = passages
-    told = []
-    got = exact_search(queries, stored, 3, query_block=4, progress=lambda *args, **_: told.append(args))
+    reported = []
+    got = exact_search(queries, stored, 3, query_block=4, progress=lambda *args, **_: reported.append(args))
     np.testing.assert_array_equal(got.ids, exact_search(queries, passages, 3).ids)
-    assert told == [(4, 10, "queries"), (8, 10, "queries"), (10, 10, "queries")]
+    assert reported == [(4, 10, "queries"), (8, 10, "queries"), (10, 10, "queries")]
+
+
+@pytest.mark.parametrize("size", [1, 9, 64, 200])
+def test_a_blockwise_search_is_a_search_over_all_blocks(size):
+    rng = np.random.default_rng(5)
+    passages, queries = with_duplicates(rng, 200, 8), unit(rng.normal(size=(30, 8)))
+    want, scores = all_pairs(queries, passages, 12, np.full(30, np.inf), [()] * 30)
+    search = BlockwiseSearch(queries, 12)
+    for start in range(0, 200, size):
+        search.add(passages[start : start + size])
+    np.testing.assert_array_equal(search.found.ids, want)
+    np.testing.assert_allclose(search.found.scores, np.take_along_axis(scores, want, 1), atol=1e-14)
+
+
+def test_a_blockwise_search_over_few_passages_has_fewer_columns():
+    search = BlockwiseSearch(unit(np.eye(3)), 5)
+    search.add(unit(np.eye(3))[:0])
+    search.add(unit(np.eye(3))[1:])
+    np.testing.assert_array_equal(search.found.ids, [[0, 1], [0, 1], [1, 0]])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, ndcg_score
 
-from assets_pkg.evaluation.errors import EvaluationError
+from assets_pkg.retrieval.errors import RetrievalError
 from assets_pkg.retrieval.metrics import metric_names, score_run
 
 K = [1, 2, 10, 100]
@@ -20,10 +20,10 @@ def reference(found, judged, k_values):
     scores = {}
     for k in k_values:
         top = ranked[:k]
-        dcg = sum(gain / math.log2(place + 2) for place, gain in enumerate(top) if gain > 0)
-        scores[f"NDCG@{k}"] = dcg / sum(gain / math.log2(place + 2) for place, gain in enumerate(ideal[:k]))
-        hits = [place for place, gain in enumerate(top) if gain > 0]
-        scores[f"MAP@{k}"] = sum((number + 1) / (place + 1) for number, place in enumerate(hits)) / relevant
+        dcg = sum(gain / math.log2(index + 2) for index, gain in enumerate(top) if gain > 0)
+        scores[f"NDCG@{k}"] = dcg / sum(gain / math.log2(index + 2) for index, gain in enumerate(ideal[:k]))
+        hits = [index for index, gain in enumerate(top) if gain > 0]
+        scores[f"MAP@{k}"] = sum((number + 1) / (index + 1) for number, index in enumerate(hits)) / relevant
         scores[f"Recall@{k}"] = len(hits) / relevant
         scores[f"P@{k}"] = len(hits) / k
         scores[f"MRR@{k}"] = 1 / (hits[0] + 1) if hits else 0.0
@@ -88,5 +88,5 @@ def test_a_worked_case():
 def test_queries_without_a_relevant_document_do_not_count():
     got = score_run({"q": {"a": 1.0}, "r": {"a": 1.0}, "s": {"a": 1.0}}, {"q": {"a": 1}, "r": {"a": 0}}, [1])
     assert got.query_ids == ("q",)
-    with pytest.raises(EvaluationError, match="no query"):
+    with pytest.raises(RetrievalError, match="no query"):
         score_run({"q": {"a": 1.0}}, {"q": {"a": 0}}, [1])

@@ -12,11 +12,13 @@ import psutil
 import pytest
 import torch
 
-from assets_pkg.prep.errors import PrepError
+from assets_pkg.retrieval.errors import RetrievalError
 from assets_pkg.retrieval.exact_search import exact_search, pair_scores
 from assets_pkg.retrieval.parallel_search import search_devices, search_file
 
-from .test_search import all_pairs, unit, with_duplicates
+from .test_exact_search import all_pairs, unit, with_duplicates
+
+pytestmark = pytest.mark.slow
 
 TWO = ["cpu", "cpu"]
 
@@ -41,7 +43,7 @@ def material(tmp_path_factory):
 def test_two_processes_find_what_all_pairs_in_float64_are(material, with_ceiling):
     queries, passages, path, ceilings, excluded = material
     tops = ceilings if with_ceiling else np.full(len(queries), np.inf)
-    told = []
+    reported = []
     got = search_file(
         queries,
         path,
@@ -49,21 +51,21 @@ def test_two_processes_find_what_all_pairs_in_float64_are(material, with_ceiling
         devices=TWO,
         ceilings=tops,
         excluded=excluded,
-        progress=lambda *args, **_: told.append(args),
+        progress=lambda *args, **_: reported.append(args),
     )
     want, _ = all_pairs(queries, passages, 10, tops, excluded)
     np.testing.assert_array_equal(got.ids, want)
     alone = exact_search(queries, passages, 10, ceilings=tops, excluded=excluded)
     np.testing.assert_array_equal(got.scores, alone.scores)  # to the last bit
     np.testing.assert_array_equal(got.above, alone.above)
-    assert [done for done, _, _ in told] == sorted(done for done, _, _ in told)
-    assert told[-1] == (300, 300, "queries")
+    assert [done for done, _, _ in reported] == sorted(done for done, _, _ in reported)
+    assert reported[-1] == (300, 300, "queries")
     assert [each.name for each in path.parent.iterdir()] == ["passages.npy"]
 
 
-def test_a_process_that_fails_is_told_and_nothing_is_left(material):
+def test_a_failed_process_is_an_error_and_leaves_nothing(material):
     queries, _, path, *_ = material
-    with pytest.raises(PrepError, match=r"a process of the search failed: .*no-such-device"):
+    with pytest.raises(RetrievalError, match=r"a process of the search failed: .*no-such-device"):
         search_file(queries, path, 3, devices=["cpu", "no-such-device"])
     assert multiprocessing.active_children() == []
     assert [each.name for each in path.parent.iterdir()] == ["passages.npy"]

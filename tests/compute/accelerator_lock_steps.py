@@ -1,4 +1,4 @@
-"""Somebody else at work on this machine's accelerator, for a project's steps to wait for."""
+"""Runs that hold the lock on this machine's accelerator, for a project's steps to wait for."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.command.conftest import Workplace
 
 @contextmanager
 def busy_accelerator(place: Workplace) -> Iterator[dg.DagsterInstance]:
-    """The history of a project in which another run has taken the one turn there is."""
+    """The history of a project in which another run holds the lock."""
     reference = InstanceRef.from_dir(str(place.home / ".dagster"))
     with dg.DagsterInstance.from_ref(reference) as instance:
         history = instance.event_log_storage
@@ -36,13 +36,13 @@ A_STEP = """
 
     import dagster as dg
 
-    from assets_pkg.orchestration.asset_context import open_door, stage_asset
+    from assets_pkg.orchestration.asset_context import asset_context, stage_asset
     from assets_pkg.orchestration.instance import GPU_POOL, open_instance
     from resources.configurable import ArtifactStoreResource
 
     @stage_asset("finetune", kinds=set(), pool=GPU_POOL)
     def checkpoint(context, store: ArtifactStoreResource):
-        with open_door(context, store):
+        with asset_context(context, store):
             began = time.time()
             time.sleep(0.5)
             Path(sys.argv[1]).write_text(f"{began} {time.time()}")
@@ -57,16 +57,16 @@ A_STEP = """
 """
 
 
-def take_turns(folder: Path, environment: Mapping[str, str], runs: int = 2) -> None:
+def run_at_once(folder: Path, environment: Mapping[str, str], runs: int = 2) -> None:
     """Runs of one history, in as many processes, ask for the accelerator at once: none begins before another ended."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("DAGSTER", "RETUNE"))}
-    given = {**kept, "DAGSTER_HOME": str(folder / "home"), **environment}
+    variables = {**kept, "DAGSTER_HOME": str(folder / "home"), **environment}
     files = [folder / f"run-{number}" for number in range(runs)]
     ready = [f"{file}.ready" for file in files]
     command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(A_STEP)]
     processes = [
         subprocess.Popen(
-            [*command, str(file), *ready], env=given, stderr=subprocess.PIPE, stdout=subprocess.PIPE
+            [*command, str(file), *ready], env=variables, stderr=subprocess.PIPE, stdout=subprocess.PIPE
         )
         for file in files
     ]

@@ -1,4 +1,4 @@
-"""Who takes a turn on this machine's accelerator: what runs on this machine, wherever the step itself is."""
+"""Which steps hold the lock on this machine's accelerator: those whose work runs on this machine."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pytest
 from assets_pkg.build import build_definitions
 from assets_pkg.config.profile import load_profile
 from tests.command.conftest import Workplace
+from tests.compute.accelerator_lock_steps import busy_accelerator, run_at_once
 from tests.compute.test_subprocess import job_process
-from tests.compute.turns import busy_accelerator, take_turns
 from tests.conftest import write_profile
 
 DOCKED = 'executor = "docker"\ncontainer_image = "retune:latest"'
 
 
-def test_a_child_waits_for_its_turn(place: Workplace) -> None:
+def test_a_child_waits_for_the_lock(place: Workplace) -> None:
     with busy_accelerator(place) as instance:
         command = place.start("finetune", "--run", "child")
         deadline = time.monotonic() + 60
@@ -30,8 +30,9 @@ def test_a_child_waits_for_its_turn(place: Workplace) -> None:
     assert command.returncode == 0, output
 
 
-def test_two_processes_take_turns_with_the_history_in_files(tmp_path: Path) -> None:
-    take_turns(tmp_path, {})
+@pytest.mark.slow
+def test_two_processes_share_the_lock_with_the_history_in_files(tmp_path: Path) -> None:
+    run_at_once(tmp_path, {})
 
 
 def _waiting(instance: object) -> bool:

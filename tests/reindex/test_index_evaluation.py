@@ -1,4 +1,4 @@
-"""The eval set through the index against the measurement: over what both corpora share, whatever else they hold."""
+"""The eval set through the index against the evaluation, over the passages that both corpora share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from assets_pkg.config.profile import load_profile
 from assets_pkg.evaluation.evaluate import evaluate_retrieval
 from assets_pkg.evaluation.report import write_eval_report
 from assets_pkg.reindex.index import open_index
-from assets_pkg.reindex.index_checks import Agreement, _shared, compare_with_measurement, measured_as
+from assets_pkg.reindex.index_checks import EvaluationCheck, _shared, compare_with_measurement, measured_as
 from resources.encoders.base import Role
 from storage.artifacts import CorpusEmbeddings, EvalReport, EvalSet, Passages
 from storage.digests import passage_id
@@ -27,7 +27,7 @@ SHARED = slice(1, 3000, 8)
 
 
 class MirroredEncoder(HashingEncoder):
-    """Another model of the same size: passages come out turned around."""
+    """Another model of the same size: vectors of passages are reversed."""
 
     def embed(self, texts: list[str], role: Role, progress: Progress = no_progress) -> np.ndarray:
         vectors = super().embed(texts, role)
@@ -63,7 +63,7 @@ def report(eval_set: EvalSet, tmp_path: Path) -> EvalReport:
 
 def agreement(
     passages: Passages, vectors: CorpusEmbeddings, eval_set: EvalSet, report: EvalReport, folder: Path
-) -> Agreement:
+) -> EvaluationCheck:
     index = build(passages, vectors, folder, SETTINGS)
     opened = open_index(index.path, index.describe()["place"])
     return compare_with_measurement(
@@ -107,7 +107,7 @@ def test_a_corpus_that_shares_nothing_with_the_eval_set_is_not_judged(
     write_beir(tmp_path / "foreign" / "eval_beir", documents, [BeirQuery("q", "nothing")], {"q": {"d1": 1}})
     foreign = EvalSet(tmp_path / "foreign", "eval_set", "eval_set2")
     found = agreement(passages, embeddings, foreign, report, tmp_path / "index")
-    assert found == Agreement(0, 0.0, 0.0)
+    assert found == EvaluationCheck(0, 0.0, 0.0)
     assert found.problem(0.0) is None
     assert passage_id(documents[0].text) not in {each.passage_id for each in passages.passages()}
 

@@ -1,0 +1,135 @@
+"""Commands in processes that are forked from one which has already imported what they need.
+
+Importing torch and what builds on it takes five seconds of processor time, more than most commands of the tests need
+for their own work. Such a process has its own folder, environment, session and exit; ``__main__`` and ``sys.argv`` are
+those of ``python -m assets_pkg.cli``. It shares two things with the process it was forked from: the hash seed, and what
+libraries read from the environment while they were imported. ``CommandServer.serves`` checks the second.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import importlib
+import json
+import os
+import runpy
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+COMMAND = "assets_pkg.cli"
+IMPORTED = (
+    "assets_pkg.automation.execute",
+    "assets_pkg.build",
+    "typer.rich_utils",
+    "dagster._core.storage.sqlite_storage",
+    "datasketch",
+    "ir_measures",
+    "matplotlib.pyplot",
+    "onnx",
+    "pyarrow.parquet",
+    "sentence_transformers.sentence_transformer.losses",
+    "torch.utils.tensorboard",
+    "transformers.models.bert.modeling_bert",
+)
+"""Imported before the fork. Not lancedb and onnxruntime: the threads they start would not exist in a forked process.
+Not assets_pkg.cli: it reads ``RETUNE_PROFILE`` while it is imported."""
+
+READ_LATER = (
+    "AWS_",
+    "DAGSTER",
+    "DOCKER_HOST",
+    "NVIDIA_API_KEY",
+    "PATH",
+    "PYTEST_",
+    "RAY_",
+    "RETUNE",
+    "SLURM_CONF",
+    "WANDB_",
+)
+"""Beginnings of environment variables that nothing in ``IMPORTED`` reads while it is imported."""
+
+
+class CommandServer:
+    """The process that others are forked from, one at a time; it ends with the process that started it."""
+
+    def __init__(self, environment: Mapping[str, str]):
+        self._environment = _read_early(environment)
+        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", __name__, str(theirs.fileno())],
+                cwd=Path(__file__).parents[2],
+                env=environment,
+                pass_fds=[theirs.fileno()],
+            )
+        atexit.register(self._end)
+
+    def serves(self, environment: Mapping[str, str]) -> bool:
+        """Whether the imported libraries would be the same in a process with this environment."""
+        return self._environment == _read_early(environment)
+
+    def run(self, arguments: Sequence[str], folder: Path, environment: Mapping[str, str]) -> tuple[int, str]:
+        """Exit code and everything printed."""
+        request = json.dumps([list(arguments), str(folder), dict(environment)])
+        with tempfile.TemporaryFile() as output:
+            socket.send_fds(self._channel, [request.encode()], [output.fileno()])
+            status = self._channel.recv(64)
+            assert status, "the process that commands are forked from has ended"
+            output.seek(0)
+            return int(status), output.read().decode("utf-8")
+
+    def _end(self) -> None:
+        self._channel.close()
+        self._process.wait(60)
+
+
+def _read_early(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if not name.startswith(READ_LATER)}
+
+
+def _serve(channel: socket.socket) -> None:
+    """Fork a process for each request; returns in each of them once it is to run the command."""
+    while True:
+        request, outputs, _, _ = socket.recv_fds(channel, 2**20, 1)
+        if not request:
+            sys.exit()
+        child = os.fork()
+        if child == 0:
+            channel.close()
+            _become(outputs[0], *json.loads(request))
+            return
+        os.close(outputs[0])
+        _, status = os.waitpid(child, 0)
+        channel.send(str(os.waitstatus_to_exitcode(status)).encode())
+
+
+def _become(output: int, arguments: list[str], folder: str, environment: dict[str, str]) -> None:
+    os.setsid()
+    for stream in (1, 2):
+        os.dup2(output, stream)
+    os.close(output)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.path[0] = folder
+    sys.argv[1:] = arguments
+
+
+def main() -> None:
+    """Import, wait for requests, and be the command in each process forked for one."""
+    channel = socket.socket(fileno=int(sys.argv[1]))
+    channel.set_inheritable(False)
+    for module in IMPORTED:
+        importlib.import_module(module)
+    gc.freeze()
+    _serve(channel)
+    runpy.run_module(COMMAND, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()
