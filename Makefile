@@ -24,7 +24,7 @@ test: .venv/installed-dev  ## All tests; those that need a GPU are left out wher
 test-fast: .venv/installed-dev  ## Tests of a few seconds and less; the others are marked `slow`
 	OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL) -m "not slow and not engine and not gpu" tests
 
-check: .venv/installed-dev  ## Format, lint, types, import floors
+check: .venv/installed-dev  ## Format, lint, types, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright

@@ -142,7 +142,7 @@ def test_a_promotion_is_unsynced_in_the_ui_and_the_sensor_reindexes_once(ui: Ui)
     assert "STALE" in seen
     ui.wait("a synced index again", lambda: {ui.statuses()[name] for name in index} == {"FRESH"})
 
-    code, output = ui.place.retune("rollback")
+    code, output = ui.workplace.retune("rollback")
     assert code == 0, output
     ui.wait(
         "a second re-index run after the rollback",
