@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 from resources.compute.distributed_embedding import RayEmbedding
 from resources.compute.targets import ComputeTarget
 from resources.encoders.cached import CachedEncoder
-from resources.encoders.encoder_config import EncoderConfig, EncoderRecipe
+from resources.encoders.encoder_config import EncoderConfig
+from resources.encoders.recipe import EncoderRecipe
 from resources.encoders.shards import BLOCK, Shards
 
 

@@ -16,7 +16,8 @@ from resources.compute.distributed_embedding import MakeShards
 from resources.compute.stage_targets import StageTargets
 from resources.containers import ContainerEngine
 from resources.encoders.cached import CachedEncoder
-from resources.encoders.encoder_config import EncoderConfig, EncoderRecipe
+from resources.encoders.encoder_config import EncoderConfig
+from resources.encoders.recipe import EncoderRecipe
 from resources.machine.accelerator import Accelerator, find_accelerator
 from storage.artifact_store import ArtifactStore
 from storage.artifacts import Checkpoint

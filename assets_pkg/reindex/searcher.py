@@ -20,7 +20,7 @@ from assets_pkg.deploy.deploy import read_state
 from assets_pkg.reindex.index import open_index
 from assets_pkg.retrieval.fusion import FUSION_DEPTH, fuse
 from resources.encoders.base import Encoder, Role
-from resources.encoders.encoder_config import EncoderRecipe
+from resources.encoders.recipe import EncoderRecipe
 from resources.vector_store.base import Hit
 from storage.artifact_store import ArtifactError, ArtifactStore
 from storage.artifacts import Checkpoint, VectorIndex

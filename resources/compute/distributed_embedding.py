@@ -19,7 +19,7 @@ from typing import Any
 from resources.compute.errors import ComputeError
 from resources.compute.targets import LOCAL, ComputeTarget
 from resources.encoders.base import Encoder
-from resources.encoders.encoder_config import EncoderRecipe
+from resources.encoders.recipe import EncoderRecipe
 from resources.encoders.shards import Shards
 from storage.files import write_json
 from storage.progress import Progress, no_progress

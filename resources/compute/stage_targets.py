@@ -9,7 +9,7 @@ from pathlib import Path
 from resources.compute.distributed_embedding import ArrayEmbedding, MakeShards, RayEmbedding
 from resources.compute.executors import make_executor, runs_here
 from resources.compute.targets import ComputeTarget, read_target
-from resources.encoders.encoder_config import EncoderRecipe
+from resources.encoders.recipe import EncoderRecipe
 
 INLINE = "inline"
 """The target that is this process."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from resources.encoders.base import Role
-from resources.encoders.encoder_config import EncoderRecipe
+from resources.encoders.recipe import EncoderRecipe
 from storage.digests import digest_text
 from storage.progress import Progress, no_progress
 

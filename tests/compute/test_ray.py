@@ -27,7 +27,8 @@ from resources.compute.host import Unreachable
 from resources.compute.job import JobFolder, JobSpec
 from resources.compute.ray_jobs import RayExecutor
 from resources.compute.targets import ComputeTarget
-from resources.encoders.encoder_config import EncoderConfig, EncoderRecipe
+from resources.encoders.encoder_config import EncoderConfig
+from resources.encoders.recipe import EncoderRecipe
 from resources.encoders.shards import Shards
 from storage.progress import no_progress
 from tests.command.conftest import Workplace, free_port

@@ -18,7 +18,8 @@ from assets_pkg.prep.mining import mine_hard_negatives
 from assets_pkg.reindex.corpus_embedding import embed_corpus, embed_passages
 from resources.compute.distributed_embedding import ArrayEmbedding, embed_as_array_task, make_shards
 from resources.encoders.cached import CachedEncoder
-from resources.encoders.encoder_config import EncoderConfig, EncoderRecipe
+from resources.encoders.encoder_config import EncoderConfig
+from resources.encoders.recipe import EncoderRecipe
 from resources.encoders.shards import Shards
 from storage.artifacts import Checkpoint, Passages, TrainingSet
 from storage.embedding_cache import EmbeddingCache

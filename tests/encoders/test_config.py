@@ -16,7 +16,8 @@ from assets_pkg.config.profile import load_profile
 from assets_pkg.orchestration.resources import build_resources, encoders_for
 from resources.chat_model.config import ChatConfig
 from resources.configurable import ChatModelResource, EncoderResource
-from resources.encoders.encoder_config import EncoderConfig, EncoderRecipe
+from resources.encoders.encoder_config import EncoderConfig
+from resources.encoders.recipe import EncoderRecipe
 from storage.artifacts import Checkpoint
 
 MODEL = {"query_prefix": "q: ", "passage_prefix": "p: ", "query_max_length": 7, "passage_max_length": 9}
@@ -55,6 +56,7 @@ def test_the_chat_models_settings_survive_the_launchpad(tmp_path: Path) -> None:
         "resources.containers",
         "resources.encoders.sentence_transformer",
         "resources.encoders.encoder_config",
+        "resources.encoders.recipe",
         "assets_pkg.reindex.searcher",
     ],
 )
