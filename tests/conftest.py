@@ -50,8 +50,10 @@ LONGEST = (
 SLOW_FOLDERS = ("command", "compatibility", "postgres", "ui")
 """Every test in them runs the command, most of them in processes of its own."""
 
-SLOW_FIXTURES = frozenset({"prepared", "finished", "cluster", "ray_cluster", "engine_address"})
-"""Their set-up trains a project, or starts a cluster or an engine."""
+SLOW_FIXTURES = frozenset(
+    {"prepared", "finished", "cluster", "ray_cluster", "engine_address", "s3", "start", "minilm_judge"}
+)
+"""Their set-up trains a project, loads a real model, or starts a server, a cluster or an engine."""
 
 FAST_CPU_SECONDS = 5.0
 FIRST_IMPORT_CPU_SECONDS = 8.0

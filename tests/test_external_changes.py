@@ -13,6 +13,7 @@ from assets_pkg.config.profile import load_profile
 from assets_pkg.image_text.assets import build_assets
 from assets_pkg.judges.assets import CAPTIONS
 from assets_pkg.judges.pipeline import load_captions
+from assets_pkg.orchestration.resources import build_resources
 from resources.configurable import AcceleratorResource, ArtifactStoreResource, ComputeResource
 
 
@@ -27,6 +28,7 @@ def test_a_changed_image_makes_the_pairs_stale(tmp_path: Path) -> None:
         "store": ArtifactStoreResource(root=str(tmp_path / "out")),
         "accelerator": AcceleratorResource(device="cpu"),
         "compute": ComputeResource(),
+        "chat_model": build_resources(profile).chat_model,
     }
     probe = build_probes(profile)["image_text_pairs"]
     with dg.DagsterInstance.ephemeral() as instance:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.fixture(params=["folder", "file-url", "s3"])
+@pytest.fixture(params=["folder", "file-url", pytest.param("s3", marks=pytest.mark.slow)])
 def root(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """An ``artifact_root`` with nothing there yet."""
     monkeypatch.setenv("RETUNE_CACHE", str(tmp_path / "cache"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from assets_pkg.nim.service import leading
+from assets_pkg.nim import schemas as server
 from storage.vectors import truncate
 
 
@@ -26,4 +26,4 @@ def test_a_row_without_leading_dimensions_stays_zero() -> None:
 def test_the_server_truncates_the_same_way(dimensions: int) -> None:
     vectors = np.random.default_rng(1).normal(size=(50, 64)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    np.testing.assert_array_equal(truncate(vectors, dimensions), leading(vectors, dimensions))
+    np.testing.assert_array_equal(truncate(vectors, dimensions), server.truncate(vectors, dimensions))
