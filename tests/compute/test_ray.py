@@ -139,7 +139,7 @@ def test_a_killed_worker_costs_its_shard(two_workers: ComputeTarget, tmp_path: P
 
 def test_what_a_worker_met_is_told_plainly(two_workers: ComputeTarget, tmp_path: Path) -> None:
     shards = write_texts(tmp_path, ["text"], 10)
-    recipe = EncoderRecipe(str(tmp_path / "nowhere"), "tiny", "", "", 32, 32, "auto", 64, device="cpu")
+    recipe = EncoderRecipe(str(tmp_path / "nowhere"), "tiny", EncoderConfig(batch_size=64), device="cpu")
     with pytest.raises(ComputeError, match=r"a worker failed: EncoderError: .*nowhere: no such model folder"):
         RayEmbedding(two_workers, recipe)(shards, no_progress)
     crowd = two_workers.model_copy(update={"num_workers": 64})
