@@ -38,6 +38,9 @@ ERROR: dict[str, Any] = {
     },
 }
 
+ERRORS: dict[int | str, dict[str, Any]] = dict.fromkeys((400, 401, 404, 408, 413, 415, 422, 500, 503), ERROR)
+"""What a request for vectors may be answered with, for OpenAPI."""
+
 
 def build_app(service: EmbeddingService) -> EmbeddingsMiddleware:
     """The ASGI application for a loaded service. The service outlives it: close it after the last request."""
@@ -59,7 +62,7 @@ def _add_embeddings(app: FastAPI, endpoint: EmbeddingsEndpoint) -> None:
         response_class=Response,
         responses={
             200: {"model": EmbeddingList},
-            **dict.fromkeys((400, 401, 404, 408, 413, 415, 422, 500, 503), ERROR),
+            **ERRORS,
         },
         openapi_extra=request_body(EmbeddingBody),
     )
