@@ -20,8 +20,8 @@ from assets_pkg.model_server.bodies import (
     text_items,
 )
 from assets_pkg.model_server.engine import Engine
-from assets_pkg.nim.api import ERRORS, add_model_list, json_response, request_body
-from assets_pkg.nim.errors import ApiError, add_error_handlers
+from assets_pkg.nim.api import ERRORS, add_model_list, json_response, new_app, request_body
+from assets_pkg.nim.errors import ApiError
 from assets_pkg.nim.schemas import (
     EmbeddingList,
     EmbeddingRequest,
@@ -33,8 +33,6 @@ from assets_pkg.nim.schemas import (
     validate_body,
 )
 
-API_VERSION = "1.0.0"
-
 
 class LocalAnswer(BaseModel):
     """The answer of the local provider: a vector for one input, a list of vectors for a list."""
@@ -44,8 +42,7 @@ class LocalAnswer(BaseModel):
 
 def build_app(engine: Engine) -> FastAPI:
     """The ASGI application of one loaded model."""
-    app = FastAPI(title=f"Retune: {engine.served.name}", version=API_VERSION, redirect_slashes=False)
-    add_error_handlers(app)
+    app = new_app(f"Retune: {engine.served.name}")
     _add_local(app, engine)
     _add_embeddings(app, engine)
     _add_model(app, engine)

@@ -15,12 +15,14 @@ from urllib.parse import urlsplit
 import httpx2
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from pydantic import SecretStr
 
 from assets_pkg.model_server import bodies
+from assets_pkg.model_server.api import build_app
 from assets_pkg.model_server.bodies import MultimodalBody, decoded, items_of
 from assets_pkg.model_server.engine import Engine, ModelServerSettings, Served
 from assets_pkg.model_server.serve import ServeError, serve_model
@@ -220,3 +222,16 @@ class TestDataUris:
     def test_a_long_list_is_refused_before_its_items_are_read(self, field: str) -> None:
         with pytest.raises(ApiError, match="Batch size 1000000 exceeds limit 256"):
             validate_body(MultimodalBody, {field: [7] * 1_000_000})
+
+
+def test_the_page_of_the_interface_loads_nothing_from_elsewhere() -> None:
+    client = TestClient(build_app(engine_of(TextEncoder())))
+    page = client.get("/docs")
+    assert page.status_code == 200
+    assert not re.search(r"(?:https?:)?//", page.text.replace("http://testserver", ""))
+    assert '"validatorUrl": null' in page.text
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert len(loaded) == 3
+    for path in loaded:
+        assert client.get(path).status_code == 200, path
+    assert client.get("/redoc").status_code == 404
