@@ -16,7 +16,14 @@ from pydantic import BeforeValidator, Field
 
 from assets_pkg.nim.errors import ApiError
 from assets_pkg.nim.schemas import Body
-from resources.encoders.items import Item, ItemError, decode_image, is_data_uri
+from resources.encoders.items import (
+    MAX_IMAGE_PIXELS,
+    Item,
+    ItemError,
+    TooManyPixelsError,
+    decode_image,
+    is_data_uri,
+)
 from resources.models.entry import Modality
 
 if TYPE_CHECKING:
@@ -114,25 +121,26 @@ def decoded(items: Sequence[SentItem], modalities: Collection[Modality], model: 
         if item.modality not in modalities:
             choices = ", ".join(modalities)
             raise ApiError(f"{item.path}: {model} does not embed {item.modality}, only {choices}")
-    pixels = 0
+    left = MAX_REQUEST_PIXELS
     read: list[Item] = []
     for item in items:
         images: list[Image.Image] = []
         for sent in item.images:
-            image = _decoded(sent, item.path)
-            pixels += image.width * image.height
-            if pixels > MAX_REQUEST_PIXELS:
-                raise ApiError(
-                    f"{item.path}: the images have more than the {MAX_REQUEST_PIXELS:,} pixels allowed in a request"
-                )
-            images.append(image)
+            images.append(_decoded(sent, item.path, left))
+            left -= images[-1].width * images[-1].height
         read.append(Item(item.text, tuple(images), item.instruction))
     return read
 
 
-def _decoded(sent: str, path: str) -> Image.Image:
+def _decoded(sent: str, path: str, left: int) -> Image.Image:
+    """An image of at most ``left`` pixels, the number that the request has left; its header is asked first."""
     try:
-        return decode_image(sent)
+        return decode_image(sent, max_pixels=min(left, MAX_IMAGE_PIXELS))
+    except TooManyPixelsError as error:
+        if left >= MAX_IMAGE_PIXELS:
+            raise ApiError(f"{path}: {error}") from error
+        limit = f"{MAX_REQUEST_PIXELS:,} pixels allowed in a request"
+        raise ApiError(f"{path}: the images have more than the {limit}") from error
     except ItemError as error:
         raise ApiError(f"{path}: {error}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import re
 import socket
@@ -28,7 +29,7 @@ from assets_pkg.model_server.engine import Engine, ModelServerSettings, Served
 from assets_pkg.model_server.serve import ServeError, serve_model
 from assets_pkg.nim.errors import ApiError
 from assets_pkg.nim.schemas import validate_body
-from resources.encoders.items import data_uri
+from resources.encoders.items import data_uri, encode_png
 from resources.models.entry import ModelEntry
 from tests.model_server.conftest import listening
 from tests.models.conftest import CLIP
@@ -183,7 +184,8 @@ class TestImages:
         body: dict[str, Any] = {"input": ["a", {"image": [data_uri(RED)] * 2}, data_uri(RED)]}
         allowed = items_of(MultimodalBody(**body))
         assert len(decoded(allowed, ("text", "image"), "tiny")) == 3
-        one_more = items_of(MultimodalBody(input=[*body["input"], data_uri(RED)]))
+        header = base64.b64encode(encode_png(RED)[:60]).decode()  # says how large it is; the rest is missing
+        one_more = items_of(MultimodalBody(input=[*body["input"], {"image": header}]))
         with pytest.raises(ApiError, match=r"input\[3\]: the images have more than the 9,216 pixels allowed"):
             decoded(one_more, ("text", "image"), "tiny")
 
