@@ -6,7 +6,6 @@ Names, dimensions, errors and answers are handled as in `assets_pkg.nim`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel
@@ -14,17 +13,16 @@ from pydantic import BaseModel
 from assets_pkg.model_server.bodies import (
     ImageBody,
     MultimodalBody,
+    SentItem,
     TextBody,
     image_items,
     items_of,
     text_items,
 )
 from assets_pkg.model_server.engine import Engine
-from assets_pkg.nim.api import add_model_list, json_response, request_body
-from assets_pkg.nim.endpoint import check_media, read_body
-from assets_pkg.nim.errors import ApiError, add_error_handlers
+from assets_pkg.nim.api import ERRORS, add_model_list, json_response, new_app, request_body
+from assets_pkg.nim.errors import ApiError
 from assets_pkg.nim.schemas import (
-    Body,
     EmbeddingList,
     EmbeddingRequest,
     embeddings_body,
@@ -34,11 +32,6 @@ from assets_pkg.nim.schemas import (
     truncate,
     validate_body,
 )
-from resources.encoders.items import Item
-
-MAX_BODY_BYTES = 64 * 1024 * 1024
-API_VERSION = "1.0.0"
-B = TypeVar("B", bound=Body)
 
 
 class LocalAnswer(BaseModel):
@@ -49,8 +42,7 @@ class LocalAnswer(BaseModel):
 
 def build_app(engine: Engine) -> FastAPI:
     """The ASGI application of one loaded model."""
-    app = FastAPI(title=f"Retune: {engine.served.name}", version=API_VERSION, redirect_slashes=False)
-    add_error_handlers(app)
+    app = new_app(f"Retune: {engine.served.name}")
     _add_local(app, engine)
     _add_embeddings(app, engine)
     _add_model(app, engine)
@@ -60,11 +52,11 @@ def build_app(engine: Engine) -> FastAPI:
 def _add_local(app: FastAPI, engine: Engine) -> None:
     async def texts(request: Request) -> Response:
         """Vectors of texts."""
-        return await _local(engine, (await _read(TextBody, request)).input, text_items)
+        return await engine.front.answer(request, lambda raw: _local(engine, TextBody, raw, text_items))
 
     async def images(request: Request) -> Response:
         """Vectors of images."""
-        return await _local(engine, (await _read(ImageBody, request)).input, image_items)
+        return await engine.front.answer(request, lambda raw: _local(engine, ImageBody, raw, image_items))
 
     for path, route, kind in (("/txt/embed", texts, TextBody), ("/img/embed", images, ImageBody)):
         app.add_api_route(
@@ -72,7 +64,7 @@ def _add_local(app: FastAPI, engine: Engine) -> None:
             route,
             methods=["POST"],
             openapi_extra=request_body(kind),
-            responses={200: {"model": LocalAnswer}},
+            responses={200: {"model": LocalAnswer}, **ERRORS},
         )
 
     @app.get("/health")
@@ -84,29 +76,12 @@ def _add_local(app: FastAPI, engine: Engine) -> None:
 def _add_embeddings(app: FastAPI, engine: Engine) -> None:
     async def embeddings(request: Request) -> Response:
         """Vectors of texts, images, or both together, in the shapes that many clients send."""
-        body = await _read(MultimodalBody, request)
-        name, suffix_role = resolve_model(body.model, engine.served.names)
-        role = suffix_role or ("query" if body.input_type == "query" else "passage")
-        allowed = engine.served.entry.matryoshka_dims
-        dimensions = resolve_dimensions(body.dimensions, engine.dimensions, allowed)
-
-        def read() -> list[Item]:
-            items = items_of(body)
-            if body.input_type == "query" and any(item.modality == "image" for item in items):
-                raise ApiError("an image is a passage: leave input_type out, or send passage")
-            return items
-
-        vectors = truncate(await engine.embed(read, role), dimensions)
-        shape = EmbeddingRequest(
-            texts=[], role=role, model=name, truncate="END", dimensions=dimensions,
-            base64=body.encoding_format == "base64",
-        )  # fmt: skip
-        return Response(await embeddings_body(shape, vectors, 0), media_type="application/json")
+        return await engine.front.answer(request, lambda raw: _multimodal(engine, raw))
 
     for path in ("/v1/embeddings", "/embeddings", "/v1/multimodalembeddings"):
         app.add_api_route(
             path, embeddings, methods=["POST"], openapi_extra=request_body(MultimodalBody),
-            responses={200: {"model": EmbeddingList}},
+            responses={200: {"model": EmbeddingList}, **ERRORS},
         )  # fmt: skip
 
 
@@ -137,14 +112,29 @@ def _add_model(app: FastAPI, engine: Engine) -> None:
         return json_response(description)
 
 
-async def _read(kind: type[B], request: Request) -> B:
-    check_media(request)
-    return validate_body(kind, parse_json(await read_body(request, MAX_BODY_BYTES)))
+async def _multimodal(engine: Engine, raw: bytes) -> Response:
+    body = validate_body(MultimodalBody, parse_json(raw))
+    name, suffix_role = resolve_model(body.model, engine.served.names)
+    role = suffix_role or ("query" if body.input_type == "query" else "passage")
+    allowed = engine.served.entry.matryoshka_dims
+    dimensions = resolve_dimensions(body.dimensions, engine.dimensions, allowed)
+    items = items_of(body)
+    if body.input_type == "query" and any(item.modality == "image" for item in items):
+        raise ApiError("an image is a passage: leave input_type out, or send passage")
+    vectors = truncate(await engine.embed(items, role), dimensions)
+    shape = EmbeddingRequest(
+        texts=[], role=role, model=name, truncate="END", dimensions=dimensions,
+        base64=body.encoding_format == "base64",
+    )  # fmt: skip
+    return Response(await embeddings_body(shape, vectors, 0), media_type="application/json")
 
 
 async def _local(
-    engine: Engine, inputs: str | list[str], items: Callable[[Sequence[str]], list[Item]]
+    engine: Engine,
+    kind: type[TextBody] | type[ImageBody],
+    raw: bytes,
+    items: Callable[[Sequence[str]], list[SentItem]],
 ) -> Response:
-    values = [inputs] if isinstance(inputs, str) else inputs
-    vectors = await engine.embed(lambda: items(values), "passage")
+    inputs = validate_body(kind, parse_json(raw)).input
+    vectors = await engine.embed(items([inputs] if isinstance(inputs, str) else inputs), "passage")
     return json_response({"embedding": vectors[0] if isinstance(inputs, str) else list(vectors)})

@@ -1,23 +1,33 @@
-"""One model behind the routes: loaded once, run by one thread, with a limit on the requests that wait."""
+"""One model behind the routes: loaded once, run by one thread, with limits on the requests that wait."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
+from assets_pkg.model_server.bodies import SentItem, decoded
 from assets_pkg.nim.errors import ApiError, OverloadedError
+from assets_pkg.nim.front import Front
+from assets_pkg.nim.settings import FrontSettings, PositiveInt
 from resources.encoders.base import Role
-from resources.encoders.items import Item, ItemEncoder, ItemError
+from resources.encoders.items import ItemEncoder, ItemError
 from resources.models.entry import ModelEntry
 
 if TYPE_CHECKING:
     from resources.encoders.base import Vectors
 
-T = TypeVar("T")
-MAX_WAITING = 64
+BODIES_HELD = 4
+"""The limit on bodies in memory, in bodies of the largest allowed size; these are larger than the NIM server's."""
+
+
+class ModelServerSettings(FrontSettings):
+    """The settings of `FrontSettings` with room for images, and for what one thread can work off."""
+
+    body_limit_bytes: PositiveInt = 64 * 2**20
+    max_queue_requests: PositiveInt = 64
 
 
 @dataclass(frozen=True)
@@ -40,36 +50,37 @@ class Engine:
     A torch model uses all cores by itself, so a second thread would only slow the first.
     """
 
-    def __init__(self, served: Served):
+    def __init__(self, served: Served, settings: ModelServerSettings | None = None):
+        settings = settings or ModelServerSettings()
         self.served = served
+        self.front = Front(settings, bodies_held=BODIES_HELD)
+        self._timeout_s = settings.request_timeout_s
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="embed")
-        self._waiting = 0
         # The first run is slow, and fails here rather than in a request if the model cannot be used.
         self.dimensions: int = served.encoder.embed(["warm up"], "passage").shape[1]
 
-    async def embed(self, read: Callable[[], Sequence[Item]], role: Role) -> Vectors:
-        """Read items (images are decoded in the thread too) and embed them: float32 [n, d].
+    async def embed(self, items: Sequence[SentItem], role: Role) -> Vectors:
+        """Decode the images of items and embed them, both in the thread: float32 [n, d].
+
+        When it is cancelled before the thread has begun with it, it is not begun.
 
         Raises:
-            ApiError: this model cannot embed an item (400), or too many requests wait (503).
+            ApiError: this model cannot embed an item (400), or time is up (503).
         """
-        return await self._run(lambda: self._embed(read(), role))
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await loop.run_in_executor(self._thread, self._embed, items, role)
+        except TimeoutError as error:
+            raise OverloadedError("The request took too long; try again later.") from error
 
     def close(self) -> None:
         self._thread.shutdown(cancel_futures=True)
         self.served.encoder.close()
 
-    def _embed(self, items: Sequence[Item], role: Role) -> Vectors:
+    def _embed(self, items: Sequence[SentItem], role: Role) -> Vectors:
+        served = self.served
         try:
-            return self.served.encoder.embed(items, role)
+            return served.encoder.embed(decoded(items, served.encoder.modalities, served.name), role)
         except ItemError as error:
             raise ApiError(str(error)) from error
-
-    async def _run(self, work: Callable[[], Any]) -> Any:
-        if self._waiting >= MAX_WAITING:
-            raise OverloadedError("The server is at its limit of requests; try again later.")
-        self._waiting += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-        finally:
-            self._waiting -= 1

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from assets_pkg.model_server.api import build_app
-from assets_pkg.model_server.engine import Engine, Served
+from assets_pkg.model_server.engine import Engine, ModelServerSettings, Served
 from assets_pkg.nim.errors import PortError
-from assets_pkg.nim.server import bind
+from assets_pkg.nim.server import bind, guarded_config
+from assets_pkg.nim.settings import SettingsError, front_settings_from
 from resources.encoders.factory import UnavailableError, look_up, open_encoder
 from resources.machine.accelerator import Accelerator
 from resources.models.registry import load_registry
@@ -44,21 +46,25 @@ def serve_model(
 ) -> None:
     """Serve until SIGINT or SIGTERM; requests in progress are answered first.
 
+    The key that clients must send, and the limits, are those of the embedding server's environment variables
+    (``RETUNE_API_KEY``, ...).
+
     Raises:
-        ServeError: it cannot listen on the port, or see `open_served`.
+        ServeError: a variable's value is invalid, it cannot listen on the port, or see `open_served`.
     """
     import uvicorn
 
     try:
+        settings = front_settings_from(ModelServerSettings, os.environ)
         listener = bind(host, port)  # before the model is loaded, so that a port in use is reported at once
+    except SettingsError as error:
+        raise ServeError(str(error)) from error
     except PortError as error:
         raise ServeError(f"{error}: choose another --port") from error
     with listener:
-        engine = Engine(open_served(name, accelerator))
+        engine = Engine(open_served(name, accelerator), settings)
         try:
-            config = uvicorn.Config(
-                build_app(engine), log_level="info", access_log=False, timeout_graceful_shutdown=GRACE_S
-            )
+            config = guarded_config(build_app(engine), grace_s=GRACE_S, log_level="info")
             uvicorn.Server(config).run(sockets=[listener])
         finally:
             engine.close()

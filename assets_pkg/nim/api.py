@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 from fastapi import FastAPI, Response
 from fastapi.responses import PlainTextResponse
+from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 
@@ -38,16 +39,34 @@ ERROR: dict[str, Any] = {
     },
 }
 
+ERRORS: dict[int | str, dict[str, Any]] = dict.fromkeys((400, 401, 404, 408, 413, 415, 422, 500, 503), ERROR)
+"""What a request for vectors may be answered with, for OpenAPI."""
+
 
 def build_app(service: EmbeddingService) -> EmbeddingsMiddleware:
     """The ASGI application for a loaded service. The service outlives it: close it after the last request."""
-    app = FastAPI(title="Retune embedding server", version=API_VERSION, redirect_slashes=False)
-    add_error_handlers(app)
+    app = new_app("Retune embedding server")
     endpoint = EmbeddingsEndpoint(service)
     _add_embeddings(app, endpoint)
     _add_health(app, service)
     _add_model(app, service)
     return EmbeddingsMiddleware(app, endpoint, service)
+
+
+def new_app(title: str) -> FastAPI:
+    """An application without routes, whose errors have NIM's shape.
+
+    Its page ``/docs`` loads nothing from elsewhere, neither scripts from a CDN nor a verdict on its description.
+    """
+    app = FastAPIOffline(
+        title=title,
+        version=API_VERSION,
+        redirect_slashes=False,
+        redoc_url=None,  # ReDoc has its logo from a CDN
+        swagger_ui_parameters={"validatorUrl": None},
+    )
+    add_error_handlers(app)
+    return app
 
 
 def _add_embeddings(app: FastAPI, endpoint: EmbeddingsEndpoint) -> None:
@@ -59,7 +78,7 @@ def _add_embeddings(app: FastAPI, endpoint: EmbeddingsEndpoint) -> None:
         response_class=Response,
         responses={
             200: {"model": EmbeddingList},
-            **dict.fromkeys((400, 401, 404, 408, 413, 415, 422, 500, 503), ERROR),
+            **ERRORS,
         },
         openapi_extra=request_body(EmbeddingBody),
     )

@@ -37,19 +37,18 @@ class OnnxEncoder:
         role: Role,
         *,
         batch_tokens: int = DEFAULT_BATCH_TOKENS,
-        allow_empty: bool = False,
     ) -> Vectors:
         """Embed texts with the role's prefix; a text longer than the model's maximum is truncated at its end.
 
-        With ``allow_empty`` a text without tokens gets the vector of the prefix and the special tokens.
+        A text in which the tokenizer reads nothing gets the vector of the prefix and the special tokens.
 
         Returns float32 [len(texts), dimensions], rows of length 1 in the order of ``texts``.
 
         Raises:
-            TextError: a text has no tokens, such as an empty one; ``index`` is its index.
+            TextError: a text gives no token at all; ``index`` is its index.
             BadOutputError: the model's output is not finite.
         """
-        rows = self._tokenizer.encode(texts, role, allow_empty=allow_empty)
+        rows = self._tokenizer.encode(texts, role)
         vectors = np.empty((len(rows), self.manifest.dimensions), dtype=np.float32)
 
         def run(batch: list[int]) -> None:

@@ -115,8 +115,11 @@ class InferenceServicer(GRPCInferenceServiceServicer):
         async def infer() -> Any:
             self._require(request.model_name, request.model_version)
             metadata: Mapping[str, Any] = dict(context.invocation_metadata() or ())
-            self._service.check_key(str(metadata.get("authorization", "")))
-            with self._service.admitted(request.ByteSize()):
+            front = self._service.front
+            front.check_key(str(metadata.get("authorization", "")))
+            address = context.peer().rpartition(":")[0]
+            with front.holding(address) as take, front.admitted():
+                take(request.ByteSize())
                 return _response(request, await self._service.embed(self._embedding_request(request)))
 
         return await self._answer("ModelInfer", infer, context)

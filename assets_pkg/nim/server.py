@@ -11,11 +11,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from assets_pkg.nim.api import build_app
-from assets_pkg.nim.endpoint import ON_DISCONNECT
 from assets_pkg.nim.errors import PortError
+from assets_pkg.nim.front import ON_DISCONNECT
 from assets_pkg.nim.service import EmbeddingService
 
 log = logging.getLogger(__name__)
@@ -70,14 +71,16 @@ def prefer(listener: socket.socket) -> None:
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """Closes a connection whose request head is late or too long; reports a lost connection to its request at once.
+    """Limits what a connection may hold, and reports its loss to its request at once.
 
-    uvicorn limits neither; without a limit, connections that send nothing or too much hold memory and file
-    descriptors for ever.
+    It is closed when a request's head is late, when more bytes than a head may have come without any of a body
+    (a long head, trailers, chunk extensions), and after an answer to a request that was not read to its end, so that
+    the rest is neither read nor taken for the next request. uvicorn limits none of these.
     """
 
     _head_timer: asyncio.TimerHandle | None = None
-    _head_bytes = 0
+    _bytes_outside_body = 0
+    _keep_alive = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -91,19 +94,37 @@ class GuardedProtocol(HttpToolsProtocol):
             on_disconnect()
 
     def data_received(self, data: bytes) -> None:
-        self._head_bytes += len(data)
+        self._bytes_outside_body += len(data)
         super().data_received(data)
-        if self._head_timer is not None and self._head_bytes > MAX_HEAD_BYTES:
+        if self._bytes_outside_body > MAX_HEAD_BYTES:
             self.transport.close()
 
     def on_message_begin(self) -> None:
-        self._head_bytes = 0
+        self._bytes_outside_body = 0
         self._await_head()
         super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._head_timer is not None:  # else a trailer, which no route reads
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._head_arrived()
         super().on_headers_complete()
+        self._keep_alive, self.cycle.keep_alive = self.cycle.keep_alive, False
+
+    def on_body(self, body: bytes) -> None:
+        self._bytes_outside_body = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        if not self.cycle.response_started:
+            self.cycle.keep_alive = self._keep_alive
+
+    def shutdown(self) -> None:
+        self._keep_alive = False
+        super().shutdown()
 
     def _await_head(self) -> None:
         if self._head_timer is None:
@@ -113,6 +134,23 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+
+def guarded_config(app: ASGIApp, *, grace_s: int, **logging_options: Any) -> uvicorn.Config:
+    """uvicorn's configuration of every server: requests in progress have ``grace_s`` to end when it stops."""
+    return uvicorn.Config(
+        app,
+        http=GuardedProtocol,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        lifespan="off",
+        ws="none",
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=grace_s,
+        **logging_options,
+    )
 
 
 class EmbeddingServer(uvicorn.Server):
@@ -131,19 +169,7 @@ class EmbeddingServer(uvicorn.Server):
         self._start_grpc = None if settings.grpc_port is None else _grpc_starter()
         self._grpc: Any = None
         super().__init__(
-            uvicorn.Config(
-                build_app(service),
-                http=GuardedProtocol,
-                log_config=None,
-                access_log=False,
-                proxy_headers=False,
-                server_header=False,
-                lifespan="off",
-                ws="none",
-                backlog=BACKLOG,
-                timeout_keep_alive=KEEP_ALIVE_S,
-                timeout_graceful_shutdown=int(settings.request_timeout_s) + 1,
-            )
+            guarded_config(build_app(service), grace_s=int(settings.request_timeout_s) + 1, log_config=None)
         )
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

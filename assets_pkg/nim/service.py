@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import NamedTuple
 
-from assets_pkg.nim.errors import ApiError, InternalError, OverloadedError, UnauthorizedError
+from assets_pkg.nim.errors import ApiError, InternalError, OverloadedError
+from assets_pkg.nim.front import Front
 from assets_pkg.nim.loading import Load, load_export
 from assets_pkg.nim.manifest import ServedModelManifest
 from assets_pkg.nim.model import Vectors, usable_cpus
@@ -25,9 +24,6 @@ log = logging.getLogger(__name__)
 
 INLINE_CHARS = 2048
 """Texts up to this total size are tokenised on the event loop: that is faster than a change of thread."""
-
-BODIES_HELD = 16
-"""The limit on bodies in memory, in bodies of the largest allowed size."""
 
 
 class Embedded(NamedTuple):
@@ -59,8 +55,7 @@ class EmbeddingService:
         self.parser = RequestParser(self.manifest, settings)
         self.draining = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._requests = 0
-        self._body_bytes = 0
+        self.front = Front(settings, on_left=self.metrics.abandoned.inc)
         self._tokenizer = loaded.tokenizer
         self.max_length = self._tokenizer.max_length
         self._tokenizer_threads = ThreadPoolExecutor(workers, thread_name_prefix="tokenize")
@@ -76,7 +71,7 @@ class EmbeddingService:
             deliver=self._deliver,
         )
         self.metrics.model.labels(self.parser.names[0], self.manifest.model_digest).set(1)
-        self.metrics.queued_requests.set_function(lambda: self._requests)
+        self.metrics.queued_requests.set_function(lambda: self.front.requests)
         log.info("serving %s (%s) with %d workers", self.parser.names[0], loaded.model.provider, workers)
 
     @property
@@ -92,41 +87,6 @@ class EmbeddingService:
         """Finish the queue and end the threads."""
         self._tokenizer_threads.shutdown()
         self._scheduler.close()
-
-    def check_key(self, authorization: str) -> None:
-        """Check the value of an ``Authorization`` header.
-
-        Without a configured key any value is accepted: stock clients send placeholders when they have none.
-
-        Raises:
-            UnauthorizedError: a key is configured and this is another one.
-        """
-        key = self.settings.api_key
-        if key is None:
-            return
-        scheme, _, credential = authorization.partition(" ")
-        matches = hmac.compare_digest(credential.strip().encode(), key.get_secret_value().encode())
-        if scheme.lower() != "bearer" or not matches:
-            raise UnauthorizedError("A valid API key is needed.", {"WWW-Authenticate": "Bearer"})
-
-    @contextmanager
-    def admitted(self, body_bytes: int) -> Generator[None]:
-        """Count one request and the bytes of its body against the limits, until the block ends.
-
-        Raises:
-            OverloadedError: a limit is reached.
-        """
-        too_many = self._requests >= self.settings.max_queue_requests
-        too_much = self._body_bytes + body_bytes > BODIES_HELD * self.settings.body_limit_bytes
-        if too_many or too_much:
-            raise OverloadedError("The server is at its limit of requests; try again later.")
-        self._requests += 1
-        self._body_bytes += body_bytes
-        try:
-            yield
-        finally:
-            self._requests -= 1
-            self._body_bytes -= body_bytes
 
     async def embed(self, request: EmbeddingRequest) -> Embedded:
         """Embed a request: rows of ``request.dimensions`` numbers, of length 1, and the tokens of each text.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
@@ -56,14 +56,27 @@ def _names(value: Any) -> Any:
     return value
 
 
+F = TypeVar("F", bound="FrontSettings")
+
+
 class SettingsError(Exception):
     """A setting is invalid; the message is one line and names the setting, never its value."""
 
 
-class ServerSettings(BaseModel):
-    """All settings, with the closed NIM's defaults where these are documented."""
+class FrontSettings(BaseModel):
+    """What a server lets in; see `assets_pkg.nim.front`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    api_key: SecretStr | None = None
+    body_limit_bytes: PositiveInt = 16 * 2**20
+    max_queue_requests: PositiveInt = 1024
+    request_timeout_s: PositiveFloat = 120.0
+    read_timeout_s: PositiveFloat = 20.0
+
+
+class ServerSettings(FrontSettings):
+    """All settings, with the closed NIM's defaults where these are documented."""
 
     model_dir: Path
     host: str = "127.0.0.1"
@@ -80,17 +93,12 @@ class ServerSettings(BaseModel):
     """The most texts in a request; by default ``max_batch_size``."""
     require_input_type: bool = False
     """Refuse a request without ``input_type``, as the closed NIM does."""
-    api_key: SecretStr | None = None
-    body_limit_bytes: PositiveInt = 16 * 2**20
-    max_queue_requests: PositiveInt = 1024
     max_queue_tokens: PositiveInt = 2**19
     batch_tokens: PositiveInt = DEFAULT_BATCH_TOKENS
     gather_ms: Annotated[float, Field(ge=0)] = 10.0
     """How long a batch may wait for more texts while fewer requests are open than lately."""
     workers: PositiveInt | None = None
     """Batches run in parallel; by default one for each core that the process may use."""
-    request_timeout_s: PositiveFloat = 120.0
-    read_timeout_s: PositiveFloat = 20.0
     drain_grace_s: Annotated[float, Field(ge=0)] = 1.0
     """How long after a signal to stop the server still accepts connections, reporting that it is not ready."""
     log_level: Annotated[LogLevel, BeforeValidator(_level)] = "INFO"
@@ -113,8 +121,19 @@ def settings_from(environment: Mapping[str, str], arguments: Mapping[str, Any]) 
             values[setting], sources[setting] = value, "--" + setting.replace("_", "-")
     if "model_dir" not in values:
         raise SettingsError(f"no model folder: give --model-dir or set {ENVIRONMENT['model_dir'][0]}")
+    return _validated(ServerSettings, values, sources)
+
+
+def front_settings_from(kind: type[F], environment: Mapping[str, str]) -> F:
+    """The settings of another server, from the same variables. Raises `SettingsError`."""
+    values, sources = _from_environment(environment)
+    known = {setting: value for setting, value in values.items() if setting in kind.model_fields}
+    return _validated(kind, known, sources)
+
+
+def _validated(kind: type[F], values: Mapping[str, Any], sources: Mapping[str, str]) -> F:
     try:
-        return ServerSettings.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         name = str(first["loc"][0])

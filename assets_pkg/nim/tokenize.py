@@ -73,23 +73,19 @@ class TextTokenizer:
             "passage": self._read_prefix(manifest.passage_prefix),
         }
 
-    def encode(
-        self, texts: Sequence[str], role: Role, truncate: Truncate = "END", *, allow_empty: bool = False
-    ) -> list[TokenIds]:
+    def encode(self, texts: Sequence[str], role: Role, truncate: Truncate = "END") -> list[TokenIds]:
         """Token ids of each text behind its role's prefix, special tokens included.
 
         Each array is int64 [length], ``1 <= length <= max_length``. END keeps the beginning of a long text,
-        START its end (and the prefix). With ``allow_empty`` a text may leave no tokens beside the prefix and the
-        special tokens.
+        START its end (and the prefix). A text in which the tokenizer reads nothing, such as one of control
+        characters, has the prefix and the special tokens alone, as under sentence-transformers.
 
         Raises:
             TooLongError: a text is longer than ``max_length`` and ``truncate`` is NONE.
-            TextError: a text leaves no tokens of its own, such as one of control characters only.
+            TextError: a text gives no token at all, since there is neither a prefix nor a special token.
         """
         prefix = self._prefixes[role]
         contents = self._contents(texts, prefix, truncate)
-        if not allow_empty:
-            _refuse_empty(contents, prefix)
         return [self._assemble(index, content, prefix, truncate) for index, content in enumerate(contents)]
 
     def _contents(self, texts: Sequence[str], prefix: _Prefix, truncate: Truncate) -> list[list[int]]:
@@ -123,7 +119,10 @@ class TextTokenizer:
                     index, f"Input length {length} exceeds maximum allowed token size {self.max_length}"
                 )
             content = content[: self._capacity] if truncate == "END" else self._keep_end(content, prefix)
-        return np.array(self._head + content + self._tail, dtype=np.int64)
+        ids = self._head + content + self._tail
+        if not ids:
+            raise TextError(index, f"input[{index}] has no text that the model can read")
+        return np.array(ids, dtype=np.int64)
 
     def _keep_end(self, content: list[int], prefix: _Prefix) -> list[int]:
         """The prefix, which states the role, and the last tokens of the text."""
@@ -149,12 +148,6 @@ class TextTokenizer:
     def _read_prefix(self, text: str) -> _Prefix:
         ids = self._encode([text.rstrip()])[0] if text else []
         return _Prefix(text, ids)
-
-
-def _refuse_empty(contents: Sequence[list[int]], prefix: _Prefix) -> None:
-    for index, content in enumerate(contents):
-        if len(content) <= len(prefix.ids):
-            raise TextError(index, f"input[{index}] has no text that the model can read")
 
 
 def _cut(text: str, limit: int, truncate: Truncate) -> str:

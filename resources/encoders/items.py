@@ -38,6 +38,10 @@ class ItemError(RetuneError, ValueError):
         self.index = index
 
 
+class TooManyPixelsError(ItemError):
+    """An image has more pixels than allowed, by its header: none was decoded."""
+
+
 @dataclass(frozen=True)
 class Item:
     """A text, images, or both (then they get one vector together). ``instruction`` replaces the model's own
@@ -155,7 +159,7 @@ def decode_image(
         image = ImageOps.exif_transpose(image)
         return _on_white(image)
     except Image.DecompressionBombError as error:
-        raise ItemError(f"the image has more than the {max_pixels:,} pixels allowed") from error
+        raise TooManyPixelsError(f"the image has more than the {max_pixels:,} pixels allowed") from error
     except UnidentifiedImageError as error:
         raise ItemError(f"not an image of a format that is read here ({', '.join(IMAGE_FORMATS)})") from error
     except (OSError, SyntaxError, ValueError, EOFError) as error:
@@ -199,7 +203,8 @@ def _from_base64(text: str, max_bytes: int) -> bytes:
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:
     width, height = size
     if width * height > max_pixels:
-        raise ItemError(f"the image has {width:,} x {height:,} pixels, more than the {max_pixels:,} allowed")
+        size_text = f"{width:,} x {height:,} pixels"
+        raise TooManyPixelsError(f"the image has {size_text}, more than the {max_pixels:,} allowed")
     if min(size) < 1 or max(size) > MAX_ASPECT * min(size):
         raise ItemError(f"the image is {width:,} x {height:,}: one side is over {MAX_ASPECT} times the other")
 

@@ -63,7 +63,7 @@ class OnnxEncoder:
             block = rows[start : start + BLOCK]
             try:
                 with _as_encoder_errors(self.folder):
-                    vectors[start : start + len(block)] = engine.embed(block, role, allow_empty=True)
+                    vectors[start : start + len(block)] = engine.embed(block, role)
             except TextError as error:
                 raise ItemError(str(error), start + error.index) from error
             progress(start + len(block), len(rows), "items")

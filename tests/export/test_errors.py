@@ -55,8 +55,7 @@ def test_parity_of_a_damaged_export(checkpoint: Path, damaged: Path) -> None:
 
 
 def test_parity_on_a_text_without_tokens(checkpoint: Path, export: Path) -> None:
-    with pytest.raises(RetuneError, match="has no text that the model can read"):
-        measure_parity(checkpoint, export, ["one text", UNREADABLE])
+    assert measure_parity(checkpoint, export, ["one text", UNREADABLE]).max_cosine_distance < 1e-5
 
 
 def test_parity_of_a_model_that_gives_nan(
@@ -81,8 +80,6 @@ def test_search_for_a_query_that_cannot_be_embedded(export: Path, monkeypatch: p
     encoder = exported_encoder(store_of(export), DIGEST, "")
     assert encoder is not None
     assert encoder.embed(["a query"], "query").shape == (1, 384)
-    with pytest.raises(RetuneError, match="has no text that the model can read"):
-        encoder.embed([UNREADABLE], "query")
     monkeypatch.setattr(OnnxModel, "_run", lambda self, ids, mask: np.zeros((len(ids), 384), np.float32))
     with pytest.raises(RetuneError, match="not finite and of length 1"):
         encoder.embed(["a query"], "query")

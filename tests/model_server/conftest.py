@@ -13,7 +13,7 @@ import uvicorn
 
 from assets_pkg.model_server.api import build_app
 from assets_pkg.model_server.engine import Engine, Served
-from assets_pkg.nim.server import bind
+from assets_pkg.nim.server import bind, guarded_config
 from resources.encoders.factory import LOCAL
 from resources.encoders.items import ItemEncoder
 from resources.machine.accelerator import Accelerator
@@ -34,22 +34,28 @@ class Running:
 
 
 @contextmanager
-def running(name: str, entry: ModelEntry, folder: Path) -> Iterator[Running]:
-    encoder = LOCAL[entry.adapter](folder, entry, "digest", CPU)
-    engine = Engine(Served(name, entry, encoder))
+def listening(engine: Engine) -> Iterator[str]:
+    """The URL of a server over an engine; both end with the block."""
     listener = bind("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(build_app(engine), log_level="warning"))
+    server = uvicorn.Server(guarded_config(build_app(engine), grace_s=10, log_level="warning"))
     thread = threading.Thread(target=lambda: server.run(sockets=[listener]), daemon=True)
     thread.start()
     while not server.started:
         time.sleep(0.01)
     try:
-        yield Running(f"http://127.0.0.1:{listener.getsockname()[1]}", entry, encoder)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join()
         engine.close()
         listener.close()
+
+
+@contextmanager
+def running(name: str, entry: ModelEntry, folder: Path) -> Iterator[Running]:
+    encoder = LOCAL[entry.adapter](folder, entry, "digest", CPU)
+    with listening(Engine(Served(name, entry, encoder))) as url:
+        yield Running(url, entry, encoder)
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[2]
 SERVER = ROOT / "assets_pkg" / "nim"
 IMPORTED_AS = {
+    "fastapi_offline": "fastapi-offline",
     "prometheus_client": "prometheus-client",
     "grpc": "grpcio",
     "open_inference": "open-inference-grpc",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +46,27 @@ def encode(reference: Any, text: str, side: str = "right") -> list[int]:
 @settings(max_examples=200, deadline=None)
 @given(text=some_text)
 def test_end_is_the_tokenizers_own_truncation(tokenizer: TextTokenizer, reference: Any, text: str) -> None:
-    expected = encode(reference, "passage: " + text)
-    if len(expected) == len(encode(reference, "passage: ")):
-        with pytest.raises(TextError, match="no text that the model can read"):
-            tokenizer.encode([text], "passage")
-    else:
-        assert tokenizer.encode([text], "passage")[0].tolist() == expected
+    assert tokenizer.encode([text], "passage")[0].tolist() == encode(reference, "passage: " + text)
+
+
+@pytest.mark.parametrize("text", ["\ufffd\ufffd", "\x00\x01", "\u200b", ""])
+@pytest.mark.parametrize("truncate", ["END", "START", "NONE"])
+def test_a_text_without_readable_tokens_is_its_prefix(
+    tokenizer: TextTokenizer, reference: Any, text: str, truncate: Any
+) -> None:
+    """As sentence-transformers embeds it: what is indexed here can be indexed through the server too."""
+    found = tokenizer.encode(["one", text], "passage", truncate)[1].tolist()
+    assert found == encode(reference, "passage: " + text) == encode(reference, "passage: ")
+
+
+def test_a_text_that_gives_no_token_at_all_is_named(folder: Path, tmp_path: Path) -> None:
+    """A tokenizer without special tokens, and no prefix: there is nothing to run the model on."""
+    document = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    (tmp_path / "tokenizer.json").write_text(json.dumps(document | {"post_processor": None}), "utf-8")
+    manifest = read_manifest(folder).model_copy(update={"query_prefix": "", "passage_prefix": ""})
+    with pytest.raises(TextError, match=r"input\[1\] has no text that the model can read") as error:
+        TextTokenizer(tmp_path, manifest).encode(["fine", "\ufffd"], "query")
+    assert error.value.index == 1
 
 
 @settings(max_examples=200, deadline=None)
