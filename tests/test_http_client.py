@@ -26,6 +26,8 @@ from resources.encoders.http import HttpEncoder, ServiceError, server_problem
 from resources.endpoints import is_this_machine
 from resources.http_client import HostNotAllowedError, http_client, own_server_client
 from resources.models.entry import Endpoint, ModelEntry
+from resources.vector_store.base import VectorStoreError
+from resources.vector_store.milvus import MilvusIndex
 from tests.command.conftest import free_port
 
 ROOT = Path(__file__).parents[1]
@@ -169,6 +171,13 @@ def test_models_on_this_machine_are_asked_directly(
     assert proxy.seen == []
     assert len(service.seen) == 3
     assert "somebody" not in str(service.seen)
+
+
+@pytest.mark.slow
+def test_a_milvus_on_this_machine_is_asked_directly(proxy: Recorder) -> None:
+    with pytest.raises(VectorStoreError, match="no Milvus answers"):
+        MilvusIndex(f"http://127.0.0.1:{free_port()}", "c")
+    assert proxy.seen == []
 
 
 def test_the_health_check_of_the_container_asks_the_server_itself(service: Recorder, proxy: Recorder) -> None:
