@@ -6,7 +6,9 @@ import json
 import logging
 import os
 from urllib.error import HTTPError
-from urllib.request import Request, urlopen
+from urllib.request import Request
+
+from resources.http_client import opener
 
 log = logging.getLogger(__name__)
 
@@ -27,10 +29,9 @@ def send_alert(webhook_variable: str, event: str, text: str) -> bool:
     if not address:
         return False
     body = json.dumps({"event": event, "text": text}).encode()
-    # urllib, because the HTTP client libraries log the address of every request.
     try:
         request = Request(address, body, {"Content-Type": "application/json"})
-        with urlopen(request, timeout=TIMEOUT_SECONDS):
+        with opener(address).open(request, timeout=TIMEOUT_SECONDS):
             return True
     except HTTPError as error:
         reason = f"it answered {error.code}"

@@ -21,6 +21,7 @@ class Hook(HTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.bodies: list[dict[str, Any]] = []
         self.status = 200
+        self.asked = 0
         self.address = f"http://127.0.0.1:{self.server_port}/hook/very-secret-token"
 
 
@@ -30,7 +31,16 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.bodies.append(json.loads(body))
+        self._answer()
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def _answer(self) -> None:
+        self.server.asked += 1
         self.send_response(self.server.status)
+        if 300 <= self.server.status < 400 and self.server.asked == 1:
+            self.send_header("Location", self.server.address)
         self.end_headers()
 
     def log_message(self, format: str, *args: Any) -> None:
@@ -76,3 +86,20 @@ def test_without_a_webhook_an_alert_is_only_logged(
     monkeypatch.delenv("RETUNE_ALERT_WEBHOOK", raising=False)
     assert not AlertsResource().send("server_died", "gone")
     assert "server_died: gone" in caplog.text
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed_and_counts_as_undelivered(status: int, hook: Hook) -> None:
+    hook.status = status
+    assert not AlertsResource().send("run_failed", "it broke")
+    assert hook.asked == 1
+
+
+def test_a_hook_on_this_machine_is_reached_without_the_proxy_of_the_environment(
+    hook: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    assert AlertsResource().send("run_failed", "it broke")

@@ -8,7 +8,7 @@ import dagster as dg
 from assets_pkg.config.profile import Profile
 from assets_pkg.deploy.backends.docker import ContainerState
 from assets_pkg.deploy.backends.vllm import VllmState
-from assets_pkg.deploy.deploy import deploy, read_state, server_of, shown_command
+from assets_pkg.deploy.deploy import deploy, key_problem, read_state, server_of, shown_command
 from assets_pkg.deploy.interface import interface_of
 from assets_pkg.deploy.nim_eval import (
     Drift,
@@ -163,4 +163,5 @@ def server_changed(made: dg.AssetMaterialization, profile: Profile, store: Artif
         return "the server is not running"
     if not state.serves_its_model():
         return f"the server at {state.url} does not answer as the model that was deployed"
-    return None
+    problem = key_problem(state)
+    return None if problem is None else f"the server at {state.url} is not as wanted: {problem}"

@@ -10,7 +10,10 @@ from typing import Any
 from assets_pkg.config.sections.deploy import DeploySettings
 from assets_pkg.deploy.backends.docker import ContainerState, container_spec, deploy_container, recover
 from assets_pkg.deploy.backends.process import ServerState, command_line, deploy_process, environment
+from assets_pkg.deploy.backends.vllm import KEY_VARIABLE as VLLM_KEY
 from assets_pkg.deploy.backends.vllm import VllmState, deploy_vllm, vllm_command
+from assets_pkg.deploy.interface import interface_of
+from assets_pkg.deploy.server_client import KEY_VARIABLE, guard_of, server_key
 from assets_pkg.deploy.server_state import (
     STATE_FILE,
     DeployError,
@@ -65,7 +68,8 @@ def deploy(
     smoke_check: SmokeCheck,
     engine: Callable[[], ContainerEngine],
 ) -> RunningServer:
-    """Serve the model with the profile's settings; a server that already does so is kept.
+    """Serve the model with the profile's settings and the key of the environment; a server that already does so is
+    kept.
 
     Args:
         folder: the folder of state and logs.
@@ -75,24 +79,53 @@ def deploy(
         DeployError, ContainerError: the deployment failed; the previous server still serves.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    old = read_state(folder)
-    if isinstance(old, ContainerState):
-        recover(old)
-    if old is not None and not old.alive():
-        old = None
-    if old is not None and _is_current(old, served, settings, folder):
-        await_serving(old, settings.startup_timeout_s)
-        return old
-    if old is not None and old.backend != settings.backend:
-        raise DeployError(
-            f"{old.handle} serves at {old.url}, and a {settings.backend} server cannot take over from it: stop it "
-            "first (retune deploy --stop)"
-        )
+    old = _running(folder)
+    if old is not None:
+        if _is_current(old, served, settings, folder):
+            await_serving(old, settings.startup_timeout_s)
+            if key_problem(old) is None:
+                return old
+        _require_replaceable(old, settings)
     if settings.backend == "process":
         return deploy_process(served, settings, folder, smoke_check, old)
     if settings.backend == "vllm":
         return deploy_vllm(served, settings, folder, smoke_check, old)
     return deploy_container(served, settings, folder, smoke_check, old, engine())
+
+
+def key_problem(server: RunningServer) -> str | None:
+    """How the key that a ready server demands differs from the environment's; None if it does not, or if the
+    environment has none."""
+    if server_key() is None:
+        return None
+    demanded = guard_of(server.url, interface_of(server.backend).path)
+    if demanded == "open":
+        return f"it answers without a key, and {KEY_VARIABLE} is set"
+    return f"it demands another key than {KEY_VARIABLE}" if demanded == "another key" else None
+
+
+def _running(folder: Path) -> RunningServer | None:
+    """The server of the last deployment, if it runs."""
+    old = read_state(folder)
+    if isinstance(old, ContainerState):
+        recover(old)
+    return old if old is not None and old.alive() else None
+
+
+def _require_replaceable(old: RunningServer, settings: DeploySettings) -> None:
+    """Raises `DeployError` where the new server cannot take over from this one, or would demand no key when this one
+    does."""
+    if old.backend != settings.backend:
+        raise DeployError(
+            f"{old.handle} serves at {old.url}, and a {settings.backend} server cannot take over from it: stop it "
+            "first (retune deploy --stop)"
+        )
+    path = interface_of(old.backend).path
+    if server_key() is None and guard_of(old.url, path) == "another key":
+        raise DeployError(
+            f"the server at {old.url} demands a key, and {KEY_VARIABLE} is not set, so that the new one would demand "
+            f"none: set {KEY_VARIABLE}, or stop the server first if that is meant (retune deploy --stop)"
+        )
 
 
 def shown_command(served: ServedModel, settings: DeploySettings, folder: Path) -> str:
@@ -101,7 +134,8 @@ def shown_command(served: ServedModel, settings: DeploySettings, folder: Path) -
         return container_spec(served, settings, folder).shell()
     if settings.backend == "vllm":
         endpoint = settings.served_model_name, settings.host, settings.host_port
-        return shlex.join(vllm_command(served.checkpoint.resolve(), *endpoint))
+        command = shlex.join(vllm_command(served.checkpoint.resolve(), *endpoint))
+        return f'{VLLM_KEY}="${KEY_VARIABLE}" {command}' if server_key() else command
     variables = [f"{name}={shlex.quote(value)}" for name, value in environment(settings).items()]
     return " ".join([*variables, shlex.join(command_line(served, settings, settings.host_port))])
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 
 from assets_pkg.deploy.interface import Interface, NimInterface
+from assets_pkg.deploy.server_client import KEY_VARIABLE, server_client
 from assets_pkg.deploy.server_state import DeployError
 from resources.encoders.base import Role
-from resources.encoders.service_calls import AnswerError, RetryPolicy, as_vector, post
+from resources.encoders.service_calls import AnswerError, RetryPolicy, as_vector, json_value, post
 from storage.progress import Progress, no_progress
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     Vectors = NDArray[np.float32]
 
+TIMEOUT_S = 300.0
 BATCH = 32
 CONCURRENT = 4
 """Requests in progress: enough that the server always has the next batch queued."""
@@ -37,7 +39,8 @@ class ServedEncoder:
 
     The answer must name the requested model and have each index once. A vector that is not numbers, not finite,
     zero or of another length is invalid: its text is requested again, alone, at most three times; each is counted
-    in ``invalid``. Requests to a busy server (503) are repeated for two minutes.
+    in ``invalid``. Requests to a busy server (503) are repeated for two minutes. They bear the key of the environment
+    (``RETUNE_API_KEY``).
 
     Args:
         identity: names the served model; see `Encoder.identity`.
@@ -61,7 +64,7 @@ class ServedEncoder:
         self._identity = identity
         self._interface = interface or NimInterface()
         self._prove = prove
-        self._client = httpx2.Client(base_url=url, timeout=300)
+        self._client = server_client(url, TIMEOUT_S)
 
     def identity(self, role: Role) -> str:
         return f"{self._identity}-{role}"
@@ -112,11 +115,16 @@ class ServedEncoder:
         except AnswerError as error:
             raise DeployError(f"{self.url} {error}") from error
 
-    def _post(self, body: dict[str, Any]) -> dict[str, Any]:
+    def _post(self, body: dict[str, Any]) -> Any:
         try:
             answer = post(self._client, self._interface.path, body, WHILE_BUSY)
         except httpx2.HTTPError as error:
             raise DeployError(f"{self.url} does not answer: {error}") from error
+        if answer.status_code == httpx2.codes.UNAUTHORIZED:
+            raise DeployError(
+                f"{self.url} demands another key than the one in {KEY_VARIABLE}: set {KEY_VARIABLE} to the key that "
+                "the server was deployed with, or run `retune deploy` again"
+            )
         if answer.status_code != httpx2.codes.OK:
             raise DeployError(f"{self.url} answered {answer.status_code}: {answer.text[:300]}")
-        return answer.json()
+        return json_value(answer)

@@ -15,8 +15,16 @@ import psutil
 
 from assets_pkg.config.sections.deploy import DeploySettings
 from assets_pkg.deploy.interface import Interface, NimInterface
+from assets_pkg.deploy.server_client import (
+    KEY_VARIABLE,
+    get,
+    get_fields,
+    guard_of,
+    server_client,
+    server_key,
+)
 from resources.encoders.base import Role
-from resources.encoders.service_calls import AnswerError, as_vector
+from resources.encoders.service_calls import AnswerError, as_vector, json_value
 from storage.disk import bytes_below
 from storage.errors import RetuneError
 from storage.files import write_json
@@ -27,6 +35,7 @@ if TYPE_CHECKING:
 STATE_FILE = "server.json"
 POLL_SECONDS = 0.1
 STOP_SECONDS = 20
+SMOKE_TIMEOUT_S = 60.0
 LOG_LINES_SHOWN = 15
 
 TOLERANCES = {"fp32": 1e-3, "fp16": 1e-3, "int8_weights": 1e-2, "int8_dynamic": 1e-1}
@@ -119,21 +128,13 @@ def damaged_state(path: Path) -> DeployError:
 
 def is_ready(url: str) -> bool:
     """Whether the server at ``url`` reports that it is ready."""
-    try:
-        return httpx2.get(f"{url}/v1/health/ready", timeout=5).status_code == 200
-    except httpx2.HTTPError:
-        return False
+    return get(url, "/v1/health/ready") is not None
 
 
 def served_digest(url: str) -> str | None:
     """The digest of the model that answers at ``url``; None if no server does or it is not ready."""
-    if not is_ready(url):
-        return None
-    try:
-        metadata: dict[str, Any] = httpx2.get(f"{url}/v1/metadata", timeout=5).json()
-        return metadata.get("modelDigest")
-    except (httpx2.HTTPError, ValueError):
-        return None
+    digest = get_fields(url, "/v1/metadata").get("modelDigest") if is_ready(url) else None
+    return digest if isinstance(digest, str) else None
 
 
 def await_serving(server: RunningServer, timeout: float) -> None:
@@ -212,11 +213,16 @@ def smoke_check(
     def check(url: str) -> None:
         import numpy as np
 
-        answer = httpx2.post(url + api.path, json=api.body(model_name, texts, role), timeout=60)
+        _require_guard(url, api.path)
+        try:
+            with server_client(url, SMOKE_TIMEOUT_S) as client:
+                answer = client.post(api.path, json=api.body(model_name, texts, role))
+        except httpx2.HTTPError as error:
+            raise DeployError(f"smoke test: {url} does not answer: {error!r}") from error
         if answer.status_code != 200:
             raise DeployError(f"smoke test: {url} answered {answer.status_code}: {answer.text[:300]}")
         try:
-            rows = api.vectors(answer.json(), model_name, len(texts))
+            rows = api.vectors(json_value(answer), model_name, len(texts))
         except AnswerError as error:
             raise DeployError(f"smoke test: {url} {error}") from error
         vectors = [as_vector(row, expected.shape[1]) for row in rows]
@@ -225,8 +231,18 @@ def smoke_check(
             wanted = f"{len(expected)} finite vectors of {expected.shape[1]} numbers"
             raise DeployError(f"smoke test: expected {wanted}, got {len(valid)}")
         served = np.stack(valid)
-        distance = float((1 - (served * expected).sum(axis=1)).max())
+        # The cosine distance where both have length 1, and large where the served one has another length.
+        distance = float((np.square(served - expected).sum(axis=1) / 2).max())
         if distance > TOLERANCES[dtype]:
             raise DeployError(f"smoke test: served vectors are {distance:.2g} away from the checkpoint's")
 
     return check
+
+
+def _require_guard(url: str, path: str) -> None:
+    """Raises `DeployError` when a key is set and the server answers without it."""
+    if server_key() and guard_of(url, path) == "open":
+        raise DeployError(
+            f"smoke test: {KEY_VARIABLE} is set, and the server answers requests to {path} without a key. It cannot "
+            f"be served with one: unset {KEY_VARIABLE}, or choose another deploy.backend or deploy.server"
+        )

@@ -3,7 +3,6 @@
 from resources.chat_model.budget import Usage
 from resources.chat_model.client import ChatAnswer, ChatModel, ChatSession, Message
 from resources.chat_model.config import ChatConfig
-from resources.chat_model.consent import endpoint_host, is_allowed
 from resources.chat_model.errors import (
     BudgetReachedError,
     CallFailedError,
@@ -12,6 +11,7 @@ from resources.chat_model.errors import (
     EndpointError,
 )
 from resources.chat_model.structured import Schema, clean_surrogates, json_values
+from resources.endpoints import endpoint_host, is_allowed
 
 __all__ = [
     "BudgetReachedError",

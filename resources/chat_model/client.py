@@ -9,10 +9,11 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypedDict
 
+from resources.chat_model.answer import Completion, TokenCounts
 from resources.chat_model.budget import Budget, Usage
 from resources.chat_model.cache import AnswerCache, answer_key
 from resources.chat_model.config import ChatConfig
-from resources.chat_model.consent import check_consent, endpoint_host, is_loopback
+from resources.chat_model.consent import check_consent
 from resources.chat_model.errors import (
     BudgetReachedError,
     CallFailedError,
@@ -23,6 +24,7 @@ from resources.chat_model.limits import AdaptiveGate, Pace
 from resources.chat_model.retries import RequestFailure, delay_before
 from resources.chat_model.structured import Schema, SchemaSupport
 from resources.chat_model.transport import Transport
+from resources.endpoints import endpoint_host, is_loopback
 
 log = logging.getLogger(__name__)
 
@@ -247,18 +249,14 @@ class ChatSession:
             raise type(self._stopped)(*self._stopped.args)
 
 
-def _read(reply: dict[str, Any], prompt_tokens: int) -> ChatAnswer:
+def _read(reply: Completion, prompt_tokens: int) -> ChatAnswer:
     """The answer in a chat completion; an endpoint that counts no tokens gets them estimated."""
-    choice: dict[str, Any] = reply["choices"][0]
-    message: dict[str, Any] = choice["message"]
-    content: str | list[dict[str, Any]] = message.get("content") or ""
-    usage: dict[str, Any] = reply.get("usage") or {}
-    finish = choice.get("finish_reason")
-    text = content if isinstance(content, str) else "".join(str(part.get("text", "")) for part in content)
+    choice, usage = reply.choices[0], reply.usage or TokenCounts()
+    message = choice.message
     return ChatAnswer(
-        text=text,
-        truncated=finish == "length",
-        refused=bool(message.get("refusal")) or finish == "content_filter",
-        prompt_tokens=usage.get("prompt_tokens") or prompt_tokens,
-        completion_tokens=usage.get("completion_tokens") or len(text) // CHARS_PER_TOKEN,
+        text=message.text,
+        truncated=choice.finish_reason == "length",
+        refused=bool(message.refusal) or choice.finish_reason == "content_filter",
+        prompt_tokens=usage.prompt_tokens or prompt_tokens,
+        completion_tokens=usage.completion_tokens or len(message.text) // CHARS_PER_TOKEN,
     )

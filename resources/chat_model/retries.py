@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,6 +11,9 @@ from email.utils import parsedate_to_datetime
 
 FIRST_DELAY_S = 1.0
 LONGEST_DELAY_S = 60.0
+LONGEST_ASKED_S = 86_400.0
+
+_SECONDS = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,12})?")
 
 _AGAIN = frozenset({408, 409, 425, 429})
 _FULL = frozenset({429, 503})
@@ -56,19 +60,21 @@ def failure_of_status(status: int, body: str, headers: Mapping[str, str], key_na
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait that the endpoint asked for (RFC 9110 section 10.2.3: seconds or a date)."""
+    """Seconds to wait that the endpoint asked for (RFC 9110 section 10.2.3: seconds or a date); None where it asks for
+    nothing, or for what cannot be meant: no number and no date, or more than a day."""
     value = headers.get("retry-after", "").strip()
-    if not value:
+    seconds = float(value) if _SECONDS.fullmatch(value) else _seconds_until(value)
+    if seconds is None or seconds > LONGEST_ASKED_S:
         return None
+    return max(0.0, seconds)
+
+
+def _seconds_until(date: str) -> float | None:
     try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        when = parsedate_to_datetime(value)
-    except ValueError:
+        when = parsedate_to_datetime(date)
+        return (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
+    except (ValueError, OverflowError):
         return None
-    return max(0.0, (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
 
 
 def delay_before(attempt: int, failure: RequestFailure) -> float:

@@ -13,12 +13,25 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, cast
 
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
 from resources.encoders.base import Role
 from resources.encoders.items import Item, data_uri
 from resources.encoders.service_calls import AnswerError
 from resources.models.entry import Dialect, Endpoint, ModelEntry
 
 INSTRUCTION = "Represent the user's input."
+
+
+class _Row(BaseModel):
+    """An item of ``data``."""
+
+    index: int = 0
+    embedding: list[float] | None = None
+
+
+_ROWS = TypeAdapter(list[_Row])
+_VECTORS = TypeAdapter(list[list[float]])
 
 
 @dataclass(frozen=True)
@@ -64,9 +77,14 @@ def read_vectors(answer: Any, count: int) -> list[list[float]]:
     """The vectors of an answer in the order asked: ``data`` items by ``index``, ``embeddings``, or ``embedding``.
 
     Raises:
-        AnswerError: there are none, or not ``count``.
+        AnswerError: there are none, not ``count``, or something else where they should be.
     """
-    found = _find_vectors(answer)
+    try:
+        found = _find_vectors(answer)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise AnswerError(f"the answer's vectors cannot be read ({where}: {first['msg']})") from None
     if found is None:
         raise AnswerError("the answer has none of data[].embedding, embeddings, embedding")
     if len(found) != count:
@@ -84,16 +102,15 @@ def _find_vectors(answer: Any) -> list[list[float]] | None:
     fields = cast("dict[str, Any]", answer)
     data: Any = fields.get("data")
     if isinstance(data, list) and data and isinstance(data[0], dict):
-        rows = cast("list[dict[str, Any]]", data)
-        ordered = sorted(rows, key=lambda row: row.get("index", 0))
-        return [row["embedding"] for row in ordered if "embedding" in row]
+        ordered = sorted(_ROWS.validate_python(data), key=lambda row: row.index)
+        return [row.embedding for row in ordered if row.embedding is not None]
     for name in ("embedding", "embeddings", "data"):
         value: Any = fields.get(name)
         if isinstance(value, dict):
             value = cast("dict[str, Any]", value).get("float")
         if isinstance(value, list) and value:
             vectors = cast("list[Any]", value)
-            return vectors if isinstance(vectors[0], list) else [vectors]
+            return _VECTORS.validate_python(vectors if isinstance(vectors[0], list) else [vectors])
     return None
 
 

@@ -7,11 +7,12 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from resources.chat_model.consent import endpoint_host, is_allowed, is_loopback
 from resources.encoders.base import Role
 from resources.encoders.dialects import Call, Service, plan_calls, read_vectors
 from resources.encoders.items import Input, as_items
-from resources.encoders.service_calls import AnswerError, RetryPolicy, has_direction, post
+from resources.encoders.service_calls import AnswerError, RetryPolicy, has_direction, json_value, post
+from resources.endpoints import endpoint_host, is_allowed, is_loopback
+from resources.http_client import http_client
 from resources.models.entry import Modality, ModelEntry
 from resources.models.files import facts_digest
 from storage.digests import digest_json
@@ -67,6 +68,8 @@ class HttpEncoder:
         self.entry = entry
         self._url = entry.base_url
         self._service = Service(entry, entry.hub_id or name)
+        self._allow_egress = allow_egress
+        self._approved = tuple(approved_endpoints)
         self._allowed = is_allowed(self._url, allow_egress, approved_endpoints)
         self._transport = transport
         self._client: httpx2.Client | None = None
@@ -125,7 +128,8 @@ class HttpEncoder:
 
         answer = self._post(call)
         try:
-            rows = np.array(read_vectors(answer, len(call.rows)), dtype=np.float32)
+            with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused below
+                rows = np.array(read_vectors(answer, len(call.rows)), dtype=np.float32)
         except (AnswerError, ValueError, TypeError) as error:
             raise ServiceError(f"{self.name} at {self._url}{call.path}: {error}") from error
         if rows.ndim != 2 or not has_direction(rows).all():
@@ -142,11 +146,11 @@ class HttpEncoder:
 
         try:
             reply = post(self._open(), self._url + call.path, call.body, RETRIES, self._headers())
-        except httpx2.TransportError as error:
+        except httpx2.RequestError as error:
             problem = f"{type(error).__name__}: {error}"
         else:
             if reply.status_code == 200:
-                return _json(reply)
+                return json_value(reply)
             problem = f"HTTP {reply.status_code}: {' '.join(reply.text.split())[:ERROR_CHARACTERS]}"
         raise ServiceError(f"{self.name} at {self._url}{call.path} gave no vectors: {problem}")
 
@@ -161,14 +165,12 @@ class HttpEncoder:
 
     def _open(self) -> httpx2.Client:
         if self._client is None:
-            import httpx2
-
-            host, _ = endpoint_host(self._url)
-            self._client = httpx2.Client(
+            self._client = http_client(
+                self._url,
                 timeout=TIMEOUT_S,
+                allow_egress=self._allow_egress,
+                approved_endpoints=self._approved,
                 transport=self._transport,
-                follow_redirects=False,  # a redirect could lead to a host that is not approved
-                trust_env=not is_loopback(host),
             )
         return self._client
 
@@ -180,9 +182,9 @@ class HttpEncoder:
             return ""
         try:
             reply = self._open().get(f"{self._url.removesuffix('/v1')}/v1/metadata", timeout=PROBE_TIMEOUT_S)
-        except httpx2.TransportError:
+        except httpx2.RequestError:
             return ""
-        answer = _json(reply) if reply.status_code == 200 else None
+        answer = json_value(reply) if reply.status_code == 200 else None
         return str(cast("dict[str, Any]", answer).get("modelDigest", "")) if isinstance(answer, dict) else ""
 
     def _check_consent(self, count: int) -> None:
@@ -206,14 +208,8 @@ def server_problem(name: str, entry: ModelEntry) -> str | None:
     if not is_loopback(endpoint_host(url)[0]):
         return None
     try:
-        httpx2.get(f"{url.removesuffix('/v1')}/health", timeout=PROBE_TIMEOUT_S, trust_env=False)
-    except httpx2.TransportError:
+        with http_client(url, timeout=PROBE_TIMEOUT_S) as client:
+            client.get(f"{url.removesuffix('/v1')}/health")
+    except httpx2.RequestError:
         return f"no server answers at {url}: start it (retune serve --model {name}), or download the weights"
     return None
-
-
-def _json(reply: httpx2.Response) -> Any:
-    try:
-        return reply.json()
-    except ValueError:
-        return None

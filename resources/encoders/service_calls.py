@@ -81,6 +81,14 @@ def _wait(state: tenacity.RetryCallState, policy: RetryPolicy) -> float:
     return min(max(planned, retry_after(outcome.result().headers) or 0.0), policy.longest_s)
 
 
+def json_value(reply: httpx2.Response) -> Any:
+    """The value of a JSON answer; None where it is not JSON."""
+    try:
+        return reply.json()
+    except (ValueError, RecursionError):
+        return None
+
+
 def as_vector(row: Any, dimensions: int) -> Vector | None:
     """The vector (float32 [dimensions]) that a service sent as base64 or as a list of numbers; None where it is of
     another length, zero, not finite or something else."""
@@ -95,7 +103,10 @@ def as_vector(row: Any, dimensions: int) -> Vector | None:
         type(value) in (int, float) for value in cast("list[Any]", row)
     ):
         return None
-    vector: Vector = np.asarray(row, dtype=np.float32)
+    try:
+        vector: Vector = np.asarray(row, dtype=np.float32)
+    except OverflowError:  # an integer beyond every float
+        return None
     return vector if len(vector) == dimensions and has_direction(vector).all() else None
 
 

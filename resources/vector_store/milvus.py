@@ -13,7 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
+from resources.endpoints import is_loopback
 from resources.vector_store.base import (
     OWN_COLUMNS,
     TEXT_COLUMNS,
@@ -55,6 +57,12 @@ class Owner:
     alias: str
 
 
+def _grpc_options(uri: str) -> dict[str, int]:
+    """gRPC takes a proxy of the environment even towards this machine, and passages must not go there."""
+    host = urlsplit(uri).hostname
+    return {} if host and not is_loopback(host) else {"grpc.enable_http_proxy": 0}
+
+
 class MilvusIndex:
     """The index in one collection of the Milvus at ``uri``.
 
@@ -73,8 +81,8 @@ class MilvusIndex:
         self.collection = collection
         self._owner = owner
         try:
-            self._client: Any = MilvusClient(uri, token=token)
-        except MilvusException as error:
+            self._client: Any = MilvusClient(uri, token=token, grpc_options=_grpc_options(uri))
+        except (MilvusException, ValueError) as error:
             raise VectorStoreError(
                 f"no Milvus answers at {uri}: start it, or correct reindex.milvus_uri"
             ) from error

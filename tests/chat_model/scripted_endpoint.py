@@ -219,6 +219,7 @@ class Server:
             "model": body["model"],
             "choices": [choice],
             "usage": usage,
+            **((rule or {}).get("fields") or {}),
         }
         return 200, {}, json.dumps(value).encode()
 

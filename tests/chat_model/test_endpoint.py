@@ -220,6 +220,95 @@ def test_a_bad_request_is_that_call_s_alone(endpoint: ScriptedEndpoint, tmp_path
     assert "response_format" in endpoint.stats()["bodies"][-1]
 
 
+NAN = float("nan")
+COUNTS = ["many", "-5", -1, NAN, 1e300, 10**30, 2.5, [1], {}, True, None]
+
+
+@pytest.mark.parametrize(
+    "usage",
+    ["many", [1, 2], -5, NAN, True, None, *({"prompt_tokens": n, "completion_tokens": n} for n in COUNTS)],
+)
+def test_a_usage_that_is_no_count_is_estimated(
+    endpoint: ScriptedEndpoint, tmp_path: Path, usage: Any
+) -> None:
+    endpoint.script({"match": ".", "do": "text", "text": "x" * 400, "fields": {"usage": usage}})
+    texts = [f"{n:03}" + "word " * 60 for n in range(20)]
+    config = make_config(endpoint, tmp_path, max_parallel=1, max_tokens=1000, max_output_tokens=200)
+    answers, used = ask_all(config, texts)
+    assert isinstance(answers[0], ChatAnswer)
+    assert (answers[0].prompt_tokens, answers[0].completion_tokens) == (len(texts[0]) // 4 + 1, 100)
+    # 176 tokens each, and 276 in the worst case: the fifth request still fits.
+    assert (used.requests, used.tokens) == (5, 5 * 176)
+    assert isinstance(answers[-1], BudgetReachedError)
+
+
+def test_counts_that_an_endpoint_writes_as_text_or_as_fractions_of_one_are_counts(
+    endpoint: ScriptedEndpoint, tmp_path: Path
+) -> None:
+    usage = {"prompt_tokens": "7", "completion_tokens": 5.0, "cost": NAN}
+    endpoint.script({"match": ".", "do": "answer", "fields": {"usage": usage}})
+    (answer,), used = ask_all(make_config(endpoint, tmp_path), ["a"])
+    assert isinstance(answer, ChatAnswer)
+    assert (answer.prompt_tokens, answer.completion_tokens, used.tokens) == (7, 5, 12)
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        [],
+        {},
+        None,
+        "choices",
+        [None],
+        [{}],
+        [{"message": None}],
+        [{"message": "text"}],
+        [{"message": {"content": 5}}],
+        [{"message": {"content": {"text": "a"}}}],
+        [{"message": {"content": ["a"]}}],
+        [{"message": {"content": [{"text": 5}]}}],
+    ],
+)
+def test_what_is_no_chat_completion_ends_that_call_only(
+    endpoint: ScriptedEndpoint, tmp_path: Path, choices: Any
+) -> None:
+    endpoint.script({"match": "bad", "do": "answer", "fields": {"choices": choices}})
+    answers, _ = ask_all(make_config(endpoint, tmp_path, retry_deadline_s=0.1), ["bad", "good"])
+    assert isinstance(answers[0], CallFailedError)
+    assert "not a chat completion" in answers[0].detail
+    assert isinstance(answers[1], ChatAnswer)
+
+
+@pytest.mark.parametrize(
+    ("message", "text", "refused"),
+    [
+        ({"content": [{"type": "text", "text": "a"}, {"type": "image"}, {"text": "b"}]}, "ab", False),
+        ({"content": None, "refusal": {"why": "no"}}, "", True),
+        ({"content": "a\ud83d"}, "a\ufffd", False),
+        ({"content": [{"text": "\udc00"}]}, "\ufffd", False),
+    ],
+)
+def test_what_an_answer_may_hold(
+    endpoint: ScriptedEndpoint, tmp_path: Path, message: Any, text: str, refused: bool
+) -> None:
+    choice = {"message": message, "finish_reason": ["odd"]}
+    endpoint.script({"match": ".", "do": "answer", "fields": {"choices": [choice]}})
+    (answer,), _ = ask_all(make_config(endpoint, tmp_path), ["a"])
+    assert isinstance(answer, ChatAnswer)
+    assert (answer.text, answer.refused, answer.truncated) == (text, refused, False)
+
+
+@pytest.mark.parametrize("asked", ["inf", "nan", "1e400", "9" * 5000, "Fri, 31 Dec 9999 23:59:59 GMT"])
+def test_an_absurd_retry_after_does_not_end_a_call(
+    endpoint: ScriptedEndpoint, tmp_path: Path, asked: str
+) -> None:
+    rule = {"do": "status", "status": 429, "headers": {"retry-after": asked}}
+    endpoint.script({"match": ".", "times": 2, **rule})
+    (answer,), used = ask_all(make_config(endpoint, tmp_path), ["a"])
+    assert isinstance(answer, ChatAnswer)
+    assert used.requests == 3
+
+
 # ---- limits ------------------------------------------------------------------------------------------------
 
 

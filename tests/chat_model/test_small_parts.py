@@ -73,6 +73,30 @@ def test_retry_after_is_seconds_or_a_date() -> None:
     assert retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0
     assert retry_after({"retry-after": "soon"}) is None
     assert retry_after({}) is None
+    assert retry_after({"retry-after": "1.5"}) == 1.5
+    assert retry_after({"retry-after": "86400"}) == 86400
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "86401",
+        "9" * 5000,
+        "1e2",
+        "1e400",
+        "inf",
+        "nan",
+        "1_0",
+        "0x10",
+        "٣",
+        "Fri, 31 Dec 9999 23:59:59 GMT",
+        "Mon, 01 Jan 0001 00:00:00 +2359",
+        "Mon, 01 Jan 2024 00:00:00 +99999999999999",
+        "Mon, 99 Jan 2024 00:00:00 GMT",
+    ],
+)
+def test_a_retry_after_that_cannot_be_meant_counts_as_none(value: str) -> None:
+    assert retry_after({"retry-after": value}) in (None, 0)
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from assets_pkg.deploy.interface import VllmInterface
 from assets_pkg.deploy.nim_eval import DriftError, measure_drift, require_no_drift
 from assets_pkg.deploy.served_encoder import ServedEncoder
 from assets_pkg.deploy.server_state import DeployError
+from resources.encoders.service_calls import AnswerError
 
 Answer = Callable[[dict[str, Any]], Any]
 
@@ -104,6 +106,39 @@ def test_another_model_or_other_indices_are_refused() -> None:
         pytest.raises(DeployError, match="1 embeddings for 2 texts"),
     ):
         encoder.embed(["x", "y"], "query")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        [],
+        None,
+        "text",
+        {"model": "m", "data": None},
+        {"model": "m", "data": {"index": 0}},
+        {"model": "m", "data": [None]},
+        {"model": "m", "data": [{"embedding": [1.0, 0.0]}]},
+        {"model": "m", "data": [{"index": None, "embedding": [1.0, 0.0]}]},
+        {"model": ["m"], "data": []},
+    ],
+)
+def test_an_answer_of_another_form_is_an_error_that_names_the_server(answer: Any) -> None:
+    with (
+        endpoint(lambda body: answer) as encoder,
+        pytest.raises(
+            DeployError, match=r"http://127\.0\.0\.1:\d+ answered with something else than embeddings"
+        ),
+    ):
+        encoder.embed(["x"], "query")
+
+
+@pytest.mark.parametrize(
+    "answer", [[], {"embeddings": []}, {"embeddings": {"float": 5}}, {"embeddings": None}]
+)
+def test_an_answer_of_another_form_than_vllms_is_an_error(answer: Any) -> None:
+    with pytest.raises(AnswerError, match="something else than embeddings"):
+        VllmInterface().vectors(answer, "m", 1)
+    assert VllmInterface().vectors({"embeddings": {"float": [[1.0]]}}, "m", 1) == [[1.0]]
 
 
 def test_drift_is_judged_with_the_recipes_tolerances() -> None:

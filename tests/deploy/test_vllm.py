@@ -19,6 +19,7 @@ from assets_pkg.deploy.backends.vllm import VllmState
 from assets_pkg.deploy.deploy import deploy, read_state, shown_command
 from assets_pkg.deploy.interface import VllmInterface
 from assets_pkg.deploy.served_encoder import ServedEncoder
+from assets_pkg.deploy.server_client import guard_of
 from assets_pkg.deploy.server_state import DeployError, ServedModel, SmokeCheck, smoke_check
 from assets_pkg.export.onnx import load_checkpoint
 from resources.containers import ContainerEngine
@@ -27,7 +28,7 @@ from tests.deploy.conftest import NAME, TEXTS
 pytestmark = pytest.mark.slow
 
 STAND_IN = """#!{python}
-import argparse, json
+import argparse, json, os
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -53,12 +54,25 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
+    def refused(self):
+        key = os.environ.get("VLLM_API_KEY")
+        if not key or self.headers["Authorization"] == f"Bearer {key}" or self.path == "/health":
+            return False
+        self.send_error(401)
+        return True
+
     def do_GET(self):
+        if self.refused():
+            return
         card = dict(id=options.served_model_name, root=options.model, object="model")
         self.send(dict(data=[card]) if self.path == "/v1/models" else dict())
 
     def do_POST(self):
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.refused():
+            return
+        if not request:
+            return self.send_error(400)
         assert self.path == "/v2/embed" and request["input_type"] in ("query", "document")
         assert request["model"] == options.served_model_name and request["embedding_types"] == ["float"]
         rows = model.encode(request["texts"], normalize_embeddings=True, show_progress_bar=False)
@@ -169,3 +183,38 @@ def test_another_folder_than_the_one_meant_is_not_taken_for_it(
     assert isinstance(state, VllmState)
     assert state.serves_its_model()
     assert not replace(state, model_folder="/other").serves_its_model()
+
+
+def test_the_key_reaches_the_server_and_its_tests(
+    folder: Path,
+    models: tuple[ServedModel, ServedModel],
+    settings: Callable[..., DeploySettings],
+    smoke: SmokeCheck,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wanted = settings(backend="vllm")
+    opened = deploy(models[0], wanted, folder, smoke, no_engine)
+    monkeypatch.setenv("RETUNE_API_KEY", "canary")
+    state = deploy(models[0], wanted, folder, smoke, no_engine)
+    assert not opened.alive()
+    assert state.serves_its_model()
+    assert guard_of(state.url, VllmInterface().path) == "our key"
+    assert deploy(models[0], wanted, folder, smoke, no_engine) == state
+    assert "canary" not in "".join(file.read_text() for file in folder.iterdir())
+
+
+def test_a_vllm_that_checks_no_key_is_not_served_with_one(
+    folder: Path,
+    models: tuple[ServedModel, ServedModel],
+    settings: Callable[..., DeploySettings],
+    smoke: SmokeCheck,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    program = folder.parent / "bin" / "vllm"
+    program.write_text(program.read_text().replace("VLLM_API_KEY", "IGNORED"))
+    monkeypatch.setenv("RETUNE_API_KEY", "canary")
+    with pytest.raises(
+        DeployError, match=r"RETUNE_API_KEY is set, and the server answers requests to /v2/embed"
+    ):
+        deploy(models[0], settings(backend="vllm"), folder, smoke, no_engine)
+    assert read_state(folder) is None

@@ -94,7 +94,19 @@ def test_numbers_and_base64_are_vectors(row: Any) -> None:
 
 @pytest.mark.parametrize(
     "row",
-    [[1], [0, 0], [1, float("nan")], [1, "2"], [True, 1], "@@", encoded([1]), encoded([1, np.inf]), None, {}],
+    [
+        [1],
+        [0, 0],
+        [1, float("nan")],
+        [1, "2"],
+        [True, 1],
+        "@@",
+        encoded([1]),
+        encoded([1, np.inf]),
+        None,
+        {},
+        [1, 10**400],
+    ],
 )
 def test_what_is_no_vector(row: Any) -> None:
     assert as_vector(row, 2) is None

@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 
 from assets_pkg.config.sections.deploy import DeploySettings
+from assets_pkg.deploy.server_client import KEY_VARIABLE, server_key
 from assets_pkg.deploy.server_state import (
     LOG_LINES_SHOWN,
     STOP_SECONDS,
@@ -149,7 +150,9 @@ def container_spec(served: ServedModel, settings: DeploySettings, folder: Path) 
             "NIM_CUSTOM_MODEL": "/model",
             "NIM_MAX_CLIENT_BATCH_SIZE": str(settings.max_client_batch_size),
         }
-        return replace(common, mounts={served.onnx: "/model"}, environment=variables, read_only=True)
+        secrets = (KEY_VARIABLE,) if server_key() else ()
+        mounts = {served.onnx: "/model"}
+        return replace(common, mounts=mounts, environment=variables, secrets=secrets, read_only=True)
     inside = "/opt/nim/custom_model" if settings.use_onnx else "/model"
     variables["NIM_CUSTOM_MODEL" if settings.use_onnx else "NIM_MODEL_PATH"] = inside
     mounted = served.onnx if settings.use_onnx else served.checkpoint
@@ -175,6 +178,11 @@ def preflight(
         if not engine.has_image(settings.server_image):
             build_image(engine, settings.server_image)
         return
+    if server_key():
+        raise DeployError(
+            f"{KEY_VARIABLE} is set, and {settings.nim_image} checks no key: set deploy.server=retune, or unset "
+            f"{KEY_VARIABLE} and let something in front of the server check keys"
+        )
     if not os.environ.get(NGC_KEY):
         raise DeployError(
             f"{NGC_KEY} is not set, and {settings.nim_image} needs it: put it in the environment"

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +23,9 @@ import psutil
 from assets_pkg.config.sections.deploy import DeploySettings
 from assets_pkg.deploy.server_state import (
     LOG_LINES_SHOWN,
+    POLL_SECONDS,
     STOP_SECONDS,
+    DeployError,
     RunningServer,
     ServedModel,
     SmokeCheck,
@@ -64,6 +67,17 @@ class ServerState:
 
     def serves_its_model(self) -> bool:
         return served_digest(self.url) == self.model_digest
+
+    def listens(self) -> bool:
+        """Whether this process accepts connections on its port; True where the system does not tell."""
+        process = self._process()
+        try:
+            sockets = [] if process is None else process.net_connections("tcp")
+        except psutil.NoSuchProcess:
+            return False
+        except psutil.AccessDenied:
+            return True
+        return any(each.status == psutil.CONN_LISTEN and each.laddr[1] == self.port for each in sockets)
 
     def stop(self) -> bool:
         process = self._process()
@@ -113,6 +127,7 @@ def deploy_process(
     _test_start(served, settings, folder, smoke_check)
     new = _start(served, settings, settings.host_port, folder / "server.log")
     try:
+        _await_listening(new, settings.startup_timeout_s)
         await_serving(new, settings.startup_timeout_s)
         write_state(folder, asdict(new))
     except BaseException:
@@ -121,6 +136,23 @@ def deploy_process(
     if old is not None:
         old.stop()
     return new
+
+
+def _await_listening(new: ServerState, timeout: float) -> None:
+    """Wait until the process itself accepts connections: on a shared port, an older server of the same model answers
+    for it.
+
+    Raises:
+        DeployError: time is up. A process that has ended is left to `await_serving`.
+    """
+    deadline = time.monotonic() + timeout
+    while new.alive() and not new.listens():
+        if time.monotonic() > deadline:
+            raise DeployError(
+                f"the embedding server did not listen on port {new.port} within {timeout:g} s; its log says:\n"
+                f"{new.last_log()}"
+            )
+        time.sleep(POLL_SECONDS)
 
 
 def command_line(served: ServedModel, settings: DeploySettings, port: int) -> list[str]:

@@ -14,10 +14,9 @@ import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import httpx2
-
 from assets_pkg.config.sections.deploy import DeploySettings
 from assets_pkg.deploy.backends.process import ServerState, start_process
+from assets_pkg.deploy.server_client import get, get_fields, server_key
 from assets_pkg.deploy.server_state import (
     STOP_SECONDS,
     DeployError,
@@ -30,6 +29,7 @@ from assets_pkg.deploy.server_state import (
 )
 
 PROGRAM = "vllm"
+KEY_VARIABLE = "VLLM_API_KEY"
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,12 @@ class VllmState(ServerState):
     backend: str = "vllm"
 
     def serves_its_model(self) -> bool:
-        try:
-            if httpx2.get(f"{self.url}/health", timeout=5).status_code != 200:
-                return False
-            models = httpx2.get(f"{self.url}/v1/models", timeout=5).json()["data"]
-        except (httpx2.HTTPError, ValueError, LookupError):
+        if get(self.url, "/health") is None:
             return False
-        return any(
-            (each.get("id"), each.get("root")) == (self.served_name, self.model_folder) for each in models
+        models = get_fields(self.url, "/v1/models", with_key=True).get("data")
+        wanted = self.served_name, self.model_folder
+        return isinstance(models, list) and any(
+            isinstance(each, dict) and (each.get("id"), each.get("root")) == wanted for each in models
         )
 
 
@@ -114,7 +112,8 @@ def _start(checkpoint: Path, digest: str, settings: DeploySettings, folder: Path
     path, name = checkpoint.resolve(), settings.served_model_name
     command = vllm_command(path, name, settings.host, settings.host_port)
     log = folder / "server.log"
-    pid, started = start_process(command, {}, log)
+    key = server_key()
+    pid, started = start_process(command, {KEY_VARIABLE: key} if key else {}, log)
     endpoint = settings.host, settings.host_port
     return VllmState(pid, started, *endpoint, digest, str(path), str(log.absolute()), served_name=name)
 
