@@ -68,6 +68,11 @@ def shown(value: object) -> str:
     return HIDDEN if find_secret(str(value)) else repr(value)
 
 
+def hide_secrets(message: str) -> str:
+    """``message``, unless it quotes a secret."""
+    return HIDDEN if find_secret(message) else message
+
+
 def refuse_secrets(values: Any) -> Any:
     """``values`` as they are: texts, numbers, and lists and mappings of them at any depth.
 

@@ -13,6 +13,7 @@ from assets_pkg.config.profile import Profile, ProfileError, load_profile
 from assets_pkg.config.sections.sdg import EndpointSettings
 from resources.compute.errors import ComputeError
 from resources.compute.targets import ComputeTarget, read_target, read_wandb
+from resources.models.registry import RegistryError, load_registry
 from resources.secret_values import find_secret
 from tests.command.conftest import Workplace, make_workplace
 
@@ -230,6 +231,25 @@ def test_a_variable_that_is_named_like_a_secret_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="list its name under secrets") as caught:
         ComputeTarget.model_validate({"executor": "subprocess", "env_vars": {name: CANARY}})
     assert CANARY not in everything_said(caught.value)
+
+
+@pytest.mark.parametrize("text", HOLD_SECRETS)
+def test_a_model_of_the_registry_with_a_secret_is_refused(text: str, tmp_path: Path) -> None:
+    entry = {"provider_type": "local", "base_url": "http://localhost:8080"}
+    endpoint = {"path": text, "output_field": "x"}
+    for facts in ({"base_url": text}, {"notes": [text]}, {"text_endpoint": endpoint}, {"bas_url": text}):
+        file = written(tmp_path, {"models": {"mine": {**entry, **facts}}})
+        with pytest.raises(RegistryError, match="put the secret into the environment") as caught:
+            load_registry(Path(file))
+        assert CANARY not in everything_said(caught.value)
+    for wrong in (
+        f"models: [{text}",
+        f"models: {{mine: {{provider_type: local, api_key_env: root-{CANARY}}}}}",
+    ):
+        (tmp_path / "bad.yaml").write_text(wrong, "utf-8")
+        with pytest.raises(RegistryError) as caught:
+            load_registry(tmp_path / "bad.yaml")
+        assert CANARY not in everything_said(caught.value)
 
 
 TARGETS = '[child]\nexecutor = "subprocess"\n[other]\nexecutor = "subprocess"\n'

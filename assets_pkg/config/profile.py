@@ -36,7 +36,7 @@ from assets_pkg.config.sections.judges import JudgeSettings
 from assets_pkg.config.sections.prep import PrepSettings
 from assets_pkg.config.sections.reindex import ReindexSettings
 from assets_pkg.config.sections.sdg import SdgSettings
-from resources.secret_values import HIDDEN, SecretValueError, find_secret, refuse_secrets, shown, texts_in
+from resources.secret_values import SecretValueError, hide_secrets, refuse_secrets, shown, texts_in
 from storage.artifact_store import ArtifactError
 from storage.errors import RetuneError
 from storage.remote import check_url, is_url
@@ -125,7 +125,7 @@ def load_profile(name: str, overrides: Sequence[str] = (), *, section: str | Non
             OmegaConf.update(merged, _full_key(key, section), value, force_add=True)
         values = OmegaConf.to_container(merged, resolve=True)
     except OmegaConfBaseException as error:
-        raise ProfileError(f"{source}: {_said(error).splitlines()[0]}") from None
+        raise ProfileError(f"{source}: {hide_secrets(str(error)).splitlines()[0]}") from None
     try:
         return Profile.model_validate(values)
     except ValidationError as error:
@@ -144,7 +144,7 @@ def _read(name: str, seen: tuple[str, ...]) -> DictConfig:
     try:
         config = OmegaConf.load(path)
     except Exception as error:  # noqa: BLE001 (chained, its text would show the value that it stumbled over)
-        raise ProfileError(f"{path}: not readable as YAML: {_said(error)}") from None
+        raise ProfileError(f"{path}: not readable as YAML: {hide_secrets(str(error))}") from None
     if not isinstance(config, DictConfig):
         raise ProfileError(f"{path}: must be a mapping of sections")
     _check_texts(OmegaConf.to_container(config, resolve=False), str(path))
@@ -199,10 +199,6 @@ def _calls_a_resolver(tree: Any) -> bool:
     if isinstance(tree, OmegaConfGrammarParser.InterpolationResolverContext):
         return True
     return any(_calls_a_resolver(child) for child in getattr(tree, "children", None) or ())
-
-
-def _said(error: Exception) -> str:
-    return HIDDEN if find_secret(str(error)) else str(error)
 
 
 def _full_key(key: str, section: str | None) -> str:
