@@ -22,7 +22,7 @@ NAMES_A_FILE = re.compile(r"_(FILE|PATH|DIR)$", re.I)
 LOGIN_SCHEMES = frozenset({"ssh", "git+ssh", "sftp", "docker", "hdfs", "abfs", "abfss", "wasb", "wasbs"})
 """Where the part before ``@`` is a login's or a container's name, and never a key."""
 
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/{2,}")
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,40}):/{2,}")
 _HOST_AND_PORT = re.compile(r"(\[[^\]]*\]|[^:]*)(:\d*)?")
 _LOGIN_WITHOUT_SCHEME = re.compile(r"[^\s/@:]+:[^\s/@]+@[\w.-]+(:\d{1,5})?(/\S*)?")
 _KEY_PARAMETER = re.compile(
