@@ -5,6 +5,8 @@ Errors of the engine are raised as `ContainerError`; see https://docker-py.readt
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import shlex
 import socket
@@ -30,8 +32,9 @@ class ContainerSpec:
 
     ``secrets`` names variables of this process's environment that are handed on; their values are in neither the
     command nor the spec. ``mounts`` are read-only: folder here to folder inside; ``volumes`` are Docker's own
-    ``source:target[:ro]``. ``publish`` maps ports inside to (address, port) here, port 0 for a free one. ``gpus`` is
-    ``all``, a count, or device ids separated by commas after ``device=``.
+    ``source:target[:ro]``; ``binds`` are folders of any name, under the same path inside. ``publish`` maps ports
+    inside to (address, port) here, port 0 for a free one. ``gpus`` is ``all``, a count, or device ids separated by
+    commas after ``device=``.
     """
 
     image: str
@@ -46,6 +49,7 @@ class ContainerSpec:
     read_only: bool = False
     restart: bool = False
     volumes: tuple[str, ...] = ()
+    binds: tuple[Path, ...] = ()
     command: tuple[str, ...] = ()
     user: str | None = None
     working_dir: str | None = None
@@ -63,6 +67,7 @@ class ContainerSpec:
         repeated = {
             "--publish": [f"{at}:{port or ''}:{inside}" for inside, (at, port) in self.publish.items()],
             "--volume": [f"{here}:{inside}:ro" for here, inside in self.mounts.items()] + list(self.volumes),
+            "--mount": [_bind_option(path) for path in self.binds],
             "--env": [*(f"{name}={value}" for name, value in self.environment.items()), *self.secrets],
             "--label": [f"{name}={value}" for name, value in self.labels.items()],
         }
@@ -98,6 +103,7 @@ class ContainerSpec:
             "name": self.name,
             "environment": {**self.environment, **{name: os.environ[name] for name in self.secrets}},
             "volumes": [*(f"{here}:{inside}:ro" for here, inside in self.mounts.items()), *self.volumes],
+            "mounts": _bind_mounts(self.binds),
             "command": list(self.command) or None,
             "user": self.user,
             "working_dir": self.working_dir,
@@ -112,6 +118,19 @@ class ContainerSpec:
             "restart_policy": {"Name": "unless-stopped"} if self.restart else None,
             **(hardened if self.read_only else {}),
         }
+
+
+def _bind_option(path: Path) -> str:
+    """The value of ``docker run --mount``, which is a line of CSV."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(["type=bind", f"source={path}", f"target={path}"])
+    return line.getvalue()
+
+
+def _bind_mounts(paths: tuple[Path, ...]) -> list[Any] | None:
+    from docker.types import Mount
+
+    return [Mount(str(path), str(path), type="bind") for path in paths] or None
 
 
 def engine_is_here() -> bool:

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Replace the file at ``path`` (its folders are made) by ``text`` in UTF-8: written beside it, synced, renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def write_atomic(path: Path, text: str, *, private: bool = False) -> None:
+    """Replace the file at ``path`` (its folders are made) by ``text`` in UTF-8: written beside it, synced, renamed.
+
+    A ``private`` file is one that only its user can read, from its first byte on, as is its folder if it is new.
+    """
+    path.parent.mkdir(mode=0o700 if private else 0o777, parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("w", encoding="utf-8") as stream:
+        with open(temporary, "w", encoding="utf-8", opener=_open_private if private else None) as stream:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
@@ -21,6 +24,10 @@ def write_atomic(path: Path, text: str) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def write_json(

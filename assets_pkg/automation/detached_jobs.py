@@ -7,6 +7,7 @@ store under the keys that the pick-up run looks for, so picking up is a run of t
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import dagster as dg
+from pydantic import ValidationError
 
 from assets_pkg.config.profile import Profile
 from assets_pkg.orchestration.pipes_client import make_job, make_request
@@ -27,6 +29,7 @@ from resources.compute.stage_targets import StageTargets
 from resources.compute.targets import ComputeTarget
 from storage.paths import DETACHED_JOBS
 
+LOG = logging.getLogger(__name__)
 DECIDED_HERE = ("promoted_model", "running_nim", "nim_eval_metrics")
 """Assets that no job makes: decided or started on this machine."""
 
@@ -140,9 +143,9 @@ class DetachedJobs:
         return job
 
     def all(self) -> list[DetachedJob]:
-        """Newest first."""
+        """Newest first. Those of other users, whose records only they can read, are left out and logged."""
         files = sorted((self.root / DETACHED_JOBS).glob("*.json"), reverse=True)
-        return [DetachedJob.load(file.read_text("utf-8")) for file in files]
+        return [job for file in files if (job := _read(file)) is not None]
 
     def find(self, name: str) -> DetachedJob:
         """The job of that name, or the one whose name begins so.
@@ -206,7 +209,27 @@ class DetachedJobs:
         return target_name, target, job, request.dump()
 
     def _save(self, job: DetachedJob) -> None:
-        ThisHost().write(self.root / DETACHED_JOBS / f"{job.name}.json", job.dump())
+        folder = self.root / DETACHED_JOBS
+        folder.mkdir(parents=True, exist_ok=True)  # as open to others as the store is; the records are not
+        ThisHost().write(folder / f"{job.name}.json", job.dump())
+
+
+def _read(record: Path) -> DetachedJob | None:
+    """The job of a record; None if it is another user's.
+
+    Raises:
+        ComputeError: its compute target is not one that is accepted (any more).
+    """
+    try:
+        return DetachedJob.load(record.read_text("utf-8"))
+    except PermissionError:
+        LOG.warning("%s: another user's job, left out", record)
+        return None
+    except ValidationError as error:
+        wrong = "; ".join(str(each["msg"]) for each in error.errors())
+        raise ComputeError(
+            f"{record}: its compute target is not accepted: {wrong}. End the job by hand, and delete this file"
+        ) from None
 
 
 def open_detached_jobs(profile: Profile) -> DetachedJobs:
@@ -231,7 +254,10 @@ def pick_up_of(job: DetachedJob, instance: dg.DagsterInstance) -> tuple[PickUp, 
 def same_settings(job: DetachedJob, profile: Profile) -> bool:
     """Whether ``profile`` would make what the job was asked to make."""
     irrelevant = {"compute", "automation"}
-    asked = Profile.model_validate_json(job.profile)
+    try:
+        asked = Profile.model_validate_json(job.profile)
+    except ValidationError:  # by the rules of another version, such as one that let a key stand in a URL
+        return False
     return asked.model_dump(exclude=irrelevant) == profile.model_dump(exclude=irrelevant)
 
 

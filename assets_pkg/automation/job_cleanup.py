@@ -32,8 +32,8 @@ class EndedJob:
 def find_ended_jobs(detached: DetachedJobs, keep: int) -> Iterator[EndedJob]:
     """Ended jobs beyond the newest ``keep`` of each asset, and of the detached ones.
 
-    Not ended is a job that runs or waits, that was not picked up yet, that was written but not submitted, or whose
-    compute target does not answer.
+    Not ended is a job that runs or waits, that was not picked up yet, that was written but not submitted, whose
+    compute target does not answer, or that is another user's.
     """
     jobs = detached.root / JOBS
     statuses = {job.name: job.status for job in detached.all()}
@@ -58,14 +58,14 @@ def remove_job(job: EndedJob) -> None:
 def _has_ended(detached: DetachedJobs, folder: JobFolder, status: str | None) -> bool:
     if status is not None:
         return status in CLOSED
-    if folder.has_ended():
-        return True
-    if not folder.submission.exists():
-        return False
-    target_name = Submission.load(folder.submission.read_text("utf-8")).target
     try:
+        if folder.has_ended():
+            return True
+        if not folder.submission.exists():
+            return False
+        target_name = Submission.load(folder.submission.read_text("utf-8")).target
         return JobMonitor(target_name, detached.targets.read(target_name), folder).handle is None
-    except ComputeError:
+    except (ComputeError, PermissionError):  # its target does not answer, or it is another user's
         return False
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from assets_pkg.config.stages import BENCHMARKS, STAGES
 from resources.encoders.encoder_config import EncoderConfig
 from resources.machine.accelerator import DEVICES
+from resources.secret_values import refuse_secrets
 from storage.digests import digest_json
 
 
@@ -22,9 +23,14 @@ BatchSize = Annotated[int, Field(ge=1), RuntimeOnly]
 
 
 class Settings(BaseModel):
-    """A group of settings; unknown keys are errors."""
+    """A group of settings; unknown keys are errors, and so is a password or key in any value."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_secrets(cls, values: Any) -> Any:
+        return refuse_secrets(values)
 
     def decisive(self) -> dict[str, Any]:
         """The settings that decide a result, as JSON values."""

@@ -2,7 +2,8 @@
 
 A profile is a YAML file with one section per stage. It extends another one (``extends: laptop``), down to
 ``default.yaml``, the single source of default values; the sections (``config/sections/``) give types and ranges only.
-``key=value`` overrides come last. Interpolation is OmegaConf's (``${artifact_root}``).
+``key=value`` overrides come last. Interpolation is OmegaConf's (``${artifact_root}``), of other settings only: its
+resolvers (``${oc.env:NAME}``) are off, since what they read would be printed and recorded.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser
+from omegaconf.grammar_parser import parse
 from pydantic import ValidationError, field_validator, model_validator
 
 from assets_pkg.config.base import (
@@ -33,6 +36,7 @@ from assets_pkg.config.sections.judges import JudgeSettings
 from assets_pkg.config.sections.prep import PrepSettings
 from assets_pkg.config.sections.reindex import ReindexSettings
 from assets_pkg.config.sections.sdg import SdgSettings
+from resources.secret_values import SecretValueError, hide_secrets, refuse_secrets, shown, texts_in
 from storage.artifact_store import ArtifactError
 from storage.errors import RetuneError
 from storage.remote import check_url, is_url
@@ -121,11 +125,11 @@ def load_profile(name: str, overrides: Sequence[str] = (), *, section: str | Non
             OmegaConf.update(merged, _full_key(key, section), value, force_add=True)
         values = OmegaConf.to_container(merged, resolve=True)
     except OmegaConfBaseException as error:
-        raise ProfileError(f"{source}: {str(error).splitlines()[0]}") from error
+        raise ProfileError(f"{source}: {hide_secrets(str(error)).splitlines()[0]}") from None
     try:
         return Profile.model_validate(values)
     except ValidationError as error:
-        raise ProfileError("\n".join(f"{source}: {line}" for line in _explain(error))) from error
+        raise ProfileError("\n".join(f"{source}: {line}" for line in _explain(error))) from None
 
 
 def profile_names() -> list[str]:
@@ -139,10 +143,11 @@ def _read(name: str, seen: tuple[str, ...]) -> DictConfig:
     path = _find(name)
     try:
         config = OmegaConf.load(path)
-    except Exception as error:
-        raise ProfileError(f"{path}: not readable as YAML: {error}") from error
+    except Exception as error:  # noqa: BLE001 (chained, its text would show the value that it stumbled over)
+        raise ProfileError(f"{path}: not readable as YAML: {hide_secrets(str(error))}") from None
     if not isinstance(config, DictConfig):
         raise ProfileError(f"{path}: must be a mapping of sections")
+    _check_texts(OmegaConf.to_container(config, resolve=False), str(path))
     parent = config.pop("extends", None if name == "default" else "default")
     if parent is None:
         return config
@@ -163,14 +168,37 @@ def _find(name: str) -> Path:
 
 
 def _parse_override(text: str) -> tuple[str, Any]:
-    key, found, _ = text.partition("=")
+    key, found, given = text.partition("=")
+    key = key.strip()
+    if not found or not key:
+        raise ProfileError(f"override {shown(text)}: must have the form key=value or stage.key=value")
+    _check_texts({key: given}, "override")
     if key.startswith(TARGET_PREFIX):
-        key = f"compute.overrides.{key.removeprefix(TARGET_PREFIX)}"
-        return key, text.partition("=")[2]
-    if not found or not key.strip():
-        raise ProfileError(f"override {text!r}: must have the form key=value or stage.key=value")
-    parsed = OmegaConf.from_dotlist([f"value={text.partition('=')[2]}"])
-    return key.strip(), parsed.get("value")
+        return f"compute.overrides.{key.removeprefix(TARGET_PREFIX)}", given
+    parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={given}"]), resolve=False)
+    return key, cast("dict[str, Any]", parsed)["value"]
+
+
+def _check_texts(values: Any, source: str) -> None:
+    """Refuse secrets and resolvers in values as they are written, before anything can print them or look them up."""
+    try:
+        refuse_secrets(values)
+    except SecretValueError as error:
+        raise ProfileError(f"{source}: {error}") from None
+    for key, text in texts_in(values):
+        if "${" in text and _calls_a_resolver(parse(text)):
+            raise ProfileError(
+                f"{source}: {key}: ${{...:...}} is not read here: what it looks up would be printed and recorded. Give "
+                "the value itself, or as an override from the shell; keys stay in the environment, and only their "
+                "variable's name is written (api_key_env). Other settings can be named: ${artifact_root}"
+            )
+
+
+def _calls_a_resolver(tree: Any) -> bool:
+    """Whether OmegaConf's grammar finds ``${NAME:...}`` anywhere in a parsed text."""
+    if isinstance(tree, OmegaConfGrammarParser.InterpolationResolverContext):
+        return True
+    return any(_calls_a_resolver(child) for child in getattr(tree, "children", None) or ())
 
 
 def _full_key(key: str, section: str | None) -> str:
@@ -218,9 +246,11 @@ def _explain(error: ValidationError) -> Iterator[str]:
     for detail in error.errors():
         key = ".".join(str(part) for part in detail["loc"])
         if detail["type"] == "extra_forbidden":
-            yield f"{key} = {detail['input']!r}: no such setting{_suggest(key, list(_all_keys()))}"
+            yield f"{key} = {shown(detail['input'])}: no such setting{_suggest(key, list(_all_keys()))}"
         elif detail["type"] == "value_error":
             yield f"{key + ': ' if key else ''}{detail.get('ctx', {}).get('error')}"
         else:
-            value = "" if detail["type"] == "missing" else f" = {detail['input']!r}"
+            # Whoever writes a key where its variable's name belongs does not see it again.
+            hidden = detail["type"] == "missing" or key.endswith("_env")
+            value = "" if hidden else f" = {shown(detail['input'])}"
             yield f"{key}{value}: {detail['msg'][0].lower()}{detail['msg'][1:]}"

@@ -75,6 +75,7 @@ class DockerExecutor:
     def _spec(self, job: JobSpec) -> ContainerSpec:
         target = self.target
         assert target.container_image is not None
+        folders = tuple(dict.fromkeys((job.cwd, *job.needs)))
         gpus = target.gpus_per_node
         return ContainerSpec(
             image=target.container_image,
@@ -82,7 +83,9 @@ class DockerExecutor:
             environment={"HOME": "/tmp"},
             labels={"retune": "job"},
             secrets=target.secrets,
-            volumes=tuple(f"{path}:{path}" for path in dict.fromkeys((job.cwd, *job.needs))) + target.mounts,
+            volumes=tuple(f"{path}:{path}" for path in folders if ":" not in str(path)) + target.mounts,
+            # Docker splits a volume at its colons.
+            binds=tuple(path for path in folders if ":" in str(path)),
             command=("/bin/sh", str(job.folder.script)),
             user=f"{os.getuid()}:{os.getgid()}",
             working_dir=str(job.cwd),

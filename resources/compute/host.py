@@ -26,7 +26,8 @@ class Unreachable(ComputeError):
 
 
 class Host(Protocol):
-    """Runs commands and holds job folders. Every method raises :class:`ComputeError`."""
+    """Runs commands and holds job folders, whose files only their user can read. Every method raises
+    :class:`ComputeError`."""
 
     def run(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]: ...
     def write(self, path: Path, text: str) -> None: ...
@@ -51,7 +52,7 @@ class ThisHost:
 
     def write(self, path: Path, text: str) -> None:
         try:
-            write_atomic(path, text)
+            write_atomic(path, text, private=True)
         except OSError as error:
             raise ComputeError(_cannot_write(str(path), str(error.strerror))) from error
 
@@ -62,6 +63,11 @@ class ThisHost:
                 return stream.read()
         except FileNotFoundError:
             return b""
+        except PermissionError as error:
+            raise ComputeError(
+                f"cannot read {path}: it is another user's. Run as that user, or set remote_job_dir to a folder of "
+                "your own"
+            ) from error
 
 
 class SshHost:
@@ -80,7 +86,7 @@ class SshHost:
     def write(self, path: Path, text: str) -> None:
         beside = shlex.quote(f"{path}.part")
         folder, file = shlex.quote(str(path.parent)), shlex.quote(str(path))
-        write = f"mkdir -p {folder} && cat > {beside} && mv {beside} {file}"
+        write = f"umask 077 && mkdir -p {folder} && cat > {beside} && mv {beside} {file}"
         done = self._ssh(f"{write} || {{ rm -f {beside}; false; }}", text.encode())
         if done.returncode != 0:
             raise ComputeError(_cannot_write(f"{path} on {self.login}", done.stderr.decode().strip()))

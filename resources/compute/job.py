@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
-from resources.compute.targets import ComputeTarget
+from resources.compute.errors import ComputeError
+from resources.compute.targets import ComputeTarget, has_controls
 
 JobStatus = Literal["pending", "running", "done", "failed", "cancelled"]
 TASK = "RETUNE_TASK"
@@ -67,6 +68,9 @@ class JobFolder:
 class JobSpec:
     """What is to run: ``python -m MODULE FOLDER`` in ``cwd``.
 
+    Raises:
+        ComputeError: a path has a line break or another control character in it, which schedulers cannot be told.
+
     Attributes:
         name: short, for the scheduler's listings.
         module: the Python module that does the job; its one argument is the job's folder.
@@ -87,6 +91,13 @@ class JobSpec:
     detached: bool = False
     distributed: bool = False
     nodes: int | None = None
+
+    def __post_init__(self) -> None:
+        for path in (self.folder.path, self.cwd, *self.needs):
+            if has_controls(str(path)):
+                raise ComputeError(
+                    f"{str(path)!r}: a line break or control character in a path: rename the folder"
+                )
 
 
 @dataclass(frozen=True)

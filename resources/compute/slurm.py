@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from pathlib import Path
 
 from resources.compute.errors import ComputeError
 from resources.compute.host import Unreachable, open_host, secrets_of
@@ -36,6 +37,7 @@ ENDINGS = {
     "DEADLINE": "its deadline passed before it could run",
     "BOOT_FAIL": "its node did not boot",
 }
+UNMOUNTABLE = re.compile(r"[\s,:\\]")
 LAUNCH_FAILED = "launch failed requeued held"
 BUSY = ("Socket timed out", "Unable to contact slurm controller", "slurm_load_jobs error: Connection")
 
@@ -48,7 +50,7 @@ class SlurmExecutor:
         self.host = open_host(target)
 
     def script(self, job: JobSpec) -> str:
-        head = [f"#SBATCH {shlex.quote(option)}" for option in self._options(job)]
+        head = [_directive(option) for option in self._options(job)]
         if job.distributed:
             head += [
                 'if [ "${SLURM_ARRAY_TASK_ID:-0}" != 0 ]; then',
@@ -95,7 +97,7 @@ class SlurmExecutor:
         target = self.target
         partition = (target.batch_partition if job.detached else None) or target.partition
         yield f"--job-name=retune-{job.name}"
-        yield f"--output={job.folder.log}"
+        yield f"--output={_as_pattern(job.folder.log)}"
         yield "--open-mode=append"
         yield "--requeue"
         if job.distributed:
@@ -117,9 +119,16 @@ class SlurmExecutor:
         image = self.target.container_image
         if image is None:
             return ""
-        shared = [f"{path}:{path}" for path in dict.fromkeys((job.cwd, *job.needs))]
-        mounts = ",".join([*shared, *self.target.mounts])
-        return f"srun --nodes=1 --ntasks=1 --container-image={image} --container-mounts={mounts} "
+        shared = [f"{_mountable(path)}:{path}" for path in dict.fromkeys((job.cwd, *job.needs))]
+        mounts = [*shared, *(":".join(map(_mountable, mount.split(":"))) for mount in self.target.mounts)]
+        srun = [
+            "srun",
+            "--nodes=1",
+            "--ntasks=1",
+            f"--container-image={image}",
+            f"--container-mounts={','.join(mounts)}",
+        ]
+        return f"{shlex.join(srun)} "
 
     def _queued(self, handle: str) -> JobState | None:
         """The state that squeue shows, or None for a job that it no longer lists or that has ended."""
@@ -152,6 +161,39 @@ class SlurmExecutor:
         if done.returncode != 0:
             raise _refused(command[0], done.stderr)
         return done.stdout
+
+
+def _directive(option: str) -> str:
+    """A line that sbatch reads ``option`` from. Unlike a shell, it takes a backslash within quotes as an escape."""
+    escaped = option.replace("\\", "\\\\")
+    return f"#SBATCH {shlex.quote(escaped)}"
+
+
+def _as_pattern(path: Path) -> str:
+    """``path`` as sbatch reads file names, where ``%j`` is the job's number, and a backslash turns that off.
+
+    Raises:
+        ComputeError: there is a backslash in it.
+    """
+    if "\\" in str(path):
+        raise ComputeError(
+            f"{path}: sbatch takes no backslash in the path of a job's log: set remote_job_dir"
+        )
+    return str(path).replace("%", "%%")
+
+
+def _mountable(path: Path | str) -> str:
+    """``path``, if Pyxis can mount it: it splits its list at commas and colons, and enroot each entry at white space.
+
+    Raises:
+        ComputeError: it cannot.
+    """
+    if UNMOUNTABLE.search(str(path)):
+        raise ComputeError(
+            f"Pyxis cannot mount {str(path)!r}: it has no way to write a space, comma, colon or backslash. Rename "
+            "the folder"
+        )
+    return str(path)
 
 
 def _refused(program: str, said: str) -> ComputeError:

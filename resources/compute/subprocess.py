@@ -33,6 +33,7 @@ class SubprocessExecutor:
         return started(lambda: self._start(job), self.cancel)
 
     def _start(self, job: JobSpec) -> str:
+        job.folder.log.touch(mode=0o600)
         with job.folder.log.open("ab") as log:
             child = subprocess.Popen(
                 ["/bin/bash", str(job.folder.script)],

@@ -7,8 +7,8 @@ is one, names the project and entity that training reports to; the key stays in 
 from __future__ import annotations
 
 import difflib
-import re
 import tomllib
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -16,14 +16,22 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from resources.compute.errors import ComputeError
+from resources.secret_values import is_secret_name, refuse_secrets, texts_in
 
 WANDB = "wandb"
-SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|PASSWD", re.IGNORECASE)
+VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
+LOGIN = r"""^[^-\s'"`$;&<>|(){}\\][^\s'"`$;&<>|(){}]*$"""
+"""What ssh itself takes as a host or user: no option, nothing that a shell reads."""
+
 MOUNT = r"^[^:]+(:[^:]+)?(:(ro|rw))?$"
 LOCAL = "local"
 ADDRESS = r"^(local|https?://.+)$"
 SLURM_TIME = r"^(\d+-)?\d+(:\d+){0,2}$"
+CONTROLS = frozenset({"Cc", "Cs", "Zl", "Zp"})
+LAYOUT = {ord(char): None for char in "\n\t"}
 Positive = Annotated[int, Field(ge=1)]
+Variable = Annotated[str, Field(pattern=VARIABLE)]
+Login = Annotated[str, Field(pattern=LOGIN)]
 
 
 class ComputeTarget(BaseModel):
@@ -48,7 +56,7 @@ class ComputeTarget(BaseModel):
         setup: shell lines before the job's command, such as ``module load``.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     executor: Literal["inline", "subprocess", "docker", "slurm", "ray"]
     account: str | None = None
@@ -60,8 +68,8 @@ class ComputeTarget(BaseModel):
     cpus_per_task: Positive | None = None
     mem: Annotated[str, Field(pattern=r"^\d+[KMGT]?$")] | None = None
     tunnel: Literal["local", "ssh"] = "local"
-    host: str | None = None
-    user: str | None = None
+    host: Login | None = None
+    user: Login | None = None
     ssh_config: Path | None = None
     remote_job_dir: Path | None = None
     container_image: str | None = None
@@ -74,15 +82,20 @@ class ComputeTarget(BaseModel):
     num_workers: Positive | None = None
     gpus_per_worker: Annotated[float, Field(ge=0)] | None = None
     python: str | None = None
-    env_vars: Mapping[str, str] = {}
-    secrets: tuple[str, ...] = ()
+    env_vars: Mapping[Variable, str] = {}
+    secrets: tuple[Variable, ...] = ()
     setup: tuple[str, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_texts(cls, values: Any) -> Any:
+        return check_texts(values)
 
     @field_validator("env_vars")
     @classmethod
     def _no_secrets(cls, variables: Mapping[str, str]) -> Mapping[str, str]:
         for name in variables:
-            if SECRET_NAME.search(name):
+            if is_secret_name(name):
                 raise ValueError(
                     f"{name} looks like a secret: list its name under secrets, and set it in the environment"
                 )
@@ -108,6 +121,24 @@ class ComputeTarget(BaseModel):
         return self.executor == "ray" or (self.executor == "slurm" and (self.array or 1) > 1)
 
 
+def check_texts(values: Any) -> Any:
+    """``values``, if none of their texts holds a secret or a control character: each of them ends up in a script, a
+    command or a listing. The shell lines of ``setup`` may be several, and indented.
+
+    Raises:
+        ValueError: one of them does; the message names it.
+    """
+    for name, text in texts_in(values):
+        if has_controls(text.translate(LAYOUT) if name == "setup" else text):
+            raise ValueError(f"{name or 'a key'}: holds a control character, such as a line break: remove it")
+    return refuse_secrets(values)
+
+
+def has_controls(text: str) -> bool:
+    """Whether ``text`` holds a character that ends a line or steers a terminal, or is no character at all."""
+    return any(unicodedata.category(char) in CONTROLS for char in text)
+
+
 def read_target(file: Path, name: str, overrides: Mapping[str, str] | None = None) -> ComputeTarget:
     """The target ``name`` of ``file``, with single keys replaced by ``overrides`` (``run.env.key=value``).
 
@@ -122,12 +153,20 @@ def read_target(file: Path, name: str, overrides: Mapping[str, str] | None = Non
     try:
         return ComputeTarget.model_validate(values)
     except ValidationError as error:
-        raise ComputeError("\n".join(_explain(file, name, each) for each in error.errors())) from error
+        raise ComputeError("\n".join(_explain(file, name, each) for each in error.errors())) from None
 
 
 def read_wandb(file: Path) -> Mapping[str, str]:
-    """The ``[wandb]`` table: ``project`` and ``entity``, each where given."""
-    return _read(file).get(WANDB, {}) if file.exists() else {}
+    """The ``[wandb]`` table: ``project`` and ``entity``, each where given.
+
+    Raises:
+        ComputeError: one of them holds a secret or a control character.
+    """
+    given = _read(file).get(WANDB, {}) if file.exists() else {}
+    try:
+        return check_texts(given)
+    except ValueError as error:
+        raise ComputeError(f"{file} [{WANDB}] {error}") from None
 
 
 def _read(file: Path) -> dict[str, dict[str, Any]]:

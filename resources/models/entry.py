@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from resources.secret_values import refuse_secrets
+
 Modality = Literal["text", "image", "text_image"]
 Adapter = Literal["sentence_transformer", "onnx", "dual_tower", "qwen3_vl", "http"]
 Dialect = Literal["local", "openai", "nim", "vllm", "infinity", "jina", "voyage", "deepinfra", "llama_cpp"]
@@ -19,7 +21,7 @@ GIGABYTE = 1e9
 class Facts(BaseModel):
     """A group of facts; unknown keys are errors, so that a misspelt fact is not silently a default."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), hide_input_in_errors=True)
 
 
 class Prompts(Facts):
@@ -111,7 +113,7 @@ class ModelEntry(Facts):
     base_url: str | None = None
     text_endpoint: Endpoint | None = None
     image_endpoint: Endpoint | None = None
-    api_key_env: str | None = None
+    api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
     task: str | None = None
     user_batch_size: PositiveInt = 32
     rate_limit_delay: Annotated[float, Field(ge=0)] = 0.0
@@ -119,10 +121,11 @@ class ModelEntry(Facts):
     @model_validator(mode="before")
     @classmethod
     def _fill_provider(cls, values: Any) -> Any:
-        """The defaults of the provider form: a minimal entry is a name, a provider type and a URL."""
+        """The defaults of the provider form: a minimal entry is a name, a provider type and a URL. No value holds a
+        password or key."""
         if not isinstance(values, dict):
             return values
-        facts = dict(cast("dict[str, Any]", values))
+        facts = refuse_secrets(dict(cast("dict[str, Any]", values)))
         if "api_key_env_var" in facts:
             facts.setdefault("api_key_env", facts.pop("api_key_env_var"))
         kind = facts.get("provider_type")

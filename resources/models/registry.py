@@ -17,6 +17,7 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from resources.models.entry import ModelEntry
+from resources.secret_values import hide_secrets
 from storage.errors import RetuneError
 
 FILE_NAME = "models.yaml"
@@ -96,9 +97,11 @@ def _read(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        document: Any = yaml.safe_load(path.read_text("utf-8"))
+        with path.open(encoding="utf-8") as stream:  # of a text, errors would quote a part
+            document: Any = yaml.safe_load(stream)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RegistryError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+        said = " ".join(str(error).split())
+        raise RegistryError(f"{path}: not readable as YAML: {hide_secrets(said)}") from None
     models: Any = cast("dict[str, Any]", document).get("models") if isinstance(document, dict) else None
     if not isinstance(models, dict) or not all(
         isinstance(name, str) for name in cast("dict[Any, Any]", models)
@@ -113,4 +116,4 @@ def _entry(path: Path, name: str, facts: Any) -> ModelEntry:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         fact = ".".join([name, *(str(part) for part in first["loc"])])
-        raise RegistryError(f"{path}: {fact}: {first['msg']}") from error
+        raise RegistryError(f"{path}: {fact}: {first['msg']}") from None

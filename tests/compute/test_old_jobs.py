@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,15 +16,27 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
-from assets_pkg.automation.detached_jobs import DetachedJob, Status, open_detached_jobs
+from assets_pkg.automation.detached_jobs import (
+    DetachedJob,
+    DetachedJobs,
+    Status,
+    open_detached_jobs,
+    same_settings,
+)
 from assets_pkg.automation.job_cleanup import find_ended_jobs
 from assets_pkg.cli.main import app
 from assets_pkg.config.profile import Profile, load_profile
 from assets_pkg.orchestration.pipes_client import WORKER
+from resources.compute.errors import ComputeError
+from resources.compute.host import ThisHost
 from resources.compute.job import JobFolder, JobSpec
 from resources.compute.job_monitor import JobMonitor
-from resources.compute.targets import read_target
+from resources.compute.stage_targets import StageTargets
+from resources.compute.targets import ComputeTarget, read_target
+from storage.paths import DETACHED_JOBS, JOBS
 from tests.conftest import write_profile
+
+NOBODY = 65534
 
 
 @pytest.fixture
@@ -167,3 +182,61 @@ def test_jobs_of_another_artifact_root_are_named_by_the_same_override(
 
     assert "batch-1" in listed(jobs.parent)
     assert "no job was submitted" in listed(tmp_path / "other")
+
+
+@contextmanager
+def as_another_user(*private: Path) -> Generator[None]:
+    """What is ``private`` to its user cannot be read in the block."""
+    if os.geteuid() != 0:
+        for path in private:
+            path.chmod(0)
+        yield
+        return
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_jobs_of_other_users_are_left_alone(caplog: pytest.LogCaptureFixture) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        root.chmod(0o755)
+        detached = DetachedJobs(root, StageTargets())
+        job = JobFolder(root / JOBS / "checkpoint-1")
+        target = ComputeTarget(executor="subprocess")
+        theirs = DetachedJob(
+            "batch-1", "child", target, "1:1", ("checkpoint",), job, "{}", "2026-01-01T00:00:00"
+        )
+        detached.mark_taken(theirs)
+        ThisHost().write(job.submission, "{}")
+        ThisHost().write(job.exit_code, "0\n")
+        record = root / DETACHED_JOBS / "batch-1.json"
+        assert [each.name for each in detached.all()] == ["batch-1"]
+        with as_another_user(record, job.path):
+            assert detached.all() == []
+            assert f"{record}: another user's job, left out" in caplog.text
+            assert list(find_ended_jobs(detached, keep=0)) == []
+            with pytest.raises(ComputeError, match=r"it is another user's.*set remote_job_dir"):
+                JobMonitor("child", target, job)
+        record.chmod(0o600)
+        job.path.chmod(0o700)
+
+
+def test_a_record_whose_target_is_no_longer_accepted_is_named_without_its_values(tmp_path: Path) -> None:
+    detached = DetachedJobs(tmp_path, StageTargets())
+    target = ComputeTarget(executor="subprocess", env_vars={"PROXY": "PLACE"})
+    job = DetachedJob(
+        "batch-1", "child", target, "1:1", ("checkpoint",), JobFolder(tmp_path), "{}", "2026-01-01"
+    )
+    record = tmp_path / DETACHED_JOBS / "batch-1.json"
+    record.parent.mkdir(parents=True)
+    record.write_text(job.dump().replace("PLACE", "http://me:c4nary@proxy:3128"), "utf-8")
+    with pytest.raises(
+        ComputeError, match=r"batch-1\.json.*PROXY: holds a URL with.*delete this file"
+    ) as caught:
+        detached.all()
+    assert "c4nary" not in "".join(traceback.format_exception(caught.value))
+    with_key = replace(job, profile=json.dumps({"corpus": {"corpus_dir": "http://me:c4nary@host/x"}}))
+    assert not same_settings(with_key, load_profile("laptop"))

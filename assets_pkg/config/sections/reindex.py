@@ -17,7 +17,7 @@ class ReindexSettings(Settings):
     store: Literal["lancedb", "milvus"]
     milvus_uri: str
     milvus_collection: str
-    milvus_token_env: Annotated[str, RuntimeOnly]
+    milvus_token_env: Annotated[str, Field(pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$"), RuntimeOnly]
     index_type: Literal["auto", "exact", "ivf", "hnsw"]
     index_parameters: dict[str, PositiveInt]
     exact_below: Annotated[int, Field(ge=0)]
