@@ -4,34 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
-
-import yaml
+from typing import Any
 
 from assets_pkg.config.sections.corpus import CorpusSettings
 from assets_pkg.corpus.document_source import CorpusError, ReadResult, Skipped
 from assets_pkg.corpus.file_digests import FileDigests
-from assets_pkg.corpus.metadata import (
-    TITLE,
-    as_json,
-    field_name,
-    find_metadata_file,
-    normalize_fields,
-    read_metadata_file,
-)
+from assets_pkg.corpus.front_matter import FrontMatterError, split_front_matter
+from assets_pkg.corpus.metadata import TITLE, FieldValueError, as_json, field_name, normalize_fields
+from assets_pkg.corpus.metadata_file import find_metadata_file, read_metadata_file
 from assets_pkg.corpus.segmentation import title_of
 from storage.artifacts import Document
 from storage.digests import digest_tree
 
 SNIFF_BYTES = 8192
+FRONT_MATTER = "front matter"
 UNREADABLE = "unreadable"
 """In place of the digest of a file that cannot be read."""
 
-_FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)^(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -61,7 +53,9 @@ class LocalFolder:
                 f"corpus.corpus_dir = {settings.corpus_dir!r}: a file; give the folder it is in"
             )
         self._metadata_file = find_metadata_file(self._root)
-        self._names = self._list()
+        self._all_names = self._list()
+        self._names = self._all_names[: settings.num_files]
+        self._unmatched: list[Skipped] = []
 
     def __len__(self) -> int:
         return len(self._names)
@@ -72,12 +66,18 @@ class LocalFolder:
 
     def read(self) -> Iterator[ReadResult]:
         """Every file as a document or as skipped with a reason, with the digest of its bytes."""
-        fields = read_metadata_file(self._metadata_file) if self._metadata_file else {}
+        fields: dict[str, dict[str, Any]] = {}
+        if self._metadata_file:
+            fields, self._unmatched = read_metadata_file(self._metadata_file, self._all_names)
         for name in self._names:
             item, digest = _read(self._root, name)
             if isinstance(item, Document):
-                item = self._check_length(self._with_fields(item, fields.get(name, {})))
-            yield item, digest
+                item = self._with_fields(item, fields.get(name, {}))
+            yield (self._check_length(item) if isinstance(item, Document) else item), digest
+
+    def left_out(self) -> list[Skipped]:
+        """Rows of the metadata file that are about no document."""
+        return self._unmatched
 
     def fingerprint(self, digests: list[tuple[str, str]]) -> str:
         return self._fingerprint(digests, FileDigests(self._root))
@@ -95,18 +95,26 @@ class LocalFolder:
         metadata = [(path.name, _digest(files, path.name))] if path else []
         return digest_tree([*digests, *metadata])
 
-    def _with_fields(self, document: Document, row: Mapping[Any, Any]) -> Document:
+    def _with_fields(self, document: Document, row: Mapping[Any, Any]) -> Document | Skipped:
         """The document without its front matter; fields of the metadata file override those of the front matter."""
-        front_matter, text = split_front_matter(document.text)
         selected = self._settings.metadata_fields
         columns = None if selected is None else {field_name(name) for name in selected}
-        fields = {
-            **normalize_fields(front_matter, document.doc_id, columns),
-            **normalize_fields(row, f"{self._metadata_file}, {document.doc_id}", columns),
-        }
+        try:
+            front_matter, text = split_front_matter(document.text)
+            own = normalize_fields(front_matter, document.doc_id, columns)
+        except (FrontMatterError, FieldValueError) as error:
+            return Skipped(document.doc_id, FRONT_MATTER, str(error))
+        fields = {**own, **self._fields_of(row, document.doc_id, columns)}
         own_title = fields.pop(TITLE, None)
         title = str(own_title) if own_title else title_of(text, Path(document.doc_id).stem)
         return Document(document.doc_id, title, text, as_json(fields))
+
+    def _fields_of(self, row: Mapping[Any, Any], name: str, columns: set[str] | None) -> dict[str, Any]:
+        where = f"{self._metadata_file}, {name}"
+        try:
+            return normalize_fields(row, where, columns)
+        except FieldValueError as error:
+            raise CorpusError(f"{where}: {error}") from error
 
     def _check_length(self, document: Document) -> Document | Skipped:
         length, least = len(document.text.strip()), self._settings.min_text_length
@@ -117,26 +125,11 @@ class LocalFolder:
 
     def _list(self) -> list[str]:
         extensions = {extension.lower() for extension in self._settings.file_extensions}
-        names = sorted(
+        return sorted(
             path.relative_to(self._root).as_posix()
             for path in _walk(self._root)
             if path.suffix.lower() in extensions and path != self._metadata_file
         )
-        return names[: self._settings.num_files]
-
-
-def split_front_matter(text: str) -> tuple[dict[Any, Any], str]:
-    """The fields of a text's YAML front matter, and the text after it; no fields if it does not begin with one."""
-    match = _FRONT_MATTER.match(text)
-    if match is None:
-        return {}, text
-    try:
-        fields: Any = yaml.safe_load(match[1])
-    except (yaml.YAMLError, ValueError):  # a date such as 2024-02-31 is a ValueError
-        return {}, text
-    if not isinstance(fields, dict):
-        return {}, text
-    return cast("dict[Any, Any]", fields), text[match.end() :]
 
 
 # ---- listing files -------------------------------------------------------------------------------------------

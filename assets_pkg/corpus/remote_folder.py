@@ -13,9 +13,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from assets_pkg.config.sections.corpus import CorpusSettings
-from assets_pkg.corpus.document_source import CorpusError, ReadResult
+from assets_pkg.corpus.document_source import CorpusError, ReadResult, Skipped
 from assets_pkg.corpus.local_folder import LocalFolder
-from assets_pkg.corpus.metadata import METADATA_FILES
+from assets_pkg.corpus.metadata_file import METADATA_FILES
 from storage.digests import digest_text, digest_tree
 
 _HUB = re.compile(r"hf://(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?(?:/(?P<path>.+?))?/?")
@@ -37,6 +37,9 @@ class RemoteFolder:
 
     def read(self) -> Iterator[ReadResult]:
         yield from self._folder.read()
+
+    def left_out(self) -> list[Skipped]:
+        return self._folder.left_out()
 
     def fingerprint(self, digests: list[tuple[str, str]]) -> str:
         return self._listed
