@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from assets_pkg.corpus.document_source import CorpusError, Skipped
-from storage.formats.json_values import decode, parse_json, read_lines
+from storage.formats.json_values import decode, parse_json, read_lines, read_whole
+from storage.formats.parquet_rows import read_parquet_rows
 
 METADATA_FILES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 FILE_NAME = "file_name"
@@ -21,7 +22,6 @@ FILE_NAME = "file_name"
 
 UNMATCHED = "metadata without a document"
 
-_BOM = b"\xef\xbb\xbf"
 _WHOLE = re.compile(r"-?(?:0|[1-9][0-9]*)")
 _EXACT = 2**53
 """Up to here a float holds every whole number."""
@@ -136,7 +136,7 @@ def _utf8(path: Path) -> bytes:
     """The file's bytes without a byte order mark, checked to be UTF-8 line by line."""
     for where, line in read_lines(path, CorpusError):
         decode(line, where, CorpusError)
-    return path.read_bytes().removeprefix(_BOM)
+    return read_whole(path, CorpusError)
 
 
 def _keeps_spelling(values: Sequence[Any], written: Sequence[str | None]) -> bool:
@@ -153,18 +153,7 @@ def _spelt(value: Any, text: str | None) -> bool:
 
 
 def _parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            _check_columns(path, file.schema_arrow.names)
-            rows: list[dict[str, Any]] = file.read().to_pylist()
-    except CorpusError:
-        raise
-    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
-        raise CorpusError(f"{path}: not readable as Parquet: {error}") from error
-    for number, row in enumerate(rows, start=1):
+    for number, row in enumerate(read_parquet_rows(path, CorpusError), start=1):
         yield f"{path} row {number}", row
 
 
