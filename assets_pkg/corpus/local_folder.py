@@ -21,6 +21,7 @@ from storage.digests import digest_tree
 
 SNIFF_BYTES = 8192
 FRONT_MATTER = "front matter"
+LINK_OUT = "link out of the corpus"
 UNREADABLE = "unreadable"
 """In place of the digest of a file that cannot be read."""
 
@@ -30,19 +31,23 @@ _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 class LocalFolder:
     """All files below a folder that have one of the extensions; names that begin with a dot are left out.
 
-    Links to folders are followed, each real folder once, so that a loop ends. ``num_files`` takes the first files
-    in the order of their names.
+    Links to folders are followed, each real folder once, so that a loop ends. A link that leads out of the folder is
+    skipped: whoever may put files into it must not be able to publish others. ``num_files`` takes the first files in
+    the order of their names.
 
     Args:
         settings: folder, extensions, limits and metadata fields.
         digest_cache: where :meth:`current_fingerprint` keeps the digests of files (:class:`FileDigests`); with None
             it reads all of them.
+        links_within: the folder that links may lead to, if it is a larger one (a cache that holds the files).
 
     Raises:
-        CorpusError: no such folder, or two metadata files.
+        CorpusError: no such folder, two metadata files, or one that is a link out of the folder.
     """
 
-    def __init__(self, settings: CorpusSettings, digest_cache: Path | None = None) -> None:
+    def __init__(
+        self, settings: CorpusSettings, digest_cache: Path | None = None, links_within: Path | None = None
+    ) -> None:
         self._root = Path(settings.corpus_dir).expanduser()
         self._settings = settings
         self._digest_cache = digest_cache
@@ -52,7 +57,11 @@ class LocalFolder:
             raise CorpusError(
                 f"corpus.corpus_dir = {settings.corpus_dir!r}: a file; give the folder it is in"
             )
+        self._within = (links_within or self._root).resolve()
         self._metadata_file = find_metadata_file(self._root)
+        if self._metadata_file and _leads_out(self._metadata_file, self._within):
+            raise CorpusError(f"{self._metadata_file}: a link out of the corpus: put the file itself there")
+        self._links_out: set[str] = set()
         self._all_names = self._list()
         self._names = self._all_names[: settings.num_files]
         self._unmatched: list[Skipped] = []
@@ -70,7 +79,7 @@ class LocalFolder:
         if self._metadata_file:
             fields, self._unmatched = read_metadata_file(self._metadata_file, self._all_names)
         for name in self._names:
-            item, digest = _read(self._root, name)
+            item, digest = self._read(name)
             if isinstance(item, Document):
                 item = self._with_fields(item, fields.get(name, {}))
             yield (self._check_length(item) if isinstance(item, Document) else item), digest
@@ -86,7 +95,7 @@ class LocalFolder:
         """Digest of the paths and bytes of the files now."""
         with FileDigests(self._root, self._digest_cache) as files:
             return self._fingerprint(
-                [(_printable(name), _digest(files, name)) for name in self._names], files
+                [(_printable(name), self._digest_now(files, name)) for name in self._names], files
             )
 
     def _fingerprint(self, digests: list[tuple[str, str]], files: FileDigests) -> str:
@@ -94,6 +103,15 @@ class LocalFolder:
         path = self._metadata_file
         metadata = [(path.name, _digest(files, path.name))] if path else []
         return digest_tree([*digests, *metadata])
+
+    def _read(self, name: str) -> ReadResult:
+        if name in self._links_out:
+            detail = "put the files themselves there, or name their own folder in corpus_dir"
+            return Skipped(_printable(name), LINK_OUT, detail), UNREADABLE
+        return _read(self._root, name)
+
+    def _digest_now(self, files: FileDigests, name: str) -> str:
+        return UNREADABLE if name in self._links_out else _digest(files, name)
 
     def _with_fields(self, document: Document, row: Mapping[Any, Any]) -> Document | Skipped:
         """The document without its front matter; fields of the metadata file override those of the front matter."""
@@ -125,25 +143,49 @@ class LocalFolder:
 
     def _list(self) -> list[str]:
         extensions = {extension.lower() for extension in self._settings.file_extensions}
-        return sorted(
-            path.relative_to(self._root).as_posix()
-            for path in _walk(self._root)
-            if path.suffix.lower() in extensions and path != self._metadata_file
-        )
+        names: list[str] = []
+        for path, leads_out in _walk(self._root, self._within):
+            name = path.relative_to(self._root).as_posix()
+            if path == self._metadata_file or not (
+                _is_folder_link(path, leads_out) or path.suffix.lower() in extensions
+            ):
+                continue
+            names.append(name)
+            if leads_out:
+                self._links_out.add(name)
+        return sorted(names)
 
 
 # ---- listing files -------------------------------------------------------------------------------------------
 
 
-def _walk(root: Path) -> Iterator[Path]:
-    """Files below ``root``, and folders that cannot be opened. Linked folders come after all real ones, so that
-    a file that is reached both ways gets its real path."""
+def _walk(root: Path, within: Path) -> Iterator[tuple[Path, bool]]:
+    """Files below ``root``, folders that cannot be opened, and links that lead out of ``within``, each with whether it
+    is such a link. Linked folders come after all real ones, so that a file that is reached both ways gets its real
+    path."""
     pending, seen = [root], set[tuple[int, int]]()
     while pending:
         linked: list[Path] = []
         for folder in pending:
-            yield from _walk_real(folder, seen, linked)
-        pending = linked
+            for path in _walk_real(folder, seen, linked):
+                yield path, _leads_out(path, within)
+        outside = [path for path in linked if _leads_out(path, within)]
+        yield from ((path, True) for path in outside)
+        pending = [path for path in linked if path not in outside]
+
+
+def _leads_out(path: Path, within: Path) -> bool:
+    """Whether a path is a link to something that is not below ``within``."""
+    if not path.is_symlink():
+        return False
+    try:
+        return not path.resolve().is_relative_to(within)
+    except (OSError, RuntimeError):  # a link to itself, which reading will name
+        return False
+
+
+def _is_folder_link(path: Path, leads_out: bool) -> bool:
+    return leads_out and path.is_dir()
 
 
 def _walk_real(root: Path, seen: set[tuple[int, int]], linked: list[Path]) -> Iterator[Path]:

@@ -31,6 +31,7 @@ class RemoteFolder:
         self._settings = settings
         self._url = settings.corpus_dir
         self._copied: tempfile.TemporaryDirectory[str] | None = None
+        self._links_within: Path | None = None
 
     def __len__(self) -> int:
         return len(self._folder)
@@ -58,7 +59,8 @@ class RemoteFolder:
     @cached_property
     def _folder(self) -> LocalFolder:
         _ = self._listed  # listed before the copy, so that a change meanwhile is noticed
-        return LocalFolder(self._settings.model_copy(update={"corpus_dir": str(self._copy())}))
+        local = self._settings.model_copy(update={"corpus_dir": str(self._copy())})
+        return LocalFolder(local, links_within=self._links_within)
 
     def _list(self) -> str:
         system, root = self._open()
@@ -137,6 +139,7 @@ class HubFolder(RemoteFolder):
                 self._repo, repo_type="dataset", revision=self._revision, allow_patterns=pattern
             )
         )
+        self._links_within = Path(folder).parent.parent  # a snapshot links to the blobs of its dataset
         return Path(folder) / (self._path or "")
 
     def _ask(self, call: Callable[[], Any]) -> Any:
