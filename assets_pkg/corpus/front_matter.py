@@ -11,6 +11,8 @@ from yaml.composer import ComposerError
 from yaml.parser import ParserError
 from yaml.scanner import ScannerError
 
+from storage.errors import RetuneError
+
 MAX_CHARACTERS = 100_000
 MAX_DEPTH = 20
 """Of values within values. What is deeper was not written by hand, and exhausts the stack of what reads it."""
@@ -23,7 +25,7 @@ _MAX_DIGITS = 40
 """A longer number is not computed at all: 64 bits have 20 digits, and Python refuses 4,300."""
 
 
-class FrontMatterError(ValueError):
+class FrontMatterError(RetuneError, ValueError):
     """A block that was meant as front matter and cannot be used; the message says where and why."""
 
 

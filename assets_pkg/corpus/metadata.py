@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from assets_pkg.corpus.document_source import CorpusError
 from resources.vector_store.base import OWN_COLUMNS, FieldType
+from storage.errors import RetuneError
 from storage.formats.json_values import is_deeper
 
 TITLE = "title"
@@ -23,7 +24,7 @@ _NOT_WORD = re.compile(r"\W+")
 _INT64 = range(-(2**63), 2**63)
 
 
-class FieldValueError(ValueError):
+class FieldValueError(RetuneError, ValueError):
     """A value that no column can hold; the message names the field."""
 
 
