@@ -269,8 +269,8 @@ class Captions(Artifact):
     content: ClassVar[tuple[str, ...]] = ("captions.jsonl",)
 
     def captions(self) -> dict[str, str | None]:
-        lines = (self.path / "captions.jsonl").read_text("utf-8").splitlines()
-        return {row["pair_id"]: row["caption"] for row in map(json.loads, lines)}
+        lines = (self.path / "captions.jsonl").read_bytes().split(b"\n")  # a caption may hold U+2028
+        return {row["pair_id"]: row["caption"] for row in map(json.loads, filter(None, lines))}
 
 
 @dataclass(frozen=True)

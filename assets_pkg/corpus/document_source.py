@@ -42,6 +42,10 @@ class DocumentSource(Protocol):
         """All documents, ordered by ``doc_id``."""
         ...
 
+    def left_out(self) -> list[Skipped]:
+        """What else :meth:`read` left out, besides documents."""
+        ...
+
     def fingerprint(self, digests: list[tuple[str, str]]) -> str:
         """The fingerprint of what :meth:`read` yielded, from its ``(doc_id, digest)`` pairs."""
         ...

@@ -4,53 +4,50 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
-
-import yaml
+from typing import Any
 
 from assets_pkg.config.sections.corpus import CorpusSettings
 from assets_pkg.corpus.document_source import CorpusError, ReadResult, Skipped
 from assets_pkg.corpus.file_digests import FileDigests
-from assets_pkg.corpus.metadata import (
-    TITLE,
-    as_json,
-    field_name,
-    find_metadata_file,
-    normalize_fields,
-    read_metadata_file,
-)
+from assets_pkg.corpus.front_matter import FrontMatterError, split_front_matter
+from assets_pkg.corpus.metadata import TITLE, FieldValueError, as_json, field_name, normalize_fields
+from assets_pkg.corpus.metadata_file import find_metadata_file, read_metadata_file
 from assets_pkg.corpus.segmentation import title_of
 from storage.artifacts import Document
 from storage.digests import digest_tree
 
 SNIFF_BYTES = 8192
+FRONT_MATTER = "front matter"
+LINK_OUT = "link out of the corpus"
 UNREADABLE = "unreadable"
 """In place of the digest of a file that cannot be read."""
 
-_FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)^(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 class LocalFolder:
     """All files below a folder that have one of the extensions; names that begin with a dot are left out.
 
-    Links to folders are followed, each real folder once, so that a loop ends. ``num_files`` takes the first files
-    in the order of their names.
+    Links to folders are followed, each real folder once, so that a loop ends. A link that leads out of the folder is
+    skipped: whoever may put files into it must not be able to publish others. ``num_files`` takes the first files in
+    the order of their names.
 
     Args:
         settings: folder, extensions, limits and metadata fields.
         digest_cache: where :meth:`current_fingerprint` keeps the digests of files (:class:`FileDigests`); with None
             it reads all of them.
+        links_within: the folder that links may lead to, if it is a larger one (a cache that holds the files).
 
     Raises:
-        CorpusError: no such folder, or two metadata files.
+        CorpusError: no such folder, two metadata files, or one that is a link out of the folder.
     """
 
-    def __init__(self, settings: CorpusSettings, digest_cache: Path | None = None) -> None:
+    def __init__(
+        self, settings: CorpusSettings, digest_cache: Path | None = None, links_within: Path | None = None
+    ) -> None:
         self._root = Path(settings.corpus_dir).expanduser()
         self._settings = settings
         self._digest_cache = digest_cache
@@ -60,8 +57,14 @@ class LocalFolder:
             raise CorpusError(
                 f"corpus.corpus_dir = {settings.corpus_dir!r}: a file; give the folder it is in"
             )
+        self._within = (links_within or self._root).resolve()
         self._metadata_file = find_metadata_file(self._root)
-        self._names = self._list()
+        if self._metadata_file and _leads_out(self._metadata_file, self._within):
+            raise CorpusError(f"{self._metadata_file}: a link out of the corpus: put the file itself there")
+        self._links_out: set[str] = set()
+        self._all_names = self._list()
+        self._names = self._all_names[: settings.num_files]
+        self._unmatched: list[Skipped] = []
 
     def __len__(self) -> int:
         return len(self._names)
@@ -72,12 +75,18 @@ class LocalFolder:
 
     def read(self) -> Iterator[ReadResult]:
         """Every file as a document or as skipped with a reason, with the digest of its bytes."""
-        fields = read_metadata_file(self._metadata_file) if self._metadata_file else {}
+        fields: dict[str, dict[str, Any]] = {}
+        if self._metadata_file:
+            fields, self._unmatched = read_metadata_file(self._metadata_file, self._all_names)
         for name in self._names:
-            item, digest = _read(self._root, name)
+            item, digest = self._read(name)
             if isinstance(item, Document):
-                item = self._check_length(self._with_fields(item, fields.get(name, {})))
-            yield item, digest
+                item = self._with_fields(item, fields.get(name, {}))
+            yield (self._check_length(item) if isinstance(item, Document) else item), digest
+
+    def left_out(self) -> list[Skipped]:
+        """Rows of the metadata file that are about no document."""
+        return self._unmatched
 
     def fingerprint(self, digests: list[tuple[str, str]]) -> str:
         return self._fingerprint(digests, FileDigests(self._root))
@@ -86,7 +95,7 @@ class LocalFolder:
         """Digest of the paths and bytes of the files now."""
         with FileDigests(self._root, self._digest_cache) as files:
             return self._fingerprint(
-                [(_printable(name), _digest(files, name)) for name in self._names], files
+                [(_printable(name), self._digest_now(files, name)) for name in self._names], files
             )
 
     def _fingerprint(self, digests: list[tuple[str, str]], files: FileDigests) -> str:
@@ -95,18 +104,35 @@ class LocalFolder:
         metadata = [(path.name, _digest(files, path.name))] if path else []
         return digest_tree([*digests, *metadata])
 
-    def _with_fields(self, document: Document, row: Mapping[Any, Any]) -> Document:
+    def _read(self, name: str) -> ReadResult:
+        if name in self._links_out:
+            detail = "put the files themselves there, or name their own folder in corpus_dir"
+            return Skipped(_printable(name), LINK_OUT, detail), UNREADABLE
+        return _read(self._root, name)
+
+    def _digest_now(self, files: FileDigests, name: str) -> str:
+        return UNREADABLE if name in self._links_out else _digest(files, name)
+
+    def _with_fields(self, document: Document, row: Mapping[Any, Any]) -> Document | Skipped:
         """The document without its front matter; fields of the metadata file override those of the front matter."""
-        front_matter, text = split_front_matter(document.text)
         selected = self._settings.metadata_fields
         columns = None if selected is None else {field_name(name) for name in selected}
-        fields = {
-            **normalize_fields(front_matter, document.doc_id, columns),
-            **normalize_fields(row, f"{self._metadata_file}, {document.doc_id}", columns),
-        }
+        try:
+            front_matter, text = split_front_matter(document.text)
+            own = normalize_fields(front_matter, document.doc_id, columns)
+        except (FrontMatterError, FieldValueError) as error:
+            return Skipped(document.doc_id, FRONT_MATTER, str(error))
+        fields = {**own, **self._fields_of(row, document.doc_id, columns)}
         own_title = fields.pop(TITLE, None)
         title = str(own_title) if own_title else title_of(text, Path(document.doc_id).stem)
         return Document(document.doc_id, title, text, as_json(fields))
+
+    def _fields_of(self, row: Mapping[Any, Any], name: str, columns: set[str] | None) -> dict[str, Any]:
+        where = f"{self._metadata_file}, {name}"
+        try:
+            return normalize_fields(row, where, columns)
+        except FieldValueError as error:
+            raise CorpusError(f"{where}: {error}") from error
 
     def _check_length(self, document: Document) -> Document | Skipped:
         length, least = len(document.text.strip()), self._settings.min_text_length
@@ -117,40 +143,49 @@ class LocalFolder:
 
     def _list(self) -> list[str]:
         extensions = {extension.lower() for extension in self._settings.file_extensions}
-        names = sorted(
-            path.relative_to(self._root).as_posix()
-            for path in _walk(self._root)
-            if path.suffix.lower() in extensions and path != self._metadata_file
-        )
-        return names[: self._settings.num_files]
-
-
-def split_front_matter(text: str) -> tuple[dict[Any, Any], str]:
-    """The fields of a text's YAML front matter, and the text after it; no fields if it does not begin with one."""
-    match = _FRONT_MATTER.match(text)
-    if match is None:
-        return {}, text
-    try:
-        fields: Any = yaml.safe_load(match[1])
-    except (yaml.YAMLError, ValueError):  # a date such as 2024-02-31 is a ValueError
-        return {}, text
-    if not isinstance(fields, dict):
-        return {}, text
-    return cast("dict[Any, Any]", fields), text[match.end() :]
+        names: list[str] = []
+        for path, leads_out in _walk(self._root, self._within):
+            name = path.relative_to(self._root).as_posix()
+            if path == self._metadata_file or not (
+                _is_folder_link(path, leads_out) or path.suffix.lower() in extensions
+            ):
+                continue
+            names.append(name)
+            if leads_out:
+                self._links_out.add(name)
+        return sorted(names)
 
 
 # ---- listing files -------------------------------------------------------------------------------------------
 
 
-def _walk(root: Path) -> Iterator[Path]:
-    """Files below ``root``, and folders that cannot be opened. Linked folders come after all real ones, so that
-    a file that is reached both ways gets its real path."""
+def _walk(root: Path, within: Path) -> Iterator[tuple[Path, bool]]:
+    """Files below ``root``, folders that cannot be opened, and links that lead out of ``within``, each with whether it
+    is such a link. Linked folders come after all real ones, so that a file that is reached both ways gets its real
+    path."""
     pending, seen = [root], set[tuple[int, int]]()
     while pending:
         linked: list[Path] = []
         for folder in pending:
-            yield from _walk_real(folder, seen, linked)
-        pending = linked
+            for path in _walk_real(folder, seen, linked):
+                yield path, _leads_out(path, within)
+        outside = [path for path in linked if _leads_out(path, within)]
+        yield from ((path, True) for path in outside)
+        pending = [path for path in linked if path not in outside]
+
+
+def _leads_out(path: Path, within: Path) -> bool:
+    """Whether a path is a link to something that is not below ``within``."""
+    if not path.is_symlink():
+        return False
+    try:
+        return not path.resolve().is_relative_to(within)
+    except (OSError, RuntimeError):  # a link to itself, which reading will name
+        return False
+
+
+def _is_folder_link(path: Path, leads_out: bool) -> bool:
+    return leads_out and path.is_dir()
 
 
 def _walk_real(root: Path, seen: set[tuple[int, int]], linked: list[Path]) -> Iterator[Path]:

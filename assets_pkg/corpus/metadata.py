@@ -1,27 +1,31 @@
-"""The user's own metadata fields: read from a file, and named and typed so that searches can be filtered by them."""
+"""The user's own metadata fields, named and typed so that searches can be filtered by them."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from datetime import date, time
 from decimal import Decimal
-from pathlib import Path
 from typing import Any, cast
 
 from assets_pkg.corpus.document_source import CorpusError
 from resources.vector_store.base import OWN_COLUMNS, FieldType
+from storage.errors import RetuneError
+from storage.formats.json_values import is_deeper
 
 TITLE = "title"
 NO_METADATA = "{}"
-METADATA_FILES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
-FILE_NAME = "file_name"
-"""The field of a metadata file that names the document."""
+MAX_DEPTH = 50
+"""Of lists and mappings within values."""
 
 _NOT_WORD = re.compile(r"\W+")
 _INT64 = range(-(2**63), 2**63)
+
+
+class FieldValueError(RetuneError, ValueError):
+    """A value that no column can hold; the message names the field."""
 
 
 def field_name(name: object) -> str:
@@ -34,7 +38,8 @@ def normalize_fields(
 ) -> dict[str, Any]:
     """The fields by column name, with values of the five types; empty ones are left out.
 
-    Dates become ISO 8601 texts (which sort by time), lists become lists of texts, mappings JSON.
+    Dates become ISO 8601 texts (which sort by time), lists become lists of texts, mappings JSON. A number that 64 bits
+    cannot hold exactly becomes a text. Only the values that are kept are converted.
 
     Args:
         fields: values as YAML, JSON, CSV or Parquet gives them.
@@ -43,11 +48,14 @@ def normalize_fields(
 
     Raises:
         CorpusError: a column would have the name of one of the index's own, or two fields share a column.
+        FieldValueError: a value is binary, nested too deep, or has half a surrogate pair.
     """
     found: dict[str, Any] = {}
     for key, raw in fields.items():
-        name, value = field_name(key), _plain(raw)
-        if value is None or not (columns is None or name in columns or name == TITLE):
+        name = field_name(key)
+        if not (columns is None or name in columns or name == TITLE):
+            continue
+        if (value := _value(key, raw)) is None:
             continue
         if name in found:
             raise CorpusError(f"{where}: two fields are named {name!r}, case and signs aside: rename one")
@@ -85,121 +93,59 @@ class FieldTypes:
                 continue
             if {known, new} != {"int", "float"}:
                 raise CorpusError(
-                    f"the field {name!r} is {known} in {first} and {new} in {where}: use one type, or leave it "
-                    "out of corpus.metadata_fields"
+                    f"the field {name!r} is {known} in {first} and {new} in {where}: use one type (quotes "
+                    "make a text), or leave it out of corpus.metadata_fields"
                 )
             self.types[name] = "float"
 
 
+def _value(key: object, raw: Any) -> Any:
+    """The value of one field as a column holds it; None for an empty one."""
+    if is_deeper(raw, MAX_DEPTH):
+        raise FieldValueError(f"the field {str(key)!r} is nested more than {MAX_DEPTH} deep")
+    try:
+        value = _plain(raw)
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise FieldValueError(
+            f"the field {str(key)!r} has half a surrogate pair: write a character"
+        ) from error
+    except (TypeError, ValueError) as error:
+        raise FieldValueError(f"the field {str(key)!r}: {error}") from error
+    return value
+
+
 def _plain(value: Any) -> Any:
     """The value as text, number, boolean or list of texts; None for an empty one."""
-    if isinstance(value, list | tuple | set):
+    if isinstance(value, set):
+        value = sorted(cast("set[Any]", value), key=str)
+    if isinstance(value, list | tuple):
         items = [_plain(item) for item in cast("list[Any]", value)]
         return [item if isinstance(item, str) else json.dumps(item) for item in items if item is not None]
     if isinstance(value, dict):
-        return json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+        return json.dumps(value, sort_keys=True, ensure_ascii=False, default=_text)
     return _plain_scalar(value)
 
 
 def _plain_scalar(value: Any) -> Any:
     if isinstance(value, Decimal):
-        value = float(value)
+        value = float(value) if Decimal(repr(float(value))) == value else str(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, int) and not isinstance(value, bool):
-        return value if value in _INT64 else float(value)
+        return value if value in _INT64 else _text(value)
     if isinstance(value, date | time):
         return value.isoformat()
-    return value if value is None or isinstance(value, bool) else str(value)
+    return value if value is None or isinstance(value, bool) else _text(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bytes):
+        raise TypeError("binary, and only text can be filtered by: leave it out of corpus.metadata_fields")
+    return str(value)
 
 
 def _type(value: Any) -> FieldType:
     if isinstance(value, list):
         return "texts"
     return {bool: "bool", int: "int", float: "float"}.get(type(value), "text")  # type: ignore[return-value]
-
-
-# ---- the metadata file ---------------------------------------------------------------------------------------
-
-
-def find_metadata_file(root: Path) -> Path | None:
-    """The folder's metadata file, if it has one.
-
-    Raises:
-        CorpusError: it has two.
-    """
-    found = [root / name for name in METADATA_FILES if (root / name).is_file()]
-    if len(found) > 1:
-        raise CorpusError(f"{root}: both {found[0].name} and {found[1].name} are there: keep one of them")
-    return found[0] if found else None
-
-
-def read_metadata_file(path: Path) -> dict[str, dict[str, Any]]:
-    """The fields by file name (corpus-relative, with ``/``).
-
-    Raises:
-        CorpusError: the file is malformed, a row has no ``file_name``, or two rows have the same.
-    """
-    readers = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
-    rows: dict[str, dict[str, Any]] = {}
-    for where, row in readers[path.suffix](path):
-        name = row.pop(FILE_NAME, None)
-        if not isinstance(name, str) or not name:
-            raise CorpusError(
-                f"{where}: {FILE_NAME} is missing: every row names the document that it is about"
-            )
-        if name in rows:
-            raise CorpusError(f"{where}: {FILE_NAME} {name!r} comes twice")
-        rows[name] = row
-    return rows
-
-
-def _jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, line in enumerate(_lines(path), start=1):
-        where = f"{path} line {number}"
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise CorpusError(f"{where}: not JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise CorpusError(f"{where}: not a JSON object")
-        yield where, cast("dict[str, Any]", row)
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise CorpusError(f"{path}: not UTF-8 at byte {error.start}") from error
-
-
-def _csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    import pyarrow as pa
-    import pyarrow.csv as csv
-
-    options = csv.ConvertOptions(strings_can_be_null=True, column_types={FILE_NAME: pa.string()})
-    try:
-        table = csv.read_csv(
-            path, convert_options=options, parse_options=csv.ParseOptions(newlines_in_values=True)
-        )
-    except (pa.ArrowInvalid, OSError) as error:
-        raise CorpusError(f"{path}: not readable as CSV: {error}") from error
-    yield from _rows(path, table.to_pylist())
-
-
-def _parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise CorpusError(f"{path}: not readable as Parquet: {error}") from error
-    yield from _rows(path, table.to_pylist())
-
-
-def _rows(path: Path, rows: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, row in enumerate(rows, start=1):
-        yield f"{path} row {number}", row

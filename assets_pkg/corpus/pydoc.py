@@ -58,6 +58,9 @@ class StdlibSource:
         for name in self._names:
             yield self._document(name), ""
 
+    def left_out(self) -> list[Skipped]:
+        return []
+
     def fingerprint(self, digests: list[tuple[str, str]]) -> str:
         return self.current_fingerprint()
 

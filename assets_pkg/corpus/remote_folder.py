@@ -13,9 +13,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from assets_pkg.config.sections.corpus import CorpusSettings
-from assets_pkg.corpus.document_source import CorpusError, ReadResult
+from assets_pkg.corpus.document_source import CorpusError, ReadResult, Skipped
 from assets_pkg.corpus.local_folder import LocalFolder
-from assets_pkg.corpus.metadata import METADATA_FILES
+from assets_pkg.corpus.metadata_file import METADATA_FILES
 from storage.digests import digest_text, digest_tree
 
 _HUB = re.compile(r"hf://(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?(?:/(?P<path>.+?))?/?")
@@ -31,12 +31,16 @@ class RemoteFolder:
         self._settings = settings
         self._url = settings.corpus_dir
         self._copied: tempfile.TemporaryDirectory[str] | None = None
+        self._links_within: Path | None = None
 
     def __len__(self) -> int:
         return len(self._folder)
 
     def read(self) -> Iterator[ReadResult]:
         yield from self._folder.read()
+
+    def left_out(self) -> list[Skipped]:
+        return self._folder.left_out()
 
     def fingerprint(self, digests: list[tuple[str, str]]) -> str:
         return self._listed
@@ -55,7 +59,8 @@ class RemoteFolder:
     @cached_property
     def _folder(self) -> LocalFolder:
         _ = self._listed  # listed before the copy, so that a change meanwhile is noticed
-        return LocalFolder(self._settings.model_copy(update={"corpus_dir": str(self._copy())}))
+        local = self._settings.model_copy(update={"corpus_dir": str(self._copy())})
+        return LocalFolder(local, links_within=self._links_within)
 
     def _list(self) -> str:
         system, root = self._open()
@@ -134,6 +139,7 @@ class HubFolder(RemoteFolder):
                 self._repo, repo_type="dataset", revision=self._revision, allow_patterns=pattern
             )
         )
+        self._links_within = Path(folder).parent.parent  # a snapshot links to the blobs of its dataset
         return Path(folder) / (self._path or "")
 
     def _ask(self, call: Callable[[], Any]) -> Any:

@@ -55,6 +55,7 @@ def read_corpus(settings: CorpusSettings, folder: Path, progress: Progress = no_
                 documents += 1
                 characters += len(item.text)
             progress(done, len(source), "documents", skipped=len(skipped))
+    skipped += source.left_out()
     if not documents:
         raise CorpusError(_nothing_left(settings, skipped))
     write_json(folder / "skipped.json", [{"doc_id": item.doc_id, "reason": item.reason} for item in skipped])

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import csv
-import json
+import io
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -23,6 +23,8 @@ from assets_pkg.image_text.errors import PairError
 from resources.encoders.items import ItemError, decode_image, encode_png
 from storage.digests import digest_file, digest_json
 from storage.files import write_json
+from storage.formats.json_values import decode, parse_json, read_lines, read_whole
+from storage.formats.parquet_rows import read_parquet_rows
 from storage.progress import Progress, no_progress
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ SWATCH_SIZE = 244
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 ROWS_PER_GROUP = 256
+
+_CELL = str | int | float | None
 
 
 @dataclass(frozen=True)
@@ -167,41 +171,50 @@ def _table_rows(path: Path) -> Iterator[tuple[dict[str, Any], Path]]:
         missing = [name for name in ("text", "image") if not row.get(name)]
         if missing:
             raise PairError(f"{path}: row {number}: has no {' and no '.join(missing)}")
+        wrong = [name for name in ("id", "text", "image") if not isinstance(row.get(name), _CELL)]
+        if wrong:
+            raise PairError(f"{path}: row {number}: {wrong[0]}: must be a text or a number")
         yield row, _image_path(path, str(row["image"]))
 
 
 def _image_path(table: Path, name: str) -> Path:
     path = table.parent / name
-    if not path.is_file():
-        raise PairError(f"{table}: image {name!r}: no such file {path}")
-    return path
+    try:
+        if path.is_file():
+            return path
+    except OSError as error:  # such as a name that is too long
+        raise PairError(f"{table}: image {name!r}: {error.strerror}") from error
+    raise PairError(f"{table}: image {name!r}: no such file {path}")
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        yield from enumerate(_read_rows(path), 1)
-    except (UnicodeDecodeError, ValueError) as error:
-        if isinstance(error, PairError):
-            raise
-        raise PairError(f"{path}: not readable as {path.suffix}: {error}") from error
+    for number, row in enumerate(_read_rows(path), 1):
+        if not isinstance(row, dict):
+            raise PairError(f"{path}: row {number}: must be an object")
+        yield number, row
 
 
-def _read_rows(path: Path) -> Iterable[dict[str, Any]]:
+def _read_rows(path: Path) -> Iterable[Any]:
     if path.suffix == ".parquet":
-        import pyarrow.parquet as pq
-
-        return pq.read_table(path).to_pylist()
-    text = path.read_text("utf-8")
+        return read_parquet_rows(path, PairError)
     if path.suffix == ".jsonl":
-        return [json.loads(line) for line in text.splitlines() if line.strip()]
-    return csv.DictReader(text.splitlines(), delimiter="\t" if path.suffix == ".tsv" else ",")
+        return (parse_json(line, where, PairError) for where, line in read_lines(path, PairError))
+    return _delimited(path, "\t" if path.suffix == ".tsv" else ",")
+
+
+def _delimited(path: Path, mark: str) -> Iterator[dict[str, Any]]:
+    rows = csv.DictReader(io.StringIO(_read_text(path), newline=""), delimiter=mark)
+    try:
+        for row in rows:
+            if any(row.get(None) or ()):  # type: ignore[call-overload]
+                raise PairError(f"{path}:{rows.line_num}: has more cells than the first line has names")
+            yield row
+    except csv.Error as error:
+        raise PairError(f"{path}:{rows.line_num}: not readable as {path.suffix}: {error}") from error
 
 
 def _read_text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8")
-    except UnicodeDecodeError as error:
-        raise PairError(f"{path}: not UTF-8 text: {error}") from error
+    return decode(read_whole(path, PairError), str(path), PairError)
 
 
 def _checked(pairs: Iterable[Pair]) -> Iterator[Pair]:

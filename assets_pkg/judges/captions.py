@@ -7,7 +7,6 @@ references as a JSON list or JSON lines of ``{"id", "summary"}`` (or ``reference
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from assets_pkg.judges.errors import CaptionError
 from storage.digests import digest_json
+from storage.formats.json_values import parse_json, read_lines, read_whole
 
 TEXT_FIELDS = ("summary", "reference", "caption", "text")
 ID_FIELDS = ("id", "clip_id", "video_id")
@@ -97,21 +97,16 @@ def _entries(path: Path) -> Iterator[tuple[str, str, Any]]:
         where = f"entry {number}"
         if not isinstance(row, dict):
             raise CaptionError(f"{path}: {where}: must be an object with an id and a text")
-        yield where, str(_first(path, where, row, ID_FIELDS)), _first(path, where, row, TEXT_FIELDS)
+        clip = _first(path, where, row, ID_FIELDS)
+        if not isinstance(clip, str | int | float):
+            raise CaptionError(f"{path}: {where}: its id must be a text or a number")
+        yield where, str(clip), _first(path, where, row, TEXT_FIELDS)
 
 
 def _load(path: Path) -> list[Any] | dict[str, Any]:
-    try:
-        text = path.read_text("utf-8")
-        document = (
-            [json.loads(line) for line in text.splitlines() if line.strip()]
-            if path.suffix == ".jsonl"
-            else json.loads(text)
-        )
-    except (OSError, UnicodeDecodeError) as error:
-        raise CaptionError(f"{path}: not readable as UTF-8 text: {error}") from error
-    except ValueError as error:
-        raise CaptionError(f"{path}: not JSON: {error}") from error
+    if path.suffix == ".jsonl":
+        return [parse_json(line, where, CaptionError) for where, line in read_lines(path, CaptionError)]
+    document = parse_json(read_whole(path, CaptionError), str(path), CaptionError)
     if not isinstance(document, list | dict):
         raise CaptionError(f"{path}: must be a list of objects or an object of texts by clip")
     return document

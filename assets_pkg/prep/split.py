@@ -97,7 +97,7 @@ def split_pairs(
         paths_of[record.source_id] = (*paths_of.get(record.source_id, ()), *record.file_name)
     kept, rejected = filter_pairs(records, settings)
     if not kept:
-        raise PrepError(_no_question(rejected.counts(), settings))
+        raise PrepError(_no_question(rejected.counts(), settings, _best_score(records)))
     grouping = _Grouping(kept, passages, passages_of, paths_of, settings, eval_set)
     groups, held_out = grouping.groups(), grouping.eval_set_documents()
     pairs = Counter(question.document for question in kept)
@@ -126,8 +126,18 @@ def _read(qa: QAPairs, progress: Progress) -> Iterator[LocatedRecord]:
         progress(number, total, "documents")
 
 
-def _no_question(rejected: Counter[str], settings: SplitSettings) -> str:
+def _best_score(records: Sequence[LocatedRecord]) -> float:
+    evaluations = (each for located in records for each in located.record.qa_evaluations.evaluations)
+    return max((each.overall.score for each in evaluations), default=0.0)
+
+
+def _no_question(rejected: Counter[str], settings: SplitSettings, best: float) -> str:
     reasons = ", ".join(f"{count} {reason}" for reason, count in rejected.most_common()) or "there are none"
+    if rejected[LOW] and best <= 1:
+        return (
+            f"no question is left for training and evaluation: {reasons}. All scores lie between 0 and 1, and 0 to 10 "
+            "is meant: multiply them by ten, or leave them out"
+        )
     return (
         f"no question is left for training and evaluation: {reasons}. Lower prep.quality_threshold "
         f"(now {settings.quality_threshold:g}), or add documents"

@@ -93,7 +93,8 @@ def _result(
 
 def _sample(pairs: QAPairs) -> Iterator[dict[str, Any]]:
     for record in read_records(pairs.records):
-        scored = zip(record.deduplicated_qa_pairs, record.qa_evaluations.evaluations, strict=True)
+        # A record with fewer evaluations is counted and listed when its pairs are filtered.
+        scored = zip(record.deduplicated_qa_pairs, record.qa_evaluations.evaluations, strict=False)
         for pair, evaluation in islice(scored, 1):
             yield {
                 "document": record.file_name[0],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain
@@ -14,6 +15,8 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, Validation
 from resources.chat_model import clean_surrogates
 from storage.digests import digest_text
 from storage.files import write_json
+from storage.formats.json_values import explain, parse_json, read_lines, read_whole
+from storage.formats.parquet_rows import read_parquet_rows
 from storage.formats.qa_records import (
     Chunk,
     OverallJudgement,
@@ -39,9 +42,9 @@ def load_own_pairs(path: Path, folder: Path, progress: Progress = no_progress) -
 
     ``path`` is a JSON, JSONL or Parquet file, a folder of one of these formats, or a ``generation_result.json``.
     Rows are all records of the recipe, or all simple: ``question``, ``positive`` passage(s) and optionally
-    ``negatives``, ``answer``, ``score`` (0 to 10). Simple rows that share a passage become one record, so that
-    no split separates them; negatives become passages of the record that no pair refers to; a row without a
-    score has the best one.
+    ``negatives``, ``answer``, ``score`` (0 to 10), or the same under the names of other tools. Simple rows that share
+    a passage become one record, so that no split separates them; negatives become passages of the record that no
+    pair refers to; a row without a score has the best one.
 
     Raises:
         RecordError: no such file, mixed formats, or a bad row; it names file, row and field.
@@ -119,40 +122,39 @@ def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _parquet_rows(file: Path) -> Iterator[tuple[str, Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(file) as table:
-            number = 0
-            for batch in table.iter_batches(batch_size=1024):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield f"{file}: row {number}", row
-    except pa.ArrowInvalid as error:
-        raise RecordError(f"{file}: not a Parquet file: {error}") from error
+    for number, row in enumerate(read_parquet_rows(file, RecordError), start=1):
+        yield f"{file}: row {number}", row
 
 
 def _line_rows(file: Path) -> Iterator[tuple[str, Any]]:
-    with file.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
-            if line.strip():
-                yield f"{file}:{number}", _parse(line, f"{file}:{number}")
+    for where, line in read_lines(file, RecordError):
+        yield where, _parse(line, where)
 
 
 def _list_rows(file: Path) -> Iterator[tuple[str, Any]]:
-    rows = _parse(file.read_bytes(), str(file))
+    data = read_whole(file, RecordError)
+    if _is_lines(data):
+        yield from _line_rows(file)
+        return
+    rows = _parse(data, str(file))
     if not isinstance(rows, list):
-        raise RecordError(f"{file}: must be a list of rows")
+        fields = f" with {', '.join(rows)}" if isinstance(rows, dict) else ""
+        raise RecordError(f"{file}: must be a list of rows, is {_KINDS.get(type(rows), 'a value')}{fields}")
     for number, row in enumerate(rows, start=1):
         yield f"{file}: row {number}", row
 
 
+_KINDS = {dict: "an object", str: "a text", int: "a number", float: "a number"}
+
+
+def _is_lines(data: bytes) -> bool:
+    """Whether a file holds one object a line, as ``datasets.Dataset.to_json`` writes into a ``.json`` file."""
+    first, second = (line.strip() for line in (*data.split(b"\n", 2), b"", b"")[:2])
+    return first.startswith(b"{") and first.endswith(b"}") and second.startswith(b"{")
+
+
 def _parse(data: bytes, where: str) -> Any:
-    try:
-        return clean_surrogates(json.loads(data))
-    except (ValueError, RecursionError) as error:
-        raise RecordError(f"{where}: not JSON: {error}") from error
+    return clean_surrogates(parse_json(data, where, RecordError, surrogates=True))
 
 
 def _without_nulls(value: Any) -> Any:
@@ -165,7 +167,11 @@ def _without_nulls(value: Any) -> Any:
 
 
 def _recipe_record(where: str, row: dict[str, Any]) -> SourceRecord:
-    record = parse_record(json.dumps(_without_nulls(row)), where)
+    # Bytes become nulls, which the record refuses by the field's name; dates are only in fields that are not read.
+    data = json.dumps(
+        _without_nulls(row), default=lambda value: None if isinstance(value, bytes) else str(value)
+    )
+    record = parse_record(data.encode(), where)
     for number, pair in enumerate(record.deduplicated_qa_pairs, start=1):
         pair.origin = f"{_location(where)}, pair {number}"
     return record
@@ -182,33 +188,53 @@ def _location(where: str) -> str:
 def _texts(value: Any) -> Any:
     """One passage or a list of them, each a text or an object with one."""
     values = value if isinstance(value, list) else [value]
-    return [item.get("text") if isinstance(item, dict) else item for item in values]
+    return [_titled(item) if isinstance(item, dict) else item for item in values]
+
+
+def _titled(passage: dict[str, Any]) -> Any:
+    """Title and text as one, as BEIR joins them."""
+    title, text = passage.get("title"), passage.get("text")
+    return f"{title} {text}".strip() if isinstance(title, str) and isinstance(text, str) else text
 
 
 _Passage = Annotated[str, Field(pattern=r"\S")]
 _PassageList = Annotated[list[_Passage], BeforeValidator(_texts)]
 
 
-class SimpleRow(BaseModel):
-    """A question with the passages that answer it; ``origin`` is its location in the file."""
+_QUESTION = ("question", "query", "anchor", "user_input")
+_POSITIVE = (
+    "positive",
+    "positives",
+    "positive_passage",
+    "positive_passages",
+    "passage",
+    "passages",
+    "pos",
+    "reference_contexts",
+)
+_NEGATIVE = ("negatives", "negative", "negative_passages", "hard_negatives", "neg")
+_NUMBERED = re.compile(r"negative_[0-9]+")
 
-    question: Annotated[
-        str, Field(pattern=r"\S", validation_alias=AliasChoices("question", "query", "anchor"))
-    ]
+
+class SimpleRow(BaseModel):
+    """A question with the passages that answer it; ``origin`` is its location in the file.
+
+    The fields have the names of sentence-transformers, Tevatron, FlagEmbedding and ragas too.
+    """
+
+    question: Annotated[str, Field(pattern=r"\S", validation_alias=AliasChoices(*_QUESTION))]
     positives: Annotated[
         _PassageList,
         Field(
             min_length=1,
-            validation_alias=AliasChoices(
-                "positive", "positives", "positive_passage", "positive_passages", "passage", "passages"
-            ),
+            validation_alias=AliasChoices(*_POSITIVE),
         ),
     ]
     negatives: Annotated[
         _PassageList,
-        Field(validation_alias=AliasChoices("negatives", "negative", "negative_passages", "hard_negatives")),
+        Field(validation_alias=AliasChoices(*_NEGATIVE)),
     ] = []
-    answer: str = ""
+    answer: Annotated[str, Field(validation_alias=AliasChoices("answer", "reference"))] = ""
     score: Annotated[float, Field(ge=0, le=10)] = UNSCORED
     origin: str
 
@@ -259,11 +285,19 @@ def _simple(where: str, row: dict[str, Any]) -> SimpleRow:
     if "deduplicated_qa_pairs" in row:
         raise RecordError(f"{where}: a record of the recipe among simple rows: keep them in separate files")
     try:
-        return SimpleRow.model_validate({**_without_nulls(row), "origin": _location(where)})
+        return SimpleRow.model_validate({**_numbered(_without_nulls(row)), "origin": _location(where)})
     except ValidationError as error:
-        detail = error.errors()[0]
-        name = ".".join(str(part) for part in detail["loc"])
-        raise RecordError(f"{where}: {name}: {detail['msg']}") from error
+        missing = {detail["loc"][0] for detail in error.errors() if detail["type"] == "missing"}
+        names = {_QUESTION[0]: _QUESTION, _POSITIVE[0]: _POSITIVE}
+        wanted = [f"{' or '.join(names[name])}" for name in names if name in missing]
+        hint = f" (looked for {'; for '.join(wanted)}; the row has {', '.join(row)})" if wanted else ""
+        raise RecordError(f"{where}: {explain(error)}{hint}") from error
+
+
+def _numbered(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with ``negative_1``, ``negative_2``... as one list, as sentence-transformers writes mined ones."""
+    numbered = [value for name, value in row.items() if _NUMBERED.fullmatch(name)]
+    return row if not numbered or set(_NEGATIVE) & set(row) else {**row, "negatives": numbered}
 
 
 def _group(rows: list[SimpleRow]) -> list[_Group]:

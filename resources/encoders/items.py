@@ -8,7 +8,7 @@ import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from resources.encoders.base import Role
 from resources.models.entry import Modality
@@ -140,7 +140,8 @@ def decode_image(
     data: str | bytes, *, max_bytes: int = MAX_IMAGE_BYTES, max_pixels: int = MAX_IMAGE_PIXELS
 ) -> Image.Image:
     """An RGB image from its bytes, from base64 or from a ``data:image/...;base64,`` URI. Transparent parts
-    become white, EXIF rotation is applied, of an animation the first frame is taken.
+    become white, EXIF rotation is applied, of an animation the first frame is taken. Grey values of 16 bits, and of
+    32 bits up to 65,535, are scaled to 8 bits, decimal ones from 0 to 1 too.
 
     The size is read from the header before any pixel is decoded, so a decompression bomb costs nothing.
 
@@ -212,10 +213,49 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
 def _on_white(image: Image.Image) -> Image.Image:
     from PIL import Image
 
-    if image.mode == "P" and "transparency" in image.info:
+    if image.mode in ("F", "I") or image.mode.startswith("I;16"):
+        return _grey(image).convert("RGB")
+    if image.mode in ("P", "L", "RGB", "1") and "transparency" in image.info:
         image = image.convert("RGBA")
     if image.mode in ("RGBA", "LA", "PA"):
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, rgba).convert("RGB")
     return image.convert("RGB")
+
+
+def _grey(image: Image.Image) -> Image.Image:
+    """An image of one channel with more than 8 bits as one of 8; Pillow's own conversion only cuts at 255.
+
+    Values that already are within 0 and 255 stay, unless the format says that there are 16 bits.
+
+    Raises:
+        ItemError: values lie outside of what is known to be black and white, or are not numbers.
+    """
+
+    image.load()
+    clear, deep = image.info.get("transparency"), image.mode.startswith("I;16")
+    values = image if image.mode == "F" else image.convert("I")
+    low, high = cast("tuple[float, float]", values.getextrema())
+    white = _white(image.mode, deep, high)
+    if not low >= 0 or high > white or (image.mode == "F" and not _all_numbers(image)):
+        raise ItemError(f"its grey values go from {low:g} to {high:g}: save it with 8 or 16 bits per channel")
+    if image.mode == "F":
+        return image.point(lambda value: value * (255 / white) + 0.5).convert("L")
+    table = [(value * 255 + white // 2) // white if value < white else 255 for value in range(2**16)]
+    if isinstance(clear, int):
+        table[clear] = 255
+    return values.point(table, "L") if white > 255 else values.convert("L")
+
+
+def _white(mode: str, deep: bool, high: float) -> int:
+    """The value that stands for white."""
+    if mode == "F" and high <= 1:
+        return 1
+    return 2**16 - 1 if deep or (mode == "I" and high > 255) else 255
+
+
+def _all_numbers(image: Image.Image) -> bool:
+    import numpy as np
+
+    return bool(np.isfinite(np.asarray(image)).all())

@@ -7,16 +7,20 @@ Layout of https://github.com/beir-cellar/beir/wiki/Load-your-custom-dataset: one
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar, cast
 
 import orjson
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from storage.errors import RetuneError
+from storage.formats.json_values import decode, explain, read_lines, read_objects
 
 QRELS_HEADER = "query-id\tcorpus-id\tscore"
+SHOWN_CHARACTERS = 60
 
 Qrels = dict[str, dict[str, int]]
 """Relevance (0: not relevant) by query id and document id."""
@@ -24,6 +28,9 @@ Qrels = dict[str, dict[str, int]]
 
 class BeirError(RetuneError, ValueError):
     """A BEIR folder that cannot be read; the message names file, line and field."""
+
+
+_SCORE = re.compile(r"-?[0-9]{1,9}")
 
 
 @dataclass(frozen=True)
@@ -79,11 +86,8 @@ def read_documents(folder: Path) -> Iterator[BeirDocument]:
         BeirError: no such file, a line that is not JSON, or a field that is missing or not text.
     """
     for where, row in _read_lines(folder / "corpus.jsonl"):
-        title = row.get("title") or ""
-        group = row.get("group_id")
-        yield BeirDocument(
-            _text(row, "_id", where), _text(row, "text", where), str(title), row.get("metadata") or {}, group
-        )
+        found = _validated(_DocumentRow, row, where)
+        yield BeirDocument(found.id, found.text, found.title, found.metadata, cast(Any, found.group_id))
 
 
 def read_queries(folder: Path) -> Iterator[BeirQuery]:
@@ -93,23 +97,24 @@ def read_queries(folder: Path) -> Iterator[BeirQuery]:
         BeirError: as :func:`read_documents`.
     """
     for where, row in _read_lines(folder / "queries.jsonl"):
-        yield BeirQuery(_text(row, "_id", where), _text(row, "text", where), row.get("metadata") or {})
+        found = _validated(_Row, row, where)
+        yield BeirQuery(found.id, found.text, found.metadata)
 
 
 def read_qrels(folder: Path, split: str = "test") -> Qrels:
     """The judgements of one split.
 
     Raises:
-        BeirError: no such file, no header, or a line without two ids and a whole number.
+        BeirError: no such file, not UTF-8, or a line without two ids and a whole number of at most nine digits.
     """
     path = folder / "qrels" / f"{split}.tsv"
     qrels: Qrels = {}
-    for number, line in enumerate(_open_lines(path), start=1):
-        cells = line.decode("utf-8").strip().split("\t")
+    for number, (where, line) in enumerate(_open_lines(path), start=1):
+        cells = decode(line, where, BeirError).strip().split("\t")
         if number == 1 and cells[0] == "query-id":
             continue
-        if len(cells) != 3 or not cells[2].lstrip("-").isdigit():
-            raise BeirError(f"{path}:{number}: must be query-id, corpus-id and a whole number, tabs between")
+        if len(cells) != 3 or not all(cells) or not _SCORE.fullmatch(cells[2]):
+            raise BeirError(f"{where}: must be query-id, corpus-id and a whole number, tabs between")
         qrels.setdefault(cells[0], {})[cells[1]] = int(cells[2])
     return qrels
 
@@ -120,13 +125,6 @@ def _document_row(document: BeirDocument) -> dict[str, Any]:
     return {**row, "metadata": dict(document.metadata), **group}
 
 
-def _text(row: Mapping[str, Any], name: str, where: str) -> str:
-    value = row.get(name)
-    if not isinstance(value, str):
-        raise BeirError(f"{where}: {name}: must be text, is {value!r}")
-    return value
-
-
 def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     with path.open("wb") as stream:
         for row in rows:
@@ -134,21 +132,59 @@ def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _read_lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for number, line in enumerate(_open_lines(path), start=1):
-        where = f"{path}:{number}"
-        try:
-            row = orjson.loads(line)
-        except orjson.JSONDecodeError as error:
-            raise BeirError(f"{where}: not JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise BeirError(f"{where}: must be a JSON object")
-        yield where, row
+    _require(path)
+    return read_objects(path, BeirError)
 
 
-def _open_lines(path: Path) -> Iterator[bytes]:
+def _open_lines(path: Path) -> Iterator[tuple[str, bytes]]:
+    _require(path)
+    return read_lines(path, BeirError)
+
+
+def _require(path: Path) -> None:
     if not path.is_file():
         raise BeirError(
             f"{path}: no such file: a BEIR folder has corpus.jsonl, queries.jsonl and qrels/test.tsv"
         )
-    with path.open("rb") as stream:
-        yield from (line for line in stream if line.strip())
+
+
+# ---- rows ----------------------------------------------------------------------------------------------------
+
+
+def _or_nothing(value: Any) -> Any:
+    return value or {}
+
+
+def _as_text(value: Any) -> Any:
+    if not value:
+        return ""
+    return str(value) if isinstance(value, int | float) else value
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    id: Annotated[str, Field(alias="_id")]
+    text: str
+    metadata: Annotated[dict[str, Any], BeforeValidator(_or_nothing)] = {}
+
+
+class _DocumentRow(_Row):
+    title: Annotated[str, BeforeValidator(_as_text)] = ""
+    group_id: str | int | None = None
+
+
+_R = TypeVar("_R", bound=_Row)
+
+
+def _validated(model: type[_R], row: Mapping[str, Any], where: str) -> _R:
+    try:
+        return model.model_validate(row)
+    except ValidationError as error:
+        name = error.errors()[0]["loc"][0]
+        raise BeirError(f"{where}: {explain(error)}, is {_short(row.get(str(name)))}") from error
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."

@@ -14,9 +14,11 @@ import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from storage.errors import RetuneError
+from storage.formats.json_values import explain, parse_strict, read_lines
 
 QueryType = Literal["multi_hop", "structural", "contextual"]
 ReasoningType = Literal["factual", "relational", "inferential", "temporal", "procedural", "causal", "visual"]
+Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Score = Annotated[float, Field(ge=0, le=10)]
 
 
@@ -32,19 +34,19 @@ class Chunk(_Record):
     """A passage of the source; ``chunk_id`` counts from 1 through the whole record."""
 
     text: str
-    chunk_id: int
-    start: int = 0
-    end: int = 0
-    sentence_count: int = 0
-    word_count: int = 0
-    doc_chunk_index: int | None = None
+    chunk_id: Whole
+    start: Whole = 0
+    end: Whole = 0
+    sentence_count: Whole = 0
+    word_count: Whole = 0
+    doc_chunk_index: Whole | None = None
     doc_id: str | None = None
     doc_path: str | None = None
 
 
 class HopContext(_Record):
-    hop_number: int
-    segment_ids: list[int]
+    hop_number: Whole
+    segment_ids: list[Whole]
     summary: str = ""
 
 
@@ -54,11 +56,11 @@ class QAPair(_Record):
 
     question: str
     answer: str = ""
-    question_complexity: int = 1
+    question_complexity: Whole = 1
     query_type: str = "structural"
     reasoning_type: str = "factual"
-    segment_ids: list[int]
-    hop_count: int = 1
+    segment_ids: list[Whole]
+    hop_count: Whole = 1
     hop_contexts: list[HopContext] = []
     origin: str | None = None
 
@@ -95,7 +97,7 @@ def _as_list(value: Any) -> Any:
 class SourceRecord(_Record):
     """One line of an SDG file. ``qa_evaluations.evaluations`` run parallel to ``deduplicated_qa_pairs``."""
 
-    file_name: Annotated[list[str], BeforeValidator(_as_list)]
+    file_name: Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1)]
     source_id: str
     text: str = ""
     chunks: list[Chunk]
@@ -128,19 +130,13 @@ def read_records(path: Path) -> Iterator[SourceRecord]:
     Raises:
         RecordError: a line is not JSON or not a record.
     """
-    with path.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
-            if line.strip():
-                yield parse_record(line, f"{path}:{number}")
+    for where, line in read_lines(path, RecordError):
+        yield parse_record(line, where)
 
 
-def parse_record(line: bytes | str, where: str) -> SourceRecord:
+def parse_record(line: bytes, where: str) -> SourceRecord:
     """One record from its JSON text; ``where`` is the file and line for error messages."""
     try:
-        return SourceRecord.model_validate(orjson.loads(line))
-    except orjson.JSONDecodeError as error:
-        raise RecordError(f"{where}: not JSON: {error}") from error
+        return SourceRecord.model_validate(parse_strict(line, where, RecordError))
     except ValidationError as error:
-        detail = error.errors()[0]
-        field = ".".join(str(part) for part in detail["loc"])
-        raise RecordError(f"{where}: {field}: {detail['msg']}") from error
+        raise RecordError(f"{where}: {explain(error)}") from error

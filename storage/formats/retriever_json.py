@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import orjson
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from storage.errors import RetuneError
+from storage.formats.json_values import explain, read_strict
+from storage.formats.parquet_rows import read_parquet_rows
 
 CORPUS_ID = "retune"
 CORPUS_FOLDER = "corpus"
@@ -76,15 +79,17 @@ def read_retriever_file(path: Path) -> RetrieverFile:
     Raises:
         RetrieverFileError: it is missing, not JSON, or a question lacks a field.
     """
+    if not path.is_file():
+        raise RetrieverFileError(f"{path}: no such file")
+    content = read_strict(path, RetrieverFileError)
     try:
-        content = orjson.loads(path.read_bytes())
-        corpus, data = path.parent / content["corpus"]["path"], content["data"]
-        mining = content.get("mining", {}).get("args")
-    except FileNotFoundError as error:
-        raise RetrieverFileError(f"{path}: no such file") from error
-    except (orjson.JSONDecodeError, LookupError, TypeError, AttributeError) as error:
-        raise RetrieverFileError(f"{path}: not a retriever file (corpus.path and data): {error}") from error
-    return RetrieverFile(corpus, [_from_json(row, path, number) for number, row in enumerate(data)], mining)
+        head = _Head.model_validate(content)
+    except ValidationError as error:
+        raise RetrieverFileError(
+            f"{path}: not a retriever file (corpus.path and data): {explain(error)}"
+        ) from error
+    rows = [_from_json(row, path, number) for number, row in enumerate(head.data)]
+    return RetrieverFile(path.parent / head.corpus.path, rows, head.mining.args if head.mining else None)
 
 
 def unroll(examples: Iterable[RetrieverExample]) -> Iterator[RetrieverExample]:
@@ -126,19 +131,15 @@ def read_corpus(folder: Path) -> Iterator[tuple[str, str]]:
     """(id, text) of every passage in file order, one record batch in memory at a time.
 
     Raises:
-        RetrieverFileError: there is no Parquet file with these columns.
+        RetrieverFileError: there is no Parquet file with these columns, or a value is not text.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     for path in corpus_files(folder):
-        try:
-            with pq.ParquetFile(path) as file:
-                for batch in cast(Any, file).iter_batches(columns=["id", "text"]):
-                    columns: dict[str, list[str]] = batch.to_pydict()
-                    yield from zip(columns["id"], columns["text"], strict=True)
-        except (OSError, pa.ArrowException, KeyError) as error:
-            raise RetrieverFileError(f"{path}: not a corpus with columns id and text: {error}") from error
+        for number, row in enumerate(read_parquet_rows(path, RetrieverFileError, ["id", "text"]), start=1):
+            for name in ("id", "text"):
+                if not isinstance(row[name], str):
+                    kind = "null" if row[name] is None else type(row[name]).__name__
+                    raise RetrieverFileError(f"{path}: row {number}: {name}: must be text, is {kind}")
+            yield row["id"], row["text"]
 
 
 def _groups(passages: Iterable[tuple[str, str]]) -> Iterator[Sequence[tuple[str, str]]]:
@@ -164,13 +165,42 @@ def _to_json(example: RetrieverExample) -> dict[str, Any]:
 
 def _from_json(row: Any, path: Path, number: int) -> RetrieverExample:
     try:
-        return RetrieverExample(
-            question_id=row["question_id"],
-            question=row["question"],
-            positives=tuple(PassageRef(str(each["id"]), each.get("score")) for each in row["pos_doc"]),
-            negatives=tuple(PassageRef(str(each["id"]), each.get("score")) for each in row["neg_doc"]),
-        )
-    except (LookupError, TypeError, AttributeError) as error:
-        raise RetrieverFileError(
-            f"{path}: question number {number}: missing or malformed: {error}"
-        ) from error
+        found = _Question.model_validate(row)
+    except ValidationError as error:
+        raise RetrieverFileError(f"{path}: question number {number}: {explain(error)}") from error
+    return RetrieverExample(
+        question_id=cast(str, found.question_id),
+        question=found.question,
+        positives=tuple(PassageRef(str(each.id), each.score) for each in found.pos_doc),
+        negatives=tuple(PassageRef(str(each.id), each.score) for each in found.neg_doc),
+    )
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+
+class _Corpus(_Strict):
+    path: str
+
+
+class _Mining(_Strict):
+    args: dict[str, Any] | None = None
+
+
+class _Head(_Strict):
+    corpus: _Corpus
+    data: list[Any]
+    mining: _Mining | None = None
+
+
+class _Ref(_Strict):
+    id: str | int
+    score: int | float | None = None
+
+
+class _Question(_Strict):
+    question_id: str | int
+    question: str
+    pos_doc: list[_Ref]
+    neg_doc: list[_Ref]

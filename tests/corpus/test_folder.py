@@ -97,15 +97,40 @@ def test_a_name_that_is_not_utf8_is_skipped(folder: Path, tmp_path: Path) -> Non
 
 
 def test_link_loops_end_and_linked_folders_are_read_once(folder: Path, tmp_path: Path) -> None:
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    (outside / "o.txt").write_text(LONG)
-    (outside / "back").symlink_to(folder)
+    inside = folder / ".kept"
+    inside.mkdir()
+    (inside / "o.txt").write_text(LONG)
+    (inside / "back").symlink_to(folder)
     (folder / "sub" / "loop").symlink_to(folder)
-    (folder / "alink").symlink_to(outside)
-    (folder / "sub" / "again").symlink_to(outside)
+    (folder / "alink").symlink_to(inside)
+    (folder / "sub" / "again").symlink_to(inside)
+    (folder / "self.txt").symlink_to(folder / "self.txt")
     names = [document.doc_id for document in read(settings(folder), tmp_path / "out").documents()]
     assert names == ["alink/o.txt", "b.txt", "sub/a.MD", "sub/deep/NOTES"]
+    assert set(skipped(tmp_path / "out")) == {"self.txt"}
+
+
+def test_links_out_of_the_folder_are_skipped_and_not_read(folder: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret.txt").write_text(LONG)
+    (outside / "pipe.txt").symlink_to("/dev/zero")
+    (folder / "link.txt").symlink_to(outside / "secret.txt")
+    (folder / "zero.txt").symlink_to("/dev/zero")
+    (folder / "chain.txt").symlink_to(folder / "link.txt")
+    (folder / "other.d").symlink_to(outside)
+    (folder / "table.csv").symlink_to(outside / "secret.txt")  # of an extension that is not asked for
+    (tmp_path / "corpus2").symlink_to(folder)  # the corpus itself may be reached by a link
+    for number, name in enumerate(("corpus", "corpus2")):
+        corpus = read(settings(tmp_path / name), tmp_path / f"out{number}")
+        assert [each.doc_id for each in corpus.documents()] == ["b.txt", "sub/a.MD", "sub/deep/NOTES"]
+        found = skipped(tmp_path / f"out{number}")
+        assert set(found) == {"link.txt", "zero.txt", "chain.txt", "other.d"}
+        assert all(reason.startswith("link out of the corpus: put the files") for reason in found.values())
+        assert source_fingerprint(settings(tmp_path / name)) == corpus.summary()["fingerprint"]
+    (folder / "metadata.csv").symlink_to(outside / "secret.txt")
+    with pytest.raises(CorpusError, match=r"metadata\.csv: a link out of the corpus"):
+        read(settings(folder), tmp_path / "out")
 
 
 def test_num_files_takes_the_first_by_name(folder: Path, tmp_path: Path) -> None:

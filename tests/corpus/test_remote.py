@@ -93,9 +93,14 @@ def test_what_cannot_be_read_says_why(url: str, words: str) -> None:
 
 
 def test_a_hub_folder_is_downloaded_at_its_revision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    snapshot = tmp_path / "snapshot"
+    cache = tmp_path / "datasets--owner--name"
+    snapshot = cache / "snapshots" / "a1"
     (snapshot / "sample" / "docs").mkdir(parents=True)
-    (snapshot / "sample" / "docs" / "x.md").write_text(TEXT)
+    (cache / "blobs").mkdir()
+    (cache / "blobs" / "b2").write_text(TEXT)
+    (snapshot / "sample" / "docs" / "x.md").symlink_to(
+        "../../../../blobs/b2"
+    )  # as the hub's client keeps files
     asked: list[tuple[Any, ...]] = []
 
     def download(repo: str, *, repo_type: str, revision: str, allow_patterns: str) -> str:

@@ -81,6 +81,20 @@ def test_a_table_gives_its_rows(kind: str, pictures: Path, tmp_path: Path) -> No
     assert [(pair.pair_id, pair.text) for pair in pairs] == [("r", "colour, red"), ("d", "colour, deep sea")]
 
 
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_texts_may_hold_other_line_ends_and_files_a_byte_order_mark(
+    kind: str, pictures: Path, tmp_path: Path
+) -> None:
+    text = "one\u2028two\u0085three"
+    row = {"text": text, "image": "pictures/red.png"}
+    path = tmp_path / f"table.{kind}"
+    lines = [json.dumps(row | {"id": n}, ensure_ascii=False) for n in "ab"]
+    content = f'text,image,id\n"{text}",pictures/red.png,a\n"{text}\nx",pictures/red.png,b\n'
+    path.write_text("\n".join(lines) if kind == "jsonl" else content, "utf-8-sig")
+    pairs = load_pairs(read(path, tmp_path / "out"))
+    assert [pair.text for pair in pairs] == [text, text if kind == "jsonl" else f"{text}\nx"]
+
+
 def test_a_changed_image_changes_the_digest(pictures: Path) -> None:
     before = source_digest(str(pictures))
     Image.new("RGB", (20, 10), (1, 2, 3)).save(pictures / "red.png")
@@ -117,6 +131,27 @@ class TestWrong:
         table.write_text("text,picture\nred,x.png\n")
         with pytest.raises(PairError, match="row 1: has no image"):
             read(table, tmp_path / "out2")
+
+    @pytest.mark.parametrize(
+        ("name", "content", "message"),
+        [
+            ("t.csv", b"text,image\nk\xf6ln,x.png\n", r"t\.csv:2: not UTF-8 \(byte 0xf6"),
+            ("t.csv", b"text,image\nred,x.png,more\n", r"t\.csv:2: has more cells than"),
+            ("t.csv", b'text,image\n"' + b"x" * 140_000 + b'",a\n', r"t\.csv:[12]: not readable as \.csv"),
+            ("t.jsonl", b'{"text": "k\xf6ln"}', r"t\.jsonl:1: not UTF-8 \(byte 0xf6"),
+            ("t.jsonl", b"[1]", "row 1: must be an object"),
+            ("t.jsonl", b'{"text": ["a"], "image": "x.png"}', "row 1: text: must be a text or a number"),
+            ("t.jsonl", b"[" * 100_000, r"t\.jsonl:1: .*nested more than 100 deep"),
+            ("t.csv", b"text,image\nred," + b"x" * 5000 + b"\n", "image 'x+': File name too long"),
+            ("t.parquet", b"PAR1", r"t\.parquet: not a Parquet file"),
+        ],
+    )
+    def test_a_table_that_cannot_be_read(
+        self, name: str, content: bytes, message: str, tmp_path: Path
+    ) -> None:
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(PairError, match=message):
+            read(tmp_path / name, tmp_path / "out")
 
     def test_doubled_id(self, pictures: Path, tmp_path: Path) -> None:
         table = tmp_path / "t.jsonl"

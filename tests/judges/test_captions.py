@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from assets_pkg.judges.captions import read_captions, read_texts
 from assets_pkg.judges.errors import CaptionError
@@ -43,6 +46,11 @@ def test_every_shape_is_read(tmp_path: Path, name: str, document: Any) -> None:
         ([{"id": "1"}], "entry 1: has none of summary, reference, caption, text"),
         ([{"text": "a"}], "entry 1: has none of id"),
         ([{"id": "1", "text": "a"}, {"id": "1", "text": "b"}], "entry 2: '1' is there twice"),
+        ([{"id": ["1"], "text": "a"}], "entry 1: its id must be a text or a number"),
+        ([{"id": None, "text": "a"}], "entry 1: its id must be a text or a number"),
+        ('{"1": "\\ud800"}', "has half a surrogate pair"),
+        ("[" * 300 + "]" * 300, "nested more than 100 deep"),
+        ("[" * 100_000, "nested more than 100 deep"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, document: Any, message: str) -> None:
@@ -50,6 +58,46 @@ def test_what_is_wrong_is_named(tmp_path: Path, document: Any, message: str) -> 
     with pytest.raises(CaptionError, match=message) as error:
         read_texts(path)
     assert str(path) in str(error.value)
+
+
+def test_another_encoding_is_named_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes('{"id": 1, "text": "a"}\n{"id": 2, "text": "\u00fc"}'.encode("latin-1"))
+    with pytest.raises(CaptionError, match=r"a\.jsonl:2: not UTF-8 \(byte 0xfc at 19\)"):
+        read_texts(path)
+    path.write_text('{"id": 1, "text": "a"}', "utf-16")
+    with pytest.raises(CaptionError, match=r"a\.jsonl:1: not UTF-8 \(UTF-16\)"):
+        read_texts(path)
+
+
+def test_a_byte_order_mark_and_other_line_ends_within_texts_do_no_harm(tmp_path: Path) -> None:
+    text = "one\u2028two\u0085three"
+    row = json.dumps({"id": "1", "text": text}, ensure_ascii=False)
+    for name, content in (("a.jsonl", row), ("a.json", f"[{row}]")):
+        (tmp_path / name).write_text(content, "utf-8-sig")
+        assert read_texts(tmp_path / name) == {"1": text}
+
+
+ENTRIES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4) | st.just("\ud800"),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["id", "text", "clip_id", "x"]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@given(document=ENTRIES)
+def test_any_document_is_read_or_refused_in_words(
+    document: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("captions")
+    for name in ("a.json", "a.jsonl"):
+        with contextlib.suppress(CaptionError):
+            assert all(
+                text.encode() for text in read_texts(write(folder / name, json.dumps(document))).values()
+            )
 
 
 def test_gaps_are_errors_unless_allowed(tmp_path: Path) -> None:

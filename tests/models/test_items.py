@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -42,6 +43,63 @@ def test_transparency_becomes_white() -> None:
     assert decode_image(png(half)).getpixel((0, 0)) == (127, 127, 127)
     assert decode_image(png(palette, transparency=0)).getpixel((0, 0)) == (255, 255, 255)
     assert decode_image(png(Image.new("L", (2, 2), 9))).getpixel((0, 0)) == (9, 9, 9)
+
+
+def grey(values: list[float], dtype: str, kind: str, **options: object) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(np.array([values], dtype)).save(stream, kind, **options)  # type: ignore[arg-type]
+    return stream.getvalue()
+
+
+SIXTEEN = [0, 257 * 9, 257 * 128, 65535]
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (grey(SIXTEEN, "uint16", "PNG"), [0, 9, 128, 255]),
+        (grey(SIXTEEN, "uint16", "TIFF"), [0, 9, 128, 255]),
+        (grey(SIXTEEN, ">u2", "TIFF"), [0, 9, 128, 255]),
+        (grey(SIXTEEN, "int32", "TIFF"), [0, 9, 128, 255]),
+        (grey([0, 9, 128, 255], "uint16", "PNG"), [0, 0, 0, 1]),
+        (grey([0, 9, 128, 255], "int32", "TIFF"), [0, 9, 128, 255]),
+        (grey([0, 0.25, 0.5, 1], "float32", "TIFF"), [0, 64, 128, 255]),
+        (grey([0, 9, 128, 255], "float32", "TIFF"), [0, 9, 128, 255]),
+    ],
+)
+def test_grey_of_more_than_8_bits_is_scaled(data: bytes, expected: list[int]) -> None:
+    image = decode_image(data)
+    assert image.mode == "RGB"
+    assert [image.getpixel((x, 0)) for x in range(4)] == [(each,) * 3 for each in expected]
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        ([0, 70_000], "int32"),
+        ([-1, 5], "int32"),
+        ([0, 1e6], "float32"),
+        ([-0.5, 1], "float32"),
+        ([0.5, np.nan, 1], "float32"),
+        ([np.nan, 1], "float32"),
+        ([0, np.inf], "float32"),
+    ],
+)
+def test_grey_values_of_unknown_range_are_refused(values: list[float], dtype: str) -> None:
+    with pytest.raises(ItemError, match="save it with 8 or 16 bits per channel"):
+        decode_image(grey(values, dtype, "TIFF"))
+
+
+def test_a_colour_that_stands_for_transparent_becomes_white() -> None:
+    levels = Image.fromarray(np.array([[7, 9]], "uint8"))
+    assert [decode_image(png(levels, transparency=7)).getpixel((x, 0)) for x in (0, 1)] == [
+        (255, 255, 255),
+        (9, 9, 9),
+    ]
+    clear_red = decode_image(png(RED, transparency=(255, 0, 0)))
+    assert clear_red.getpixel((0, 0)) == (255, 255, 255)
+    deep = Image.fromarray(np.array([[257 * 7, 257 * 9]], "uint16"))
+    assert decode_image(png(deep, transparency=257 * 7)).getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_a_rotated_photograph_is_turned_upright() -> None:

@@ -192,6 +192,15 @@ def test_no_question_left_says_why(make_pairs):
         split_pairs(make_pairs(simple_records(2)), split_settings(quality_threshold=9.5))
 
 
+def test_scores_of_another_scale_are_explained(make_pairs):
+    records = simple_records(2)
+    for each in records:
+        for evaluation in each.qa_evaluations.evaluations:
+            evaluation.overall.score = 0.8
+    with pytest.raises(PrepError, match=r"All scores lie between 0 and 1, and 0 to 10 is meant"):
+        split_pairs(make_pairs(records), split_settings())
+
+
 def test_a_broken_line_is_named(make_pairs):
     pairs = make_pairs(simple_records(3))
     with pairs.records.open("a") as stream:

@@ -130,7 +130,7 @@ def test_rows_are_grouped_by_the_connected_components_of_their_passages(rows: li
     [
         {"query": "Q?", "passage": "A"},
         {"anchor": "Q?", "positive": "A"},
-        {"question": "Q?", "positive_passages": [{"text": "A", "title": "T"}]},
+        {"question": "Q?", "positive_passages": [{"text": "A", "docid": "p7"}]},
     ],
 )
 def test_common_names_of_the_fields_are_known(tmp_path: Path, row: dict[str, Any]) -> None:
