@@ -28,7 +28,7 @@ from assets_pkg.nim.manifest import (
 )
 from resources.machine.accelerator import Accelerator
 from resources.machine.memory_estimate import export_need
-from resources.models.shape import read_shape
+from resources.models.shape import read_shape, token_positions
 from storage.errors import RetuneError
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ def _pooling_of(model: SentenceTransformer) -> Pooling:
 
 
 def _max_length(model: SentenceTransformer, wanted: int | None) -> int:
-    positions = getattr(_transformer(model).config, "max_position_embeddings", None)
+    positions = token_positions(_transformer(model).config, model.modules())
     own = model.max_seq_length
     known = [length for length in (own, positions) if length is not None]
     if not known:

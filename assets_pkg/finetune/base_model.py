@@ -20,6 +20,7 @@ from assets_pkg.finetune.errors import BaseModelError
 from assets_pkg.finetune.model_io import check_tokenizer, check_weights, parameter_count
 from resources.encoders.loading import admit_weights
 from resources.machine.accelerator import Accelerator
+from resources.models.shape import token_positions
 from storage.files import write_json
 from storage.progress import Progress, no_progress
 
@@ -72,6 +73,7 @@ def fetch_base_model(
         NotEnoughMemoryError: the host's memory cannot hold the weights.
     """
     source = _locate(settings)
+    _check_whole(source.folder)
     target = folder / "model" / "consolidated"
     shutil.rmtree(folder / "model", ignore_errors=True)
     _link_files(source.folder, target, progress)
@@ -171,6 +173,29 @@ def _link_files(source: Path, target: Path, progress: Progress) -> None:
         progress(done, len(files), "file")
     if not files:
         raise BaseModelError(f"base model folder {source} is empty")
+
+
+def _check_whole(source: Path) -> None:
+    """Check that ``source`` is a model, and not an adapter for one or the checkpoints of a trainer.
+
+    Raises:
+        BaseModelError: it is not; says what to do.
+    """
+    for folder in (source, _transformer_folder(source)):
+        path = folder / "adapter_config.json"
+        if path.exists() and not (folder / "config.json").exists():
+            raise BaseModelError(
+                f"{folder}: an adapter of {_read_json(path).get('base_model_name_or_path')!r}, not a model: merge it. "
+                "Load that base as model = SentenceTransformer(...), set model[0].model = PeftModel.from_pretrained("
+                f"model[0].model, {str(folder)!r}).merge_and_unload(), save it with model.save_pretrained(...), and "
+                "set model.base_model to that folder"
+            )
+    checkpoints = [path for path in source.iterdir() if TRAINER_CHECKPOINT.fullmatch(path.name)]
+    if checkpoints and not any((source / name).exists() for name in ("modules.json", "config.json")):
+        newest = max(checkpoints, key=lambda path: int(path.name.partition("-")[2]))
+        raise BaseModelError(
+            f"{source}: only a trainer's checkpoints: set model.base_model to one of them, such as {newest}"
+        )
 
 
 def _wanted_files(source: Path) -> list[Path]:
@@ -294,11 +319,15 @@ def _write_contract(target: Path, settings: ModelSettings) -> None:
     config["default_prompt_name"] = None
     _write_json(path, config)
     wanted = max(settings.query_max_length, settings.passage_max_length)
+    _write_max_length(target, min(_max_tokens(_transformer_folder(target)), wanted))
+
+
+def _write_max_length(target: Path, tokens: int) -> None:
     own = _transformer_folder(target)
     named = (own / name for name in TRANSFORMER_CONFIGS)
     path = next((path for path in named if path.exists()), own / TRANSFORMER_CONFIGS[0])
     config = _read_json(path) if path.exists() else {}
-    config["max_seq_length"] = min(_max_tokens(own), wanted)
+    config["max_seq_length"] = tokens
     _write_json(path, config)
 
 
@@ -320,6 +349,10 @@ def _test_encode(target: Path, settings: ModelSettings) -> tuple[int, int]:
 
     try:
         model = load_model(target, "cpu", trust_remote_code=settings.trust_remote_code)
+        positions = token_positions(model.config, model.modules())
+        if positions is not None and positions < int(model.max_seq_length or 0):
+            _write_max_length(target, positions)
+            model.max_seq_length = positions
         vector = model.encode_query("a short text", convert_to_tensor=True)
     except Exception as error:
         raise BaseModelError(

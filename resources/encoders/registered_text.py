@@ -3,7 +3,7 @@ its own, by a stock network configured by the registry. Remote code is never run
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -154,6 +154,9 @@ class PooledNetwork:
 
     def get_embedding_dimension(self) -> int:
         return int(self.config.hidden_size)
+
+    def modules(self) -> Iterator[Any]:
+        return self.network.modules()
 
     def __call__(self, features: dict[str, Any]) -> dict[str, Any]:
         """``token_embeddings`` [n, t, h] and ``sentence_embedding`` float32 [n, h], not yet of length 1."""
