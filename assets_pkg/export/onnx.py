@@ -12,6 +12,8 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
+from collections.abc import Generator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 
@@ -28,7 +30,7 @@ from assets_pkg.nim.manifest import (
 )
 from resources.machine.accelerator import Accelerator
 from resources.machine.memory_estimate import export_need
-from resources.models.shape import read_shape
+from resources.models.shape import read_shape, token_positions
 from storage.errors import RetuneError
 
 if TYPE_CHECKING:
@@ -187,7 +189,7 @@ def _pooling_of(model: SentenceTransformer) -> Pooling:
 
 
 def _max_length(model: SentenceTransformer, wanted: int | None) -> int:
-    positions = getattr(_transformer(model).config, "max_position_embeddings", None)
+    positions = token_positions(_transformer(model).config, model.modules())
     own = model.max_seq_length
     known = [length for length in (own, positions) if length is not None]
     if not known:
@@ -248,7 +250,7 @@ def _trace(model: SentenceTransformer, path: Path, settings: OnnxExportSettings)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as work, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         traced = Path(work) / path.name
-        with torch.no_grad():
+        with torch.no_grad(), _masks_without_vmap():
             torch.onnx.export(
                 module,
                 (input_ids, attention_mask),
@@ -260,6 +262,34 @@ def _trace(model: SentenceTransformer, path: Path, settings: OnnxExportSettings)
                 dynamo=False,
             )
         _save(traced, path, model.get_embedding_dimension())
+
+
+@contextmanager
+def _masks_without_vmap() -> Generator[None]:
+    """Build attention masks by broadcasting, as transformers does for most architectures.
+
+    For those that add a mask function of their own (bidirectional Gemma 3) it maps the function over all positions,
+    which the TorchScript exporter cannot trace. The functions work on tensors of positions alike; the parity check
+    compares the result.
+    """
+    from transformers import masking_utils
+
+    masks = cast(Any, masking_utils)
+    mapped, indexing = masks._vmap_expansion_sdpa, masks.TransformGetItemToIndex
+
+    def broadcast(mask_function: Any) -> Any:
+        def over_all(*positions: torch.Tensor) -> torch.Tensor:
+            mask = mask_function(*masks._non_vmap_expansion_sdpa(*positions))
+            # Not len(), which the graph would keep as a constant.
+            return mask.expand(*(each.shape[0] for each in positions))
+
+        return over_all
+
+    masks._vmap_expansion_sdpa, masks.TransformGetItemToIndex = broadcast, nullcontext
+    try:
+        yield
+    finally:
+        masks._vmap_expansion_sdpa, masks.TransformGetItemToIndex = mapped, indexing
 
 
 def _save(traced: Path, path: Path, dimensions: int | None) -> None:

@@ -55,6 +55,7 @@ def train_adapter(
     Raises:
         RetrieverFileError: a file of the training set is missing or malformed.
         TrainingDataError: the training set cannot be used, or a setting cannot be combined with an adapter.
+        SavedModelError: the saved checkpoint is not the trained model.
     """
     if found := [name for name in INCOMPATIBLE if getattr(settings, name)]:
         raise TrainingDataError(f"finetune.method = adapter: finetune.{found[0]} cannot be combined with it")
@@ -68,6 +69,7 @@ def train_adapter(
     matrix, log = _fit(questions, passages, data, plan, settings, progress)
     seconds = time.perf_counter() - started
     _save(matrix, base.model, folder / "model" / "consolidated")
+    _check(matrix, encoder, folder / "model" / "consolidated", model)
     draw_curves(log, folder / "loss.png")
     write_atomic(folder / "training.jsonl", "".join(json.dumps(line) + "\n" for line in log))
     summary = {
@@ -150,6 +152,17 @@ def _apply(matrix: torch.Tensor, vectors: NDArray[np.float32]) -> NDArray[np.flo
 
     projected = torch.from_numpy(vectors) @ matrix.T
     return torch.nn.functional.normalize(projected, dim=1).numpy()
+
+
+def _check(matrix: torch.Tensor, encoder: Encoder, saved: Path, model: ModelSettings) -> None:
+    from assets_pkg.finetune.model_io import load_model
+    from assets_pkg.finetune.saved_model import PROBES, check_vectors, check_weights_saved, probe
+
+    loaded = load_model(saved, "cpu", trust_remote_code=model.trust_remote_code)
+    position = max(number for number, module in enumerate(loaded) if type(module).__name__ == "Dense")
+    check_weights_saved({f"{position}.linear.weight": matrix}, loaded.state_dict(), saved)
+    expected = _apply(matrix, encoder.embed(PROBES, "query"))
+    check_vectors(expected, probe(loaded), saved, rounded=True)
 
 
 def _save(matrix: torch.Tensor, base: Path, target: Path) -> None:

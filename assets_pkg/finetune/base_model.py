@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import glob
 import importlib.resources
 import json
 import os
@@ -19,6 +20,7 @@ from assets_pkg.finetune.errors import BaseModelError
 from assets_pkg.finetune.model_io import check_tokenizer, check_weights, parameter_count
 from resources.encoders.loading import admit_weights
 from resources.machine.accelerator import Accelerator
+from resources.models.shape import token_positions
 from storage.files import write_json
 from storage.progress import Progress, no_progress
 
@@ -26,6 +28,17 @@ PACKAGE = "package://"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w-]+")
 # Other formats of the same weights, which are not needed.
 UNWANTED = ("*.h5", "*.msgpack", "*.ot", "*.onnx", "*.gguf", "onnx/*", "openvino/*", "*.tflite", ".*")
+# What trainers keep beside a model to go on from.
+OF_A_TRAINER = (
+    "optimizer.pt", "optimizer.bin", "scheduler.pt", "scaler.pt", "rng_state*.pth", "trainer_state.json",
+    "training_args.bin",
+)  # fmt: skip
+TRAINER_CHECKPOINT = re.compile(r"checkpoint-\d+")
+# Names of sentence-transformers' configuration of a transformer, in the order in which it looks for them.
+TRANSFORMER_CONFIGS = tuple(
+    f"sentence_{kind}_config.json"
+    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
 # Model types of bidirectional embedding models, and the decoder they are derived from: the only difference is
 # bidirectional attention, which ``is_causal: false`` turns on.
 BIDIRECTIONAL = {"llama_bidirec": ("llama", "LlamaModel")}
@@ -60,6 +73,7 @@ def fetch_base_model(
         NotEnoughMemoryError: the host's memory cannot hold the weights.
     """
     source = _locate(settings)
+    _check_whole(source.folder)
     target = folder / "model" / "consolidated"
     shutil.rmtree(folder / "model", ignore_errors=True)
     _link_files(source.folder, target, progress)
@@ -128,9 +142,10 @@ def _download(name: str, revision: str | None) -> _Source:
     from huggingface_hub import snapshot_download
 
     try:
-        folder = snapshot_download(name, revision=revision, ignore_patterns=[*UNWANTED, "*.bin"])
-        if not list(Path(folder).rglob("*.safetensors")):
-            folder = snapshot_download(name, revision=revision, ignore_patterns=list(UNWANTED))
+        unwanted = [*UNWANTED, *OF_A_TRAINER]
+        folder = snapshot_download(name, revision=revision, ignore_patterns=[*unwanted, "*.bin"])
+        not_needed = _bin_files_not_needed(Path(folder))
+        folder = snapshot_download(name, revision=revision, ignore_patterns=[*unwanted, *not_needed])
     except Exception as error:
         raise BaseModelError(
             f"base_model {name!r} (revision {revision or 'main'}) is neither a local folder nor available from "
@@ -140,13 +155,17 @@ def _download(name: str, revision: str | None) -> _Source:
     return _Source(Path(folder), name, revision=Path(folder).name)
 
 
+def _bin_files_not_needed(folder: Path) -> list[str]:
+    """Patterns of the files whose weights ``folder`` has as safetensors, module by module."""
+    inside = {path.parent.relative_to(folder).as_posix() for path in folder.rglob("*.safetensors")}
+    return ["pytorch_model*.bin" if each == "." else f"{glob.escape(each)}/*.bin" for each in sorted(inside)]
+
+
 # ---- the folder --------------------------------------------------------------------------------------------
 
 
 def _link_files(source: Path, target: Path, progress: Progress) -> None:
-    files = [path for path in sorted(source.rglob("*")) if path.is_file() and not _unwanted(path, source)]
-    if any(path.suffix == ".safetensors" for path in files):
-        files = [path for path in files if path.suffix != ".bin"]
+    files = _wanted_files(source)
     for done, path in enumerate(files, start=1):
         copy = target / path.relative_to(source)
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -156,12 +175,42 @@ def _link_files(source: Path, target: Path, progress: Progress) -> None:
         raise BaseModelError(f"base model folder {source} is empty")
 
 
+def _check_whole(source: Path) -> None:
+    """Check that ``source`` is a model, and not an adapter for one or the checkpoints of a trainer.
+
+    Raises:
+        BaseModelError: it is not; says what to do.
+    """
+    for folder in (source, _transformer_folder(source)):
+        path = folder / "adapter_config.json"
+        if path.exists() and not (folder / "config.json").exists():
+            raise BaseModelError(
+                f"{folder}: an adapter of {_read_json(path).get('base_model_name_or_path')!r}, not a model: merge it. "
+                "Load that base as model = SentenceTransformer(...), set model[0].model = PeftModel.from_pretrained("
+                f"model[0].model, {str(folder)!r}).merge_and_unload(), save it with model.save_pretrained(...), and "
+                "set model.base_model to that folder"
+            )
+    checkpoints = [path for path in source.iterdir() if TRAINER_CHECKPOINT.fullmatch(path.name)]
+    if checkpoints and not any((source / name).exists() for name in ("modules.json", "config.json")):
+        newest = max(checkpoints, key=lambda path: int(path.name.partition("-")[2]))
+        raise BaseModelError(
+            f"{source}: only a trainer's checkpoints: set model.base_model to one of them, such as {newest}"
+        )
+
+
+def _wanted_files(source: Path) -> list[Path]:
+    """The files of the model in ``source``: of weights in two formats in one folder, the safetensors only."""
+    files = [path for path in sorted(source.rglob("*")) if path.is_file() and not _unwanted(path, source)]
+    in_safetensors = {path.parent for path in files if path.suffix == ".safetensors"}
+    return [path for path in files if path.suffix != ".bin" or path.parent not in in_safetensors]
+
+
 def _unwanted(path: Path, root: Path) -> bool:
     relative = path.relative_to(root)
     parts = relative.parts
-    return any(part.startswith(".") or part == "__pycache__" for part in parts) or any(
-        relative.match(pattern) for pattern in UNWANTED
-    )
+    return any(
+        part.startswith(".") or part == "__pycache__" or TRAINER_CHECKPOINT.fullmatch(part) for part in parts
+    ) or any(relative.match(pattern) for pattern in (*UNWANTED, *OF_A_TRAINER))
 
 
 def _link(source: Path, target: Path) -> None:
@@ -185,7 +234,7 @@ def _read_json(path: Path) -> Any:
 
 def _stock_architecture(target: Path, settings: ModelSettings) -> None:
     """Set the architecture of transformers for a bidirectional decoder that would need remote code."""
-    path = target / "config.json"
+    path = _transformer_folder(target) / "config.json"
     config = _read_json(path) if path.exists() else {}
     kind = config.get("model_type")
     if settings.trust_remote_code or kind not in BIDIRECTIONAL:
@@ -219,9 +268,26 @@ def _wrap(target: Path) -> list[dict[str, Any]]:
     pooling = POOLING.get(str(config.get("pooling", "mean")), "mean")
     _write_json(
         target / "1_Pooling" / "config.json",
-        {"word_embedding_dimension": config["hidden_size"], "pooling_mode": pooling},
+        {"word_embedding_dimension": _width(target, config), "pooling_mode": pooling},
     )
     return [_module(0, "", "Transformer"), _module(1, "1_Pooling", "Pooling")]
+
+
+def _width(target: Path, config: dict[str, Any]) -> int:
+    """The length of a token's vector; architectures have names of their own for it, which transformers knows."""
+    if "hidden_size" in config:
+        return int(config["hidden_size"])
+    from transformers import AutoConfig
+
+    try:
+        known = AutoConfig.from_pretrained(str(target), local_files_only=True)
+        return int(known.get_text_config().hidden_size)
+    except (OSError, ValueError, AttributeError, KeyError) as error:
+        raise BaseModelError(
+            f"{target / 'config.json'}: says nothing of hidden_size, and transformers does not know the length of the "
+            f"vectors of model_type {config.get('model_type')!r} either: save it with sentence-transformers, and set "
+            "model.base_model to that folder"
+        ) from error
 
 
 def _module(number: int, path: str, kind: str) -> dict[str, Any]:
@@ -234,7 +300,14 @@ def _kind(module: dict[str, Any]) -> str:
 
 
 def _transformer_folder(target: Path) -> Path:
-    return target / _read_json(target / "modules.json")[0]["path"]
+    """The folder of the transformer's own files: the first that modules.json names; ``target`` where there is none."""
+    path = target / "modules.json"
+    if not path.exists():
+        return target
+    try:
+        return target / _read_json(path)[0]["path"]
+    except (LookupError, TypeError) as error:
+        raise BaseModelError(f"{path}: not a list of modules with a path each") from error
 
 
 def _write_contract(target: Path, settings: ModelSettings) -> None:
@@ -246,9 +319,15 @@ def _write_contract(target: Path, settings: ModelSettings) -> None:
     config["default_prompt_name"] = None
     _write_json(path, config)
     wanted = max(settings.query_max_length, settings.passage_max_length)
-    path = _transformer_folder(target) / "sentence_bert_config.json"
+    _write_max_length(target, min(_max_tokens(_transformer_folder(target)), wanted))
+
+
+def _write_max_length(target: Path, tokens: int) -> None:
+    own = _transformer_folder(target)
+    named = (own / name for name in TRANSFORMER_CONFIGS)
+    path = next((path for path in named if path.exists()), own / TRANSFORMER_CONFIGS[0])
     config = _read_json(path) if path.exists() else {}
-    config["max_seq_length"] = min(_max_tokens(path.parent), wanted)
+    config["max_seq_length"] = tokens
     _write_json(path, config)
 
 
@@ -270,15 +349,29 @@ def _test_encode(target: Path, settings: ModelSettings) -> tuple[int, int]:
 
     try:
         model = load_model(target, "cpu", trust_remote_code=settings.trust_remote_code)
+        positions = token_positions(model.config, model.modules())
+        if positions is not None and positions < int(model.max_seq_length or 0):
+            _write_max_length(target, positions)
+            model.max_seq_length = positions
         vector = model.encode_query("a short text", convert_to_tensor=True)
     except Exception as error:
         raise BaseModelError(
             f"base_model {settings.base_model!r} does not load: {str(error).strip().splitlines()[0]} "
-            "(a model that needs its own code also needs model.trust_remote_code=true and a pinned revision)"
+            f"{_needs_code(target)}"
         ) from error
     if not bool(torch.isfinite(vector).all()):
         raise BaseModelError(f"base_model {settings.base_model!r} gives vectors that are not finite numbers")
     return int(vector.numel()), int(model.max_seq_length or 0)
+
+
+def _needs_code(target: Path) -> str:
+    """What to do if it is the model's own code that is missing."""
+    path = _transformer_folder(target) / "config.json"
+    modules = _read_json(target / "modules.json")
+    own_modules = any(not str(module["type"]).startswith("sentence_transformers.") for module in modules)
+    if not own_modules and (not path.exists() or "auto_map" not in _read_json(path)):
+        return "(is the copy complete, and the model one of sentence-transformers or transformers?)"
+    return "(a model that needs its own code also needs model.trust_remote_code=true and a pinned revision)"
 
 
 def licence_of(source: Path) -> str | None:

@@ -17,6 +17,10 @@ class TrainingStopped(RetuneError, RuntimeError):
     """Training ended before its last step, because it could not continue; names the step and the reason."""
 
 
+class SavedModelError(RetuneError, RuntimeError):
+    """The saved checkpoint is not the trained model; names the folder and what differs."""
+
+
 class DiskSpaceError(RetuneError, RuntimeError):
     """Training would write more than the disk has free; names both sizes."""
 

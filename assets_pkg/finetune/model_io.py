@@ -77,7 +77,7 @@ def _check_size(path: Path, advice: str) -> None:
         raise BaseModelError(f"{path}: has {size:,} bytes where {announced:,} are announced: {advice}")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text("utf-8"))
     except ValueError as error:
@@ -178,11 +178,21 @@ def save_consolidated(model: SentenceTransformer, base: Path, target: Path, work
     model.to(dtype=_stored_dtype(base))
     model.save_pretrained(str(saved), create_model_card=False)
     copy_unchanged(base, target)
-    for path in saved.rglob("*"):
-        if path.is_dir():
-            _replace_weights(path, target / path.relative_to(saved))
-    _replace_weights(saved, target)
+    for source, own in zip(module_folders(saved), module_folders(target), strict=True):
+        _replace_weights(saved / source, target / own)
+        if source:  # parts of a module lie in folders below its own
+            for part in (path for path in (saved / source).rglob("*") if path.is_dir()):
+                _replace_weights(part, target / own / part.relative_to(saved / source))
     shutil.rmtree(saved)
+
+
+def module_folders(folder: Path) -> list[str]:
+    """The folder of each module of a sentence-transformers model, relative to ``folder``, as modules.json names it.
+
+    sentence-transformers saves under names of its own (``2_Dense``, and the transformer at the top), and loads from
+    any (``2_Dense_24``, ``0_Transformer``): what was loaded from one is saved under another.
+    """
+    return [str(module["path"]) for module in _read_json(folder / "modules.json")]
 
 
 def copy_unchanged(base: Path, target: Path) -> None:

@@ -17,6 +17,7 @@ from assets_pkg.finetune.model_io import attention, copy_unchanged, load_for_tra
 from assets_pkg.finetune.plan import check_settings, describe_plan, plan_training
 from assets_pkg.finetune.preflight import check_disk_space, check_memory
 from assets_pkg.finetune.run import TrainingRun, discard_other_run
+from assets_pkg.finetune.saved_model import check_saved
 from assets_pkg.finetune.trainer import build_loss, build_trainer
 from assets_pkg.finetune.training_log import trackers
 from assets_pkg.finetune.validation import merge_with_base
@@ -57,6 +58,7 @@ def finetune(
         RetrieverFileError: a file of the training set is missing or malformed.
         TrainingDataError: the training set cannot be used, or lacks validation questions that a setting needs.
         TrainingStopped: the loss or its gradient is not finite.
+        SavedModelError: the saved checkpoint is not the trained model.
         DiskSpaceError: the disk has too little space for checkpoints and result.
         NotEnoughMemoryError: the accelerator has too little memory; no weights were loaded.
     """
@@ -180,6 +182,14 @@ def _evaluate_and_save(
         copy_unchanged(run.base.model, run.target)
     else:
         save_consolidated(tuned, run.base.model, run.target, run.work)
+        check_saved(
+            tuned.float(),
+            run.base.model,
+            run.target,
+            learned=results.get("validation_ndcg_after") != trained["validation_ndcg_before"],
+            bf16=run.bf16,
+            trust_remote_code=run.model.trust_remote_code,
+        )
     return results
 
 

@@ -19,6 +19,7 @@ from assets_pkg.orchestration.metadata import numbers, table
 from assets_pkg.prep.filtering import question_key
 from assets_pkg.prep.leakage import Leaks, find_leaks
 from resources.configurable import ArtifactStoreResource
+from resources.models.files import tokenizer_folder
 from storage.artifacts import Checkpoint, EvalSet, MinedTrainSet, TrainingSet
 from storage.formats.beir import read_documents, read_qrels, read_queries
 from storage.formats.retriever_json import read_corpus, read_retriever_file
@@ -163,7 +164,7 @@ def token_counter(model: Path, prefix: str) -> TokenCounter:
     """Counts with the tokenizer of the model folder ``model``."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(str(model), local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(str(tokenizer_folder(model)), local_files_only=True)
 
     def count(texts: Sequence[str]) -> list[int]:
         encoded = tokenizer([prefix + text for text in texts], truncation=False, verbose=False)

@@ -3,7 +3,7 @@ its own, by a stock network configured by the registry. Remote code is never run
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,7 +15,7 @@ from resources.encoders.qwen3_vl import last_token
 from resources.encoders.sentence_transformer import SentenceTransformerEncoder
 from resources.machine.accelerator import Accelerator
 from resources.models.entry import Modality, ModelEntry, Pooling
-from resources.models.files import facts_digest, read_config, transformer_folder
+from resources.models.files import facts_digest, read_config, tokenizer_folder, transformer_folder
 from storage.digests import digest_json
 from storage.progress import Progress, no_progress
 
@@ -122,7 +122,9 @@ class RegisteredTextEncoder(SentenceTransformerEncoder):
         network = hf.AutoModel.from_pretrained(
             folder, config=config, local_files_only=True, dtype=self._dtype(), trust_remote_code=False
         )
-        tokenizer = hf.AutoTokenizer.from_pretrained(str(self.folder), local_files_only=True)
+        tokenizer = hf.AutoTokenizer.from_pretrained(
+            str(tokenizer_folder(self.folder)), local_files_only=True
+        )
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         if self.entry.padding_side is not None:
@@ -152,6 +154,9 @@ class PooledNetwork:
 
     def get_embedding_dimension(self) -> int:
         return int(self.config.hidden_size)
+
+    def modules(self) -> Iterator[Any]:
+        return self.network.modules()
 
     def __call__(self, features: dict[str, Any]) -> dict[str, Any]:
         """``token_embeddings`` [n, t, h] and ``sentence_embedding`` float32 [n, h], not yet of length 1."""

@@ -15,7 +15,7 @@ from resources.encoders.base import Role
 from resources.encoders.encoder_config import EncoderConfig
 from resources.machine.accelerator import Accelerator
 from resources.machine.memory_estimate import Batch, MemoryNeed, Numerics, embedding_need
-from resources.models.shape import ModelShape, read_shape
+from resources.models.shape import ModelShape, read_shape, token_positions
 from storage.digests import digest_json
 from storage.errors import RetuneError
 from storage.progress import Progress, no_progress
@@ -236,7 +236,7 @@ class SentenceTransformerEncoder:
         modalities = model.modalities
         if "text" not in modalities or "message" in modalities:
             raise EncoderError(f"{self.folder}: the model reads {modalities}, not plain text")
-        positions = getattr(model.config, "max_position_embeddings", None)
+        positions = token_positions(model.config, model.modules())
         for role in ROLES:
             length = self.config.max_length(role)
             if positions is not None and length > positions:

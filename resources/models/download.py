@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from resources.models.entry import GIGABYTE, ModelEntry
 from resources.models.files import check_files, digest_model
@@ -25,7 +25,7 @@ LEFT_OUT = (
     "*.md5",
     "*.pdf",
 )
-PICKLED = "*.bin"
+PICKLED = ("*.bin", "*.bin.index.json")
 HEADROOM_BYTES = 500_000_000
 """Space that must stay free on the disk."""
 
@@ -145,11 +145,13 @@ def _remote_files(entry: ModelEntry, token: str | None) -> tuple[str, dict[str, 
     except Exception as error:
         raise DownloadError(_explain(entry, error)) from error
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
-    safe = any(name.endswith(".safetensors") for name in sizes)
-    left_out = (*LEFT_OUT, PICKLED, "*.bin.index.json") if safe else LEFT_OUT
-    wanted = {
-        name: size for name, size in sizes.items() if not any(fnmatch(name, pattern) for pattern in left_out)
-    }
+    safe = {PurePosixPath(name).parent for name in sizes if name.endswith(".safetensors")}
+
+    def left_out(name: str) -> bool:
+        pickled = PICKLED if PurePosixPath(name).parent in safe else ()
+        return any(fnmatch(name, pattern) for pattern in (*LEFT_OUT, *pickled))
+
+    wanted = {name: size for name, size in sizes.items() if not left_out(name)}
     return info.sha or entry.revision or "main", wanted
 
 

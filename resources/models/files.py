@@ -88,6 +88,12 @@ def transformer_folder(folder: Path) -> Path:
         return folder
 
 
+def tokenizer_folder(folder: Path) -> Path:
+    """The folder of the tokenizer: the transformer's where that one has it; else the folder itself."""
+    own = transformer_folder(folder)
+    return own if any((own / name).is_file() for name in TOKENIZER_FILES) else folder
+
+
 def _config_problems(entry: ModelEntry, folder: Path) -> Iterator[Problem]:
     try:
         config = read_config(folder)
@@ -103,12 +109,20 @@ def _config_problems(entry: ModelEntry, folder: Path) -> Iterator[Problem]:
         return
     sizes = _sizes(config)
     # A model that projects afterwards (Dense module) may be wider or narrower than its network.
-    projected = any(folder.glob("*Dense*"))
+    projected = _has_dense(folder)
     if entry.dimensions and sizes and entry.dimensions not in sizes and not projected:
         yield Problem(
             f"{transformer_folder(folder) / 'config.json'}: vectors of {' or '.join(map(str, sorted(sizes)))} "
             f"numbers, and the registry has {entry.dimensions}: another size of this model"
         )
+
+
+def _has_dense(folder: Path) -> bool:
+    try:
+        modules = json.loads((folder / "modules.json").read_text("utf-8"))
+        return any(str(module["type"]).endswith(".Dense") for module in modules)
+    except (OSError, ValueError, LookupError, TypeError):
+        return any(folder.glob("*Dense*"))
 
 
 def _sizes(config: dict[str, Any]) -> set[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -72,6 +72,27 @@ def read_shape(folder: Path) -> ModelShape:
         gated=any(part in name for name in tensors for part in GATES),
         stored_bytes=sum(path.stat().st_size for path in _weight_files(network_folder)),
     )
+
+
+def token_positions(config: Any, modules: Iterable[Any]) -> int | None:
+    """How many tokens a loaded network of transformers has positions for; None where their number is not limited.
+
+    RoBERTa and its kin count from one after the padding's number, so that their table has rows that no token uses.
+
+    Args:
+        config: the network's.
+        modules: all of the network's, itself included.
+    """
+    positions = getattr(config, "max_position_embeddings", None)
+    if not isinstance(positions, int) or positions <= 0:
+        return None
+    return positions - next((first for first in map(_first_position, modules) if first), 0)
+
+
+def _first_position(module: Any) -> int:
+    padding = getattr(module, "padding_idx", None)
+    table = getattr(getattr(module, "position_embeddings", None), "weight", None)
+    return 0 if table is None or not isinstance(padding, int) else padding + 1
 
 
 def _text_part(config: dict[str, Any]) -> Mapping[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -14,6 +15,7 @@ from assets_pkg.export.onnx import ExportError, OnnxExportSettings, export_onnx
 from assets_pkg.export.parity import measure_parity
 from assets_pkg.nim.engine import OnnxEncoder
 from assets_pkg.nim.manifest import ServedModelManifest, read_manifest
+from tests.export.checkpoints import make_bidirectional_gemma
 
 pytestmark = pytest.mark.slow
 
@@ -42,6 +44,15 @@ def test_decoders_match_at_every_shape(
 ) -> None:
     checkpoint = llama(is_causal=is_causal, pooling=pooling)
     assert export(checkpoint, tmp_path / "model").pooling == pooling
+    assert measure_parity(checkpoint, tmp_path / "model", texts).max_cosine_distance < 1e-10
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_bidirectional_gemma_matches_at_every_shape(
+    tmp_path: Path, texts: list[str], attention: Literal["eager", "sdpa"]
+) -> None:
+    checkpoint = make_bidirectional_gemma(tmp_path / "gemma", texts)
+    export(checkpoint, tmp_path / "model", OnnxExportSettings(attn_implementation=attention))
     assert measure_parity(checkpoint, tmp_path / "model", texts).max_cosine_distance < 1e-10
 
 

@@ -29,13 +29,13 @@ WORDS = [
 CPU = Accelerator("cpu", "test", bf16=False, memory_bytes=0)
 
 
-def make_tokenizer(folder: Path) -> None:
+def make_tokenizer(folder: Path, limit: int = 32) -> None:
     """A WordPiece tokenizer of the tiny vocabulary."""
     from transformers import BertTokenizerFast
 
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, "query", "passage", ":"]
     tokenizer = BertTokenizerFast(vocab={word: number for number, word in enumerate(vocabulary)})
-    tokenizer.model_max_length = 32
+    tokenizer.model_max_length = limit
     tokenizer.save_pretrained(folder)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,8 +15,10 @@ from assets_pkg.config.profile import load_profile
 from assets_pkg.finetune.base_model import fetch_base_model
 from assets_pkg.finetune.errors import BaseModelError
 from assets_pkg.finetune.model_io import load_model
+from resources.encoders.encoder_config import EncoderConfig
+from resources.encoders.sentence_transformer import EncoderError, SentenceTransformerEncoder
 from storage.artifacts import Checkpoint
-from tests.finetune.conftest import content_of, first_token_sees_the_last, llama
+from tests.finetune.conftest import CPU, content_of, first_token_sees_the_last, llama, make_tokenizer
 
 TEXTS = ["badin kefel ligor", "mohat nujum", "radin"]
 
@@ -178,3 +181,107 @@ def test_a_hub_snapshot_becomes_the_base_and_is_pinned(
     fetch_base_model(with_base(model_settings, "owner/name"), tmp_path / "made")
     assert summary_of(tmp_path / "made")["revision"] == "abc123"
     assert not any(path.is_symlink() for path in (tmp_path / "made").rglob("*"))
+
+
+def save_plain(folder: Path, kind: str) -> None:
+    """A plain transformers folder of an architecture with names or positions of its own, for 40 tokens if at all (39 of
+    MPNet, which counts from 2 whatever the padding's number is)."""
+    import transformers
+    from transformers import AutoConfig, AutoModel
+
+    sizes: dict[str, dict[str, Any]] = {
+        "distilbert": {
+            "dim": 32,
+            "n_layers": 2,
+            "n_heads": 4,
+            "hidden_dim": 64,
+            "max_position_embeddings": 40,
+        },
+        "t5": {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4},
+        "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 40},
+    }
+    of_roberta = {
+        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
+        "pad_token_id": 0, "max_position_embeddings": 41,
+    }  # fmt: skip
+    make_tokenizer(folder, limit=512)
+    torch.manual_seed(0)
+    config: Any = AutoConfig.for_model(kind, vocab_size=60, **sizes.get(kind, of_roberta))
+    network = transformers.T5EncoderModel(config) if kind == "t5" else AutoModel.from_config(config)
+    network.save_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("kind", "length"),
+    [("distilbert", 40), ("t5", 64), ("gpt2", 40), ("roberta", 40), ("mpnet", 39), ("camembert", 40)],
+)
+def test_every_architecture_has_its_own_width_and_length(
+    kind: str, length: int, model_settings: ModelSettings, tmp_path: Path
+) -> None:
+    save_plain(tmp_path / "source", kind)
+    settings = with_base(model_settings, tmp_path / "source").model_copy(update={"passage_max_length": 64})
+    fetch_base_model(settings, tmp_path / "made")
+    told = summary_of(tmp_path / "made")
+    assert (told["dimension"], told["max_length"]) == (32, length)
+    made = tmp_path / "made" / "model" / "consolidated"
+    long_text = ["badin kefel " * 400]
+    assert np.isfinite(load_model(made, "cpu").encode(long_text)).all()
+
+    config = EncoderConfig(query_max_length=length, passage_max_length=length)
+    assert np.isfinite(SentenceTransformerEncoder(made, "d", CPU, config).embed(long_text, "query")).all()
+    if kind != "t5":  # which has no table of positions
+        longer = EncoderConfig(query_max_length=length + 1, passage_max_length=length + 1)
+        with pytest.raises(EncoderError, match=f"has positions for {length} tokens"):
+            SentenceTransformerEncoder(made, "d", CPU, longer).embed(long_text, "query")
+
+
+def test_a_width_that_nobody_knows_is_an_error(
+    plain_bert: Path, model_settings: ModelSettings, tmp_path: Path
+) -> None:
+    shutil.copytree(plain_bert, tmp_path / "source")
+    (tmp_path / "source" / "config.json").write_text(json.dumps({"model_type": "of_mine", "width": 32}))
+    with pytest.raises(BaseModelError, match=r"config\.json: says nothing of hidden_size.*'of_mine'"):
+        fetch_base_model(with_base(model_settings, tmp_path / "source"), tmp_path / "made")
+
+
+@pytest.mark.parametrize("layout", ["sentence-transformers", "peft"])
+def test_an_adapter_is_told_as_such_with_what_to_do(
+    layout: str, base: Checkpoint, model_settings: ModelSettings, tmp_path: Path
+) -> None:
+    from peft import LoraConfig, PeftModel, TaskType
+
+    adapted: Any = load_model(base.model, "cpu")
+    lora = LoraConfig(
+        task_type=TaskType.FEATURE_EXTRACTION,
+        target_modules=["value"],
+        lora_alpha=64,
+        init_lora_weights=False,
+    )
+    adapted.add_adapter(lora)
+    adapted.save_pretrained(str(tmp_path / "adapter"))
+    if layout == "peft":
+        (tmp_path / "adapter" / "modules.json").unlink()
+    settings = with_base(model_settings, tmp_path / "adapter")
+    with pytest.raises(BaseModelError, match=r"adapter of .*PeftModel\.from_pretrained.*merge_and_unload"):
+        fetch_base_model(settings, tmp_path / "made")
+    assert not list(tmp_path.glob("made/**/*.safetensors"))
+
+    # What the message says gives the adapted model.
+    whole: Any = load_model(base.model, "cpu")
+    merged: Any = PeftModel.from_pretrained(whole[0].model, str(tmp_path / "adapter"))
+    whole[0].model = merged.merge_and_unload()
+    whole.save_pretrained(str(tmp_path / "whole"))
+    fetch_base_model(with_base(model_settings, tmp_path / "whole"), tmp_path / "made")
+    found = load_model(tmp_path / "made" / "model" / "consolidated", "cpu").encode_query(TEXTS)
+    assert found == pytest.approx(adapted.encode_query(TEXTS), abs=1e-5)
+    assert np.abs(found - load_model(base.model, "cpu").encode_query(TEXTS)).max() > 1e-3
+
+
+def test_a_folder_of_checkpoints_only_names_them(
+    plain_bert: Path, model_settings: ModelSettings, tmp_path: Path
+) -> None:
+    for number in (50, 500):
+        shutil.copytree(plain_bert, tmp_path / "trainer" / f"checkpoint-{number}")
+    with pytest.raises(BaseModelError, match=r"only a trainer's checkpoints.*trainer/checkpoint-500"):
+        fetch_base_model(with_base(model_settings, tmp_path / "trainer"), tmp_path / "made")
+    fetch_base_model(with_base(model_settings, tmp_path / "trainer" / "checkpoint-500"), tmp_path / "made")

@@ -67,8 +67,8 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:  # noqa: C901 (one small
                 self._send(403, b"{}", {"X-Error-Code": "GatedRepo"})
                 return
             files = [
-                {"rfilename": path.name, "size": path.stat().st_size}
-                for path in sorted(hub.folder.iterdir())
+                {"rfilename": path.relative_to(hub.folder).as_posix(), "size": path.stat().st_size}
+                for path in sorted(hub.folder.rglob("*"))
                 if path.is_file()
             ]
             body = json.dumps({"id": hub.hub_id, "sha": COMMIT, "siblings": files}).encode()

@@ -110,3 +110,14 @@ def test_a_service_has_nothing_to_download(tmp_path: Path) -> None:
     service = ModelEntry.model_validate({"provider_type": "local", "base_url": "http://localhost:1"})
     with pytest.raises(DownloadError, match="is a service"):
         plan_download("x", service, tmp_path)
+
+
+def test_pickled_weights_are_left_out_only_beside_safetensors_of_the_same_module(
+    hub: Hub, entry: ModelEntry, tmp_path: Path
+) -> None:
+    hub.folder = tmp_path / "hub"
+    for name in ("model.safetensors", "pytorch_model.bin", "2_Dense/pytorch_model.bin"):
+        (hub.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (hub.folder / name).write_bytes(b"x")
+    plan = plan_download("clip", entry, tmp_path / "models")
+    assert {file.name for file in plan.files} == {"model.safetensors", "2_Dense/pytorch_model.bin"}
