@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assets_pkg.cli.common import DEFAULT_PROFILE, ConfigOption, DryRunOption, Overrides, console
+from assets_pkg.cli.common import DEFAULT_PROFILE, ConfigOption, DryRunOption, Overrides, console, plain
 from assets_pkg.config.profile import Profile, load_profile
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def _delete_jobs(profile: Profile, keep: int, dry_run: bool) -> None:
 
     old = list(find_ended_jobs(open_detached_jobs(profile), keep))
     for job in old:
-        console.print(f"job {job.name}  {job.size / 1e6:.1f} MB", highlight=False)
+        console.print(f"job {plain(job.name)}  {job.size / 1e6:.1f} MB", highlight=False)
         if not dry_run:
             remove_job(job)
     total = sum(job.size for job in old) / 1e6
