@@ -22,7 +22,7 @@ from storage.artifact_store import MANIFEST, ArtifactStore
 from storage.artifacts import Artifact
 from storage.disk import bytes_below
 from storage.errors import RetuneError
-from storage.paths import ARTIFACTS, STATE_FOLDER
+from storage.paths import ARTIFACTS, FROZEN_EVAL_SET, STATE_FOLDER
 
 
 class StillNeeded(RetuneError):
@@ -84,8 +84,8 @@ def find_holders(store: ArtifactStore, instance: dg.DagsterInstance, doc_id: str
                 continue
             if (asset, version) in needed:
                 raise StillNeeded(
-                    f"{asset} {version} is current and holds {doc_id}: delete the file and run "
-                    "`retune run --to reindex` first"
+                    f"{asset} {version} is current and holds {doc_id}: delete the file{_released(store, folder)} "
+                    "and run `retune run --to reindex` first"
                 )
             holders.add(version)
             yield Removal(asset, version, store.size(asset, version))
@@ -100,6 +100,13 @@ def find_holders(store: ArtifactStore, instance: dg.DagsterInstance, doc_id: str
             "path inside the corpus, as `retune search` shows it"
         )
     yield from unfinished
+
+
+def _released(store: ArtifactStore, folder: Path) -> str:
+    """What else has to be done about a version that no run replaces."""
+    frozen = store.resolve(FROZEN_EVAL_SET)
+    kept = frozen is not None and folder.resolve() in (frozen, *frozen.parents)
+    return ", release the frozen eval set (`retune eval-set release`)" if kept else ""
 
 
 def remove(store: ArtifactStore, removal: Removal) -> None:
