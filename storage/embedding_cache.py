@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,6 +69,17 @@ class EmbeddingCache:
         with self._environment() as environment:
             while not _write(environment, items):
                 environment.set_mapsize(2 * environment.info()["map_size"])
+
+    def remove(self, digests: Collection[str]) -> int:
+        """Delete the vectors of these texts, of every encoder; returns how many there were. Their space in the file is
+        used for the next ones."""
+        if not (self.folder / "data.mdb").exists():
+            return 0
+        wanted = {digest.encode() for digest in digests}
+        with self._environment() as environment, _begin(environment, write=True) as transaction:
+            keys = map(bytes, transaction.cursor().iternext(keys=True, values=False))
+            found = [key for key in keys if key.rpartition(b":")[2] in wanted]
+            return sum(transaction.delete(key) for key in found)
 
     @contextmanager
     def _environment(self) -> Generator[lmdb.Environment]:

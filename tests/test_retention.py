@@ -14,7 +14,14 @@ import pytest
 from filelock import FileLock
 from pymilvus import MilvusClient
 
-from assets_pkg.automation.retention import Removal, find_holders, find_removals, remove
+from assets_pkg.automation.retention import (
+    Removal,
+    StillNeeded,
+    UnknownDocument,
+    find_holders,
+    find_removals,
+    remove,
+)
 from assets_pkg.deploy.backends.process import ServerState
 from assets_pkg.deploy.server_state import write_state
 from assets_pkg.orchestration.history import ARTIFACT_KEY
@@ -22,6 +29,8 @@ from assets_pkg.reindex.index import open_index
 from resources.vector_store.base import index_schema
 from storage.artifact_store import ArtifactStore, BuildKey
 from storage.artifacts import Artifact, VectorIndex
+from storage.files import write_atomic
+from storage.paths import FROZEN_EVAL_SET
 from storage.remote_store import RemoteArtifactStore
 from tests.s3.server import S3Server
 
@@ -158,8 +167,32 @@ def test_forgetting_takes_what_killed_builds_left_but_no_model(tmp_path: Path) -
     leave_unfinished(store, "passages", 1)
     leave_unfinished(store, "checkpoint", 1)
     with dg.DagsterInstance.ephemeral() as instance:
+        with pytest.raises(UnknownDocument, match="1 unfinished builds may"):
+            list(find_holders(store, instance, "a.md"))
+        store.build(
+            Artifact,
+            BuildKey("synthetic_qa", "1", {}),
+            lambda folder: write_atomic(folder / "qa_records.jsonl", '{"file_name":["a.md"]}'),
+        )
         found = list(find_holders(store, instance, "a.md"))
-    assert [(each.asset, each.unfinished) for each in found] == [("passages", True)]
+    assert [(each.asset, each.unfinished) for each in found] == [("synthetic_qa", False), ("passages", True)]
+
+
+def test_a_frozen_eval_set_that_holds_a_document_has_to_be_released(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    pairs = store.build(
+        Artifact,
+        BuildKey("synthetic_qa", "1", {}),
+        lambda folder: write_atomic(folder / "qa_records.jsonl", '{"file_name":["a.md"]}'),
+    )
+    key = BuildKey("eval_set", "1", {"synthetic_qa": pairs.version})
+    frozen = store.build(Artifact, key, lambda folder: _write(folder, "questions"))
+    store.link(FROZEN_EVAL_SET, frozen.path)
+    error = (
+        r"eval_set .* holds a\.md: delete the file, release the frozen eval set \(`retune eval-set release`\)"
+    )
+    with dg.DagsterInstance.ephemeral() as instance, pytest.raises(StillNeeded, match=error):
+        list(find_holders(store, instance, "a.md"))
 
 
 @pytest.mark.parametrize("ascii_only", [True, False])
@@ -177,4 +210,6 @@ def test_a_document_is_found_however_json_spells_its_name(
     with dg.DagsterInstance.ephemeral() as instance:
         found = list(find_holders(store, instance, document))
         assert [(each.asset, each.version) for each in found] == [("synthetic_qa", made.version)]
-        assert list(find_holders(store, instance, "other.md")) == []
+        for other in ("other.md", "source_id", ""):
+            with pytest.raises(UnknownDocument):
+                list(find_holders(store, instance, other))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,15 +22,20 @@ from storage.artifact_store import MANIFEST, ArtifactStore
 from storage.artifacts import Artifact
 from storage.disk import bytes_below
 from storage.errors import RetuneError
-from storage.paths import ARTIFACTS, STATE_FOLDER
+from storage.paths import ARTIFACTS, FROZEN_EVAL_SET, STATE_FOLDER
 
 
 class StillNeeded(RetuneError):
     """The document is still part of the current corpus."""
 
 
-MADE_OF_TEXTS = ("eval_set", "mined_train_set", "eval_metrics")
-"""Assets that hold passages without the names of their documents, each after those it is made from."""
+class UnknownDocument(RetuneError):
+    """No version holds text of the document."""
+
+
+MADE_OF_TEXTS = ("corpus_embeddings", "eval_set", "mined_train_set", "eval_metrics")
+"""Assets that hold passages, or their vectors, without the names of their documents, each after those it is made
+from."""
 
 MODELS = ("base_model", "checkpoint", "onnx_model", "tensorrt_engine")
 """Assets that hold no passages, although the name of a document may well be a word of their vocabulary."""
@@ -65,6 +71,7 @@ def find_holders(store: ArtifactStore, instance: dg.DagsterInstance, doc_id: str
 
     Raises:
         StillNeeded: one of them is current: the document is still part of the corpus.
+        UnknownDocument: there is none.
     """
     needed = store.linked() | _current(store, instance) | _served(store)
     holders: set[str] = set()
@@ -77,12 +84,29 @@ def find_holders(store: ArtifactStore, instance: dg.DagsterInstance, doc_id: str
                 continue
             if (asset, version) in needed:
                 raise StillNeeded(
-                    f"{asset} {version} is current and holds {doc_id}: delete the file and run "
-                    "`retune run --to reindex` first"
+                    f"{asset} {version} is current and holds {doc_id}: delete the file{_released(store, folder)} "
+                    "and run `retune run --to reindex` first"
                 )
             holders.add(version)
             yield Removal(asset, version, store.size(asset, version))
-    yield from (left for left in _unfinished(store) if left.asset not in MODELS)
+    unfinished = [left for left in _unfinished(store) if left.asset not in MODELS]
+    if not holders:
+        # What is deleted for any document, paid answers among it, must not go for a mistyped name.
+        builds = (
+            f"; {len(unfinished)} unfinished builds may: finish them with `retune run`" if unfinished else ""
+        )
+        raise UnknownDocument(
+            f"no version in {store.location} holds {doc_id!r}{builds}; nothing was deleted. Name the document by its "
+            "path inside the corpus, as `retune search` shows it"
+        )
+    yield from unfinished
+
+
+def _released(store: ArtifactStore, folder: Path) -> str:
+    """What else has to be done about a version that no run replaces."""
+    frozen = store.resolve(FROZEN_EVAL_SET)
+    kept = frozen is not None and folder.resolve() in (frozen, *frozen.parents)
+    return ", release the frozen eval set (`retune eval-set release`)" if kept else ""
 
 
 def remove(store: ArtifactStore, removal: Removal) -> None:
@@ -146,16 +170,18 @@ def _mentions(folder: Path, doc_id: str) -> bool:
     if index is not None:
         return index.holds(doc_id)
     texts = [path for path in folder.rglob("*.json*") if path.name != MANIFEST]
-    spellings = [json.dumps(doc_id, ensure_ascii=ascii_only).encode() for ascii_only in (True, False)]
-    return any(_holds_one(path, spellings) for path in texts)
+    spellings = {json.dumps(doc_id, ensure_ascii=ascii_only).encode() for ascii_only in (True, False)}
+    # A document may be called as a field is: that is followed by a colon.
+    value = re.compile(b"(?:" + b"|".join(map(re.escape, spellings)) + rb")(?!\s*:)")
+    return bool(doc_id) and any(_occurs(path, value) for path in texts)
 
 
-def _holds_one(path: Path, spellings: list[bytes]) -> bool:
-    """Whether one of the spellings occurs in the file, which may be larger than memory."""
+def _occurs(path: Path, pattern: re.Pattern[bytes]) -> bool:
+    """Whether the pattern occurs in the file, which may be larger than memory."""
     if not path.stat().st_size:
         return False
     with path.open("rb") as stream, mmap(stream.fileno(), 0, access=ACCESS_READ) as content:
-        return any(content.find(spelling) >= 0 for spelling in spellings)
+        return pattern.search(content) is not None
 
 
 def _current(store: ArtifactStore, instance: dg.DagsterInstance) -> set[tuple[str, str]]:

@@ -4,19 +4,38 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+from rich.text import Text
+
+from storage.printable import visible
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 PIPE_WIDTH = 240
 DEFAULT_PROFILE = os.environ.get("RETUNE_PROFILE", "laptop")
 
-console = Console(soft_wrap=True)
-errors = Console(stderr=True, soft_wrap=True)
-tables = Console(soft_wrap=True, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+WORD_JOINER = "\u2060"
+"""No width and no effect."""
+
+
+class Terminal(Console):
+    """A console that shows control characters instead of sending them, and no emoji for ``:names:``."""
+
+    def __init__(self, *, stderr: bool = False, width: int | None = None):
+        super().__init__(stderr=stderr, width=width, soft_wrap=True, emoji=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Every string that is printed passes here, those in tables too."""
+        return super().render_str(visible(text), **options)
+
+
+console = Terminal()
+errors = Terminal(stderr=True)
+tables = Terminal(width=None if sys.stdout.isatty() else PIPE_WIDTH)
 """As wide as the terminal; `PIPE_WIDTH` columns in a pipe or file, so that rows are not folded at 80."""
 
 ConfigOption = Annotated[str, typer.Option("--config", "-c", help="A profile's name or a YAML file.")]
@@ -35,6 +54,20 @@ StageOption = Annotated[
     bool, typer.Option("--stage", help="With --run or --batch: write the job's files, submit nothing.")
 ]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings as key=value or stage.key=value.")]
+
+
+def plain(text: object, *, one_line: bool = False) -> str:
+    """A text as part of a line of markup, for every text that is not Retune's own: names, paths, documents, messages.
+
+    Args:
+        one_line: line breaks and tabs are shown as escapes too, so that a name cannot look like several lines.
+    """
+    shown = visible(str(text))
+    if one_line:
+        shown = shown.replace("\r", "\\r").replace("\n", "\\n").replace("\t", "\\t")
+    if shown.endswith("\\"):
+        shown += WORD_JOINER  # else it would escape a tag that follows
+    return escape(shown)
 
 
 def usage(message: str) -> typer.Exit:

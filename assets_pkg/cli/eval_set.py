@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assets_pkg.cli.common import DEFAULT_PROFILE, ConfigOption, Overrides, console, failed
+from assets_pkg.cli.common import DEFAULT_PROFILE, ConfigOption, Overrides, console, failed, plain
 from assets_pkg.config.profile import load_profile
 
 if TYPE_CHECKING:
@@ -20,13 +20,13 @@ eval_set = typer.Typer(help="The eval set: show, freeze, import, search, release
 def show(config: ConfigOption = DEFAULT_PROFILE) -> None:
     """Show which eval set is current, and whether it is frozen."""
     for line in _commands(config).describe():
-        console.print(line, highlight=False)
+        console.print(plain(line), highlight=False)
 
 
 @eval_set.command()
 def freeze(config: ConfigOption = DEFAULT_PROFILE) -> None:
     """Keep the current eval set: new pairs go to training only, and those about its documents are left out."""
-    console.print(_commands(config).freeze(), highlight=False)
+    console.print(plain(_commands(config).freeze()), highlight=False)
 
 
 @eval_set.command("import")
@@ -34,7 +34,7 @@ def import_folder(
     path: Annotated[Path, typer.Argument(help="A BEIR folder.")], config: ConfigOption = DEFAULT_PROFILE
 ) -> None:
     """Use a BEIR folder as the eval set, and freeze it."""
-    console.print(_commands(config).import_beir(path), highlight=False)
+    console.print(plain(_commands(config).import_beir(path)), highlight=False)
 
 
 @eval_set.command()
@@ -64,7 +64,7 @@ def search(config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = None) 
 @eval_set.command()
 def release(config: ConfigOption = DEFAULT_PROFILE) -> None:
     """Unfreeze the eval set: it is split from the pairs again."""
-    console.print(_commands(config).release(), highlight=False)
+    console.print(plain(_commands(config).release()), highlight=False)
 
 
 def _commands(config: str) -> EvalSetCommands:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assets_pkg.cli.common import DEFAULT_PROFILE, ConfigOption, DryRunOption, Overrides, console
+from assets_pkg.cli.common import DEFAULT_PROFILE, ConfigOption, DryRunOption, Overrides, console, plain
 from assets_pkg.config.profile import Profile, load_profile
 
 if TYPE_CHECKING:
@@ -41,7 +41,9 @@ def forget(
     config: ConfigOption = DEFAULT_PROFILE,
     overrides: Overrides = None,
 ) -> None:
-    """Delete every old version, kept answer and ended job that may hold text of a document removed from the corpus."""
+    """Delete every old version, cached vector, kept answer and ended job that may hold text of a document removed from
+    the corpus, and say what is kept."""
+    from assets_pkg.automation.forgetting import forget_vectors, kept_after
     from assets_pkg.automation.retention import find_holders
     from assets_pkg.orchestration.instance import open_instance
     from storage.remote_store import open_store
@@ -49,13 +51,20 @@ def forget(
     profile = load_profile(config, overrides or [])
     store = open_store(profile.artifact_root)
     with open_instance() as instance:
-        _delete(store, find_holders(store, instance, document), dry_run)
-    _delete_jobs(profile, 0, dry_run)
+        holders = list(find_holders(store, instance, document))
+    kept = list(kept_after(store, holders))
     if not dry_run:
+        # The versions that tell what else there is of the document go last: the command can be repeated after a kill.
         _delete_answers(store.root)
         console.print(
-            "all kept answers are deleted; samples in the metadata of runs stay in the UI until those runs are deleted"
+            "all kept answers of chat models are deleted: they are kept without the names of documents"
         )
+        vectors = forget_vectors(store, holders, document)
+        console.print(f"{vectors} cached vectors of its texts are deleted")
+    _delete_jobs(profile, 0, dry_run)
+    _delete(store, reversed(holders), dry_run)
+    for what in kept:
+        console.print(f"kept: {plain(what)}", highlight=False)
 
 
 def _delete(store: ArtifactStore, found: Iterator[Removal], dry_run: bool) -> None:
@@ -87,7 +96,7 @@ def _delete_jobs(profile: Profile, keep: int, dry_run: bool) -> None:
 
     old = list(find_ended_jobs(open_detached_jobs(profile), keep))
     for job in old:
-        console.print(f"job {job.name}  {job.size / 1e6:.1f} MB", highlight=False)
+        console.print(f"job {plain(job.name)}  {job.size / 1e6:.1f} MB", highlight=False)
         if not dry_run:
             remove_job(job)
     total = sum(job.size for job in old) / 1e6

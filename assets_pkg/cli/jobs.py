@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from assets_pkg.cli.common import DEFAULT_PROFILE, EXIT_FAILED, ConfigOption, Overrides, console, tables
+from assets_pkg.cli.common import (
+    DEFAULT_PROFILE,
+    EXIT_FAILED,
+    ConfigOption,
+    Overrides,
+    console,
+    plain,
+    tables,
+)
 from assets_pkg.config.profile import Profile, load_profile
 
 if TYPE_CHECKING:
@@ -64,7 +72,7 @@ def submit_or_write(
         console.print(f"nothing was submitted; to run it: bash {script}", markup=False)
         return
     job = detached.submit(instance, defs, assets)
-    console.print(f"submitted {job.name} to {job.target_name} as {job.handle}", highlight=False)
+    console.print(f"submitted {job.name} to {plain(job.target_name)} as {plain(job.handle)}", highlight=False)
     console.print(f"its state: retune jobs list; its log: retune jobs logs {job.name}", highlight=False)
     console.print(
         "after its end its results are published by the sensor of `retune ui` or `retune jobs pick-up`"
@@ -79,7 +87,8 @@ def list_jobs(config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = Non
     for column in ("job", "target", "handle", "state", "assets"):
         table.add_column(column, overflow="fold", no_wrap=column in ("job", "target", "handle"))
     for job in detached.all():
-        table.add_row(job.name, job.target_name, job.handle, detached.describe(job), ", ".join(job.assets))
+        row = (job.name, job.target_name, job.handle, detached.describe(job), ", ".join(job.assets))
+        table.add_row(*map(plain, row))
     tables.print(table if table.rows else "no job was submitted", soft_wrap=False)
 
 
@@ -98,7 +107,7 @@ def cancel_job(
     detached = _detached_jobs(load_profile(config, overrides or []))
     job = detached.find(name)
     detached.cancel(job)
-    console.print(f"cancelled {job.name}", highlight=False)
+    console.print(f"cancelled {plain(job.name)}", highlight=False)
 
 
 @jobs.command("pick-up")
@@ -112,7 +121,7 @@ def pick_up(config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = None)
     good = True
     with open_instance() as instance:
         for job, state in detached.open():
-            console.print(f"{job.name}: {state}", highlight=False)
+            console.print(f"{plain(job.name)}: {plain(state)}", highlight=False)
             good &= state.status not in ("failed", "cancelled")
             if state.status == "done":
                 profile = Profile.model_validate_json(job.profile)

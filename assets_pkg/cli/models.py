@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from assets_pkg.cli.common import tables
+from assets_pkg.cli.common import plain, tables
 
 models = typer.Typer(
     help="The model registry, models.yaml: list, show, check, download, path.", no_args_is_help=True
@@ -49,12 +49,12 @@ def check(
     from resources.models.commands import check_model
 
     checked = check_model(_registry(), name, root, load=load)
-    tables.print(f"{checked.name}: {checked.where}, digest {checked.digest}", highlight=False)
+    tables.print(f"{plain(checked.name)}: {plain(checked.where)}, digest {checked.digest}", highlight=False)
     for problem in checked.problems:
-        tables.print(f"[red]problem[/] {problem}", highlight=False)
+        tables.print(f"[red]problem[/] {plain(problem)}", highlight=False)
     for made in checked.checks:
         mark = {True: "[green]ok[/]", False: "[red]wrong[/]", None: "[cyan]not checked[/]"}[made.passed]
-        tables.print(f"{mark} {made.name}: {made.detail}", highlight=False)
+        tables.print(f"{mark} {plain(made.name)}: {plain(made.detail)}", highlight=False)
     raise typer.Exit(0 if checked.passed else 1)
 
 
@@ -94,7 +94,7 @@ def _show(rows: Iterable[Mapping[str, str]]) -> None:
     listed = list(rows)
     table = Table(box=None, pad_edge=False)
     for column in listed[0] if listed else ():
-        table.add_column(column, no_wrap=column in ("name", "status"), overflow="fold")
+        table.add_column(plain(column), no_wrap=column in ("name", "status"), overflow="fold")
     for row in listed:
-        table.add_row(*(str(value) for value in row.values()))
+        table.add_row(*map(plain, row.values()))
     tables.print(table, soft_wrap=False)

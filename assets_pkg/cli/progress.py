@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from assets_pkg.cli.common import plain
 from assets_pkg.orchestration.plan import Plan
 from assets_pkg.orchestration.run_observer import set_run_observer
 
@@ -25,7 +25,7 @@ def show_plan(console: Console, plan: Plan) -> None:
         table.add_column(column, overflow="fold")
     for asset in plan.assets:
         style = STATE_STYLE[asset.state]
-        table.add_row(asset.name, f"[{style}]{asset.state}[/]", "; ".join(asset.reasons))
+        table.add_row(asset.name, f"[{style}]{asset.state}[/]", plain("; ".join(asset.reasons)))
     console.print(table)
     if plan.to_run:
         console.print(f"{len(plan.to_run)} of {len(plan.assets)} would run")
@@ -39,7 +39,7 @@ def show_history(console: Console, rows: Sequence[Mapping[str, str]]) -> None:
     for column in rows[0]:
         table.add_column(column, overflow="fold", no_wrap=column != "decision")
     for row in rows:
-        table.add_row(*map(escape, row.values()))
+        table.add_row(*map(plain, row.values()))
     console.print(table)
 
 
@@ -73,7 +73,7 @@ class _Lines:
         self.console.print(f"  [green]done[/] {step} ({seconds:.1f} s)", highlight=False)
 
     def note(self, text: str) -> None:
-        self.console.print(f"  {escape(text)}", highlight=False)
+        self.console.print(f"  {plain(text)}", highlight=False)
 
     def progress(self, step: str, done: int, total: int, unit: str, **figures: float) -> None:
         now = time.monotonic()

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from assets_pkg.cli.common import DEFAULT_PROFILE, EXIT_FAILED, ConfigOption, Overrides, console
+from assets_pkg.cli.common import DEFAULT_PROFILE, EXIT_FAILED, ConfigOption, Overrides, console, plain
 from assets_pkg.config.profile import load_profile, profile_names
 from assets_pkg.config.stages import STAGES
 
@@ -19,15 +19,16 @@ def info(config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = None) ->
     from storage.remote_store import open_store
 
     profile = load_profile(config, overrides or [])
-    console.print(f"[bold]profiles[/]  {', '.join(profile_names())}, or a YAML file of your own")
+    console.print(f"[bold]profiles[/]  {plain(', '.join(profile_names()))}, or a YAML file of your own")
     for stage, assets in STAGES.items():
         console.print(f"[bold]{stage:9}[/] {' -> '.join(assets)}", highlight=False)
     store = open_store(profile.artifact_root)
     if store.location != str(store.root):
         console.print(
-            f"[bold]artifacts[/] {store.location}, this machine's copy in {store.root}", highlight=False
+            f"[bold]artifacts[/] {plain(store.location)}, this machine's copy in {plain(store.root)}",
+            highlight=False,
         )
-    console.print(f"\n[bold]settings of {config}[/]")
+    console.print(f"\n[bold]settings of {plain(config)}[/]")
     console.print_json(profile.model_dump_json())
 
 
@@ -40,7 +41,7 @@ def doctor(config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = None) 
     for finding in examine(load_profile(config, overrides or [])):
         healthy &= finding.level != "problem"
         console.print(
-            f"{marks[finding.level]:18} [bold]{finding.subject}[/]: {finding.text}", highlight=False
+            f"{marks[finding.level]:18} [bold]{finding.subject}[/]: {plain(finding.text)}", highlight=False
         )
     raise typer.Exit(0 if healthy else EXIT_FAILED)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from assets_pkg.cli.common import EXIT_FAILED, console, errors
+from assets_pkg.cli.common import EXIT_FAILED, console, errors, plain
 from assets_pkg.cli.jobs import IN_PROCESS, JobOptions, submit_or_write
 from assets_pkg.config.profile import Profile
 from assets_pkg.config.stages import STAGES
@@ -84,7 +84,7 @@ def _show_forecast(profile: Profile, plan: Plan, instance: dg.DagsterInstance) -
         inputs = UpstreamArtifacts(instance, ArtifactStoreResource(root=profile.artifact_root))
         current = inputs.input(Corpus, "raw_corpus"), inputs.input(Passages, "passages")
     for line in forecast(profile, plan, current):
-        console.print(line, highlight=False)
+        console.print(plain(line), highlight=False)
 
 
 def _execute(defs: dg.Definitions, instance: dg.DagsterInstance, plan: Plan) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assets_pkg.cli.common import DEFAULT_PROFILE, ConfigOption, Overrides, console, usage
+from assets_pkg.cli.common import DEFAULT_PROFILE, ConfigOption, Overrides, console, plain, usage
 from assets_pkg.config.profile import load_profile
+from storage.printable import visible_json
 
 if TYPE_CHECKING:
     from resources.vector_store.base import Hit
@@ -59,7 +59,7 @@ def search(
 def _write_json(found: dict[str, list[Hit]]) -> None:
     for source, hits in found.items():
         for hit in hits:
-            sys.stdout.write(json.dumps({"by": source, **asdict(hit)}, ensure_ascii=False) + "\n")
+            sys.stdout.write(visible_json({"by": source, **asdict(hit)}) + "\n")
 
 
 def _show(found: dict[str, list[Hit]]) -> None:
@@ -67,6 +67,6 @@ def _show(found: dict[str, list[Hit]]) -> None:
         if len(found) > 1:
             console.print(f"[bold]{source}[/]")
         for rank, hit in enumerate(hits, start=1):
-            passage = f"{hit.doc_id} #{hit.chunk_id}"
+            passage = f"{plain(hit.doc_id, one_line=True)} #{hit.chunk_id}"
             console.print(f"{rank:2}. {hit.score:.3f}  [cyan]{passage}[/]  ", end="", highlight=False)
             console.print(" ".join(hit.text.split())[:SHOWN_CHARACTERS], markup=False, highlight=False)

@@ -16,6 +16,7 @@ from assets_pkg.cli.common import (
     RunOption,
     StageOption,
     console,
+    plain,
     usage,
 )
 from assets_pkg.cli.jobs import JobOptions
@@ -126,7 +127,7 @@ def _preview(profile: Profile) -> None:
     with resources.encoders.open(base) as encoder:
         seen = preview(corpus, passages, profile.sdg, resources.chat_model.get(), encoder)
     for record in seen.records:
-        console.print(f"[bold]{', '.join(record.file_name)}[/]", highlight=False)
+        console.print(f"[bold]{plain(', '.join(record.file_name), one_line=True)}[/]", highlight=False)
         scored = zip(record.deduplicated_qa_pairs, record.qa_evaluations.evaluations, strict=True)
         for pair, evaluation in scored:
             console.print(

@@ -7,9 +7,9 @@ from typing import Any
 
 import dagster as dg
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from assets_pkg.cli.common import plain
 from assets_pkg.config.profile import Profile
 from assets_pkg.image_text.report import MAIN
 from assets_pkg.judges.report import shown_ranking
@@ -40,19 +40,21 @@ def show_summary(console: Console, instance: dg.DagsterInstance, profile: Profil
     if report := shown["eval_metrics"]:
         _show_measurement(console, store.get(EvalReport, *_artifact(report)))
     if promoted := shown["promoted_model"]:
-        decision = escape(str(promoted.metadata["decision"].value))
+        decision = plain(promoted.metadata["decision"].value)
         console.print(f"[bold]model[/]    {decision}", highlight=False)
     if server := shown["running_nim"]:
-        console.print(f"[bold]server[/]   {server.metadata['url'].value} (stop it: retune deploy --stop)")
+        console.print(
+            f"[bold]server[/]   {plain(server.metadata['url'].value)} (stop it: retune deploy --stop)"
+        )
     if index := shown["vector_index"]:
         described = store.get(VectorIndex, *_artifact(index)).describe()
         console.print(
             f"[bold]index[/]    {described['rows']:,} passages x {described['dimensions']} dimensions, "
-            f"{described['index']}, by model {described['model_digest']}"
+            f"{plain(described['index'])}, by model {described['model_digest']}"
         )
-    console.print(f"[bold]files[/]    {store.location}", highlight=False)
+    console.print(f"[bold]files[/]    {plain(store.location)}", highlight=False)
     if store.location != str(store.root):
-        console.print(f"         this machine's copy: {store.root}", highlight=False)
+        console.print(f"         this machine's copy: {plain(store.root)}", highlight=False)
 
 
 def show_benchmarks(
@@ -68,7 +70,7 @@ def show_benchmarks(
         _show_image_text(console, store.get(ImageTextReport, *_artifact(latest["image_text_report"])))
         _show_skipped(console, store.get(ImageTextScores, *_artifact(latest["image_text_scores"])).skipped())
     for name, event in latest.items():
-        console.print(f"[bold]{name}[/]  {event.metadata['path'].value}", highlight=False)
+        console.print(f"[bold]{name}[/]  {plain(event.metadata['path'].value)}", highlight=False)
 
 
 def _show_ranking(console: Console, ranking: JudgeRanking) -> None:
@@ -98,17 +100,17 @@ def _show_image_text(console: Console, report: ImageTextReport) -> None:
 
 
 def _show_table(console: Console, title: str, rows: Sequence[Mapping[str, str]]) -> None:
-    table = Table(title=title, title_justify="left", box=None)
+    table = Table(title=plain(title), title_justify="left", box=None)
     for column in rows[0]:
-        table.add_column(column, justify="left" if column in NAMES else "right")
+        table.add_column(plain(column), justify="left" if column in NAMES else "right")
     for row in rows:
-        table.add_row(*map(escape, row.values()))
+        table.add_row(*map(plain, row.values()))
     console.print(table)
 
 
 def _show_skipped(console: Console, skipped: Mapping[str, str]) -> None:
     for name, reason in skipped.items():
-        console.print(f"[yellow]left out[/] {escape(name)}: {escape(reason)}", highlight=False)
+        console.print(f"[yellow]left out[/] {plain(name)}: {plain(reason)}", highlight=False)
 
 
 def _show_measurement(console: Console, report: EvalReport) -> None:
@@ -129,7 +131,7 @@ def _show_measurement(console: Console, report: EvalReport) -> None:
         for name, row in (usual or metrics).items()
     ]
     _show_table(console, f"base and fine-tuned on {comparison['queries']} held-out questions", rows)
-    console.print(f"[bold]report[/]   {report.path / 'report.html'}", highlight=False)
+    console.print(f"[bold]report[/]   {plain(report.path / 'report.html')}", highlight=False)
 
 
 def _latest(instance: dg.DagsterInstance, asset: str, store: ArtifactStore) -> dg.AssetMaterialization | None:

@@ -5,6 +5,7 @@ API: https://lancedb.github.io/lancedb/python/python/ (0.40).
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from resources.vector_store.base import (
     described,
     refused_parameters,
 )
+from resources.vector_store.condition import refused, tokens, whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 TABLE = "passages"
 RESULT_COLUMNS = ["passage_id", "doc_id", "chunk_id", "title", "section", "text"]
+_UNEXPECTED = re.compile(r"Expected: \), found: (.+?)(?: at Line: \d+, Column: \d+)?\)")
 NOT_METADATA = {*OWN_COLUMNS, "_distance", "_score"}
 
 
@@ -81,12 +84,12 @@ class LanceIndex:
         query = self._table().search(vector, vector_column_name="vector").distance_type("dot")
         query = query.nprobes(32).refine_factor(8).select([*self._columns(), "_distance"]).limit(k)
         # LanceDB's "dot" distance is 1 - dot product.
-        return [_hit(row, 1.0 - float(row["_distance"])) for row in _rows(query, where)]
+        return [_hit(row, 1.0 - float(row["_distance"])) for row in self._rows(query, where)]
 
     def search_text(self, text: str, k: int, where: str | None = None) -> list[Hit]:
         """The ``k`` passages with the highest BM25 score for the words of ``text``."""
         query = self._table().search(text, query_type="fts").select([*self._columns(), "_score"]).limit(k)
-        return [_hit(row, float(row["_score"])) for row in _rows(query, where)]
+        return [_hit(row, float(row["_score"])) for row in self._rows(query, where)]
 
     def exists(self) -> bool:
         return (self._folder / f"{TABLE}.lance").exists()
@@ -102,6 +105,32 @@ class LanceIndex:
     def drop(self) -> None:
         """Nothing to do: all of it is in the folder."""
 
+    def _rows(self, query: Any, where: str | None) -> list[dict[str, Any]]:
+        if not where:
+            return query.to_list()
+        condition = whole(where)
+        try:
+            return query.where(condition, prefilter=True).to_list()
+        except (ValueError, RuntimeError) as error:
+            raise self._explain(where, str(error).splitlines()[0]) from error
+
+    def _explain(self, where: str, reason: str) -> VectorStoreError:
+        """The error of a condition that LanceDB refuses. Its parser names the word that should not be there, but not
+        its place: that is where a condition ends."""
+        unexpected = _UNEXPECTED.search(reason)
+        if unexpected is not None:
+            for token in tokens(where):
+                if token[0] == unexpected[1] and self._understands(where[: token.start()]):
+                    return refused(where, token.start(), "the condition ends before this")
+        return VectorStoreError(f"filter {where!r}: {reason}")
+
+    def _understands(self, where: str) -> bool:
+        try:
+            self._table().search().where(whole(where)).limit(1).to_list()
+        except (ValueError, RuntimeError, VectorStoreError):
+            return False
+        return True
+
     def _columns(self) -> list[str]:
         """What a search returns: all but the vector and the row's own name."""
         return [name for name in self._table().schema.names if name not in ("vector", "row_id")]
@@ -115,15 +144,6 @@ class LanceIndex:
 def _subvectors(dimensions: int) -> int:
     """Parts of equal size, of 8 dimensions or a little more."""
     return next(count for count in range(max(1, dimensions // 8), 0, -1) if dimensions % count == 0)
-
-
-def _rows(query: Any, where: str | None) -> list[dict[str, Any]]:
-    if not where:
-        return query.to_list()
-    try:
-        return query.where(where, prefilter=True).to_list()
-    except (ValueError, RuntimeError) as error:
-        raise VectorStoreError(f"filter {where!r}: {str(error).splitlines()[0]}") from error
 
 
 def _hit(row: dict[str, Any], score: float) -> Hit:

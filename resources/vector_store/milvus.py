@@ -7,6 +7,7 @@ API: https://milvus.io/api-reference/pymilvus/ (3.0).
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from resources.vector_store.base import (
     described,
     refused_parameters,
 )
+from resources.vector_store.condition import whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,7 +46,7 @@ REQUEST_BYTES = 16 * 2**20
 PROJECT, ROOT = "retune.project", "retune.artifact_root"
 """Properties of a collection: its owner."""
 
-_SQL = re.compile(r"""'(?:[^']|'')*'|"(?:[^"\\]|\\.)*"|<>|[<>!=]=|=|\bin\s*\(|[()]""", re.IGNORECASE)
+_SQL = re.compile(r"""'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.)*"|<>|[<>!=]=|=|\bin\s*\(|[()]""", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ class MilvusIndex:
     def __init__(self, uri: str, collection: str, token: str = "", owner: Owner | None = None):
         from pymilvus import MilvusClient, MilvusException
 
+        # It logs every refusal with a traceback before it raises it.
+        logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
         self.collection = collection
         self._owner = owner
         try:
@@ -163,12 +167,13 @@ class MilvusIndex:
     def search(self, vector: NDArray[np.float32], k: int, where: str | None = None) -> list[Hit]:
         from pymilvus import MilvusException
 
+        condition = from_sql(whole(where, backslash_escapes=True)) if where else ""
         try:
             found = self._client.search(
                 self.collection,
                 [vector.tolist()],
                 limit=k,
-                filter=from_sql(where or ""),
+                filter=condition,
                 output_fields=[*RESULT_COLUMNS, *self._own],
                 search_params={"params": self._effort(k)},
             )

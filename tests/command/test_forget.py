@@ -7,11 +7,24 @@ from pathlib import Path
 import pytest
 
 from resources.chat_model.cache import AnswerCache
+from storage.artifact_store import ArtifactStore, BuildKey
+from storage.artifacts import Artifact
+from storage.files import write_atomic
+from storage.formats.qa_records import QAEvaluations, SourceRecord, dump_record
 from tests.command.conftest import Workplace, make_workplace
 from tests.image_text.vision_stub import Vision, vision_model
 
 ANSWER = rb"A plain lightsteelblue\nsquare."
 """As JSON, so as the endpoint gave it: the published captions hold it with a space instead of the line break."""
+
+LEFT = SourceRecord(
+    file_name=["left.md"],
+    source_id="left.md",
+    chunks=[],
+    deduplicated_qa_pairs=[],
+    qa_evaluations=QAEvaluations(evaluations=[]),
+)
+"""What an old version has of a document that left the corpus."""
 
 
 @pytest.fixture
@@ -38,8 +51,28 @@ def files_with(folder: Path, content: bytes) -> list[Path]:
 
 
 def test_no_file_holds_an_answer_after_a_document_is_forgotten(captioned: Workplace) -> None:
+    store = ArtifactStore(captioned.home / "output")
+    store.build(
+        Artifact,
+        BuildKey("synthetic_qa", "1", {}),
+        lambda folder: write_atomic(folder / "qa_records.jsonl", dump_record(LEFT).decode()),
+    )
     assert files_with(captioned.home, ANSWER)
+
+    code, output = captioned.retune("forget", "lost.md")
+    assert code == 1
+    assert "'lost.md'; nothing was deleted" in output
+    assert "Traceback" not in output
+    assert files_with(captioned.home, ANSWER)
+    assert store.versions("synthetic_qa")
+
+    code, output = captioned.retune("forget", "left.md", "--dry-run")
+    assert code == 0, output
+    assert files_with(captioned.home, ANSWER)
+
     code, output = captioned.retune("forget", "left.md")
     assert code == 0, output
-    assert "all kept answers are deleted" in output
+    assert "all kept answers of chat models are deleted" in output
+    assert "kept: image_text_pairs, captions: they are made of inputs of their own" in output
     assert files_with(captioned.home, ANSWER) == []
+    assert store.versions("synthetic_qa") == []

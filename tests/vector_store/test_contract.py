@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -95,6 +96,76 @@ def test_a_filter_that_makes_no_sense_is_a_clear_error(index: PassageIndex, vect
     index.optimise("exact", ROWS, DIMENSIONS)
     with pytest.raises(VectorStoreError, match="no_such_column"):
         index.search(vectors[0], 5, where="no_such_column = 1 AND")
+
+
+ENDS_EARLY = [
+    ("doc_id = 'doc7'; DROP TABLE passages", 16, ";"),
+    ("doc_id = 'doc7' junk", 17, "junk"),
+    ("doc_id = 'doc7' doc_id", 17, "doc_id"),
+    ("doc_id = 'doc7' 5", 17, "5"),
+    ("doc_id = 'doc7' ORDER BY doc_id", 17, "ORDER"),
+    ("doc_id = 'doc7' LIMIT 0", 17, "LIMIT"),
+    ("doc_id = 'doc7' UNION SELECT 1", 17, "UNION"),
+    ("doc_id = 'doc7' -- AND title = 'x'", 17, "--"),
+    ("doc_id = 'doc7' /* AND title = 'x' */", 17, "/*"),
+    ("doc_id = 'doc7') OR (doc_id = 'doc8'", 16, ")"),
+    ("doc_id IN ('doc7', 'doc8'] OR (1 = 1)", 26, "]"),
+    ("doc_id = 'doc7' AND title = 'x", 29, "'x"),
+]
+
+
+@pytest.fixture
+def small(index: PassageIndex, vectors: np.ndarray) -> PassageIndex:
+    """An index of ten documents, ready to be searched."""
+    index.write(batches(vectors[:100]), index_schema(DIMENSIONS))
+    index.optimise("exact", 100, DIMENSIONS)
+    return index
+
+
+@pytest.mark.parametrize(("where", "column", "word"), ENDS_EARLY)
+def test_no_part_of_a_filter_is_ignored_and_the_error_names_the_place(
+    where: str, column: int, word: str, small: PassageIndex, vectors: np.ndarray
+) -> None:
+    with pytest.raises(VectorStoreError) as caught:
+        small.search(vectors[0], 5, where=where)
+    message = str(caught.value)
+    assert word in message
+    if "refused the search" in message:  # Milvus shows the condition in its own syntax, in brackets
+        assert f"at column {column + 2}" in message
+        assert f"'{word}" in message or word in "5"
+    else:
+        assert f"column {column}, at " in message
+
+
+@pytest.mark.parametrize(("where", "place"), [("doc_id IN ('doc7'", "its end: ) is missing"), (" ", "empty")])
+def test_an_unfinished_filter_is_refused(
+    where: str, place: str, small: PassageIndex, vectors: np.ndarray
+) -> None:
+    with pytest.raises(VectorStoreError, match=re.escape(place)):
+        small.search(vectors[0], 5, where=where)
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "doc_id = 'doc7'",
+        "(doc_id = 'doc7')",
+        "doc_id IN ('doc7', 'a;b', '--', '/*', ')(')",
+        "doc_id = 'it''s; -- not' OR doc_id = 'doc7'",
+        "doc_id = 'doc7' AND NOT (title = ';') AND chunk_id > - 1",
+        "doc_id LIKE 'doc7%'",
+    ],
+)
+def test_signs_in_quoted_texts_end_no_filter(where: str, small: PassageIndex, vectors: np.ndarray) -> None:
+    assert {hit.doc_id for hit in small.search(vectors[0], 20, where=where)} == {"doc7"}
+
+
+def test_a_filter_may_be_in_the_language_of_its_engine(small: PassageIndex, vectors: np.ndarray) -> None:
+    lance = "lower(`doc_id`) = 'doc7' AND chunk_id BETWEEN 1 AND 3"
+    milvus = r"""doc_id in ["doc7", 'it\'s; --'] && chunk_id <= 3 && doc_id != 'x'"""
+    where = lance if isinstance(small, LanceIndex) else milvus
+    hits = small.search(vectors[0], 20, where=where)
+    assert {(hit.doc_id, hit.chunk_id) for hit in hits} == {("doc7", 1), ("doc7", 2), ("doc7", 3)}
 
 
 def test_writing_again_replaces_what_an_interrupted_try_left(
