@@ -26,24 +26,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
 from storage.artifacts import Artifact
 from storage.digests import digest_file, digest_json, digest_tree
 from storage.disk import has_space, is_disk_full
-from storage.errors import RetuneError
+from storage.errors import ArtifactError
 from storage.files import write_atomic, write_json
+from storage.manifest import MANIFEST, check_link, is_inside, read_manifest, safe_name, safe_part
 from storage.paths import ARTIFACTS, BUILD_KEYS, WORK
 from storage.progress import Progress, no_progress
 
-MANIFEST = "manifest.json"
 IDENTITY = ".store-id"
-
-
-class ArtifactError(RetuneError):
-    """An artifact is missing or incomplete, or could not be stored."""
 
 
 @dataclass(frozen=True)
@@ -234,12 +230,13 @@ class ArtifactStore:
 
     def read(self, asset: str, version: str, name: str) -> bytes | None:
         """One file of a version, without the others; None if it has no such file."""
-        path = self._folder(asset, version) / name
-        return path.read_bytes() if path.is_file() else None
+        folder = self._folder(asset, version)
+        path = folder / safe_name(name)
+        return path.read_bytes() if path.is_file() and is_inside(path, folder) else None
 
     def size(self, asset: str, version: str) -> int:
         """Bytes of one version, as its manifest has them."""
-        manifest = json.loads((self._folder(asset, version) / MANIFEST).read_text())
+        manifest = self._manifest(asset, version)
         return sum(entry["bytes"] for entry in manifest["files"].values())
 
     def remove(self, asset: str, version: str) -> None:
@@ -264,14 +261,22 @@ class ArtifactStore:
         )
 
     def _folder(self, asset: str, version: str) -> Path:
-        return self.root / ARTIFACTS / asset / version
+        return self.root / ARTIFACTS / safe_part(asset) / safe_part(version)
+
+    def _manifest(self, asset: str, version: str) -> dict[str, Any]:
+        """Raises OSError if there is none, ArtifactError if it is not a manifest of this version."""
+        path = self._folder(asset, version) / MANIFEST
+        return read_manifest(path.read_bytes(), asset, version, str(path))
 
     def _whole(self, folder: Path) -> bool:
-        """Whether every file of the version exists with its size (hashes are not recomputed)."""
+        """Whether every file of the version exists in its folder with its size (hashes are not recomputed)."""
         try:
-            files = json.loads((folder / MANIFEST).read_text())["files"]
-            return all((folder / name).stat().st_size == entry["bytes"] for name, entry in files.items())
-        except (OSError, ValueError, KeyError):
+            files = self._manifest(folder.parent.name, folder.name)["files"]
+            return all(
+                (folder / name).stat().st_size == entry["bytes"] and is_inside(folder / name, folder)
+                for name, entry in files.items()
+            )
+        except (OSError, ArtifactError):
             return False
 
     # ---- names ---------------------------------------------------------------------------------------------
@@ -279,6 +284,7 @@ class ArtifactStore:
     def link(self, name: str, target: Path) -> Path:
         """Point the recipe-named path ``name`` (relative to the root) at ``target``, atomically."""
         link = self.root / name
+        check_link(name, os.path.relpath(target, self.root))
         link.parent.mkdir(parents=True, exist_ok=True)
         if link.is_dir() and not link.is_symlink():
             raise ArtifactError(f"{link} is a folder that Retune did not make: move it away and run again")
@@ -294,19 +300,36 @@ class ArtifactStore:
 
     def resolve(self, name: str) -> Path | None:
         """The target of the recipe-named path on this machine (which may have been deleted); None if there is no such
-        path."""
+        path.
+
+        Raises:
+            ArtifactError: it leads out of the store's versions.
+        """
         link = self.root / name
-        return link.resolve() if link.is_symlink() else None
+        if not link.is_symlink():
+            return None
+        target = link.resolve()
+        if self._version_at(target) is None:
+            raise ArtifactError(
+                f"{link} leads to {target}, which is not a version below {self.root / ARTIFACTS}: delete that link "
+                "and run again"
+            )
+        return target
 
     def linked(self) -> set[tuple[str, str]]:
         """(asset, version) of every version that a recipe-named path points at or into."""
         found: set[tuple[str, str]] = set()
         for link in self._links(self.root):
-            target = link.resolve()
-            if (self.root / ARTIFACTS).resolve() in target.parents:
-                asset, version = target.relative_to((self.root / ARTIFACTS).resolve()).parts[:2]
-                found.add((asset, version))
+            version = self._version_at(link.resolve())
+            if version is not None:
+                found.add(version)
         return found
+
+    def _version_at(self, target: Path) -> tuple[str, str] | None:
+        """(asset, version) of the version that a resolved path is, or is inside of."""
+        artifacts = (self.root / ARTIFACTS).resolve()
+        parts = target.relative_to(artifacts).parts if artifacts in target.parents else ()
+        return (parts[0], parts[1]) if len(parts) > 1 else None
 
     def _links(self, folder: Path) -> Iterator[Path]:
         for entry in folder.iterdir():
