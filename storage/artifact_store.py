@@ -17,7 +17,6 @@ bytes share one version.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import uuid
@@ -34,10 +33,11 @@ from storage.artifacts import Artifact
 from storage.digests import digest_file, digest_json, digest_tree
 from storage.disk import has_space, is_disk_full
 from storage.errors import ArtifactError
-from storage.files import write_atomic, write_json
+from storage.files import make_read_only, write_atomic, write_json
 from storage.manifest import MANIFEST, check_link, is_inside, read_manifest, safe_name, safe_part
-from storage.paths import ARTIFACTS, BUILD_KEYS, WORK
+from storage.paths import ARTIFACTS, BUILD_KEYS, VERIFIED_FILES, WORK
 from storage.progress import Progress, no_progress
+from storage.verification import first_damaged
 
 IDENTITY = ".store-id"
 
@@ -156,10 +156,9 @@ class ArtifactStore:
 
     def _publish(self, kind: type[A], key: BuildKey, work: Path) -> A:
         files = {name: _entry(work / name) for name in _files(work)}
-        content = [(name, str(entry["sha256"])) for name, entry in files.items() if kind.is_content(name)]
-        if not content:
+        if not any(kind.is_content(name) for name in files):
             raise ArtifactError(f"{key.asset}: the build wrote none of its content files {kind.content}")
-        version = digest_tree(content)
+        version = _content_digest(kind, files)
         manifest = {
             "schema_version": 1,
             "asset": key.asset,
@@ -172,11 +171,13 @@ class ArtifactStore:
         write_json(work / MANIFEST, manifest, ensure_ascii=True)
         target = self._folder(key.asset, version)
         target.parent.mkdir(parents=True, exist_ok=True)
-        if self._whole(target):
+        published = kind(path=target, asset=key.asset, version=version)
+        if self._whole(target) and self._damage(published) is None:
             shutil.rmtree(work)
         else:
             shutil.rmtree(target, ignore_errors=True)
             work.rename(target)
+            make_read_only(target)  # not before: a build that is killed here goes on in its work folder
         self._remember(key, version)
         return self.get(kind, key.asset, version)
 
@@ -200,19 +201,34 @@ class ArtifactStore:
             raise ArtifactError(f"{asset} {version} in {folder} is damaged: delete that folder and run again")
         return kind(path=folder, asset=asset, version=version)
 
-    def verify(self, artifact: Artifact) -> None:
-        """Hash every file of a version again.
+    def verify(self, artifact: Artifact, *, anew: bool = False) -> None:
+        """Check that every file of a version is what was published, and that the version is its content's digest.
+
+        A file that was hashed before and has not changed since is not hashed again, unless ``anew``.
 
         Raises:
-            ArtifactError: one is not what was published; the message names it.
+            ArtifactError: one is not; the message names it.
         """
-        files = json.loads((artifact.path / MANIFEST).read_text())["files"]
-        for name, entry in files.items():
-            if digest_file(artifact.path / name) != entry["sha256"]:
-                raise ArtifactError(
-                    f"{artifact.asset} {artifact.version}: {name} is not what was published: delete "
-                    f"{artifact.path} and run again"
-                )
+        damage = self._damage(artifact, anew=anew)
+        if damage is not None:
+            raise ArtifactError(
+                f"{artifact.asset} {artifact.version}: {damage} is not what was published: delete "
+                f"{artifact.path} and run again"
+            )
+
+    def _damage(self, artifact: Artifact, *, anew: bool = False) -> str | None:
+        """The first file of a version that is not what was published."""
+        try:
+            files = self._manifest(artifact.asset, artifact.version)["files"]
+        except (OSError, ArtifactError):
+            return MANIFEST
+        if _content_digest(type(artifact), files) != artifact.version:
+            return MANIFEST
+        return first_damaged(artifact.path, files, self._record(artifact.asset, artifact.version), anew=anew)
+
+    def _record(self, asset: str, version: str) -> Path:
+        """Where it is kept which files of the version were found right."""
+        return self.root / VERIFIED_FILES / safe_part(asset) / f"{safe_part(version)}.json"
 
     def has(self, asset: str, version: str) -> bool:
         """Whether the version is published here and complete."""
@@ -246,6 +262,7 @@ class ArtifactStore:
         (folder / MANIFEST).unlink(missing_ok=True)
         if folder.exists():
             shutil.rmtree(folder)
+        self._record(asset, version).unlink(missing_ok=True)
         for memo in (self.root / BUILD_KEYS / asset).glob("*"):
             if memo.read_text().strip() == version:
                 memo.unlink()
@@ -383,6 +400,11 @@ def _files(folder: Path) -> Iterator[str]:
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.name != MANIFEST:
             yield path.relative_to(folder).as_posix()
+
+
+def _content_digest(kind: type[Artifact], files: Mapping[str, Any]) -> str:
+    """The version that files (name -> manifest entry) make: the digest of those that are content."""
+    return digest_tree((name, entry["sha256"]) for name, entry in files.items() if kind.is_content(name))
 
 
 def _entry(path: Path) -> dict[str, str | int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -16,7 +17,7 @@ from filelock import FileLock
 from storage.artifact_store import ArtifactError, ArtifactStore, BuildKey
 from storage.artifacts import Artifact
 from storage.digests import digest_text, digest_tree
-from storage.files import write_json
+from storage.files import make_read_only, write_json
 from storage.manifest import MANIFEST, check_link, read_manifest, safe_part
 from storage.paths import ARTIFACTS, BUILD_KEYS, WORK
 from storage.remote import LocalDiskFull, RemoteError, RemoteFile, RemoteRoot, check_url, is_url
@@ -26,6 +27,8 @@ MARKER = "retune-store.json"
 SCHEMA_VERSION = 1
 
 A = TypeVar("A", bound=Artifact)
+
+log = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:
@@ -115,7 +118,7 @@ class RemoteArtifactStore(ArtifactStore):
         if found is not None:
             return found
         made = super().find(kind, key)
-        if made is not None:
+        if made is not None and self._damage(made) is None:
             self._send(key, made)
             return made
         self.check()  # a build of hours must not fail when it is uploaded
@@ -143,6 +146,23 @@ class RemoteArtifactStore(ArtifactStore):
         if not self._whole(self._folder(asset, version)):
             self._bring(asset, version)
         return super().get(kind, asset, version)
+
+    def verify(self, artifact: Artifact, *, anew: bool = False) -> None:
+        """As `ArtifactStore.verify`; what is damaged on this machine is fetched again."""
+        damage = self._damage(artifact, anew=anew)
+        if damage is None:
+            return
+        log.warning(
+            "%s %s: %s in %s is damaged: fetching it again from %s",
+            artifact.asset,
+            artifact.version,
+            damage,
+            artifact.path,
+            self.url,
+        )
+        (artifact.path / MANIFEST).unlink(missing_ok=True)
+        self._bring(artifact.asset, artifact.version)
+        super().verify(artifact)
 
     def versions(self, asset: str) -> list[str]:
         folder = f"{ARTIFACTS}/{safe_part(asset)}"
@@ -220,6 +240,7 @@ class RemoteArtifactStore(ArtifactStore):
             shutil.rmtree(target, ignore_errors=True)
             target.parent.mkdir(parents=True, exist_ok=True)
             partial.rename(target)
+            make_read_only(target)
 
     # ---- names ---------------------------------------------------------------------------------------------
 
