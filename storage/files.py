@@ -6,9 +6,12 @@ import json
 import os
 import shutil
 import stat
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -78,3 +81,18 @@ def make_read_only(folder: Path) -> None:
             found = path.lstat()
             if stat.S_ISREG(found.st_mode):
                 path.chmod(stat.S_IMODE(found.st_mode) & ~0o222)
+
+
+def set_aside(path: Path, companions: Sequence[Path], inode: int) -> Path:
+    """Rename a damaged file, and the files that belong to it, so that it can be made again; returns its new name.
+
+    An earlier file of that name is replaced. Nothing is done if the file no longer has ``inode``: another process was
+    first.
+    """
+    aside = path.with_name(f"{path.name}.damaged")
+    with FileLock(f"{path}.lock"):
+        if path.exists() and path.stat().st_ino == inode:
+            for each in (*companions, path):  # never a new file with an old companion
+                if each.exists():
+                    each.replace(each.with_name(f"{each.name}.damaged"))
+    return aside
