@@ -78,7 +78,7 @@ class EmbeddingCache:
 
         if len(digests) != len(vectors):
             raise ValueError(f"{len(digests)} digests for {len(vectors)} vectors")
-        finite = np.isfinite(vectors).all(axis=1)
+        finite: NDArray[np.bool_] = np.asarray(np.isfinite(vectors).all(axis=1))
         if not finite.all():
             log.warning(
                 "embedding cache %s: %d of %d vectors are not finite numbers and not kept",

@@ -11,7 +11,7 @@ import stat
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from storage.digests import digest_file
 from storage.files import write_json
@@ -65,8 +65,7 @@ def _load(record: Path) -> dict[str, Any]:
         known: Any = json.loads(record.read_bytes())
     except (OSError, ValueError):
         return {}
-    valid = isinstance(known, dict)
-    return known if valid else {}
+    return cast("dict[str, Any]", known) if isinstance(known, dict) else {}
 
 
 def _keep(record: Path, right: Mapping[str, list[int]]) -> None:
