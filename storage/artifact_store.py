@@ -17,7 +17,6 @@ bytes share one version.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import uuid
@@ -26,24 +25,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
 from storage.artifacts import Artifact
 from storage.digests import digest_file, digest_json, digest_tree
 from storage.disk import has_space, is_disk_full
-from storage.errors import RetuneError
-from storage.files import write_atomic, write_json
-from storage.paths import ARTIFACTS, BUILD_KEYS, WORK
+from storage.errors import ArtifactError
+from storage.files import make_read_only, write_atomic, write_json
+from storage.manifest import MANIFEST, check_link, is_inside, read_manifest, safe_name, safe_part
+from storage.paths import ARTIFACTS, BUILD_KEYS, VERIFIED_FILES, WORK
 from storage.progress import Progress, no_progress
+from storage.verification import first_damaged
 
-MANIFEST = "manifest.json"
 IDENTITY = ".store-id"
-
-
-class ArtifactError(RetuneError):
-    """An artifact is missing or incomplete, or could not be stored."""
 
 
 @dataclass(frozen=True)
@@ -160,10 +156,9 @@ class ArtifactStore:
 
     def _publish(self, kind: type[A], key: BuildKey, work: Path) -> A:
         files = {name: _entry(work / name) for name in _files(work)}
-        content = [(name, str(entry["sha256"])) for name, entry in files.items() if kind.is_content(name)]
-        if not content:
+        if not any(kind.is_content(name) for name in files):
             raise ArtifactError(f"{key.asset}: the build wrote none of its content files {kind.content}")
-        version = digest_tree(content)
+        version = _content_digest(kind, files)
         manifest = {
             "schema_version": 1,
             "asset": key.asset,
@@ -176,11 +171,13 @@ class ArtifactStore:
         write_json(work / MANIFEST, manifest, ensure_ascii=True)
         target = self._folder(key.asset, version)
         target.parent.mkdir(parents=True, exist_ok=True)
-        if self._whole(target):
+        published = kind(path=target, asset=key.asset, version=version)
+        if self._whole(target) and self._damage(published) is None:
             shutil.rmtree(work)
         else:
             shutil.rmtree(target, ignore_errors=True)
             work.rename(target)
+            make_read_only(target)  # not before: a build that is killed here goes on in its work folder
         self._remember(key, version)
         return self.get(kind, key.asset, version)
 
@@ -204,19 +201,34 @@ class ArtifactStore:
             raise ArtifactError(f"{asset} {version} in {folder} is damaged: delete that folder and run again")
         return kind(path=folder, asset=asset, version=version)
 
-    def verify(self, artifact: Artifact) -> None:
-        """Hash every file of a version again.
+    def verify(self, artifact: Artifact, *, anew: bool = False) -> None:
+        """Check that every file of a version is what was published, and that the version is its content's digest.
+
+        A file that was hashed before and has not changed since is not hashed again, unless ``anew``.
 
         Raises:
-            ArtifactError: one is not what was published; the message names it.
+            ArtifactError: one is not; the message names it.
         """
-        files = json.loads((artifact.path / MANIFEST).read_text())["files"]
-        for name, entry in files.items():
-            if digest_file(artifact.path / name) != entry["sha256"]:
-                raise ArtifactError(
-                    f"{artifact.asset} {artifact.version}: {name} is not what was published: delete "
-                    f"{artifact.path} and run again"
-                )
+        damage = self._damage(artifact, anew=anew)
+        if damage is not None:
+            raise ArtifactError(
+                f"{artifact.asset} {artifact.version}: {damage} is not what was published: delete "
+                f"{artifact.path} and run again"
+            )
+
+    def _damage(self, artifact: Artifact, *, anew: bool = False) -> str | None:
+        """The first file of a version that is not what was published."""
+        try:
+            files = self._manifest(artifact.asset, artifact.version)["files"]
+        except (OSError, ArtifactError):
+            return MANIFEST
+        if _content_digest(type(artifact), files) != artifact.version:
+            return MANIFEST
+        return first_damaged(artifact.path, files, self._record(artifact.asset, artifact.version), anew=anew)
+
+    def _record(self, asset: str, version: str) -> Path:
+        """Where it is kept which files of the version were found right."""
+        return self.root / VERIFIED_FILES / safe_part(asset) / f"{safe_part(version)}.json"
 
     def has(self, asset: str, version: str) -> bool:
         """Whether the version is published here and complete."""
@@ -234,12 +246,13 @@ class ArtifactStore:
 
     def read(self, asset: str, version: str, name: str) -> bytes | None:
         """One file of a version, without the others; None if it has no such file."""
-        path = self._folder(asset, version) / name
-        return path.read_bytes() if path.is_file() else None
+        folder = self._folder(asset, version)
+        path = folder / safe_name(name)
+        return path.read_bytes() if path.is_file() and is_inside(path, folder) else None
 
     def size(self, asset: str, version: str) -> int:
         """Bytes of one version, as its manifest has them."""
-        manifest = json.loads((self._folder(asset, version) / MANIFEST).read_text())
+        manifest = self._manifest(asset, version)
         return sum(entry["bytes"] for entry in manifest["files"].values())
 
     def remove(self, asset: str, version: str) -> None:
@@ -249,6 +262,7 @@ class ArtifactStore:
         (folder / MANIFEST).unlink(missing_ok=True)
         if folder.exists():
             shutil.rmtree(folder)
+        self._record(asset, version).unlink(missing_ok=True)
         for memo in (self.root / BUILD_KEYS / asset).glob("*"):
             if memo.read_text().strip() == version:
                 memo.unlink()
@@ -264,14 +278,22 @@ class ArtifactStore:
         )
 
     def _folder(self, asset: str, version: str) -> Path:
-        return self.root / ARTIFACTS / asset / version
+        return self.root / ARTIFACTS / safe_part(asset) / safe_part(version)
+
+    def _manifest(self, asset: str, version: str) -> dict[str, Any]:
+        """Raises OSError if there is none, ArtifactError if it is not a manifest of this version."""
+        path = self._folder(asset, version) / MANIFEST
+        return read_manifest(path.read_bytes(), asset, version, str(path))
 
     def _whole(self, folder: Path) -> bool:
-        """Whether every file of the version exists with its size (hashes are not recomputed)."""
+        """Whether every file of the version exists in its folder with its size (hashes are not recomputed)."""
         try:
-            files = json.loads((folder / MANIFEST).read_text())["files"]
-            return all((folder / name).stat().st_size == entry["bytes"] for name, entry in files.items())
-        except (OSError, ValueError, KeyError):
+            files = self._manifest(folder.parent.name, folder.name)["files"]
+            return all(
+                (folder / name).stat().st_size == entry["bytes"] and is_inside(folder / name, folder)
+                for name, entry in files.items()
+            )
+        except (OSError, ArtifactError):
             return False
 
     # ---- names ---------------------------------------------------------------------------------------------
@@ -279,6 +301,7 @@ class ArtifactStore:
     def link(self, name: str, target: Path) -> Path:
         """Point the recipe-named path ``name`` (relative to the root) at ``target``, atomically."""
         link = self.root / name
+        check_link(name, os.path.relpath(target, self.root))
         link.parent.mkdir(parents=True, exist_ok=True)
         if link.is_dir() and not link.is_symlink():
             raise ArtifactError(f"{link} is a folder that Retune did not make: move it away and run again")
@@ -294,19 +317,36 @@ class ArtifactStore:
 
     def resolve(self, name: str) -> Path | None:
         """The target of the recipe-named path on this machine (which may have been deleted); None if there is no such
-        path."""
+        path.
+
+        Raises:
+            ArtifactError: it leads out of the store's versions.
+        """
         link = self.root / name
-        return link.resolve() if link.is_symlink() else None
+        if not link.is_symlink():
+            return None
+        target = link.resolve()
+        if self._version_at(target) is None:
+            raise ArtifactError(
+                f"{link} leads to {target}, which is not a version below {self.root / ARTIFACTS}: delete that link "
+                "and run again"
+            )
+        return target
 
     def linked(self) -> set[tuple[str, str]]:
         """(asset, version) of every version that a recipe-named path points at or into."""
         found: set[tuple[str, str]] = set()
         for link in self._links(self.root):
-            target = link.resolve()
-            if (self.root / ARTIFACTS).resolve() in target.parents:
-                asset, version = target.relative_to((self.root / ARTIFACTS).resolve()).parts[:2]
-                found.add((asset, version))
+            version = self._version_at(link.resolve())
+            if version is not None:
+                found.add(version)
         return found
+
+    def _version_at(self, target: Path) -> tuple[str, str] | None:
+        """(asset, version) of the version that a resolved path is, or is inside of."""
+        artifacts = (self.root / ARTIFACTS).resolve()
+        parts = target.relative_to(artifacts).parts if artifacts in target.parents else ()
+        return (parts[0], parts[1]) if len(parts) > 1 else None
 
     def _links(self, folder: Path) -> Iterator[Path]:
         for entry in folder.iterdir():
@@ -360,6 +400,11 @@ def _files(folder: Path) -> Iterator[str]:
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.name != MANIFEST:
             yield path.relative_to(folder).as_posix()
+
+
+def _content_digest(kind: type[Artifact], files: Mapping[str, Any]) -> str:
+    """The version that files (name -> manifest entry) make: the digest of those that are content."""
+    return digest_tree((name, entry["sha256"]) for name, entry in files.items() if kind.is_content(name))
 
 
 def _entry(path: Path) -> dict[str, str | int]:

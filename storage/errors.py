@@ -9,3 +9,7 @@ class RetuneError(Exception):
     The command prints the message alone and a step in the UI fails with it; any other exception is a bug and keeps
     its traceback.
     """
+
+
+class ArtifactError(RetuneError):
+    """An artifact is missing, incomplete or damaged, or could not be stored; or a store names what is outside it."""

@@ -1,11 +1,17 @@
-"""Small text and JSON files, written so that readers see the old content or the new, never a part."""
+"""Small text and JSON files, written so that readers see the old content or the new, never a part; and copies."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
+import stat
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 
 def write_atomic(path: Path, text: str, *, private: bool = False) -> None:
@@ -46,3 +52,54 @@ def write_json(
     """
     text = json.dumps(value, indent=indent, ensure_ascii=ensure_ascii, sort_keys=sort_keys)
     write_atomic(path, text + "\n" if final_newline else text)
+
+
+def copy_file(source: Path | str, target: Path | str) -> None:
+    """Write the content of ``source`` to the file ``target``, which shares no inode with it.
+
+    Where the file system can, both share their blocks until one is changed (Btrfs, XFS), or the server copies (NFS).
+    """
+    try:
+        _copy_in_kernel(source, target)
+    except (
+        OSError,
+        AttributeError,
+    ):  # another file system or operating system, or a full disk: then so does this
+        shutil.copyfile(source, target)
+
+
+def _copy_in_kernel(source: Path | str, target: Path | str) -> None:
+    with Path(source).open("rb") as read, Path(target).open("wb") as write:
+        left = os.fstat(read.fileno()).st_size
+        while left:
+            done = os.copy_file_range(read.fileno(), write.fileno(), left)
+            if not done:
+                raise OSError(f"{source}: shorter than its size")
+            left -= done
+
+
+def make_read_only(folder: Path) -> None:
+    """Take away the permission to write from every file below ``folder``; the folders keep it, to be deleted.
+
+    A guard against accidents: a file system without permissions is left as it is.
+    """
+    for path in folder.rglob("*"):
+        with suppress(OSError):
+            found = path.lstat()
+            if stat.S_ISREG(found.st_mode):
+                path.chmod(stat.S_IMODE(found.st_mode) & ~0o222)
+
+
+def set_aside(path: Path, companions: Sequence[Path], inode: int) -> Path:
+    """Rename a damaged file, and the files that belong to it, so that it can be made again; returns its new name.
+
+    An earlier file of that name is replaced. Nothing is done if the file no longer has ``inode``: another process was
+    first.
+    """
+    aside = path.with_name(f"{path.name}.damaged")
+    with FileLock(f"{path}.lock"):
+        if path.exists() and path.stat().st_ino == inode:
+            for each in (*companions, path):  # never a new file with an old companion
+                if each.exists():
+                    each.replace(each.with_name(f"{each.name}.damaged"))
+    return aside

@@ -34,6 +34,9 @@ STATE_FOLDER = "stage5_deploy"
 """What is deployed, and the server's log."""
 
 EMBEDDING_CACHE = ".cache/embeddings"
+VERIFIED_FILES = ".cache/verified"
+"""For each version, which of its files were found right (`storage.verification`)."""
+
 ANSWER_CACHE = ".cache/chat_answers.sqlite"
 FORMER_CAPTION_ANSWERS = ".cache/answers.sqlite"
 """Where earlier versions kept the chat model's answers about images."""

@@ -181,8 +181,8 @@ class RemoteRoot:
         self._side_by_side(send_one, files, f"bytes to {self.url}", progress)
 
     def fetch(self, source: str, files: list[RemoteFile], folder: Path, progress: Progress) -> None:
-        """Copy ``files`` of the remote folder ``source`` to a local folder. Files that exist are not fetched
-        again, and an interrupted one is resumed.
+        """Copy ``files`` of the remote folder ``source`` to a local folder. Files that exist and are right are not
+        fetched again, and an interrupted one is resumed.
 
         Raises:
             RemoteError: also when a file does not have its digest.
@@ -191,7 +191,7 @@ class RemoteRoot:
 
         def fetch_one(file: RemoteFile, given_up: Event) -> None:
             target = folder / file.name
-            if not target.exists():
+            if not (target.exists() and digest_file(target) == file.sha256):
                 self._patiently(lambda: self._fetch(f"{source}/{file.name}", file, target), given_up)
 
         self._side_by_side(fetch_one, files, f"bytes from {self.url}", progress)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
 import socket
 from functools import cached_property, lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from filelock import FileLock
 
-from storage.artifact_store import MANIFEST, ArtifactError, ArtifactStore, BuildKey
+from storage.artifact_store import ArtifactError, ArtifactStore, BuildKey
 from storage.artifacts import Artifact
 from storage.digests import digest_text, digest_tree
-from storage.files import write_json
+from storage.files import make_read_only, write_json
+from storage.manifest import MANIFEST, check_link, read_manifest, safe_part
 from storage.paths import ARTIFACTS, BUILD_KEYS, WORK
 from storage.remote import LocalDiskFull, RemoteError, RemoteFile, RemoteRoot, check_url, is_url
 
@@ -25,6 +27,8 @@ MARKER = "retune-store.json"
 SCHEMA_VERSION = 1
 
 A = TypeVar("A", bound=Artifact)
+
+log = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:
@@ -53,12 +57,12 @@ def open_remote(url: str) -> RemoteRoot:
         remote.write(MARKER, json.dumps({"schema_version": SCHEMA_VERSION}).encode())
         return remote
     try:
-        described = json.loads(remote.read(MARKER))
-    except ValueError:
+        version = json.loads(remote.read(MARKER))["schema_version"]
+    except (ValueError, TypeError, KeyError):
         raise RemoteError(
-            f"{url}/{MARKER} is not JSON: this is not a store of Retune; set another artifact_root"
+            f"{url}/{MARKER} has no schema_version: this is not a store of Retune; set another artifact_root"
         ) from None
-    if described.get("schema_version") != SCHEMA_VERSION:
+    if version != SCHEMA_VERSION:
         raise RemoteError(
             f"{url} was made by another version of Retune: update Retune, or set another artifact_root"
         )
@@ -114,7 +118,7 @@ class RemoteArtifactStore(ArtifactStore):
         if found is not None:
             return found
         made = super().find(kind, key)
-        if made is not None:
+        if made is not None and self._damage(made) is None:
             self._send(key, made)
             return made
         self.check()  # a build of hours must not fail when it is uploaded
@@ -129,8 +133,8 @@ class RemoteArtifactStore(ArtifactStore):
         if not self.has(made.asset, made.version):
             manifest = json.loads((made.path / MANIFEST).read_text("utf-8"))
             files = _files(manifest)
-            content = digest_tree((file.name, file.sha256) for file in files)
-            target = f"{ARTIFACTS}/{made.asset}/{made.version}"
+            content = _content(manifest)
+            target = _address(made.asset, made.version)
             self._remote.send(made.path, files, f"{target}/{content}", self.progress)
             described = json.dumps({**manifest, "content": content}, indent=1)
             self._remote.write(f"{target}/{MANIFEST}", described.encode())
@@ -143,11 +147,30 @@ class RemoteArtifactStore(ArtifactStore):
             self._bring(asset, version)
         return super().get(kind, asset, version)
 
+    def verify(self, artifact: Artifact, *, anew: bool = False) -> None:
+        """As `ArtifactStore.verify`; what is damaged on this machine is fetched again."""
+        damage = self._damage(artifact, anew=anew)
+        if damage is None:
+            return
+        log.warning(
+            "%s %s: %s in %s is damaged: fetching it again from %s",
+            artifact.asset,
+            artifact.version,
+            damage,
+            artifact.path,
+            self.url,
+        )
+        (artifact.path / MANIFEST).unlink(missing_ok=True)
+        self._bring(artifact.asset, artifact.version)
+        super().verify(artifact)
+
     def versions(self, asset: str) -> list[str]:
-        names = [
-            f"{ARTIFACTS}/{asset}/{each}/{MANIFEST}" for each in self._remote.list(f"{ARTIFACTS}/{asset}")
+        folder = f"{ARTIFACTS}/{safe_part(asset)}"
+        names = {f"{folder}/{each}/{MANIFEST}": each for each in self._remote.list(folder)}
+        manifests = [
+            read_manifest(text, asset, names[name], f"{self.url}/{name}")
+            for name, text in self._remote.read_all(list(names)).items()
         ]
-        manifests = [json.loads(text) for text in self._remote.read_all(names).values()]
         manifests.sort(key=lambda manifest: manifest["created"], reverse=True)
         return [manifest["version"] for manifest in manifests]
 
@@ -155,16 +178,16 @@ class RemoteArtifactStore(ArtifactStore):
         return self._remote.list(ARTIFACTS)
 
     def read(self, asset: str, version: str, name: str) -> bytes | None:
-        manifest = self._manifest(asset, version)
+        manifest = self._sent_manifest(asset, version)
         if name not in manifest["files"]:
             return None
-        return self._remote.read(f"{ARTIFACTS}/{asset}/{version}/{manifest['content']}/{name}")
+        return self._remote.read(f"{_address(asset, version)}/{manifest['content']}/{name}")
 
     def size(self, asset: str, version: str) -> int:
-        return sum(file.bytes for file in _files(self._manifest(asset, version)))
+        return sum(file.bytes for file in _files(self._sent_manifest(asset, version)))
 
     def remove(self, asset: str, version: str) -> None:
-        folder = f"{ARTIFACTS}/{asset}/{version}"
+        folder = _address(asset, version)
         self._remote.remove(f"{folder}/{MANIFEST}")
         self._remote.remove(folder)
         keys = f"{BUILD_KEYS}/{asset}"
@@ -178,17 +201,25 @@ class RemoteArtifactStore(ArtifactStore):
         return f"{self.url}/artifacts/{artifact.asset}/{artifact.version}"
 
     def has(self, asset: str, version: str) -> bool:
-        return self._remote.exists(f"{ARTIFACTS}/{asset}/{version}/{MANIFEST}")
+        return self._remote.exists(f"{_address(asset, version)}/{MANIFEST}")
 
-    def _manifest(self, asset: str, version: str) -> dict[str, Any]:
+    def _sent_manifest(self, asset: str, version: str) -> dict[str, Any]:
+        name = f"{_address(asset, version)}/{MANIFEST}"
         try:
-            return json.loads(self._remote.read(f"{ARTIFACTS}/{asset}/{version}/{MANIFEST}"))
+            text = self._remote.read(name)
         except FileNotFoundError:
             raise ArtifactError(self._absent(asset, version)) from None
+        manifest = read_manifest(text, asset, version, f"{self.url}/{name}")
+        if manifest.get("content") != _content(manifest):
+            raise ArtifactError(
+                f"{self.url}/{name}: content is not the digest of its files: delete {self.url}/"
+                f"{_address(asset, version)} and run again"
+            )
+        return manifest
 
     def _bring(self, asset: str, version: str) -> None:
         """Fetch a version to this machine, under another name first, so that a partial copy is never used."""
-        manifest = self._manifest(asset, version)
+        manifest = self._sent_manifest(asset, version)
         partial = self.root / WORK / ".fetched" / asset / version
         doing = f"fetching {asset}"
         try:
@@ -203,12 +234,13 @@ class RemoteArtifactStore(ArtifactStore):
             if self._whole(target):
                 return
             partial.mkdir(exist_ok=True)
-            source = f"{ARTIFACTS}/{manifest['asset']}/{manifest['version']}/{manifest['content']}"
+            source = f"{_address(manifest['asset'], manifest['version'])}/{manifest['content']}"
             self._remote.fetch(source, _files(manifest), partial, self.progress)
             write_json(partial / MANIFEST, manifest, ensure_ascii=True)
             shutil.rmtree(target, ignore_errors=True)
             target.parent.mkdir(parents=True, exist_ok=True)
             partial.rename(target)
+            make_read_only(target)
 
     # ---- names ---------------------------------------------------------------------------------------------
 
@@ -228,23 +260,37 @@ class RemoteArtifactStore(ArtifactStore):
         except FileNotFoundError:
             super().unlink(name)
             return None
+        asset, version = self._checked(name, relative)
         target = self.root / relative
-        asset, version = Path(relative).parts[1:3]
         if self.has(asset, version):
             self.get(Artifact, asset, version)
         super().link(name, target)
         return target
 
     def linked(self) -> set[tuple[str, str]]:
-        targets = self._restore_links(self._remote).values()
-        return {(asset, version) for asset, version in (Path(target).parts[1:3] for target in targets)}
+        targets = self._restore_links(self._remote)
+        return {self._checked(name, target) for name, target in targets.items()}
 
     def _restore_links(self, remote: RemoteRoot) -> dict[str, str]:
         """Set this machine's links to the remote store's targets, fetched or not; returns name -> target."""
         texts = remote.read_all([f"links/{name}" for name in remote.sizes("links")])
         found = {name.removeprefix("links/"): text.decode() for name, text in texts.items()}
         for name, relative in found.items():
+            self._checked(name, relative)
             super().link(name, self.root / relative)
+        return found
+
+    def _checked(self, name: str, target: str) -> tuple[str, str]:
+        """(asset, version) of a link's target; raises ArtifactError if the link leads out of the versions."""
+        try:
+            found = check_link(name, target)
+            # A folder that is itself a link: the new one would be made where that leads.
+            if any((self.root / each).is_symlink() for each in list(PurePosixPath(name).parents)[:-1]):
+                raise ArtifactError(f"link {name!r} lies below another link")
+        except ArtifactError as error:
+            raise ArtifactError(
+                f"{self.url}: {error}: delete {self.url}/links/{name} and run again"
+            ) from None
         return found
 
     def _disk_full(self, doing: str) -> str:
@@ -258,6 +304,15 @@ class RemoteArtifactStore(ArtifactStore):
 
 def _memo(key: BuildKey) -> str:
     return f"{BUILD_KEYS}/{key.asset}/{key.digest}"
+
+
+def _address(asset: str, version: str) -> str:
+    return f"{ARTIFACTS}/{safe_part(asset)}/{safe_part(version)}"
+
+
+def _content(manifest: dict[str, Any]) -> str:
+    """The digest of all files: the folder in which they lie at the URL."""
+    return digest_tree((file.name, file.sha256) for file in _files(manifest))
 
 
 def _files(manifest: dict[str, Any]) -> list[RemoteFile]:

@@ -18,10 +18,11 @@ from assets_pkg.orchestration.history import artifact_ref, latest
 from assets_pkg.reindex.index import INDEX_MANIFEST, index_in, open_index
 from assets_pkg.reindex.searcher import SearchError, index_of
 from resources.vector_store.base import PassageIndex
-from storage.artifact_store import MANIFEST, ArtifactStore
+from storage.artifact_store import ArtifactStore
 from storage.artifacts import Artifact
 from storage.disk import bytes_below
 from storage.errors import RetuneError
+from storage.manifest import MANIFEST
 from storage.paths import ARTIFACTS, FROZEN_EVAL_SET, STATE_FOLDER
 
 

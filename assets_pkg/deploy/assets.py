@@ -20,10 +20,10 @@ from assets_pkg.deploy.nim_eval import (
 from assets_pkg.deploy.served_encoder import ServedEncoder
 from assets_pkg.deploy.server_state import ServedModel, smoke_check
 from assets_pkg.orchestration.asset_context import AssetContext, asset_context, shown_settings, stage_asset
-from assets_pkg.orchestration.history import ARTIFACT_KEY, SETTINGS_KEY
+from assets_pkg.orchestration.history import ARTIFACT_KEY, SETTINGS_KEY, artifact_ref
 from assets_pkg.orchestration.metadata import numbers, table
 from resources.configurable import ArtifactStoreResource, ContainerEngineResource, EncoderResource
-from storage.artifact_store import ArtifactStore
+from storage.artifact_store import ArtifactError, ArtifactStore
 from storage.artifacts import Checkpoint, EvalReport, EvalSet, OnnxModel
 from storage.digests import digest_json
 from storage.paths import EVAL_STAGE, STATE_FOLDER
@@ -66,9 +66,8 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         with asset_context(context, store) as asset:
             exported = asset.input(OnnxModel, "onnx_model")
             model = asset.input(Checkpoint, "promoted_model")
-            if profile.deploy.verify_fingerprint:
-                asset.store.verify(exported)
-                asset.store.verify(model)
+            for each in (exported, model):
+                asset.store.verify(each, anew=profile.deploy.verify_fingerprint)
             with encoders.open(model) as encoder:
                 expected = encoder.embed(SMOKE_TEXTS, "passage")
             name, dtype = profile.deploy.served_model_name, exported.manifest()["dtype"]
@@ -157,11 +156,27 @@ def _measure(asset: AssetContext, profile: Profile, encoders: EncoderResource, f
 
 
 def server_changed(made: dg.AssetMaterialization, profile: Profile, store: ArtifactStore) -> str | None:
-    """Whether the deployed server is gone, or answers as another model."""
+    """Whether the deployed server is gone, or answers as another model, or the files it serves are damaged."""
     state = read_state(store.root / STATE_FOLDER)
     if state is None or not state.alive():
         return "the server is not running"
     if not state.serves_its_model():
         return f"the server at {state.url} does not answer as the model that was deployed"
     problem = key_problem(state)
-    return None if problem is None else f"the server at {state.url} is not as wanted: {problem}"
+    if problem is not None:
+        return f"the server at {state.url} is not as wanted: {problem}"
+    return _damage(made, store) if profile.deploy.verify_fingerprint else None
+
+
+def _damage(made: dg.AssetMaterialization, store: ArtifactStore) -> str | None:
+    """What is damaged of the deployed export and its model, every file hashed again."""
+    exported, digest = artifact_ref(made), str(made.metadata["model_digest"].value)
+    assert exported is not None, "running_nim records no artifact"
+    sources = [name for name in ("checkpoint", "base_model") if store.has(name, digest)]
+    try:
+        store.verify(store.get(OnnxModel, *exported), anew=True)
+        for name in sources:
+            store.verify(store.get(Checkpoint, name, digest), anew=True)
+    except ArtifactError as error:
+        return str(error)
+    return None

@@ -90,6 +90,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
                 model, decision = _by_hand(asset, config)
             else:
                 model, decision = _by_gate(asset, profile, encoders)
+            asset.store.verify(model)
             asset.link(PROMOTED_MODEL, model.path)
             context.log.info(decision.reason)
             if not decision.passed:

@@ -46,6 +46,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksD
         """The promoted model as an ONNX graph with pooling and normalisation, its tokenizer and manifest."""
         with asset_context(context, store, compute) as asset:
             model = asset.input(Checkpoint, "promoted_model")
+            asset.store.verify(model)
             exported = asset.build(OnnxModel, lambda folder: _export(model, profile, accelerator, folder))
             asset.link(ONNX_LINK, exported.folder)
             size = (exported.folder / "model.onnx").stat().st_size / 1e6
@@ -90,10 +91,11 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksD
             context.log.info("export_to_trt is false: no TensorRT engine is built")
             return
         with asset_context(context, store, compute) as asset:
-            folder = asset.input(OnnxModel, "onnx_model").folder
+            exported = asset.input(OnnxModel, "onnx_model")
+            asset.store.verify(exported)
 
             def produce(target: Path) -> None:
-                build_engine(plan, folder, target)
+                build_engine(plan, exported.folder, target)
 
             engine = asset.build(TensorrtEngine, produce)
             asset.link(TENSORRT_LINK, engine.path)

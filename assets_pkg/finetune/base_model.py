@@ -7,7 +7,6 @@ from __future__ import annotations
 import glob
 import importlib.resources
 import json
-import os
 import re
 import shutil
 import sys
@@ -21,7 +20,7 @@ from assets_pkg.finetune.model_io import check_tokenizer, check_weights, paramet
 from resources.encoders.loading import admit_weights
 from resources.machine.accelerator import Accelerator
 from resources.models.shape import token_positions
-from storage.files import write_json
+from storage.files import copy_file, write_json
 from storage.progress import Progress, no_progress
 
 PACKAGE = "package://"
@@ -61,7 +60,7 @@ def fetch_base_model(
     """Write ``model/consolidated/`` and ``summary.json`` into ``folder``.
 
     ``settings.base_model`` is ``package://<package>/<folder>`` (a model inside an installed Python package), a
-    local folder, or a Hugging Face hub id. Weights are hard-linked where the file system allows it. A plain
+    local folder, or a Hugging Face hub id. Its files are copied: the source may change later. A plain
     transformers model gets mean pooling and normalisation; a bidirectional decoder that would need remote code
     is described by its stock architecture with ``is_causal: false`` instead.
 
@@ -169,7 +168,7 @@ def _link_files(source: Path, target: Path, progress: Progress) -> None:
     for done, path in enumerate(files, start=1):
         copy = target / path.relative_to(source)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        _link(path.resolve(), copy)
+        copy_file(path.resolve(), copy)
         progress(done, len(files), "file")
     if not files:
         raise BaseModelError(f"base model folder {source} is empty")
@@ -213,15 +212,8 @@ def _unwanted(path: Path, root: Path) -> bool:
     ) or any(relative.match(pattern) for pattern in (*UNWANTED, *OF_A_TRAINER))
 
 
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without hard links
-        shutil.copyfile(source, target)
-
-
 def _write_json(path: Path, value: Any) -> None:
-    """Replace a JSON file; never writes through a hard link into the source."""
+    """Replace a JSON file."""
     write_json(path, value, indent=2, ensure_ascii=True)
 
 

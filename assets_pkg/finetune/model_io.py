@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from assets_pkg.config.sections.finetune import FinetuneSettings
 from assets_pkg.finetune.errors import BaseModelError
 from resources.machine.accelerator import Accelerator
 from resources.models.safetensors_files import announced_bytes, tensor_shapes
+from storage.files import copy_file
 
 if TYPE_CHECKING:
     import torch
@@ -196,16 +196,9 @@ def module_folders(folder: Path) -> list[str]:
 
 
 def copy_unchanged(base: Path, target: Path) -> None:
-    """Copy ``base`` to ``target``, with hard links where the file system supports them."""
+    """Copy ``base`` to ``target``, sharing no inode with it: versions do not change with each other."""
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(base, target, copy_function=_link)
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without hard links
-        shutil.copyfile(source, target)
+    shutil.copytree(base, target, copy_function=copy_file)
 
 
 def _replace_weights(source: Path, target: Path) -> None:

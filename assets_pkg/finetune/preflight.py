@@ -52,7 +52,7 @@ SMALL_RANK = 16
 
 def bytes_needed(weights: int, trained: int) -> int:
     """The most bytes that training keeps on disk: checkpoints with the optimizer's state, the result, and a copy of the
-    base (where it cannot be linked)."""
+    base."""
     checkpoint = BYTES_PER_WEIGHT * weights + BYTES_PER_MOMENTS * trained
     return CHECKPOINTS * checkpoint + 2 * BYTES_PER_WEIGHT * weights
 

@@ -7,7 +7,6 @@ question's positives and m the margin, a passage may score at most p - (1 - m)|p
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections import defaultdict
 from collections.abc import Generator, Iterator, Sequence
@@ -30,7 +29,7 @@ from resources.compute.distributed_embedding import MakeShards
 from resources.encoders.base import Encoder, Role
 from resources.encoders.shards import Shards
 from storage.artifacts import TrainingSet
-from storage.files import write_json
+from storage.files import copy_file, write_json
 from storage.formats.retriever_json import (
     PassageRef,
     RetrieverExample,
@@ -332,7 +331,7 @@ def _write_files(
 ) -> None:
     write_retriever_file(folder / "train_mined.automodel.json", examples, arguments)
     write_retriever_file(folder / "train_mined.automodel_unrolled.json", unroll(examples), arguments)
-    _link_files(
+    _copy_files(
         training_set.path, folder, ["val.json", "corpus/train.parquet", "corpus/merlin_metadata.json"]
     )
     summary = {**describe_mining(examples, texts), **figures}
@@ -364,13 +363,10 @@ def _reference(pool: Pool, row: int, score: float) -> PassageRef:
     return PassageRef(pool.ids[row], round(float(score), DECIMALS))
 
 
-def _link_files(source: Path, folder: Path, names: Sequence[str]) -> None:
-    """The same files in this version: hard links where the file system has them, since versions never change."""
+def _copy_files(source: Path, folder: Path, names: Sequence[str]) -> None:
+    """The same files in this version."""
     for name in names:
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
-        try:
-            os.link(source / name, target)
-        except OSError:
-            shutil.copyfile(source / name, target)
+        copy_file(source / name, target)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import random
+import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -147,11 +151,108 @@ def test_an_answer_survives_kill_9_the_moment_it_is_kept(tmp_path: Path) -> None
     reader.close()
 
 
-def test_a_broken_cache_file_is_named(tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
     path = tmp_path / "answers.sqlite"
-    path.write_bytes(b"not a database" * 100)
+    path.mkdir()
     with pytest.raises(OSError, match="move it away to start anew"):
         AnswerCache(path)
+
+
+def fill(path: Path) -> None:
+    cache = AnswerCache(path)
+    for number in range(200):
+        cache.put(answer_key(number), {"text": f"answer {number} é " * 20})
+    cache.close()  # also writes the log into the file
+
+
+def answers(cache: AnswerCache) -> list[int]:
+    """The numbers whose answers come back; each as it was kept."""
+    found = {number: cache.get(answer_key(number)) for number in range(200)}
+    kept = {number: answer for number, answer in found.items() if answer is not None}
+    assert kept == {number: {"text": f"answer {number} é " * 20} for number in kept}
+    return list(kept)
+
+
+def replace(path: Path) -> None:
+    path.write_bytes(b"not a database" * 100)
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def zero(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[4096:-4096] = bytes(len(content) - 8192)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [replace, cut, zero], ids=lambda damage: damage.__name__)
+@pytest.mark.parametrize("first", ["read", "write"])
+def test_a_damaged_cache_is_set_aside_and_made_again(
+    damage: Callable[[Path], None], first: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "answers.sqlite"
+    fill(path)
+    damage(path)
+    damaged = path.read_bytes()
+    cache = AnswerCache(path)
+    if first == "read":
+        assert len(answers(cache)) < 200
+    for number in range(200):
+        cache.put(answer_key(number), {"text": f"answer {number} é " * 20})
+    assert len(answers(cache)) == len(cache) == 200
+    cache.close()
+    assert "is damaged" in caplog.text
+    assert "renamed to answers.sqlite.damaged" in caplog.text
+    aside = tmp_path / "answers.sqlite.damaged"
+    assert damage is not replace or aside.read_bytes() == damaged
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_damage_changes_an_answer(seed: int, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "answers.sqlite"
+    fill(path)
+    rng = random.Random(seed)
+    content = bytearray(path.read_bytes())
+    for _ in range(rng.choice([1, 10, 200])):
+        content[rng.randrange(100, len(content))] ^= 1 << rng.randrange(8)
+    path.write_bytes(content)
+    cache = AnswerCache(path)
+    answers(cache)
+    for number in range(200):
+        cache.put(answer_key(number), {"text": f"answer {number} é " * 20})
+    answers(cache)
+
+
+def test_a_flipped_bit_of_an_answer_costs_that_answer(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "answers.sqlite"
+    fill(path)
+    content = path.read_bytes()
+    assert content.count(b"answer 77 ") == 20
+    path.write_bytes(content.replace(b"answer 77 ", b"answer 76 ", 1))
+    cache = AnswerCache(path)
+    assert sorted({*range(200)} - {*answers(cache)}) == [77]
+    assert "a damaged answer is asked for again" in caplog.text
+    cache.put(answer_key(77), {"text": "answer 77 é " * 20})
+    assert len(answers(cache)) == 200
+
+
+def test_answers_of_an_earlier_version_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "answers.sqlite"
+    with sqlite3.connect(path) as former:
+        former.execute("CREATE TABLE answers (key BLOB PRIMARY KEY, answer TEXT NOT NULL) WITHOUT ROWID")
+        former.execute("INSERT INTO answers VALUES (?, ?)", (answer_key(1), '{"text": "é"}'))
+        former.execute("INSERT INTO answers VALUES (?, ?)", (answer_key(2), '{"text": "cut'))
+    former.close()
+    cache = AnswerCache(path)
+    assert cache.get(answer_key(1)) == {"text": "é"}
+    assert cache.get(answer_key(2)) is None
+    cache.put(answer_key(1), {"text": "new"})
+    assert cache.get(answer_key(1)) == {"text": "new"}
+    assert len(cache) == 2
 
 
 # ---- the resource ------------------------------------------------------------------------------------------

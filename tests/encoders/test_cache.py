@@ -1,16 +1,19 @@
 import os
+import random
 import signal
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
+import lmdb
 import numpy as np
 import pytest
 
 from resources.encoders import cached
 from resources.encoders.cached import CachedEncoder
 from storage.embedding_cache import EmbeddingCache, EmbeddingCacheError
+from storage.files import set_aside
 
 
 def vectors_of(names, d=8):
@@ -103,10 +106,118 @@ def test_a_killed_writer_leaves_every_committed_block(tmp_path):
     assert len(cache.get("m", ["after"])) == 1
 
 
-def test_a_damaged_file_says_what_to_do(tmp_path):
+def filled(folder, count=300, d=64):
+    """A cache of ``count`` vectors, with their names."""
+    names = [f"text{number}" for number in range(count)]
+    vectors = vectors_of(names, d)
+    EmbeddingCache(folder).put("m", names, vectors)
+    return names, vectors
+
+
+def assert_usable(folder, names, vectors, caplog):
+    """Every vector that comes back is right; when all are put again, all come back."""
+    cache = EmbeddingCache(folder)
+    found = cache.get("m", names)
+    for name, vector in zip(names, vectors, strict=True):
+        if name in found:
+            np.testing.assert_array_equal(found[name], vector)
+    assert len(found) == len(names) or "made again" in caplog.text
+    cache.put("m", names, vectors)
+    found = cache.get("m", names)
+    np.testing.assert_array_equal(np.stack([found[name] for name in names]), vectors)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 100, 4096, 4300, 8192, 20_000, 0.5, -4096, -1])
+def test_a_file_that_was_cut_short_is_set_aside_and_made_again(kept, tmp_path, caplog):
+    names, vectors = filled(tmp_path)
+    path = tmp_path / "data.mdb"
+    size = path.stat().st_size
+    length = int(kept * size) if isinstance(kept, float) else kept % size
+    os.truncate(path, length)
+    if length:  # LMDB takes an empty file for a new one
+        assert EmbeddingCache(tmp_path).get("m", names) == {}
+        assert "is damaged" in caplog.text
+        assert "renamed to data.mdb.damaged" in caplog.text
+        assert (tmp_path / "data.mdb.damaged").stat().st_size == length
+    EmbeddingCache(tmp_path).put("m", names, vectors)
+    assert_usable(tmp_path, names, vectors, caplog)
+
+
+def test_another_file_is_set_aside_and_only_once(tmp_path, caplog):
     (tmp_path / "data.mdb").write_bytes(b"not a database" * 1000)
+    cache = EmbeddingCache(tmp_path)
+    assert cache.get("m", ["a"]) == {}
+    cache.put("m", ["a"], vectors_of("a"))
+    assert set(cache.get("m", ["a"])) == {"a"}
+    assert caplog.text.count("is damaged") == 1
+    assert (tmp_path / "data.mdb.damaged").read_bytes() == b"not a database" * 1000
+
+
+def test_a_file_that_another_process_has_replaced_stays(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("new")
+    set_aside(path, [], path.stat().st_ino + 1)
+    assert path.read_text() == "new"
+
+
+def test_a_cache_that_cannot_be_opened_says_what_to_do(tmp_path):
+    (tmp_path / "data.mdb").mkdir()
     with pytest.raises(EmbeddingCacheError, match=r"delete that folder"):
         EmbeddingCache(tmp_path).get("m", ["a"])
+
+
+@pytest.mark.parametrize("bit", [0, 22, 23, 30, 31])
+def test_a_vector_with_a_flipped_bit_does_not_come_back(bit, tmp_path, caplog):
+    names, vectors = filled(tmp_path, 3)
+    path = tmp_path / "data.mdb"
+    content = bytearray(path.read_bytes())
+    needle = vectors[1].tobytes()
+    position = content.index(needle) + 4 * 7 + bit // 8
+    assert content.count(needle) == 1
+    content[position] ^= 1 << bit % 8
+    path.write_bytes(content)
+    found = EmbeddingCache(tmp_path).get("m", names)
+    assert set(found) == {names[0], names[2]}
+    assert "1 damaged vectors are made again" in caplog.text
+    assert_usable(tmp_path, names, vectors, caplog)
+
+
+def test_vectors_that_are_not_finite_are_not_kept(tmp_path, caplog):
+    vectors = vectors_of("abc")
+    vectors[0, 3], vectors[2, 0] = np.nan, -np.inf
+    cache = EmbeddingCache(tmp_path)
+    cache.put("m", ["a", "b", "c"], vectors)
+    assert set(cache.get("m", ["a", "b", "c"])) == {"b"}
+    assert "2 of 3 vectors are not finite" in caplog.text
+
+
+def test_what_an_earlier_version_kept_is_used_if_it_is_finite(tmp_path, caplog):
+    good, bad = vectors_of("ab")
+    bad[5] = np.nan
+    with lmdb.open(str(tmp_path)) as environment, environment.begin(write=True) as transaction:
+        for name, value in (("good", good), ("bad", bad), ("zero", 0 * good)):
+            transaction.put(f"m:{name}".encode(), value.astype("<f4").tobytes())
+        transaction.put(b"m:cut", good.tobytes()[:-1])
+    cache = EmbeddingCache(tmp_path)
+    found = cache.get("m", ["good", "bad", "zero", "cut", "absent"])
+    assert set(found) == {"good"}
+    np.testing.assert_array_equal(found["good"], good)
+    assert "3 damaged vectors are made again" in caplog.text
+    cache.put("m", ["bad"], good[None])
+    np.testing.assert_array_equal(cache.get("m", ["bad"])["bad"], good)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_damage_to_the_vectors_is_found(seed, tmp_path, caplog):
+    names, vectors = filled(tmp_path, 100, 1500)  # vectors in pages of their own
+    rng = random.Random(seed)
+    content = bytearray((tmp_path / "data.mdb").read_bytes())
+    for row in rng.sample(range(100), 5):
+        start = content.index(vectors[row].tobytes())
+        for _ in range(rng.choice([1, 3, 500])):
+            content[start + rng.randrange(6000)] = rng.randrange(256)
+    (tmp_path / "data.mdb").write_bytes(content)
+    assert_usable(tmp_path, names, vectors, caplog)
 
 
 def test_only_new_texts_are_embedded_and_each_once(tmp_path):

@@ -14,7 +14,7 @@ from assets_pkg.config.base import ModelSettings
 from assets_pkg.config.profile import load_profile
 from assets_pkg.finetune.base_model import fetch_base_model
 from assets_pkg.finetune.errors import BaseModelError
-from assets_pkg.finetune.model_io import load_model
+from assets_pkg.finetune.model_io import copy_unchanged, load_model
 from resources.encoders.encoder_config import EncoderConfig
 from resources.encoders.sentence_transformer import EncoderError, SentenceTransformerEncoder
 from storage.artifacts import Checkpoint
@@ -87,6 +87,22 @@ def test_the_source_folder_stays_as_it_was(
     fetch_base_model(model_settings, tmp_path)
     fetch_base_model(with_base(model_settings, tmp_path / "model" / "consolidated"), tmp_path / "again")
     assert {path.name: path.read_bytes() for path in plain_bert.iterdir()} == before
+
+
+def test_what_becomes_of_the_source_folder_does_not_change_the_model(
+    plain_bert: Path, model_settings: ModelSettings, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(plain_bert, source)
+    fetch_base_model(with_base(model_settings, source), tmp_path / "made")
+    copy_unchanged(tmp_path / "made" / "model" / "consolidated", tmp_path / "made" / "copy")
+    before = content_of(tmp_path / "made")
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {path.stat().st_nlink for path in files} == {1}
+    for path in source.rglob("*"):
+        with path.open("r+b") as stream:
+            stream.write(b"overwritten")
+    assert content_of(tmp_path / "made") == before
 
 
 @pytest.mark.parametrize(("kind", "bidirectional"), [("llama_bidirec", True), ("llama", False)])

@@ -89,13 +89,29 @@ def test_an_export_that_moves_the_neighbours_too_far_is_not_served(project: Proj
     assert here.instance.get_latest_materialization_event(dg.AssetKey("running_nim")) is None
 
 
-def test_a_fingerprint_is_checked_when_asked_for(project: Project) -> None:
-    here = project.with_overrides("deploy.verify_fingerprint=true")
-    here.run(["onnx_model"])
-    weights = EXPORT.resolve() / "model.onnx"
-    content = bytearray(weights.read_bytes())
+def flip_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
     content[-1] ^= 1
-    weights.write_bytes(content)
+    path.chmod(0o644)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("always", [True, False])
+def test_a_damaged_export_is_not_served(project: Project, always: bool) -> None:
+    here = project.with_overrides(f"deploy.verify_fingerprint={str(always).lower()}")
+    here.run(["onnx_model"])
+    flip_a_byte(EXPORT.resolve() / "model.onnx")
     outcome = run_assets(here.defs, here.instance, ["running_nim"])
     assert not outcome.succeeded
     assert "onnx/model.onnx is not what was published" in outcome.failures[0].message
+
+
+def test_a_damaged_model_is_neither_promoted_nor_exported(project: Project) -> None:
+    promoted = project.version("promoted_model")
+    flip_a_byte(Path("output/promoted_model/model/consolidated/model.safetensors"))
+    choice = {"promoted_model": {"version": promoted, "because": "rollback"}}
+    for assets, config in ((["promoted_model"], choice), (["promoted_model"], None), (["onnx_model"], None)):
+        outcome = run_assets(project.defs, project.instance, assets, config)
+        assert not outcome.succeeded
+        message = outcome.failures[0].message
+        assert "model/consolidated/model.safetensors is not what was published" in message

@@ -16,7 +16,7 @@ import pytest
 
 from storage.artifact_store import ArtifactError, ArtifactStore
 from storage.embedding_cache import EmbeddingCache
-from storage.remote_store import open_store
+from storage.remote_store import RemoteArtifactStore, open_store
 from tests.small_disk import small_disk
 from tests.storage.notes import Note, key, writer
 
@@ -49,9 +49,30 @@ def test_files_that_are_company_do_not_change_the_version_and_the_manifest_names
     assert manifest["version"] == note.version == note.path.name
 
 
+def test_published_files_are_read_only_and_can_be_deleted(root: str, tmp_path: Path) -> None:
+    def produce(folder: Path) -> None:
+        (folder / "deep").mkdir()
+        (folder / "deep" / "more.txt").write_text("more")
+        (folder / "note.txt").write_text("hello")
+        (folder / "note.txt").chmod(0o640)
+
+    store = open_store(root)
+    made = store.build(Note, key(), produce)
+    names = ["deep/more.txt", "manifest.json", "note.txt"]
+    modes = {name: (made.path / name).stat().st_mode & 0o777 for name in names}
+    assert all(mode & 0o222 == 0 for mode in modes.values())
+    assert modes["note.txt"] == 0o440
+    if root.startswith("file://"):
+        there = RemoteArtifactStore(root, tmp_path / "other").get(Note, "notes", made.version)
+        assert all((there.path / name).stat().st_mode & 0o222 == 0 for name in names)
+    store.remove("notes", made.version)
+    assert not made.path.exists()
+
+
 def test_a_damaged_version_is_refused_by_name_and_rebuilt_by_key(tmp_path: Path) -> None:
     store, calls = ArtifactStore(tmp_path), []
     note = store.build(Note, key(), writer("whole", calls))
+    (note.path / "note.txt").unlink()
     (note.path / "note.txt").write_text("")
     with pytest.raises(ArtifactError, match=r"notes .* is damaged"):
         store.get(Note, "notes", note.version)

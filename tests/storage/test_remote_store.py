@@ -304,6 +304,7 @@ def test_an_address_where_nobody_answers(
 def test_damage_here_is_mended_and_damage_there_is_named(url: str, s3: S3Server, tmp_path: Path) -> None:
     one = machine(url, tmp_path / "one")
     made = one.build(Note, key(), writer("hello", []))
+    (made.path / "note.txt").unlink()
     (made.path / "note.txt").write_text("")
     assert (one.get(Note, "notes", made.version).path / "note.txt").read_text() == "hello"
     name = next(name for name in s3.objects(bucket_of(url)) if name.endswith("note.txt"))
