@@ -108,7 +108,7 @@ class EmbeddingCache:
         def delete(environment: lmdb.Environment) -> int:
             with _begin(environment, write=True) as transaction:
                 keys = map(bytes, transaction.cursor().iternext(keys=True, values=False))
-                found = [key for key in keys if key.rpartition(b":")[2] in wanted]
+                found = [key for key in keys if _digest_of(key) in wanted]
                 return sum(transaction.delete(key) for key in found)
 
         return self._on_file(delete)
@@ -186,6 +186,11 @@ def _former_key(identity: str, digest: str) -> bytes:
 
 def _key(identity: str, digest: str) -> bytes:
     return f"{identity}:{digest}:2".encode()
+
+
+def _digest_of(key: bytes) -> bytes:
+    """The text's digest in a key of either form."""
+    return key.removesuffix(b":2").rpartition(b":")[2]
 
 
 def _entry(identity: str, digest: str, vector: bytes) -> tuple[bytes, bytes]:
