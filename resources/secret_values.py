@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import unquote
 
+from storage.errors import RetuneError
+
 INSTEAD = (
     "Settings are printed, recorded and written into jobs: put the secret into the environment, and write its "
     "variable's name where one is asked for (api_key_env, milvus_token_env, secrets of a compute target)"
@@ -41,7 +43,7 @@ _KEY = re.compile(
 tokens, and of private keys."""
 
 
-class SecretValueError(ValueError):
+class SecretValueError(RetuneError, ValueError):
     """A value that holds a secret; the message names where it is, never the value."""
 
 

@@ -21,7 +21,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-WORDS = re.findall(r"[a-z]{3,}", Path(__file__).read_text("utf-8"))
+WORDS = Path(__file__).with_name("words.txt").read_text("utf-8").split()
+"""What answers are made of: fixed, so that they do not change with this file."""
+
 REFUSAL = "I'm sorry, but I can't help with that."
 
 

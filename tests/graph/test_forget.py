@@ -50,7 +50,9 @@ def cached_digests(store: ArtifactStore) -> set[str]:
         lmdb.open(str(store.root / EMBEDDING_CACHE), readonly=True, lock=False) as cache,
         cache.begin() as reading,
     ):
-        return {bytes(key).decode().rpartition(":")[2] for key in reading.cursor().iternext(values=False)}
+        keys = [bytes(key).decode() for key in reading.cursor().iternext(values=False)]
+    # identity, digest, and the form of entries with a checksum
+    return {key.removesuffix(":2").rpartition(":")[2] for key in keys}
 
 
 def own_texts(store: ArtifactStore, project: Project, name: str) -> set[str]:

@@ -315,7 +315,7 @@ def test_a_budget_stops_cleanly_and_the_next_run_goes_on(endpoint: ScriptedEndpo
 def test_without_consent_nothing_is_sent_and_the_error_says_how(
     endpoint: ScriptedEndpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("resources.chat_model.consent.is_loopback", lambda host: False)
+    monkeypatch.setattr("resources.endpoints.is_loopback", lambda host: False)
     artifacts, settings = make_corpus(tmp_path / "in", 5), sdg_settings(endpoint.base_url)
     with pytest.raises(ConsentError, match=r"5 documents would be sent to 127\.0\.0\.1"):
         generate(artifacts, settings, tmp_path / "out")
