@@ -1,4 +1,4 @@
-"""Where an HTTP endpoint is, and whether text may go there: to this machine always, elsewhere only with consent."""
+"""Where an HTTP endpoint is, and whether text may go there: to this machine always, to other hosts with consent."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def build_app(service: EmbeddingService) -> EmbeddingsMiddleware:
 def new_app(title: str) -> FastAPI:
     """An application without routes, whose errors have NIM's shape.
 
-    Its page ``/docs`` loads nothing from elsewhere, neither scripts from a CDN nor a verdict on its description.
+    Its page ``/docs`` loads nothing from other hosts, neither scripts from a CDN nor a verdict on its description.
     """
     app = FastAPIOffline(
         title=title,
