@@ -23,6 +23,8 @@ from resources.encoders.sentence_transformer import SentenceTransformerEncoder
 from storage.artifacts import Checkpoint
 from tests.finetune.conftest import CPU, TrainingInputs
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[[Path, Path], None]
 TEXTS = ["badin kefel ligor", "mohat nujum", "radin"]
 
