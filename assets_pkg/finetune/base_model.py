@@ -75,7 +75,7 @@ def fetch_base_model(
     _check_whole(source.folder)
     target = folder / "model" / "consolidated"
     shutil.rmtree(folder / "model", ignore_errors=True)
-    _link_files(source.folder, target, progress)
+    _copy_files(source.folder, target, progress)
     _stock_architecture(target, settings)
     _ensure_modules(target)
     check_weights(_transformer_folder(target))
@@ -163,7 +163,7 @@ def _bin_files_not_needed(folder: Path) -> list[str]:
 # ---- the folder --------------------------------------------------------------------------------------------
 
 
-def _link_files(source: Path, target: Path, progress: Progress) -> None:
+def _copy_files(source: Path, target: Path, progress: Progress) -> None:
     files = _wanted_files(source)
     for done, path in enumerate(files, start=1):
         copy = target / path.relative_to(source)

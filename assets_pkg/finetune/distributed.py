@@ -4,7 +4,7 @@ Every rank computes the full loss, in which only its own embeddings carry a grad
 gradients is the gradient of one process with the global batch. (DistributedDataParallel averages, which needs equal
 shares, and a gradient cache makes more than one backward pass between two all-reduces.)
 
-One rank may run out of memory while others do not. So before the tensors of a step are exchanged, an all-reduce tells
+One rank may run out of memory while others do not. So before the tensors of a step are exchanged, an all-reduce reports
 every rank whether memory sufficed (``check_peers``), and no rank waits for one that has given up. What an exchange
 needs is allocated before that.
 """

@@ -45,7 +45,7 @@ Take = Callable[[int], None]
 class Front:
     """Lets requests in, and turns whatever goes wrong with one into an answer.
 
-    Only what has arrived counts: a body that is announced and does not come takes no room from others.
+    Only what has arrived counts: a body that is announced and does not come takes no memory from others.
 
     Args:
         bodies_held: how many bodies of the largest allowed size may be in memory.
