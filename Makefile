@@ -4,9 +4,11 @@ PYTHON ?= python3
 TORCH ?= -c constraints.txt torch
 BIN := .venv/bin
 # Files stay whole, in the order of tests/conftest.py: their fixtures are made once.
-PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder
+WHOLE_FILES := --dist loadfile --no-loadscope-reorder
 
 export OMP_WAIT_POLICY ?= PASSIVE
+# Every process that the tests start would compile the sources again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-fast check ui clean
 
@@ -18,11 +20,11 @@ demo: .venv/installed  ## Adapt, measure, promote, serve and index the embedded 
 	@echo '  $(BIN)/retune run -c laptop --to reindex corpus_dir=/path/to/your/documents'
 
 test: .venv/installed-dev  ## All tests; those that need a GPU are left out where there is none
-	OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL) --durations=25 -m "not engine" tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 $(WHOLE_FILES) --durations=25 -m "not engine" tests
 	$(BIN)/pytest --durations=5 -m engine tests
 
 test-fast: .venv/installed-dev  ## Tests of a few seconds and less; the others are marked `slow`
-	OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL) -m "not slow and not engine and not gpu" tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(WHOLE_FILES) -m "not slow and not engine and not gpu" tests
 
 check: .venv/installed-dev  ## Format, lint, types, import contracts
 	$(BIN)/ruff format --check .

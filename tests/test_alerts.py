@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 
 from resources.configurable import AlertsResource
+from tests.loopback import serving
 
 
 class Hook(HTTPServer):
@@ -49,12 +49,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hook]:
-    server = Hook()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("RETUNE_ALERT_WEBHOOK", server.address)
-    yield server
-    server.shutdown()
-    server.server_close()
+    with serving(Hook()) as server:
+        monkeypatch.setenv("RETUNE_ALERT_WEBHOOK", server.address)
+        yield server
 
 
 def test_an_alert_is_posted_and_logged(hook: Hook, caplog: pytest.LogCaptureFixture) -> None:

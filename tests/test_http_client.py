@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -29,6 +28,7 @@ from resources.models.entry import Endpoint, ModelEntry
 from resources.vector_store.base import VectorStoreError
 from resources.vector_store.milvus import MilvusIndex
 from tests.command.conftest import free_port
+from tests.loopback import serving
 
 ROOT = Path(__file__).parents[1]
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
@@ -78,23 +78,16 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing."""
 
 
-def _started() -> Iterator[Recorder]:
-    server = Recorder()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
-
-
 @pytest.fixture
 def service() -> Iterator[Recorder]:
-    yield from _started()
+    with serving(Recorder()) as server:
+        yield server
 
 
 @pytest.fixture
 def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
     """A proxy that the environment names for everything."""
-    for server in _started():
+    with serving(Recorder()) as server:
         for name in PROXIES:
             monkeypatch.setenv(name, server.url)
             monkeypatch.setenv(name.lower(), server.url)

@@ -86,6 +86,7 @@ def index_version(store: ArtifactStore, model: str, uri: str) -> Artifact:
     return store.build(VectorIndex, BuildKey("vector_index", model, {}), produce)
 
 
+@pytest.mark.slow
 def test_the_served_models_index_stays_and_collections_of_removed_ones_go(
     tmp_path: Path,
 ) -> None:
@@ -150,6 +151,7 @@ def test_what_killed_builds_left_goes_once_a_newer_version_was_made(tmp_path: Pa
     assert store.versions("corpus_embeddings") == [made.version]
 
 
+@pytest.mark.slow
 def test_a_half_written_collection_goes_with_the_build_that_left_it(tmp_path: Path) -> None:
     store, uri = ArtifactStore(tmp_path / "store"), str(tmp_path / "milvus.db")
     place = milvus_place(store, "aa", uri)

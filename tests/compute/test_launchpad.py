@@ -12,6 +12,7 @@ from assets_pkg.config.profile import load_profile
 from tests.conftest import write_corpus, write_profile
 
 
+@pytest.mark.slow
 def test_a_run_can_name_the_target_of_one_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "env.toml").write_text('[child]\nexecutor = "subprocess"\n', "utf-8")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -18,6 +17,7 @@ from assets_pkg.deploy.nim_eval import DriftError, measure_drift, require_no_dri
 from assets_pkg.deploy.served_encoder import ServedEncoder
 from assets_pkg.deploy.server_state import DeployError
 from resources.encoders.service_calls import AnswerError
+from tests.loopback import serving
 
 Answer = Callable[[dict[str, Any]], Any]
 
@@ -38,15 +38,11 @@ def endpoint(answer: Answer) -> Iterator[ServedEncoder]:
         def log_message(self, *_: object) -> None:
             """Nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    encoder = ServedEncoder(f"http://127.0.0.1:{server.server_port}", "m", 2, "id")
-    try:
+    with (
+        serving(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server,
+        closing(ServedEncoder(f"http://127.0.0.1:{server.server_port}", "m", 2, "id")) as encoder,
+    ):
         yield encoder
-    finally:
-        encoder.close()
-        server.shutdown()
-        server.server_close()
 
 
 def _answer(vectors: list[Any], model: str = "m") -> dict[str, Any]:

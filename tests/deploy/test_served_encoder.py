@@ -18,6 +18,7 @@ from assets_pkg.deploy.server_state import DeployError
 from resources.encoders.cached import CachedEncoder
 from storage.digests import digest_text
 from storage.embedding_cache import EmbeddingCache
+from tests.loopback import serving
 
 TEXTS = [f"text {number}" for number in range(5 * BATCH + 1)]
 
@@ -62,11 +63,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def endpoint() -> Iterator[Endpoint]:
-    server = Endpoint()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with serving(Endpoint()) as server:
+        yield server
 
 
 def _expected() -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any
 
 from assets_pkg.image_text.colour import nearest_colour
 from resources.encoders.items import decode_image
+from tests.loopback import serving
 
 
 @dataclass
@@ -47,16 +47,9 @@ def vision_model(vision: Vision) -> Iterator[Vision]:
             self.end_headers()
             self.wfile.write(answer.encode())
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    vision.url = f"http://127.0.0.1:{server.server_port}/v1"
-    try:
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
+        vision.url = f"http://127.0.0.1:{server.server_port}/v1"
         yield vision
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def _colour(body: dict[str, Any]) -> str:

@@ -27,7 +27,7 @@ FRONT = {
 }
 
 
-@pytest.fixture(params=["lancedb", "milvus"])
+@pytest.fixture(params=["lancedb", pytest.param("milvus", marks=pytest.mark.slow)])
 def reader(request: pytest.FixtureRequest, tmp_path: Path) -> IndexReader:
     (tmp_path / "docs").mkdir()
     for name, fields in FRONT.items():

@@ -24,6 +24,8 @@ from storage.digests import passage_id
 from storage.progress import no_progress
 from tests.reindex.test_index import HashingEncoder
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass
 class Project:

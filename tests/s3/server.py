@@ -22,6 +22,8 @@ from urllib.parse import urlsplit
 import boto3
 import httpx
 
+from tests.loopback import serving
+
 REGION = "us-east-1"
 NOT_FORWARDED = {"connection", "keep-alive", "transfer-encoding", "expect", "server", "date"}
 
@@ -209,15 +211,10 @@ class _Handler(BaseHTTPRequestHandler):
 def network_to(server: S3Server) -> Iterator[Network]:
     """A network in front of ``server``, at its own address."""
     network = Network(server.url)
-    listening = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"network": network}))
-    listening.daemon_threads = True
-    threading.Thread(target=listening.serve_forever, daemon=True).start()
-    network.url = f"http://127.0.0.1:{listening.server_address[1]}"
-    try:
+    handler = type("Handler", (_Handler,), {"network": network})
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), handler)) as listening:
+        network.url = f"http://127.0.0.1:{listening.server_port}"
         yield network
-    finally:
-        listening.shutdown()
-        listening.server_close()
 
 
 def environment_through(server: S3Server, network: Network) -> dict[str, str]:

@@ -17,10 +17,12 @@ from resources.vector_store.milvus import REQUEST_BYTES, MilvusIndex, Owner, req
 DIMENSIONS = 16
 ROWS = 300
 OURS = Owner("11", "/ours/output", "ours_current")
+MILVUS = pytest.param("milvus", marks=pytest.mark.slow)
+"""Milvus Lite is a server of its own for each file."""
 THEIRS = Owner("22", "/theirs/output", "theirs_current")
 
 
-@pytest.fixture(params=["lance", "milvus"])
+@pytest.fixture(params=["lance", MILVUS])
 def index(request: pytest.FixtureRequest, tmp_path: Path) -> PassageIndex:
     if request.param == "lance":
         return LanceIndex(tmp_path / "lance")
@@ -235,6 +237,7 @@ def test_a_version_knows_its_documents_and_whether_it_is_there(
         index.drop()
 
 
+@pytest.mark.slow
 def test_milvus_readers_of_the_alias_move_to_the_new_version_at_once(
     tmp_path: Path, vectors: np.ndarray
 ) -> None:
@@ -247,6 +250,7 @@ def test_milvus_readers_of_the_alias_move_to_the_new_version_at_once(
     assert not milvus(tmp_path, OURS.alias, owner=None).exists()
 
 
+@pytest.mark.slow
 def test_milvus_readers_cannot_write(tmp_path: Path, vectors: np.ndarray) -> None:
     ready(milvus(tmp_path, "ours_a"), vectors)
     reader = milvus(tmp_path, "ours_a", owner=None)
@@ -255,6 +259,7 @@ def test_milvus_readers_cannot_write(tmp_path: Path, vectors: np.ndarray) -> Non
     assert reader.count() == ROWS
 
 
+@pytest.mark.slow
 def test_an_alias_of_another_project_is_left_alone(tmp_path: Path, vectors: np.ndarray) -> None:
     ready(milvus(tmp_path, "theirs_a", THEIRS), vectors[:100]).activate()
     greedy = Owner(OURS.project, OURS.root, THEIRS.alias)
@@ -269,6 +274,7 @@ def test_an_alias_of_another_project_is_left_alone(tmp_path: Path, vectors: np.n
     assert milvus(tmp_path, THEIRS.alias, owner=None).count() == 100
 
 
+@pytest.mark.slow
 def test_an_alias_that_retune_did_not_make_is_left_alone(tmp_path: Path) -> None:
     from pymilvus import MilvusClient
 
@@ -280,6 +286,7 @@ def test_an_alias_that_retune_did_not_make_is_left_alone(tmp_path: Path) -> None
     assert client.list_collections() == ["catalogue"]
 
 
+@pytest.mark.slow
 def test_what_milvus_refuses_is_told(tmp_path: Path, vectors: np.ndarray) -> None:
     batch = next(batches(vectors))
     long = batch.set_column(
