@@ -12,10 +12,10 @@ import numpy as np
 from assets_pkg.config.sections.evaluation import EvalSettings
 from assets_pkg.evaluation.errors import EvaluationError
 from assets_pkg.retrieval.exact_search import BlockwiseSearch, TopK
-from assets_pkg.retrieval.metrics import RetrievalScores, score_run
+from assets_pkg.retrieval.metrics import RetrievalScores, score_run, without_own
 from resources.encoders.base import Encoder
 from storage.artifacts import EvalSet
-from storage.formats.beir import Qrels, read_documents, read_qrels, read_queries
+from storage.formats.beir import Qrels, count_missing_answers, read_documents, read_qrels, read_queries
 from storage.progress import Progress, no_progress
 from storage.vectors import truncate
 
@@ -42,16 +42,15 @@ def evaluate_retrieval(
 ) -> RetrievalScores:
     """Retrieve for every judged query of a BEIR folder and compute metrics at ``settings.k_values``.
 
-    The run holds each query's best 100 documents, or as many as the largest k. Documents are embedded as title,
-    space, text, a block of 50,000 in memory at a time.
+    The run holds each query's best 100 documents, or as many as the largest k, less the document that has the query's
+    own id. Documents are embedded as title, space, text, a block of 50,000 in memory at a time.
 
     Args:
         device: the torch device of the search.
 
     Raises:
-        BeirError: a file of the eval set cannot be read.
-        EvaluationError: a judged query has no text, a judged document is not in the corpus, or two documents have
-            one id.
+        BeirError: a file of the eval set cannot be read, or more than 1% of the answers are not in the corpus.
+        EvaluationError: a judged query has no text, or two documents have one id.
         RetrievalError: no query has a relevant document.
     """
     full = encoder.dimensions
@@ -83,26 +82,29 @@ def evaluate_dimensions(
     doc_ids = [each.doc_id for each in read_documents(eval_set.beir)]
     _check_complete(eval_set, qrels, queries, doc_ids)
     questions = encoder.embed(list(queries.values()), "query", progress)
-    depth = min(max(RUN_DEPTH, *settings.k_values), len(doc_ids))
+    wanted = max(RUN_DEPTH, *settings.k_values)
+    depth = min(wanted + (not queries.keys().isdisjoint(doc_ids)), len(doc_ids))
     searches = {each: BlockwiseSearch(truncate(questions, each), depth, device) for each in dimensions}
     for block in _embedded_blocks(eval_set, encoder, len(doc_ids), progress):
         for each, search in searches.items():
             search.add(truncate(block, each))
-    runs = {each: _run(search.found, list(queries), doc_ids) for each, search in searches.items()}
+    runs = {each: _run(search.found, list(queries), doc_ids, wanted) for each, search in searches.items()}
     return {
         each: replace(score_run(run, qrels, settings.k_values), eval_set=eval_set.version)
         for each, run in runs.items()
     }
 
 
-def _run(found: TopK, query_ids: Sequence[str], doc_ids: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Score by query id and document id."""
+def _run(
+    found: TopK, query_ids: Sequence[str], doc_ids: Sequence[str], wanted: int
+) -> dict[str, dict[str, float]]:
+    """Score by query id and document id; the best ``wanted`` of each query, without the document of its own id."""
     ids: list[list[int]] = found.ids.tolist()
-    rows = zip(query_ids, ids, found.scores.tolist(), strict=True)
-    return {
-        query_id: {doc_ids[index]: round(score, DECIMALS) for index, score in zip(row, scores, strict=True)}
-        for query_id, row, scores in rows
-    }
+    run: dict[str, dict[str, float]] = {}
+    for query_id, row, scores in zip(query_ids, ids, found.scores.tolist(), strict=True):
+        named = {doc_ids[index]: round(score, DECIMALS) for index, score in zip(row, scores, strict=True)}
+        run[query_id] = dict(islice(without_own(query_id, named).items(), wanted))
+    return run
 
 
 def _embedded_blocks(
@@ -130,11 +132,7 @@ def _check_complete(eval_set: EvalSet, qrels: Qrels, queries: dict[str, str], do
     known = set(doc_ids)
     if len(known) < len(doc_ids):
         raise EvaluationError(f"{eval_set.beir / 'corpus.jsonl'}: two documents have the same _id")
-    for query_id, judged in qrels.items():
+    for query_id in qrels:
         if query_id not in queries:
             raise EvaluationError(f"{eval_set.beir}: qrels judge query {query_id}, not in queries.jsonl")
-        for doc_id, score in judged.items():
-            if score > 0 and doc_id not in known:
-                raise EvaluationError(
-                    f"{eval_set.beir}: the answer {doc_id} of query {query_id} is not in corpus.jsonl"
-                )
+    count_missing_answers(eval_set.beir, qrels, known)

@@ -167,26 +167,26 @@ def compare_with_measurement(
     """Search the index with the eval set's queries and compare with the run of the model ``name`` in ``report``.
 
     Queries without a relevant passage in both corpora are left out, and those for which either run holds fewer than
-    ten shared passages.
+    ten shared passages. A document with the query's own id counts on neither side.
 
     Args:
         encoder: of the model ``name``.
     """
     shared = _shared(eval_set, passages)
     known = set(shared.values())
-    depth = min(TOP, len(known))
     qrels = {query: _judged(each, shared) for query, each in read_qrels(eval_set.beir).items()}
     qrels = _sample_queries({query: each for query, each in qrels.items() if any(each.values())})
     recorded = read_run(report, name)
     measured: dict[str, dict[str, float]] = {}
     indexed: dict[str, dict[str, float]] = {}
     for query, vector in _query_vectors(eval_set, qrels, encoder, dimensions).items():
+        counted = known - {shared.get(query)}
         before = _top((shared[doc], score) for doc, score in recorded.get(query, []) if doc in shared)
         hits = index.search(vector, RUN_DEPTH)
         now = _top(
-            (hit.passage_id, round(hit.score, RUN_DECIMALS)) for hit in hits if hit.passage_id in known
+            (hit.passage_id, round(hit.score, RUN_DECIMALS)) for hit in hits if hit.passage_id in counted
         )
-        if min(len(before), len(now)) == depth:
+        if min(len(before), len(now)) == min(TOP, len(counted)):
             measured[query], indexed[query] = before, now
     if not measured:
         return NOTHING_TO_COMPARE

@@ -61,7 +61,10 @@ def main_metric(family: str, k_values: Sequence[int]) -> str:
 def score_run(run: Run, qrels: Mapping[str, Mapping[str, int]], k_values: Sequence[int]) -> RetrievalScores:
     """Every metric at every k for every query that has a relevant document.
 
-    A query that is missing from the run, or for which nothing was retrieved, scores 0.
+    A query that is missing from the run, or for which nothing was retrieved, scores 0. A document with the query's own
+    id is not counted as retrieved, as in BEIR (``ignore_identical_ids``,
+    https://github.com/beir-cellar/beir/blob/main/beir/retrieval/evaluation.py): where questions are documents
+    themselves (ArguAna, Quora), each would find itself first.
 
     Raises:
         RetrievalError: no query has a relevant document.
@@ -71,7 +74,8 @@ def score_run(run: Run, qrels: Mapping[str, Mapping[str, int]], k_values: Sequen
     judged = {query: dict(each) for query, each in qrels.items() if any(score > 0 for score in each.values())}
     if not judged:
         raise RetrievalError("no query of the eval set has a relevant document")
-    retrieved = {query: dict(run[query]) for query in judged if run.get(query)}
+    run = {query: without_own(query, found) for query, found in run.items()}
+    retrieved = {query: run[query] for query in judged if run.get(query)}
     measure_of = {name: _measure(name) for name in metric_names(k_values)}
     values: dict[tuple[Measure, str], float] = {}
     if retrieved:
@@ -84,6 +88,11 @@ def score_run(run: Run, qrels: Mapping[str, Mapping[str, int]], k_values: Sequen
         for name, measure in measure_of.items()
     }
     return RetrievalScores(query_ids, per_query, run)
+
+
+def without_own(query: str, found: Mapping[str, float]) -> dict[str, float]:
+    """What was retrieved for a query, less the document that has its id."""
+    return {document: score for document, score in found.items() if document != query}
 
 
 def _measure(name: str) -> Measure:

@@ -8,7 +8,7 @@ Layout of https://github.com/beir-cellar/beir/wiki/Load-your-custom-dataset: one
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
@@ -24,6 +24,9 @@ SHOWN_CHARACTERS = 60
 
 Qrels = dict[str, dict[str, int]]
 """Relevance (0: not relevant) by query id and document id."""
+
+MISSING_ANSWERS = 0.01
+"""The share of answers that need not be in the corpus."""
 
 
 class BeirError(RetuneError, ValueError):
@@ -117,6 +120,28 @@ def read_qrels(folder: Path, split: str = "test") -> Qrels:
             raise BeirError(f"{where}: must be query-id, corpus-id and a whole number, tabs between")
         qrels.setdefault(cells[0], {})[cells[1]] = int(cells[2])
     return qrels
+
+
+def count_missing_answers(folder: Path, qrels: Qrels, documents: Container[str]) -> int:
+    """How many answers are not among the corpus's ``documents``.
+
+    Published folders have a few (ArguAna has one). They stay in the judgements, where they count as never found, as in
+    published figures.
+
+    Raises:
+        BeirError: more than 1% of the answers are missing.
+    """
+    answers = [
+        (query, name) for query, judged in qrels.items() for name, score in judged.items() if score > 0
+    ]
+    missing = [(query, name) for query, name in answers if name not in documents]
+    if len(missing) > MISSING_ANSWERS * len(answers):
+        query, name = missing[0]
+        raise BeirError(
+            f"{folder}/qrels: {len(missing)} of {len(answers)} answers are not in corpus.jsonl, the first is {name} of "
+            f"query {query}"
+        )
+    return len(missing)
 
 
 def _document_row(document: BeirDocument) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from assets_pkg.evaluation.evaluate import evaluate_retrieval
 from assets_pkg.evaluation.report import write_eval_report
 from storage.artifacts import EvalReport, EvalSet
 from storage.digests import digest_file
-from storage.formats.beir import BeirDocument, BeirQuery, write_beir
+from storage.formats.beir import BeirDocument, BeirError, BeirQuery, write_beir
 
 
 class HashEncoder:
@@ -30,6 +30,16 @@ class HashEncoder:
             for word in text.split():
                 vectors[row, (sum(map(ord, word)) * (self.seed + 7)) % 64] += 1
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+class Scattered:
+    """Every text has a direction of its own, so that no two scores are equal."""
+
+    dimensions = 64
+
+    def embed(self, texts, role, progress=None):
+        drawn = [np.random.default_rng(list(text.encode())).standard_normal(64) for text in texts]
+        return (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float32)
 
 
 @pytest.fixture
@@ -143,10 +153,32 @@ def test_one_model_alone_is_reported_without_a_comparison(eval_set, tmp_path, se
 
 @pytest.mark.parametrize(
     ("line", "message"),
-    [("q99\td1\t1\n", r"query q99"), ("q1\td99\t1\n", r"answer d99 of query q1 is not in corpus")],
+    [("q99\td1\t1\n", r"query q99"), ("q1\td99\t1\n", r"not in corpus.jsonl, the first is d99 of query q1")],
 )
 def test_an_incomplete_eval_set_is_an_error(eval_set, settings, line, message):
     with (eval_set.beir / "qrels" / "test.tsv").open("a") as stream:
         stream.write(line)
-    with pytest.raises(EvaluationError, match=message):
+    with pytest.raises((BeirError, EvaluationError), match=message):
         evaluate_retrieval(eval_set, HashEncoder(0), settings)
+
+
+def test_a_document_with_the_querys_own_id_does_not_count(tmp_path, settings):
+    """ArguAna's and Quora's way: every query is a document too, under the same id. BEIR leaves it out."""
+    names = [f"argument-{number}" for number in range(130)]
+    texts = {name: f"text of {name}" for name in names}
+    qrels = {name: {names[(number + 1) % 130]: 1} for number, name in enumerate(names)}
+    documents = [BeirDocument(name, text) for name, text in texts.items()]
+    write_beir(tmp_path / "eval_beir", documents, [BeirQuery(*each) for each in texts.items()], qrels)
+    scores = evaluate_retrieval(EvalSet(tmp_path, "eval_set", "v"), Scattered(), settings)
+
+    vectors = Scattered().embed(list(texts.values()), "query")
+    similarity = np.round((vectors @ vectors.T).astype(float), 6)
+    run = {
+        name: {other: float(similarity[row, column]) for column, other in enumerate(names) if other != name}
+        for row, name in enumerate(names)
+    }
+    oracle = pytrec_eval.RelevanceEvaluator(qrels, {"ndcg_cut.10", "recall.100"}).evaluate(run)
+    for name, measure in (("NDCG@10", "ndcg_cut_10"), ("Recall@100", "recall_100")):
+        expected = np.mean([each[measure] for each in oracle.values()])
+        assert scores.means()[name] == pytest.approx(expected, abs=1e-6)
+    assert {len(found) for found in scores.run.values()} == {100}

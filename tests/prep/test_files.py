@@ -25,7 +25,7 @@ from assets_pkg.prep.training_set import (
 )
 from storage.artifact_store import ArtifactStore
 from storage.digests import digest_file
-from storage.formats.beir import BeirError, read_documents, read_qrels
+from storage.formats.beir import BeirDocument, BeirError, BeirQuery, read_documents, read_qrels, write_beir
 from storage.formats.retriever_json import (
     PassageRef,
     RetrieverExample,
@@ -90,7 +90,7 @@ def test_group_ids_are_the_ids_of_the_eval_set_and_of_its_judgements(make_pairs,
             "qrels/test.tsv",
             "\td",
             "\tgone",
-            r"test.tsv: query q\d+: its answer gone\d+ is not in corpus.jsonl",
+            r"qrels: \d+ of \d+ answers are not in corpus.jsonl, the first is gone\d+ of query q\d+",
         ),
         ("qrels/test.tsv", "\nq", "\nx", r"test.tsv: query x\d+ is judged, and queries.jsonl has no text"),
         ("qrels/test.tsv", "\t1\n", "\t0\n", r"test.tsv: no query has a relevant document"),
@@ -101,8 +101,21 @@ def test_a_beir_folder_that_cannot_be_an_eval_set_says_where(sets, tmp_path, fil
     _, eval_set = sets
     path = eval_set / "eval_beir" / file
     path.write_text(path.read_text().replace(old, new))
-    with pytest.raises(PrepError, match=message):
+    with pytest.raises((PrepError, BeirError), match=message):
         import_beir(eval_set, tmp_path)
+
+
+def test_what_published_folders_have_is_taken_and_counted(tmp_path):
+    """ArguAna: every query is a document, and one answer is in no corpus."""
+    documents = [BeirDocument(f"a{number}", f"argument {number}") for number in range(200)]
+    queries = [BeirQuery(each.doc_id, each.text) for each in documents]
+    qrels = {f"a{number}": {f"a{(number + 1) % 200}": 1} for number in range(200)}
+    write_beir(tmp_path / "given", documents, queries, qrels | {"a7": {"gone": 1}})
+    (tmp_path / "taken").mkdir()
+    import_beir(tmp_path / "given", tmp_path / "taken")
+    summary = read_json(tmp_path / "taken" / "summary.json")
+    assert (summary["questions_that_are_documents"], summary["answers_not_in_corpus"]) == (200, 1)
+    assert read_qrels(tmp_path / "taken" / "eval_beir")["a7"] == {"gone": 1}
 
 
 def test_a_cut_beir_line_says_where(sets, tmp_path):
