@@ -116,7 +116,7 @@ def small_set(prep: Path, questions: int, passages: int, folder: Path) -> Traini
             asked.add(example.question)
             chosen.append(example)
     needed = {each.passage_id for example in chosen for each in example.positives}
-    texts = dict(read_corpus(source.corpus))
+    texts = dict(source.passages())
     others = [name for name in texts if name not in needed][: max(0, passages - len(needed))]
     write_corpus(
         folder / "corpus", ((name, texts[name]) for name in texts if name in needed or name in others)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from assets_pkg.finetune.errors import TrainingDataError
-from storage.formats.retriever_json import RetrieverExample, read_corpus, read_retriever_file
+from storage.formats.retriever_json import RetrieverExample, RetrieverFile, read_retriever_file
 
 VALIDATION_POOL = 1000
 """Passages that validation questions are searched in."""
@@ -63,7 +63,7 @@ def read_train_data(path: Path, negatives_per_question: int) -> TrainData:
     owner = {name: e.question_id for e in examples for name in (e.positive, *e.negatives)}
     return TrainData(
         examples=examples,
-        passages=_texts(source.corpus, set(owner), path, owner),
+        passages=_texts(source, set(owner), path, owner),
         known_positives={question: frozenset(ids) for question, ids in known.items()},
     )
 
@@ -80,13 +80,13 @@ def read_validation_data(path: Path, pool_size: int = VALIDATION_POOL) -> Valida
         row.question_id: frozenset(each.passage_id for each in row.positives) for row in source.examples
     }
     owner = {name: question_id for question_id, names in positives.items() for name in names}
-    others = sorted({name for name, _ in read_corpus(source.corpus)} - set(owner))
+    others = sorted({name for name, _ in source.passages()} - set(owner))
     missing = max(0, min(pool_size - len(owner), len(others)))
     filler = [others[index * len(others) // missing] for index in range(missing)]
     return ValidationData(
         questions={row.question_id: row.question for row in source.examples},
         positives=positives,
-        pool=_texts(source.corpus, set(owner) | set(filler), path, owner),
+        pool=_texts(source, set(owner) | set(filler), path, owner),
     )
 
 
@@ -99,12 +99,12 @@ def _example(row: RetrieverExample, path: Path, negatives: int) -> Example:
     return Example(row.question_id, row.question, row.positives[0].passage_id, mined)
 
 
-def _texts(corpus: Path, wanted: set[str], path: Path, owner: dict[str, str]) -> dict[str, str]:
+def _texts(source: RetrieverFile, wanted: set[str], path: Path, owner: dict[str, str]) -> dict[str, str]:
     """Texts of the wanted ids, in id order."""
-    texts = {name: text for name, text in read_corpus(corpus) if name in wanted}
+    texts = {name: text for name, text in source.passages() if name in wanted}
     if missing := sorted(wanted - set(texts)):
         raise TrainingDataError(
-            f"{path}: question {owner[missing[0]]} names passage {missing[0]}, which is not in {corpus}: "
+            f"{path}: question {owner[missing[0]]} names passage {missing[0]}, which is not in its corpus: "
             "run the prep stage again"
         )
     return dict(sorted(texts.items()))

@@ -74,7 +74,7 @@ def check_near_leaks(leaks: Leaks, tolerated_share: float) -> Finding:
 def check_training_answers(training: TrainingSet | MinedTrainSet, file: str) -> Finding:
     """Every passage that a training question names is in the corpus."""
     source = read_retriever_file(training.path / file)
-    known = {name for name, _ in read_corpus(source.corpus)}
+    known = {name for name, _ in source.passages()}
     missing = [
         {"question": example.question_id, "passage": each.passage_id}
         for example in source.examples
@@ -116,9 +116,7 @@ def check_enough_queries(eval_set: EvalSet) -> Finding:
 def check_training_texts(training: TrainingSet) -> Finding:
     """No training question comes twice, and no text is empty."""
     source = read_retriever_file(training.path / "train.json")
-    return _check_texts(
-        [each.question for each in source.examples], (text for _, text in read_corpus(source.corpus))
-    )
+    return _check_texts([each.question for each in source.examples], (text for _, text in source.passages()))
 
 
 def check_eval_set_texts(eval_set: EvalSet) -> Finding:

@@ -11,7 +11,7 @@ from assets_pkg.prep.filtering import question_key
 from assets_pkg.prep.near_duplicates import near_pairs
 from storage.artifacts import EvalSet, TrainingSet
 from storage.formats.beir import read_documents, read_qrels, read_queries
-from storage.formats.retriever_json import read_corpus, read_retriever_file
+from storage.formats.retriever_json import read_retriever_file
 
 SHOWN = 10
 NEAR = 0.8
@@ -114,7 +114,7 @@ def _read(training_set: TrainingSet, eval_set: EvalSet) -> _Texts:
     judged = frozenset().union(*answers_of.values())
     return _Texts(
         trained_questions={each.question_id: each.question for each in training.examples},
-        trained_answers={name: text for name, text in read_corpus(training.corpus) if name in trained},
+        trained_answers={name: text for name, text in training.passages() if name in trained},
         questions={
             each.query_id: each.text for each in read_queries(eval_set.beir) if each.query_id in qrels
         },

@@ -203,8 +203,8 @@ def training_file_fingerprint(path: Path) -> str:
     Raises:
         RetrieverFileError: the file is not a training file.
     """
-    corpus = read_retriever_file(path).corpus if path.is_file() else path.parent
-    files = [path, path.parent / VALIDATION, *corpus_files(corpus)]
+    corpora = read_retriever_file(path).corpora if path.is_file() else (path.parent,)
+    files = [path, path.parent / VALIDATION, *(file for corpus in corpora for file in corpus_files(corpus))]
     return digest_json([digest_file(file) if file.is_file() else str(file) for file in files])
 
 
@@ -252,9 +252,13 @@ def import_training_file(path: Path, eval_set: FixedEvalSet, folder: Path) -> No
 
 def _read_texts(source: RetrieverFile) -> dict[str, str]:
     texts: dict[str, str] = {}
-    for number, (name, text) in enumerate(read_corpus(source.corpus), start=1):
-        if texts.setdefault(name, text) != text:
-            raise PrepError(f"{source.corpus}: row {number}: id {name!r} comes twice with different texts")
+    for corpus in source.corpora:
+        for number, (name, text) in enumerate(read_corpus(corpus), start=1):
+            if texts.setdefault(name, text) != text:
+                others = " (of this corpus or another one)" if len(source.corpora) > 1 else ""
+                raise PrepError(
+                    f"{corpus}: row {number}: id {name!r} comes twice with different texts{others}"
+                )
     return texts
 
 

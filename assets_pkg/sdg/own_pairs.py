@@ -211,15 +211,16 @@ _POSITIVE = (
     "passages",
     "pos",
     "reference_contexts",
+    "pos_doc",
 )
-_NEGATIVE = ("negatives", "negative", "negative_passages", "hard_negatives", "neg")
+_NEGATIVE = ("negatives", "negative", "negative_passages", "hard_negatives", "neg", "neg_doc")
 _NUMBERED = re.compile(r"negative_[0-9]+")
 
 
 class SimpleRow(BaseModel):
     """A question with the passages that answer it; ``origin`` is its location in the file.
 
-    The fields have the names of sentence-transformers, Tevatron, FlagEmbedding and ragas too.
+    The fields have the names of sentence-transformers, Tevatron, FlagEmbedding, ragas and NeMo Automodel too.
     """
 
     question: Annotated[str, Field(pattern=r"\S", validation_alias=AliasChoices(*_QUESTION))]

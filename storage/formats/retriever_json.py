@@ -3,7 +3,8 @@
 What NeMo Automodel's retrieval loader reads: ``{"corpus": {"path": "./corpus/"}, "data": [{question_id,
 question, corpus_id, pos_doc: [{id}], neg_doc: [{id}]}]}``, where the path is relative to the file and the
 folder holds ``train.parquet`` (``id``, ``text``) and ``merlin_metadata.json``. Mined files have ``mining`` at
-the top level and a ``score`` with every id.
+the top level and a ``score`` with every id. Its guide ("Retrieval Dataset") also has a list of corpora, bare ids in
+place of objects, and questions without ``neg_doc``; these are read, and not written.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import orjson
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from storage.errors import RetuneError
 from storage.formats.json_values import explain, read_strict
@@ -52,11 +53,16 @@ class RetrieverExample:
 
 @dataclass(frozen=True)
 class RetrieverFile:
-    """A whole file; ``corpus`` is the folder that its ids are looked up in."""
+    """A whole file; ``corpora`` are the folders that its ids are looked up in."""
 
-    corpus: Path
+    corpora: tuple[Path, ...]
     examples: list[RetrieverExample]
     mining: Mapping[str, Any] | None = None
+
+    def passages(self) -> Iterator[tuple[str, str]]:
+        """(id, text) of every passage of the corpora, as :func:`read_corpus` gives them."""
+        for corpus in self.corpora:
+            yield from read_corpus(corpus)
 
 
 def write_retriever_file(
@@ -81,6 +87,11 @@ def read_retriever_file(path: Path) -> RetrieverFile:
     """
     if not path.is_file():
         raise RetrieverFileError(f"{path}: no such file")
+    if path.suffix == ".jsonl":
+        raise RetrieverFileError(
+            f"{path}: a training file is one JSON object with corpus and data; rows that hold their passages are "
+            f"pairs: give them as sdg_input_path={path}"
+        )
     content = read_strict(path, RetrieverFileError)
     try:
         head = _Head.model_validate(content)
@@ -89,7 +100,8 @@ def read_retriever_file(path: Path) -> RetrieverFile:
             f"{path}: not a retriever file (corpus.path and data): {explain(error)}"
         ) from error
     rows = [_from_json(row, path, number) for number, row in enumerate(head.data)]
-    return RetrieverFile(path.parent / head.corpus.path, rows, head.mining.args if head.mining else None)
+    corpora = tuple(path.parent / each.path for each in head.corpus)
+    return RetrieverFile(corpora, rows, head.mining.args if head.mining else None)
 
 
 def unroll(examples: Iterable[RetrieverExample]) -> Iterator[RetrieverExample]:
@@ -188,8 +200,12 @@ class _Mining(_Strict):
     args: dict[str, Any] | None = None
 
 
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
 class _Head(_Strict):
-    corpus: _Corpus
+    corpus: Annotated[list[_Corpus], BeforeValidator(_as_list), Field(min_length=1)]
     data: list[Any]
     mining: _Mining | None = None
 
@@ -199,8 +215,15 @@ class _Ref(_Strict):
     score: int | float | None = None
 
 
+def _as_ref(value: Any) -> Any:
+    return {"id": value} if isinstance(value, str | int) else value
+
+
+_Refs = list[Annotated[_Ref, BeforeValidator(_as_ref)]]
+
+
 class _Question(_Strict):
     question_id: str | int
     question: str
-    pos_doc: list[_Ref]
-    neg_doc: list[_Ref]
+    pos_doc: _Refs
+    neg_doc: _Refs = []

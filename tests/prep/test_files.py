@@ -188,6 +188,57 @@ def test_a_training_file_that_cannot_be_used_says_where(tmp_path, rows, message)
         import_training_file(tmp_path / "train.json", NOTHING, out)
 
 
+TOPICS = ("boiler", "kiln", "loom", "ferry")
+"""Of the examples in Automodel's guide, "Retrieval Dataset"."""
+
+
+def as_in_the_guide(number, positive, negatives):
+    row = {"question_id": f"q{number}", "question": f"how often is the {TOPICS[number]} cleaned"}
+    return {**row, "corpus_id": "handbook", "pos_doc": [positive], **negatives}
+
+
+@pytest.mark.parametrize("corpus", [{"path": "./handbook/"}, [{"path": "./handbook/"}, {"path": "./more/"}]])
+@pytest.mark.parametrize("bare", [False, True])
+@pytest.mark.parametrize("negatives", [{"neg_doc": ["d0"]}, {"neg_doc": []}, {}])
+def test_every_form_of_the_trainers_guide_is_taken(tmp_path, corpus, bare, negatives):
+    texts = {f"d{number}": f"The {topic} is cleaned {number} times." for number, topic in enumerate(TOPICS)}
+    write_corpus(tmp_path / "handbook", texts.items())
+    write_corpus(tmp_path / "more", [("e0", "It opens at noon."), ("d0", texts["d0"])])
+
+    def named(name):
+        return name if bare else {"id": name}
+
+    given = {key: [named(name) for name in names] for key, names in negatives.items()}
+    rows = [as_in_the_guide(number, named(f"d{number}"), given) for number in range(1, 4)]
+    (tmp_path / "train.json").write_text(json.dumps({"corpus": corpus, "data": rows}))
+    out = tmp_path / "out"
+    out.mkdir()
+    import_training_file(tmp_path / "train.json", NOTHING, out)
+    taken = read_retriever_file(out / "train.json")
+    assert [each.positives for each in taken.examples] == [(PassageRef(f"d{n}"),) for n in range(1, 4)]
+    expected = tuple(PassageRef(name) for name in negatives.get("neg_doc", []))
+    assert {each.negatives for each in taken.examples} == {expected}
+    more = {"e0": "It opens at noon."} if isinstance(corpus, list) else {}
+    assert dict(taken.passages()) == texts | more
+
+
+def test_corpora_whose_ids_mean_different_texts_are_refused(tmp_path):
+    write_corpus(tmp_path / "a", [("d0", "one")])
+    write_corpus(tmp_path / "b", [("d0", "another")])
+    row = as_in_the_guide(0, "d0", {})
+    (tmp_path / "train.json").write_text(
+        json.dumps({"corpus": [{"path": "a"}, {"path": "b"}], "data": [row]})
+    )
+    with pytest.raises(PrepError, match=r"/b: row 1: id 'd0' comes twice .*this corpus or another"):
+        import_training_file(tmp_path / "train.json", NOTHING, tmp_path)
+
+
+def test_rows_that_hold_their_passages_are_pairs(tmp_path):
+    (tmp_path / "inline.jsonl").write_text(json.dumps({"query": "q", "pos_doc": "p", "neg_doc": ["n"]}))
+    with pytest.raises(RetrieverFileError, match=r"inline.jsonl: .* sdg_input_path="):
+        import_training_file(tmp_path / "inline.jsonl", NOTHING, tmp_path)
+
+
 @pytest.mark.parametrize("cut", ["train.json", "corpus/train.parquet"])
 def test_a_cut_training_file_is_named(sets, tmp_path, cut):
     train, _ = sets

@@ -166,7 +166,7 @@ def test_a_retriever_file_has_the_loaders_layout(tmp_path):
 def test_a_retriever_file_comes_back_as_it_was_written(tmp_path):
     write_retriever_file(tmp_path / "mined.json", MINED, {"k": 1})
     back = read_retriever_file(tmp_path / "mined.json")
-    assert (back.examples, back.mining, back.corpus) == (MINED, {"k": 1}, tmp_path / "corpus")
+    assert (back.examples, back.mining, back.corpora) == (MINED, {"k": 1}, (tmp_path / "corpus",))
     write_retriever_file(tmp_path / "empty.json", [])
     assert read_retriever_file(tmp_path / "empty.json").examples == []
 
@@ -192,7 +192,7 @@ def test_unrolled_has_one_positive_per_record():
         ),
         ('{"corpus": {"path": "c"}, "data": null}', r"train.json: not a retriever file .*data: "),
         ('{"corpus": {"path": "c"}, "data": 7}', r"train.json: not a retriever file .*data: "),
-        ('{"corpus": {"path": 7}, "data": []}', r"train.json: not a retriever file .*corpus.path: "),
+        ('{"corpus": {"path": 7}, "data": []}', r"train.json: not a retriever file .*corpus.0.path: "),
         ('{"corpus": {"path": "c"}, "data": [], "mining": []}', r"train.json: .*mining: "),
         (with_question(question_id=["q"]), r"question number 0: question_id"),
         (with_question(question_id=None), r"question number 0: question_id"),

@@ -45,6 +45,8 @@ def texts(record: SourceRecord) -> tuple[str, list[str]]:
         ({"anchor": "Q", "positive": "A", "negative_1": "N", "negative_2": "M"}, ["A", "N", "M"]),
         ({"query": "Q", "pos": ["A"], "neg": ["N"]}, ["A", "N"]),
         ({"user_input": "Q", "reference_contexts": ["A"], "reference": "2"}, ["A"]),
+        ({"query": "Q", "pos_doc": "A", "neg_doc": ["N"]}, ["A", "N"]),
+        ({"question": "Q", "pos_doc": [{"text": "A"}], "neg_doc": [{"text": "N"}]}, ["A", "N"]),
     ],
 )
 def test_the_fields_of_other_tools_are_known(
