@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import regex
+
 MIN_QUESTION_WORDS = 3
 MAX_QUESTION_WORDS = 40
 MIN_ANSWER_WORDS = 8
@@ -18,7 +20,12 @@ _STOP_TEXT = (
 )
 STOP_WORDS = frozenset(_STOP_TEXT.split())
 
-_WORD = re.compile(r"[^\W_]+")
+_WORD = regex.compile(
+    r"[\p{Han}\p{Hiragana}]{1,2}|\p{Katakana}+|[\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]{1,4}"
+    r"|[^\W_\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]+"
+)
+"""A word; of scripts that write no spaces, as many characters as their words have on average."""
+_UNSPACED = regex.compile(r"[\p{Han}\p{Hiragana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]")
 _BOILERPLATE = re.compile(
     r"(initialize self|see (help|also|the|pep)\b|(return|implement) (self|repr|str|hash|iter|len|key)\b"
     r"|helper (for|function|method)\b|create and return a new object|internal (use|helper|routine|function|method)"
@@ -47,7 +54,8 @@ def content_words(text: str) -> list[str]:
 
 
 def words(text: str) -> list[str]:
-    """All words in lower case, with numbers, without punctuation and underscores."""
+    """All words in lower case, with numbers, without punctuation and underscores. Of scripts without spaces: pieces as
+    long as their words are on average, by which a text's length can be counted."""
     return _WORD.findall(text.lower())
 
 
@@ -61,7 +69,10 @@ def rejection_reason(question: str, answer: str, least_words: int = MIN_QUESTION
     count = len(set(content_words(question)))
     if count < least_words:
         return "question too short"
-    if len(question.split()) > MAX_QUESTION_WORDS:
+    if (
+        max(len(question.split()), len(words(question)) if _UNSPACED.search(question) else 0)
+        > MAX_QUESTION_WORDS
+    ):
         return "question too long"
     if _BOILERPLATE.match(question):
         return "boilerplate"
@@ -69,6 +80,11 @@ def rejection_reason(question: str, answer: str, least_words: int = MIN_QUESTION
         return "question is code"
     if len(content_words(answer)) < MIN_ANSWER_WORDS:
         return "answer too short"
-    if f" {normalize_question(question)} " in f" {normalize_question(answer)} ":
-        return "question copied in the answer"
-    return ""
+    return "question copied in the answer" if _is_copied(question, answer) else ""
+
+
+def _is_copied(question: str, answer: str) -> bool:
+    """Whether the question's words stand in the answer, in its order."""
+    if _UNSPACED.search(question):  # pieces of words begin anywhere
+        return "".join(words(question)) in "".join(words(answer))
+    return f" {normalize_question(question)} " in f" {normalize_question(answer)} "

@@ -26,6 +26,7 @@ _DEFINITION = re.compile(
 _PRONOUN = re.compile(
     r"(this|that|it|these|those|there|here|he|she|they|we|you|which|what|each|if)\b", re.IGNORECASE
 )
+_QUESTION_MARKS = ("?", "？", "؟")
 _SPECIAL_NAME = re.compile(r"(^|\.)_\w")
 
 
@@ -92,7 +93,7 @@ def _candidates(passage: Passage, opening: _Opening) -> Iterator[tuple[Template,
     asked = _heading_question(passage.title, opening.heading)
     if asked:
         kind: Template = "heading"
-        if asked.endswith("?"):
+        if asked.endswith(_QUESTION_MARKS):
             kind = "question"
         elif passage.chunk_id == 1 and opening.heading == passage.title:
             kind = "title"
@@ -112,7 +113,11 @@ def _heading_question(title: str, heading: str) -> str:
     asked = strip_markup(heading)
     if not asked or _CODE_NAME.fullmatch(asked):
         return ""
-    if asked.endswith("?") or len(set(content_words(asked))) >= MIN_QUESTION_WORDS or title == heading:
+    if (
+        asked.endswith(_QUESTION_MARKS)
+        or len(set(content_words(asked))) >= MIN_QUESTION_WORDS
+        or title == heading
+    ):
         return asked
     return "" if _CODE_NAME.fullmatch(title) else f"{strip_markup(title)}: {asked}"
 

@@ -43,13 +43,17 @@ class LanceIndex:
         self._opened: Any = None
 
     def write(self, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> int:
-        """Write the whole table; a full-text index over the passages comes with it."""
+        """Write the whole table; a full-text index over the passages comes with it.
+
+        Its words are those of ICU's dictionaries, so that scripts without spaces (Chinese, Japanese, Thai) have words
+        too; code names are split at punctuation.
+        """
         from lancedb.index import FTS
 
         # Overwriting a table keeps the old rows as its history: what a killed try wrote would stay for good.
         shutil.rmtree(self._folder / f"{TABLE}.lance", ignore_errors=True)
         table = self._db.create_table(TABLE, data=iter(batches), schema=schema, mode="overwrite")
-        table.create_index("text", config=FTS())
+        table.create_index("text", config=FTS(base_tokenizer="icu/split"))
         self._opened = table
         return self.count()
 

@@ -6,6 +6,7 @@ import pytest
 
 from assets_pkg.corpus.passages import passages_of
 from assets_pkg.corpus.segmentation import title_of
+from assets_pkg.sdg.question_filters import rejection_reason
 from assets_pkg.sdg.templates import TemplatePair, apply_templates
 from storage.artifacts import Document
 
@@ -102,3 +103,42 @@ def test_rejected_with_a_reason(text: str, rejection: str) -> None:
 
 def test_private_and_special_names_give_nothing() -> None:
     assert pairs(f"# m.__init__(self)\n\nJoin two pathname components.\n\n{BODY}") == []
+
+
+@pytest.mark.parametrize(
+    ("heading", "body"),
+    [
+        (
+            "怎样检查锅炉的阀门",
+            "戴上手套，慢慢转动阀门，然后把压力和温度记在本子上。如果它发出响声，请立刻通知车间。",
+        ),
+        (
+            "ボイラーの弁はどう点検しますか？",
+            "手袋をはめて、弁をゆっくり回し、圧力と温度を帳面に記録します。",
+        ),
+        (
+            "วิธีตรวจสอบวาล์วของหม้อไอน้ำ",
+            "สวมถุงมือแล้วหมุนวาล์วช้าๆ จากนั้นบันทึกความดันและอุณหภูมิลงในสมุด",
+        ),
+        (
+            "बॉयलर के वाल्व की जाँच कैसे करें",
+            "दस्ताने पहनें और वाल्व को धीरे-धीरे घुमाएँ, फिर दबाव और तापमान को रजिस्टर में लिखें।",
+        ),
+    ],
+)
+def test_headings_of_every_script_are_questions(heading: str, body: str) -> None:
+    (pair,) = pairs(f"## {heading}\n\n{body}")
+    assert (pair.question, pair.positive, pair.rejection) == (heading, body, "")
+
+
+def test_a_chinese_question_that_stands_in_its_answer_is_copied() -> None:
+    heading = "怎样检查锅炉的阀门"
+    (pair,) = pairs(f"## {heading}\n\n戴上手套。我们在这里说明{heading}，然后把压力和温度记在本子上。")
+    assert pair.rejection == "question copied in the answer"
+
+
+def test_a_chinese_question_may_be_too_short() -> None:
+    assert (
+        rejection_reason("阀门", "戴上手套，慢慢转动阀门，然后把压力和温度记在本子上。")
+        == "question too short"
+    )

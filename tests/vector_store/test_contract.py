@@ -315,3 +315,27 @@ def test_lance_finds_words_too(tmp_path: Path, vectors: np.ndarray) -> None:
     hits = index.search_text("kilns", 5)
     assert len(hits) == 5
     assert all("kilns" in hit.text for hit in hits)
+
+
+@pytest.mark.parametrize(
+    ("word", "text", "other"),
+    [
+        (
+            "阀门",
+            "锅炉的阀门每天早上都要检查，然后把压力记在日志里。",
+            "窑炉的皮带需要每周更换一次，请戴上手套。",
+        ),
+        ("圧力", "ボイラーの弁は毎朝点検し、圧力を帳面に記録します。", "窯のベルトは毎週交換してください。"),
+        ("วาล์ว", "ตรวจสอบวาล์วของหม้อไอน้ำทุกเช้า", "ล้างตัวกรองด้วยน้ำอุ่น"),
+        ("path", "Call os.path_join() for the valves.", "Call the other one for the belts."),
+        ("valve", "Call os.path_join() for the valves.", "Call the other one for the belts."),
+    ],
+)
+def test_lance_finds_words_of_scripts_without_spaces_and_of_code(
+    word: str, text: str, other: str, tmp_path: Path
+) -> None:
+    index, schema = LanceIndex(tmp_path / "lance"), index_schema(8)
+    columns = {name: ["a", "b"] for name in schema.names}
+    columns |= {"text": [text, other], "chunk_id": [1, 1], "vector": [[1.0, 0.0] * 4, [0.0, 1.0] * 4]}
+    index.write([pa.RecordBatch.from_pydict(columns, schema=schema)], schema)
+    assert [hit.text for hit in index.search_text(word, 2)] == [text]
