@@ -37,7 +37,11 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
                 fetch_base_model(profile.model, folder, asset.progress(), accelerator.host())
 
             model = asset.build(Checkpoint, produce)
-            return asset.result(model, numbers(model.summary()))
+            warning = model.summary().get("warning")
+            if warning:
+                context.log.warning(warning)
+            told = {"warning": warning} if warning else {}
+            return asset.result(model, {**numbers(model.summary()), **told})
 
     @stage_asset(
         "finetune",

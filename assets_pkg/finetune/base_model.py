@@ -41,6 +41,8 @@ TRANSFORMER_CONFIGS = tuple(
 # Model types of bidirectional embedding models, and the decoder they are derived from: the only difference is
 # bidirectional attention, which ``is_causal: false`` turns on.
 BIDIRECTIONAL = {"llama_bidirec": ("llama", "LlamaModel")}
+PROMPTS = {"query_prefix": ("query",), "passage_prefix": ("document", "passage", "corpus")}
+"""Settings, and the names that models have for them (sentence-transformers' ``encode_query``, ``encode_document``)."""
 POOLING = {"avg": "mean", "mean": "mean", "cls": "cls", "last": "lasttoken"}
 
 
@@ -62,7 +64,8 @@ def fetch_base_model(
     ``settings.base_model`` is ``package://<package>/<folder>`` (a model inside an installed Python package), a
     local folder, or a Hugging Face hub id. Its files are copied: the source may change later. A plain
     transformers model gets mean pooling and normalisation; a bidirectional decoder that would need remote code
-    is described by its stock architecture with ``is_causal: false`` instead.
+    is described by its stock architecture with ``is_causal: false`` instead. Where the model brings other prompts than
+    the settings have, ``summary.json`` says so as ``warning``.
 
     Args:
         host: the CPU, if its free memory is to be checked before the model is loaded on it.
@@ -80,6 +83,7 @@ def fetch_base_model(
     _ensure_modules(target)
     check_weights(_transformer_folder(target))
     check_tokenizer(_transformer_folder(target))
+    warning = replaced_prompts(target, settings)
     _write_contract(target, settings)
     if host is not None:
         admit_weights(target, host, "fp32")
@@ -91,6 +95,7 @@ def fetch_base_model(
         "dimension": dimension,
         "max_length": max_length,
         "licence": licence_of(source.folder),
+        **({"warning": warning} if warning else {}),
     }
     write_json(folder / "summary.json", summary, ensure_ascii=True)
 
@@ -300,6 +305,27 @@ def _transformer_folder(target: Path) -> Path:
         return target / _read_json(path)[0]["path"]
     except (LookupError, TypeError) as error:
         raise BaseModelError(f"{path}: not a list of modules with a path each") from error
+
+
+def replaced_prompts(target: Path, settings: ModelSettings) -> str | None:
+    """What to tell a user whose settings have other prompts than the model brings; None where they agree, or where the
+    model brings none. A base measured without its prompts looks worse than it is, and the gain of tuning better."""
+    path = target / "config_sentence_transformers.json"
+    own = _read_json(path).get("prompts") if path.exists() else None
+    if not isinstance(own, dict):
+        return None
+    differ = [
+        f"model.{field} is {used!r}, and the model's own is {found!r}"
+        for field, names in PROMPTS.items()
+        if (found := next((own[name] for name in names if own.get(name)), None)) is not None
+        and found != (used := getattr(settings, field))
+    ]
+    if not differ:
+        return None
+    return (
+        f"base_model {settings.base_model} has prompts of its own: {'; '.join(differ)}. It is measured, trained and "
+        "served with those of the settings: set them to the model's own unless you mean to replace them"
+    )
 
 
 def _write_contract(target: Path, settings: ModelSettings) -> None:

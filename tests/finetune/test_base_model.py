@@ -70,6 +70,36 @@ def test_a_plain_transformer_gets_mean_pooling_unit_vectors_and_prompts(
     )
 
 
+@pytest.mark.parametrize(
+    ("own", "told"),
+    [
+        ({"query": "query: ", "document": "passage: "}, []),
+        ({"query": "", "document": ""}, []),
+        (
+            {"query": "q> ", "passage": "passage: "},
+            ["model.query_prefix is 'query: ', and the model's own is 'q> '"],
+        ),
+        (
+            {"query": "query: ", "document": "d> "},
+            ["model.passage_prefix is 'passage: ', and the model's own is 'd> '"],
+        ),
+    ],
+)
+def test_prompts_that_the_settings_replace_are_told(
+    own: dict[str, str], told: list[str], base: Checkpoint, model_settings: ModelSettings, tmp_path: Path
+) -> None:
+    source, fetched = tmp_path / "source", tmp_path / "fetched"
+    shutil.copytree(base.model.resolve(), source)
+    config = source / "config_sentence_transformers.json"
+    config.chmod(0o644)
+    config.write_text(json.dumps({**json.loads(config.read_text()), "prompts": own}))
+    fetched.mkdir()
+    fetch_base_model(with_base(model_settings, source), fetched, host=CPU)
+    warning = summary_of(fetched).get("warning", "")
+    assert all(each in warning for each in told)
+    assert bool(warning) == bool(told)
+
+
 def test_same_model_same_bytes_over_leftovers(
     base: Checkpoint, model_settings: ModelSettings, tmp_path: Path
 ) -> None:
