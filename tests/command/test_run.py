@@ -149,7 +149,7 @@ def test_a_port_in_use_is_named_and_nothing_is_left_running(done: Workplace, fre
     assert not _servers_of(fresh.home)
 
 
-@pytest.mark.parametrize("moment", ["synthetic_qa", "checkpoint", "running_nim", "embed_and_index"])
+@pytest.mark.parametrize("moment", ["checkpoint", "running_nim", "embed_and_index"])
 def test_killed_at_any_moment_the_same_command_completes_to_the_same_versions(
     moment: str, done: Workplace, fresh: Workplace
 ) -> None:

@@ -5,6 +5,7 @@ vLLM does not run without a GPU; these tests cover Retune's part: command, check
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -43,8 +44,7 @@ parser.add_argument("--port", type=int, required=True)
 options = parser.parse_args()
 if (Path(options.model) / "broken").exists():
     raise SystemExit("this model is broken")
-from sentence_transformers import SentenceTransformer
-model = SentenceTransformer(options.model, device="cpu")
+vectors = json.loads(Path(__file__).with_name("vectors.json").read_text())
 
 class Handler(BaseHTTPRequestHandler):
     def send(self, body):
@@ -75,8 +75,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.send_error(400)
         assert self.path == "/v2/embed" and request["input_type"] in ("query", "document")
         assert request["model"] == options.served_model_name and request["embedding_types"] == ["float"]
-        rows = model.encode(request["texts"], normalize_embeddings=True, show_progress_bar=False)
-        self.send(dict(embeddings=dict(float=rows.tolist())))
+        self.send(dict(embeddings=dict(float=[vectors[text] for text in request["texts"]])))
 
 ThreadingHTTPServer((options.host, options.port), Handler).serve_forever()
 """
@@ -87,18 +86,24 @@ def no_engine() -> ContainerEngine:
 
 
 @pytest.fixture
-def smoke(tiny_model: Path) -> SmokeCheck:
-    expected = load_checkpoint(tiny_model).encode(list(TEXTS), normalize_embeddings=True)
-    return smoke_check(NAME, TEXTS, "passage", np.asarray(expected), interface=VllmInterface())
+def expected(tiny_model: Path) -> np.ndarray:
+    """Vectors of ``TEXTS``: float32 [n, 32]."""
+    return np.asarray(load_checkpoint(tiny_model).encode(list(TEXTS), normalize_embeddings=True))
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def smoke(expected: np.ndarray) -> SmokeCheck:
+    return smoke_check(NAME, TEXTS, "passage", expected, interface=VllmInterface())
+
+
+@pytest.fixture
+def folder(tmp_path: Path, expected: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder for the state, on a machine that seems to have a GPU and vLLM."""
     program = tmp_path / "bin" / "vllm"
     program.parent.mkdir()
     program.write_text(STAND_IN.replace("{python}", sys.executable))
     program.chmod(0o755)
+    (program.parent / "vectors.json").write_text(json.dumps(dict(zip(TEXTS, expected.tolist(), strict=True))))
     monkeypatch.setenv("PATH", str(program.parent), prepend=":")
     monkeypatch.setattr(vllm, "has_gpu", lambda: True)
     state_folder = tmp_path / "stage5_deploy"
@@ -130,6 +135,7 @@ def test_deployed_asked_and_replaced(
     models: tuple[ServedModel, ServedModel],
     settings: Callable[..., DeploySettings],
     smoke: SmokeCheck,
+    expected: np.ndarray,
 ) -> None:
     wanted = settings(backend="vllm")
     state = deploy(models[0], wanted, folder, smoke, no_engine)
@@ -141,8 +147,7 @@ def test_deployed_asked_and_replaced(
         f"vllm serve {models[0].checkpoint.resolve()} --runner pooling --convert embed "
     )
     encoder = ServedEncoder(state.url, NAME, 32, "id", VllmInterface())
-    expected = load_checkpoint(models[0].checkpoint).encode(list(TEXTS), normalize_embeddings=True)
-    np.testing.assert_allclose(encoder.embed(TEXTS, "query"), np.asarray(expected), atol=1e-5)
+    np.testing.assert_allclose(encoder.embed(TEXTS, "query"), expected, atol=1e-5)
     encoder.close()
     second = deploy(models[1], wanted, folder, smoke, no_engine)
     assert isinstance(second, VllmState)

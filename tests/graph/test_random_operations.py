@@ -18,9 +18,9 @@ from storage.artifacts import Passages
 from tests.graph.harness import Project
 from tests.graph.killed import KILLED, Ticker
 
-OPERATIONS = 120
+OPERATIONS = 80
 SETTLE_EVERY = 20
-KILLS = 10
+KILLS = 8
 QUERIES = ["the rotor of the pump", "glaze and firing", "a changed sentence about cargo"]
 CORPUS, REINDEX = "corpus_when_documents_change", "reindex_when_model_or_corpus_changes"
 

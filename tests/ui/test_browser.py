@@ -88,12 +88,16 @@ def test_sensors_and_schedules_say_what_they_do(screen: Screen, page: str, words
     screen.keep(page.split("/")[1])
 
 
-def test_after_a_promotion_the_index_is_unsynced_until_the_sensor_has_rebuilt_it(
-    screen: Screen, ui: Ui
-) -> None:
-    # The sensor is off for a while, so that what it will mend can be seen.
+@pytest.fixture(scope="module")
+def another_promoted(screen: Screen, ui: Ui) -> None:
+    """The sensor is off for a while, so that what it will mend can be seen."""
     _switch_sensor(screen, on=False)
     ui.promote_another()
+
+
+def test_after_a_promotion_the_index_is_unsynced_until_the_sensor_has_rebuilt_it(
+    screen: Screen, ui: Ui, another_promoted: None
+) -> None:
     unsynced = screen.page.get_by_text("Unsynced")
     for asset in GROUPS["reindex"]:
         screen.show_asset(asset)
@@ -122,30 +126,24 @@ def test_after_a_promotion_the_index_is_unsynced_until_the_sensor_has_rebuilt_it
 def _switch_sensor(screen: Screen, *, on: bool) -> None:
     screen.open(SENSOR_PAGE)
     switch = screen.page.get_by_role("checkbox")
-    expect(switch).to_be_checked(checked=not on)
-    screen.page.locator("label", has=switch).click()
+    expect(switch).to_be_visible()
+    if switch.is_checked() != on:
+        screen.page.locator("label", has=switch).click()
     expect(switch).to_be_checked(checked=on)
 
 
-def test_a_promotion_is_unsynced_in_the_ui_and_the_sensor_reindexes_once(ui: Ui) -> None:
-    """By the daemon itself, and for a rollback too."""
-    index = GROUPS["reindex"]
-    before = ui.reindex_runs()
-    ui.promote_another()
-    seen: set[str] = set()
-
-    def reindexed() -> bool:
-        seen.update(ui.statuses()[name] for name in index)
-        return ui.reindex_runs() == ["SUCCESS", *before]
-
-    ui.wait("one re-index run", reindexed)
-    assert "STALE" in seen
-    ui.wait("a synced index again", lambda: {ui.statuses()[name] for name in index} == {"FRESH"})
-
+def test_after_a_rollback_the_daemon_reindexes_once(screen: Screen, ui: Ui, another_promoted: None) -> None:
+    _switch_sensor(screen, on=True)
+    ui.wait("a synced index before", lambda: {ui.statuses()[name] for name in GROUPS["reindex"]} == {"FRESH"})
+    before, seen = ui.reindex_runs(), set[str]()
     code, output = ui.workplace.retune("rollback")
     assert code == 0, output
-    ui.wait(
-        "a second re-index run after the rollback",
-        lambda: ui.reindex_runs() == ["SUCCESS", "SUCCESS", *before],
-    )
-    ui.wait("a synced index at the end", lambda: {ui.statuses()[name] for name in index} == {"FRESH"})
+
+    def reindexed() -> bool:
+        seen.update(ui.statuses()[name] for name in GROUPS["reindex"])
+        return ui.reindex_runs() == ["SUCCESS", *before]
+
+    ui.wait("one re-index run after the rollback", reindexed)
+    assert "STALE" in seen
+    ui.wait("a synced index", lambda: {ui.statuses()[name] for name in GROUPS["reindex"]} == {"FRESH"})
+    assert ui.reindex_runs() == ["SUCCESS", *before]
