@@ -19,9 +19,11 @@ demo: .venv/installed  ## Adapt, measure, promote, serve and index the embedded 
 	@echo; echo 'Next: make ui (the graph, lineage and sensors), or your own documents:'
 	@echo '  $(BIN)/retune run -c laptop --to reindex corpus_dir=/path/to/your/documents'
 
+# There is one Docker engine, so its tests run in one process; they mostly wait, so they run beside the others.
 test: .venv/installed-dev  ## All tests; those that need a GPU are left out where there is none
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 $(WHOLE_FILES) --durations=25 -m "not engine" tests
-	$(BIN)/pytest --durations=5 -m engine tests
+	@mkdir -p build; $(BIN)/pytest --durations=5 -m engine tests >build/engine-tests.log 2>&1 & engine=$$!; \
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 $(WHOLE_FILES) --durations=25 -m "not engine" tests; failed=$$?; \
+	wait $$engine || failed=$$?; cat build/engine-tests.log; exit $$failed
 
 test-fast: .venv/installed-dev  ## Tests of a few seconds and less; the others are marked `slow`
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(WHOLE_FILES) -m "not slow and not engine and not gpu" tests

@@ -88,16 +88,12 @@ def test_sensors_and_schedules_say_what_they_do(screen: Screen, page: str, words
     screen.keep(page.split("/")[1])
 
 
-@pytest.fixture(scope="module")
-def another_promoted(screen: Screen, ui: Ui) -> None:
-    """The sensor is off for a while, so that what it will mend can be seen."""
+def test_after_a_promotion_and_a_rollback_the_index_is_unsynced_until_the_sensor_has_rebuilt_it(
+    screen: Screen, ui: Ui
+) -> None:
+    # The sensor is off for a while, so that what it will mend can be seen.
     _switch_sensor(screen, on=False)
     ui.promote_another()
-
-
-def test_after_a_promotion_the_index_is_unsynced_until_the_sensor_has_rebuilt_it(
-    screen: Screen, ui: Ui, another_promoted: None
-) -> None:
     unsynced = screen.page.get_by_text("Unsynced")
     for asset in GROUPS["reindex"]:
         screen.show_asset(asset)
@@ -122,28 +118,23 @@ def test_after_a_promotion_the_index_is_unsynced_until_the_sensor_has_rebuilt_it
         screen.keep(f"{asset}-in-sync")  # everything is loaded by then
         expect(unsynced).to_have_count(0)
 
+    seen: set[str] = set()
+
+    def reindexed_again() -> bool:
+        seen.update(ui.statuses()[name] for name in GROUPS["reindex"])
+        return ui.reindex_runs() == ["SUCCESS", "SUCCESS"]
+
+    code, output = ui.workplace.retune("rollback")
+    assert code == 0, output
+    ui.wait("one more run after the rollback", reindexed_again)
+    assert "STALE" in seen
+    ui.wait("a synced index", lambda: {ui.statuses()[name] for name in GROUPS["reindex"]} == {"FRESH"})
+    assert ui.reindex_runs() == ["SUCCESS", "SUCCESS"]
+
 
 def _switch_sensor(screen: Screen, *, on: bool) -> None:
     screen.open(SENSOR_PAGE)
     switch = screen.page.get_by_role("checkbox")
-    expect(switch).to_be_visible()
-    if switch.is_checked() != on:
-        screen.page.locator("label", has=switch).click()
+    expect(switch).to_be_checked(checked=not on)
+    screen.page.locator("label", has=switch).click()
     expect(switch).to_be_checked(checked=on)
-
-
-def test_after_a_rollback_the_daemon_reindexes_once(screen: Screen, ui: Ui, another_promoted: None) -> None:
-    _switch_sensor(screen, on=True)
-    ui.wait("a synced index before", lambda: {ui.statuses()[name] for name in GROUPS["reindex"]} == {"FRESH"})
-    before, seen = ui.reindex_runs(), set[str]()
-    code, output = ui.workplace.retune("rollback")
-    assert code == 0, output
-
-    def reindexed() -> bool:
-        seen.update(ui.statuses()[name] for name in GROUPS["reindex"])
-        return ui.reindex_runs() == ["SUCCESS", *before]
-
-    ui.wait("one re-index run after the rollback", reindexed)
-    assert "STALE" in seen
-    ui.wait("a synced index", lambda: {ui.statuses()[name] for name in GROUPS["reindex"]} == {"FRESH"})
-    assert ui.reindex_runs() == ["SUCCESS", *before]
