@@ -277,7 +277,7 @@ def _width(target: Path, config: dict[str, Any]) -> int:
     from transformers import AutoConfig
 
     try:
-        known = AutoConfig.from_pretrained(str(target), local_files_only=True)
+        known = AutoConfig.from_pretrained(str(target), local_files_only=True, trust_remote_code=False)
         return int(known.get_text_config().hidden_size)
     except (OSError, ValueError, AttributeError, KeyError) as error:
         raise BaseModelError(

@@ -162,7 +162,9 @@ def token_counter(model: Path, prefix: str) -> TokenCounter:
     """Counts with the tokenizer of the model folder ``model``."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(str(tokenizer_folder(model)), local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(
+        str(tokenizer_folder(model)), local_files_only=True, trust_remote_code=False
+    )
 
     def count(texts: Sequence[str]) -> list[int]:
         encoded = tokenizer([prefix + text for text in texts], truncation=False, verbose=False)

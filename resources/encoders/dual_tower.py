@@ -141,9 +141,13 @@ class DualTowerEncoder:
         hf = transformers()
         folder = str(self.folder)
         dtype = getattr(torch, DTYPES[self.entry.dtype if self._accelerator.device != "cpu" else "fp32"])
-        model = hf.AutoModel.from_pretrained(folder, local_files_only=True, dtype=dtype)
-        tokenizer = hf.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model = hf.AutoModel.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, dtype=dtype
+        )
+        tokenizer = hf.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         if self.entry.padding_side is not None:
             tokenizer.padding_side = self.entry.padding_side
-        images = hf.AutoImageProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
+        images = hf.AutoImageProcessor.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, backend="pil"
+        )
         return for_inference(model, self._accelerator.device), tokenizer, images

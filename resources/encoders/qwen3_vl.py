@@ -266,7 +266,7 @@ class Qwen3VLEncoder:
         folder = str(self.folder)
         dtype = getattr(torch, DTYPES[self.entry.dtype if self._accelerator.device != "cpu" else "fp32"])
         model = hf.Qwen3VLModel.from_pretrained(folder, local_files_only=True, dtype=dtype)
-        tokenizer = hf.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = hf.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         images = pil.Qwen2VLImageProcessorPil.from_pretrained(folder, local_files_only=True)
         special = frozenset(token for token in tokenizer.get_added_vocab() if token.startswith("<|"))
         image_id = tokenizer.convert_tokens_to_ids(IMAGE_PAD)

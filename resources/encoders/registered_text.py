@@ -123,7 +123,7 @@ class RegisteredTextEncoder(SentenceTransformerEncoder):
             folder, config=config, local_files_only=True, dtype=self._dtype(), trust_remote_code=False
         )
         tokenizer = hf.AutoTokenizer.from_pretrained(
-            str(tokenizer_folder(self.folder)), local_files_only=True
+            str(tokenizer_folder(self.folder)), local_files_only=True, trust_remote_code=False
         )
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
