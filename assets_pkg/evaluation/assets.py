@@ -14,7 +14,7 @@ from assets_pkg.evaluation.plots import BARS
 from assets_pkg.evaluation.promotion import Decision, check_report, decide, promotions, rows
 from assets_pkg.evaluation.report import read_scores, write_eval_report
 from assets_pkg.orchestration.asset_context import AssetContext, accelerator_pool, asset_context, stage_asset
-from assets_pkg.orchestration.history import ARTIFACT_KEY
+from assets_pkg.orchestration.history import ARTIFACT_KEY, latest
 from assets_pkg.orchestration.instance import GPU_POOL
 from assets_pkg.orchestration.metadata import numbers, picture, table
 from assets_pkg.retrieval.metrics import main_metric
@@ -95,7 +95,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             context.log.info(decision.reason)
             if not decision.passed:
                 alerts.send("gate_failed", decision.reason)
-            before = asset.previous("promoted_model")
+            before = latest(asset.instance, "promoted_model")
             shown = {
                 "decision": dg.MetadataValue.md(decision.reason),
                 "moved": decision.passed,
@@ -166,7 +166,9 @@ def _short_row(metric: str, row: Mapping[str, float]) -> dict[str, str | float]:
 def _by_gate(asset: AssetContext, profile: Profile, encoders: EncoderResource) -> tuple[Checkpoint, Decision]:
     report, eval_set = asset.input(EvalReport, "eval_metrics"), asset.input(EvalSet, "eval_set")
     base, candidate = asset.input(Checkpoint, "base_model"), asset.input(Checkpoint, "checkpoint")
-    promoted = asset.input(Checkpoint, "promoted_model") if asset.previous("promoted_model") else base
+    promoted = (
+        asset.current(Checkpoint, "promoted_model") or base
+    )  # also what another run has promoted meanwhile
     check_report(report, base, candidate, eval_set)
     against = None
     if promoted.version not in (base.version, candidate.version) and report.comparison()["metrics"]:

@@ -63,7 +63,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksD
     ) -> dg.AssetCheckResult:
         from assets_pkg.export.parity import measure_parity  # loads onnxruntime
 
-        inputs = UpstreamArtifacts(context.instance, store)
+        inputs = UpstreamArtifacts(context.instance, store, context.run.run_id)
         model, exported = inputs.input(Checkpoint, "promoted_model"), inputs.input(OnnxModel, "onnx_model")
         texts = [passage.text for passage in inputs.input(Passages, "passages").sample(48)]
         parity = measure_parity(model.model, exported.folder, texts)

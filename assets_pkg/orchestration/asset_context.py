@@ -25,7 +25,10 @@ from assets_pkg.orchestration.history import (
     ArtifactRef,
     artifact_ref,
     data_version,
+    input_tags,
     latest,
+    latest_record,
+    visible_to,
 )
 from assets_pkg.orchestration.instance import GPU_POOL
 from assets_pkg.orchestration.pipes_client import run_remote
@@ -99,11 +102,13 @@ def shown_settings(*settings: Settings) -> dict[str, Any]:
 
 
 class UpstreamArtifacts:
-    """The artifacts of the latest materializations, typed."""
+    """The artifacts of the latest materializations, typed; for a run, those that it works with
+    (:func:`~assets_pkg.orchestration.history.visible_to`)."""
 
-    def __init__(self, instance: dg.DagsterInstance, store: ArtifactStoreResource):
+    def __init__(self, instance: dg.DagsterInstance, store: ArtifactStoreResource, run_id: str | None = None):
         self.instance = instance
         self.store = store.get()
+        self._run_id = run_id
 
     def input(self, kind: type[A], asset: str) -> A:
         """The artifact that the upstream ``asset`` recorded in its latest materialization.
@@ -111,13 +116,27 @@ class UpstreamArtifacts:
         Raises:
             dg.Failure: the upstream asset was never materialized here.
         """
-        recorded = artifact_ref(self._recorded(asset))
-        assert recorded is not None, f"{asset} records no artifact"
-        return self.store.get(kind, *recorded)
+        return self._artifact(kind, self._recorded(asset))
+
+    def current(self, kind: type[A], asset: str) -> A | None:
+        """The artifact of the latest materialization of ``asset``, whichever run made it; None if there is none."""
+        made = latest(self.instance, asset)
+        return None if made is None else self._artifact(kind, made)
 
     def previous(self, asset: str) -> dg.AssetMaterialization | None:
-        """The latest materialization of ``asset``, if there is one."""
-        return latest(self.instance, asset)
+        """The latest materialization of ``asset`` that is seen from here, if there is one."""
+        record = self._record(asset)
+        return None if record is None else record.asset_materialization
+
+    def _artifact(self, kind: type[A], materialization: dg.AssetMaterialization) -> A:
+        recorded = artifact_ref(materialization)
+        assert recorded is not None, f"{materialization.asset_key.to_user_string()} records no artifact"
+        return self.store.get(kind, *recorded)
+
+    def _record(self, asset: str) -> dg.EventLogRecord | None:
+        if self._run_id is None:
+            return latest_record(self.instance, asset)
+        return visible_to(self.instance, self._run_id, asset)
 
     def _recorded(self, asset: str) -> dg.AssetMaterialization:
         materialization = self.previous(asset)
@@ -142,7 +161,7 @@ class AssetContext(UpstreamArtifacts):
         store: ArtifactStoreResource,
         compute: ComputeResource | None = None,
     ):
-        super().__init__(context.instance, store)
+        super().__init__(context.instance, store, context.run_id)
         self.context = context
         self.targets = (compute or ComputeResource()).get()
         self._reported: dict[str, Mapping[str, Any]] = {}
@@ -228,8 +247,20 @@ class AssetContext(UpstreamArtifacts):
             SETTINGS_KEY: self._spec(asset).metadata[SETTINGS_KEY],
         }
         return dg.MaterializeResult(
-            asset_key=asset, metadata=recorded, data_version=dg.DataVersion(artifact.version)
+            asset_key=asset,
+            metadata=recorded,
+            data_version=dg.DataVersion(artifact.version),
+            tags=self._input_tags(asset),
         )
+
+    def _input_tags(self, asset: str | None) -> dict[str, str]:
+        """What it was made from; Dagster itself would name the latest, which may be another run's."""
+        tags: dict[str, str] = {}
+        for dep in self._spec(asset).deps:
+            name = dep.asset_key.to_user_string()
+            record = self._record(name)
+            tags |= input_tags(name, record) if record is not None else {}
+        return tags
 
     def note(self, text: str) -> None:
         """Log ``text`` to the run, and show it to the observer."""

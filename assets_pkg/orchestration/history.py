@@ -5,6 +5,7 @@ Whoever asks the instance about an asset asks here. What is asked about runs, po
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import dagster as dg
@@ -15,7 +16,11 @@ ARTIFACT_KEY = "retune/artifact"
 SETTINGS_KEY = "retune/settings"
 DATA_VERSION_TAG = "dagster/data_version"
 INPUT_VERSION_TAG = "dagster/input_data_version/"
-"""Followed by an input's name."""
+INPUT_EVENT_TAG = "dagster/input_event_pointer/"
+"""Both followed by an input's name."""
+
+
+PAGE = 20
 
 
 class ArtifactRef(NamedTuple):
@@ -30,15 +35,59 @@ class ArtifactRef(NamedTuple):
 
 def latest(instance: dg.DagsterInstance, asset: str | dg.AssetKey) -> dg.AssetMaterialization | None:
     """The latest materialization of ``asset``; None if it was never materialized."""
-    key = asset if isinstance(asset, dg.AssetKey) else dg.AssetKey(asset)
-    event = instance.get_latest_materialization_event(key)
+    event = instance.get_latest_materialization_event(_key(asset))
     return None if event is None else event.asset_materialization
 
 
-def latest_record(instance: dg.DagsterInstance, asset: str) -> dg.EventLogRecord | None:
+def visible_to(
+    instance: dg.DagsterInstance, run_id: str, asset: str | dg.AssetKey
+) -> dg.EventLogRecord | None:
+    """The materialization of ``asset`` that a run works with: its own, or that of the run it re-executes, else the
+    latest from before it began. What other runs make meanwhile is not seen, so that runs at once do not mix."""
+    run = instance.get_run_record_by_id(run_id)
+    if run is None:
+        return latest_record(instance, asset)
+    earlier = {run.dagster_run.parent_run_id, run.dagster_run.root_run_id} - {None, run_id}
+    began = run.start_time or run.create_timestamp.timestamp()
+    before: dg.EventLogRecord | None = None
+    for record in _newest_first(instance, asset):
+        if record.run_id == run_id or record.run_id in earlier:
+            return record
+        if record.timestamp < began:
+            before = before or record
+            if not earlier:
+                break
+    return before
+
+
+def _newest_first(instance: dg.DagsterInstance, asset: str | dg.AssetKey) -> Iterator[dg.EventLogRecord]:
+    cursor: str | None = None
+    while True:
+        page = instance.fetch_materializations(_key(asset), limit=PAGE, cursor=cursor)
+        yield from page.records
+        if not page.has_more:
+            return
+        cursor = page.cursor
+
+
+def latest_record(instance: dg.DagsterInstance, asset: str | dg.AssetKey) -> dg.EventLogRecord | None:
     """The latest materialization of ``asset`` with its event id (``storage_id``) and time (seconds since the epoch)."""
-    records = instance.fetch_materializations(dg.AssetKey(asset), limit=1).records
+    records = instance.fetch_materializations(_key(asset), limit=1).records
     return records[0] if records else None
+
+
+def _key(asset: str | dg.AssetKey) -> dg.AssetKey:
+    return asset if isinstance(asset, dg.AssetKey) else dg.AssetKey(asset)
+
+
+def input_tags(asset: str, record: dg.EventLogRecord) -> dict[str, str]:
+    """The tags with which a materialization says that it was made from ``record`` of its input ``asset``."""
+    made = record.asset_materialization
+    assert made is not None
+    return {
+        f"{INPUT_VERSION_TAG}{asset}": data_version(made),
+        f"{INPUT_EVENT_TAG}{asset}": str(record.storage_id),
+    }
 
 
 def data_version(materialization: dg.AssetMaterialization) -> str:

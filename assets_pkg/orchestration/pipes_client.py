@@ -13,7 +13,7 @@ import dagster as dg
 from dagster_pipes import PipesContextData, PipesDefaultContextLoader, PipesParams
 
 from assets_pkg.config.stages import EMBEDDED_BY_WORKERS, TRAINED_ON_NODES
-from assets_pkg.orchestration.history import latest
+from assets_pkg.orchestration.history import latest_record, visible_to
 from assets_pkg.orchestration.run_observer import run_observer
 from resources.compute.errors import JobFailed
 from resources.compute.host import Host
@@ -39,7 +39,7 @@ class JobRequest:
 
     Attributes:
         profile: the settings, as JSON.
-        recorded: the latest materializations of the graph's assets, as Dagster serializes them.
+        recorded: the materializations of the graph's assets that the run sees, as Dagster serializes them.
         workers: the target, as JSON, if its workers are to embed the corpus together; else empty.
     """
 
@@ -72,9 +72,12 @@ def make_request(
     assets: Sequence[str],
     targets: StageTargets,
     target: ComputeTarget,
+    run_id: str | None = None,
 ) -> JobRequest:
-    """The request to make ``assets`` on ``target``, with what ``instance`` has recorded of the ``known`` assets."""
-    recorded = [dg.serialize_value(made) for key in known if (made := latest(instance, key)) is not None]
+    """The request to make ``assets`` on ``target``, with what ``instance`` has recorded of the ``known`` assets, as the
+    run ``run_id`` sees it if it is for one."""
+    found = (visible_to(instance, run_id, key) if run_id else latest_record(instance, key) for key in known)
+    recorded = [dg.serialize_value(record.asset_materialization) for record in found if record is not None]
     workers = target.model_dump_json() if is_distributed(assets, target) else ""
     return JobRequest(assets, _profile_for_jobs(targets), recorded, workers)
 
@@ -159,7 +162,7 @@ def run_remote(
     ):
         if monitor.handle is None:
             known = {*context.assets_def.keys, *context.assets_def.dependency_keys}
-            request = make_request(context.instance, known, assets, targets, described)
+            request = make_request(context.instance, known, assets, targets, described, context.run_id)
             variables = {**job.variables, **session.get_bootstrap_env_vars()}
             monitor.submit(replace(job, variables=variables), request.dump())
             reporter.log(f"submitted as {monitor.handle}; its files lie in {job.folder.path}")

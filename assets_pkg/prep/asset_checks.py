@@ -203,7 +203,7 @@ def build_checks(profile: Profile) -> list[dg.AssetChecksDefinition]:
     def check_training_set(
         context: dg.AssetCheckExecutionContext, store: ArtifactStoreResource
     ) -> Iterator[dg.AssetCheckResult]:
-        inputs = UpstreamArtifacts(context.instance, store)
+        inputs = UpstreamArtifacts(context.instance, store, context.run.run_id)
         training = inputs.input(TrainingSet, "training_set")
         eval_set = inputs.input(EvalSet, "eval_set")
         leaks = find_leaks(training, eval_set, profile.prep.near_duplicate_threshold)
@@ -229,7 +229,7 @@ def build_checks(profile: Profile) -> list[dg.AssetChecksDefinition]:
     def check_eval_set(
         context: dg.AssetCheckExecutionContext, store: ArtifactStoreResource
     ) -> Iterator[dg.AssetCheckResult]:
-        eval_set = UpstreamArtifacts(context.instance, store).input(EvalSet, "eval_set")
+        eval_set = UpstreamArtifacts(context.instance, store, context.run.run_id).input(EvalSet, "eval_set")
         yield from _results(
             "eval_set",
             {
@@ -250,7 +250,7 @@ def build_checks(profile: Profile) -> list[dg.AssetChecksDefinition]:
     def check_mined_train_set(
         context: dg.AssetCheckExecutionContext, store: ArtifactStoreResource
     ) -> Iterator[dg.AssetCheckResult]:
-        inputs = UpstreamArtifacts(context.instance, store)
+        inputs = UpstreamArtifacts(context.instance, store, context.run.run_id)
         mined = inputs.input(MinedTrainSet, "mined_train_set")
         base = inputs.input(Checkpoint, "base_model")
         counter = token_counter(base.model, profile.model.passage_prefix)
