@@ -136,8 +136,7 @@ class Disturbed:
 
     def check(self) -> None:
         """No process of the killed command is left, and no version is anything but whole."""
-        left = remaining(self.workplace, time.monotonic() + END_SECONDS)
-        for process in left:
+        for process in remaining(self.workplace, time.monotonic() + END_SECONDS, servers=True):
             self.tally.fault(f"process {process.pid} is left: {' '.join(process.cmdline())[:300]}")
             process.kill()
         for name in links(self.store.root):
@@ -145,8 +144,12 @@ class Disturbed:
                 self.tally.fault(f"{name} points at nothing")
 
 
-def remaining(workplace: Workplace, until: float) -> list[psutil.Process]:
-    """Processes that work in the project's folder, without the deployed server, once they had time to end."""
+def remaining(workplace: Workplace, until: float, *, servers: bool = False) -> list[psutil.Process]:
+    """Processes that work in the project's folder, without the deployed server, once they had time to end.
+
+    Args:
+        servers: leave out all servers: the next deployment stops those that a killed one had started.
+    """
     state = read_state(workplace.home / "output" / STATE_FOLDER)
     served = {int(state.handle.split()[1])} if state is not None and state.alive() else set()
     while True:
@@ -155,6 +158,7 @@ def remaining(workplace: Workplace, until: float) -> list[psutil.Process]:
             for each in psutil.process_iter()
             if _works_in(each, workplace.home) and each.pid not in served
         ]
+        left = [each for each in left if not (servers and "assets_pkg.nim" in _command(each))]
         left = [each for each in left if not {parent.pid for parent in _parents(each)} & served]
         if not left or time.monotonic() > until:
             return left
@@ -166,6 +170,13 @@ def _works_in(process: psutil.Process, home: Path) -> bool:
         return process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()).is_relative_to(home)
     except (psutil.NoSuchProcess, psutil.AccessDenied, FileNotFoundError):
         return False
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _parents(process: psutil.Process) -> list[psutil.Process]:
@@ -332,6 +343,8 @@ def main() -> int:
         disturbed.step()
     killing = time.monotonic() - began
 
+    for process in remaining(workplace, time.monotonic() + END_SECONDS):
+        print(f"before the clean run: process {process.pid}: {' '.join(_command(process))[:200]}", flush=True)
     a_day_later(workplace.home / "output")
     expect(workplace, tally, *FULL)
     quiet = project(folder / "undisturbed", model, 1)
@@ -343,6 +356,8 @@ def main() -> int:
         expect(each, tally, "promote", checkpoint, "--because", "the same model in both")
         expect(each, tally, *FROM_PROMOTED)
         expect(each, tally, "gc", "--keep", "1")
+    for process in remaining(workplace, time.monotonic() + END_SECONDS):
+        tally.fault(f"process {process.pid} is left by the clean run: {' '.join(_command(process))[:300]}")
     compared = compare(workplace, quiet, tally)
     for each in (workplace, quiet):
         expect(each, tally, "deploy", "--stop")

@@ -88,10 +88,13 @@ class ArtifactStore:
             ArtifactError: it cannot; the message says why.
         """
         existing = next(folder for folder in [self.root, *self.root.parents] if folder.exists())
-        if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-            raise ArtifactError(
-                f"{existing} cannot be written: set its permissions, or another artifact_root"
-            )
+        made = (self.root / name for name in (ARTIFACTS, BUILD_KEYS, WORK))
+        below = [each for folder in made if folder.is_dir() for each in (folder, *folder.iterdir())]
+        for folder in (existing, *(each for each in below if each.is_dir())):
+            if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+                raise ArtifactError(
+                    f"{folder} cannot be written by this user: set its permissions, or another artifact_root"
+                )
 
     # ---- building ------------------------------------------------------------------------------------------
 

@@ -31,6 +31,8 @@ def gc(
 
     profile = load_profile(config, overrides or [])
     store = open_store(profile.artifact_root)
+    if not dry_run:
+        store.check()
     with open_instance() as instance:
         _delete(store, find_removals(store, instance, keep), dry_run)
     _delete_files(store, find_leftovers(store), dry_run)
@@ -52,6 +54,8 @@ def forget(
 
     profile = load_profile(config, overrides or [])
     store = open_store(profile.artifact_root)
+    if not dry_run:
+        store.check()
     # A kill while the last version that names the document was deleted must not leave its text.
     if half_removed := list(find_half_removed(store)):
         _delete(store, iter(half_removed), dry_run)
