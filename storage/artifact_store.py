@@ -33,7 +33,7 @@ from storage.artifacts import Artifact
 from storage.digests import digest_file, digest_json, digest_tree
 from storage.disk import has_space, is_disk_full
 from storage.errors import ArtifactError
-from storage.files import make_read_only, write_atomic, write_json
+from storage.files import make_read_only, remove_temporaries, temporary_name, write_atomic, write_json
 from storage.manifest import MANIFEST, check_link, is_inside, read_manifest, safe_name, safe_part
 from storage.paths import ARTIFACTS, BUILD_KEYS, VERIFIED_FILES, WORK
 from storage.progress import Progress, no_progress
@@ -88,10 +88,13 @@ class ArtifactStore:
             ArtifactError: it cannot; the message says why.
         """
         existing = next(folder for folder in [self.root, *self.root.parents] if folder.exists())
-        if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-            raise ArtifactError(
-                f"{existing} cannot be written: set its permissions, or another artifact_root"
-            )
+        made = (self.root / name for name in (ARTIFACTS, BUILD_KEYS, WORK))
+        below = [each for folder in made if folder.is_dir() for each in (folder, *folder.iterdir())]
+        for folder in (existing, *(each for each in below if each.is_dir())):
+            if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+                raise ArtifactError(
+                    f"{folder} cannot be written by this user: set its permissions, or another artifact_root"
+                )
 
     # ---- building ------------------------------------------------------------------------------------------
 
@@ -116,6 +119,9 @@ class ArtifactStore:
                 if found is not None:
                     return found
                 work.mkdir(exist_ok=True)
+                remove_temporaries(
+                    work
+                )  # else they would be published, and change the version where they are content
                 produce(work)
                 return self._publish(kind, key, work)
 
@@ -255,17 +261,23 @@ class ArtifactStore:
         manifest = self._manifest(asset, version)
         return sum(entry["bytes"] for entry in manifest["files"].values())
 
+    def half_removed(self) -> Iterator[tuple[str, str]]:
+        """(asset, version) of what a killed `remove` left on this machine: a folder that has no manifest any more."""
+        for folder in sorted((self.root / ARTIFACTS).glob("[!.]*/[!.]*")):
+            if folder.is_dir() and not (folder / MANIFEST).exists():
+                yield folder.parent.name, folder.name
+
     def remove(self, asset: str, version: str) -> None:
-        """Delete one version: its manifest first, so that an interrupted deletion does not leave a version that looks
-        complete."""
+        """Delete one version: what refers to it first, then its manifest, so that an interrupted deletion leaves a
+        whole version or what `half_removed` finds."""
         folder = self._folder(asset, version)
-        (folder / MANIFEST).unlink(missing_ok=True)
-        if folder.exists():
-            shutil.rmtree(folder)
-        self._record(asset, version).unlink(missing_ok=True)
         for memo in (self.root / BUILD_KEYS / asset).glob("*"):
             if memo.read_text().strip() == version:
                 memo.unlink()
+        self._record(asset, version).unlink(missing_ok=True)
+        (folder / MANIFEST).unlink(missing_ok=True)
+        if folder.exists():
+            shutil.rmtree(folder)
 
     def address(self, artifact: Artifact) -> str:
         """The folder or URL of an artifact, for messages."""
@@ -305,7 +317,7 @@ class ArtifactStore:
         link.parent.mkdir(parents=True, exist_ok=True)
         if link.is_dir() and not link.is_symlink():
             raise ArtifactError(f"{link} is a folder that Retune did not make: move it away and run again")
-        temporary = link.with_name(f".{link.name}.{os.getpid()}")
+        temporary = temporary_name(link)
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(os.path.relpath(target, link.parent), target_is_directory=target.is_dir())
         temporary.replace(link)
@@ -336,7 +348,7 @@ class ArtifactStore:
     def linked(self) -> set[tuple[str, str]]:
         """(asset, version) of every version that a recipe-named path points at or into."""
         found: set[tuple[str, str]] = set()
-        for link in self._links(self.root):
+        for link in self._links():
             version = self._version_at(link.resolve())
             if version is not None:
                 found.add(version)
@@ -348,12 +360,13 @@ class ArtifactStore:
         parts = target.relative_to(artifacts).parts if artifacts in target.parents else ()
         return (parts[0], parts[1]) if len(parts) > 1 else None
 
-    def _links(self, folder: Path) -> Iterator[Path]:
-        for entry in folder.iterdir():
-            if entry.is_symlink():
-                yield entry
-            elif entry.is_dir() and entry not in (self.root / name for name in (ARTIFACTS, BUILD_KEYS, WORK)):
-                yield from self._links(entry)
+    def _links(self) -> Iterator[Path]:
+        """The links below the root; other processes may delete folders meanwhile, or the root is not made yet."""
+        apart = {self.root / name for name in (ARTIFACTS, BUILD_KEYS, WORK)}
+        for parent, folders, files in os.walk(self.root, onerror=_raise_unless_gone):
+            paths = [Path(parent, name) for name in (*folders, *files)]
+            folders[:] = [name for name in folders if Path(parent, name) not in apart]
+            yield from (path for path in paths if path.is_symlink())
 
     # ---- a full disk ---------------------------------------------------------------------------------------
 
@@ -384,6 +397,12 @@ class ArtifactStore:
             f"disk full while {doing}: {free:.1f} GB free at {self.root}. Free some space or set "
             "artifact_root to another disk, then run the same command: finished work is reused"
         )
+
+
+def _raise_unless_gone(error: OSError) -> None:
+    # A folder that cannot be read may hold links: what they point at must not count as free.
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _is_free(lock: FileLock) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import threading
 import zlib
 from collections.abc import Callable, Collection, Sequence
@@ -44,7 +45,8 @@ class EmbeddingCache:
     and processes on one machine may share a folder; it must lie on a local disk (LMDB maps it into memory).
 
     A vector is kept with a checksum, and one that does not match it counts as absent. A file that LMDB cannot read, or
-    that is cut short, is set aside with a warning, and the cache starts anew.
+    that is cut short, is set aside with a warning, and the cache starts anew. Where this user cannot write, on a
+    read-only file system say, nothing is found and nothing kept, with a warning.
     """
 
     def __init__(self, folder: Path):
@@ -58,6 +60,8 @@ class EmbeddingCache:
                 found = ((digest, _read(transaction, identity, digest)) for digest in digests)
                 return {digest: vector for digest, vector in found if vector is not None}
 
+        if not self._is_writable():
+            return {}
         found = self._on_file(read)
         right = {digest: vector for digest, vector in found.items() if len(vector)}
         if len(right) < len(found):
@@ -78,6 +82,8 @@ class EmbeddingCache:
 
         if len(digests) != len(vectors):
             raise ValueError(f"{len(digests)} digests for {len(vectors)} vectors")
+        if not self._is_writable():
+            return
         finite: NDArray[np.bool_] = np.asarray(np.isfinite(vectors).all(axis=1))
         if not finite.all():
             log.warning(
@@ -116,6 +122,15 @@ class EmbeddingCache:
     @property
     def _data(self) -> Path:
         return self.folder / "data.mdb"
+
+    def _is_writable(self) -> bool:
+        """Whether LMDB can work here; even readers write, into the table of readers."""
+        parents = (each for each in (self.folder, *self.folder.absolute().parents) if each.exists())
+        files = (each for each in (self._data, self.folder / "lock.mdb") if each.exists())
+        closed = next((each for each in (next(parents), *files) if not os.access(each, os.W_OK)), None)
+        if closed is not None:
+            log.warning("embedding cache: %s cannot be written: vectors are computed and not kept", closed)
+        return closed is None
 
     def _on_file(self, work: Callable[[lmdb.Environment], T]) -> T:
         """What ``work`` returns for the LMDB file; for a new one if the file is damaged."""

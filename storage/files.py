@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import stat
 from collections.abc import Sequence
@@ -13,6 +14,11 @@ from typing import Any
 
 from filelock import FileLock
 
+DAMAGED = ".damaged"
+"""The end of the name of a file that `set_aside` has renamed."""
+
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.\d+")
+
 
 def write_atomic(path: Path, text: str, *, private: bool = False) -> None:
     """Replace the file at ``path`` (its folders are made) by ``text`` in UTF-8: written beside it, synced, renamed.
@@ -20,7 +26,7 @@ def write_atomic(path: Path, text: str, *, private: bool = False) -> None:
     A ``private`` file is one that only its user can read, from its first byte on, as is its folder if it is new.
     """
     path.parent.mkdir(mode=0o700 if private else 0o777, parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = temporary_name(path)
     try:
         with open(temporary, "w", encoding="utf-8", opener=_open_private if private else None) as stream:
             stream.write(text)
@@ -30,6 +36,27 @@ def write_atomic(path: Path, text: str, *, private: bool = False) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def temporary_name(path: Path) -> Path:
+    """Where this process writes what then replaces ``path``."""
+    return path.with_name(f".{path.name}.{os.getpid()}")
+
+
+def replaced_by(path: Path) -> Path | None:
+    """The file that ``path`` was to replace, or that was made anew in its place: for a temporary file and for one that
+    `set_aside` has renamed; None for any other."""
+    if path.name.endswith(DAMAGED):
+        return path.with_name(path.name.removesuffix(DAMAGED))
+    found = _TEMPORARY.fullmatch(path.name)
+    return None if found is None else path.with_name(found["name"])
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Delete the temporary files that killed processes left below a folder in which no process writes now."""
+    for path in list(folder.rglob(".*")):
+        if _TEMPORARY.fullmatch(path.name) and not path.is_dir():
+            path.unlink()
 
 
 def _open_private(path: str, flags: int) -> int:
@@ -96,10 +123,10 @@ def set_aside(path: Path, companions: Sequence[Path], inode: int) -> Path:
     An earlier file of that name is replaced. Nothing is done if the file no longer has ``inode``: another process was
     first.
     """
-    aside = path.with_name(f"{path.name}.damaged")
+    aside = path.with_name(f"{path.name}{DAMAGED}")
     with FileLock(f"{path}.lock"):
         if path.exists() and path.stat().st_ino == inode:
             for each in (*companions, path):  # never a new file with an old companion
                 if each.exists():
-                    each.replace(each.with_name(f"{each.name}.damaged"))
+                    each.replace(each.with_name(f"{each.name}{DAMAGED}"))
     return aside

@@ -92,10 +92,11 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory, minilm: Path) -> Path:
     """A random two-layer BERT with MiniLM's tokenizer, mean pooling and normalisation: 32 dimensions."""
-    return made_once(tmp_path_factory, "tiny-bert", lambda folder: _save_tiny_model(folder, minilm)) / "st"
+    return made_once(tmp_path_factory, "tiny-bert", lambda folder: save_tiny_model(folder, minilm)) / "st"
 
 
-def _save_tiny_model(folder: Path, minilm: Path) -> None:
+def save_tiny_model(folder: Path, minilm: Path) -> None:
+    """The random model in ``folder/st``, with the tokenizer of the one at ``minilm``."""
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.models import Normalize, Pooling, Transformer

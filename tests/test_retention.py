@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from assets_pkg.automation.retention import (
     Removal,
     StillNeeded,
     UnknownDocument,
+    find_damaged,
     find_holders,
+    find_leftovers,
     find_removals,
     remove,
 )
@@ -162,6 +165,59 @@ def test_a_half_written_collection_goes_with_the_build_that_left_it(tmp_path: Pa
     remove(store, Removal("vector_index", key, 0, unfinished=True))
     assert MilvusClient(uri).list_collections() == []
     assert not work.exists()
+
+
+def test_before_the_first_run_there_is_nothing_to_remove(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path / "not-made")
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert list(find_removals(store, instance, keep=1)) == []
+    assert list(find_leftovers(store)) == []
+
+
+def test_what_a_killed_deletion_left_goes(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    made = make(store, "checkpoint", 1)
+    (made.path / "manifest.json").unlink()
+    with dg.DagsterInstance.ephemeral() as instance:
+        (removal,) = find_removals(store, instance, keep=3)
+    assert removal == Removal("checkpoint", made.version, len("checkpoint 1"))
+    remove(store, removal)
+    assert not made.path.exists()
+
+
+def leave(path: Path, age: float) -> Path:
+    """A file that was last written ``age`` seconds ago."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("left")
+    os.utime(path, (time.time() - age, time.time() - age))
+    return path
+
+
+def test_damaged_and_temporary_files_go_once_what_they_stood_for_was_made(tmp_path: Path) -> None:
+    store, hour = ArtifactStore(tmp_path), 3600
+    renewed = leave(tmp_path / ".cache" / "embeddings" / "data.mdb.damaged", 2 * hour)
+    leave(tmp_path / ".cache" / "embeddings" / "data.mdb", hour)
+    kept = leave(tmp_path / ".cache" / "answers.sqlite.damaged", 1000 * hour)
+    overtaken = leave(tmp_path / "stage5_deploy" / ".server.json.4711", 2 * hour)
+    leave(tmp_path / "stage5_deploy" / "server.json", hour)
+    being_written = leave(tmp_path / "stage5_deploy" / ".other.json.4711", hour)
+    old = leave(tmp_path / "keys" / "passages" / ".0123abcd.4711", 25 * hour)
+    link = tmp_path / ".promoted_model.4711"
+    link.symlink_to("artifacts")
+    os.utime(link, (0, 0), follow_symlinks=False)
+    of_builds = leave(tmp_path / ".work" / "passages" / "key" / ".summary.json.4711", 25 * hour)
+    assert set(find_leftovers(store)) == {renewed, overtaken, old, link}
+    assert set(find_damaged(store)) == {renewed, kept}
+    assert being_written.exists()
+    assert of_builds.exists()
+
+
+def test_files_from_the_future_stay_until_the_clock_is_right_again(tmp_path: Path) -> None:
+    store, future = ArtifactStore(tmp_path), -1000.0
+    leave(tmp_path / ".state.json.4711", future)
+    leave(tmp_path / "data.mdb.damaged", future)
+    leave(tmp_path / "data.mdb", 0)
+    assert list(find_leftovers(store)) == []
 
 
 def test_forgetting_takes_what_killed_builds_left_but_no_model(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,8 +24,9 @@ from storage.artifact_store import ArtifactStore
 from storage.artifacts import Artifact
 from storage.disk import bytes_below
 from storage.errors import RetuneError
+from storage.files import DAMAGED, replaced_by
 from storage.manifest import MANIFEST
-from storage.paths import ARTIFACTS, FROZEN_EVAL_SET, STATE_FOLDER
+from storage.paths import ARTIFACTS, FROZEN_EVAL_SET, JOBS, STATE_FOLDER, WORK
 
 
 class StillNeeded(RetuneError):
@@ -42,6 +45,10 @@ MODELS = ("base_model", "checkpoint", "onnx_model", "tensorrt_engine")
 """Assets that hold no passages, although the name of a document may well be a word of their vocabulary."""
 
 
+WRITING_SECONDS = 24 * 3600.0
+"""A small file is written within this time: a temporary one that is older was left by a killed process."""
+
+
 @dataclass(frozen=True)
 class Removal:
     """One version that is no longer needed, or what a killed build left (then ``version`` is its key)."""
@@ -53,17 +60,52 @@ class Removal:
 
 
 def find_removals(store: ArtifactStore, instance: dg.DagsterInstance, keep: int) -> Iterator[Removal]:
-    """Versions beyond the newest ``keep`` of each asset that are not needed, and what killed builds left if a newer
-    version was made since: other builds may still be resumed."""
+    """Versions beyond the newest ``keep`` of each asset that are not needed, what killed deletions left, and what
+    killed builds left if a newer version was made since: other builds may still be resumed."""
     needed = store.linked() | _current(store, instance) | _served(store)
     for asset in store.assets():
         for version in store.versions(asset)[keep:]:
             if (asset, version) not in needed:
                 yield Removal(asset, version, store.size(asset, version))
+    yield from find_half_removed(store)
     for left in _unfinished(store):
         made = [each.stat().st_mtime for each in (store.root / ARTIFACTS / left.asset).glob(f"*/{MANIFEST}")]
         if _last_change(store.work_folder(left.asset, left.version)) < max(made, default=0.0):
             yield left
+
+
+def find_half_removed(store: ArtifactStore) -> Iterator[Removal]:
+    """What killed deletions left: no version any more, but files of one."""
+    for asset, version in store.half_removed():
+        yield Removal(asset, version, bytes_below(store.root / ARTIFACTS / asset / version))
+
+
+def find_leftovers(store: ArtifactStore) -> Iterator[Path]:
+    """Damaged files that were set aside, and temporary files of killed processes, if what they were to be was made
+    since; temporary ones also a day later."""
+    for path in _left_files(store):
+        made = replaced_by(path)
+        with suppress(FileNotFoundError):  # another process cleans up too, or has renamed its file
+            left = path.lstat().st_mtime
+            renewed = made is not None and os.path.lexists(made) and made.lstat().st_mtime > left
+            if renewed or (not path.name.endswith(DAMAGED) and left < time.time() - WRITING_SECONDS):
+                yield path
+
+
+def find_damaged(store: ArtifactStore) -> Iterator[Path]:
+    """Damaged files that were set aside, whatever was made since."""
+    return (path for path in _left_files(store) if path.name.endswith(DAMAGED))
+
+
+def _left_files(store: ArtifactStore) -> Iterator[Path]:
+    """Files below the root that stand for another file; versions, builds and jobs look after their own."""
+    apart = {store.root / name for name in (ARTIFACTS, WORK, JOBS)}
+    for folder, folders, files in os.walk(store.root):
+        folders[:] = sorted(name for name in folders if Path(folder, name) not in apart)
+        # A link to a folder is listed among the folders.
+        for path in (Path(folder, name) for name in sorted({*files, *folders})):
+            if (path.is_symlink() or path.is_file()) and replaced_by(path) is not None:
+                yield path
 
 
 def find_holders(store: ArtifactStore, instance: dg.DagsterInstance, doc_id: str) -> Iterator[Removal]:

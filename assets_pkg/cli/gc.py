@@ -22,16 +22,20 @@ def gc(
     config: ConfigOption = DEFAULT_PROFILE,
     overrides: Overrides = None,
 ) -> None:
-    """Delete old versions, unfinished builds that a newer version replaced, and ended jobs. Versions that are linked,
-    current, promoted or served are never deleted, nor are jobs that have not ended."""
-    from assets_pkg.automation.retention import find_removals
+    """Delete old versions, unfinished builds that a newer version replaced, what damage and kills left beside them, and
+    ended jobs. Versions that are linked, current, promoted or served are never deleted, nor are jobs that have not
+    ended."""
+    from assets_pkg.automation.retention import find_leftovers, find_removals
     from assets_pkg.orchestration.instance import open_instance
     from storage.remote_store import open_store
 
     profile = load_profile(config, overrides or [])
     store = open_store(profile.artifact_root)
+    if not dry_run:
+        store.check()
     with open_instance() as instance:
         _delete(store, find_removals(store, instance, keep), dry_run)
+    _delete_files(store, find_leftovers(store), dry_run)
     _delete_jobs(profile, keep, dry_run)
 
 
@@ -44,12 +48,17 @@ def forget(
     """Delete every old version, cached vector, kept answer and ended job that may hold text of a document removed from
     the corpus, and say what is kept."""
     from assets_pkg.automation.forgetting import forget_vectors, kept_after
-    from assets_pkg.automation.retention import find_holders
+    from assets_pkg.automation.retention import find_damaged, find_half_removed, find_holders
     from assets_pkg.orchestration.instance import open_instance
     from storage.remote_store import open_store
 
     profile = load_profile(config, overrides or [])
     store = open_store(profile.artifact_root)
+    if not dry_run:
+        store.check()
+    # A kill while the last version that names the document was deleted must not leave its text.
+    if half_removed := list(find_half_removed(store)):
+        _delete(store, iter(half_removed), dry_run)
     with open_instance() as instance:
         holders = list(find_holders(store, instance, document))
     kept = list(kept_after(store, holders))
@@ -61,6 +70,7 @@ def forget(
         )
         vectors = forget_vectors(store, holders, document)
         console.print(f"{vectors} cached vectors of its texts are deleted")
+    _delete_files(store, find_damaged(store), dry_run)  # a damaged cache may hold vectors of its texts
     _delete_jobs(profile, 0, dry_run)
     _delete(store, reversed(holders), dry_run)
     for what in kept:
@@ -79,6 +89,17 @@ def _delete(store: ArtifactStore, found: Iterator[Removal], dry_run: bool) -> No
             remove(store, removal)
     total = sum(removal.size for removal in removals) / 1e6
     console.print(f"{len(removals)} versions, {total:.1f} MB {'would be deleted' if dry_run else 'deleted'}")
+
+
+def _delete_files(store: ArtifactStore, found: Iterator[Path], dry_run: bool) -> None:
+    """Delete files that damage and kills left; says nothing where there are none."""
+    for path in list(found):
+        size = path.lstat().st_size / 1e6
+        console.print(
+            f"left over: {plain(path.relative_to(store.root).as_posix())}  {size:.1f} MB", highlight=False
+        )
+        if not dry_run:
+            path.unlink(missing_ok=True)
 
 
 def _delete_answers(root: Path) -> None:

@@ -45,7 +45,9 @@ def _promote(profile: Profile, version: str, because: str) -> None:
     from assets_pkg.automation.execute import run_assets
     from assets_pkg.cli.summary import show_summary
     from assets_pkg.orchestration.instance import open_instance
+    from storage.remote_store import open_store
 
+    open_store(profile.artifact_root).check()
     defs = definitions(profile)
     with open_instance() as instance:
         choice = {"promoted_model": {"version": version, "because": because}}

@@ -78,8 +78,11 @@ def _exported_model(config: str) -> Path:
 
 
 def _stop(profile: Profile) -> None:
-    server = _server(profile)
-    if server is not None and server.stop():
+    from assets_pkg.deploy.deploy import stop_deployed
+    from storage.remote_store import open_store
+
+    server = stop_deployed(open_store(profile.artifact_root).root / STATE_FOLDER)
+    if server is not None:
         console.print(f"stopped the server at {server.url}")
     else:
         console.print("no server is running")

@@ -7,9 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from assets_pkg.config.sections.deploy import DeploySettings
 from assets_pkg.deploy.backends.docker import ContainerState, container_spec, deploy_container, recover
-from assets_pkg.deploy.backends.process import ServerState, command_line, deploy_process, environment
+from assets_pkg.deploy.backends.process import (
+    ServerState,
+    command_line,
+    deploy_process,
+    environment,
+    stop_unrecorded,
+)
 from assets_pkg.deploy.backends.vllm import KEY_VARIABLE as VLLM_KEY
 from assets_pkg.deploy.backends.vllm import VllmState, deploy_vllm, vllm_command
 from assets_pkg.deploy.interface import interface_of
@@ -79,7 +87,19 @@ def deploy(
         DeployError, ContainerError: the deployment failed; the previous server still serves.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".deploying.lock"):
+        return _deploy(served, settings, folder, smoke_check, engine)
+
+
+def _deploy(
+    served: ServedModel,
+    settings: DeploySettings,
+    folder: Path,
+    smoke_check: SmokeCheck,
+    engine: Callable[[], ContainerEngine],
+) -> RunningServer:
     old = _running(folder)
+    stop_unrecorded(folder, old)
     if old is not None:
         if _is_current(old, served, settings, folder):
             await_serving(old, settings.startup_timeout_s)
@@ -91,6 +111,21 @@ def deploy(
     if settings.backend == "vllm":
         return deploy_vllm(served, settings, folder, smoke_check, old)
     return deploy_container(served, settings, folder, smoke_check, old, engine())
+
+
+def stop_deployed(folder: Path) -> RunningServer | None:
+    """Stop the deployed server, and those that killed deployments left; returns the deployed one if it ran.
+
+    Raises:
+        DeployError: the state file is damaged.
+    """
+    if not folder.exists():
+        return None
+    with FileLock(folder / ".deploying.lock"):
+        server = read_state(folder)
+        stopped = server is not None and server.stop()
+        stop_unrecorded(folder, None)
+    return server if stopped else None
 
 
 def key_problem(server: RunningServer) -> str | None:

@@ -47,13 +47,14 @@ class Workplace:
             start_new_session=True,
         )
 
-    def retune(self, *arguments: str) -> tuple[int, str]:
-        """Exit code and everything printed; in a process forked from one that has imported torch."""
+    def retune(self, *arguments: str, kill_after: float | None = None) -> tuple[int, str]:
+        """Exit code and everything printed; in a process forked from one that has imported torch, and killed with
+        SIGKILL after so many seconds."""
         environment = self.environment
         server = next((each for each in _SERVERS if each.serves(environment)), None)
         if server is None:
             _SERVERS.append(server := CommandServer(environment))
-        return server.run(arguments, self.home, environment)
+        return server.run(arguments, self.home, environment, kill_after)
 
     def retune_anew(self, *arguments: str) -> tuple[int, str]:
         """The same in a process that imports everything itself and has a hash seed of its own."""

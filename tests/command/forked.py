@@ -14,6 +14,8 @@ import importlib
 import json
 import os
 import runpy
+import select
+import signal
 import socket
 import subprocess
 import sys
@@ -73,9 +75,19 @@ class CommandServer:
         """Whether the imported libraries would be the same in a process with this environment."""
         return self._environment == _read_early(environment)
 
-    def run(self, arguments: Sequence[str], folder: Path, environment: Mapping[str, str]) -> tuple[int, str]:
-        """Exit code and everything printed."""
-        request = json.dumps([list(arguments), str(folder), dict(environment)])
+    def run(
+        self,
+        arguments: Sequence[str],
+        folder: Path,
+        environment: Mapping[str, str],
+        kill_after: float | None = None,
+    ) -> tuple[int, str]:
+        """Exit code and everything printed.
+
+        Args:
+            kill_after: seconds after which the process, and nothing that it has started, is killed with SIGKILL.
+        """
+        request = json.dumps([kill_after, list(arguments), str(folder), dict(environment)])
         with tempfile.TemporaryFile() as output:
             socket.send_fds(self._channel, [request.encode()], [output.fileno()])
             status = self._channel.recv(64)
@@ -98,14 +110,26 @@ def _serve(channel: socket.socket) -> None:
         request, outputs, _, _ = socket.recv_fds(channel, 2**20, 1)
         if not request:
             sys.exit()
+        kill_after, *command = json.loads(request)
         child = os.fork()
         if child == 0:
             channel.close()
-            _become(outputs[0], *json.loads(request))
+            _become(outputs[0], *command)
             return
         os.close(outputs[0])
+        if kill_after is not None:
+            _kill_after(child, kill_after)
         _, status = os.waitpid(child, 0)
         channel.send(str(os.waitstatus_to_exitcode(status)).encode())
+
+
+def _kill_after(child: int, seconds: float) -> None:
+    """Kill the process unless it ends before; it is not waited for, so its id is still its own."""
+    handle = os.pidfd_open(child)
+    ended, _, _ = select.select([handle], [], [], seconds)
+    if not ended:
+        os.kill(child, signal.SIGKILL)
+    os.close(handle)
 
 
 def _become(output: int, arguments: list[str], folder: str, environment: dict[str, str]) -> None:

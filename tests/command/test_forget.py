@@ -58,6 +58,9 @@ def test_no_file_holds_an_answer_after_a_document_is_forgotten(captioned: Workpl
         lambda folder: write_atomic(folder / "qa_records.jsonl", dump_record(LEFT).decode()),
     )
     assert files_with(captioned.home, ANSWER)
+    set_aside = captioned.home / "output" / ".cache" / "embeddings" / "data.mdb.damaged"
+    set_aside.parent.mkdir(exist_ok=True)
+    set_aside.write_text("vectors of its texts")
 
     code, output = captioned.retune("forget", "lost.md")
     assert code == 1
@@ -75,4 +78,5 @@ def test_no_file_holds_an_answer_after_a_document_is_forgotten(captioned: Workpl
     assert "all kept answers of chat models are deleted" in output
     assert "kept: image_text_pairs, captions: they are made of inputs of their own" in output
     assert files_with(captioned.home, ANSWER) == []
+    assert not set_aside.exists()
     assert store.versions("synthetic_qa") == []

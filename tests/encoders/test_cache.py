@@ -14,6 +14,7 @@ from resources.encoders import cached
 from resources.encoders.cached import CachedEncoder
 from storage.embedding_cache import EmbeddingCache, EmbeddingCacheError
 from storage.files import set_aside
+from tests.small_disk import read_only
 
 
 def vectors_of(names, d=8):
@@ -164,6 +165,17 @@ def test_a_cache_that_cannot_be_opened_says_what_to_do(tmp_path):
     (tmp_path / "data.mdb").mkdir()
     with pytest.raises(EmbeddingCacheError, match=r"delete that folder"):
         EmbeddingCache(tmp_path).get("m", ["a"])
+
+
+def test_where_nothing_can_be_written_nothing_is_found_or_kept(tmp_path, caplog):
+    names, vectors = filled(tmp_path / "cache", 3)
+    with read_only(tmp_path):
+        for folder in (tmp_path / "cache", tmp_path / "new" / "cache"):
+            cache = EmbeddingCache(folder)
+            cache.put("m", names, vectors)
+            assert cache.get("m", names) == {}
+    assert f"{tmp_path} cannot be written" in caplog.text
+    assert set(EmbeddingCache(tmp_path / "cache").get("m", names)) == set(names)
 
 
 @pytest.mark.parametrize("bit", [0, 22, 23, 30, 31])

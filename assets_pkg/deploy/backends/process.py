@@ -13,7 +13,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -35,6 +36,9 @@ from assets_pkg.deploy.server_state import (
     served_digest,
     write_state,
 )
+
+DEPLOYED_FROM = "RETUNE_DEPLOYED_FROM"
+"""The variable by which a server process is known as one that a deployment started: the folder of state and logs."""
 
 NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 
@@ -203,9 +207,39 @@ def start_process(command: Sequence[str], variables: Mapping[str, str], log: Pat
             stdout=stream,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env={**os.environ, **variables},
+            env={**os.environ, **variables, DEPLOYED_FROM: str(log.parent.resolve())},
         )
     return process.pid, psutil.Process(process.pid).create_time()
+
+
+def stop_unrecorded(folder: Path, recorded: RunningServer | None) -> list[int]:
+    """Stop servers that a killed deployment left: tried on a private port, or started or replaced on the public one,
+    where they would go on answering beside the recorded server. Returns their pids.
+
+    Args:
+        folder: the folder of state and logs; no other deployment may be using it.
+        recorded: the server that the state names.
+    """
+    kept = recorded.pid if isinstance(recorded, ServerState) else None
+    left = [process for process in _deployed_from(folder) if process.pid != kept]
+    for process in left:
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+    for process in psutil.wait_procs(left, STOP_SECONDS)[1]:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    return [process.pid for process in left]
+
+
+def _deployed_from(folder: Path) -> Iterator[psutil.Process]:
+    """The server processes, each the first of its session, without those that they have started themselves."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if (
+                process.environ().get(DEPLOYED_FROM) == str(folder.resolve())
+                and os.getsid(process.pid) == process.pid
+            ):
+                yield process
 
 
 def _free_port(host: str) -> int:
