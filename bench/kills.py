@@ -188,6 +188,8 @@ def _parents(process: psutil.Process) -> list[psutil.Process]:
 
 def stage_of_latest_run(home: Path, started: float) -> str:
     """The stage of the step that the run begun after ``started`` was in."""
+    if not (home / ".dagster" / "history").exists():
+        return "before or between runs"
     with open_history(home) as instance:
         records = instance.get_run_records(limit=1)
         if not records or records[0].create_timestamp.timestamp() < started:

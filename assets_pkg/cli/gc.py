@@ -26,7 +26,7 @@ def gc(
     ended jobs. Versions that are linked, current, promoted or served are never deleted, nor are jobs that have not
     ended."""
     from assets_pkg.automation.retention import find_leftovers, find_removals
-    from assets_pkg.orchestration.instance import open_instance
+    from assets_pkg.orchestration.instance import open_instance, require_no_run
     from storage.remote_store import open_store
 
     profile = load_profile(config, overrides or [])
@@ -34,6 +34,8 @@ def gc(
     if not dry_run:
         store.check()
     with open_instance() as instance:
+        if not dry_run:
+            require_no_run(instance)
         _delete(store, find_removals(store, instance, keep), dry_run)
     _delete_files(store, find_leftovers(store), dry_run)
     _delete_jobs(profile, keep, dry_run)
@@ -49,17 +51,19 @@ def forget(
     the corpus, and say what is kept."""
     from assets_pkg.automation.forgetting import forget_vectors, kept_after
     from assets_pkg.automation.retention import find_damaged, find_half_removed, find_holders
-    from assets_pkg.orchestration.instance import open_instance
+    from assets_pkg.orchestration.instance import open_instance, require_no_run
     from storage.remote_store import open_store
 
     profile = load_profile(config, overrides or [])
     store = open_store(profile.artifact_root)
     if not dry_run:
         store.check()
-    # A kill while the last version that names the document was deleted must not leave its text.
-    if half_removed := list(find_half_removed(store)):
-        _delete(store, iter(half_removed), dry_run)
     with open_instance() as instance:
+        if not dry_run:
+            require_no_run(instance)
+        # A kill while the last version that names the document was deleted must not leave its text.
+        if half_removed := list(find_half_removed(store)):
+            _delete(store, iter(half_removed), dry_run)
         holders = list(find_holders(store, instance, document))
     kept = list(kept_after(store, holders))
     if not dry_run:

@@ -137,11 +137,28 @@ def process_tag() -> str:
     return f"{socket.gethostname()}:{process.pid}:{process.create_time():.0f}"
 
 
+RUNNING = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
+
+
+def require_no_run(instance: dg.DagsterInstance) -> None:
+    """Check that no run is going on: one that began before may use any version. Runs that were killed are ended.
+
+    Raises:
+        InstanceError: one is; the message names it.
+    """
+    end_dead_runs(instance)
+    going_on = [run.run_id[:8] for run in instance.get_runs(RUNNING)]
+    if going_on:
+        raise InstanceError(
+            f"run {', '.join(going_on)} is going on and may need what would be deleted: nothing was deleted. Try again "
+            "once it has ended (`retune ui` shows it; terminate it there if its process is gone)"
+        )
+
+
 def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     """Report runs as failed whose process on this host is gone (killed), and free their pool slots."""
-    running = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
     ended: list[str] = []
-    for run in instance.get_runs(running):
+    for run in instance.get_runs(RUNNING):
         tag = run.tags.get(PROCESS_TAG)
         if tag and not _is_alive(tag):
             instance.report_run_failed(run, "its process was killed; finished steps are kept")
