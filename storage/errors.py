@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from storage.printable import visible
+
 
 class RetuneError(Exception):
     """An error whose message is meant for the user: it says what is wrong and, where that is known, what to do.
 
     The command prints the message alone and a step in the UI fails with it; any other exception is a bug and keeps
-    its traceback.
+    its traceback. What it quotes of a user's file does not act on a terminal or a page (:func:`visible`).
     """
+
+    def __str__(self) -> str:
+        return visible(super().__str__())
 
 
 class ArtifactError(RetuneError):

@@ -151,7 +151,11 @@ def _read(name: str, seen: tuple[str, ...]) -> DictConfig:
     parent = config.pop("extends", None if name == "default" else "default")
     if parent is None:
         return config
-    merged = OmegaConf.merge(_read(parent, (*seen, name)), config)
+    try:
+        base = _read(parent, (*seen, name))
+    except ProfileError as error:
+        raise ProfileError(f"{path}: extends: {error}") from None
+    merged = OmegaConf.merge(base, config)
     assert isinstance(merged, DictConfig)
     return merged
 

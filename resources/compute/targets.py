@@ -177,7 +177,7 @@ def _read(file: Path) -> dict[str, dict[str, Any]]:
             f'there is no {file}: describe the compute target there, such as\n[my-cluster]\nexecutor = "slurm"\n'
             'partition = "batch"'
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, a number of thousands of digits
         raise ComputeError(f"{file}: not readable as TOML: {error}") from error
     for name, table in targets.items():
         if not isinstance(table, dict):
@@ -189,7 +189,7 @@ def _typed(text: str) -> Any:
     """A value of an override, read as TOML where it is TOML, else as a string."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 

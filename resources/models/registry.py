@@ -99,7 +99,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         with path.open(encoding="utf-8") as stream:  # of a text, errors would quote a part
             document: Any = yaml.safe_load(stream)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         said = " ".join(str(error).split())
         raise RegistryError(f"{path}: not readable as YAML: {hide_secrets(said)}") from None
     models: Any = cast("dict[str, Any]", document).get("models") if isinstance(document, dict) else None

@@ -200,8 +200,8 @@ class _Mining(_Strict):
     args: dict[str, Any] | None = None
 
 
-def _as_list(value: Any) -> Any:
-    return value if isinstance(value, list) else [value]
+def _as_list(value: Any) -> list[Any]:
+    return cast("list[Any]", value) if isinstance(value, list) else [value]
 
 
 class _Head(_Strict):
