@@ -10,6 +10,7 @@ import os
 
 from assets_pkg.build import build_definitions
 from assets_pkg.config.profile import Profile, load_profile
+from resources.http_client import bypass_proxies_on_this_machine
 
 
 def profile_from_environment() -> Profile:
@@ -18,4 +19,5 @@ def profile_from_environment() -> Profile:
     return load_profile(os.environ.get("RETUNE_PROFILE", "laptop"), [line for line in overrides if line])
 
 
+bypass_proxies_on_this_machine()
 defs = build_definitions(profile_from_environment())

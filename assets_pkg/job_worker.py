@@ -30,6 +30,7 @@ from resources.compute.job import TASK, JobFolder
 from resources.compute.stage_targets import InsideJob, StageTargets
 from resources.compute.targets import ComputeTarget
 from resources.configurable import ComputeResource
+from resources.http_client import bypass_proxies_on_this_machine
 
 PLAIN = {
     dg.TextMetadataValue: "text",
@@ -133,6 +134,7 @@ def _logger(pipes: PipesContext) -> dg.LoggerDefinition:
 
 
 if __name__ == "__main__":
+    bypass_proxies_on_this_machine()
     task, job_folder = int(os.environ.get(TASK, "0")), JobFolder(Path(sys.argv[1]))
     if task:
         run_array_task(job_folder, task)

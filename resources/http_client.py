@@ -8,7 +8,8 @@ out demand it, and so are ``NO_PROXY`` and ``SSL_CERT_FILE``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, OpenerDirector, ProxyHandler, build_opener
@@ -18,6 +19,9 @@ from storage.errors import RetuneError
 
 if TYPE_CHECKING:
     import httpx2
+
+
+THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 
 
 class HostNotAllowedError(RetuneError):
@@ -104,6 +108,17 @@ def opener(address: str) -> OpenerDirector:
 class _NoRedirects(HTTPRedirectHandler):
     def redirect_request(self, *args: Any, **kwargs: Any) -> None:
         """A redirect is an answer like another error."""
+
+
+def bypass_proxies_on_this_machine(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Add this machine to ``NO_PROXY``, for the clients that libraries make themselves (Docker's, Ray's, those of
+    object stores), here and in the processes that are started from here."""
+    # Lower case is preferred by urllib, and with it by requests and botocore, where both are set.
+    given = environment.get("no_proxy") or environment.get("NO_PROXY", "")
+    hosts = [each.strip() for each in given.split(",") if each.strip()]
+    if "*" not in hosts:
+        hosts += [each for each in THIS_MACHINE if each not in hosts]
+    environment["no_proxy"] = environment["NO_PROXY"] = ",".join(hosts)
 
 
 def _require_consent(base_url: str, allow_egress: bool, approved_endpoints: Sequence[str]) -> None:

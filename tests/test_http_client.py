@@ -23,7 +23,12 @@ from assets_pkg.deploy.server_state import DeployError, is_ready, served_digest,
 from resources.chat_model import ChatConfig, ChatModel, EndpointError
 from resources.encoders.http import HttpEncoder, ServiceError, server_problem
 from resources.endpoints import is_this_machine
-from resources.http_client import HostNotAllowedError, http_client, own_server_client
+from resources.http_client import (
+    HostNotAllowedError,
+    bypass_proxies_on_this_machine,
+    http_client,
+    own_server_client,
+)
 from resources.models.entry import Endpoint, ModelEntry
 from resources.vector_store.base import VectorStoreError
 from resources.vector_store.milvus import MilvusIndex
@@ -171,6 +176,28 @@ def test_a_milvus_on_this_machine_is_asked_directly(proxy: Recorder) -> None:
     with pytest.raises(VectorStoreError, match="no Milvus answers"):
         MilvusIndex(f"http://127.0.0.1:{free_port()}", "c")
     assert proxy.seen == []
+
+
+@pytest.mark.parametrize("given", ["", "intranet.example.org, 10.0.0.0/8"])
+def test_clients_of_libraries_ask_this_machine_directly(
+    given: str, service: Recorder, proxy: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Docker's, Ray's and an object store's: one is made of each kind of library that they use."""
+    import botocore.utils
+    import docker
+    import requests
+
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, given)
+    bypass_proxies_on_this_machine()
+    host = f"127.0.0.1:{service.server_port}"
+    assert docker.DockerClient(base_url=f"tcp://{host}", version="1.45").ping() in (True, False)
+    requests.post(f"http://localhost:{service.server_port}/api/jobs", json={}, timeout=10)
+    assert not {"http", "https"} & botocore.utils.get_environ_proxies(f"http://{host}").keys()
+    assert proxy.seen == []
+    assert {path.rpartition("/")[2] for path, *_ in service.seen} == {"_ping", "jobs"}
+    assert os.environ["NO_PROXY"].startswith(given.replace(" ", ""))
+    assert os.environ["no_proxy"].endswith("localhost,127.0.0.1,::1")
 
 
 def test_the_health_check_of_the_container_asks_the_server_itself(service: Recorder, proxy: Recorder) -> None:

@@ -21,6 +21,7 @@ from assets_pkg.cli.serving import deploy, serve
 from assets_pkg.cli.stages import add_commands, run, sdg
 from assets_pkg.config.profile import ProfileError
 from assets_pkg.config.stages import StageError
+from resources.http_client import bypass_proxies_on_this_machine
 from storage.errors import RetuneError
 
 app = typer.Typer(
@@ -41,6 +42,7 @@ app.add_typer(jobs, name="jobs")
 
 def main() -> None:
     """Entry point of ``retune``. An error that Retune raises itself is printed as its message, without traceback."""
+    bypass_proxies_on_this_machine()
     try:
         app()
     except (ProfileError, StageError) as error:

@@ -97,7 +97,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
                 alerts.send("gate_failed", decision.reason)
             before = latest(asset.instance, "promoted_model")
             shown = {
-                "decision": dg.MetadataValue.md(decision.reason),
+                "decision": dg.MetadataValue.text(decision.reason),
                 "moved": decision.passed,
                 "rules": table(asdict(check) for check in decision.checks),
                 "previous": str(before.metadata[ARTIFACT_KEY].value) if before else "(none)",

@@ -11,6 +11,7 @@ from assets_pkg.config.sections.evaluation import IntervalSettings
 from assets_pkg.image_text.figures import draw_comparison
 from assets_pkg.image_text.measures import Ranks
 from assets_pkg.image_text.scores import MEASURED
+from assets_pkg.orchestration.metadata import as_plain_markdown
 from storage.artifacts import Captions, ImageTextScores
 from storage.files import write_json
 
@@ -148,17 +149,17 @@ def _page(document: Mapping[str, Any], scores: ImageTextScores, costs: Mapping[s
         "| --- | --- | --- | --- | --- |",
     ]
     lines += [
-        f"| {row['model']} | {row['condition']} | {row['value']:+.4f} | {row['low']:+.4f} to {row['high']:+.4f} | "
-        f"{'yes' if row['above_floor'] else 'no'} |"
+        f"| {as_plain_markdown(row['model'])} | {row['condition']} | {row['value']:+.4f} | "
+        f"{row['low']:+.4f} to {row['high']:+.4f} | {'yes' if row['above_floor'] else 'no'} |"
         for row in document["against_floor"]
     ]
     lines += ["", "## Captions instead of images (paired, same pairs)", "", *_side_by_side(document)]
     lines += ["", "## Cost (cached vectors took no time)", "", *_cost_lines(costs)]
     skipped = scores.skipped()
     lines += ["", "## Models not measured", ""]
-    lines += [f"- {name}: {reason}" for name, reason in skipped.items()] or [
-        "None: all models were available."
-    ]
+    lines += [
+        f"- {as_plain_markdown(name)}: {as_plain_markdown(reason)}" for name, reason in skipped.items()
+    ] or ["None: all models were available."]
     return "\n".join(lines) + "\n"
 
 
@@ -173,7 +174,7 @@ def _figures_table(figures: Mapping[str, Any], measured: list[dict[str, Any]]) -
     for model, conditions in figures.items():
         for condition, groups in conditions.items():
             interval = main[model, condition]
-            cells = [model, condition, f"{groups['distance']['mean']:.4f}"]
+            cells = [as_plain_markdown(model), condition, f"{groups['distance']['mean']:.4f}"]
             cells += [f"{groups['retrieval'][name]:.4f}" for name in recalls]
             cells.append(f"{interval['value']:.4f} ({interval['low']:.4f} to {interval['high']:.4f})")
             cells.append(f"{groups['retrieval']['MRR i2t']:.4f}")
@@ -194,7 +195,7 @@ def _side_by_side(document: Mapping[str, Any]) -> list[str]:
         return ["No model was measured both on images and on captions."]
     lines = [f"| model | comparison | difference in {MAIN} | interval |", "| --- | --- | --- | --- |"]
     return lines + [
-        f"| {row['model']} | {row['what'].replace('_', ' ')} | {row['value']:+.4f} | "
+        f"| {as_plain_markdown(row['model'])} | {row['what'].replace('_', ' ')} | {row['value']:+.4f} | "
         f"{row['low']:+.4f} to {row['high']:+.4f} |"
         for row in rows
     ]
@@ -202,7 +203,7 @@ def _side_by_side(document: Mapping[str, Any]) -> list[str]:
 
 def _cost_lines(costs: Mapping[str, Any]) -> list[str]:
     lines = [
-        f"- {model}: "
+        f"- {as_plain_markdown(model)}: "
         + ", ".join(f"{condition} {seconds:.1f} s" for condition, seconds in by_condition.items())
         for model, by_condition in costs["embedding_seconds"].items()
     ]

@@ -45,6 +45,7 @@ READ_LATER = (
     "AWS_",
     "DAGSTER",
     "DOCKER_HOST",
+    "NO_PROXY",
     "NVIDIA_API_KEY",
     "PATH",
     "PYTEST_",
@@ -52,6 +53,7 @@ READ_LATER = (
     "RETUNE",
     "SLURM_CONF",
     "WANDB_",
+    "no_proxy",
 )
 """Beginnings of environment variables that nothing in ``IMPORTED`` reads while it is imported."""
 
