@@ -108,7 +108,8 @@ def read_qrels(folder: Path, split: str = "test") -> Qrels:
     """The judgements of one split.
 
     Raises:
-        BeirError: no such file, not UTF-8, or a line without two ids and a whole number of at most nine digits.
+        BeirError: no such file, not UTF-8, a line without two ids and a whole number of at most nine digits, or two
+            lines that judge the same differently.
     """
     path = folder / "qrels" / f"{split}.tsv"
     qrels: Qrels = {}
@@ -118,7 +119,12 @@ def read_qrels(folder: Path, split: str = "test") -> Qrels:
             continue
         if len(cells) != 3 or not all(cells) or not _SCORE.fullmatch(cells[2]):
             raise BeirError(f"{where}: must be query-id, corpus-id and a whole number, tabs between")
-        qrels.setdefault(cells[0], {})[cells[1]] = int(cells[2])
+        score = int(cells[2])
+        before = qrels.setdefault(cells[0], {}).setdefault(cells[1], score)
+        if before != score:
+            raise BeirError(
+                f"{where}: query {cells[0]} and document {cells[1]} are judged {score}, and {before} further up"
+            )
     return qrels
 
 

@@ -98,12 +98,15 @@ def parse_json(data: bytes, where: str, error: type[RetuneError], *, surrogates:
         surrogates: whether halves of surrogate pairs (``\\\\ud800``) may be in it; no file can hold them.
 
     Raises:
-        error: not UTF-8, not JSON, nested deeper than :data:`MAX_DEPTH`, or with half a surrogate pair.
+        error: not UTF-8, not JSON, nested deeper than :data:`MAX_DEPTH`, with half a surrogate pair, or with a key that
+            comes twice in one object.
     """
     text = decode(data, where, error)
     too_deep = f"{where}: lists or objects are nested more than {MAX_DEPTH} deep"
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_object)
+    except _KeyTwice as problem:
+        raise error(f"{where}: the key {problem.args[0]!r} comes twice in one object: keep one") from problem
     except RecursionError as problem:
         raise error(too_deep) from problem
     except ValueError as problem:
@@ -113,6 +116,18 @@ def parse_json(data: bytes, where: str, error: type[RetuneError], *, surrogates:
     if not surrogates and "\\u" in text and _has_half_pair(value):
         raise error(f"{where}: has half a surrogate pair: write the character itself")
     return value
+
+
+class _KeyTwice(ValueError):
+    """Its argument is the key."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _KeyTwice(next(name for name in names if names.count(name) > 1))
+    return found
 
 
 def parse_strict(data: bytes, where: str, error: type[RetuneError]) -> Any:

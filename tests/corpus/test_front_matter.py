@@ -25,6 +25,7 @@ LAUGHS = "a0: &a0 [l, l, l, l, l, l, l, l, l]\n" + "\n".join(
         ("lang: en\ntitle: Re: order of the boiler", "line 3: mapping values are not allowed here"),
         ("title: Re: order of the kiln", "line 2: mapping values"),
         ("author: @warden\nlang: en", "line 2: found character '@'"),
+        ("lang: en\nlang: de", "line 3: lang comes twice"),
         ("author: {{a: b}: c}", "line 2: found unhashable key"),
         ("author: {2024-03-01: release}", "the field 'author': keys must be str"),
         ("author: {1: a, b: c}", "the field 'author': '<' not supported"),

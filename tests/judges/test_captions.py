@@ -46,6 +46,7 @@ def test_every_shape_is_read(tmp_path: Path, name: str, document: Any) -> None:
         ([{"id": "1"}], "entry 1: has none of summary, reference, caption, text"),
         ([{"text": "a"}], "entry 1: has none of id"),
         ([{"id": "1", "text": "a"}, {"id": "1", "text": "b"}], "entry 2: '1' is there twice"),
+        ('{"1": "a", "1": "b"}', "the key '1' comes twice in one object"),
         ([{"id": ["1"], "text": "a"}], "entry 1: its id must be a text or a number"),
         ([{"id": None, "text": "a"}], "entry 1: its id must be a text or a number"),
         ('{"1": "\\ud800"}', "has half a surrogate pair"),

@@ -84,6 +84,7 @@ def test_a_foreign_beir_folder_is_read(tmp_path):
         ("queries.jsonl", None, r"queries.jsonl: no such file"),
         ("qrels/test.tsv", "query-id\tcorpus-id\tscore\nq1 d1 1\n", r"test.tsv:2: must be"),
         ("qrels/test.tsv", "query-id\tcorpus-id\tscore\nq1\td1\thigh\n", r"test.tsv:2: must be"),
+        ("qrels/test.tsv", "q1\td1\t1\nq1\td1\t1\nq1\td1\t0\n", r"test.tsv:3: .* judged 0, and 1 further up"),
         ("qrels/test.tsv", "q1\td1\t--5\n", r"test.tsv:1: must be"),
         ("qrels/test.tsv", "q1\td1\t\u00b2\n", r"test.tsv:1: must be"),
         ("qrels/test.tsv", "q1\td1\t" + "9" * 5000, r"test.tsv:1: must be"),
