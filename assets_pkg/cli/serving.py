@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assets_pkg.cli.common import DEFAULT_PROFILE, ConfigOption, DryRunOption, Overrides, console, failed
+from assets_pkg.cli.common import (
+    DEFAULT_PROFILE,
+    ConfigOption,
+    DryRunOption,
+    Overrides,
+    console,
+    failed,
+    plain,
+)
 from assets_pkg.cli.running import run_or_show
 from assets_pkg.config.profile import Profile, load_profile
 from assets_pkg.config.stages import STAGES
@@ -83,7 +91,7 @@ def _stop(profile: Profile) -> None:
 
     server = stop_deployed(open_store(profile.artifact_root).root / STATE_FOLDER)
     if server is not None:
-        console.print(f"stopped the server at {server.url}")
+        console.print(f"stopped the server at {plain(server.url)}")
     else:
         console.print("no server is running")
 
@@ -92,7 +100,7 @@ def _show_log(profile: Profile) -> None:
     server = _server(profile)
     if server is None:
         raise failed("no server was deployed")
-    console.print(server.last_log(LOG_LINES), markup=False, highlight=False)
+    console.print(plain(server.last_log(LOG_LINES)), highlight=False)
 
 
 def _show_command(profile: Profile) -> None:
@@ -105,7 +113,7 @@ def _show_command(profile: Profile) -> None:
     served = ServedModel(exported, promoted / "model" / "consolidated", promoted.name)
     command = shown_command(served, profile.deploy, store.root / STATE_FOLDER)
     console.print("the server's command, after its checks have passed:")
-    console.print(command, markup=False, highlight=False)
+    console.print(plain(command), highlight=False)
 
 
 def _server(profile: Profile) -> RunningServer | None:
