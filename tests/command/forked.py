@@ -42,17 +42,26 @@ IMPORTED = (
 Not assets_pkg.cli: it reads ``RETUNE_PROFILE`` while it is imported."""
 
 READ_LATER = (
+    "ALL_PROXY",
     "AWS_",
     "DAGSTER",
     "DOCKER_HOST",
+    "HF_TOKEN",
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "MILVUS_TOKEN",
     "NO_PROXY",
     "NVIDIA_API_KEY",
+    "OPENAI_API_KEY",
     "PATH",
     "PYTEST_",
     "RAY_",
     "RETUNE",
     "SLURM_CONF",
     "WANDB_",
+    "all_proxy",
+    "http_proxy",
+    "https_proxy",
     "no_proxy",
 )
 """Beginnings of environment variables that nothing in ``IMPORTED`` reads while it is imported."""

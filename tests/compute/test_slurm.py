@@ -41,15 +41,20 @@ def whole(place: Workplace, asset: str) -> bool:
     return any((place.home / "output" / "artifacts" / asset).glob("*/manifest.json"))
 
 
-def test_the_stages_run_on_the_cluster_and_leave_the_accelerator_here_to_others(
-    place: Workplace, cluster: Cluster
-) -> None:
-    with busy_accelerator(place):
-        code, output = place.retune("run", "--to", "eval", "--run", "my-cluster")
+def test_the_stages_run_on_the_cluster(place: Workplace, cluster: Cluster) -> None:
+    code, output = place.retune("run", "--to", "eval", "--run", "my-cluster")
     assert code == 0, output
     assert f"my-cluster: running on {cluster.node}" in output
     assert (place.home / "output" / "promoted_model").is_symlink()
     assert "nothing is stale" in place.retune("run", "--to", "eval")[1]
+
+
+def test_a_step_that_waits_for_the_cluster_leaves_the_accelerator_to_others(
+    place: Workplace, cluster: Cluster
+) -> None:
+    with busy_accelerator(place):
+        code, output = place.retune("finetune", "--run", "my-cluster")
+    assert code == 0, output
 
 
 def test_a_cancelled_job_is_told_and_leaves_nothing_half_made(place: Workplace, cluster: Cluster) -> None:
