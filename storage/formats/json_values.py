@@ -118,7 +118,7 @@ def parse_json(data: bytes, where: str, error: type[RetuneError], *, surrogates:
     return value
 
 
-class _KeyTwice(ValueError):
+class _KeyTwice(RetuneError, ValueError):
     """Its argument is the key."""
 
 
