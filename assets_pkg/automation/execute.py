@@ -12,6 +12,7 @@ from assets_pkg.automation.jobs import BENCHMARK_JOB, MAIN_JOB
 from assets_pkg.config.stages import STAGES
 from assets_pkg.orchestration.instance import PROCESS_TAG, process_tag
 
+INTERRUPTS = ("DagsterExecutionInterruptedError", "KeyboardInterrupt")
 NO_CONSOLE = {"console": {"config": {"log_level": "CRITICAL"}}}
 
 
@@ -26,11 +27,12 @@ class Failure:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended."""
+    """How a run ended. ``interrupted``: the step during which a signal (Ctrl-C) ended it, or empty."""
 
     run_id: str
     succeeded: bool
     failures: tuple[Failure, ...]
+    interrupted: str
 
 
 def run_assets(
@@ -60,7 +62,18 @@ def run_assets(
         raise_on_error=False,
         tags={**(tags or {}), PROCESS_TAG: process_tag()},
     )
-    return Outcome(result.run_id, result.success, tuple(_failures(result)))
+    return Outcome(result.run_id, result.success, tuple(_failures(result)), _interrupted_step(result))
+
+
+def _interrupted_step(result: dg.ExecuteInProcessResult) -> str:
+    for event in result.all_events:
+        if event.is_step_failure:
+            error = event.step_failure_data.error
+            while error is not None:
+                if error.cls_name in INTERRUPTS:
+                    return event.step_key or ""
+                error = error.cause
+    return ""
 
 
 def _failures(result: dg.ExecuteInProcessResult) -> list[Failure]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated, Any
+from typing import IO, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,6 +15,7 @@ from storage.printable import visible
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
 PIPE_WIDTH = 240
 DEFAULT_PROFILE = os.environ.get("RETUNE_PROFILE", "laptop")
 
@@ -25,8 +26,8 @@ WORD_JOINER = "\u2060"
 class Terminal(Console):
     """A console that shows control characters instead of sending them, and no emoji for ``:names:``."""
 
-    def __init__(self, *, stderr: bool = False, width: int | None = None):
-        super().__init__(stderr=stderr, width=width, soft_wrap=True, emoji=False)
+    def __init__(self, *, stderr: bool = False, width: int | None = None, file: IO[str] | None = None):
+        super().__init__(stderr=stderr, width=width, file=file, soft_wrap=True, emoji=False)
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Every string that is printed passes here, those in tables too."""

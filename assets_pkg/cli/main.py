@@ -1,6 +1,6 @@
 """All commands of ``retune``, and how errors become exit codes.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (Ctrl-C).
 """
 
 from __future__ import annotations

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import io
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
-from assets_pkg.cli.common import plain
+from assets_pkg.cli.common import Terminal, plain
 from assets_pkg.orchestration.plan import Plan
 from assets_pkg.orchestration.run_observer import set_run_observer
+from storage.progress import Rate, duration, shown_figures
 
 LINE_EVERY_SECONDS = 10.0
+BAR_WIDTH = 10
 STATE_STYLE = {"missing": "yellow", "stale": "yellow", "follows": "cyan", "fresh": "green"}
 
 
@@ -46,10 +50,23 @@ def show_history(console: Console, rows: Sequence[Mapping[str, str]]) -> None:
 @contextmanager
 def live_display(console: Console, steps: int) -> Iterator[None]:
     """Show the steps of a run while it runs: progress bars in a terminal, lines in a pipe or file."""
-    observer = _Bars(console, steps) if console.is_terminal else _Lines(console, steps)
-    set_run_observer(observer)
-    with observer.bars:
-        yield
+    with _never_captured(console) as shown:
+        observer = _Bars(shown, steps) if shown.is_terminal else _Lines(shown, steps)
+        set_run_observer(observer)
+        with observer.bars:
+            yield
+
+
+@contextmanager
+def _never_captured(console: Console) -> Iterator[Console]:
+    """A console on a descriptor of its own: while a step runs, Dagster sends the process's output to the step's log."""
+    try:
+        descriptor = os.dup(console.file.fileno())
+    except io.UnsupportedOperation:  # no file: a caller's buffer
+        yield console
+        return
+    with os.fdopen(descriptor, "w", encoding="utf-8", errors="replace") as stream:
+        yield Terminal(file=stream)
 
 
 class _Lines:
@@ -60,26 +77,31 @@ class _Lines:
         self.steps = steps
         self.count = 0
         self.started_at: dict[str, float] = {}
-        self.last = 0.0
+        self.rate = Rate()
+        self.last = time.monotonic()
         self.bars = Progress(console=console, disable=True)
 
     def started(self, step: str) -> None:
         self.count += 1
         self.started_at[step] = time.monotonic()
-        self.console.print(f"[bold]{step}[/]", highlight=False)
+        self.console.print(f"[bold]{step}[/] [dim]({self.count} of {self.steps})[/]", highlight=False)
 
     def finished(self, step: str) -> None:
-        seconds = time.monotonic() - self.started_at[step]
-        self.console.print(f"  [green]done[/] {step} ({seconds:.1f} s)", highlight=False)
+        took = duration(time.monotonic() - self.started_at[step])
+        self.console.print(f"  [green]done[/] {step} ({took})", highlight=False)
 
     def note(self, text: str) -> None:
         self.console.print(f"  {plain(text)}", highlight=False)
 
     def progress(self, step: str, done: int, total: int, unit: str, **figures: float) -> None:
+        self.rate.add((step, unit), done, total, figures.get("cached", 0))
         now = time.monotonic()
         if now - self.last >= LINE_EVERY_SECONDS:
             self.last = now
-            self.console.print(f"  {done:,} of {total:,} {unit}{_figures(figures)}", highlight=False)
+            shown = ", ".join(
+                filter(None, [f"{done:,} of {total:,} {unit}", str(self.rate), shown_figures(figures)])
+            )
+            self.console.print(f"  {shown}", highlight=False)
 
 
 class _Bars(_Lines):
@@ -89,10 +111,8 @@ class _Bars(_Lines):
         super().__init__(console, steps)
         self.bars = Progress(
             TextColumn("  {task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[unit]}{task.fields[figures]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            BarColumn(bar_width=max(BAR_WIDTH, min(40, console.width - 80))),
+            TextColumn("{task.fields[shown]}"),
             console=console,
             transient=True,
         )
@@ -107,14 +127,24 @@ class _Bars(_Lines):
         if self.bar is None or unit != self.unit:
             self._drop()
             self.unit = unit
-            self.bar = self.bars.add_task(step, total=total, unit=unit, figures="")
-        self.bars.update(self.bar, completed=done, total=total, figures=_figures(figures))
+            self.bar = self.bars.add_task(step, total=total, shown="")
+        self.rate.add((step, unit), done, total, figures.get("cached", 0))
+        self.bars.update(
+            self.bar, completed=done, total=total, shown=self._fitting(step, done, total, figures)
+        )
+
+    def _fitting(self, step: str, done: int, total: int, figures: dict[str, float]) -> str:
+        """What stands beside the bar: as many figures as there is room for."""
+        parts = [f"{done:,}/{total:,} {self.unit}", str(self.rate)]
+        shown = ", ".join(filter(None, parts))
+        for name, value in figures.items():
+            longer = f"{shown}, {shown_figures({name: value})}"
+            if len(step) + BAR_WIDTH + len(longer) + len("      ") > self.console.width:
+                break
+            shown = longer
+        return shown
 
     def _drop(self) -> None:
         if self.bar is not None:
             self.bars.remove_task(self.bar)
             self.bar = None
-
-
-def _figures(figures: dict[str, float]) -> str:
-    return "".join(f", {name} {value:.4g}" for name, value in figures.items())

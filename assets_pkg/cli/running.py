@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from assets_pkg.cli.common import EXIT_FAILED, console, errors, plain
+from assets_pkg.cli.common import EXIT_FAILED, EXIT_INTERRUPTED, console, errors, plain
 from assets_pkg.cli.jobs import IN_PROCESS, JobOptions, submit_or_write
 from assets_pkg.config.profile import Profile
 from assets_pkg.config.stages import STAGES
@@ -95,6 +95,12 @@ def _execute(defs: dg.Definitions, instance: dg.DagsterInstance, plan: Plan) -> 
         outcome = run_assets(defs, instance, plan.to_run)
     if outcome.succeeded:
         return
+    if outcome.interrupted:
+        errors.print(
+            f"stopped in {outcome.interrupted}; finished steps are kept: the same command continues from there",
+            highlight=False,
+        )
+        raise typer.Exit(EXIT_INTERRUPTED)
     for failure in outcome.failures:
         if failure.trace:
             errors.print(failure.trace, markup=False, highlight=False)

@@ -62,13 +62,7 @@ class StepLog(TrainerCallback):
         self.started = now
         with self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
-        self.progress(
-            state.global_step,
-            state.max_steps,
-            "step",
-            loss=line["loss"],
-            examples_per_second=line["examples_per_second"],
-        )
+        self.progress(state.global_step, state.max_steps, "steps", loss=line["loss"])
 
 
 @contextmanager

@@ -42,7 +42,7 @@ from storage.artifact_store import BuildKey
 from storage.artifacts import Artifact
 from storage.digests import digest_json
 from storage.errors import RetuneError
-from storage.progress import Progress
+from storage.progress import Progress, Rate, shown_figures
 
 OWNERS = ["team:retrieval"]
 LOG_EVERY_SECONDS = 5.0
@@ -269,17 +269,18 @@ class AssetContext(UpstreamArtifacts):
 
     def progress(self) -> Progress:
         """Progress for the observer and, every few seconds, for the run's log."""
-        last = 0.0
+        last, rate = 0.0, Rate()
         step = self.context.op_execution_context.op.name
 
         def report(done: int, total: int, unit: str, **figures: float) -> None:
             nonlocal last
             run_observer().progress(step, done, total, unit, **figures)
+            rate.add((unit,), done, total, figures.get("cached", 0))
             now = time.monotonic()
             if now - last >= LOG_EVERY_SECONDS or done == total:
                 last = now
-                extra = "".join(f", {name} {value:.4g}" for name, value in figures.items())
-                self.context.log.info(f"{done:,} of {total:,} {unit}{extra}")
+                shown = filter(None, [f"{done:,} of {total:,} {unit}", str(rate), shown_figures(figures)])
+                self.context.log.info(", ".join(shown))
 
         return report
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from itertools import chain
@@ -122,13 +121,12 @@ def embed_passages(
 def _vectors(passages: Passages, encoder: Encoder, progress: Progress) -> Iterator[Vectors]:
     import pyarrow.parquet as pq
 
-    done, started = 0, time.monotonic()
     with pq.ParquetFile(_file(passages)) as source:
-        total = source.metadata.num_rows
+        whole = _WholeProgress(progress, source.metadata.num_rows)
         for batch in source.iter_batches(batch_size=PASSAGES_AT_ONCE, columns=["text"]):
             texts: list[Any] = batch.column("text").to_pylist()
-            yield encoder.embed(texts, "passage", _offset(progress, done, total, started))
-            done += len(texts)
+            yield encoder.embed(texts, "passage", whole)
+            whole.next_block(len(texts))
 
 
 def _write(passages: Passages, encoder: Encoder, blocks: Iterable[Vectors], folder: Path) -> tuple[int, int]:
@@ -160,15 +158,24 @@ def _file(passages: Passages) -> Path:
     return passages.path / "passages.parquet"
 
 
-def _offset(progress: Progress, before: int, altogether: int, started: float) -> Progress:
-    """The progress of one block as a part of the whole, with the rate so far and the time left at that rate."""
+class _WholeProgress:
+    """The progress of blocks as that of the whole: what was done before them, and how much of it was cached."""
 
-    def report(done: int, total: int, unit: str, **figures: float) -> None:
-        rate = (before + done) / max(time.monotonic() - started, 1e-3)
-        left = (altogether - before - done) / rate if rate else 0.0
-        progress(before + done, altogether, unit, **figures, per_second=rate, minutes_left=left / 60)
+    def __init__(self, progress: Progress, total: int):
+        self.progress = progress
+        self.total = total
+        self.done = 0
+        self.cached = self.cached_now = 0.0
 
-    return report
+    def __call__(self, done: int, total: int, unit: str, **figures: float) -> None:
+        self.cached_now = figures.get("cached", self.cached_now)
+        self.progress(
+            self.done + done, self.total, unit, **{**figures, "cached": self.cached + self.cached_now}
+        )
+
+    def next_block(self, done: int) -> None:
+        self.done += done
+        self.cached, self.cached_now = self.cached + self.cached_now, 0.0
 
 
 @contextmanager

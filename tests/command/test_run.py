@@ -83,7 +83,7 @@ def test_the_server_serves_the_promoted_model(done: Workplace) -> None:
 
 def test_the_plan_is_printed_before_training(done: Workplace) -> None:
     words = " ".join(done.printed.split())
-    assert re.search(r"checkpoint plan: \d+ examples, 1 epoch\(s\) of \d+ steps? in batches of \d+", words)
+    assert re.search(r"checkpoint \(\d+ of \d+\) plan: \d+ examples, 1 epoch\(s\) of \d+ steps? in batches of \d+", words)
     assert "optimizer steps: more documents" in words
 
 
@@ -169,17 +169,23 @@ def test_an_interrupt_stops_the_run_and_its_children(fresh: Workplace) -> None:
     _read_until(process.stdout, "checkpoint")
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=120)
-    assert process.returncode == 1
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130
+    last = output.strip().splitlines()[-1]
+    assert last == "stopped in checkpoint; finished steps are kept: the same command continues from there"
+    assert "Traceback" not in output
     _, alive = psutil.wait_procs(children, timeout=60)
     assert not alive
     assert not (fresh.home / "output/stage2_finetune/checkpoints/LATEST").exists()
+    code, output = fresh.retune("run", "--to", "finetune")
+    assert code == 0, output
+    assert output.splitlines()[0].startswith("checkpoint "), output
 
 
 def _read_until(stream: IO[str] | None, step: str) -> None:
     assert stream is not None
     for line in stream:
-        if line.strip() == step:
+        if line.split()[:1] == [step]:
             return
     raise AssertionError(f"the run ended before {step} began")
 

@@ -104,7 +104,7 @@ if __name__ == "__main__":
     mined, base, model, settings, folder, step = sys.argv[1:]
 
     def progress(done, total, unit, **figures):
-        if unit == "step" and done == int(step):
+        if unit == "steps" and done == int(step):
             children = [each.pid for each in psutil.Process().children(recursive=True)]
             Path(folder, "children.json").write_text(json.dumps(children))
             os.kill(os.getpid(), signal.SIGKILL)

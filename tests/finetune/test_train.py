@@ -66,7 +66,7 @@ class Killed(Exception):
 
 def kill_at(step: int) -> Progress:
     def progress(done: int, total: int, unit: str, **figures: float) -> None:
-        if unit == "step" and done == step:
+        if unit == "steps" and done == step:
             raise Killed
 
     return progress
@@ -76,7 +76,7 @@ def test_a_run_makes_a_better_model_and_all_that_belongs_to_it(run: Run, base: C
     seen: list[tuple[int, int]] = []
 
     def progress(done: int, total: int, unit: str, **figures: float) -> None:
-        assert set(figures) == {"loss", "examples_per_second"}
+        assert set(figures) == {"loss"}
         seen.append((done, total))
 
     folder = run(progress=progress)
@@ -152,7 +152,7 @@ from storage.artifacts import Checkpoint, MinedTrainSet
 mined, base, model, settings, folder = sys.argv[1:]
 
 def progress(done, total, unit, **figures):
-    if unit == "step" and done == 6:
+    if unit == "steps" and done == 6:
         os.kill(os.getpid(), signal.SIGKILL)
 
 finetune(MinedTrainSet(Path(mined), "mined_train_set", "mined0"), Checkpoint(Path(base), "base_model", "base0"),
