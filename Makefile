@@ -7,17 +7,23 @@ BIN := .venv/bin
 WHOLE_FILES := --dist loadfile --no-loadscope-reorder
 
 export OMP_WAIT_POLICY ?= PASSIVE
+# The tests write some gigabytes and wait for the disk; in memory they do not, where there is enough of it.
+export PYTEST_DEBUG_TEMPROOT ?= $(shell df -k --output=avail /dev/shm 2>/dev/null | awk 'NR == 2 && $$1 > 9000000 { print "/dev/shm" }')
 # Every process that the tests start would compile the sources again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-fast check ui clean
 
-demo: .venv/installed  ## Adapt, measure, promote, serve and index the embedded corpus
-	$(BIN)/retune run -c laptop --to reindex
+demo: demo/retune.yaml  ## Adapt, measure, promote, serve and index the embedded corpus, in the project demo/
+	cd demo && ../$(BIN)/retune run --to reindex
 	@echo; echo 'One search before and after:'
-	$(BIN)/retune search "compute the median of numbers" -k 3 --compare base
-	@echo; echo 'Next: make ui (the graph, lineage and sensors), or your own documents:'
-	@echo '  $(BIN)/retune run -c laptop --to reindex corpus_dir=/path/to/your/documents'
+	@cd demo && ../$(BIN)/retune search "compute the median of numbers" -k 3 --compare base
+	@echo; echo 'Next, in demo/: retune ui (or make ui). Your own documents:'
+	@echo '  source .venv/bin/activate; retune init my-project --documents /path/to/documents; cd my-project'
+	@echo '  retune run --to reindex'
+
+demo/retune.yaml: | .venv/installed
+	$(BIN)/retune init demo >/dev/null
 
 # There is one Docker engine, so its tests run in one process; they mostly wait, so they run beside the others.
 test: .venv/installed-dev  ## All tests; those that need a GPU are left out where there is none
@@ -34,8 +40,8 @@ check: .venv/installed-dev  ## Format, lint, types, import contracts
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-ui: .venv/installed  ## The Dagster UI at http://127.0.0.1:3000
-	$(BIN)/retune ui -c laptop
+ui: demo/retune.yaml  ## The Dagster UI of the demo, at http://127.0.0.1:3000
+	cd demo && ../$(BIN)/retune ui
 
 clean:  ## Forget the virtual environment; artifacts and history stay
 	rm -rf .venv

@@ -1,7 +1,7 @@
 """The code location that Dagster loads.
 
-``RETUNE_PROFILE`` names the profile (default ``laptop``) and ``RETUNE_OVERRIDES`` holds ``key=value`` lines; the
-``retune`` command sets both for the UI. Heavy libraries are imported by the steps that use them, never here.
+``RETUNE_PROFILE`` names the profile (default: the project's ``retune.yaml``, else ``laptop``) and ``RETUNE_OVERRIDES``
+holds ``key=value`` lines; ``retune ui`` sets both. Heavy libraries are imported by the steps that use them, never here.
 """
 
 from __future__ import annotations
@@ -10,14 +10,16 @@ import os
 
 from assets_pkg.build import build_definitions
 from assets_pkg.config.profile import Profile, load_profile
+from assets_pkg.config.project import enter_project, profile_name
 from resources.http_client import bypass_proxies_on_this_machine
 
 
 def profile_from_environment() -> Profile:
     """The profile that the environment names."""
     overrides = os.environ.get("RETUNE_OVERRIDES", "").splitlines()
-    return load_profile(os.environ.get("RETUNE_PROFILE", "laptop"), [line for line in overrides if line])
+    return load_profile(profile_name(), [line for line in overrides if line])
 
 
 bypass_proxies_on_this_machine()
+enter_project()
 defs = build_definitions(profile_from_environment())

@@ -22,7 +22,14 @@ from assets_pkg.corpus.file_digests import DIGEST_CACHE
 from assets_pkg.corpus.sources import CorpusError, seconds_since_change, source_fingerprint
 from assets_pkg.deploy.assets import ALIVE
 from assets_pkg.deploy.deploy import read_state
-from assets_pkg.orchestration.history import data_version, input_version, latest, latest_record
+from assets_pkg.orchestration.history import (
+    changed_settings,
+    data_version,
+    input_version,
+    latest,
+    latest_record,
+    settings_of,
+)
 from assets_pkg.reindex.assets import IN_STEP, reindex_deps
 from resources.compute.errors import ComputeError
 from resources.compute.job import JobState
@@ -31,6 +38,9 @@ from storage.paths import STATE_FOLDER
 from storage.remote_store import open_store
 
 SERVER = "running_nim"
+DECIDE_THE_INDEX = ("base_model", "raw_corpus", "passages", "corpus_embeddings", "vector_index")
+"""What is never rebuilt with other settings than it was made with, unless a person does it."""
+
 NOT_DONE: tuple[PickUp, str] = ("none", "")
 
 
@@ -63,12 +73,28 @@ def _reindex_sensor(profile: Profile) -> dg.SensorDefinition:
         events = [record.storage_id for record in records if record is not None]
         if len(events) < len(followed):
             return dg.SkipReason("no promoted model, no passages, or no server that embeds them yet")
+        if others := _made_with_other_settings(context):
+            return dg.SkipReason(others)
         if SERVER in followed and not _serves_promoted(context.instance):
             return dg.SkipReason("the server does not serve the promoted model yet: run `retune deploy`")
         # Event ids, not versions: a rollback to an older model is a new event and must re-index again.
         return dg.RunRequest(run_key="-".join(["reindex", *map(str, events)]), stale_assets_only=True)
 
     return reindex_when_model_or_corpus_changes
+
+
+def _made_with_other_settings(context: dg.SensorEvaluationContext) -> str:
+    """Why nothing may be rebuilt by itself: a person worked on this history with other settings than these. Empty if
+    not."""
+    assert context.repository_def is not None
+    for asset in DECIDE_THE_INDEX:
+        now = settings_of(context.repository_def.asset_graph, dg.AssetKey(asset))
+        if changed := changed_settings(latest(context.instance, asset), now):
+            return (
+                f"{asset} was made with other settings ({', '.join(changed)}): nothing is rebuilt before a person "
+                "materializes it with the current ones, or starts the UI with those it was made with"
+            )
+    return ""
 
 
 def _corpus_sensor(profile: Profile) -> dg.SensorDefinition:
@@ -84,6 +110,8 @@ def _corpus_sensor(profile: Profile) -> dg.SensorDefinition:
         read = record.asset_materialization if record else None
         if record is None or read is None:
             return dg.SkipReason("the corpus was never read: run the main job first")
+        if others := _made_with_other_settings(context):
+            return dg.SkipReason(others)
         try:
             quiet = seconds_since_change(profile.corpus)
             cache = open_store(profile.artifact_root).root / DIGEST_CACHE

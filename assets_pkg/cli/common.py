@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
+from collections.abc import Sequence
 from typing import IO, Annotated, Any
 
 import typer
@@ -11,13 +11,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
+from assets_pkg.config.profile import Profile, load_profile
+from assets_pkg.config.project import profile_name, typed_override
 from storage.printable import visible
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 PIPE_WIDTH = 240
-DEFAULT_PROFILE = os.environ.get("RETUNE_PROFILE", "laptop")
 
 WORD_JOINER = "\u2060"
 """No width and no effect."""
@@ -39,7 +40,15 @@ errors = Terminal(stderr=True)
 tables = Terminal(width=None if sys.stdout.isatty() else PIPE_WIDTH)
 """As wide as the terminal; `PIPE_WIDTH` columns in a pipe or file, so that rows are not folded at 80."""
 
-ConfigOption = Annotated[str, typer.Option("--config", "-c", help="A profile's name or a YAML file.")]
+ConfigOption = Annotated[
+    str,
+    typer.Option(
+        "--config",
+        "-c",
+        help="A profile's name or a YAML file.",
+        show_default="retune.yaml of the project, else laptop",
+    ),
+]
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", "-d", help="Show what would be done and why; change nothing.")
 ]
@@ -55,6 +64,14 @@ StageOption = Annotated[
     bool, typer.Option("--stage", help="With --run or --batch: write the job's files, submit nothing.")
 ]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings as key=value or stage.key=value.")]
+
+
+def load_settings(
+    config: str, overrides: Sequence[str] | None = None, *, section: str | None = None
+) -> Profile:
+    """The profile that a command works with; see :func:`~assets_pkg.config.profile.load_profile`."""
+    given = [typed_override(text) for text in overrides or ()]
+    return load_profile(profile_name(config), given, section=section)
 
 
 def plain(text: object, *, one_line: bool = False) -> str:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assets_pkg.cli.common import DEFAULT_PROFILE, ConfigOption, Overrides, console, failed, plain
-from assets_pkg.config.profile import load_profile
+from assets_pkg.cli.common import ConfigOption, Overrides, console, failed, load_settings, plain
+from assets_pkg.config.project import typed_path
 
 if TYPE_CHECKING:
     from assets_pkg.prep.eval_set import EvalSetCommands
@@ -17,28 +17,30 @@ eval_set = typer.Typer(help="The eval set: show, freeze, import, search, release
 
 
 @eval_set.command()
-def show(config: ConfigOption = DEFAULT_PROFILE) -> None:
+def show(config: ConfigOption = "", overrides: Overrides = None) -> None:
     """Show which eval set is current, and whether it is frozen."""
-    for line in _commands(config).describe():
+    for line in _commands(config, overrides).describe():
         console.print(plain(line), highlight=False)
 
 
 @eval_set.command()
-def freeze(config: ConfigOption = DEFAULT_PROFILE) -> None:
+def freeze(config: ConfigOption = "", overrides: Overrides = None) -> None:
     """Keep the current eval set: new pairs go to training only, and those about its documents are left out."""
-    console.print(plain(_commands(config).freeze()), highlight=False)
+    console.print(plain(_commands(config, overrides).freeze()), highlight=False)
 
 
 @eval_set.command("import")
 def import_folder(
-    path: Annotated[Path, typer.Argument(help="A BEIR folder.")], config: ConfigOption = DEFAULT_PROFILE
+    path: Annotated[Path, typer.Argument(help="A BEIR folder.")],
+    config: ConfigOption = "",
+    overrides: Overrides = None,
 ) -> None:
     """Use a BEIR folder as the eval set, and freeze it."""
-    console.print(plain(_commands(config).import_beir(path)), highlight=False)
+    console.print(plain(_commands(config, overrides).import_beir(typed_path(path))), highlight=False)
 
 
 @eval_set.command()
-def search(config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = None) -> None:
+def search(config: ConfigOption = "", overrides: Overrides = None) -> None:
     """Compare vector, full-text and hybrid search with the promoted model on the eval set."""
     import dagster as dg
 
@@ -48,7 +50,7 @@ def search(config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = None) 
     from assets_pkg.reindex.comparison import measure_search
     from storage.artifacts import Checkpoint, EvalSet
 
-    resources = build_resources(load_profile(config, overrides or []))
+    resources = build_resources(load_settings(config, overrides))
     with open_instance() as instance:
         inputs = UpstreamArtifacts(instance, resources.store)
         try:
@@ -62,12 +64,12 @@ def search(config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = None) 
 
 
 @eval_set.command()
-def release(config: ConfigOption = DEFAULT_PROFILE) -> None:
+def release(config: ConfigOption = "", overrides: Overrides = None) -> None:
     """Unfreeze the eval set: it is split from the pairs again."""
-    console.print(plain(_commands(config).release()), highlight=False)
+    console.print(plain(_commands(config, overrides).release()), highlight=False)
 
 
-def _commands(config: str) -> EvalSetCommands:
+def _commands(config: str, overrides: list[str] | None) -> EvalSetCommands:
     from assets_pkg.prep.eval_set import EvalSetCommands
 
-    return EvalSetCommands(load_profile(config).artifact_root)
+    return EvalSetCommands(load_settings(config, overrides).artifact_root)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assets_pkg.cli.common import DEFAULT_PROFILE, ConfigOption, DryRunOption, Overrides, console, plain
-from assets_pkg.config.profile import Profile, load_profile
+from assets_pkg.cli.common import ConfigOption, DryRunOption, Overrides, console, load_settings, plain
+from assets_pkg.config.profile import Profile
 
 if TYPE_CHECKING:
     from assets_pkg.automation.retention import Removal
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def gc(
     keep: Annotated[int, typer.Option("--keep", min=1, help="How many versions of each asset to keep.")] = 3,
     dry_run: DryRunOption = False,
-    config: ConfigOption = DEFAULT_PROFILE,
+    config: ConfigOption = "",
     overrides: Overrides = None,
 ) -> None:
     """Delete old versions, unfinished builds that a newer version replaced, what damage and kills left beside them, and
@@ -29,7 +29,7 @@ def gc(
     from assets_pkg.orchestration.instance import open_instance, require_no_run
     from storage.remote_store import open_store
 
-    profile = load_profile(config, overrides or [])
+    profile = load_settings(config, overrides)
     store = open_store(profile.artifact_root)
     if not dry_run:
         store.check()
@@ -44,7 +44,7 @@ def gc(
 def forget(
     document: Annotated[str, typer.Argument(help="The document's path inside the corpus.")],
     dry_run: DryRunOption = False,
-    config: ConfigOption = DEFAULT_PROFILE,
+    config: ConfigOption = "",
     overrides: Overrides = None,
 ) -> None:
     """Delete every old version, cached vector, kept answer and ended job that may hold text of a document removed from
@@ -54,7 +54,7 @@ def forget(
     from assets_pkg.orchestration.instance import open_instance, require_no_run
     from storage.remote_store import open_store
 
-    profile = load_profile(config, overrides or [])
+    profile = load_settings(config, overrides)
     store = open_store(profile.artifact_root)
     if not dry_run:
         store.check()

@@ -10,15 +10,15 @@ import typer
 from rich.table import Table
 
 from assets_pkg.cli.common import (
-    DEFAULT_PROFILE,
     EXIT_FAILED,
     ConfigOption,
     Overrides,
     console,
+    load_settings,
     plain,
     tables,
 )
-from assets_pkg.config.profile import Profile, load_profile
+from assets_pkg.config.profile import Profile
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -80,9 +80,9 @@ def submit_or_write(
 
 
 @jobs.command("list")
-def list_jobs(config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = None) -> None:
+def list_jobs(config: ConfigOption = "", overrides: Overrides = None) -> None:
     """Every detached job and its state, newest first."""
-    detached = _detached_jobs(load_profile(config, overrides or []))
+    detached = _detached_jobs(load_settings(config, overrides))
     table = Table(box=None, pad_edge=False)
     for column in ("job", "target", "handle", "state", "assets"):
         table.add_column(column, overflow="fold", no_wrap=column in ("job", "target", "handle"))
@@ -93,31 +93,29 @@ def list_jobs(config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = Non
 
 
 @jobs.command("logs")
-def show_log(name: NameArgument, config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = None) -> None:
+def show_log(name: NameArgument, config: ConfigOption = "", overrides: Overrides = None) -> None:
     """Print a job's log."""
-    detached = _detached_jobs(load_profile(config, overrides or []))
+    detached = _detached_jobs(load_settings(config, overrides))
     console.print(detached.log(detached.find(name)), markup=False, highlight=False)
 
 
 @jobs.command("cancel")
-def cancel_job(
-    name: NameArgument, config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = None
-) -> None:
+def cancel_job(name: NameArgument, config: ConfigOption = "", overrides: Overrides = None) -> None:
     """Cancel a job; steps that it has finished are kept."""
-    detached = _detached_jobs(load_profile(config, overrides or []))
+    detached = _detached_jobs(load_settings(config, overrides))
     job = detached.find(name)
     detached.cancel(job)
     console.print(f"cancelled {plain(job.name)}", highlight=False)
 
 
 @jobs.command("pick-up")
-def pick_up(config: ConfigOption = DEFAULT_PROFILE, overrides: Overrides = None) -> None:
+def pick_up(config: ConfigOption = "", overrides: Overrides = None) -> None:
     """Materialize what completed jobs have built. Exit code 1 if a job or a materialization failed."""
     from assets_pkg.automation.execute import run_assets
     from assets_pkg.build import build_definitions
     from assets_pkg.orchestration.instance import open_instance
 
-    detached = _detached_jobs(load_profile(config, overrides or []))
+    detached = _detached_jobs(load_settings(config, overrides))
     good = True
     with open_instance() as instance:
         for job, state in detached.open():

@@ -6,31 +6,50 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (Ctrl-C).
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
-from assets_pkg.cli.common import failed, usage
+from assets_pkg.cli.common import console, failed, usage
 from assets_pkg.cli.eval_set import eval_set
 from assets_pkg.cli.gc import forget, gc
 from assets_pkg.cli.jobs import jobs
 from assets_pkg.cli.models import models
-from assets_pkg.cli.project import doctor, info, ui
+from assets_pkg.cli.project import doctor, info, init, ui
 from assets_pkg.cli.promotion import promote, rollback
 from assets_pkg.cli.search import search
 from assets_pkg.cli.serving import deploy, serve
 from assets_pkg.cli.stages import add_commands, run, sdg
 from assets_pkg.config.profile import ProfileError
+from assets_pkg.config.project import enter_project
 from assets_pkg.config.stages import StageError
 from resources.http_client import bypass_proxies_on_this_machine
 from storage.errors import RetuneError
 
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        console.print(f"retune {version('retune')}", highlight=False)
+        raise typer.Exit
+
+
 app = typer.Typer(
-    help="Tune a text-embedding model to your own documents, and keep the search index in step with it.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_show_locals=False,
 )
-for _command in (info, doctor, run, sdg):
+
+
+@app.callback()
+def options(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Tune a text-embedding model to your own documents, and keep the search index in step with it."""
+
+
+for _command in (init, info, doctor, run, sdg):
     app.command()(_command)
 add_commands(app)
 for _command in (deploy, serve, promote, rollback, search, gc, forget, ui):
@@ -43,6 +62,7 @@ app.add_typer(jobs, name="jobs")
 def main() -> None:
     """Entry point of ``retune``. An error that Retune raises itself is printed as its message, without traceback."""
     bypass_proxies_on_this_machine()
+    enter_project()
     try:
         app()
     except (ProfileError, StageError) as error:

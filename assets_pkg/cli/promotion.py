@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from assets_pkg.cli.common import DEFAULT_PROFILE, ConfigOption, console, failed, usage
+from assets_pkg.cli.common import ConfigOption, Overrides, console, failed, load_settings, usage
 from assets_pkg.cli.running import definitions
-from assets_pkg.config.profile import Profile, load_profile
+from assets_pkg.config.profile import Profile
 
 
 def promote(
@@ -17,7 +17,8 @@ def promote(
     show: Annotated[
         bool, typer.Option("--show", help="Show the history of decisions; change nothing.")
     ] = False,
-    config: ConfigOption = DEFAULT_PROFILE,
+    config: ConfigOption = "",
+    overrides: Overrides = None,
 ) -> None:
     """Promote a model by hand: export, server and index then follow it."""
     if show:
@@ -25,10 +26,10 @@ def promote(
     elif not version or not because:
         raise usage('retune promote VERSION --because "why", or retune promote --show')
     else:
-        _promote(load_profile(config), version, because)
+        _promote(load_settings(config, overrides), version, because)
 
 
-def rollback(config: ConfigOption = DEFAULT_PROFILE) -> None:
+def rollback(config: ConfigOption = "", overrides: Overrides = None) -> None:
     """Promote the model that was promoted before the current one."""
     from assets_pkg.evaluation.promotion import promotions
     from assets_pkg.orchestration.instance import open_instance
@@ -38,7 +39,7 @@ def rollback(config: ConfigOption = DEFAULT_PROFILE) -> None:
     earlier = [version for version in history if version != history[0]]
     if not earlier:
         raise failed("there is no earlier promotion to go back to")
-    _promote(load_profile(config), earlier[0], f"rollback from {history[0]}")
+    _promote(load_settings(config, overrides), earlier[0], f"rollback from {history[0]}")
 
 
 def _promote(profile: Profile, version: str, because: str) -> None:

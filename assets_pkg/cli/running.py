@@ -31,6 +31,7 @@ def run_or_show(profile: Profile, assets: list[str], dry_run: bool, options: Job
     from assets_pkg.automation.external_changes import build_probes
     from assets_pkg.cli.progress import show_plan
     from assets_pkg.cli.summary import show_benchmarks, show_summary
+    from assets_pkg.corpus.sources import check_source
     from assets_pkg.orchestration.instance import end_dead_runs, open_instance
     from assets_pkg.orchestration.plan import make_plan
     from assets_pkg.orchestration.resources import build_resources
@@ -47,6 +48,8 @@ def run_or_show(profile: Profile, assets: list[str], dry_run: bool, options: Job
         plan = make_plan(defs, instance, assets, build_probes(profile))
         if dry_run:
             show_plan(console, plan)
+            if "raw_corpus" in plan.to_run:
+                check_source(profile.corpus)
             _show_forecast(profile, plan, instance)
             return
         if plan.to_run and options.detached:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assets_pkg.cli.common import DEFAULT_PROFILE, ConfigOption, Overrides, console, plain, usage
-from assets_pkg.config.profile import load_profile
+from assets_pkg.cli.common import ConfigOption, Overrides, console, load_settings, plain, usage
 from storage.printable import visible_json
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ def search(
     ] = None,
     hybrid: Annotated[bool, typer.Option("--hybrid", help="Fuse with full-text search.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
-    config: ConfigOption = DEFAULT_PROFILE,
+    config: ConfigOption = "",
     overrides: Overrides = None,
 ) -> None:
     """Search the current index with the model that built it."""
@@ -45,7 +44,7 @@ def search(
         raise usage(f"--compare {compare}: must be 'base'")
     if compare and (where or hybrid):
         raise usage("--compare works without --filter and --hybrid only")
-    profile = load_profile(config, overrides or [])
+    profile = load_settings(config, overrides)
     store = open_store(profile.artifact_root)
     found = {"base model": search_with_base(store, profile, text, k)} if compare else {}
     with open_searcher(store, profile.model) as searcher:

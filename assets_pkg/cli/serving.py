@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from assets_pkg.cli.common import (
-    DEFAULT_PROFILE,
     ConfigOption,
     DryRunOption,
     Overrides,
     console,
     failed,
+    load_settings,
     plain,
 )
 from assets_pkg.cli.running import run_or_show
-from assets_pkg.config.profile import Profile, load_profile
+from assets_pkg.config.profile import Profile
+from assets_pkg.config.project import typed_path
 from assets_pkg.config.stages import STAGES
 from storage.paths import ONNX_LINK, PROMOTED_MODEL, STATE_FOLDER
 
@@ -30,14 +31,14 @@ LOG_LINES = 200
 
 
 def deploy(
-    config: ConfigOption = DEFAULT_PROFILE,
+    config: ConfigOption = "",
     dry_run: DryRunOption = False,
     stop: Annotated[bool, typer.Option("--stop", help="Stop the deployed server.")] = False,
     logs: Annotated[bool, typer.Option("--logs", help="Print the end of the server's log.")] = False,
     overrides: Overrides = None,
 ) -> None:
     """Start the embedding server of the promoted model, or replace the running one."""
-    profile = load_profile(config, overrides or [], section="deploy")
+    profile = load_settings(config, overrides, section="deploy")
     if stop:
         _stop(profile)
     elif logs:
@@ -58,7 +59,8 @@ def serve(
     ] = None,
     host: Annotated[str, typer.Option("--host")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", "-p", min=1, max=65535)] = 8003,
-    config: ConfigOption = DEFAULT_PROFILE,
+    config: ConfigOption = "",
+    overrides: Overrides = None,
 ) -> None:
     """Serve the current export, a folder, or any registered model (text and images), in the foreground."""
     if model is not None:
@@ -66,7 +68,7 @@ def serve(
 
         serve_model(model, host, port)
         return
-    served = folder if folder is not None else _exported_model(config)
+    served = typed_path(folder) if folder is not None else _exported_model(load_settings(config, overrides))
     command = [sys.executable, "-m", _server_module(served), "--model-dir", str(served)]
     os.execv(sys.executable, [*command, "--host", host, "--port", str(port)])
 
@@ -77,10 +79,10 @@ def _server_module(folder: Path) -> str:
     return "assets_pkg.export.serve_checkpoint" if is_checkpoint(folder) else "assets_pkg.nim"
 
 
-def _exported_model(config: str) -> Path:
+def _exported_model(profile: Profile) -> Path:
     from storage.remote_store import open_store
 
-    store = open_store(load_profile(config).artifact_root)
+    store = open_store(profile.artifact_root)
     # Without an export the server exits with an error that names this folder.
     return store.resolve(ONNX_LINK) or store.root / ONNX_LINK
 

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from assets_pkg.cli.common import (
-    DEFAULT_PROFILE,
     BatchOption,
     ConfigOption,
     DryRunOption,
@@ -16,17 +15,18 @@ from assets_pkg.cli.common import (
     RunOption,
     StageOption,
     console,
+    load_settings,
     plain,
     usage,
 )
 from assets_pkg.cli.jobs import JobOptions
 from assets_pkg.cli.running import run_or_show
-from assets_pkg.config.profile import Profile, load_profile
+from assets_pkg.config.profile import Profile
 from assets_pkg.config.stages import BENCHMARKS, STAGES, assets_between
 
 
 def run(
-    config: ConfigOption = DEFAULT_PROFILE,
+    config: ConfigOption = "",
     first: Annotated[str, typer.Option("--from", help="First stage.")] = "sdg",
     last: Annotated[str, typer.Option("--to", help="Last stage.")] = "eval",
     dry_run: DryRunOption = False,
@@ -38,7 +38,7 @@ def run(
     """Run the missing and stale assets of the stages from --from to --to."""
     options = JobOptions(run_on, batch, stage)
     assets = assets_between(first, last)
-    run_or_show(load_profile(config, options.overrides(overrides)), assets, dry_run, options)
+    run_or_show(load_settings(config, options.overrides(overrides)), assets, dry_run, options)
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -61,7 +61,7 @@ def _add(
     check: Callable[[Profile], object] | None = None,
 ) -> None:
     def command(
-        config: ConfigOption = DEFAULT_PROFILE,
+        config: ConfigOption = "",
         dry_run: DryRunOption = False,
         run_on: RunOption = None,
         batch: BatchOption = None,
@@ -69,7 +69,7 @@ def _add(
         overrides: Overrides = None,
     ) -> None:
         options = JobOptions(run_on, batch, stage)
-        profile = load_profile(config, options.overrides(overrides), section=section)
+        profile = load_settings(config, options.overrides(overrides), section=section)
         if (
             check is not None and not options.detached
         ):  # a job's input files may exist on its compute target only
@@ -81,7 +81,7 @@ def _add(
 
 
 def sdg(
-    config: ConfigOption = DEFAULT_PROFILE,
+    config: ConfigOption = "",
     dry_run: DryRunOption = False,
     run_on: RunOption = None,
     batch: BatchOption = None,
@@ -90,7 +90,7 @@ def sdg(
 ) -> None:
     """Run the stage sdg: documents to question-passage pairs. preview=true prints a few and publishes nothing."""
     options = JobOptions(run_on, batch, stage)
-    profile = load_profile(config, options.overrides(overrides), section="sdg")
+    profile = load_settings(config, options.overrides(overrides), section="sdg")
     if not profile.sdg.preview or dry_run:
         run_or_show(profile, list(STAGES["sdg"]), dry_run, options)
         return

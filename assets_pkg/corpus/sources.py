@@ -19,12 +19,23 @@ from storage.files import write_json
 from storage.parquet import RowWriter
 from storage.progress import Progress, no_progress
 
-__all__ = ["CorpusError", "read_corpus", "seconds_since_change", "source_fingerprint"]
+__all__ = ["CorpusError", "check_source", "read_corpus", "seconds_since_change", "source_fingerprint"]
 
 PYDOC = "pydoc://stdlib"
 NAMED_IN_ERROR = 5
 
 _URL = re.compile(r"[a-z][a-z0-9+.\-]+://", re.IGNORECASE)
+
+
+def check_source(settings: CorpusSettings) -> None:
+    """Check that there is something to read, without a network: remote sources are not asked.
+
+    Raises:
+        CorpusError: the source is missing, empty or of an unknown kind.
+    """
+    source = _source(settings)
+    if not isinstance(source, RemoteFolder) and not len(source):
+        raise CorpusError(f"corpus.corpus_dir = {settings.corpus_dir!r}: {source.describe_empty()}")
 
 
 def read_corpus(settings: CorpusSettings, folder: Path, progress: Progress = no_progress) -> None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import dagster as dg
 
-from assets_pkg.orchestration.history import SETTINGS_KEY, latest
+from assets_pkg.orchestration.history import changed_settings, latest, settings_of
 from assets_pkg.orchestration.stale_status import StaleStatuses
 from storage.errors import RetuneError
 
@@ -125,15 +125,7 @@ def _stale_reasons(
 
 
 def _changed_settings(key: dg.AssetKey, defs: dg.Definitions, instance: dg.DagsterInstance) -> str:
-    materialization = latest(instance, key)
-    recorded = materialization.metadata.get(SETTINGS_KEY) if materialization else None
-    now: dict[str, Any] = defs.resolve_asset_graph().get(key).metadata.get(SETTINGS_KEY, {})
-    before: Any = recorded.value if recorded else {}
-    changed = [
-        f"{name} {before.get(name)!r} -> {value!r}"
-        for name, value in now.items()
-        if before.get(name) != value
-    ]
+    changed = changed_settings(latest(instance, key), settings_of(defs.resolve_asset_graph(), key))
     return "settings changed: " + ", ".join(changed) if changed else "the code of this step changed"
 
 

@@ -83,7 +83,9 @@ def test_the_server_serves_the_promoted_model(done: Workplace) -> None:
 
 def test_the_plan_is_printed_before_training(done: Workplace) -> None:
     words = " ".join(done.printed.split())
-    assert re.search(r"checkpoint \(\d+ of \d+\) plan: \d+ examples, 1 epoch\(s\) of \d+ steps? in batches of \d+", words)
+    assert re.search(
+        r"checkpoint \(\d+ of \d+\) plan: \d+ examples, 1 epoch\(s\) of \d+ steps? in batches of \d+", words
+    )
     assert "optimizer steps: more documents" in words
 
 
@@ -127,10 +129,11 @@ def test_deploy_shows_the_servers_command_and_its_log(done: Workplace) -> None:
 def test_wrong_usage_exits_with_2_and_failure_with_1(done: Workplace) -> None:
     assert done.retune("run", "--to", "nowhere")[0] == 2
     assert done.retune("run", "no_such_key=1")[0] == 2
-    code, output = done.retune("run", "corpus_dir=/does/not/exist")
-    assert code == 1
-    assert "/does/not/exist" in output
-    assert "no such folder" in output
+    for options in ((), ("-d",)):
+        code, output = done.retune("run", *options, "corpus_dir=/does/not/exist")
+        assert code == 1
+        assert "/does/not/exist" in output
+        assert "no such folder" in output
 
 
 def test_too_few_documents_are_an_error_that_says_so(fresh: Workplace) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from assets_pkg.automation.sensors import _corpus_sensor
+from assets_pkg.build import build_definitions
 from assets_pkg.config.profile import load_profile
 from assets_pkg.corpus import file_digests
 from assets_pkg.corpus.sources import read_corpus, source_fingerprint
@@ -163,14 +163,15 @@ def test_a_tick_of_the_corpus_sensor_reads_only_what_changed(
     root = tmp_path / "output"
     overrides = [f"artifact_root={root}", f"corpus.corpus_dir={folder}", "automation.corpus_quiet_seconds=0"]
     profile = load_profile("laptop", overrides)
-    sensor = _corpus_sensor(profile)
+    defs = build_definitions(profile)
+    sensor = defs.resolve_sensor_def("corpus_when_documents_change")
     with dg.DagsterInstance.ephemeral() as instance:
         read = dg.AssetMaterialization("raw_corpus", metadata={"fingerprint": expected(folder)})
         instance.report_runless_asset_event(read)
 
         def tick() -> Any:
             hashed.clear()
-            with dg.build_sensor_context(instance=instance) as context:
+            with dg.build_sensor_context(instance=instance, definitions=defs) as context:
                 return sensor(context)
 
         assert tick().skip_message == "no document changed"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
+from tests.conftest import write_corpus
 from tests.graph.harness import Project
 
 INDEX = ["corpus_embeddings", "vector_index"]
@@ -65,6 +67,27 @@ def test_promotion_makes_only_the_index_stale_and_one_tick_clears_it_once(projec
     assert project.tick(REINDEX) == INDEX
     assert project.stale(INDEX) == []
     assert project.tick(REINDEX) == []
+
+
+def test_sensors_rebuild_nothing_that_a_person_made_with_other_settings(
+    project: Project, tmp_path: Path
+) -> None:
+    """A person runs the command with their own documents; a UI with the old settings goes on beside it."""
+    own = project.with_overrides(f"corpus.corpus_dir={write_corpus(tmp_path / 'own', documents=24, seed=5)}")
+    own.run()
+    built = project.version("vector_index")
+    assert project.tick(CORPUS) == []
+    assert project.tick(REINDEX) == []
+    assert project.version("vector_index") == built
+    with dg.build_sensor_context(instance=project.instance, definitions=project.defs) as context:
+        skipped = project.defs.resolve_sensor_def(CORPUS)(context)
+    assert isinstance(skipped, dg.SkipReason)
+    assert "raw_corpus was made with other settings (corpus_dir " in (skipped.skip_message or "")
+    (tmp_path / "own" / "new.md").write_text(
+        "# A new page\n\nThe seal of the pump is checked every day at noon.\n"
+    )
+    assert own.tick(CORPUS) == ["raw_corpus", "passages"]
+    assert own.tick(REINDEX) == INDEX
 
 
 def test_a_rollback_reindexes_once_and_embeds_nothing_anew(project: Project) -> None:
