@@ -226,6 +226,16 @@ class VectorIndex(Artifact):
 
 
 @dataclass(frozen=True)
+class SearchChoice(Artifact):
+    """``search_method.json``: how queries are answered with a model, and what every method reached on the eval set."""
+
+    content: ClassVar[tuple[str, ...]] = ("search_method.json",)
+
+    def describe(self) -> dict[str, Any]:
+        return json.loads((self.path / "search_method.json").read_text("utf-8"))
+
+
+@dataclass(frozen=True)
 class JudgeScores(Artifact):
     """``scores.json``: every judge's scores of every caption; ``embedding_models/``: the same in the layout of
     CLIP-CC-Bench."""

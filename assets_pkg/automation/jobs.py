@@ -28,8 +28,8 @@ def build_jobs() -> list[Any]:
         ),
         dg.define_asset_job(
             REINDEX_JOB,
-            selection=["corpus_embeddings", "vector_index"],
-            description="Embed the corpus with the promoted model and index it.",
+            selection=list(STAGES["reindex"]),
+            description="Embed the corpus with the promoted model, index it, and choose how it is searched.",
             tags={"dagster/max_retries": "1"},
         ),
         dg.define_asset_job(

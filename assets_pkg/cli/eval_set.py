@@ -41,13 +41,14 @@ def import_folder(
 
 @eval_set.command()
 def search(config: ConfigOption = "", overrides: Overrides = None) -> None:
-    """Compare vector, full-text and hybrid search with the promoted model on the eval set."""
+    """Measure every search method with the promoted model on the eval set."""
     import dagster as dg
 
     from assets_pkg.orchestration.asset_context import UpstreamArtifacts
     from assets_pkg.orchestration.instance import open_instance
     from assets_pkg.orchestration.resources import build_resources
-    from assets_pkg.reindex.comparison import measure_search
+    from assets_pkg.reindex.comparison import measure_methods
+    from assets_pkg.reindex.search_method import CANDIDATES
     from storage.artifacts import Checkpoint, EvalSet
 
     resources = build_resources(load_settings(config, overrides))
@@ -58,9 +59,10 @@ def search(config: ConfigOption = "", overrides: Overrides = None) -> None:
         except dg.Failure as error:
             raise failed(error.description or "") from error
     with resources.encoders.open(model) as encoder:
-        for kind, means in measure_search(questions, encoder).items():
+        for method, scores in measure_methods(questions, encoder, CANDIDATES).items():
+            means = scores.means()
             figures = "  ".join(f"{name} {means[name]:.4f}" for name in ("NDCG@10", "Recall@10", "MRR@10"))
-            console.print(f"{kind:8} {figures}", highlight=False)
+            console.print(f"{method!s:10} {figures}", highlight=False)
 
 
 @eval_set.command()

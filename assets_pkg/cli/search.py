@@ -30,25 +30,37 @@ def search(
             help="A condition on columns, metadata fields included: \"lang = 'de' AND year > 2020\".",
         ),
     ] = None,
-    hybrid: Annotated[bool, typer.Option("--hybrid", help="Fuse with full-text search.")] = False,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            "--method", help="dense, bm25, rrf or convex:0.5 (default: the one that was measured best)."
+        ),
+    ] = None,
+    hybrid: Annotated[
+        bool, typer.Option("--hybrid", hidden=True, help="The former name of --method rrf.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
     config: ConfigOption = "",
     overrides: Overrides = None,
 ) -> None:
-    """Search the current index with the model that built it."""
+    """Search the current index with the model that built it, by the method that was measured best."""
     from assets_pkg.reindex.comparison import search_with_base
     from assets_pkg.reindex.searcher import open_searcher
+    from assets_pkg.retrieval.search_method import SearchMethod
     from storage.remote_store import open_store
 
     if compare not in (None, "base"):
         raise usage(f"--compare {compare}: must be 'base'")
-    if compare and (where or hybrid):
-        raise usage("--compare works without --filter and --hybrid only")
+    if hybrid:
+        method = "rrf"
+    if compare and (where or method):
+        raise usage("--compare works without --filter and --method only")
+    chosen = SearchMethod.parse(method) if method else None
     profile = load_settings(config, overrides)
     store = open_store(profile.artifact_root)
     found = {"base model": search_with_base(store, profile, text, k)} if compare else {}
     with open_searcher(store, profile.model) as searcher:
-        found["index"] = searcher.search(text, k, where, hybrid=hybrid).hits
+        found["index"] = searcher.search(text, k, where, chosen).hits
     if as_json:
         _write_json(found)
     else:

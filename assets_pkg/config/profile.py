@@ -36,6 +36,7 @@ from assets_pkg.config.sections.judges import JudgeSettings
 from assets_pkg.config.sections.prep import PrepSettings
 from assets_pkg.config.sections.reindex import ReindexSettings
 from assets_pkg.config.sections.sdg import SdgSettings
+from assets_pkg.config.sections.search import SearchSettings
 from resources.secret_values import SecretValueError, hide_secrets, refuse_secrets, shown, texts_in
 from storage.artifact_store import ArtifactError
 from storage.errors import RetuneError
@@ -64,6 +65,7 @@ class Profile(Settings):
     export: ExportSettings
     deploy: DeploySettings
     reindex: ReindexSettings
+    search: SearchSettings
     judges: JudgeSettings
     image_text: ImageTextSettings
     accelerator: AcceleratorSettings

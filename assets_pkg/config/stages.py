@@ -13,7 +13,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "eval": ("eval_metrics", "promoted_model"),
     "export": ("onnx_model",),
     "deploy": ("running_nim",),
-    "reindex": ("corpus_embeddings", "vector_index"),
+    "reindex": ("search_method", "corpus_embeddings", "vector_index"),
     "eval_nim": ("nim_eval_metrics",),
 }
 

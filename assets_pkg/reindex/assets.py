@@ -1,5 +1,5 @@
-"""The assets of stage 6: the corpus embedded by the promoted model, and the search index; made in one step, so that
-both are always of the same model."""
+"""The assets of stage 6: the corpus embedded by the promoted model and the search index, made in one step, so that both
+are always of the same model; and the search method."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -19,9 +19,10 @@ from assets_pkg.orchestration.asset_context import (
     asset_context,
     code_version,
     shown_settings,
+    stage_asset,
 )
 from assets_pkg.orchestration.history import SETTINGS_KEY, data_version
-from assets_pkg.orchestration.metadata import numbers
+from assets_pkg.orchestration.metadata import numbers, table
 from assets_pkg.reindex.corpus_embedding import embed_corpus, served_encoder
 from assets_pkg.reindex.index import build_index, is_lost, open_index
 from assets_pkg.reindex.index_checks import (
@@ -31,6 +32,7 @@ from assets_pkg.reindex.index_checks import (
     measured_as,
     verify_index,
 )
+from assets_pkg.reindex.search_method import choose_search_method
 from assets_pkg.reindex.searcher import SearchError, current_index
 from resources.configurable import ArtifactStoreResource, ComputeResource, EncoderResource
 from resources.vector_store.base import PassageIndex
@@ -42,6 +44,7 @@ from storage.artifacts import (
     EvalSet,
     OnnxModel,
     Passages,
+    SearchChoice,
     VectorIndex,
 )
 from storage.paths import INDEX_LINK
@@ -130,7 +133,55 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
                 check_name=IN_STEP.name, asset_key=IN_STEP.asset_key, passed=check.passed, severity=WARN
             )
 
-    return [embed_and_index]
+    return [_search_method(profile), embed_and_index]
+
+
+def _search_method(profile: Profile) -> dg.AssetsDefinition:
+    @stage_asset(
+        "reindex",
+        profile.search,
+        profile.model,
+        profile.eval,
+        kinds={"json"},
+        deps=("eval_set", "promoted_model"),
+        pool=accelerator_pool(profile.compute, "reindex"),
+    )
+    def search_method(
+        context: dg.AssetExecutionContext,
+        store: ArtifactStoreResource,
+        compute: ComputeResource,
+        encoders: EncoderResource,
+    ) -> dg.MaterializeResult:
+        """How questions are answered from the index: by vectors, by words (BM25), or by both; measured on the eval
+        set."""
+        with asset_context(context, store, compute) as asset:
+            eval_set, model = asset.input(EvalSet, "eval_set"), asset.input(Checkpoint, "promoted_model")
+
+            def measure(folder: Path) -> None:
+                with encoders.open(model) as encoder:
+                    choose_search_method(
+                        eval_set, model, encoder, profile.search, profile.eval, folder, asset.progress()
+                    )
+
+            choice = asset.build(SearchChoice, measure)
+            chosen = choice.describe()
+            rows = [{"method": name, **_shown(means)} for name, means in chosen["measured"].items()]
+            return asset.result(
+                choice,
+                {
+                    "measured": table(rows),
+                    "method": chosen["method"],
+                    "reason": chosen["reason"],
+                    **({"gain_ndcg_10": chosen["gain"]["delta"]} if chosen["gain"] else {}),
+                    "questions": chosen["questions"],
+                },
+            )
+
+    return search_method
+
+
+def _shown(means: Mapping[str, float]) -> dict[str, float]:
+    return {name: means[name] for name in ("NDCG@10", "Recall@10", "MRR@10")}
 
 
 def _embed(

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from assets_pkg.config.profile import Profile
 from assets_pkg.reindex.searcher import SearchError, checkpoint_encoder, current_index
 from assets_pkg.retrieval.exact_search import BlockwiseSearch
-from assets_pkg.retrieval.fusion import FUSION_DEPTH, fuse
-from assets_pkg.retrieval.metrics import score_run
+from assets_pkg.retrieval.metrics import RetrievalScores, score_run
+from assets_pkg.retrieval.search_method import FUSION_DEPTH, SearchMethod
 from resources.encoders.base import Encoder
 from resources.vector_store.base import TEXT_COLUMNS, Hit, index_schema
 from resources.vector_store.lance import LanceIndex
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 PASSAGES_AT_ONCE = 2048
 DOCUMENTS_AT_ONCE = 4096
 CUTS = (10, 100)
-KINDS = ("vectors", "words", "hybrid")
 
 
 def search_with_base(store: ArtifactStore, profile: Profile, text: str, k: int) -> list[Hit]:
@@ -63,27 +62,27 @@ def _hit(score: float, row: Passage) -> Hit:
     )
 
 
-def measure_search(
-    eval_set: EvalSet, encoder: Encoder, progress: Progress = no_progress
-) -> dict[str, dict[str, float]]:
-    """Mean metrics (``NDCG@10``...) of each kind of search over the eval set's own corpus: ``vectors`` alone, ``words``
-    alone (BM25), and ``hybrid``, both by reciprocal rank fusion as in :meth:`IndexReader.search`."""
+def measure_methods(
+    eval_set: EvalSet,
+    encoder: Encoder,
+    methods: Sequence[SearchMethod],
+    progress: Progress = no_progress,
+) -> dict[SearchMethod, RetrievalScores]:
+    """The scores of each search method over the eval set's own corpus, as :meth:`IndexReader.search` answers."""
     qrels = read_qrels(eval_set.beir)
     queries = [each for each in read_queries(eval_set.beir) if each.query_id in qrels]
     vectors = encoder.embed([each.text for each in queries], "query")
-    runs: dict[str, dict[str, dict[str, float]]] = {kind: {} for kind in KINDS}
+    runs: dict[SearchMethod, dict[str, dict[str, float]]] = {method: {} for method in methods}
     with tempfile.TemporaryDirectory(prefix="retune-eval-set-") as folder:
         index = LanceIndex(Path(folder))
         index.write(_record_batches(eval_set, encoder), index_schema(encoder.dimensions))
         for done, (query, vector) in enumerate(zip(queries, vectors, strict=True), start=1):
-            nearest, by_words = (
-                index.search(vector, FUSION_DEPTH),
-                index.search_text(query.text, FUSION_DEPTH),
-            )
-            for kind, hits in zip(KINDS, (nearest, by_words, fuse([nearest, by_words])), strict=True):
-                runs[kind][query.query_id] = _run(hits)
-            progress(done, len(queries), "queries")
-    return {kind: score_run(run, qrels, CUTS).means() for kind, run in runs.items()}
+            dense = index.search(vector, FUSION_DEPTH)
+            words = index.search_text(query.text, FUSION_DEPTH)
+            for method in methods:
+                runs[method][query.query_id] = _run(method.rank(dense, words))
+            progress(done, len(queries), "questions")
+    return {method: score_run(run, qrels, CUTS) for method, run in runs.items()}
 
 
 def _run(hits: Sequence[Hit]) -> dict[str, float]:

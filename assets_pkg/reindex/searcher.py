@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
 from assets_pkg.config.base import ModelSettings
 from assets_pkg.deploy.deploy import read_state
 from assets_pkg.reindex.index import open_index
-from assets_pkg.retrieval.fusion import FUSION_DEPTH, fuse
+from assets_pkg.retrieval.search_method import DENSE, FUSION_DEPTH, SearchMethod
 from resources.encoders.base import Encoder, Role
 from resources.encoders.recipe import EncoderRecipe
 from resources.vector_store.base import Hit
 from storage.artifact_store import ArtifactError, ArtifactStore
-from storage.artifacts import Checkpoint, VectorIndex
+from storage.artifacts import Checkpoint, SearchChoice, VectorIndex
 from storage.digests import digest_json
 from storage.errors import RetuneError
 from storage.paths import EMBEDDING_CACHE, INDEX_LINK, ONNX_LINK, STATE_FOLDER
@@ -181,13 +181,22 @@ def checkpoint_encoder(
     return recipe.open_cached(store.root / EMBEDDING_CACHE)
 
 
+def search_method_of(store: ArtifactStore, digest: str) -> SearchMethod:
+    """The search method that was last chosen for the model with this digest; dense where none was."""
+    for version in store.versions("search_method"):
+        described = store.get(SearchChoice, "search_method", version).describe()
+        if described["model_digest"] == digest:
+            return SearchMethod.parse(described["method"])
+    return DENSE
+
+
 # ---- searching one version ---------------------------------------------------------------------------------------
 
 
 class IndexReader:
     """An open index version and an encoder of the model that built it."""
 
-    def __init__(self, index: VectorIndex, encoder: QueryEncoder):
+    def __init__(self, index: VectorIndex, encoder: QueryEncoder, method: SearchMethod = DENSE):
         described = index.describe()
         self.version = index.version
         self.model: str = described["model_digest"]
@@ -195,22 +204,33 @@ class IndexReader:
         self._dimensions: int = described["dimensions"]
         self._opened = open_index(index.path, described["place"])
         self._encoder = encoder
+        self.method = DENSE
+        self.use(method)
 
-    def search(self, text: str, k: int = 10, where: str | None = None, *, hybrid: bool = False) -> Answer:
-        """The ``k`` passages nearest to ``text``, best first.
+    def use(self, method: SearchMethod) -> None:
+        """Answer with this method from now on, if the engine can."""
+        self.method = method if self._opened.full_text else DENSE
 
-        ``where`` is a condition over the index's columns in the engine's language (LanceDB: SQL). ``hybrid``
-        fuses vector and full-text search (:func:`~assets_pkg.retrieval.fusion.fuse`).
+    def search(
+        self, text: str, k: int = 10, where: str | None = None, method: SearchMethod | None = None
+    ) -> Answer:
+        """The ``k`` best passages for ``text``, best first.
+
+        Args:
+            where: a condition over the index's columns in the engine's language (LanceDB: SQL).
+            method: how they are ranked; by default as this reader was made.
 
         Raises:
             VectorStoreError: the condition is invalid, or the engine has no full-text search.
         """
-        vector = truncate(self._encoder.embed([text], "query"), self._dimensions)[0]
-        if not hybrid:
-            return self._answer(self._opened.search(vector, k, where))
-        depth = max(k, FUSION_DEPTH)
-        rankings = [self._opened.search(vector, depth, where), self._opened.search_text(text, depth, where)]
-        return self._answer(fuse(rankings)[:k])
+        method = method or self.method
+        depth = max(k, FUSION_DEPTH) if method.by_vectors and method.by_words else k
+        dense: list[Hit] = []
+        if method.by_vectors:
+            vector = truncate(self._encoder.embed([text], "query"), self._dimensions)[0]
+            dense = self._opened.search(vector, depth, where)
+        words = self._opened.search_text(text, depth, where) if method.by_words else []
+        return self._answer(method.rank(dense, words)[:k])
 
     def _answer(self, hits: list[Hit]) -> Answer:
         return Answer(hits, self.version, self.model)
@@ -238,7 +258,10 @@ def open_searcher(
             return nullcontext(exported)
         return checkpoint_encoder(store, as_indexed, find_model(store, described["model_digest"]))
 
-    return Searcher(lambda: wanted_index(store), open_encoder, check_every_s)
+    def find_method(index: VectorIndex) -> SearchMethod:
+        return search_method_of(store, index.describe()["model_digest"])
+
+    return Searcher(lambda: wanted_index(store), open_encoder, check_every_s, find_method)
 
 
 class Searcher:
@@ -251,6 +274,7 @@ class Searcher:
     Args:
         find: the index to be searched now; called every ``check_every_s`` seconds, and when a search fails.
         open_encoder: opens an encoder of an index's model; it stays open for all versions with the same encoding.
+        find_method: the search method for an index; asked as often.
     """
 
     def __init__(
@@ -258,8 +282,10 @@ class Searcher:
         find: Callable[[], VectorIndex],
         open_encoder: Callable[[VectorIndex], AbstractContextManager[QueryEncoder]],
         check_every_s: float = CHECK_EVERY_S,
+        find_method: Callable[[VectorIndex], SearchMethod] = lambda _: DENSE,
     ):
         self._find = find
+        self._find_method = find_method
         self._open_encoder = open_encoder
         self._check_every_s = check_every_s
         self._pointer_lock = threading.Lock()
@@ -281,12 +307,14 @@ class Searcher:
             self._follower.join()
         self._switch_to(None)
 
-    def search(self, text: str, k: int = 10, where: str | None = None, *, hybrid: bool = False) -> Answer:
+    def search(
+        self, text: str, k: int = 10, where: str | None = None, method: SearchMethod | None = None
+    ) -> Answer:
         """As `IndexReader.search`, by the current version."""
         while True:
             with self._acquired() as version:
                 try:
-                    return version.reader.search(text, k, where, hybrid=hybrid)
+                    return version.reader.search(text, k, where, method)
                 except Exception:
                     # The version may have been deleted because another one has replaced it.
                     if not self.refresh() and version is self._peek():
@@ -299,6 +327,7 @@ class Searcher:
                 wanted = self._find()
                 current = self._peek()
                 if current is not None and current.reader.version == wanted.version:
+                    current.reader.use(self._find_method(wanted))
                     return False
                 try:
                     self._switch_to(self._open(wanted, current))
@@ -317,7 +346,8 @@ class Searcher:
                 serialized = _SerializedEncoder(context.enter_context(self._open_encoder(index)))
                 encoder = _RefCounted(serialized, context.close)
             opened.callback(encoder.release)
-            version = _OpenVersion(IndexReader(index, encoder.value), encoder)
+            reader = IndexReader(index, encoder.value, self._find_method(index))
+            version = _OpenVersion(reader, encoder)
             if current is not None:
                 version.reader.search(WARM_UP_QUERY, 1)  # loads the model while the old version answers
             opened.pop_all()

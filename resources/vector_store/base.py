@@ -30,8 +30,8 @@ class VectorStoreError(RetuneError):
 
 @dataclass(frozen=True)
 class Hit:
-    """One search result; ``score`` is the cosine similarity of query and passage (of a hybrid search: the
-    reciprocal rank fusion score)."""
+    """One search result; ``score`` is that of the search method: the cosine similarity of query and passage, the BM25
+    score, or the fused one."""
 
     score: float
     passage_id: str
@@ -45,7 +45,9 @@ class Hit:
 
 
 class PassageIndex(Protocol):
-    """One version of an index: written once, then only read."""
+    """One version of an index: written once, then only read. ``full_text``: whether it can be searched by words."""
+
+    full_text: bool
 
     def write(self, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> int:
         """Write the whole table (``schema``: of :func:`index_schema`), replacing the rows of an interrupted attempt;

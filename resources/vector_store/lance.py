@@ -35,6 +35,8 @@ NOT_METADATA = {*OWN_COLUMNS, "_distance", "_score"}
 class LanceIndex:
     """The index in one folder."""
 
+    full_text = True
+
     def __init__(self, folder: Path):
         import lancedb
 

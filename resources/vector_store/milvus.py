@@ -77,6 +77,8 @@ class MilvusIndex:
         VectorStoreError: no Milvus answers there.
     """
 
+    full_text = False
+
     def __init__(self, uri: str, collection: str, token: str = "", owner: Owner | None = None):
         from pymilvus import MilvusClient, MilvusException
 
@@ -184,7 +186,7 @@ class MilvusIndex:
         return [self._hit(row["entity"], float(row["distance"])) for row in found[0]]
 
     def search_text(self, text: str, k: int, where: str | None = None) -> list[Hit]:
-        raise VectorStoreError("full-text and hybrid search need reindex.store=lancedb")
+        raise VectorStoreError("no full-text search here: bm25, rrf and convex need reindex.store=lancedb")
 
     def activate(self) -> None:
         """Point the alias at this collection: one step, so that readers see the old one or this one whole.

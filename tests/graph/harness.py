@@ -74,7 +74,7 @@ class Project:
         if not isinstance(requested, dg.RunRequest) or requested.run_key in self.launched:
             return []
         job = definition.job_name
-        assets = ["corpus_embeddings", "vector_index"] if job == REINDEX_JOB else ["raw_corpus", "passages"]
+        assets = list(STAGES["reindex"]) if job == REINDEX_JOB else ["raw_corpus", "passages"]
         if requested.stale_assets_only:
             assets = [name for name in assets if name in self.stale(assets)]
         if assets:

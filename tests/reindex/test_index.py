@@ -18,6 +18,7 @@ from assets_pkg.reindex.corpus_embedding import embed_passages
 from assets_pkg.reindex.index import IndexMismatch, build_index
 from assets_pkg.reindex.index_checks import _sample, verify_index
 from assets_pkg.reindex.searcher import IndexReader
+from assets_pkg.retrieval.search_method import SearchMethod
 from resources.encoders.base import Role
 from resources.vector_store.lance import LanceIndex
 from storage.artifact_store import ArtifactStore
@@ -212,8 +213,8 @@ def test_hybrid_search_finds_a_rare_word_that_vectors_blur(
 ) -> None:
     index = build(passages, embeddings, tmp_path / "index", SETTINGS)
     reader = IndexReader(index, HashingEncoder())
-    assert "n4711" in reader.search("n4711", 3, hybrid=True).hits[0].text
-    narrowed = reader.search("kiln", 5, where="doc_id = 'd7'", hybrid=True).hits
+    assert "n4711" in reader.search("n4711", 3, method=SearchMethod("rrf")).hits[0].text
+    narrowed = reader.search("kiln", 5, where="doc_id = 'd7'", method=SearchMethod("rrf")).hits
     assert {found.doc_id for found in narrowed} == {"d7"}
 
 

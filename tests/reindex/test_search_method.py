@@ -1,0 +1,143 @@
+"""Search methods measured on an eval set, and the one that is chosen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from assets_pkg.config.profile import load_profile
+from assets_pkg.evaluation.evaluate import evaluate_retrieval
+from assets_pkg.reindex.comparison import measure_methods
+from assets_pkg.reindex.search_method import CANDIDATES, METRIC, choose, choose_search_method
+from assets_pkg.reindex.searcher import search_method_of
+from assets_pkg.retrieval.metrics import RetrievalScores
+from assets_pkg.retrieval.search_method import DENSE, SearchMethod
+from storage.artifact_store import ArtifactStore, BuildKey
+from storage.artifacts import Checkpoint, EvalSet, SearchChoice
+from storage.formats.beir import BeirDocument, BeirQuery, write_beir
+from tests.conftest import TOPICS
+from tests.reindex.test_index import HashingEncoder
+
+WORDS = [word for words in TOPICS.values() for word in words]
+PROFILE = load_profile("laptop", ["bootstrap_samples=500"])
+BM25, RRF, EQUAL = SearchMethod("bm25"), SearchMethod("rrf"), SearchMethod("convex", 0.5)
+
+
+def write_eval_set(folder: Path, question: str) -> EvalSet:
+    """Every document has a number of its own, which vectors of 64 values blur; the questions ask for numbers."""
+    documents = [
+        BeirDocument(f"d{number}", f"{' '.join(WORDS[number % 40 : number % 40 + 5])} code{number}", "Codes")
+        for number in range(400)
+    ]
+    queries = [BeirQuery(f"q{number}", question.format(number)) for number in range(0, 400, 7)]
+    qrels = {query.query_id: {f"d{query.query_id[1:]}": 1} for query in queries}
+    write_beir(folder / "eval_set" / "eval_beir", documents, queries, qrels)
+    return EvalSet(folder / "eval_set", "eval_set", "e1")
+
+
+@pytest.fixture
+def codes(tmp_path: Path) -> EvalSet:
+    return write_eval_set(tmp_path, "where is code{}")
+
+
+def test_dense_search_measures_as_in_the_evaluation_and_words_help_where_they_should(codes: EvalSet) -> None:
+    settings = PROFILE.eval.model_copy(update={"k_values": [10, 100]})
+    expected = evaluate_retrieval(codes, HashingEncoder(), settings).means()
+    measured = {
+        method: scores.means()
+        for method, scores in measure_methods(codes, HashingEncoder(), CANDIDATES).items()
+    }
+    for name in ("NDCG@10", "Recall@10", "MRR@10"):
+        assert measured[DENSE][name] == pytest.approx(expected[name], abs=0.02)
+        assert measured[BM25][name] == pytest.approx(1)
+        assert measured[DENSE][name] < measured[RRF][name] <= 1
+        assert measured[DENSE][name] < measured[EQUAL][name] <= 1
+
+
+def written(eval_set: EvalSet, folder: Path, *overrides: str) -> dict[str, object]:
+    folder.mkdir()
+    profile = load_profile("laptop", ["bootstrap_samples=500", *overrides])
+    model = Checkpoint(folder, "checkpoint", "m1")
+    choose_search_method(eval_set, model, HashingEncoder(), profile.search, profile.eval, folder)
+    return json.loads((folder / "search_method.json").read_text("utf-8"))
+
+
+def test_where_words_are_everything_they_are_chosen(codes: EvalSet, tmp_path: Path) -> None:
+    chosen = written(codes, tmp_path / "chosen")
+    assert SearchMethod.parse(str(chosen["method"])).by_words
+    assert chosen["questions"] == 58
+    gain = chosen["gain"]
+    assert isinstance(gain, dict)
+    assert gain["low"] > 0
+
+
+def test_where_no_word_is_shared_search_stays_dense(tmp_path: Path) -> None:
+    """The questions' only word is in no document: BM25 finds nothing."""
+    assert written(write_eval_set(tmp_path, "number{}"), tmp_path / "chosen")["method"] == "dense"
+
+
+def test_a_method_that_is_set_is_used_and_measured_all_the_same(codes: EvalSet, tmp_path: Path) -> None:
+    chosen = written(codes, tmp_path / "chosen", "search.method=rrf")
+    assert (chosen["method"], chosen["reason"]) == ("rrf", "set by search.method")
+    assert set(chosen["measured"]) == set(map(str, CANDIDATES))  # pyright: ignore[reportArgumentType]
+
+
+def scores(means: Mapping[SearchMethod, float], questions: int = 200) -> dict[SearchMethod, RetrievalScores]:
+    """Every question has its method's mean plus noise of its own: the same for all, and a little for each."""
+    random = np.random.default_rng(0)
+    shared = random.normal(0, 0.2, questions)
+    ids = tuple(f"q{number}" for number in range(questions))
+    return {
+        method: RetrievalScores(
+            ids, {METRIC: means.get(method, 0.3) + shared + random.normal(0, 0.02, questions)}, {}
+        )
+        for method in CANDIDATES
+    }
+
+
+def test_the_simplest_of_equal_methods_is_chosen() -> None:
+    assert choose(scores({}), PROFILE.eval).method == DENSE
+    assert choose(scores({EQUAL: 0.4, RRF: 0.4, BM25: 0.4}), PROFILE.eval).method == EQUAL
+    assert choose(scores({BM25: 0.5, EQUAL: 0.4}), PROFILE.eval).method == BM25
+
+
+def test_a_method_that_loses_on_the_other_half_is_not_used() -> None:
+    made = scores({})
+    better_on = choose(scores({RRF: 0.6}), PROFILE.eval)
+    assert better_on.method == RRF
+    assert better_on.gain is not None
+    assert better_on.gain.delta == pytest.approx(0.3, abs=0.02)
+    from storage.digests import digest_text
+
+    first = np.array([int(digest_text(query), 16) % 2 == 0 for query in made[RRF].query_ids])
+    made[RRF].per_query[METRIC][first] += 0.3
+    made[RRF].per_query[METRIC][~first] -= 0.3
+    choice = choose(made, PROFILE.eval)
+    assert choice.method == DENSE
+    assert "loses on the other" in choice.reason
+
+
+def test_few_questions_choose_nothing() -> None:
+    choice = choose(scores({BM25: 0.9}, questions=30), PROFILE.eval)
+    assert choice.method == DENSE
+    assert "only 30 questions" in choice.reason
+
+
+def test_each_model_has_the_method_that_was_last_chosen_for_it(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+
+    def record(model: str, method: str) -> None:
+        def make(folder: Path) -> None:
+            (folder / "search_method.json").write_text(json.dumps({"model_digest": model, "method": method}))
+
+        store.build(SearchChoice, BuildKey("search_method", f"{model}-{method}", {}), make)
+
+    assert search_method_of(store, "m1") == DENSE
+    record("m1", "rrf")
+    record("m2", "bm25")
+    assert (search_method_of(store, "m1"), search_method_of(store, "m2")) == (RRF, BM25)
+    assert search_method_of(store, "m3") == DENSE
