@@ -21,6 +21,7 @@ from storage.artifacts import (
     ImageTextScores,
     JudgeRanking,
     JudgeScores,
+    SearchChoice,
     VectorIndex,
 )
 from storage.remote_store import open_store
@@ -35,13 +36,15 @@ def show_summary(console: Console, instance: dg.DagsterInstance, profile: Profil
     store = open_store(profile.artifact_root)
     shown = {
         name: _latest(instance, name, store)
-        for name in ("eval_metrics", "promoted_model", "running_nim", "vector_index")
+        for name in ("eval_metrics", "promoted_model", "search_method", "running_nim", "vector_index")
     }
     if report := shown["eval_metrics"]:
         _show_measurement(console, store.get(EvalReport, *_artifact(report)))
     if promoted := shown["promoted_model"]:
         decision = plain(promoted.metadata["decision"].value)
         console.print(f"[bold]model[/]    {decision}", highlight=False)
+    if chosen := shown["search_method"]:
+        _show_search_method(console, store.get(SearchChoice, *_artifact(chosen)).describe())
     if server := shown["running_nim"]:
         console.print(
             f"[bold]server[/]   {plain(server.metadata['url'].value)} (stop it: retune deploy --stop)"
@@ -132,6 +135,14 @@ def _show_measurement(console: Console, report: EvalReport) -> None:
     ]
     _show_table(console, f"base and fine-tuned on {comparison['queries']} held-out questions", rows)
     console.print(f"[bold]report[/]   {plain(report.path / 'report.html')}", highlight=False)
+
+
+def _show_search_method(console: Console, chosen: Mapping[str, Any]) -> None:
+    gain, shown = chosen["gain"], f"{chosen['method']}: {chosen['reason']}"
+    if gain:
+        interval = f"[{gain['low']:+.4f}, {gain['high']:+.4f}]"
+        shown += f" (NDCG@10 {gain['base']:.4f} -> {gain['finetuned']:.4f}, {gain['delta']:+.4f} {interval})"
+    console.print(f"[bold]search[/]   {plain(shown)}", highlight=False)
 
 
 def _latest(instance: dg.DagsterInstance, asset: str, store: ArtifactStore) -> dg.AssetMaterialization | None:

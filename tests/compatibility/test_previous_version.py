@@ -26,7 +26,10 @@ JUDGED = (
     f"judges.predictions_dir={CAPTIONS / 'predictions'}",
     "judges.judge_models=[all-minilm-l6-v2]",
 )
-MAIN_LINE = assets_between("sdg", "eval_nim")
+NEW = "search_method"
+"""An asset that the previous version did not have."""
+
+MAIN_LINE = [asset for asset in assets_between("sdg", "eval_nim") if asset != NEW]
 INDEXED = ["corpus_embeddings", "vector_index"]
 BENCHMARK = ["judge_scores", "judge_ranking"]
 OF_THE_SERVER = ("running_nim", "nim_eval_metrics")
@@ -128,10 +131,11 @@ def test_the_command_finds_nothing_stale_and_makes_nothing(made: Workplace) -> N
     assert set(events) == {*MAIN_LINE, *BENCHMARK}
     shown = NOW.retune(made, *WHOLE_LINE, "-d")
     assert states(shown) == dict.fromkeys(MAIN_LINE, "fresh")
+    assert f"{NEW} (1 of 1)" in NOW.retune(made, *WHOLE_LINE)
     for command in (WHOLE_LINE, ("judge", *JUDGED)):
         assert "nothing is stale: nothing to run" in NOW.retune(made, *command)
-    assert materializations(made) == events
-    assert stored(made) == versions
+    assert materializations(made) == events + Counter([NEW])
+    assert versions.items() <= stored(made).items()
 
 
 def test_assets_that_are_made_again_have_the_same_build_keys(copy: Workplace) -> None:

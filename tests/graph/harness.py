@@ -65,7 +65,7 @@ class Project:
     def tick(self, sensor: str) -> list[str]:
         """One sensor tick: evaluate it, narrow to stale assets where asked, launch each run key once.
 
-        Returns the assets that were run.
+        Returns the assets that were run, without the search method that is chosen when the model changed.
         """
         defs = self.defs
         definition = defs.resolve_sensor_def(sensor)
@@ -81,7 +81,7 @@ class Project:
             assert requested.run_key is not None
             self.launched.add(requested.run_key)
             assert run_assets(defs, self.instance, assets).succeeded
-        return assets
+        return [name for name in assets if name != "search_method"]
 
     def version(self, asset: str) -> str:
         event = self.instance.get_latest_materialization_event(dg.AssetKey(asset))
