@@ -87,14 +87,24 @@ class ArtifactStore:
         Raises:
             ArtifactError: it cannot; the message says why.
         """
-        existing = next(folder for folder in [self.root, *self.root.parents] if folder.exists())
-        made = (self.root / name for name in (ARTIFACTS, BUILD_KEYS, WORK))
-        below = [each for folder in made if folder.is_dir() for each in (folder, *folder.iterdir())]
-        for folder in (existing, *(each for each in below if each.is_dir())):
-            if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-                raise ArtifactError(
-                    f"{folder} cannot be written by this user: set its permissions, or another artifact_root"
-                )
+        try:
+            existing = next(folder for folder in [self.root, *self.root.parents] if folder.exists())
+            made = (self.root / name for name in (ARTIFACTS, BUILD_KEYS, WORK))
+            below = [each for folder in made if folder.is_dir() for each in (folder, *folder.iterdir())]
+            closed = [
+                folder
+                for folder in (existing, *(each for each in below if each.is_dir()))
+                if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK)
+            ]
+        except PermissionError as error:
+            raise ArtifactError(
+                f"{error.filename} cannot be reached by this user: one of its folders may not be entered or read. Set "
+                "its permissions, or another artifact_root"
+            ) from error
+        if closed:
+            raise ArtifactError(
+                f"{closed[0]} cannot be written by this user: set its permissions, or another artifact_root"
+            )
 
     # ---- building ------------------------------------------------------------------------------------------
 
