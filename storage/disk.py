@@ -39,7 +39,7 @@ def _names_full_disk(error: BaseException) -> bool:
 
 def has_space(folder: Path) -> bool:
     """Whether another ``PROBE_BYTES`` bytes can be written below ``folder``."""
-    existing = next(each for each in (folder, *folder.absolute().parents) if os.path.isdir(each))
+    existing = next(each for each in (folder, *folder.absolute().parents) if os.access(each, os.X_OK))
     try:
         with tempfile.TemporaryFile(dir=existing) as probe:
             probe.write(bytes(PROBE_BYTES))
