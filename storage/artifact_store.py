@@ -8,6 +8,7 @@ Layout under the root::
     keys/<asset>/<key>             the version that a build key led to
     .work/<asset>/<key>/           a build in progress; kept when the process is killed, resumed by the same key
     .store-id                      the unique id of this store
+    .deletion.lock                 held while versions are deleted
     stage1_data_prep/... etc.      links with the recipe's names to current versions (`storage.paths`)
 
 A *build key* is the digest of everything that determines an artifact (logic, settings, input versions). A
@@ -40,6 +41,7 @@ from storage.progress import Progress, no_progress
 from storage.verification import first_damaged
 
 IDENTITY = ".store-id"
+DELETION_LOCK = ".deletion.lock"
 
 
 @dataclass(frozen=True)
@@ -276,6 +278,21 @@ class ArtifactStore:
         for folder in sorted((self.root / ARTIFACTS).glob("[!.]*/[!.]*")):
             if folder.is_dir() and not (folder / MANIFEST).exists():
                 yield folder.parent.name, folder.name
+
+    @contextmanager
+    def deletion(self) -> Generator[None]:
+        """Held while versions are deleted; one process at a time, and :meth:`await_deletion` waits for it."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.root / DELETION_LOCK):
+            yield
+
+    def await_deletion(self, waiting: Callable[[], None]) -> None:
+        """Return once no process on this machine deletes versions; calls ``waiting`` if one does now."""
+        path = self.root / DELETION_LOCK
+        if path.exists() and not _is_free(FileLock(path)):
+            waiting()
+            with FileLock(path):
+                pass
 
     def remove(self, asset: str, version: str) -> None:
         """Delete one version: what refers to it first, then its manifest, so that an interrupted deletion leaves a
