@@ -144,14 +144,11 @@ def vector_bytes(dimensions: int) -> dict[str, int]:
     return {"float32": 4 * dimensions, "float16": 2 * dimensions, "PQ": dimensions // 8}
 
 
-def cache_bytes(dimensions: int, page: int = 4096, header: int = 16, key: int = 48) -> float:
-    """Bytes of one vector in the LMDB cache: several to a page where two fit (pages of a tree that grows in random
-    order are three quarters full), else whole pages of its own."""
-    value = 4 * dimensions
-    entry = 8 + key + value
-    if entry <= (page - header) // 2:
-        return page / ((page - header) // entry) / 0.75
-    return page * math.ceil((value + header) / page) + 8 + key
+def cache_bytes(dimensions: int, page: int = 65536, key: int = 32) -> float:
+    """Bytes of one vector in the SQLite cache: whole rows to a page, and the key again in an index (pages of a tree
+    that grows in random order are three quarters full)."""
+    row = 4 * dimensions + key + 20
+    return page / ((page - 8) // row) + (key + 10) / 0.75
 
 
 def disk_bytes(dimensions: int, text_bytes: int) -> dict[str, float]:

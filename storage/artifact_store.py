@@ -8,6 +8,7 @@ Layout under the root::
     keys/<asset>/<key>             the version that a build key led to
     .work/<asset>/<key>/           a build in progress; kept when the process is killed, resumed by the same key
     .store-id                      the unique id of this store
+    .deletion.lock                 held while versions are deleted
     stage1_data_prep/... etc.      links with the recipe's names to current versions (`storage.paths`)
 
 A *build key* is the digest of everything that determines an artifact (logic, settings, input versions). A
@@ -40,6 +41,7 @@ from storage.progress import Progress, no_progress
 from storage.verification import first_damaged
 
 IDENTITY = ".store-id"
+DELETION_LOCK = ".deletion.lock"
 
 
 @dataclass(frozen=True)
@@ -87,14 +89,24 @@ class ArtifactStore:
         Raises:
             ArtifactError: it cannot; the message says why.
         """
-        existing = next(folder for folder in [self.root, *self.root.parents] if folder.exists())
-        made = (self.root / name for name in (ARTIFACTS, BUILD_KEYS, WORK))
-        below = [each for folder in made if folder.is_dir() for each in (folder, *folder.iterdir())]
-        for folder in (existing, *(each for each in below if each.is_dir())):
-            if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-                raise ArtifactError(
-                    f"{folder} cannot be written by this user: set its permissions, or another artifact_root"
-                )
+        try:
+            existing = next(folder for folder in [self.root, *self.root.parents] if folder.exists())
+            made = (self.root / name for name in (ARTIFACTS, BUILD_KEYS, WORK))
+            below = [each for folder in made if folder.is_dir() for each in (folder, *folder.iterdir())]
+            closed = [
+                folder
+                for folder in (existing, *(each for each in below if each.is_dir()))
+                if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK)
+            ]
+        except PermissionError as error:
+            raise ArtifactError(
+                f"{error.filename} cannot be reached by this user: one of its folders may not be entered or read. Set "
+                "its permissions, or another artifact_root"
+            ) from error
+        if closed:
+            raise ArtifactError(
+                f"{closed[0]} cannot be written by this user: set its permissions, or another artifact_root"
+            )
 
     # ---- building ------------------------------------------------------------------------------------------
 
@@ -266,6 +278,21 @@ class ArtifactStore:
         for folder in sorted((self.root / ARTIFACTS).glob("[!.]*/[!.]*")):
             if folder.is_dir() and not (folder / MANIFEST).exists():
                 yield folder.parent.name, folder.name
+
+    @contextmanager
+    def deletion(self) -> Generator[None]:
+        """Held while versions are deleted; one process at a time, and :meth:`await_deletion` waits for it."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.root / DELETION_LOCK):
+            yield
+
+    def await_deletion(self, waiting: Callable[[], None]) -> None:
+        """Return once no process on this machine deletes versions; calls ``waiting`` if one does now."""
+        path = self.root / DELETION_LOCK
+        if path.exists() and not _is_free(FileLock(path)):
+            waiting()
+            with FileLock(path):
+                pass
 
     def remove(self, asset: str, version: str) -> None:
         """Delete one version: what refers to it first, then its manifest, so that an interrupted deletion leaves a

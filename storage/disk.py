@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
+
+from storage.errors import chain
 
 
 def bytes_below(path: Path) -> int:
@@ -22,18 +24,11 @@ PROBE_BYTES = 2**20
 
 def is_disk_full(error: BaseException, folder: Path) -> bool:
     """Whether a full disk or quota caused ``error``, raised while writing below ``folder``, or one that led to it."""
-    if any(_names_full_disk(each) for each in _chain(error)):
+    if any(_names_full_disk(each) for each in chain(error)):
         return True
     # NumPy and torch report that bytes were not written, but not why; so does SQLite when it cannot grow its log.
     unspecific = isinstance(error, (OSError, RuntimeError)) or "disk I/O error" in str(error)
     return unspecific and not has_space(folder)
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    seen: BaseException | None = error
-    while seen is not None:
-        yield seen
-        seen = seen.__cause__ or seen.__context__
 
 
 def _names_full_disk(error: BaseException) -> bool:
@@ -44,7 +39,7 @@ def _names_full_disk(error: BaseException) -> bool:
 
 def has_space(folder: Path) -> bool:
     """Whether another ``PROBE_BYTES`` bytes can be written below ``folder``."""
-    existing = next(each for each in (folder, *folder.absolute().parents) if each.is_dir())
+    existing = next(each for each in (folder, *folder.absolute().parents) if os.access(each, os.X_OK))
     try:
         with tempfile.TemporaryFile(dir=existing) as probe:
             probe.write(bytes(PROBE_BYTES))

@@ -5,32 +5,56 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import threading
+import sqlite3
+import subprocess
+import sys
 import zlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from filelock import FileLock
+
+from storage.disk import is_disk_full
 from storage.errors import RetuneError
-from storage.files import set_aside
+from storage.files import DAMAGED, set_aside
 
 if TYPE_CHECKING:
-    import lmdb
     import numpy as np
     from numpy.typing import NDArray
 
-FIRST_MAP_SIZE = 64 * 2**20
-"""Bytes of address space reserved at first; doubled when full. The file takes only what is written."""
+FILE_NAME = "vectors.sqlite"
+FORMER_FILES = ("data.mdb", "lock.mdb")
+"""Of earlier versions, which kept the vectors with LMDB."""
 
-MAX_READERS = 1024
+PAGE_BYTES = 65536
+"""The most that SQLite can: the end of a page, where no further vector fits, is wasted."""
+
+WAIT_S = 600.0
+"""For other processes, which write for a fraction of a second each."""
+
 CHECKSUM_BYTES = 4
+
+_SETTINGS = (f"PRAGMA page_size={PAGE_BYTES}", "PRAGMA journal_mode=WAL", "PRAGMA synchronous=NORMAL")
+_TABLE = (
+    "CREATE TABLE IF NOT EXISTS vectors (digest TEXT NOT NULL, identity TEXT NOT NULL, vector BLOB NOT NULL, "
+    "UNIQUE (digest, identity))"
+)
+_DAMAGES = frozenset(
+    {
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_ERROR,  # the table is another one than was made here
+        sqlite3.SQLITE_TOOBIG,
+        sqlite3.SQLITE_MISMATCH,
+        sqlite3.SQLITE_READONLY,  # what may be written was checked before: a damaged header says so
+    }
+)
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
-
-_one_at_a_time = threading.Lock()
-"""LMDB must not be open twice in one process."""
 
 
 class EmbeddingCacheError(RetuneError, RuntimeError):
@@ -38,15 +62,16 @@ class EmbeddingCacheError(RetuneError, RuntimeError):
 
 
 class EmbeddingCache:
-    """Float32 vectors by (identity, text digest), in an LMDB file under ``folder``.
+    """Float32 vectors by (identity, text digest), in an SQLite file under ``folder``.
 
-    ``identity`` is the encoder's (weights, prefix, length, precision). Every :meth:`put` is one transaction, on
-    disk when it returns: a killed process loses at most the block being written. Several threads
-    and processes on one machine may share a folder; it must lie on a local disk (LMDB maps it into memory).
+    ``identity`` is the encoder's (weights, prefix, length, precision). Every :meth:`put` is one transaction: a killed
+    process loses at most the block being written, a power cut at most the last few (sqlite.org/wal.html). Several
+    threads and processes on one machine may share a folder, which must lie on a local disk.
 
-    A vector is kept with a checksum, and one that does not match it counts as absent. A file that LMDB cannot read, or
-    that is cut short, is set aside with a warning, and the cache starts anew. Where this user cannot write, on a
-    read-only file system say, nothing is found and nothing kept, with a warning.
+    A vector is kept with a checksum, and one that does not match it counts as absent. A file that SQLite finds damaged
+    is set aside with a warning, and the cache starts anew; pages are read, not mapped, so that no damage can end the
+    process. Where this user cannot write, on a read-only file system say, nothing is found and nothing kept, with a
+    warning. What an earlier version kept is taken over at the first use.
     """
 
     def __init__(self, folder: Path):
@@ -54,15 +79,10 @@ class EmbeddingCache:
 
     def get(self, identity: str, digests: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """The cached vectors by text digest: float32 [d] each, finite."""
-
-        def read(environment: lmdb.Environment) -> dict[str, NDArray[np.float32]]:
-            with _begin(environment) as transaction:
-                found = ((digest, _read(transaction, identity, digest)) for digest in digests)
-                return {digest: vector for digest, vector in found if vector is not None}
-
         if not self._is_writable():
             return {}
-        found = self._on_file(read)
+        self._take_over()
+        found = self._on_file(lambda file: _read(file, identity, digests))
         right = {digest: vector for digest, vector in found.items() if len(vector)}
         if len(right) < len(found):
             log.warning(
@@ -92,177 +112,168 @@ class EmbeddingCache:
                 int((~finite).sum()),
                 len(vectors),
             )
-        items = [
-            _entry(identity, digest, vector.astype("<f4", copy=False).tobytes())
+        rows = [
+            (identity, digest, vector.astype("<f4", copy=False).tobytes())
             for digest, vector, kept in zip(digests, vectors, finite, strict=True)
             if kept
         ]
+        self._take_over()
+        self.keep(rows)
 
-        def write(environment: lmdb.Environment) -> None:
-            while not _write(environment, items):
-                environment.set_mapsize(2 * environment.info()["map_size"])
-
-        self._on_file(write)
+    def keep(self, rows: Iterable[tuple[str, str, bytes]]) -> None:
+        """:meth:`put` for vectors of any encoders: identity, digest and little-endian float32 each."""
+        self._on_file(lambda file: _write(file, rows))
 
     def remove(self, digests: Collection[str]) -> int:
         """Delete the vectors of these texts, of every encoder; returns how many there were. Their space in the file is
-        used for the next ones."""
+        overwritten, and used for the next ones."""
+        self._take_over()
         if not self._data.exists():
             return 0
-        wanted = {digest.encode() for digest in digests}
-
-        def delete(environment: lmdb.Environment) -> int:
-            with _begin(environment, write=True) as transaction:
-                keys = map(bytes, transaction.cursor().iternext(keys=True, values=False))
-                found = [key for key in keys if _digest_of(key) in wanted]
-                return sum(transaction.delete(key) for key in found)
-
-        return self._on_file(delete)
+        return self._on_file(lambda file: _delete(file, digests))
 
     @property
     def _data(self) -> Path:
-        return self.folder / "data.mdb"
+        return self.folder / FILE_NAME
+
+    @property
+    def _companions(self) -> list[Path]:
+        return [self.folder / f"{FILE_NAME}{end}" for end in ("-wal", "-shm")]
 
     def _is_writable(self) -> bool:
-        """Whether LMDB can work here; even readers write, into the table of readers."""
+        """Whether SQLite can work here; even readers write, into the index of the log."""
         parents = (each for each in (self.folder, *self.folder.absolute().parents) if each.exists())
-        files = (each for each in (self._data, self.folder / "lock.mdb") if each.exists())
+        files = (each for each in (self._data, *self._companions) if each.exists())
         closed = next((each for each in (next(parents), *files) if not os.access(each, os.W_OK)), None)
         if closed is not None:
             log.warning("embedding cache: %s cannot be written: vectors are computed and not kept", closed)
         return closed is None
 
-    def _on_file(self, work: Callable[[lmdb.Environment], T]) -> T:
-        """What ``work`` returns for the LMDB file; for a new one if the file is damaged."""
-        import lmdb
-
-        damage = (
-            lmdb.InvalidError,
-            lmdb.CorruptedError,
-            lmdb.PageNotFoundError,
-            lmdb.VersionMismatchError,
-        )
-        with _one_at_a_time:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            inode = self._data.stat().st_ino if self._data.exists() else 0
+    def _on_file(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """What ``work`` returns for the file, open for one operation, so that it is not open across a fork; for a new
+        file if it is damaged."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        inode = self._data.stat().st_ino if self._data.exists() else 0
+        try:
             try:
-                try:
-                    return self._open(work)
-                except damage as error:
-                    aside = set_aside(self._data, [self.folder / "lock.mdb"], inode)
-                    log.warning(
-                        "embedding cache %s is damaged (%s): it was renamed to %s, and its vectors "
-                        "are made again",
-                        self._data,
-                        error,
-                        aside.name,
-                    )
-                    return self._open(work)
-            except lmdb.Error as error:
-                raise self._explain(error) from error
+                return self._open(work)
+            except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter of a message that quotes damage
+                if not _is_damage(error):
+                    raise
+                aside = set_aside(self._data, self._companions, inode)
+                log.warning(
+                    "embedding cache %s is damaged (%s): it was renamed to %s, and its vectors are made again",
+                    self._data,
+                    error,
+                    aside.name,
+                )
+                return self._open(work)
+        except sqlite3.Error as error:
+            raise self._explain(error) from error
 
-    def _open(self, work: Callable[[lmdb.Environment], T]) -> T:
-        """Run ``work`` on the LMDB file, open for one operation: opening takes well under a millisecond, and so nothing
-        is open across a fork, or twice. Opening also adopts the size of a map that another process has grown."""
-        import lmdb
-
-        with lmdb.open(
-            str(self.folder), map_size=self._map_size(), max_readers=MAX_READERS, readahead=False
-        ) as environment:
-            self._check_length(environment)
-            environment.reader_check()
-            return work(environment)
-
-    def _check_length(self, environment: lmdb.Environment) -> None:
-        """Reading a page that is mapped but not in the file would end the process by a signal."""
-        import lmdb
-
-        announced = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-        size = self._data.stat().st_size
-        if 0 < size < announced:
-            raise lmdb.CorruptedError(f"{size:,} bytes where {announced:,} are announced")
-
-    def _map_size(self) -> int:
-        """Twice the size of the file."""
-        return max(FIRST_MAP_SIZE, 2 * self._data.stat().st_size if self._data.exists() else 0)
+    def _open(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        with closing(sqlite3.connect(self._data, timeout=WAIT_S, isolation_level=None)) as file:
+            for statement in (*_SETTINGS, _TABLE):
+                file.execute(statement)
+            return work(file)
 
     def _explain(self, error: Exception) -> Exception:
-        if "No space left" in str(error):
+        if is_disk_full(error, self.folder):
             return OSError(errno.ENOSPC, "disk full while caching embeddings", str(self.folder))
         return EmbeddingCacheError(
             f"embedding cache {self.folder}: {error}: delete that folder (it only saves time) and run again"
         )
 
+    def _take_over(self) -> None:
+        """Take over what an earlier version kept, in a process of its own: LMDB maps its file into memory, where damage
+        may end the process that reads it."""
+        former = self.folder / FORMER_FILES[0]
+        if not former.is_file() or not os.access(self.folder, os.W_OK):
+            return
+        with FileLock(f"{former}.lock"):
+            if not former.exists():
+                return
+            command = [sys.executable, "-m", "storage.former_embedding_cache", str(self.folder)]
+            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+            done = subprocess.run(command, env=environment, capture_output=True, text=True)
+            for path in (self.folder / name for name in FORMER_FILES):
+                if done.returncode == 0:
+                    path.unlink(missing_ok=True)
+                elif path.exists():
+                    path.replace(path.with_name(f"{path.name}{DAMAGED}"))
+        if done.returncode == 0:
+            log.info("embedding cache %s: %s", self.folder, done.stdout.strip())
+        else:
+            said = done.stderr.strip().rpartition("\n")[2] or f"its reader ended with {done.returncode}"
+            log.warning(
+                "embedding cache %s is damaged (%s): it was renamed to %s, and vectors that could not be read are made "
+                "again",
+                former,
+                said,
+                f"{former.name}{DAMAGED}",
+            )
 
-def _former_key(identity: str, digest: str) -> bytes:
-    """The key of an entry without a checksum, as earlier versions wrote it."""
-    return f"{identity}:{digest}".encode()
+
+def _is_damage(error: sqlite3.Error | UnicodeDecodeError) -> bool:
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return (
+        isinstance(error, UnicodeDecodeError) or code & 0xFF in _DAMAGES
+    )  # the other bits say more about it
 
 
-def _key(identity: str, digest: str) -> bytes:
-    return f"{identity}:{digest}:2".encode()
-
-
-def _digest_of(key: bytes) -> bytes:
-    """The text's digest in a key of either form."""
-    return key.removesuffix(b":2").rpartition(b":")[2]
-
-
-def _entry(identity: str, digest: str, vector: bytes) -> tuple[bytes, bytes]:
-    key = _key(identity, digest)
-    return key, vector + _checksum(key, vector)
-
-
-def _checksum(key: bytes, vector: bytes | memoryview) -> bytes:
-    """Of the key too: damage may lead to another entry."""
+def _checksum(identity: str, digest: str, vector: bytes) -> bytes:
+    """Of the key too: damage may lead to another row."""
+    key = f"{identity}:{digest}".encode()
     return zlib.crc32(vector, zlib.crc32(key)).to_bytes(CHECKSUM_BYTES, "little")
 
 
-def _is_right(key: bytes, value: bytes | memoryview) -> bool:
+def _is_right(identity: str, digest: str, value: object) -> bool:
+    if not isinstance(value, bytes):
+        return False
     vector = value[:-CHECKSUM_BYTES]
-    return len(vector) > 0 and len(vector) % 4 == 0 and _checksum(key, vector) == value[-CHECKSUM_BYTES:]
+    right = _checksum(identity, digest, vector)
+    return len(vector) > 0 and len(vector) % 4 == 0 and right == value[-CHECKSUM_BYTES:]
 
 
-def _read(transaction: lmdb.Transaction, identity: str, digest: str) -> NDArray[np.float32] | None:
-    """The vector; an empty one if it is damaged, None if there is none."""
+def _kept(file: sqlite3.Connection, identity: str, digest: str) -> object:
+    """What is kept under a key; None if nothing is."""
+    row = file.execute(
+        "SELECT CAST(vector AS BLOB) FROM vectors WHERE digest = ? AND identity = ?", (digest, identity)
+    ).fetchone()
+    return None if row is None else row[0]
+
+
+def _read(file: sqlite3.Connection, identity: str, digests: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+    """The vectors; an empty one if it is damaged."""
     import numpy as np
 
-    damaged = np.empty(0, dtype="<f4")
-    key = _key(identity, digest)
-    value = transaction.get(key)
-    if value is not None:
-        return (
-            np.frombuffer(value[:-CHECKSUM_BYTES], dtype="<f4").copy() if _is_right(key, value) else damaged
-        )
-    value = transaction.get(_former_key(identity, digest))
-    if value is None:
-        return None
-    vector = np.frombuffer(value, dtype="<f4").copy() if len(value) % 4 == 0 else damaged
-    return vector if vector.any() and np.isfinite(vector).all() else damaged
+    found: dict[str, NDArray[np.float32]] = {}
+    for digest in digests:
+        value = _kept(file, identity, digest)
+        if isinstance(value, bytes) and _is_right(identity, digest, value):
+            found[digest] = np.frombuffer(value[:-CHECKSUM_BYTES], dtype="<f4").copy()
+        elif value is not None:
+            found[digest] = np.empty(0, dtype="<f4")
+    return found
 
 
-def _begin(environment: lmdb.Environment, *, write: bool = False) -> lmdb.Transaction:
-    """A transaction; adopts the map's size if another process has grown it since it was opened."""
-    import lmdb
+def _write(file: sqlite3.Connection, rows: Iterable[tuple[str, str, bytes]]) -> None:
+    """Write all or nothing."""
+    file.execute("BEGIN IMMEDIATE")
+    for identity, digest, vector in rows:
+        row = (digest, identity, vector + _checksum(identity, digest, vector))
+        done = file.execute("INSERT OR IGNORE INTO vectors VALUES (?, ?, ?)", row)
+        if done.rowcount == 0 and not _is_right(identity, digest, _kept(file, identity, digest)):
+            file.execute("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", row)
+    file.execute("COMMIT")
 
-    while True:
-        try:
-            return environment.begin(write=write, buffers=True)
-        except lmdb.MapResizedError:
-            environment.set_mapsize(0)
 
-
-def _write(environment: lmdb.Environment, items: Sequence[tuple[bytes, bytes]]) -> bool:
-    """Write all or nothing; False if the map is too small."""
-    import lmdb
-
-    try:
-        with _begin(environment, write=True) as transaction:
-            for key, value in items:
-                if not transaction.put(key, value, overwrite=False):
-                    kept = transaction.get(key)
-                    if kept is None or not _is_right(key, kept):
-                        transaction.put(key, value)
-    except lmdb.MapFullError:
-        return False
-    return True
+def _delete(file: sqlite3.Connection, digests: Collection[str]) -> int:
+    file.execute("PRAGMA secure_delete=ON")
+    file.execute("BEGIN IMMEDIATE")
+    removed = sum(
+        file.execute("DELETE FROM vectors WHERE digest = ?", (digest,)).rowcount for digest in digests
+    )
+    file.execute("COMMIT")
+    file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return removed

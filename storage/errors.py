@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from storage.printable import visible
 
 
@@ -18,3 +20,11 @@ class RetuneError(Exception):
 
 class ArtifactError(RetuneError):
     """An artifact is missing, incomplete or damaged, or could not be stored; or a store names what is outside it."""
+
+
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """The error and those that led to it."""
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or seen.__context__

@@ -10,7 +10,7 @@ import dagster as dg
 
 from assets_pkg.automation.jobs import BENCHMARK_JOB, MAIN_JOB
 from assets_pkg.config.stages import STAGES
-from assets_pkg.orchestration.instance import PROCESS_TAG, process_tag
+from assets_pkg.orchestration.instance import PROCESS_TAG, end_dead_runs, process_tag
 
 INTERRUPTS = ("DagsterExecutionInterruptedError", "KeyboardInterrupt")
 NO_CONSOLE = {"console": {"config": {"log_level": "CRITICAL"}}}
@@ -43,13 +43,14 @@ def run_assets(
     loggers: Mapping[str, Any] = NO_CONSOLE,
     tags: Mapping[str, str] | None = None,
 ) -> Outcome:
-    """Materialize ``assets`` with their checks.
+    """Materialize ``assets`` with their checks. Runs that were killed are ended first: theirs may be the accelerator.
 
     Args:
         config: run config of ops, by asset name.
         loggers: run config of loggers, by name.
         tags: of the run, beside that of this process.
     """
+    end_dead_runs(instance)
     main = {asset for stage in STAGES.values() for asset in stage}
     job = defs.resolve_job_def(MAIN_JOB if set(assets) <= main else BENCHMARK_JOB)
     result = job.execute_in_process(

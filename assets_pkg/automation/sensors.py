@@ -177,8 +177,9 @@ def _index_sensor(profile: Profile) -> dg.SensorDefinition:
             return dg.SkipReason("nothing is indexed yet")
         before: dict[str, Any] = json.loads(context.cursor or "{}")
         behind = behind_since(context.instance, followed)
-        since = min([*behind.values(), before.get("since") or math.inf]) if behind else None
-        late = since is not None and time.time() - since >= max_lag
+        now = time.time()  # the clock may have been set back since the change, or since the last tick
+        since = min([*behind.values(), before.get("since") or math.inf, now]) if behind else None
+        late = since is not None and now - since >= max_lag
         cursor = json.dumps({"since": since, "late": late})
         if context.cursor == cursor:
             return dg.SkipReason("the index is behind" if behind else "the index is in step")

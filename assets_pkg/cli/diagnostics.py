@@ -79,7 +79,7 @@ def _artifacts(profile: Profile) -> Finding:
 
 
 def _disk(root: Path) -> Finding:
-    folder = next(folder for folder in [root.absolute(), *root.absolute().parents] if folder.exists())
+    folder = next(each for each in [root.absolute(), *root.absolute().parents] if os.access(each, os.F_OK))
     free = shutil.disk_usage(folder).free / 1e9
     if free < NEEDED_DISK_GB:
         return Finding(

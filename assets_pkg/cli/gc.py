@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,8 @@ from assets_pkg.cli.common import ConfigOption, DryRunOption, Overrides, console
 from assets_pkg.config.profile import Profile
 
 if TYPE_CHECKING:
+    import dagster as dg
+
     from assets_pkg.automation.retention import Removal
     from storage.artifact_store import ArtifactStore
 
@@ -26,19 +29,14 @@ def gc(
     ended jobs. Versions that are linked, current, promoted or served are never deleted, nor are jobs that have not
     ended."""
     from assets_pkg.automation.retention import find_leftovers, find_removals
-    from assets_pkg.orchestration.instance import open_instance, require_no_run
     from storage.remote_store import open_store
 
     profile = load_settings(config, overrides)
     store = open_store(profile.artifact_root)
-    if not dry_run:
-        store.check()
-    with open_instance() as instance:
-        if not dry_run:
-            require_no_run(instance)
+    with _deletion(store, dry_run) as instance:
         _delete(store, find_removals(store, instance, keep), dry_run)
-    _delete_files(store, find_leftovers(store), dry_run)
-    _delete_jobs(profile, keep, dry_run)
+        _delete_files(store, find_leftovers(store), dry_run)
+        _delete_jobs(profile, keep, dry_run)
 
 
 def forget(
@@ -51,34 +49,43 @@ def forget(
     the corpus, and say what is kept."""
     from assets_pkg.automation.forgetting import forget_vectors, kept_after
     from assets_pkg.automation.retention import find_damaged, find_half_removed, find_holders
-    from assets_pkg.orchestration.instance import open_instance, require_no_run
     from storage.remote_store import open_store
 
     profile = load_settings(config, overrides)
     store = open_store(profile.artifact_root)
-    if not dry_run:
-        store.check()
-    with open_instance() as instance:
-        if not dry_run:
-            require_no_run(instance)
+    with _deletion(store, dry_run) as instance:
         # A kill while the last version that names the document was deleted must not leave its text.
         if half_removed := list(find_half_removed(store)):
             _delete(store, iter(half_removed), dry_run)
         holders = list(find_holders(store, instance, document))
-    kept = list(kept_after(store, holders))
-    if not dry_run:
-        # The versions that tell what else there is of the document go last: the command can be repeated after a kill.
-        _delete_answers(store.root)
-        console.print(
-            "all kept answers of chat models are deleted: they are kept without the names of documents"
-        )
-        vectors = forget_vectors(store, holders, document)
-        console.print(f"{vectors} cached vectors of its texts are deleted")
-    _delete_files(store, find_damaged(store), dry_run)  # a damaged cache may hold vectors of its texts
-    _delete_jobs(profile, 0, dry_run)
-    _delete(store, reversed(holders), dry_run)
+        kept = list(kept_after(store, holders))
+        if not dry_run:
+            # The versions that tell what else there is of the document go last: the command can be repeated after a
+            # kill.
+            _delete_answers(store.root)
+            console.print(
+                "all kept answers of chat models are deleted: they are kept without the names of documents"
+            )
+            vectors = forget_vectors(store, holders, document)
+            console.print(f"{vectors} cached vectors of its texts are deleted")
+        _delete_files(store, find_damaged(store), dry_run)  # a damaged cache may hold vectors of its texts
+        _delete_jobs(profile, 0, dry_run)
+        _delete(store, reversed(holders), dry_run)
     for what in kept:
         console.print(f"kept: {plain(what)}", highlight=False)
+
+
+@contextmanager
+def _deletion(store: ArtifactStore, dry_run: bool) -> Generator[dg.DagsterInstance]:
+    """The history of runs, while no run is going on; the steps of one that starts meanwhile wait."""
+    from assets_pkg.orchestration.instance import open_instance, require_no_run
+
+    if not dry_run:
+        store.check()
+    with nullcontext() if dry_run else store.deletion(), open_instance() as instance:
+        if not dry_run:
+            require_no_run(instance)
+        yield instance
 
 
 def _delete(store: ArtifactStore, found: Iterator[Removal], dry_run: bool) -> None:

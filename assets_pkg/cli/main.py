@@ -70,20 +70,20 @@ def main() -> None:
     except Exception as error:
         if isinstance(error, RetuneError):
             sys.exit(failed(str(error)).exit_code)
-        full = _history_full(error)
-        if not full:
+        unusable = _history_unusable(error)
+        if not unusable:
             raise
-        sys.exit(failed(full).exit_code)
+        sys.exit(failed(unusable).exit_code)
 
 
-def _history_full(error: Exception) -> str:
-    """The message for a full disk of the history of runs; empty for any other error."""
-    from assets_pkg.orchestration.instance import history_folder
+def _history_unusable(error: Exception) -> str:
+    """The message for a history of runs on a full disk or closed to this user; empty for any other error."""
+    from assets_pkg.orchestration.instance import explain_closed_history, history_folder
     from storage.disk import is_disk_full
 
     folder = history_folder()
     if not is_disk_full(error, folder):
-        return ""
+        return explain_closed_history(error)
     return (
         f"disk full: no space for the history of runs in {folder}. Free some space or set DAGSTER_HOME to another "
         "disk, then run the same command: finished work is kept"

@@ -32,6 +32,7 @@ def run_or_show(profile: Profile, assets: list[str], dry_run: bool, options: Job
     from assets_pkg.cli.progress import show_plan
     from assets_pkg.cli.summary import show_benchmarks, show_summary
     from assets_pkg.corpus.sources import check_source
+    from assets_pkg.evaluation.promotion import restore_pointer
     from assets_pkg.orchestration.instance import end_dead_runs, open_instance
     from assets_pkg.orchestration.plan import make_plan
     from assets_pkg.orchestration.resources import build_resources
@@ -57,6 +58,7 @@ def run_or_show(profile: Profile, assets: list[str], dry_run: bool, options: Job
             return
         if plan.to_run:
             open_store(profile.artifact_root).check()
+            restore_pointer(instance, open_store(profile.artifact_root))
             _execute(defs, instance, plan)
         else:
             console.print("nothing is stale: nothing to run", style="green")

@@ -8,11 +8,11 @@ from typing import Any
 
 import yaml
 from yaml.composer import ComposerError
-from yaml.constructor import ConstructorError
 from yaml.parser import ParserError
 from yaml.scanner import ScannerError
 
 from storage.errors import RetuneError
+from storage.formats.yaml_values import UniqueKeyLoader
 
 MAX_CHARACTERS = 100_000
 MAX_DEPTH = 20
@@ -84,9 +84,9 @@ def _load_toml(block: str) -> Any:
         raise FrontMatterError(f"TOML: {error}") from error
 
 
-class _Loader(yaml.SafeLoader):
-    """Reads YAML as :class:`yaml.SafeLoader` does, but refuses what can exhaust memory, time or the stack, and a field
-    that comes twice; it keeps as text the numbers and dates whose spelling YAML 1.1 reads as something else."""
+class _Loader(UniqueKeyLoader):
+    """Reads YAML as :class:`UniqueKeyLoader` does, but refuses what can exhaust memory, time or the stack, and keeps as
+    text the numbers and dates whose spelling YAML 1.1 reads as something else."""
 
     _depth = 0
 
@@ -102,15 +102,6 @@ class _Loader(yaml.SafeLoader):
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    raise ConstructorError(None, None, f"{key.value} comes twice: keep one", key.start_mark)
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
 
     def construct_number(self, node: Any) -> Any:
         """A whole number; text where the value is not the one that is written: with a leading zero (octal in YAML

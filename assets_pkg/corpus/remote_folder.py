@@ -1,6 +1,7 @@
 """A remote corpus: a folder at any fsspec URL, or in a dataset on the Hugging Face hub.
 
-It is copied to a local folder, which is then read. The fingerprint comes from the remote listing, without a copy.
+It is copied to a local folder, which is then read; one on this machine (``file://``) is read where it is. The
+fingerprint comes from the listing, without a copy.
 """
 
 from __future__ import annotations
@@ -74,7 +75,11 @@ class RemoteFolder:
         )
 
     def _copy(self) -> Path:
+        from fsspec.implementations.local import LocalFileSystem
+
         system, root = self._open()
+        if isinstance(system, LocalFileSystem):  # a copy would have what links lead to, wherever that is
+            return Path(root)
         self._copied = tempfile.TemporaryDirectory(prefix="retune-corpus-")
         target = self._copied.name
         self._ask(lambda: system.get(f"{root}/", f"{target}/", recursive=True))

@@ -24,6 +24,9 @@ __all__ = ["CorpusError", "check_source", "read_corpus", "seconds_since_change",
 PYDOC = "pydoc://stdlib"
 NAMED_IN_ERROR = 5
 
+CLOCKS_DIFFER_SECONDS = 60.0
+"""How far the clock of a file server may be ahead."""
+
 _URL = re.compile(r"[a-z][a-z0-9+.\-]+://", re.IGNORECASE)
 
 
@@ -100,13 +103,16 @@ def source_fingerprint(settings: CorpusSettings, digest_cache: Path | None = Non
 def seconds_since_change(settings: CorpusSettings) -> float:
     """Seconds since a file or folder of the corpus last changed; infinity for a source that is not a local folder.
 
-    Folders count too, since a deletion changes only its folder.
+    Folders count too, since a deletion changes only its folder. A time more than a minute in the future says nothing:
+    it came with the file, or the clock was set back since.
     """
     root = Path(settings.corpus_dir).expanduser()
     if not root.is_dir():
         return math.inf
-    newest = max(path.stat().st_mtime for path in [root, *root.rglob("*")] if path.exists())
-    return max(0.0, time.time() - newest)
+    now = time.time()
+    times = (path.stat().st_mtime for path in [root, *root.rglob("*")] if path.exists())
+    newest = max((moment for moment in times if moment <= now + CLOCKS_DIFFER_SECONDS), default=-math.inf)
+    return max(0.0, now - newest)
 
 
 def _source(settings: CorpusSettings, digest_cache: Path | None = None) -> DocumentSource:

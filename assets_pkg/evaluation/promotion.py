@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from assets_pkg.config.sections.evaluation import GateSettings
 from assets_pkg.evaluation.compare import Difference
-from assets_pkg.orchestration.history import ARTIFACT_KEY
+from assets_pkg.orchestration.history import ARTIFACT_KEY, artifact_ref, latest
+from assets_pkg.orchestration.instance import RUNNING
+from storage.artifact_store import ArtifactStore
 from storage.artifacts import Checkpoint, EvalReport, EvalSet
 from storage.errors import RetuneError
+from storage.paths import PROMOTED_MODEL
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -183,6 +186,19 @@ def promotions(instance: dg.DagsterInstance, most: int = MOST) -> list[Promotion
             model, moved = str(metadata[ARTIFACT_KEY].value), bool(metadata["moved"].value)
             found.append(Promotion(when, model, moved, reason))
     return found
+
+
+def restore_pointer(instance: dg.DagsterInstance, store: ArtifactStore) -> None:
+    """Point the name of the promoted model at the one of the latest decision: a promotion that was killed may have
+    moved it before it was recorded. Does nothing while a run is going on."""
+    decision = latest(instance, "promoted_model")
+    recorded = None if decision is None else artifact_ref(decision)
+    if recorded is None or instance.get_runs(RUNNING, limit=1):
+        return
+    asset, version = recorded
+    pointer = store.resolve(PROMOTED_MODEL)
+    if pointer is not None and pointer.name != version and store.has(asset, version):
+        store.link(PROMOTED_MODEL, store.get(Checkpoint, asset, version).path)
 
 
 def rows(history: Sequence[Promotion]) -> list[dict[str, str]]:

@@ -307,6 +307,7 @@ def asset_context(
     run_observer().started(step)
     try:
         asset = AssetContext(context, store, compute)
+        asset.store.await_deletion(lambda: asset.note("waits until old versions are deleted (retune gc)"))
         with asset.lock():
             yield asset
     except dg.Failure:

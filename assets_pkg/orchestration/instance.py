@@ -16,7 +16,7 @@ import psutil
 import yaml
 from filelock import FileLock
 
-from storage.errors import RetuneError
+from storage.errors import RetuneError, chain
 from storage.files import write_atomic
 
 GPU_POOL = "gpu"
@@ -29,6 +29,9 @@ POSTGRES_SCHEME, POSTGRES_DRIVER = "postgresql://", "postgresql+psycopg2://"
 
 CONNECT_TIMEOUT_S = 10
 
+CLOSED_DATABASE = ("attempt to write a readonly database", "unable to open database file")
+"""What SQLite says of a file that this user may not write or read."""
+
 
 class InstanceError(RetuneError):
     """The history of runs cannot be opened; the message says what to set."""
@@ -38,9 +41,19 @@ def open_instance() -> dg.DagsterInstance:
     """The instance at ``DAGSTER_HOME``, by default ``.dagster`` in the current folder, made if need be.
 
     Raises:
-        InstanceError: its PostgreSQL server does not answer, or ``dagster.yaml`` and the environment disagree.
+        InstanceError: its PostgreSQL server does not answer, its files are closed to this user, or ``dagster.yaml`` and
+            the environment disagree.
     """
-    home = history_folder()
+    try:
+        return _open_instance(history_folder())
+    except Exception as error:
+        closed = explain_closed_history(error)
+        if not closed:
+            raise
+        raise InstanceError(closed) from error
+
+
+def _open_instance(home: Path) -> dg.DagsterInstance:
     home.mkdir(parents=True, exist_ok=True)
     os.environ["DAGSTER_HOME"] = str(home)
     # Two processes that make the tables of a new history at once would fail.
@@ -51,6 +64,21 @@ def open_instance() -> dg.DagsterInstance:
         instance = dg.DagsterInstance.get()
         _settle_pool(instance)
     return instance
+
+
+def explain_closed_history(error: BaseException) -> str:
+    """What to do, if the permissions of the history's files caused ``error``; else nothing."""
+    home = history_folder()
+    for each in chain(error):
+        path = Path(str(each.filename)) if isinstance(each, PermissionError) else None
+        if (path is not None and home in (path, *path.parents)) or any(
+            words in str(each) for words in CLOSED_DATABASE
+        ):
+            return (
+                f"the history of runs in {path or home} cannot be written by this user: set the permissions of that "
+                "folder and of what is in it, or DAGSTER_HOME to another folder"
+            )
+    return ""
 
 
 def history_folder() -> Path:

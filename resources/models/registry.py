@@ -96,9 +96,11 @@ def load_registry(path: Path | None = None) -> Registry:
 def _read(path: Path) -> dict[str, Any]:
     import yaml
 
+    from storage.formats.yaml_values import load_yaml
+
     try:
         with path.open(encoding="utf-8") as stream:  # of a text, errors would quote a part
-            document: Any = yaml.safe_load(stream)
+            document: Any = load_yaml(stream)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         said = " ".join(str(error).split())
         raise RegistryError(f"{path}: not readable as YAML: {hide_secrets(said)}") from None

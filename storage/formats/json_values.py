@@ -7,6 +7,7 @@ skipped, blank lines are too. What is refused is named with file and line.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -19,8 +20,12 @@ from storage.errors import RetuneError
 MAX_DEPTH = 100
 """Of lists and objects within one another; what writes JSON gives up at a few hundred."""
 
+TOO_DEEP = f"lists or objects are nested more than {MAX_DEPTH} deep"
+
 BOM = b"\xef\xbb\xbf"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_KEY_END = re.compile(rb'"\s*:')
+_ESCAPED_KEY_END = re.compile(rb'\\"\s*:')
 
 
 def read_objects(path: Path, error: type[RetuneError]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -102,36 +107,41 @@ def parse_json(data: bytes, where: str, error: type[RetuneError], *, surrogates:
             comes twice in one object.
     """
     text = decode(data, where, error)
-    too_deep = f"{where}: lists or objects are nested more than {MAX_DEPTH} deep"
     try:
         value = json.loads(text, object_pairs_hook=_object)
     except _KeyTwice as problem:
-        raise error(f"{where}: the key {problem.args[0]!r} comes twice in one object: keep one") from problem
+        raise error(f"{where}: {problem}") from problem
     except RecursionError as problem:
-        raise error(too_deep) from problem
+        raise error(f"{where}: {TOO_DEEP}") from problem
     except ValueError as problem:
         raise error(f"{where}: not JSON: {problem}") from problem
     if is_deeper(value, MAX_DEPTH):
-        raise error(too_deep)
+        raise error(f"{where}: {TOO_DEEP}")
     if not surrogates and "\\u" in text and _has_half_pair(value):
         raise error(f"{where}: has half a surrogate pair: write the character itself")
     return value
 
 
 class _KeyTwice(RetuneError, ValueError):
-    """Its argument is the key."""
+    """An object has a key twice."""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
-        raise _KeyTwice(next(name for name in names if names.count(name) > 1))
+        twice = next(name for name in names if names.count(name) > 1)
+        raise _KeyTwice(f"the key {twice!r} comes twice in one object: keep one")
     return found
 
 
+def _check_keys(pairs: list[tuple[str, Any]]) -> None:
+    _object(pairs)
+
+
 def parse_strict(data: bytes, where: str, error: type[RetuneError]) -> Any:
-    """The value of a JSON text that can be written again: without NaN, halves of surrogate pairs and deep nesting.
+    """The value of a JSON text that can be written again: without NaN, halves of surrogate pairs and deep nesting, and
+    with each key once in its object.
 
     Raises:
         error: it is another text; the message has ``where`` and what to do.
@@ -141,9 +151,63 @@ def parse_strict(data: bytes, where: str, error: type[RetuneError]) -> Any:
     except orjson.JSONDecodeError as problem:
         decode(data, where, error)
         raise error(f"{where}: not JSON: {problem}") from problem
-    if is_deeper(value, MAX_DEPTH):
-        raise error(f"{where}: lists or objects are nested more than {MAX_DEPTH} deep")
+    keys = _count_keys(value, MAX_DEPTH)
+    if keys is None:
+        raise error(f"{where}: {TOO_DEEP}")
+    if not _writes_keys(data, keys, value):
+        _refuse_key_twice(data, where, error)
     return value
+
+
+def _count_keys(value: Any, limit: int) -> int | None:
+    """The keys of all objects of a parsed JSON text; None if they are nested more than ``limit`` deep."""
+    level, keys = [value], 0
+    for _ in range(limit + 1):
+        below: list[Any] = []
+        for each in level:
+            if type(each) is dict:
+                keys += len(cast("dict[str, Any]", each))
+                below.extend(cast("dict[str, Any]", each).values())
+            elif type(each) is list:
+                below.extend(cast("list[Any]", each))
+        if not below:
+            return keys
+        level = below
+    return None
+
+
+def _writes_keys(data: bytes, keys: int, value: Any) -> bool:
+    """Whether a text with ``keys`` different keys surely writes no more than these, found without parsing again.
+
+    A quote and a colon end every key. They also stand in texts: an escaped quote before a colon, or a text that begins
+    with a colon; a few such texts are in doubt.
+    """
+    ends = len(_KEY_END.findall(data))
+    if ends == keys:
+        return True
+    ends -= len(_ESCAPED_KEY_END.findall(data))
+    return ends == keys and not _has_key_with_backslash(value)
+
+
+def _has_key_with_backslash(value: Any) -> bool:
+    """Whether a key ends in a backslash, so that the quote that ends it looks like an escaped one."""
+    if isinstance(value, dict):
+        found = cast("dict[str, Any]", value)
+        return any(map(_ends_in_backslash, found)) or any(map(_has_key_with_backslash, found.values()))
+    return isinstance(value, list) and any(map(_has_key_with_backslash, cast("list[Any]", value)))
+
+
+def _ends_in_backslash(key: str) -> bool:
+    return key.endswith("\\")
+
+
+def _refuse_key_twice(data: bytes, where: str, error: type[RetuneError]) -> None:
+    try:
+        json.loads(data, object_pairs_hook=_check_keys)
+    except _KeyTwice as problem:
+        raise error(f"{where}: {problem}") from problem
+    except RecursionError as problem:  # in a value that another one of its key replaces
+        raise error(f"{where}: {TOO_DEEP}") from problem
 
 
 def explain(problem: ValidationError) -> str:

@@ -58,7 +58,7 @@ def test_no_file_holds_an_answer_after_a_document_is_forgotten(captioned: Workpl
         lambda folder: write_atomic(folder / "qa_records.jsonl", dump_record(LEFT).decode()),
     )
     assert files_with(captioned.home, ANSWER)
-    set_aside = captioned.home / "output" / ".cache" / "embeddings" / "data.mdb.damaged"
+    set_aside = captioned.home / "output" / ".cache" / "embeddings" / "vectors.sqlite.damaged"
     set_aside.parent.mkdir(exist_ok=True)
     set_aside.write_text("vectors of its texts")
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +17,7 @@ import psutil
 import pytest
 
 from tests.command.conftest import Workplace, make_workplace
+from tests.image_text.vision_stub import Vision, vision_model
 from tests.loopback import serving
 from tests.test_http_client import PROXIES, Recorder
 
@@ -39,6 +43,8 @@ COMMANDS = (
 )
 """The last one fails."""
 
+CAPTIONS = ("captioner=vlm", "num_pairs_limit=4", "image_text_models=[all-minilm-l6-v2]")
+
 
 @dataclass(frozen=True)
 class Ran:
@@ -48,6 +54,8 @@ class Ran:
     arguments: set[str]
     proxied: list[object]
     alerts: list[object]
+    captioned: int
+    shown: str
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +68,9 @@ def ran(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[
         place = Workplace(
             place.home, place.port, extra={**proxies, **keys, **webhook, "NO_PROXY": "", "no_proxy": ""}
         )
-        outcomes = [place.retune(*command) for command in COMMANDS]
+        with vision_model(Vision()) as vision:
+            captions = ("image-text", f"caption_base_url={vision.url}", *CAPTIONS)
+            outcomes = [place.retune(*command) for command in (captions, *COMMANDS)]
         place.retune("deploy", "--stop")
         yield Ran(
             place.home,
@@ -69,7 +79,16 @@ def ran(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[
             arguments,
             list(proxy.seen),
             list(hook.seen),
+            len(vision.asked),
+            answers_of_the_ui(place),
         )
+
+
+def answers_of_the_ui(place: Workplace) -> str:
+    command = [sys.executable, "-m", "tests.command.graphql_answers"]
+    done = subprocess.run(command, cwd=place.home, env=place.environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @contextmanager
@@ -93,7 +112,8 @@ def watched_arguments() -> Iterator[set[str]]:
 
 
 def test_the_commands_ran(ran: Ran) -> None:
-    assert ran.codes == [0, 0, 0, 0, 0, 0, 1], ran.printed
+    assert ran.codes == [0, 0, 0, 0, 0, 0, 0, 1], ran.printed
+    assert ran.captioned == 4
 
 
 def test_a_proxy_of_the_environment_sees_nothing(ran: Ran) -> None:
@@ -103,6 +123,13 @@ def test_a_proxy_of_the_environment_sees_nothing(ran: Ran) -> None:
 def test_no_key_is_printed_or_an_argument(ran: Ran) -> None:
     assert CANARY not in ran.printed
     assert not [each for each in ran.arguments if CANARY in each]
+
+
+def test_no_key_is_in_what_the_ui_is_answered_of_runs_that_succeeded_and_failed(ran: Ran) -> None:
+    answers = json.loads(ran.shown)
+    assert {run["status"] for run in answers["runs"]} == {"SUCCESS", "FAILURE"}
+    assert "chat_model" in {each["name"] for each in answers["resources"]}
+    assert CANARY not in ran.shown
 
 
 def test_no_key_is_in_a_file_that_others_may_read(ran: Ran) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
 
 from assets_pkg.config.sections.corpus import CorpusSettings
-from assets_pkg.corpus.sources import CorpusError, read_corpus, source_fingerprint
+from assets_pkg.corpus.sources import CorpusError, read_corpus, seconds_since_change, source_fingerprint
 from storage.artifacts import Corpus
 
 LONG = "A sentence about wings that is long enough to be kept as text."
@@ -174,3 +175,15 @@ def test_other_documentation_is_refused_plainly(tmp_path: Path) -> None:
         read(settings("pydoc://other"), tmp_path / "out")
     with pytest.raises(CorpusError, match="only pydoc://stdlib"):
         source_fingerprint(settings("pydoc://other"))
+
+
+def test_a_date_in_the_future_does_not_hide_when_the_corpus_last_changed(tmp_path: Path) -> None:
+    now = time.time()
+    for name, moment in (("a.txt", now - 1000), ("b.txt", now + 10**8), ("c.txt", now - 5000)):
+        (tmp_path / name).write_text("text")
+        os.utime(tmp_path / name, (moment, moment))
+    os.utime(tmp_path, (now - 3000, now - 3000))
+    quiet = seconds_since_change(settings(tmp_path))
+    assert 1000 <= quiet < 1000 + time.time() - now + 1
+    os.utime(tmp_path / "c.txt", (now + 30, now + 30))  # a file server whose clock is ahead
+    assert seconds_since_change(settings(tmp_path)) == 0

@@ -54,6 +54,24 @@ def test_a_remote_folder_is_read_and_its_changes_show_in_the_fingerprint(memory:
     assert summary["fingerprint"] != source_fingerprint(settings("memory://docs"))
 
 
+@pytest.mark.parametrize("scheme", ["file", "local"])
+def test_links_out_of_a_folder_at_a_url_are_skipped_as_in_a_plain_folder(tmp_path: Path, scheme: str) -> None:
+    folder, outside = tmp_path / "docs", tmp_path / "outside"
+    for each, name in ((folder, "a.md"), (folder / "deep", "b.md"), (outside, "secret.md")):
+        each.mkdir()
+        (each / name).write_text(TEXT)
+    (folder / "link.md").symlink_to(outside / "secret.md")
+    (folder / "linked").symlink_to(outside)
+    (folder / "deep" / "loop").symlink_to(folder)
+    url = f"{scheme}://{folder}"
+    documents, summary = read(url, tmp_path / "one")
+    assert documents == ["a.md", "deep/b.md"]
+    assert summary["skipped_by_reason"] == {"link out of the corpus": 2}
+    assert summary["fingerprint"] == source_fingerprint(settings(url))
+    (folder / "a.md").write_text(TEXT + " More.")
+    assert summary["fingerprint"] != source_fingerprint(settings(url))
+
+
 def test_a_bucket_is_read_and_every_change_shows_in_one_process(s3: S3Server, tmp_path: Path) -> None:
     bucket, client = s3.new_bucket(), s3.client()
 

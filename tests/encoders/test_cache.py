@@ -1,9 +1,11 @@
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import textwrap
+import zlib
 from pathlib import Path
 
 import lmdb
@@ -12,7 +14,7 @@ import pytest
 
 from resources.encoders import cached
 from resources.encoders.cached import CachedEncoder
-from storage.embedding_cache import EmbeddingCache, EmbeddingCacheError
+from storage.embedding_cache import FILE_NAME, PAGE_BYTES, EmbeddingCache, EmbeddingCacheError
 from storage.files import set_aside
 from tests.small_disk import read_only
 
@@ -55,22 +57,11 @@ def test_what_was_put_comes_back_and_only_under_its_identity(tmp_path):
     assert cache.get("other", ["a"]) == {}
 
 
-def test_the_map_grows_when_full(tmp_path, monkeypatch):
-    monkeypatch.setattr("storage.embedding_cache.FIRST_MAP_SIZE", 2**16)
-    cache = EmbeddingCache(tmp_path)
-    names = [f"text{number}" for number in range(2000)]
-    vectors = vectors_of(names, d=64)
-    cache.put("m", names, vectors)
-    found = cache.get("m", names)
-    np.testing.assert_array_equal(np.stack([found[name] for name in names]), vectors)
-    assert (tmp_path / "data.mdb").stat().st_size > 2**16
-
-
 WRITER = """
-    import sys, numpy as np, storage.embedding_cache as module
+    import sys, numpy as np
     from pathlib import Path
-    module.FIRST_MAP_SIZE = 2**16
-    cache = module.EmbeddingCache(Path(sys.argv[1]))
+    from storage.embedding_cache import EmbeddingCache
+    cache = EmbeddingCache(Path(sys.argv[1]))
     print("ready", flush=True)
     block = 0
     while block < int(sys.argv[3]):
@@ -86,7 +77,7 @@ def start_writer(folder: Path, name: str, blocks: int) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
-def test_several_processes_share_a_cache_that_grows(tmp_path):
+def test_several_processes_share_a_cache(tmp_path):
     writers = [start_writer(tmp_path, name, 20) for name in "ab"]
     assert [writer.wait(60) for writer in writers] == [0, 0]
     names = [f"{name}-{block}-{row}" for name in "ab" for block in range(20) for row in range(50)]
@@ -128,30 +119,30 @@ def assert_usable(folder, names, vectors, caplog):
     np.testing.assert_array_equal(np.stack([found[name] for name in names]), vectors)
 
 
-@pytest.mark.parametrize("kept", [0, 1, 100, 4096, 4300, 8192, 20_000, 0.5, -4096, -1])
+@pytest.mark.parametrize("kept", [0, 1, 100, 4096, 16384, 20_000, 0.5, -16384])
 def test_a_file_that_was_cut_short_is_set_aside_and_made_again(kept, tmp_path, caplog):
     names, vectors = filled(tmp_path)
-    path = tmp_path / "data.mdb"
+    path = tmp_path / FILE_NAME
     size = path.stat().st_size
     length = int(kept * size) if isinstance(kept, float) else kept % size
     os.truncate(path, length)
-    if length:  # LMDB takes an empty file for a new one
+    if length >= 512:  # SQLite takes what is less than a page for a new file
         assert EmbeddingCache(tmp_path).get("m", names) == {}
         assert "is damaged" in caplog.text
-        assert "renamed to data.mdb.damaged" in caplog.text
-        assert (tmp_path / "data.mdb.damaged").stat().st_size == length
+        assert f"renamed to {FILE_NAME}.damaged" in caplog.text
+        assert (tmp_path / f"{FILE_NAME}.damaged").stat().st_size == length
     EmbeddingCache(tmp_path).put("m", names, vectors)
     assert_usable(tmp_path, names, vectors, caplog)
 
 
 def test_another_file_is_set_aside_and_only_once(tmp_path, caplog):
-    (tmp_path / "data.mdb").write_bytes(b"not a database" * 1000)
+    (tmp_path / FILE_NAME).write_bytes(b"not a database" * 1000)
     cache = EmbeddingCache(tmp_path)
     assert cache.get("m", ["a"]) == {}
     cache.put("m", ["a"], vectors_of("a"))
     assert set(cache.get("m", ["a"])) == {"a"}
     assert caplog.text.count("is damaged") == 1
-    assert (tmp_path / "data.mdb.damaged").read_bytes() == b"not a database" * 1000
+    assert (tmp_path / f"{FILE_NAME}.damaged").read_bytes() == b"not a database" * 1000
 
 
 def test_a_file_that_another_process_has_replaced_stays(tmp_path):
@@ -162,7 +153,7 @@ def test_a_file_that_another_process_has_replaced_stays(tmp_path):
 
 
 def test_a_cache_that_cannot_be_opened_says_what_to_do(tmp_path):
-    (tmp_path / "data.mdb").mkdir()
+    (tmp_path / FILE_NAME).mkdir()
     with pytest.raises(EmbeddingCacheError, match=r"delete that folder"):
         EmbeddingCache(tmp_path).get("m", ["a"])
 
@@ -181,7 +172,7 @@ def test_where_nothing_can_be_written_nothing_is_found_or_kept(tmp_path, caplog)
 @pytest.mark.parametrize("bit", [0, 22, 23, 30, 31])
 def test_a_vector_with_a_flipped_bit_does_not_come_back(bit, tmp_path, caplog):
     names, vectors = filled(tmp_path, 3)
-    path = tmp_path / "data.mdb"
+    path = tmp_path / FILE_NAME
     content = bytearray(path.read_bytes())
     needle = vectors[1].tobytes()
     position = content.index(needle) + 4 * 7 + bit // 8
@@ -203,32 +194,103 @@ def test_vectors_that_are_not_finite_are_not_kept(tmp_path, caplog):
     assert "2 of 3 vectors are not finite" in caplog.text
 
 
-def test_what_an_earlier_version_kept_is_used_if_it_is_finite(tmp_path, caplog):
+def former_cache(folder, entries):
+    """The file of an earlier version: LMDB, with a checksum behind the vectors whose key ends in ``:2``."""
+    with lmdb.open(str(folder)) as environment, environment.begin(write=True) as transaction:
+        for key, value in entries.items():
+            transaction.put(key.encode(), value)
+
+
+def checked(key, vector):
+    data = vector.astype("<f4").tobytes()
+    return data + zlib.crc32(key.encode() + data).to_bytes(4, "little")
+
+
+def test_what_an_earlier_version_kept_is_taken_over_where_it_is_right(tmp_path, caplog):
     good, bad = vectors_of("ab")
     bad[5] = np.nan
-    with lmdb.open(str(tmp_path)) as environment, environment.begin(write=True) as transaction:
-        for name, value in (("good", good), ("bad", bad), ("zero", 0 * good)):
-            transaction.put(f"m:{name}".encode(), value.astype("<f4").tobytes())
-        transaction.put(b"m:cut", good.tobytes()[:-1])
+    plain = {"m:good": good, "m:bad": bad, "m:zero": 0 * good}
+    former_cache(
+        tmp_path,
+        {name: vector.tobytes() for name, vector in plain.items()}
+        | {"m:cut": good.tobytes()[:-1], "a:b:zero:2": checked("a:b:zero:2", 0 * good)}
+        | {"a:b:good:2": checked("a:b:good:2", good), "a:b:flipped:2": checked("a:b:good:2", good)},
+    )
     cache = EmbeddingCache(tmp_path)
     found = cache.get("m", ["good", "bad", "zero", "cut", "absent"])
     assert set(found) == {"good"}
     np.testing.assert_array_equal(found["good"], good)
-    assert "3 damaged vectors are made again" in caplog.text
+    found = cache.get("a:b", ["good", "zero", "flipped"])
+    assert set(found) == {"good", "zero"}
+    np.testing.assert_array_equal(found["good"], good)
     cache.put("m", ["bad"], good[None])
     np.testing.assert_array_equal(cache.get("m", ["bad"])["bad"], good)
+    assert not list(tmp_path.glob("*.mdb"))
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("damage", ["a value longer than the file", "cut short", "another file"])
+def test_damage_to_what_an_earlier_version_kept_ends_only_its_reader(damage, tmp_path, caplog):
+    names = [f"text{number}" for number in range(300)]
+    former_cache(tmp_path, {f"m:{name}": vectors_of(["a"])[0].tobytes() for name in names})
+    path = tmp_path / "data.mdb"
+    content = bytearray(path.read_bytes())
+    if damage == "cut short":
+        content = content[: len(content) // 2]
+    elif damage == "another file":
+        content = bytearray(b"not a database" * 1000)
+    else:  # a node's header is before its key: size of the value (low and high half), flags, size of the key
+        for place in (match.start() for match in re.finditer(rb"m:text299", bytes(content))):
+            content[place - 8 : place - 4] = b"\xff\xff\xff\x7f"
+    path.write_bytes(content)
+    cache = EmbeddingCache(tmp_path)
+    assert len(cache.get("m", names)) < len(names)
+    assert "data.mdb is damaged" in caplog.text
+    assert (tmp_path / "data.mdb.damaged").read_bytes() == content
+    cache.put("m", names, vectors_of(names))
+    assert len(cache.get("m", names)) == len(names)
+    assert caplog.text.count("is damaged") == 1
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_damage_to_the_file_costs_vectors_and_nothing_else(seed, tmp_path, caplog):
+    names, vectors = filled(tmp_path, 60, 1000)
+    rng = random.Random(seed)
+    content = bytearray((tmp_path / FILE_NAME).read_bytes())
+    for _ in range(rng.choice([1, 10, 200])):
+        page, place = rng.randrange(len(content) // PAGE_BYTES), rng.choice([64, PAGE_BYTES])
+        content[page * PAGE_BYTES + rng.randrange(place)] = rng.randrange(256)
+    (tmp_path / FILE_NAME).write_bytes(content)
+    cache = EmbeddingCache(tmp_path)
+    for name, vector in cache.get("m", names).items():
+        np.testing.assert_array_equal(vector, vectors[names.index(name)])
+    for _ in range(2):  # the second time there is nothing damaged left
+        cache.put("m", names, vectors)
+    found = cache.get("m", names)
+    np.testing.assert_array_equal(np.stack([found[name] for name in names]), vectors)
+
+
+def test_what_is_removed_is_not_in_the_file_any_more(tmp_path):
+    names, vectors = filled(tmp_path, 20)
+    cache = EmbeddingCache(tmp_path)
+    cache.put("other", names[:1], vectors[:1])
+    assert cache.remove([names[0], "absent"]) == 2
+    content = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert vectors[0].tobytes() not in content
+    assert vectors[1].tobytes() in content
+    assert set(cache.get("m", names)) == set(names[1:])
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_random_damage_to_the_vectors_is_found(seed, tmp_path, caplog):
     names, vectors = filled(tmp_path, 100, 1500)  # vectors in pages of their own
     rng = random.Random(seed)
-    content = bytearray((tmp_path / "data.mdb").read_bytes())
+    content = bytearray((tmp_path / FILE_NAME).read_bytes())
     for row in rng.sample(range(100), 5):
         start = content.index(vectors[row].tobytes())
         for _ in range(rng.choice([1, 3, 500])):
             content[start + rng.randrange(6000)] = rng.randrange(256)
-    (tmp_path / "data.mdb").write_bytes(content)
+    (tmp_path / FILE_NAME).write_bytes(content)
     assert_usable(tmp_path, names, vectors, caplog)
 
 

@@ -60,7 +60,7 @@ def try_target(target: Target, data: bytes) -> str:
         message = str(error)
         if path.name not in message:
             raise Unforeseen(f"the message does not name {path.name}: {message[:300]}") from error
-        if any(unicodedata.category(char) in ("Cc", "Cs") for char in re.sub(r"[\n\t]", "", message)):
+        if any(unicodedata.category(char) in ("Cc", "Cs") for char in re.sub(r"\r?\n|\t", "", message)):
             raise Unforeseen(f"control characters in the message: {message[:300]!r}") from error
         return type(error).__name__
     except Exception as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import dagster as dg
 import pytest
 
@@ -9,6 +11,7 @@ from assets_pkg.automation.sensors import behind_since
 from resources.configurable import AlertsResource
 from tests.graph.harness import Project
 
+YESTERDAY = time.time() - 24 * 3600
 FOLLOWED = ["promoted_model", "passages"]
 
 
@@ -58,6 +61,14 @@ def test_a_lag_is_told_once_and_ends_with_the_re_index(
     )
     project.promote(other)
     assert list(behind_since(project.instance, FOLLOWED)) == ["promoted_model"]
+    with (
+        monkeypatch.context() as clock
+    ):  # set back by a day before the change was seen: it counts from now on
+        clock.setattr("time.time", lambda: YESTERDAY)
+        behind = Watch(project.with_overrides("index_may_lag_minutes=60"))
+        assert behind.tick() is None
+        clock.setattr("time.time", lambda: YESTERDAY + 3601)
+        assert behind.tick() is False
     assert (patient.tick(), patient.sent) == (None, [])
     assert [strict.tick(), strict.tick()] == [False, None]
     assert len(strict.sent) == 1

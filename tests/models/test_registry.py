@@ -142,7 +142,10 @@ class TestEntries:
         with pytest.raises(RegistryError, match=r"did you mean .*qwen3-vl-embed-2b"):
             load_registry(TOP).get("qwen3-vl-embed")
 
-    @pytest.mark.parametrize("text", ["[]", "models: [a]", "models: {1: {}}", "a: ["])
+    @pytest.mark.parametrize(
+        "text",
+        ["[]", "models: [a]", "models: {1: {}}", "a: [", "models: {m: {adapter: http, adapter: onnx}}"],
+    )
     def test_a_file_of_another_shape_is_an_error(self, tmp_path: Path, text: str) -> None:
         (tmp_path / "models.yaml").write_text(text, "utf-8")
         with pytest.raises(RegistryError, match=r"models\.yaml"):

@@ -16,6 +16,7 @@ from storage.formats.beir import (
     read_queries,
     write_beir,
 )
+from storage.formats.json_values import parse_strict
 from storage.formats.qa_records import RecordError, read_records, write_records
 from storage.formats.retriever_json import (
     PassageRef,
@@ -34,6 +35,30 @@ MINED = [
     ),
     RetrieverExample("q8", "one", (PassageRef("d_1", 0.5),)),
 ]
+
+
+WORDS = st.text(alphabet='"\\\\:ab \u00e9\n', max_size=5)
+"""Keys and texts of what JSON gives a meaning to, so that some look like the other."""
+
+SPACES = st.sampled_from(["", " ", "\n"])
+
+
+def members(values):
+    """The texts of JSON objects that may have a key twice."""
+    member = st.builds(
+        lambda key, space, value, ascii: json.dumps(key, ensure_ascii=ascii) + space + ":" + space + value,
+        *(WORDS, SPACES, values, st.booleans()),
+    )
+    return st.lists(member, max_size=3).map(lambda each: "{" + ", ".join(each) + "}")
+
+
+TEXTS_OF_OBJECTS = st.recursive(
+    st.one_of(WORDS.map(json.dumps), st.sampled_from(["null", "-1.5e3", "7"])),
+    lambda values: (
+        members(values) | st.lists(values, max_size=3).map(lambda each: "[" + ",".join(each) + "]")
+    ),
+    max_leaves=8,
+)
 
 
 def with_question(**changes):
@@ -102,6 +127,16 @@ def test_a_foreign_beir_folder_is_read(tmp_path):
             '{"_id": "1", "text": "t", "metadata": {"a": ' + "[" * 300 + "]" * 300 + "}}",
             r"corpus.jsonl:1: lists or objects are nested more than 100 deep",
         ),
+        (
+            "corpus.jsonl",
+            '{"_id": "1", "text": "t"}\n{"_id": "2", "text": "t", "text": "u"}',
+            r"jsonl:2: the key 'text' comes twice",
+        ),
+        (
+            "queries.jsonl",
+            '{"_id": "1", "_id": "2", "text": "t"}',
+            r"queries.jsonl:1: the key '_id' comes twice",
+        ),
         ("queries.jsonl", '{"_id": "1", "text": "\\ud800"}', r"queries.jsonl:1: not JSON"),
         ("queries.jsonl", "[" * 100_000, r"queries.jsonl:1: not JSON"),
     ],
@@ -113,6 +148,21 @@ def test_a_broken_beir_folder_names_file_and_line(tmp_path, name, content, messa
     read = {"corpus.jsonl": read_documents, "queries.jsonl": read_queries}.get(name, read_qrels)
     with pytest.raises(BeirError, match=message):
         list(read(tmp_path))
+
+
+@given(TEXTS_OF_OBJECTS)
+def test_a_key_that_comes_twice_is_refused_and_no_other_text(text):
+    objects = []
+    expected = json.loads(text, object_pairs_hook=lambda pairs: objects.append(pairs) or dict(pairs))
+    twice = any(len(dict(pairs)) < len(pairs) for pairs in objects)
+    with pytest.raises(BeirError, match="comes twice") if twice else contextlib.nullcontext():
+        assert parse_strict(text.encode(), "line", BeirError) == expected
+
+
+def test_a_key_that_hides_a_value_nested_too_deep_is_refused():
+    text = b'{"a": ' + b"[" * 1000 + b"]" * 1000 + b', "a": 1}'
+    with pytest.raises(BeirError, match=r"nested more than 100 deep|comes twice"):
+        parse_strict(text, "line", BeirError)
 
 
 def test_beir_lines_end_at_line_feeds_alone_and_may_begin_with_a_byte_order_mark(tmp_path):
@@ -204,6 +254,7 @@ def test_unrolled_has_one_positive_per_record():
         (with_question(neg_doc=[{"id": "p", "score": "high"}]), r"question number 0: neg_doc.0.score"),
         ('{"corpus": ' + "[" * 300 + "]" * 300 + "}", r"train.json: .*nested more than 100 deep"),
         ('{"corpus": "\\ud800"}', r"train.json: not JSON"),
+        (with_question()[:-1] + ', "data": []}', r"train.json: the key 'data' comes twice"),
         (b'{"corpus": {"path": "\xfc"}}', r"train.json: not UTF-8 \(byte 0xfc at 21\)"),
     ],
 )

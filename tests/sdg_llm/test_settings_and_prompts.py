@@ -122,6 +122,7 @@ def test_a_prompt_can_be_replaced_and_changes_the_digest(tmp_path: Path) -> None
         ("judge: '$pairs $text 5$'", r"must be written \$\$"),
         ("verdict: x", "no such prompt"),
         ("judge: 5", "must be a text"),
+        ("judge: '$pairs $text'\njudge: '$text $pairs'", "judge comes twice"),
         ("- a", "must be a mapping"),
         (": :", "not readable"),
     ],

@@ -11,6 +11,7 @@ import yaml
 
 from storage.digests import digest_json
 from storage.errors import RetuneError
+from storage.formats.yaml_values import load_yaml
 
 DEFAULT_PROMPTS = Path(__file__).parents[1] / "prompts" / "default.yaml"
 
@@ -62,7 +63,7 @@ def prompts_digest(path: str | None) -> str:
 
 def _read(path: Path) -> dict[str, str]:
     try:
-        templates = yaml.safe_load(path.read_text("utf-8"))
+        templates = load_yaml(path.read_text("utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise PromptError(f"{path}: not readable as a YAML file of prompts: {error}") from error
     if not isinstance(templates, dict):
