@@ -249,6 +249,14 @@ class JudgeScores(Artifact):
         """The reason why a judge was not used, by its name."""
         return json.loads((self.path / "skipped.json").read_text("utf-8"))
 
+    def truncated(self) -> dict[str, Any]:
+        """How many texts are longer than each judge's limit; empty in versions that did not count them."""
+        return _optional(self.path / "truncated.json", {})
+
+    def notes(self) -> list[str]:
+        """What of the caption files was not judged, in sentences."""
+        return _optional(self.path / "notes.json", [])
+
 
 @dataclass(frozen=True)
 class JudgeRanking(Artifact):
@@ -306,6 +314,11 @@ class ImageTextReport(Artifact):
 
     def report(self) -> dict[str, Any]:
         return json.loads((self.path / "report.json").read_text("utf-8"))
+
+
+def _optional(path: Path, otherwise: Any) -> Any:
+    """The JSON value of a file that earlier versions did not write."""
+    return json.loads(path.read_text("utf-8")) if path.exists() else otherwise
 
 
 _ROWS_IN_MEMORY = 256  # a row may be a whole document

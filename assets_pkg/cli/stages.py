@@ -99,9 +99,11 @@ def sdg(
 
 
 def _check_captions(profile: Profile) -> None:
-    from assets_pkg.judges.pipeline import load_captions
+    from assets_pkg.judges.pipeline import load_captions, load_published
+    from resources.models.registry import load_registry
 
     load_captions(profile.judges)
+    load_published(profile.judges, load_registry())
 
 
 def _check_pairs(profile: Profile) -> None:

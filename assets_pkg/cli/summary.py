@@ -12,7 +12,8 @@ from rich.table import Table
 from assets_pkg.cli.common import plain
 from assets_pkg.config.profile import Profile
 from assets_pkg.image_text.report import MAIN
-from assets_pkg.judges.report import shown_ranking
+from assets_pkg.judges.published import Placed
+from assets_pkg.judges.report import shown_placed, shown_ranking, unread
 from assets_pkg.orchestration.history import ArtifactRef, artifact_ref, is_in, latest
 from storage.artifact_store import ArtifactStore
 from storage.artifacts import (
@@ -26,7 +27,7 @@ from storage.artifacts import (
 from storage.remote_store import open_store
 
 SHOWN_METRICS = ("NDCG@10", "Recall@10", "MRR@10", "MAP@10")
-NAMES = ("metric", "captioner", "model", "condition")
+NAMES = ("metric", "captioner", "from", "model", "condition")
 """Columns of text, which are aligned to the left."""
 
 
@@ -65,7 +66,10 @@ def show_benchmarks(
     latest = {name: event for name in assets if (event := _latest(instance, name, store))}
     if {"judge_scores", "judge_ranking"} <= latest.keys():
         _show_ranking(console, store.get(JudgeRanking, *_artifact(latest["judge_ranking"])))
-        _show_skipped(console, store.get(JudgeScores, *_artifact(latest["judge_scores"])).skipped())
+        scores = store.get(JudgeScores, *_artifact(latest["judge_scores"]))
+        _show_skipped(console, scores.skipped())
+        for line in unread(scores, scores.scores()["judges"]):
+            console.print(f"[yellow]not read[/] {plain(line)}", highlight=False)
     if {"image_text_scores", "image_text_report"} <= latest.keys():
         _show_image_text(console, store.get(ImageTextReport, *_artifact(latest["image_text_report"])))
         _show_skipped(console, store.get(ImageTextScores, *_artifact(latest["image_text_scores"])).skipped())
@@ -78,6 +82,11 @@ def _show_ranking(console: Console, ranking: JudgeRanking) -> None:
     rows = shown_ranking(document["ranking"], document["confidence"])
     judges = ", ".join(document["judges"])
     _show_table(console, f"captions of {document['clips']} clips, judged by {judges}", rows)
+    for tie in document.get("ties", []):
+        console.print(plain(tie), highlight=False)
+    if beside := document.get("beside_published"):
+        placed = shown_placed(Placed(**row) for row in beside)
+        _show_table(console, "beside published captioners", placed)
 
 
 def _show_image_text(console: Console, report: ImageTextReport) -> None:
