@@ -107,9 +107,11 @@ def _check_captions(profile: Profile) -> None:
 
 
 def _check_pairs(profile: Profile) -> None:
+    from assets_pkg.image_text.captions import check_captioner
     from assets_pkg.image_text.pairs import check_source
 
     check_source(profile.image_text.pairs)
+    check_captioner(profile.image_text.captioner, profile.image_text.pairs)
 
 
 def _preview(profile: Profile) -> None:

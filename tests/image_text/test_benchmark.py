@@ -36,7 +36,13 @@ pytestmark = pytest.mark.slow
 
 CPU = Accelerator("cpu", "cpu", bf16=False, memory_bytes=0)
 INTERVALS = IntervalSettings(confidence=0.95, bootstrap_samples=500, bootstrap_seed=1)
-SCORES = ScoreSettings(image_text_models=["x"], recall_at=[1, 5, 10], fuse_captions=True)
+SCORES = ScoreSettings(
+    image_text_models=["x"],
+    recall_at=[1, 5, 10],
+    fuse_captions=True,
+    truncate_dimensions=None,
+    load_precision=None,
+)
 
 
 def caption_settings(**values: Any) -> CaptionSettings:
@@ -255,11 +261,17 @@ class TestVision:
         assert made.captions()["cloudy blue"] is None
         assert '"reason": "refused"' in (made.path / "captions.jsonl").read_text()
         assert made.summary()["failed"] == 1
+        assert made.summary()["failed_refused"] == 1
 
     def test_nothing_leaves_the_machine_without_consent(
         self, vision: Vision, profile: Profile, colours: list[Pair], tmp_path: Path
     ) -> None:
-        with pytest.raises(ConsentError, match=r"example\.org"):
+        with pytest.raises(
+            ConsentError,
+            match=r"4 images would be sent to example\.org.*sdg\.approved_endpoints=\[example\.org\].*"
+            r"keep the images here: image_text\.caption_base_url=http://127\.0\.0\.1:PORT/v1, or "
+            r"image_text\.captioner=none",
+        ):
             self.run(vision, profile, colours[:4], tmp_path / "c" / "one", url="http://example.org/v1")
         assert vision.asked == []
 
