@@ -253,6 +253,19 @@ class JudgeScores(Artifact):
         """How many texts are longer than each judge's limit; empty in versions that did not count them."""
         return _optional(self.path / "truncated.json", {})
 
+    def floors(self) -> dict[str, float | None]:
+        """By judge the mean hm_cf of a reference of another clip; empty in versions that did not measure it."""
+        return _optional(self.path / "floors.json", {})
+
+    def costs(self) -> dict[str, dict[str, float]]:
+        """By judge its ``seconds`` for ``texts``; empty in versions that did not record them."""
+        return _optional(self.path / "costs.json", {})
+
+    def texts(self, judge: str, captioner: str) -> dict[str, dict[str, Any]]:
+        """By clip its ``reference``, the captioner's ``candidate``, and their scores by the judge."""
+        path = self.path / "embedding_models" / "individual_results" / "json" / judge / f"{captioner}.json"
+        return json.loads(path.read_text("utf-8"))
+
     def notes(self) -> list[str]:
         """What of the caption files was not judged, in sentences."""
         return _optional(self.path / "notes.json", [])

@@ -68,11 +68,13 @@ def show_benchmarks(
         _show_ranking(console, store.get(JudgeRanking, *_artifact(latest["judge_ranking"])))
         scores = store.get(JudgeScores, *_artifact(latest["judge_scores"]))
         _show_skipped(console, scores.skipped())
+        _show_page(console, latest["judge_ranking"])
         for line in unread(scores, scores.scores()["judges"]):
             console.print(f"[yellow]not read[/] {plain(line)}", highlight=False)
     if {"image_text_scores", "image_text_report"} <= latest.keys():
         _show_image_text(console, store.get(ImageTextReport, *_artifact(latest["image_text_report"])))
         _show_skipped(console, store.get(ImageTextScores, *_artifact(latest["image_text_scores"])).skipped())
+        _show_page(console, latest["image_text_report"])
     for name, event in latest.items():
         console.print(f"[bold]{name}[/]  {plain(event.metadata['path'].value)}", highlight=False)
 
@@ -120,6 +122,11 @@ def _show_table(console: Console, title: str, rows: Sequence[Mapping[str, str]])
 def _show_skipped(console: Console, skipped: Mapping[str, str]) -> None:
     for name, reason in skipped.items():
         console.print(f"[yellow]left out[/] {plain(name)}: {plain(reason)}", highlight=False)
+
+
+def _show_page(console: Console, made: dg.AssetMaterialization) -> None:
+    if page := made.metadata.get("report"):
+        console.print(f"[bold]report[/]   {plain(page.value)}", highlight=False, soft_wrap=True)
 
 
 def _show_measurement(console: Console, report: EvalReport) -> None:

@@ -99,6 +99,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
                 PUBLISHED: published.digest() if published else "",
                 "ranking": table(shown_ranking(document["ranking"], document["confidence"])),
                 "ties": table({"tie": tie} for tie in document.get("ties", [])),
+                "report": dg.MetadataValue.path(ranking.path / "report.html"),
                 "chart": picture(ranking.path / "ranking.png"),
                 "agreement": picture(ranking.path / "agreement.png"),
             }

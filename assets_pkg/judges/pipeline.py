@@ -12,6 +12,7 @@ from assets_pkg.config.sections.judges import JudgeSettings
 from assets_pkg.judges.captions import CaptionSet, read_captions
 from assets_pkg.judges.clip_cc_bench import write_ranking, write_results
 from assets_pkg.judges.errors import CaptionError, JudgeError
+from assets_pkg.judges.page import write_page
 from assets_pkg.judges.published import Published, mean_hm_cf, place, read_published
 from assets_pkg.judges.ranking import agreement, rank
 from assets_pkg.judges.report import draw_agreement, draw_ranking, explain_ties, report_text
@@ -92,7 +93,8 @@ def score_captions(
 ) -> None:
     """Judge all captions and write a `JudgeScores` folder. ``judges`` are opened one after the other; ``skipped`` has
     the reason of each judge that cannot be used; ``limits`` are the longest texts of those that tell."""
-    scores = judge_all(judges, captions, progress)
+    judged = judge_all(judges, captions, progress)
+    scores = {name: each.scores for name, each in judged.items()}
     document = {
         "judges": list(scores),
         "captioners": list(captions.predictions),
@@ -111,6 +113,9 @@ def score_captions(
     truncated = {name: count_truncated(captions, limit) for name, limit in (limits or {}).items()}
     write_json(folder / "truncated.json", to_document(truncated))
     write_json(folder / "notes.json", captions.notes())
+    write_json(folder / "floors.json", {name: each.floor for name, each in judged.items()})
+    costs = {name: {"seconds": each.seconds, "texts": each.texts} for name, each in judged.items()}
+    write_json(folder / "costs.json", costs)
     write_json(
         folder / "summary.json",
         {
@@ -168,6 +173,7 @@ def rank_captioners(
     (folder / "report.md").write_text(page, "utf-8")
     draw_ranking(folder / "ranking.png", ranking)
     draw_agreement(folder / "agreement.png", document["judges"], agreed.spearman)
+    write_page(folder, made)
     write_json(folder / "summary.json", _summary(rows, agreed.spearman, document["judges"]))
 
 

@@ -14,6 +14,8 @@ from assets_pkg.judges.truncation import explain_all, from_document
 from storage.artifacts import JudgeScores
 
 NEAR_REDUNDANT = 0.95
+DARK = 0.6
+"""From this correlation on, white letters are readable on the colours of the matrix, and black ones are not."""
 
 
 def report_text(
@@ -146,13 +148,16 @@ def draw_agreement(path: Path, judges: Sequence[str], spearman: Mapping[str, flo
     from matplotlib.figure import Figure
 
     grid = [[1.0 if a == b else _correlation(a, b, spearman) for b in judges] for a in judges]
-    size = 2.5 + 0.6 * len(judges)
-    figure = Figure(figsize=(size, size), layout="constrained")
+    size = 3.2 + 0.6 * len(judges)
+    figure = Figure(figsize=(size + 0.8, size), layout="constrained")
     axes = figure.subplots()
-    axes.imshow(grid, vmin=0, vmax=1, cmap="viridis")
+    drawn = axes.imshow(grid, vmin=-1, vmax=1, cmap="RdBu")
     for row, values in enumerate(grid):
         for column, value in enumerate(values):
-            axes.text(column, row, f"{value:.2f}", ha="center", va="center", color="white")
+            # Both ends of the scale are dark.
+            colour = "white" if abs(value) > DARK else "black"
+            axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour)
+    figure.colorbar(drawn, ax=axes, shrink=0.8, label="-1: opposite orders, 1: the same order")
     axes.set_xticks(range(len(judges)), judges, rotation=45, ha="right")
     axes.set_yticks(range(len(judges)), judges)
     axes.set_title("Spearman correlation of the judges' orders")

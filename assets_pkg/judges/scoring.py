@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -69,7 +70,19 @@ def sentences_of(text: str) -> list[str]:
     return [sentence.strip() for sentence in split_sentences(text) if sentence.strip()] or [text]
 
 
-def judge_captions(encoder: ItemEncoder, captions: CaptionSet, progress: Progress = no_progress) -> Scores:
+@dataclass(frozen=True)
+class Judged:
+    """What one judge gave. ``floor``: mean hm_cf of the reference of another clip in place of a caption, which is what
+    a good description of the wrong clip gets; None for one clip. ``seconds`` and ``texts``: how long the distinct
+    ``texts`` took, where cached vectors take none."""
+
+    scores: Scores
+    floor: float | None
+    seconds: float
+    texts: int
+
+
+def judge_captions(encoder: ItemEncoder, captions: CaptionSet, progress: Progress = no_progress) -> Judged:
     """Score every caption of every captioner with one judge.
 
     Texts are embedded as passages, without a task instruction, because the comparison is symmetric. References are
@@ -80,6 +93,7 @@ def judge_captions(encoder: ItemEncoder, captions: CaptionSet, progress: Progres
         name: _distinct([texts[clip] for clip in captions.clips])
         for name, texts in captions.predictions.items()
     }
+    started = time.monotonic()
     counting = _Counting(
         progress, len(references.strings) + sum(len(each.strings) for each in groups.values())
     )
@@ -91,7 +105,19 @@ def judge_captions(encoder: ItemEncoder, captions: CaptionSet, progress: Progres
             clip: score_caption(whole[row], captioned[row], sentences[row], captioned_sentences[row])
             for row, clip in enumerate(captions.clips)
         }
-    return scores
+    return Judged(scores, _floor(whole, sentences), time.monotonic() - started, counting.total)
+
+
+def _floor(whole: Sequence[Vectors], sentences: Sequence[Vectors]) -> float | None:
+    """Mean hm_cf of each reference with that of the next clip as its caption."""
+    others = [(row + 1) % len(whole) for row in range(len(whole))]
+    if len(whole) < 2:
+        return None
+    values = [
+        score_caption(whole[row], whole[other], sentences[row], sentences[other]).hm_cf
+        for row, other in enumerate(others)
+    ]
+    return sum(values) / len(values)
 
 
 @dataclass
@@ -137,16 +163,17 @@ def judge_all(
     encoders: Mapping[str, Callable[[], ItemEncoder]],
     captions: CaptionSet,
     progress: Progress = no_progress,
-) -> dict[str, Scores]:
-    """Scores by judge. Judges are opened one after the other: the memory of each is freed before the next is loaded."""
-    scores: dict[str, Scores] = {}
+) -> dict[str, Judged]:
+    """What each judge gave, by its name. Judges are opened one after the other: the memory of each is freed before the
+    next is loaded."""
+    judged: dict[str, Judged] = {}
     for number, (name, open_judge) in enumerate(encoders.items(), 1):
         encoder = open_judge()
         try:
-            scores[name] = judge_captions(encoder, captions, _of_judge(progress, name, number, len(encoders)))
+            judged[name] = judge_captions(encoder, captions, _of_judge(progress, name, number, len(encoders)))
         finally:
             encoder.close()
-    return scores
+    return judged
 
 
 def _of_judge(progress: Progress, name: str, number: int, judges: int) -> Progress:

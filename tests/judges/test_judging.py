@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -187,6 +188,40 @@ def test_the_report_names_who_judged_and_who_was_missing(ranking: JudgeRanking) 
     assert "minilm ~ tiny" in page
     for name in ("ranking.png", "agreement.png"):
         assert (ranking.path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_page_is_whole_and_shows_names_and_captions_as_they_are(
+    captions: CaptionSet, tiny_judge: ItemEncoder, tmp_path: Path
+) -> None:
+    clips = captions.clips
+    hostile = {clip: f"<script>alert({clip})</script> {captions.references[clip]}" for clip in clips}
+    made = replace(
+        captions, predictions={**captions.predictions, "<b>x</b>": hostile}, left_out={"9": ["close"]}
+    )
+    judges = {"tiny": lambda: tiny_judge, "again": lambda: tiny_judge}
+    score_captions(made, judges, {"nemo": "no weights & none"}, tmp_path)
+    rank_captioners(JudgeScores(tmp_path, "s", "1"), INTERVALS, tmp_path)
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert "<script" not in page
+    assert "<b>x</b>" not in page
+    assert "&lt;b&gt;x&lt;/b&gt;" in page
+    assert "no weights &amp; none" in page
+    assert "1 of 6 clips are left out for all captioners" in page
+    sources = re.findall(r"""(?:src|href)=["']?([^"'> ]{0,20})""", page)
+    assert sources
+    assert all(source.startswith("data:image/png;base64") for source in sources)
+    floors = JudgeScores(tmp_path, "s", "1").floors()
+    assert f"<td>{floors['tiny']:.4f}</td>" in page
+
+
+def test_the_floor_is_the_score_of_another_clips_reference(
+    captions: CaptionSet, tiny_judge: ItemEncoder
+) -> None:
+    clips = captions.clips
+    shifted = {clip: captions.references[clips[(row + 1) % len(clips)]] for row, clip in enumerate(clips)}
+    judged = judge_captions(tiny_judge, replace(captions, predictions={"shifted": shifted}))
+    values = [score.hm_cf for score in judged.scores["shifted"].values()]
+    assert judged.floor == pytest.approx(np.mean(values))
 
 
 def test_the_same_scores_give_the_same_bytes(
