@@ -318,6 +318,20 @@ class ImageTextScores(Artifact):
         """The reason why a model was not measured, by its name."""
         return json.loads((self.path / "skipped.json").read_text("utf-8"))
 
+    def ranks(self) -> dict[str, Any]:
+        """By model, condition and direction how many candidates are ranked above the partner (``greater``) and with it
+        (``equal``, itself included), for every pair."""
+        return json.loads((self.path / "ranks.json").read_text("utf-8"))
+
+    def dimensions(self) -> dict[str, int]:
+        """The length of the vectors by model; empty in versions that did not record it."""
+        return _optional(self.path / "dimensions.json", {})
+
+    def samples(self) -> list[dict[str, Any]]:
+        """Some pairs: ``row``, ``pair_id``, ``text``, ``caption`` (or null), ``image`` (a small one as a data URI);
+        empty in versions that did not keep them."""
+        return _optional(self.path / "samples.json", [])
+
 
 @dataclass(frozen=True)
 class ImageTextReport(Artifact):

@@ -108,6 +108,8 @@ def _show_image_text(console: Console, report: ImageTextReport) -> None:
         for (model, condition), metrics in figures.items()
     ]
     _show_table(console, f"images retrieved by {document['pairs']:,} texts", rows)
+    if captioner := document.get("captioner"):
+        console.print(f"[bold]captions[/] {captioner}", highlight=False)
 
 
 def _show_table(console: Console, title: str, rows: Sequence[Mapping[str, str]]) -> None:

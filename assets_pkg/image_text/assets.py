@@ -128,7 +128,8 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             )
             asset.link(IMAGE_TEXT_REPORT, report.path)
             shown = {
-                "report": dg.MetadataValue.md((report.path / "report.md").read_text("utf-8")),
+                "report": dg.MetadataValue.path(report.path / "report.html"),
+                "tables": dg.MetadataValue.md((report.path / "report.md").read_text("utf-8")),
                 "mrr": picture(report.path / "mrr.png"),
             }
             return asset.result(report, {**numbers(report.summary()), **shown})

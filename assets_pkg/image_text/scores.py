@@ -27,6 +27,7 @@ from assets_pkg.image_text.measures import (
     separation,
 )
 from assets_pkg.image_text.pairs import Pair
+from assets_pkg.image_text.samples import take_samples
 from resources.encoders.factory import Availability
 from resources.encoders.items import Input, Item, ItemEncoder
 from resources.encoders.truncated import TruncatedEncoder
@@ -139,6 +140,7 @@ def score_models(
         folder / "dimensions.json", {name: m.dimensions for name, m in made.items()}, ensure_ascii=True
     )
     write_json(folder / "skipped.json", dict(skipped), ensure_ascii=True)
+    write_json(folder / "samples.json", take_samples(pairs, captions), ensure_ascii=True)
     _write_table(folder / "benchmark_results.tsv", made)
     write_json(folder / "summary.json", _summary(made, skipped, len(pairs)), ensure_ascii=True)
 
