@@ -70,7 +70,7 @@ def explain_ties(ranking: Sequence[Mapping[str, Any]]) -> list[str]:
     """For captioners with equal Borda points, in the ranking's order: a sentence that says what decided."""
     return [
         f"{better['captioner']} and {worse['captioner']} have equal Borda points ({better['points']}): the mean HM-CF "
-        f"over the judges decides ({better['mean']:.6f} to {worse['mean']:.6f})"
+        f"over the judges decides ({better['mean']:.6f} against {worse['mean']:.6f})"
         for better, worse in pairwise(ranking)
         if better["points"] == worse["points"]
     ]

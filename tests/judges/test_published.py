@@ -100,5 +100,5 @@ def test_equal_points_are_explained() -> None:
         {"captioner": "z", "points": 1, "mean": 0.6},
     ]
     assert explain_ties(rows) == [
-        "x and y have equal Borda points (4): the mean HM-CF over the judges decides (0.520000 to 0.510000)"
+        "x and y have equal Borda points (4): the mean HM-CF over the judges decides (0.520000 against 0.510000)"
     ]
