@@ -249,6 +249,27 @@ class JudgeScores(Artifact):
         """The reason why a judge was not used, by its name."""
         return json.loads((self.path / "skipped.json").read_text("utf-8"))
 
+    def truncated(self) -> dict[str, Any]:
+        """How many texts are longer than each judge's limit; empty in versions that did not count them."""
+        return _optional(self.path / "truncated.json", {})
+
+    def floors(self) -> dict[str, float | None]:
+        """By judge the mean hm_cf of a reference of another clip; empty in versions that did not measure it."""
+        return _optional(self.path / "floors.json", {})
+
+    def costs(self) -> dict[str, dict[str, float]]:
+        """By judge its ``seconds`` for ``texts``; empty in versions that did not record them."""
+        return _optional(self.path / "costs.json", {})
+
+    def texts(self, judge: str, captioner: str) -> dict[str, dict[str, Any]]:
+        """By clip its ``reference``, the captioner's ``candidate``, and their scores by the judge."""
+        path = self.path / "embedding_models" / "individual_results" / "json" / judge / f"{captioner}.json"
+        return json.loads(path.read_text("utf-8"))
+
+    def notes(self) -> list[str]:
+        """What of the caption files was not judged, in sentences."""
+        return _optional(self.path / "notes.json", [])
+
 
 @dataclass(frozen=True)
 class JudgeRanking(Artifact):
@@ -297,6 +318,20 @@ class ImageTextScores(Artifact):
         """The reason why a model was not measured, by its name."""
         return json.loads((self.path / "skipped.json").read_text("utf-8"))
 
+    def ranks(self) -> dict[str, Any]:
+        """By model, condition and direction how many candidates are ranked above the partner (``greater``) and with it
+        (``equal``, itself included), for every pair."""
+        return json.loads((self.path / "ranks.json").read_text("utf-8"))
+
+    def dimensions(self) -> dict[str, int]:
+        """The length of the vectors by model; empty in versions that did not record it."""
+        return _optional(self.path / "dimensions.json", {})
+
+    def samples(self) -> list[dict[str, Any]]:
+        """Some pairs: ``row``, ``pair_id``, ``text``, ``caption`` (or null), ``image`` (a small one as a data URI);
+        empty in versions that did not keep them."""
+        return _optional(self.path / "samples.json", [])
+
 
 @dataclass(frozen=True)
 class ImageTextReport(Artifact):
@@ -306,6 +341,11 @@ class ImageTextReport(Artifact):
 
     def report(self) -> dict[str, Any]:
         return json.loads((self.path / "report.json").read_text("utf-8"))
+
+
+def _optional(path: Path, otherwise: Any) -> Any:
+    """The JSON value of a file that earlier versions did not write."""
+    return json.loads(path.read_text("utf-8")) if path.exists() else otherwise
 
 
 _ROWS_IN_MEMORY = 256  # a row may be a whole document

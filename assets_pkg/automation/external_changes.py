@@ -15,7 +15,7 @@ from assets_pkg.config.stages import STAGE_OF
 from assets_pkg.corpus.assets import documents_changed
 from assets_pkg.deploy.assets import server_changed
 from assets_pkg.image_text.assets import pairs_changed
-from assets_pkg.judges.assets import captions_changed
+from assets_pkg.judges.assets import captions_changed, published_changed
 from assets_pkg.orchestration.history import data_version, is_in, latest
 from assets_pkg.orchestration.plan import Probe
 from assets_pkg.prep.assets import eval_set_changed, training_files_changed
@@ -35,6 +35,7 @@ EXTERNAL_CHANGES: dict[str, ExternalChange] = {
     "running_nim": server_changed,
     "vector_index": searched_index_changed,
     "judge_scores": captions_changed,
+    "judge_ranking": published_changed,
     "image_text_pairs": pairs_changed,
 }
 

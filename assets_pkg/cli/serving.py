@@ -64,12 +64,19 @@ def serve(
 ) -> None:
     """Serve the current export, a folder, or any registered model (text and images), in the foreground."""
     if model is not None:
-        from assets_pkg.model_server.serve import serve_model
+        from assets_pkg.model_server.serve import ready_line, serve_model
 
-        serve_model(model, host, port)
+        serve_model(
+            model, host, port, ready=lambda url: console.print(plain(ready_line(model, url)), soft_wrap=True)
+        )
         return
     served = typed_path(folder) if folder is not None else _exported_model(load_settings(config, overrides))
     command = [sys.executable, "-m", _server_module(served), "--model-dir", str(served)]
+    url = f"http://{host}:{port}"
+    console.print(
+        plain(f"{served} will be served at {url} (documentation of all routes: {url}/docs)"), soft_wrap=True
+    )
+    sys.stdout.flush()
     os.execv(sys.executable, [*command, "--host", host, "--port", str(port)])
 
 

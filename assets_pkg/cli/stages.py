@@ -99,15 +99,19 @@ def sdg(
 
 
 def _check_captions(profile: Profile) -> None:
-    from assets_pkg.judges.pipeline import load_captions
+    from assets_pkg.judges.pipeline import load_captions, load_published
+    from resources.models.registry import load_registry
 
     load_captions(profile.judges)
+    load_published(profile.judges, load_registry())
 
 
 def _check_pairs(profile: Profile) -> None:
+    from assets_pkg.image_text.captions import check_captioner
     from assets_pkg.image_text.pairs import check_source
 
     check_source(profile.image_text.pairs)
+    check_captioner(profile.image_text.captioner, profile.image_text.pairs)
 
 
 def _preview(profile: Profile) -> None:

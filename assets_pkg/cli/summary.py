@@ -12,7 +12,8 @@ from rich.table import Table
 from assets_pkg.cli.common import plain
 from assets_pkg.config.profile import Profile
 from assets_pkg.image_text.report import MAIN
-from assets_pkg.judges.report import shown_ranking
+from assets_pkg.judges.published import Placed
+from assets_pkg.judges.report import shown_placed, shown_ranking, unread
 from assets_pkg.orchestration.history import ArtifactRef, artifact_ref, is_in, latest
 from storage.artifact_store import ArtifactStore
 from storage.artifacts import (
@@ -27,7 +28,7 @@ from storage.artifacts import (
 from storage.remote_store import open_store
 
 SHOWN_METRICS = ("NDCG@10", "Recall@10", "MRR@10", "MAP@10")
-NAMES = ("metric", "captioner", "model", "condition")
+NAMES = ("metric", "captioner", "from", "model", "condition")
 """Columns of text, which are aligned to the left."""
 
 
@@ -68,10 +69,15 @@ def show_benchmarks(
     latest = {name: event for name in assets if (event := _latest(instance, name, store))}
     if {"judge_scores", "judge_ranking"} <= latest.keys():
         _show_ranking(console, store.get(JudgeRanking, *_artifact(latest["judge_ranking"])))
-        _show_skipped(console, store.get(JudgeScores, *_artifact(latest["judge_scores"])).skipped())
+        scores = store.get(JudgeScores, *_artifact(latest["judge_scores"]))
+        _show_skipped(console, scores.skipped())
+        _show_page(console, latest["judge_ranking"])
+        for line in unread(scores, scores.scores()["judges"]):
+            console.print(f"[yellow]not read[/] {plain(line)}", highlight=False)
     if {"image_text_scores", "image_text_report"} <= latest.keys():
         _show_image_text(console, store.get(ImageTextReport, *_artifact(latest["image_text_report"])))
         _show_skipped(console, store.get(ImageTextScores, *_artifact(latest["image_text_scores"])).skipped())
+        _show_page(console, latest["image_text_report"])
     for name, event in latest.items():
         console.print(f"[bold]{name}[/]  {plain(event.metadata['path'].value)}", highlight=False)
 
@@ -81,6 +87,11 @@ def _show_ranking(console: Console, ranking: JudgeRanking) -> None:
     rows = shown_ranking(document["ranking"], document["confidence"])
     judges = ", ".join(document["judges"])
     _show_table(console, f"captions of {document['clips']} clips, judged by {judges}", rows)
+    for tie in document.get("ties", []):
+        console.print(plain(tie), highlight=False)
+    if beside := document.get("beside_published"):
+        placed = shown_placed(Placed(**row) for row in beside)
+        _show_table(console, "beside published captioners", placed)
 
 
 def _show_image_text(console: Console, report: ImageTextReport) -> None:
@@ -100,6 +111,8 @@ def _show_image_text(console: Console, report: ImageTextReport) -> None:
         for (model, condition), metrics in figures.items()
     ]
     _show_table(console, f"images retrieved by {document['pairs']:,} texts", rows)
+    if captioner := document.get("captioner"):
+        console.print(f"[bold]captions[/] {captioner}", highlight=False)
 
 
 def _show_table(console: Console, title: str, rows: Sequence[Mapping[str, str]]) -> None:
@@ -114,6 +127,11 @@ def _show_table(console: Console, title: str, rows: Sequence[Mapping[str, str]])
 def _show_skipped(console: Console, skipped: Mapping[str, str]) -> None:
     for name, reason in skipped.items():
         console.print(f"[yellow]left out[/] {plain(name)}: {plain(reason)}", highlight=False)
+
+
+def _show_page(console: Console, made: dg.AssetMaterialization) -> None:
+    if page := made.metadata.get("report"):
+        console.print(f"[bold]report[/]   {plain(page.value)}", highlight=False, soft_wrap=True)
 
 
 def _show_measurement(console: Console, report: EvalReport) -> None:

@@ -17,6 +17,11 @@ class RuntimeOnly:
     """Marks a setting that changes how a stage runs but not what it makes (batch sizes, time limits)."""
 
 
+class LaterSetting:
+    """Marks a setting that earlier versions did not have: while it is null it decides nothing, so that what they made
+    stays valid."""
+
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
 PositiveInt = Annotated[int, Field(ge=1)]
 BatchSize = Annotated[int, Field(ge=1), RuntimeOnly]
@@ -37,7 +42,8 @@ class Settings(BaseModel):
         names = {
             name
             for name, field in type(self).model_fields.items()
-            if not any(mark is RuntimeOnly for mark in field.metadata)
+            if RuntimeOnly not in field.metadata
+            and not (LaterSetting in field.metadata and getattr(self, name) is None)
         }
         return self.model_dump(mode="json", include=names)
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from assets_pkg.config.sections.evaluation import EvalSettings
+from assets_pkg.orchestration.html_page import data_uri, render_page, scale_of
 from assets_pkg.retrieval.metrics import main_metric
 from storage.files import write_atomic
 
-TEMPLATE = "report.html"
+TEMPLATE = Path(__file__).with_name("report.html")
 PICTURES = {"bars.png": "Means of both models", "gains.png": "Gain of every query"}
 MAIN = ("NDCG", "Recall", "MRR", "MAP")
 """Families of the metrics that are always visible."""
@@ -21,22 +21,14 @@ MAIN = ("NDCG", "Recall", "MRR", "MAP")
 
 def write_page(folder: Path, settings: EvalSettings) -> None:
     """Write ``report.html`` into a report's folder, from the other files in it."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
     results = _read(folder / "eval_results.json", {})
     comparison = _read(folder / "comparison.json", {})
     metrics, metric = comparison["metrics"], main_metric("NDCG", settings.k_values)
     slices = [row for row in _read(folder / "slices.json", []) if row["metric"] == metric]
     dimensions = _read(folder / "dimensions.json", [])
     main = [main_metric(family, settings.k_values) for family in MAIN]
-    page = environment.get_template(TEMPLATE).render(
+    page = render_page(
+        TEMPLATE,
         verdict=verdict(comparison, metric, results["metadata"]["models"]),
         metadata=results["metadata"],
         results={name: results[name] for name in results["metadata"]["models"]},
@@ -51,7 +43,7 @@ def write_page(folder: Path, settings: EvalSettings) -> None:
         dimension_scale=scale_of(dimensions),
         changes=_read(folder / "changes.json", {}),
         pictures={
-            title: _data_uri(folder / name) for name, title in PICTURES.items() if (folder / name).exists()
+            title: data_uri(folder / name) for name, title in PICTURES.items() if (folder / name).exists()
         },
         training=_training(_read(folder / "training.json", {})),
         settings=settings.model_dump(mode="json"),
@@ -91,10 +83,6 @@ def _from_to(summary: Mapping[str, Any], before: str, after: str) -> str | None:
 
 def _read(path: Path, otherwise: Any) -> Any:
     return json.loads(path.read_text("utf-8")) if path.exists() else otherwise
-
-
-def _data_uri(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
 
 
 @dataclass(frozen=True)
@@ -155,21 +143,3 @@ def _others(metrics: Mapping[str, Mapping[str, Any]], metric: str) -> str:
 
 def _interval(row: Mapping[str, Any]) -> str:
     return f"[{row['low']:+.4f}, {row['high']:+.4f}]"
-
-
-@dataclass(frozen=True)
-class Scale:
-    """A horizontal axis from ``low`` to ``high``; positions are in percent of its width."""
-
-    low: float
-    high: float
-
-    def position(self, value: float) -> float:
-        return round(100 * (value - self.low) / (self.high - self.low), 2)
-
-
-def scale_of(rows: Iterable[Mapping[str, Any]]) -> Scale:
-    """The scale that covers the intervals of all ``rows`` and zero, with a margin."""
-    ends = [0.0, *(row[end] for row in rows for end in ("low", "high"))]
-    margin = 0.04 * (max(ends) - min(ends)) or 1.0
-    return Scale(min(ends) - margin, max(ends) + margin)

@@ -8,7 +8,7 @@ from assets_pkg.config.sections.image_text import CaptionSettings, PairSettings,
 from assets_pkg.image_text.captions import captioning_model, write_captions
 from assets_pkg.image_text.pairs import Pair, source_digest, write_pairs
 from assets_pkg.image_text.report import write_report
-from assets_pkg.image_text.scores import score_models, split_models
+from assets_pkg.image_text.scores import score_models, split_models, truncating, with_precision
 from assets_pkg.orchestration.asset_context import accelerator_pool, asset_context, stage_asset
 from assets_pkg.orchestration.metadata import numbers, picture, table
 from resources.configurable import (
@@ -91,8 +91,13 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             found, skipped = split_models([look_up(registry, name) for name in of_scores.image_text_models])
             for name, reason in skipped.items():
                 context.log.warning(f"model {name} is skipped: {reason}")
+            found = [with_precision(model, of_scores.load_precision) for model in found]
             models = {
-                model.name: opener(model, asset.store, accelerator.get, **profile.sdg.consent())
+                model.name: truncating(
+                    opener(model, asset.store, accelerator.get, **profile.sdg.consent()),
+                    model.entry,
+                    of_scores,
+                )
                 for model in found
             }
             scores = asset.build(
@@ -123,7 +128,8 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             )
             asset.link(IMAGE_TEXT_REPORT, report.path)
             shown = {
-                "report": dg.MetadataValue.md((report.path / "report.md").read_text("utf-8")),
+                "report": dg.MetadataValue.path(report.path / "report.html"),
+                "tables": dg.MetadataValue.md((report.path / "report.md").read_text("utf-8")),
                 "mrr": picture(report.path / "mrr.png"),
             }
             return asset.result(report, {**numbers(report.summary()), **shown})

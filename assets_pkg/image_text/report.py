@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assets_pkg.config.sections.evaluation import IntervalSettings
+from assets_pkg.image_text.captions import CAPTIONERS
 from assets_pkg.image_text.figures import draw_comparison
 from assets_pkg.image_text.measures import Ranks
+from assets_pkg.image_text.page import write_page
 from assets_pkg.image_text.scores import MEASURED
 from assets_pkg.orchestration.metadata import as_plain_markdown
 from storage.artifacts import Captions, ImageTextScores
@@ -37,7 +39,7 @@ def write_report(
     folder: Path,
 ) -> None:
     """Write an `ImageTextReport` folder."""
-    values = _pair_values(json.loads((scores.path / "ranks.json").read_text("utf-8")), recall_at)
+    values = _pair_values(scores.ranks(), recall_at)
     bounds = _Bootstrap(intervals)
     measured = [
         {"model": model, "condition": condition, "metric": metric, **bounds.mean(row)}
@@ -52,6 +54,8 @@ def write_report(
         "caption_against_native": _against(values, "caption", "native", bounds),
         "fused_against_native": _against(values, "fused", "native", bounds),
         "against_floor": _against_floor(values, bounds),
+        "main": MAIN,
+        "captioner": None if captions is None else CAPTIONERS[captions.summary()["captioner"]],
     }
     write_json(folder / "report.json", document, ensure_ascii=True)
     for metric in (f"R@{recall_at[0]} t2i", MAIN):
@@ -61,6 +65,7 @@ def write_report(
     write_json(folder / "costs.json", costs, ensure_ascii=True)
     (folder / "report.md").write_text(_page(document, scores, costs), "utf-8")
     write_json(folder / "summary.json", _summary(document), ensure_ascii=True)
+    write_page(folder, scores, captions)
 
 
 class _Bootstrap:
@@ -137,6 +142,7 @@ def _page(document: Mapping[str, Any], scores: ImageTextScores, costs: Mapping[s
     lines = [
         "# Images and texts",
         "",
+        *([f"Captions: {document['captioner']}.", ""] if document["captioner"] else []),
         f"{document['pairs']} pairs. Mean distance is color-perception-bench's score, which is good for a model that "
         "gives every image the same vector: compare it with the baselines (constant, random) and the upper bound "
         "(oracle).",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,8 +27,11 @@ from assets_pkg.image_text.measures import (
     separation,
 )
 from assets_pkg.image_text.pairs import Pair
+from assets_pkg.image_text.samples import take_samples
 from resources.encoders.factory import Availability
 from resources.encoders.items import Input, Item, ItemEncoder
+from resources.encoders.truncated import TruncatedEncoder
+from resources.models.entry import ModelEntry
 from storage.files import write_json
 from storage.progress import Progress, no_progress
 
@@ -52,11 +55,13 @@ MOST_PAIRS = 20_000
 
 @dataclass
 class Measured:
-    """One model: figures, ranks and seconds of embedding, by condition (``texts``: seconds of the queries)."""
+    """One model: figures, ranks and seconds of embedding, by condition (``texts``: seconds of the queries), and the
+    length of its vectors."""
 
     figures: dict[Condition, dict[str, dict[str, float]]] = field(default_factory=dict)
     ranks: dict[Condition, dict[str, dict[str, list[int]]]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    dimensions: int = 0
 
 
 def split_models(found: Sequence[Availability]) -> tuple[list[Availability], dict[str, str]]:
@@ -72,6 +77,29 @@ def split_models(found: Sequence[Availability]) -> tuple[list[Availability], dic
         reasons = "; ".join(f"{name}: {why}" for name, why in skipped.items())
         raise BenchmarkError(f"none of the models can be used. {reasons}")
     return usable, skipped
+
+
+def with_precision(model: Availability, precision: str | None) -> Availability:
+    """A model of this machine to be loaded in another precision than the registry's. Vectors of both are never mixed:
+    the precision is in the model's identity."""
+    if precision is None or model.location.folder is None:
+        return model
+    return replace(model, entry=model.entry.model_copy(update={"dtype": precision}))
+
+
+def truncates(entry: ModelEntry, settings: ScoreSettings) -> bool:
+    """Whether a model's vectors are cut: the registry says that it is trained for that length."""
+    return settings.truncate_dimensions in entry.matryoshka_dims
+
+
+def truncating(
+    open_model: Callable[[], ItemEncoder], entry: ModelEntry, settings: ScoreSettings
+) -> Callable[[], ItemEncoder]:
+    """Opens a model whose vectors are cut to ``truncate_dimensions``, if it is trained for that."""
+    dimensions = settings.truncate_dimensions
+    if dimensions is None or not truncates(entry, settings):
+        return open_model
+    return lambda: TruncatedEncoder(open_model(), dimensions)
 
 
 def score_models(
@@ -108,7 +136,11 @@ def score_models(
     )
     write_json(folder / "ranks.json", {name: m.ranks for name, m in made.items()}, ensure_ascii=True)
     write_json(folder / "timing.json", {name: m.seconds for name, m in made.items()}, ensure_ascii=True)
+    write_json(
+        folder / "dimensions.json", {name: m.dimensions for name, m in made.items()}, ensure_ascii=True
+    )
     write_json(folder / "skipped.json", dict(skipped), ensure_ascii=True)
+    write_json(folder / "samples.json", take_samples(pairs, captions), ensure_ascii=True)
     _write_table(folder / "benchmark_results.tsv", made)
     write_json(folder / "summary.json", _summary(made, skipped, len(pairs)), ensure_ascii=True)
 
@@ -126,6 +158,7 @@ def measure(
     started = time.monotonic()
     texts = encoder.embed([pair.text for pair in pairs], "query")
     made.seconds["texts"] = time.monotonic() - started
+    made.dimensions = texts.shape[1]
     colours = [pair.rgb for pair in pairs if pair.rgb is not None]
     colour_differences = differences(colours) if len(colours) == len(pairs) else None
     for side in image_sides(encoder, pairs, captions, fuse=settings.fuse_captions):

@@ -12,12 +12,16 @@ from assets_pkg.config.sections.judges import JudgeSettings
 from assets_pkg.judges.captions import CaptionSet, read_captions
 from assets_pkg.judges.clip_cc_bench import write_ranking, write_results
 from assets_pkg.judges.errors import CaptionError, JudgeError
+from assets_pkg.judges.page import write_page
+from assets_pkg.judges.published import Published, mean_hm_cf, place, read_published
 from assets_pkg.judges.ranking import agreement, rank
-from assets_pkg.judges.report import draw_agreement, draw_ranking, report_text
+from assets_pkg.judges.report import draw_agreement, draw_ranking, explain_ties, report_text
 from assets_pkg.judges.scoring import METRICS, CaptionScore, Scores, judge_all
+from assets_pkg.judges.truncation import count_truncated, to_document
 from resources.encoders.factory import Availability, look_up
 from resources.encoders.items import ItemEncoder
-from resources.models.registry import Registry
+from resources.encoders.text_lengths import TextLength
+from resources.models.registry import Registry, RegistryError
 from storage.artifacts import JudgeScores
 from storage.files import write_json
 from storage.progress import Progress, no_progress
@@ -40,13 +44,14 @@ def load_captions(settings: JudgeSettings) -> CaptionSet:
 
 
 def present_judges(settings: JudgeSettings, registry: Registry) -> list[Availability]:
-    """All judges of the settings in their order; those that cannot be used carry the reason.
+    """All judges of the settings in their order; those that cannot be used carry the reason. A judge may have
+    CLIP-CC-Bench's name (``NV-Embed-v2``).
 
     Raises:
         JudgeError: fewer are usable than ``min_judges``; the message has the reason for each.
         RegistryError: a judge is not in the registry.
     """
-    found = [look_up(registry, name) for name in settings.judge_models]
+    found = [look_up(registry, _registered(registry, name) or name) for name in settings.judge_models]
     usable = [judge for judge in found if judge.usable]
     if len(usable) < settings.min_judges:
         reasons = "; ".join(f"{judge.name}: {judge.problem}" for judge in found if not judge.usable)
@@ -57,16 +62,39 @@ def present_judges(settings: JudgeSettings, registry: Registry) -> list[Availabi
     return found
 
 
+def _registered(registry: Registry, name: str) -> str | None:
+    """The registry's name of a judge: by its name, alias or hub id, or by the hub id's last part as CLIP-CC-Bench has
+    it, in any case of letters; None if there is none."""
+    try:
+        return registry.name_of(name)
+    except RegistryError:
+        of_hub = {(entry.hub_id or "").rpartition("/")[2].lower(): short for short, entry in registry}
+        return of_hub.get(name.lower())
+
+
+def load_published(settings: JudgeSettings, registry: Registry) -> Published | None:
+    """Read the published results that the settings name, if any.
+
+    Raises:
+        CaptionError: they cannot be read.
+    """
+    if settings.published_results is None:
+        return None
+    return read_published(Path(settings.published_results), lambda name: _registered(registry, name))
+
+
 def score_captions(
     captions: CaptionSet,
     judges: Mapping[str, Callable[[], ItemEncoder]],
     skipped: Mapping[str, str],
     folder: Path,
     progress: Progress = no_progress,
+    limits: Mapping[str, TextLength] | None = None,
 ) -> None:
     """Judge all captions and write a `JudgeScores` folder. ``judges`` are opened one after the other; ``skipped`` has
-    the reason of each judge that cannot be used."""
-    scores = judge_all(judges, captions, progress)
+    the reason of each judge that cannot be used; ``limits`` are the longest texts of those that tell."""
+    judged = judge_all(judges, captions, progress)
+    scores = {name: each.scores for name, each in judged.items()}
     document = {
         "judges": list(scores),
         "captioners": list(captions.predictions),
@@ -82,6 +110,12 @@ def score_captions(
     write_json(folder / "scores.json", document)
     write_results(folder, scores, captions)
     write_json(folder / "skipped.json", dict(skipped))
+    truncated = {name: count_truncated(captions, limit) for name, limit in (limits or {}).items()}
+    write_json(folder / "truncated.json", to_document(truncated))
+    write_json(folder / "notes.json", captions.notes())
+    write_json(folder / "floors.json", {name: each.floor for name, each in judged.items()})
+    costs = {name: {"seconds": each.seconds, "texts": each.texts} for name, each in judged.items()}
+    write_json(folder / "costs.json", costs)
     write_json(
         folder / "summary.json",
         {
@@ -94,11 +128,14 @@ def score_captions(
     )
 
 
-def rank_captioners(made: JudgeScores, intervals: IntervalSettings, folder: Path) -> None:
-    """Rank the captioners of a `JudgeScores` artifact and write a `JudgeRanking` folder.
+def rank_captioners(
+    made: JudgeScores, intervals: IntervalSettings, folder: Path, published: Published | None = None
+) -> None:
+    """Rank the captioners of a `JudgeScores` artifact, also beside ``published`` ones, and write a `JudgeRanking`
+    folder.
 
     Raises:
-        RankingError: a tie or a gap, so that there is no ranking.
+        RankingError: a tie or a gap, so that there is no ranking; or the published results do not fit.
     """
     document = made.scores()
     scores = _restore(document)
@@ -116,6 +153,7 @@ def rank_captioners(made: JudgeScores, intervals: IntervalSettings, folder: Path
     )
     agreed = agreement(values)
     rows = [asdict(row) for row in ranking]
+    beside = place(mean_hm_cf(values), published, len(document["clips"])) if published else []
     write_json(
         folder / "ranking.json",
         {
@@ -126,16 +164,16 @@ def rank_captioners(made: JudgeScores, intervals: IntervalSettings, folder: Path
             "spearman": dict(agreed.spearman),
             "without": dict(agreed.without),
             "means": _means(scores),
+            "ties": explain_ties(rows),
+            **({"beside_published": [asdict(row) for row in beside]} if published else {}),
         },
     )
     write_ranking(folder / "ranking", ranking, scores)
-    skipped = made.skipped()
-    page = report_text(
-        ranking, agreed, document["judges"], skipped, len(document["clips"]), intervals.confidence
-    )
+    page = report_text(ranking, agreed, document["judges"], made, intervals.confidence, beside)
     (folder / "report.md").write_text(page, "utf-8")
     draw_ranking(folder / "ranking.png", ranking)
     draw_agreement(folder / "agreement.png", document["judges"], agreed.spearman)
+    write_page(folder, made)
     write_json(folder / "summary.json", _summary(rows, agreed.spearman, document["judges"]))
 
 

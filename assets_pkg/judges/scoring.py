@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -69,46 +70,114 @@ def sentences_of(text: str) -> list[str]:
     return [sentence.strip() for sentence in split_sentences(text) if sentence.strip()] or [text]
 
 
-def judge_captions(encoder: ItemEncoder, captions: CaptionSet, progress: Progress = no_progress) -> Scores:
+@dataclass(frozen=True)
+class Judged:
+    """What one judge gave. ``floor``: mean hm_cf of the reference of another clip in place of a caption, which is what
+    a good description of the wrong clip gets; None for one clip. ``seconds`` and ``texts``: how long the distinct
+    ``texts`` took, where cached vectors take none."""
+
+    scores: Scores
+    floor: float | None
+    seconds: float
+    texts: int
+
+
+def judge_captions(encoder: ItemEncoder, captions: CaptionSet, progress: Progress = no_progress) -> Judged:
     """Score every caption of every captioner with one judge.
 
     Texts are embedded as passages, without a task instruction, because the comparison is symmetric. References are
-    embedded once for all captioners.
+    embedded once for all captioners. ``progress`` counts distinct texts.
     """
-    references, reference_sentences = _embed(encoder, [captions.references[clip] for clip in captions.clips])
+    references = _distinct([captions.references[clip] for clip in captions.clips])
+    groups = {
+        name: _distinct([texts[clip] for clip in captions.clips])
+        for name, texts in captions.predictions.items()
+    }
+    started = time.monotonic()
+    counting = _Counting(
+        progress, len(references.strings) + sum(len(each.strings) for each in groups.values())
+    )
+    whole, sentences = references.embedded(encoder, counting)
     scores: Scores = {}
-    for number, (name, texts) in enumerate(captions.predictions.items()):
-        embedded, sentences = _embed(encoder, [texts[clip] for clip in captions.clips])
+    for name, group in groups.items():
+        captioned, captioned_sentences = group.embedded(encoder, counting)
         scores[name] = {
-            clip: score_caption(references[row], embedded[row], reference_sentences[row], sentences[row])
+            clip: score_caption(whole[row], captioned[row], sentences[row], captioned_sentences[row])
             for row, clip in enumerate(captions.clips)
         }
-        progress(number + 1, len(captions.predictions), "captioners")
-    return scores
+    return Judged(scores, _floor(whole, sentences), time.monotonic() - started, counting.total)
 
 
-def _embed(encoder: ItemEncoder, texts: Sequence[str]) -> tuple[list[Vectors], list[Vectors]]:
-    """For each text its vector [d], and those of its sentences [n, d]; each distinct string is embedded once."""
+def _floor(whole: Sequence[Vectors], sentences: Sequence[Vectors]) -> float | None:
+    """Mean hm_cf of each reference with that of the next clip as its caption."""
+    others = [(row + 1) % len(whole) for row in range(len(whole))]
+    if len(whole) < 2:
+        return None
+    values = [
+        score_caption(whole[row], whole[other], sentences[row], sentences[other]).hm_cf
+        for row, other in enumerate(others)
+    ]
+    return sum(values) / len(values)
+
+
+@dataclass
+class _Counting:
+    """Reports the progress of several calls of ``embed`` as one."""
+
+    progress: Progress
+    total: int
+    done: int = 0
+
+    def __call__(self, done: int, total: int, unit: str, **figures: float) -> None:
+        self.progress(self.done + done, self.total, "texts")
+
+    def add(self, texts: int) -> None:
+        self.done += texts
+        self.progress(self.done, self.total, "texts")
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """Texts and their sentences; each distinct string is embedded once."""
+
+    texts: Sequence[str]
+    split: Sequence[Sequence[str]]
+    strings: Sequence[str]
+
+    def embedded(self, encoder: ItemEncoder, counting: _Counting) -> tuple[list[Vectors], list[Vectors]]:
+        """For each text its vector [d], and those of its sentences [n, d]."""
+        rows = {text: row for row, text in enumerate(self.strings)}
+        vectors = encoder.embed(self.strings, "passage", counting)
+        counting.add(len(self.strings))
+        whole = [vectors[rows[text]] for text in self.texts]
+        return whole, [vectors[[rows[sentence] for sentence in sentences]] for sentences in self.split]
+
+
+def _distinct(texts: Sequence[str]) -> _Texts:
     split = [sentences_of(text) for text in texts]
-    distinct = list(dict.fromkeys([*texts, *(sentence for sentences in split for sentence in sentences)]))
-    rows = {text: row for row, text in enumerate(distinct)}
-    vectors = encoder.embed(distinct, "passage")
-    whole = [vectors[rows[text]] for text in texts]
-    return whole, [vectors[[rows[sentence] for sentence in sentences]] for sentences in split]
+    strings = list(dict.fromkeys([*texts, *(sentence for sentences in split for sentence in sentences)]))
+    return _Texts(texts, split, strings)
 
 
 def judge_all(
     encoders: Mapping[str, Callable[[], ItemEncoder]],
     captions: CaptionSet,
     progress: Progress = no_progress,
-) -> dict[str, Scores]:
-    """Scores by judge. Judges are opened one after the other: the memory of each is freed before the next is loaded."""
-    scores: dict[str, Scores] = {}
-    for number, (name, open_judge) in enumerate(encoders.items()):
+) -> dict[str, Judged]:
+    """What each judge gave, by its name. Judges are opened one after the other: the memory of each is freed before the
+    next is loaded."""
+    judged: dict[str, Judged] = {}
+    for number, (name, open_judge) in enumerate(encoders.items(), 1):
         encoder = open_judge()
         try:
-            scores[name] = judge_captions(encoder, captions)
+            judged[name] = judge_captions(encoder, captions, _of_judge(progress, name, number, len(encoders)))
         finally:
             encoder.close()
-        progress(number + 1, len(encoders), "judges")
-    return scores
+    return judged
+
+
+def _of_judge(progress: Progress, name: str, number: int, judges: int) -> Progress:
+    def report(done: int, total: int, unit: str, **figures: float) -> None:
+        progress(done, total, f"{unit} by {name} (judge {number} of {judges})", **figures)
+
+    return report

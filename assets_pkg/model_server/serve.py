@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from assets_pkg.model_server.api import build_app
 from assets_pkg.model_server.engine import Engine, ModelServerSettings, Served
@@ -14,6 +18,10 @@ from resources.encoders.factory import UnavailableError, look_up, open_encoder
 from resources.machine.accelerator import Accelerator
 from resources.models.registry import load_registry
 from storage.errors import RetuneError
+from storage.progress import no_note
+
+if TYPE_CHECKING:
+    import uvicorn
 
 GRACE_S = 10
 
@@ -42,9 +50,15 @@ def open_served(name: str, accelerator: Accelerator | None = None, registry: Pat
 
 
 def serve_model(
-    name: str, host: str = "127.0.0.1", port: int = 8003, accelerator: Accelerator | None = None
+    name: str,
+    host: str = "127.0.0.1",
+    port: int = 8003,
+    accelerator: Accelerator | None = None,
+    *,
+    ready: Callable[[str], object] = no_note,
 ) -> None:
-    """Serve until SIGINT or SIGTERM; requests in progress are answered first.
+    """Serve until SIGINT or SIGTERM; requests in progress are answered first. ``ready`` is told the URL when it
+    answers.
 
     The key that clients must send, and the limits, are those of the embedding server's environment variables
     (``RETUNE_API_KEY``, ...).
@@ -52,8 +66,6 @@ def serve_model(
     Raises:
         ServeError: a variable's value is invalid, it cannot listen on the port, or see `open_served`.
     """
-    import uvicorn
-
     try:
         settings = front_settings_from(ModelServerSettings, os.environ)
         listener = bind(host, port)  # before the model is loaded, so that a port in use is reported at once
@@ -65,6 +77,34 @@ def serve_model(
         engine = Engine(open_served(name, accelerator), settings)
         try:
             config = guarded_config(build_app(engine), grace_s=GRACE_S, log_level="info")
-            uvicorn.Server(config).run(sockets=[listener])
+            server_type()(config, partial(ready, shown_url(listener))).run(sockets=[listener])
         finally:
             engine.close()
+
+
+def ready_line(name: str, url: str) -> str:
+    """What to tell the user of a server that answers."""
+    return f"{name} is served at {url} (documentation of all routes: {url}/docs)"
+
+
+def shown_url(listener: socket.socket) -> str:
+    """Where a server is reached from this machine, also if it listens on all addresses."""
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def server_type() -> Callable[[uvicorn.Config, Callable[[], object]], uvicorn.Server]:
+    """A uvicorn server that calls back once it accepts connections."""
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        def __init__(self, config: uvicorn.Config, started: Callable[[], object]):
+            super().__init__(config)
+            self._tell = started
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            self._tell()
+
+    return Server

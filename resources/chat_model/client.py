@@ -13,7 +13,7 @@ from resources.chat_model.answer import Completion, TokenCounts
 from resources.chat_model.budget import Budget, Usage
 from resources.chat_model.cache import AnswerCache, answer_key
 from resources.chat_model.config import ChatConfig
-from resources.chat_model.consent import check_consent
+from resources.chat_model.consent import DOCUMENTS, Sent, check_consent
 from resources.chat_model.errors import (
     BudgetReachedError,
     CallFailedError,
@@ -53,17 +53,18 @@ class ChatAnswer:
 class ChatModel:
     """An endpoint and a key. Cheap to make and safe to print; the work is done in a :meth:`session`."""
 
-    def __init__(self, config: ChatConfig, api_key: str | None = None):
+    def __init__(self, config: ChatConfig, api_key: str | None = None, sent: Sent = DOCUMENTS):
         self.config = config
+        self._sent = sent
         self._api_key = (api_key or "").strip() or None
 
     def __repr__(self) -> str:
         return f"ChatModel({self.config.base_url!r}, key {'set' if self._api_key else 'not set'})"
 
-    def at(self, base_url: str, **parameters: Any) -> ChatModel:
+    def at(self, base_url: str, sent: Sent = DOCUMENTS, **parameters: Any) -> ChatModel:
         """The model at another endpoint, with the same key, consent, limits, budget and answer cache; ``parameters``
-        replace fields of the :class:`ChatConfig`."""
-        return ChatModel(replace(self.config, base_url=base_url, **parameters), self._api_key)
+        replace fields of the :class:`ChatConfig`, ``sent`` says what is sent."""
+        return ChatModel(replace(self.config, base_url=base_url, **parameters), self._api_key, sent)
 
     @asynccontextmanager
     async def session(self, documents: int) -> AsyncGenerator[ChatSession]:
@@ -74,7 +75,9 @@ class ChatModel:
             EndpointError: no key for an endpoint that is not on this machine, or one no header can hold.
         """
         config = self.config
-        check_consent(config.base_url, config.allow_corpus_egress, config.approved_endpoints, documents)
+        check_consent(
+            config.base_url, config.allow_corpus_egress, config.approved_endpoints, documents, self._sent
+        )
         self._check_key()
         cache = AnswerCache(config.cache)
         transport = Transport(config, self._api_key)

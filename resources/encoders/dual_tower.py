@@ -150,4 +150,8 @@ class DualTowerEncoder:
         images = hf.AutoImageProcessor.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, backend="pil"
         )
-        return for_inference(model, self._accelerator.device), tokenizer, images
+        return (
+            for_inference(model, self._accelerator.device, int8=self.entry.dtype == "int8"),
+            tokenizer,
+            images,
+        )

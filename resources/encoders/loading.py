@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 LOADING_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError, AttributeError)
-DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "int8": "bfloat16"}
+"""torch's name of each precision; for int8 that of the activations."""
 
 
 def transformers(module: str = "") -> Any:
@@ -61,7 +62,8 @@ def admit_weights(folder: Path, accelerator: Accelerator, dtype: str) -> None:
         shape = read_shape(folder)
     except ValueError:
         return  # an unusual model: loading it succeeds or gives the reason
-    size = 4 if dtype == "fp32" or accelerator.device == "cpu" else 2
+    wide = dtype == "fp32" or accelerator.device == "cpu"
+    size = 1 if dtype == "int8" else 4 if wide else 2
     accelerator.admit(loading_need(shape, Numerics(accelerator.device, weight_bytes=size)))
 
 

@@ -36,9 +36,13 @@ class PackedLinear(nn.Module):
         return torch.ops.mkldnn._linear_pointwise(input, self._packed, self.bias, "none", [], "")
 
 
-def for_inference(model: M, device: str) -> M:
+def for_inference(model: M, device: str, *, int8: bool = False) -> M:
     """``model`` on ``device``, ready to embed. On a CPU its plain float32 linear layers are replaced, where this
-    PyTorch has oneDNN."""
+    PyTorch has oneDNN. With ``int8`` the weights of linear layers are first kept in 8 bits instead."""
+    if int8:
+        from resources.encoders.int8_linear import quantise
+
+        quantise(model)
     model = model.to(device).eval()
     if device == "cpu" and torch.backends.mkldnn.is_available():
         for parent in list(model.modules()):

@@ -272,7 +272,13 @@ class Qwen3VLEncoder:
         image_id = tokenizer.convert_tokens_to_ids(IMAGE_PAD)
         if image_id != model.config.image_token_id:
             raise ValueError(f"its tokenizer's {IMAGE_PAD} is not the configuration's image token")
-        return _Parts(for_inference(model, self._accelerator.device), tokenizer, images, image_id, special)
+        return _Parts(
+            for_inference(model, self._accelerator.device, int8=self.entry.dtype == "int8"),
+            tokenizer,
+            images,
+            image_id,
+            special,
+        )
 
 
 def last_token(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -100,7 +100,7 @@ class ModelEntry(Facts):
     image: ImageLimits | None = None
     adapter: Adapter
     model_types: list[str] = []
-    dtype: Literal["fp32", "bf16", "fp16"] = "bf16"
+    dtype: Literal["fp32", "bf16", "fp16", "int8"] = "bf16"
     folder: str | None = None
     package: str | None = None
     requires: dict[str, str] = {}
@@ -174,7 +174,7 @@ class ModelEntry(Facts):
     @property
     def memory_bytes(self) -> int | None:
         """Approximate memory of the loaded weights in ``dtype``, without activations."""
-        size = 4 if self.dtype == "fp32" else 2
+        size = {"fp32": 4, "int8": 1}.get(self.dtype, 2)
         return None if self.parameters is None else self.parameters * size
 
     @property

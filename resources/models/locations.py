@@ -40,6 +40,11 @@ def weights_folder(name: str, entry: ModelEntry, root: Path | None = None) -> Pa
     return (root or weights_root()) / (entry.folder or name)
 
 
+def _named_as_on_hub(entry: ModelEntry, root: Path | None) -> Path | None:
+    """The folder that has the hub's own name of the model, as CLIP-CC-Bench's have."""
+    return None if entry.hub_id is None else (root or weights_root()) / entry.hub_id.rpartition("/")[2]
+
+
 def find_model(name: str, entry: ModelEntry, root: Path | None = None) -> ModelLocation:
     """Where the model can be used from: weights here if its adapter can run them, else its server.
 
@@ -60,9 +65,9 @@ def find_model(name: str, entry: ModelEntry, root: Path | None = None) -> ModelL
 
 def find_weights(name: str, entry: ModelEntry, root: Path | None = None) -> ModelLocation | None:
     """The weights on this machine: below ``embedding_models/``, in the Hugging Face cache, in the package."""
-    folder = weights_folder(name, entry, root)
-    if _holds_model(folder):
-        return ModelLocation("folder", folder=folder)
+    for folder in (weights_folder(name, entry, root), _named_as_on_hub(entry, root)):
+        if folder is not None and _holds_model(folder):
+            return ModelLocation("folder", folder=folder)
     cached = _in_hub_cache(entry)
     if cached is not None:
         return ModelLocation("cache", folder=cached)

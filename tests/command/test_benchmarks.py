@@ -20,6 +20,7 @@ def workplace(tmp_path: Path) -> Workplace:
     (workplace.home / "predictions").mkdir()
     (workplace.home / "predictions" / "one.json").write_text(json.dumps({"clip": "A pump."}))
     (workplace.home / "there.png").write_bytes(b"an image")
+    (workplace.home / "whole.csv").write_text("text,image\npump,there.png\n")
     (workplace.home / "pairs.csv").write_text("text,image\npump,there.png\nkiln,gone.png\n")
     return workplace
 
@@ -32,6 +33,7 @@ def workplace(tmp_path: Path) -> Workplace:
         ("judge", (GIVEN[0], "predictions_dir=nowhere"), "nowhere: no such folder"),
         ("image-text", ("pairs=nowhere",), "image_text.pairs = 'nowhere': no such file or folder"),
         ("image-text", ("pairs=pairs.csv",), "image 'gone.png': no such file"),
+        ("image-text", ("pairs=whole.csv",), "nearest_colour only reads the colour of plain swatches"),
     ],
 )
 def test_a_dry_run_names_the_files_that_are_missing(
@@ -44,7 +46,9 @@ def test_a_dry_run_names_the_files_that_are_missing(
     assert "would run" not in output
 
 
-@pytest.mark.parametrize(("command", "settings"), [("judge", GIVEN), ("image-text", ("pairs=pairs.csv",))])
+@pytest.mark.parametrize(
+    ("command", "settings"), [("judge", GIVEN), ("image-text", ("pairs=pairs.csv", "captioner=none"))]
+)
 def test_a_dry_run_with_all_files_shows_the_plan(
     workplace: Workplace, command: str, settings: tuple[str, ...]
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,13 @@ pytestmark = pytest.mark.slow
 
 CPU = Accelerator("cpu", "cpu", bf16=False, memory_bytes=0)
 INTERVALS = IntervalSettings(confidence=0.95, bootstrap_samples=500, bootstrap_seed=1)
-SCORES = ScoreSettings(image_text_models=["x"], recall_at=[1, 5, 10], fuse_captions=True)
+SCORES = ScoreSettings(
+    image_text_models=["x"],
+    recall_at=[1, 5, 10],
+    fuse_captions=True,
+    truncate_dimensions=None,
+    load_precision=None,
+)
 
 
 def caption_settings(**values: Any) -> CaptionSettings:
@@ -156,6 +163,18 @@ class TestColours:
         assert "## Captions instead of images" in page
         assert (report.path / "mrr.png").read_bytes().startswith(b"\x89PNG")
 
+    def test_the_page_is_whole_and_names_the_captioner_the_bounds_and_what_was_left_out(
+        self, report: ImageTextReport
+    ) -> None:
+        page = (report.path / "report.html").read_text("utf-8")
+        assert "Captions by rule, without a model: the name of the CSS colour that is nearest" in page
+        assert "Model nv: no weights" in page
+        for text in ("oracle (ceiling)", "constant (floor)", "random (chance)", "<b>cloudy blue</b>"):
+            assert text in page
+        sources = re.findall(r"""(?:src|href)=["']?([^"'> ]{0,20})""", page)
+        assert len(sources) >= 12
+        assert all(source.startswith(("data:image/png;", "data:image/jpeg;")) for source in sources)
+
     def test_paired_intervals_are_those_of_scipy(
         self, report: ImageTextReport, minilm_scores: ImageTextScores
     ) -> None:
@@ -255,11 +274,17 @@ class TestVision:
         assert made.captions()["cloudy blue"] is None
         assert '"reason": "refused"' in (made.path / "captions.jsonl").read_text()
         assert made.summary()["failed"] == 1
+        assert made.summary()["failed_refused"] == 1
 
     def test_nothing_leaves_the_machine_without_consent(
         self, vision: Vision, profile: Profile, colours: list[Pair], tmp_path: Path
     ) -> None:
-        with pytest.raises(ConsentError, match=r"example\.org"):
+        with pytest.raises(
+            ConsentError,
+            match=r"4 images would be sent to example\.org.*sdg\.approved_endpoints=\[example\.org\].*"
+            r"keep the images here: image_text\.caption_base_url=http://127\.0\.0\.1:PORT/v1, or "
+            r"image_text\.captioner=none",
+        ):
             self.run(vision, profile, colours[:4], tmp_path / "c" / "one", url="http://example.org/v1")
         assert vision.asked == []
 
@@ -315,7 +340,8 @@ def test_the_assets_run_and_skip_what_is_missing(tmp_path: Path, monkeypatch: py
         assert scores.metadata["models_used"].value == "clip"
         assert "| absent | no weights in" in str(scores.metadata["skipped"].value)
         (page,) = result.asset_materializations_for_node("image_text_report")
-        assert "# Images and texts" in str(page.metadata["report"].value)
+        assert "# Images and texts" in str(page.metadata["tables"].value)
+        assert str(page.metadata["report"].value).endswith("report.html")
         assert (tmp_path / "out" / "image_text" / "benchmark_results.tsv").is_file()
         # A model that arrives later is measured: what is usable is part of what decides the scores.
         tiny.build_clip(models / "absent")

@@ -27,6 +27,9 @@ def write(path: Path, document: Any) -> Path:
         ("a.json", {"1": "one", "2": " two "}),
         ("a.json", [{"id": "1", "summary": "one"}, {"id": "2", "summary": "two", "file_link": "x"}]),
         ("a.json", [{"video_id": 1, "caption": "one"}, {"video_id": 2, "text": "two"}]),
+        ("a.csv", 'id,caption\n1,one\n2,"two"\n'),
+        ("a.csv", '\ufeffvideo_id,other,summary\n1,x,"one"\n2,x," two"\n'),
+        ("a.tsv", "id\ttext\n1\tone\n2\ttwo\n"),
         ("a.jsonl", '{"id": "1", "reference": "one"}\n\n{"id": "2", "reference": "two"}\n'),
     ],
 )
@@ -105,11 +108,57 @@ def test_gaps_are_errors_unless_allowed(tmp_path: Path) -> None:
     references = write(tmp_path / "references.json", {"1": "one", "2": "two", "3": "three"})
     folder = tmp_path / "predictions"
     write(folder / "a.json", {"1": "x", "2": "y", "3": "z"})
-    write(folder / "b.json", {"1": "x", "3": "z", "9": "not asked for"})
+    write(folder / "b.json", {"1": "x", "3": "w", "9": "not asked for"})
     with pytest.raises(CaptionError, match=r"captions are missing: b lacks 1 \(2\)"):
         read_captions(references, folder)
     captions = read_captions(references, folder, allow_gaps=True)
     assert (captions.clips, captions.left_out) == (("1", "3"), {"2": ["b"]})
+    assert captions.unknown == {"b": ["9"]}
+    assert captions.notes() == [
+        "b describes 1 (9) without a reference: not judged",
+        "1 of 3 clips are left out for all captioners",
+    ]
+
+
+@pytest.mark.parametrize("empty", ["", "  \n", None])
+def test_an_empty_caption_is_a_gap(empty: Any, tmp_path: Path) -> None:
+    references = write(tmp_path / "references.json", {"1": "one", "2": "two"})
+    write(tmp_path / "p" / "a.json", {"1": "x", "2": empty})
+    write(tmp_path / "p" / "b.json", {"1": "y", "2": "z"})
+    with pytest.raises(CaptionError, match=r"a\.json: key '2': the caption of '2' is empty"):
+        read_captions(references, tmp_path / "p")
+    captions = read_captions(references, tmp_path / "p", allow_gaps=True)
+    assert (captions.clips, captions.left_out, captions.empty) == (("1",), {"2": ["a"]}, {"a": ["2"]})
+    assert captions.notes()[0] == "a has an empty caption for 1 (2): left out for all captioners"
+
+
+def test_captioners_with_the_same_captions_are_named_before_anything_is_judged(tmp_path: Path) -> None:
+    references = write(tmp_path / "references.json", {"1": "one", "2": "two"})
+    write(tmp_path / "p" / "a.json", {"1": "x", "2": "y", "9": "not judged"})
+    write(tmp_path / "p" / "b.json", {"2": " y", "1": "x"})
+    with pytest.raises(CaptionError, match="a and b have the same captions for all 2 clips: remove one"):
+        read_captions(references, tmp_path / "p")
+
+
+def test_files_that_macos_leaves_are_no_captioners(tmp_path: Path) -> None:
+    references = write(tmp_path / "references.json", {"1": "one"})
+    write(tmp_path / "p" / "a.json", {"1": "x"})
+    (tmp_path / "p" / "._a.json").write_bytes(b"\x00\x05\x16\x07")
+    assert list(read_captions(references, tmp_path / "p").predictions) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("id,caption\n1,a,b\n", "line 2: has more cells"),
+        ("id,caption\n1\n", "line 2: the caption of '1' is empty"),
+        ("clip,caption\n1,a\n", "line 2: has none of id"),
+        ("id,caption\n1,a\n1,b\n", "line 3: '1' is there twice"),
+    ],
+)
+def test_what_is_wrong_in_a_table_is_named(content: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(CaptionError, match=message):
+        read_texts(write(tmp_path / "a.csv", content))
 
 
 def test_a_folder_without_captioners_is_an_error(tmp_path: Path) -> None:
@@ -117,7 +166,7 @@ def test_a_folder_without_captioners_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CaptionError, match="no such folder"):
         read_captions(references, tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(CaptionError, match=r"has no \.json"):
+    with pytest.raises(CaptionError, match=r"has no \.json, \.jsonl, \.csv, \.tsv file"):
         read_captions(references, tmp_path / "empty")
     write(tmp_path / "two" / "a.json", {"1": "x"})
     write(tmp_path / "two" / "a.jsonl", '{"id": "1", "text": "x"}')

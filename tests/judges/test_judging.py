@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,13 @@ from assets_pkg.config.sections.judges import JudgeSettings
 from assets_pkg.judges.captions import CaptionSet, read_captions
 from assets_pkg.judges.errors import CaptionError, JudgeError
 from assets_pkg.judges.pipeline import load_captions, present_judges, rank_captioners, score_captions
-from assets_pkg.judges.scoring import harmonic_mean, judge_captions, sentences_of
+from assets_pkg.judges.report import unread
+from assets_pkg.judges.scoring import harmonic_mean, judge_all, judge_captions, sentences_of
 from resources.encoders.base import Role
+from resources.encoders.factory import look_up
 from resources.encoders.items import Input, ItemEncoder
 from resources.encoders.registered_text import RegisteredTextEncoder
+from resources.encoders.text_lengths import text_length
 from resources.machine.accelerator import Accelerator
 from resources.models.entry import ModelEntry
 from resources.models.registry import Registry, load_registry
@@ -185,6 +190,40 @@ def test_the_report_names_who_judged_and_who_was_missing(ranking: JudgeRanking) 
         assert (ranking.path / name).read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_page_is_whole_and_shows_names_and_captions_as_they_are(
+    captions: CaptionSet, tiny_judge: ItemEncoder, tmp_path: Path
+) -> None:
+    clips = captions.clips
+    hostile = {clip: f"<script>alert({clip})</script> {captions.references[clip]}" for clip in clips}
+    made = replace(
+        captions, predictions={**captions.predictions, "<b>x</b>": hostile}, left_out={"9": ["close"]}
+    )
+    judges = {"tiny": lambda: tiny_judge, "again": lambda: tiny_judge}
+    score_captions(made, judges, {"nemo": "no weights & none"}, tmp_path)
+    rank_captioners(JudgeScores(tmp_path, "s", "1"), INTERVALS, tmp_path)
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert "<script" not in page
+    assert "<b>x</b>" not in page
+    assert "&lt;b&gt;x&lt;/b&gt;" in page
+    assert "no weights &amp; none" in page
+    assert "1 of 6 clips are left out for all captioners" in page
+    sources = re.findall(r"""(?:src|href)=["']?([^"'> ]{0,20})""", page)
+    assert sources
+    assert all(source.startswith("data:image/png;") for source in sources)
+    floors = JudgeScores(tmp_path, "s", "1").floors()
+    assert f"<td>{floors['tiny']:.4f}</td>" in page
+
+
+def test_the_floor_is_the_score_of_another_clips_reference(
+    captions: CaptionSet, tiny_judge: ItemEncoder
+) -> None:
+    clips = captions.clips
+    shifted = {clip: captions.references[clips[(row + 1) % len(clips)]] for row, clip in enumerate(clips)}
+    judged = judge_captions(tiny_judge, replace(captions, predictions={"shifted": shifted}))
+    values = [score.hm_cf for score in judged.scores["shifted"].values()]
+    assert judged.floor == pytest.approx(np.mean(values))
+
+
 def test_the_same_scores_give_the_same_bytes(
     captions: CaptionSet, tiny_judge: ItemEncoder, tmp_path: Path
 ) -> None:
@@ -203,6 +242,7 @@ def settings(**values: Any) -> JudgeSettings:
         "judge_models": ["minilm", "nv-embed-v2"],
         "min_judges": 1,
         "allow_gaps": False,
+        "published_results": None,
     }
     return JudgeSettings(**(defaults | values))
 
@@ -219,6 +259,63 @@ def test_missing_judges_are_named_with_their_reason(tmp_path: Path, monkeypatch:
         JudgeError, match=r"1 of 2 judges can be used.*nv-embed-v2: runs only behind a server"
     ):
         present_judges(settings(min_judges=2), load_registry())
+
+
+@pytest.mark.parametrize(
+    ("name", "registered"),
+    [
+        ("NV-Embed-v2", "nv-embed-v2"),
+        ("nemo", "llama-embed-nemotron-8b"),
+        ("Qwen3-Embedding-8B", "qwen3-embedding-8b"),
+        ("KaLM-Embedding-Gemma3-12B-2511", "kalm-gemma3-12b"),
+        ("gte-Qwen2-7B-instruct", "gte-qwen2-7b"),
+    ],
+)
+def test_a_judge_may_have_the_name_and_folder_of_clip_cc_bench(
+    name: str, registered: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RETUNE_EMBEDDING_MODELS", str(tmp_path))
+    (_, judge) = present_judges(settings(judge_models=["minilm", name]), load_registry())
+    assert judge.name == registered
+    if judge.entry.adapter != "http":
+        assert f"retune models download {registered}" in (judge.problem or "")
+        hub_name = (judge.entry.hub_id or "").split("/")[1]
+        (tmp_path / hub_name).mkdir()
+        (tmp_path / hub_name / "config.json").write_text("{}")
+        assert look_up(load_registry(), registered).location.folder == tmp_path / hub_name
+
+
+def test_progress_within_a_judge_counts_its_texts(captions: CaptionSet, tiny_judge: ItemEncoder) -> None:
+    seen: list[tuple[int, int, str]] = []
+
+    def record(done: int, total: int, unit: str, **_: float) -> None:
+        seen.append((done, total, unit))
+
+    judge_all({"one": lambda: tiny_judge, "two": lambda: tiny_judge}, captions, record)
+    for number, name in ((1, "one"), (2, "two")):
+        own = [each for each in seen if each[2] == f"texts by {name} (judge {number} of 2)"]
+        assert len(own) >= 5
+        assert own == sorted(own)
+        assert own[-1][0] == own[-1][1]
+
+
+def test_what_a_judge_truncates_is_counted(
+    captions: CaptionSet, minilm: Path, minilm_judge: ItemEncoder, tmp_path: Path
+) -> None:
+    long = dict(captions.predictions["close"]) | {captions.clips[0]: "The pump runs at noon. " * 60}
+    made = replace(captions, predictions={"close": captions.predictions["close"], "long": long})
+    length = text_length(look_up(load_registry(), "minilm"))
+    assert length is not None
+    score_captions(made, {"minilm": lambda: minilm_judge}, {}, tmp_path, limits={"minilm": length})
+    scores = JudgeScores(tmp_path, "judge_scores", "1")
+    assert scores.truncated()["minilm"] == {
+        "tokens": 256, "clips": 6, "references": 0, "captions": {"close": 0, "long": 1},
+    }  # fmt: skip
+    assert unread(scores, ["minilm", "served"]) == [
+        "minilm reads at most 256 tokens: 0 of 6 references and 1 of 12 captions are longer and are judged by their "
+        "beginning",
+        "served may truncate: its limit is not known here (a server, or a folder without tokenizer.json)",
+    ]
 
 
 def test_nothing_to_judge_is_said() -> None:

@@ -55,20 +55,22 @@ def test_a_port_in_use_is_reported_before_the_model_is_loaded(project: Path) -> 
 def test_a_process_serves_and_stops_on_a_signal(project: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    code = f"from assets_pkg.model_server.serve import serve_model; serve_model('tiny-clip', port={port})"
-    with subprocess.Popen([sys.executable, "-c", code], cwd=project) as process:
+    command = [sys.executable, "-m", "assets_pkg.model_server", "tiny-clip", "--port", str(port)]
+    with subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, text=True) as process:
         try:
             url = f"http://127.0.0.1:{port}"
             assert _answers(url, process)
             reply = httpx2.post(f"{url}/txt/embed", json={"input": "red"})
             assert len(reply.json()["embedding"]) == 32
+            assert "swagger" in httpx2.get(f"{url}/docs").text.lower()
             process.send_signal(signal.SIGTERM)
-            process.wait(timeout=60)
+            said, _ = process.communicate(timeout=60)
+            assert f"tiny-clip is served at {url} (documentation of all routes: {url}/docs)" in said
         finally:
             process.kill()
 
 
-def _answers(url: str, process: subprocess.Popen[bytes]) -> bool:
+def _answers(url: str, process: subprocess.Popen[str]) -> bool:
     """Wait until the server answers, or its process has ended."""
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from assets_pkg.config.base import PositiveInt, Settings
+from assets_pkg.config.base import LaterSetting, PositiveInt, Settings
 from storage.digests import digest_json
 
 
@@ -33,11 +33,15 @@ class CaptionSettings(Settings):
 
 
 class ScoreSettings(Settings):
-    """Which models of the registry embed images and texts, and which figures are computed."""
+    """Which models of the registry embed images and texts, and which figures are computed. ``truncate_dimensions``: the
+    length to which vectors are cut, of models that are trained for it; ``load_precision``: of the weights on a GPU,
+    instead of the registry's ``dtype`` (``int8``: of the weights in linear layers, on a CPU too)."""
 
     image_text_models: Annotated[list[str], Field(min_length=1)]
     recall_at: Annotated[list[PositiveInt], Field(min_length=1)]
     fuse_captions: bool
+    truncate_dimensions: Annotated[PositiveInt | None, LaterSetting]
+    load_precision: Annotated[Literal["fp32", "bf16", "fp16", "int8"] | None, LaterSetting]
 
 
 class ImageTextSettings(PairSettings, CaptionSettings, ScoreSettings):
