@@ -27,6 +27,7 @@ from assets_pkg.config.base import (
     Settings,
 )
 from assets_pkg.config.own_settings import with_own_settings
+from assets_pkg.config.remote_code import remote_code_problem
 from assets_pkg.config.sections.corpus import CorpusSettings, PassageSettings
 from assets_pkg.config.sections.deploy import DeploySettings
 from assets_pkg.config.sections.evaluation import EvalSettings, GateSettings
@@ -129,9 +130,12 @@ def load_profile(name: str, overrides: Sequence[str] = (), *, section: str | Non
     except OmegaConfBaseException as error:
         raise ProfileError(f"{source}: {hide_secrets(str(error)).splitlines()[0]}") from None
     try:
-        return Profile.model_validate(_resolved(cast("dict[str, Any]", values)))
+        profile = Profile.model_validate(_resolved(cast("dict[str, Any]", values)))
     except ValidationError as error:
         raise ProfileError("\n".join(f"{source}: {line}" for line in _explain(error))) from None
+    if (problem := remote_code_problem(profile.model, profile.deploy)) is not None:
+        raise ProfileError(f"{source}: {problem}")
+    return profile
 
 
 def _resolved(values: dict[str, Any]) -> dict[str, Any]:

@@ -84,6 +84,8 @@ def fetch_base_model(
     _copy_files(source.folder, target, progress)
     _stock_architecture(target, settings)
     _ensure_modules(target, source.entry)
+    if settings.trust_remote_code:
+        _check_code_is_here(target)
     check_weights(_transformer_folder(target))
     check_tokenizer(_transformer_folder(target))
     if source.entry is not None:
@@ -263,6 +265,22 @@ def _stock_architecture(target: Path, settings: ModelSettings) -> None:
     config |= {"model_type": model_type, "architectures": [architecture], "is_causal": False}
     config.pop("auto_map", None)
     _write_json(path, config)
+
+
+def _check_code_is_here(target: Path) -> None:
+    """Check that the code which is run lies in the folder, and is not fetched from another repository at every load.
+
+    Raises:
+        BaseModelError: it is not.
+    """
+    for path in {target, _transformer_folder(target)}:
+        for name in ("config.json", "tokenizer_config.json"):
+            config = _read_json(path / name) if (path / name).exists() else {}
+            if other := re.findall(r"([\w./-]+)--", json.dumps(config.get("auto_map", {}))):
+                raise BaseModelError(
+                    f"{path / name}: auto_map names code of another repository, {other[0]}, in whatever state that is "
+                    "now: copy its files into the model's folder, and name them without the repository"
+                )
 
 
 def _ensure_modules(target: Path, entry: ModelEntry | None) -> None:
