@@ -173,6 +173,7 @@ class EncoderResource(dg.ConfigurableResource[Any]):
     passage_max_length: int
     attn_implementation: str
     precision: str = "fp32"
+    trust_remote_code: bool = False
     batch_size: int = 128
 
     def open(

@@ -14,6 +14,7 @@ from assets_pkg.config.profile import Profile
 from assets_pkg.config.stages import STAGE_OF
 from assets_pkg.corpus.assets import documents_changed
 from assets_pkg.deploy.assets import server_changed
+from assets_pkg.finetune.assets import base_model_changed
 from assets_pkg.image_text.assets import pairs_changed
 from assets_pkg.judges.assets import captions_changed, published_changed
 from assets_pkg.orchestration.history import data_version, is_in, latest
@@ -28,6 +29,7 @@ ExternalChange = Callable[[dg.AssetMaterialization, Profile, ArtifactStore], str
 """Given the latest materialization of an asset: what has changed outside since then, or None."""
 
 EXTERNAL_CHANGES: dict[str, ExternalChange] = {
+    "base_model": base_model_changed,
     "raw_corpus": documents_changed,
     "synthetic_qa": pair_files_changed,
     "training_set": training_files_changed,

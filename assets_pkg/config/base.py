@@ -68,6 +68,10 @@ ENCODER_FIELDS = (
 class ModelSettings(Settings):
     """The embedding model that is adapted, and the one prompt contract and precision that every stage embeds with.
 
+    ``base_model`` is a folder, ``package://``, a name of the registry or a hub id. A prefix or length that is null in
+    the profile is as the model has it; `load_profile` puts the value in its place.
+    With ``trust_remote_code`` the model's own Python code runs wherever the model is loaded, with the user's rights.
+
     ``embed_precision`` bf16 is several times faster on a GPU, and moves nDCG in the third decimal.
     """
 
@@ -88,7 +92,12 @@ class ModelSettings(Settings):
     def encoder_config(self, batch_size: int = 128) -> EncoderConfig:
         """The prompt contract and the precision, as an encoder takes them."""
         values = {name: getattr(self, name) for name in ENCODER_FIELDS}
-        return EncoderConfig(**values, precision=self.embed_precision, batch_size=batch_size)
+        return EncoderConfig(
+            **values,
+            precision=self.embed_precision,
+            trust_remote_code=self.trust_remote_code,
+            batch_size=batch_size,
+        )
 
 
 class AcceleratorSettings(Settings):

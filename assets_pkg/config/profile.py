@@ -26,6 +26,8 @@ from assets_pkg.config.base import (
     ModelSettings,
     Settings,
 )
+from assets_pkg.config.own_settings import with_own_settings
+from assets_pkg.config.remote_code import remote_code_problem
 from assets_pkg.config.sections.corpus import CorpusSettings, PassageSettings
 from assets_pkg.config.sections.deploy import DeploySettings
 from assets_pkg.config.sections.evaluation import EvalSettings, GateSettings
@@ -37,6 +39,7 @@ from assets_pkg.config.sections.prep import PrepSettings
 from assets_pkg.config.sections.reindex import ReindexSettings
 from assets_pkg.config.sections.sdg import SdgSettings
 from assets_pkg.config.sections.search import SearchSettings
+from resources.models.registry import RegistryError
 from resources.secret_values import SecretValueError, hide_secrets, refuse_secrets, shown, texts_in
 from storage.artifact_store import ArtifactError
 from storage.errors import RetuneError
@@ -129,9 +132,23 @@ def load_profile(name: str, overrides: Sequence[str] = (), *, section: str | Non
     except OmegaConfBaseException as error:
         raise ProfileError(f"{source}: {hide_secrets(str(error)).splitlines()[0]}") from None
     try:
-        return Profile.model_validate(values)
+        profile = Profile.model_validate(_resolved(cast("dict[str, Any]", values)))
     except ValidationError as error:
         raise ProfileError("\n".join(f"{source}: {line}" for line in _explain(error))) from None
+    if (problem := remote_code_problem(profile.model, profile.deploy)) is not None:
+        raise ProfileError(f"{source}: {problem}")
+    return profile
+
+
+def _resolved(values: dict[str, Any]) -> dict[str, Any]:
+    """The profile with values for what it leaves to the base model; one that is wrong in another way stays as it is."""
+    model, root = values.get("model"), values.get("artifact_root")
+    if not isinstance(model, dict) or not isinstance(root, str):
+        return values
+    try:
+        return {**values, "model": with_own_settings(cast("dict[str, Any]", model), root)}
+    except RegistryError as error:
+        raise ProfileError(f"model.base_model: {error}") from None
 
 
 def profile_names() -> list[str]:

@@ -66,7 +66,9 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksD
         inputs = UpstreamArtifacts(context.instance, store, context.run.run_id)
         model, exported = inputs.input(Checkpoint, "promoted_model"), inputs.input(OnnxModel, "onnx_model")
         texts = [passage.text for passage in inputs.input(Passages, "passages").sample(48)]
-        parity = measure_parity(model.model, exported.folder, texts)
+        parity = measure_parity(
+            model.model, exported.folder, texts, trust_remote_code=profile.model.trust_remote_code
+        )
         figures = {"max_cosine_distance": parity.max_cosine_distance, "top10_overlap": parity.top10_overlap}
         shown = {**figures, "shapes": table(_shown(shape) for shape in parity.shapes)}
         if profile.export.export_dtype not in get_args(QuantizedDtype):
@@ -123,6 +125,7 @@ def _export(model: Checkpoint, profile: Profile, accelerator: AcceleratorResourc
         model_id=profile.deploy.served_model_name,
         model_digest=model.version,
         settings=settings,
+        trust_remote_code=profile.model.trust_remote_code,
     )
 
 

@@ -77,6 +77,7 @@ def export_onnx(
     model_id: str,
     model_digest: str,
     settings: OnnxExportSettings,
+    trust_remote_code: bool = False,
 ) -> ServedModelManifest:
     """Write a served-model folder for a sentence-transformers checkpoint.
 
@@ -91,7 +92,7 @@ def export_onnx(
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty")
-    model = load_checkpoint(checkpoint, settings.attn_implementation)
+    model = load_checkpoint(checkpoint, settings.attn_implementation, trust_remote_code=trust_remote_code)
     manifest = manifest_of(model, model_id=model_id, model_digest=model_digest, settings=settings)
     _trace(model, folder / MODEL_FILE, settings)
     if settings.export_dtype in get_args(QuantizedDtype):
@@ -149,7 +150,9 @@ def _quantize(folder: Path, dtype: Any) -> None:
     quantize(folder / MODEL_FILE, dtype)
 
 
-def load_checkpoint(checkpoint: Path, attn_implementation: str = "eager") -> SentenceTransformer:
+def load_checkpoint(
+    checkpoint: Path, attn_implementation: str = "eager", *, trust_remote_code: bool = False
+) -> SentenceTransformer:
     """Load a checkpoint on the CPU in float32, in evaluation mode, without network access."""
     import torch
     from sentence_transformers import SentenceTransformer
@@ -158,6 +161,7 @@ def load_checkpoint(checkpoint: Path, attn_implementation: str = "eager") -> Sen
         str(checkpoint),
         device="cpu",
         local_files_only=True,
+        trust_remote_code=trust_remote_code,
         model_kwargs={"attn_implementation": attn_implementation, "dtype": torch.float32},
     )
     model.eval()

@@ -48,7 +48,9 @@ class Parity:
     shapes: tuple[ShapeParity, ...]
 
 
-def measure_parity(checkpoint: Path, folder: Path, texts: Sequence[str]) -> Parity:
+def measure_parity(
+    checkpoint: Path, folder: Path, texts: Sequence[str], *, trust_remote_code: bool = False
+) -> Parity:
     """Compare a served-model folder with the checkpoint it was exported from, text by text.
 
     The checkpoint runs under sentence-transformers, from text, in batches of similar length; the export runs on the
@@ -63,18 +65,17 @@ def measure_parity(checkpoint: Path, folder: Path, texts: Sequence[str]) -> Pari
     if len(texts) < 2:
         raise ValueError("parity needs at least two different texts")
     try:
-        return _measure(checkpoint, folder, texts)
+        return _measure(load_checkpoint(checkpoint, trust_remote_code=trust_remote_code), folder, texts)
     except (FolderError, TextError, BadOutputError) as error:  # the server's own errors have no base of ours
         raise ExportError(str(error)) from error
 
 
-def _measure(checkpoint: Path, folder: Path, texts: Sequence[str]) -> Parity:
+def _measure(source: SentenceTransformer, folder: Path, texts: Sequence[str]) -> Parity:
     manifest = read_manifest(folder)
     model, tokenizer = OnnxModel(folder, manifest), TextTokenizer(folder, manifest)
     cuts = _cuts(texts)
     shapes: list[ShapeParity] = []
     overlaps: list[float] = []
-    source = load_checkpoint(checkpoint)
     source.max_seq_length = manifest.max_length
     for role in ROLES[: len({manifest.query_prefix, manifest.passage_prefix})]:
         reference = _reference(source, [manifest.prefix(role) + text for text in cuts])

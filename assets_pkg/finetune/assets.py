@@ -6,7 +6,7 @@ import dagster as dg
 
 from assets_pkg.config.profile import Profile
 from assets_pkg.finetune.adapter import train_adapter
-from assets_pkg.finetune.base_model import fetch_base_model
+from assets_pkg.finetune.base_model import describe_contract, fetch_base_model, registry_facts
 from assets_pkg.finetune.launch import launch_training
 from assets_pkg.orchestration.asset_context import accelerator_pool, asset_context, stage_asset
 from assets_pkg.orchestration.metadata import numbers, picture
@@ -16,8 +16,21 @@ from resources.configurable import (
     ComputeResource,
     EncoderResource,
 )
+from storage.artifact_store import ArtifactStore
 from storage.artifacts import Checkpoint, MinedTrainSet
 from storage.paths import CHECKPOINTS
+
+MODELS_YAML = "models.yaml"
+"""The registry's facts of the base model, as an input outside the graph."""
+
+
+def base_model_changed(made: dg.AssetMaterialization, profile: Profile, store: ArtifactStore) -> str | None:
+    """Whether the registry says something else of the base model than it did when that was made."""
+    before = made.metadata.get(MODELS_YAML)
+    facts = registry_facts(profile.model)
+    if before is None or facts is None or before.value == facts:
+        return None
+    return f"{MODELS_YAML} says something else of {profile.model.base_model}"
 
 
 def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
@@ -36,11 +49,14 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             def produce(folder: Path) -> None:
                 fetch_base_model(profile.model, folder, asset.progress(), accelerator.host())
 
-            model = asset.build(Checkpoint, produce)
+            asset.note(describe_contract(profile.model))
+            facts = registry_facts(profile.model)
+            outside = {} if facts is None else {MODELS_YAML: facts}
+            model = asset.build(Checkpoint, produce, outside=outside)
             warning = model.summary().get("warning")
             if warning:
                 context.log.warning(warning)
-            told = {"warning": warning} if warning else {}
+            told = {**({"warning": warning} if warning else {}), **outside}
             return asset.result(model, {**numbers(model.summary()), **told})
 
     @stage_asset(

@@ -5,11 +5,9 @@
 from __future__ import annotations
 
 import glob
-import importlib.resources
 import json
 import re
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,14 +15,25 @@ from typing import Any
 from assets_pkg.config.base import ModelSettings
 from assets_pkg.finetune.errors import BaseModelError
 from assets_pkg.finetune.model_io import check_tokenizer, check_weights, parameter_count
+from assets_pkg.finetune.registered_facts import APPLIED, write_facts
 from resources.encoders.loading import admit_weights
+from resources.encoders.registered_text import POOLINGS
 from resources.machine.accelerator import Accelerator
+from resources.models.entry import ModelEntry
+from resources.models.files import tokenizer_folder
+from resources.models.naming import (
+    TRANSFORMER_CONFIGS,
+    ModelNameError,
+    NamedModel,
+    find_named,
+    max_tokens,
+    own_settings,
+)
 from resources.models.shape import token_positions
+from storage.digests import digest_json
 from storage.files import copy_file, write_json
 from storage.progress import Progress, no_progress
 
-PACKAGE = "package://"
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w-]+")
 # Other formats of the same weights, which are not needed.
 UNWANTED = ("*.h5", "*.msgpack", "*.ot", "*.onnx", "*.gguf", "onnx/*", "openvino/*", "*.tflite", ".*")
 # What trainers keep beside a model to go on from.
@@ -33,16 +42,9 @@ OF_A_TRAINER = (
     "training_args.bin",
 )  # fmt: skip
 TRAINER_CHECKPOINT = re.compile(r"checkpoint-\d+")
-# Names of sentence-transformers' configuration of a transformer, in the order in which it looks for them.
-TRANSFORMER_CONFIGS = tuple(
-    f"sentence_{kind}_config.json"
-    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
-)
 # Model types of bidirectional embedding models, and the decoder they are derived from: the only difference is
 # bidirectional attention, which ``is_causal: false`` turns on.
 BIDIRECTIONAL = {"llama_bidirec": ("llama", "LlamaModel")}
-PROMPTS = {"query_prefix": ("query",), "passage_prefix": ("document", "passage", "corpus")}
-"""Settings, and the names that models have for them (sentence-transformers' ``encode_query``, ``encode_document``)."""
 POOLING = {"avg": "mean", "mean": "mean", "cls": "cls", "last": "lasttoken"}
 
 
@@ -51,6 +53,7 @@ class _Source:
     folder: Path
     name: str
     revision: str | None = None
+    entry: ModelEntry | None = None
 
 
 def fetch_base_model(
@@ -61,9 +64,9 @@ def fetch_base_model(
 ) -> None:
     """Write ``model/consolidated/`` and ``summary.json`` into ``folder``.
 
-    ``settings.base_model`` is ``package://<package>/<folder>`` (a model inside an installed Python package), a
-    local folder, or a Hugging Face hub id. Its files are copied: the source may change later. A plain
-    transformers model gets mean pooling and normalisation; a bidirectional decoder that would need remote code
+    ``settings.base_model`` is a name as `find_named` takes it. Its files are copied: the source may change later. What
+    the registry says of its pooling, padding, end token and attention is written into the copy; without that, a plain
+    transformers model gets mean pooling. All get normalisation; a bidirectional decoder that would need remote code
     is described by its stock architecture with ``is_causal: false`` instead. Where the model brings other prompts than
     the settings have, ``summary.json`` says so as ``warning``.
 
@@ -80,10 +83,14 @@ def fetch_base_model(
     shutil.rmtree(folder / "model", ignore_errors=True)
     _copy_files(source.folder, target, progress)
     _stock_architecture(target, settings)
-    _ensure_modules(target)
+    _ensure_modules(target, source.entry)
+    if settings.trust_remote_code:
+        _check_code_is_here(target)
     check_weights(_transformer_folder(target))
     check_tokenizer(_transformer_folder(target))
-    warning = replaced_prompts(target, settings)
+    if source.entry is not None:
+        write_facts(target, source.entry)
+    warning = replaced_prompts(source, settings)
     _write_contract(target, settings)
     if host is not None:
         admit_weights(target, host, "fp32")
@@ -95,6 +102,8 @@ def fetch_base_model(
         "dimension": dimension,
         "max_length": max_length,
         "licence": licence_of(source.folder),
+        "query_prompt": settings.query_prefix,
+        "passage_prompt": settings.passage_prefix,
         **({"warning": warning} if warning else {}),
     }
     write_json(folder / "summary.json", summary, ensure_ascii=True)
@@ -104,47 +113,63 @@ def fetch_base_model(
 
 
 def _locate(settings: ModelSettings) -> _Source:
-    name = settings.base_model
-    local = local_base_model(settings)
-    if local is not None:
-        return _Source(local, name)
-    if name.startswith(("/", ".", "~")) or not HUB_ID.fullmatch(name):
+    named = _named(settings)
+    entry = named.entry
+    if entry is not None and entry.adapter != "sentence_transformer":
         raise BaseModelError(
-            f"base_model {name!r}: no such folder: give a model folder or a hub id (owner/name)"
+            f"base_model {named.name!r}: the registry runs it by its adapter {entry.adapter} "
+            f"({', '.join(entry.modalities)}): only text models of the adapter sentence_transformer can be tuned"
         )
-    return _download(name, settings.revision)
+    if named.folder is not None:
+        return _Source(named.folder, named.name, None, entry)
+    if named.hub_id is None:
+        raise BaseModelError(
+            f"base_model {named.name!r}: its weights are not here, and it has no hub_id to get them"
+        )
+    return _download(named)
 
 
 def local_base_model(settings: ModelSettings) -> Path | None:
     """The folder of ``settings.base_model``; None where it would have to be downloaded.
 
     Raises:
-        BaseModelError: the package that should hold it is not installed, or does not hold it.
+        BaseModelError: the package or folder that should hold it does not exist.
     """
-    name = settings.base_model
-    if name.startswith(PACKAGE):
-        return _package_folder(name)
-    local = Path(name).expanduser()
-    return local if local.is_dir() else None
+    return _named(settings).folder
 
 
-def _package_folder(name: str) -> Path:
-    package, _, inside = name.removeprefix(PACKAGE).partition("/")
+def registry_facts(settings: ModelSettings) -> str | None:
+    """Digest of what the registry has applied to the base model; None where it says nothing of it."""
     try:
-        folder = Path(str(importlib.resources.files(package))) / inside
-    except ModuleNotFoundError as error:
-        raise BaseModelError(
-            f"base_model {name!r}: the Python package {package!r} is not installed: "
-            f"pip install {package.replace('_', '-')}"
-        ) from error
-    if not folder.is_dir():
-        raise BaseModelError(f"base_model {name!r}: package {package!r} has no folder {inside!r}")
-    return folder
+        entry = _named(settings).entry
+    except BaseModelError:
+        return None  # what was made of it may be in the store; making it anew tells
+    return None if entry is None else digest_json(entry.model_dump(mode="json", include=set(APPLIED)))
 
 
-def _download(name: str, revision: str | None) -> _Source:
+def describe_contract(settings: ModelSettings) -> str:
+    """How texts are embedded, in one line: shown before anything is measured."""
+    query, passage = (
+        f"with {prompt!r} before" if prompt else "without a prompt"
+        for prompt in (settings.query_prefix, settings.passage_prefix)
+    )
+    return (
+        f"{settings.base_model}: queries {query}, at most {settings.query_max_length} tokens; "
+        f"passages {passage}, at most {settings.passage_max_length} tokens"
+    )
+
+
+def _named(settings: ModelSettings) -> NamedModel:
+    try:
+        return find_named(settings.base_model, settings.revision)
+    except ModelNameError as error:
+        raise BaseModelError(f"base_model {error}") from error
+
+
+def _download(named: NamedModel) -> _Source:
     from huggingface_hub import snapshot_download
 
+    name, revision = str(named.hub_id), named.revision
     try:
         unwanted = [*UNWANTED, *OF_A_TRAINER]
         folder = snapshot_download(name, revision=revision, ignore_patterns=[*unwanted, "*.bin"])
@@ -156,7 +181,7 @@ def _download(name: str, revision: str | None) -> _Source:
             f"the Hugging Face hub ({type(error).__name__}: {str(error).splitlines()[0]}): check the name, "
             "HF_TOKEN for gated models and the network, or set model.base_model to a folder that holds it"
         ) from error
-    return _Source(Path(folder), name, revision=Path(folder).name)
+    return _Source(Path(folder), named.name, Path(folder).name, named.entry)
 
 
 def _bin_files_not_needed(folder: Path) -> list[str]:
@@ -242,10 +267,26 @@ def _stock_architecture(target: Path, settings: ModelSettings) -> None:
     _write_json(path, config)
 
 
-def _ensure_modules(target: Path) -> None:
+def _check_code_is_here(target: Path) -> None:
+    """Check that the code which is run lies in the folder, and is not fetched from another repository at every load.
+
+    Raises:
+        BaseModelError: it is not.
+    """
+    for path in {target, _transformer_folder(target)}:
+        for name in ("config.json", "tokenizer_config.json"):
+            config = _read_json(path / name) if (path / name).exists() else {}
+            if other := re.findall(r"([\w./-]+)--", json.dumps(config.get("auto_map", {}))):
+                raise BaseModelError(
+                    f"{path / name}: auto_map names code of another repository, {other[0]}, in whatever state that is "
+                    "now: copy its files into the model's folder, and name them without the repository"
+                )
+
+
+def _ensure_modules(target: Path, entry: ModelEntry | None) -> None:
     """Add sentence-transformers modules to a plain transformers folder, and a normalisation as the last module."""
     path = target / "modules.json"
-    modules = _read_json(path) if path.exists() else _wrap(target)
+    modules = _read_json(path) if path.exists() else _wrap(target, entry)
     if not modules or not _kind(modules[0]).endswith("Transformer"):
         kinds = ", ".join(_kind(module) for module in modules)
         raise BaseModelError(
@@ -257,12 +298,13 @@ def _ensure_modules(target: Path) -> None:
         _write_json(path, modules)
 
 
-def _wrap(target: Path) -> list[dict[str, Any]]:
+def _wrap(target: Path, entry: ModelEntry | None) -> list[dict[str, Any]]:
     config_path = target / "config.json"
     if not config_path.exists():
         raise BaseModelError(f"{target}: neither modules.json nor config.json: this is not a model folder")
     config = _read_json(config_path)
-    pooling = POOLING.get(str(config.get("pooling", "mean")), "mean")
+    own = POOLING.get(str(config.get("pooling", "mean")), "mean")
+    pooling = own if entry is None else POOLINGS.get(str(entry.pooling), own)
     _write_json(
         target / "1_Pooling" / "config.json",
         {"word_embedding_dimension": _width(target, config), "pooling_mode": pooling},
@@ -307,24 +349,23 @@ def _transformer_folder(target: Path) -> Path:
         raise BaseModelError(f"{path}: not a list of modules with a path each") from error
 
 
-def replaced_prompts(target: Path, settings: ModelSettings) -> str | None:
+def replaced_prompts(source: _Source, settings: ModelSettings) -> str | None:
     """What to tell a user whose settings have other prompts than the model brings; None where they agree, or where the
     model brings none. A base measured without its prompts looks worse than it is, and the gain of tuning better."""
-    path = target / "config_sentence_transformers.json"
-    own = _read_json(path).get("prompts") if path.exists() else None
-    if not isinstance(own, dict):
-        return None
+    own = own_settings(NamedModel(source.name, source.folder, entry=source.entry))
     differ = [
         f"model.{field} is {used!r}, and the model's own is {found!r}"
-        for field, names in PROMPTS.items()
-        if (found := next((own[name] for name in names if own.get(name)), None)) is not None
-        and found != (used := getattr(settings, field))
+        for field, used, found in (
+            ("query_prefix", settings.query_prefix, own.query),
+            ("passage_prefix", settings.passage_prefix, own.passage),
+        )
+        if found and found != used
     ]
     if not differ:
         return None
     return (
         f"base_model {settings.base_model} has prompts of its own: {'; '.join(differ)}. It is measured, trained and "
-        "served with those of the settings: set them to the model's own unless you mean to replace them"
+        "served with those of the settings: set them to null, which is the model's own, unless you mean to replace them"
     )
 
 
@@ -337,7 +378,7 @@ def _write_contract(target: Path, settings: ModelSettings) -> None:
     config["default_prompt_name"] = None
     _write_json(path, config)
     wanted = max(settings.query_max_length, settings.passage_max_length)
-    _write_max_length(target, min(_max_tokens(_transformer_folder(target)), wanted))
+    _write_max_length(target, min(max_tokens(_transformer_folder(target)) or wanted, wanted))
 
 
 def _write_max_length(target: Path, tokens: int) -> None:
@@ -349,16 +390,6 @@ def _write_max_length(target: Path, tokens: int) -> None:
     _write_json(path, config)
 
 
-def _max_tokens(folder: Path) -> int:
-    """The maximum length of the model in tokens: the smaller of its positions and its tokenizer's limit."""
-    limits = [
-        (folder / "config.json", "max_position_embeddings"),
-        (folder / "tokenizer_config.json", "model_max_length"),
-    ]
-    found = [_read_json(folder / name).get(key) for name, key in limits if (folder / name).exists()]
-    return int(min([limit for limit in found if limit], default=sys.maxsize))
-
-
 def _test_encode(target: Path, settings: ModelSettings) -> tuple[int, int]:
     """Load the model and encode a text; returns its dimensions and maximum length."""
     import torch
@@ -367,6 +398,7 @@ def _test_encode(target: Path, settings: ModelSettings) -> tuple[int, int]:
 
     try:
         model = load_model(target, "cpu", trust_remote_code=settings.trust_remote_code)
+        _pad_with_the_end_token(target, model.tokenizer)
         positions = token_positions(model.config, model.modules())
         if positions is not None and positions < int(model.max_seq_length or 0):
             _write_max_length(target, positions)
@@ -380,6 +412,16 @@ def _test_encode(target: Path, settings: ModelSettings) -> tuple[int, int]:
     if not bool(torch.isfinite(vector).all()):
         raise BaseModelError(f"base_model {settings.base_model!r} gives vectors that are not finite numbers")
     return int(vector.numel()), int(model.max_seq_length or 0)
+
+
+def _pad_with_the_end_token(target: Path, tokenizer: Any) -> None:
+    """Give a tokenizer without a padding token (GPT-2's) its end token for that: padding is masked, whatever it is."""
+    if tokenizer.pad_token is not None or tokenizer.eos_token is None:
+        return
+    path = tokenizer_folder(target) / "tokenizer_config.json"
+    config = _read_json(path) if path.exists() else {}
+    _write_json(path, {**config, "pad_token": tokenizer.eos_token})
+    tokenizer.pad_token = tokenizer.eos_token
 
 
 def _needs_code(target: Path) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from assets_pkg.nim.batching import DEFAULT_BATCH_TOKENS, plan_batches
 from assets_pkg.nim.manifest import ServedModelManifest, read_manifest
-from assets_pkg.nim.model import OnnxModel, Vectors, usable_cpus
+from assets_pkg.nim.model import Model, OnnxModel, Vectors, usable_cpus
 from assets_pkg.nim.tokenize import Role, TextTokenizer
 
 
@@ -26,9 +26,22 @@ class OnnxEncoder:
     """
 
     def __init__(self, folder: Path, threads: int | None = None) -> None:
-        self.manifest: ServedModelManifest = read_manifest(folder)
-        self._tokenizer = TextTokenizer(folder, self.manifest)
-        self._model = OnnxModel(folder, self.manifest)
+        manifest = read_manifest(folder)
+        self._start(manifest, TextTokenizer(folder, manifest), OnnxModel(folder, manifest), threads)
+
+    @classmethod
+    def of(cls, manifest: ServedModelManifest, tokenizer: TextTokenizer, model: Model) -> OnnxEncoder:
+        """The same of any model, whatever its folder looks like."""
+        made = cls.__new__(cls)
+        made._start(manifest, tokenizer, model, None)
+        return made
+
+    def _start(
+        self, manifest: ServedModelManifest, tokenizer: TextTokenizer, model: Model, threads: int | None
+    ) -> None:
+        self.manifest: ServedModelManifest = manifest
+        self._tokenizer = tokenizer
+        self._model = model
         self._threads = threads or usable_cpus()
 
     def embed(

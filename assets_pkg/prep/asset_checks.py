@@ -158,12 +158,12 @@ def check_lengths(mined: MinedTrainSet, count_tokens: TokenCounter, max_length: 
     return Finding(cut <= MANY_CUT * len(measured), "WARN", figures, rows)
 
 
-def token_counter(model: Path, prefix: str) -> TokenCounter:
+def token_counter(model: Path, prefix: str, *, trust_remote_code: bool = False) -> TokenCounter:
     """Counts with the tokenizer of the model folder ``model``."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(
-        str(tokenizer_folder(model)), local_files_only=True, trust_remote_code=False
+        str(tokenizer_folder(model)), local_files_only=True, trust_remote_code=trust_remote_code
     )
 
     def count(texts: Sequence[str]) -> list[int]:
@@ -253,7 +253,11 @@ def build_checks(profile: Profile) -> list[dg.AssetChecksDefinition]:
         inputs = UpstreamArtifacts(context.instance, store, context.run.run_id)
         mined = inputs.input(MinedTrainSet, "mined_train_set")
         base = inputs.input(Checkpoint, "base_model")
-        counter = token_counter(base.model, profile.model.passage_prefix)
+        counter = token_counter(
+            base.model,
+            profile.model.passage_prefix,
+            trust_remote_code=profile.model.trust_remote_code,
+        )
         yield from _results(
             "mined_train_set",
             {

@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
 
@@ -140,9 +139,10 @@ def exported_encoder(store: ArtifactStore, digest: str, query_prefix: str) -> Qu
     prefix.
 
     Raises:
-        SearchError: the export is damaged.
+        SearchError, EncoderError: the export is damaged.
     """
     from assets_pkg.nim.manifest import FolderError, read_manifest
+    from resources.encoders.onnx import OnnxEncoder
 
     exported = store.resolve(ONNX_LINK)
     if exported is None or not exported.exists():
@@ -150,27 +150,13 @@ def exported_encoder(store: ArtifactStore, digest: str, query_prefix: str) -> Qu
     try:
         manifest = read_manifest(exported)
         matches = (manifest.model_digest, manifest.query_prefix) == (digest, query_prefix)
-        return ExportedEncoder(exported) if matches else None
     except FolderError as error:
         raise SearchError(str(error)) from error
-
-
-class ExportedEncoder:
-    """`assets_pkg.nim.engine.OnnxEncoder` for queries; its errors become `SearchError`."""
-
-    def __init__(self, folder: Path):
-        from assets_pkg.nim.engine import OnnxEncoder
-
-        self._encoder = OnnxEncoder(folder)
-
-    def embed(self, texts: Sequence[str], role: Role) -> NDArray[np.float32]:
-        from assets_pkg.nim.model import BadOutputError
-        from assets_pkg.nim.tokenize import TextError
-
-        try:
-            return self._encoder.embed(texts, role)
-        except (TextError, BadOutputError) as error:
-            raise SearchError(str(error)) from error
+    if not matches:
+        return None
+    encoder = OnnxEncoder(exported, digest)
+    encoder.open()
+    return encoder
 
 
 def checkpoint_encoder(

@@ -63,7 +63,18 @@ def truth_checks(entry: ModelEntry, encoder: ItemEncoder) -> list[Check]:
         checks += _inside(entry, encoder, SAME_STATE[precision])
     else:
         checks.append(Check("inside", None, "padding, pooling and attention cannot be seen through HTTP"))
-    return checks
+    replaced: dict[str, str] = getattr(encoder, "replaced", {})
+    return [_agrees(entry, check, replaced) for check in checks]
+
+
+def _agrees(entry: ModelEntry, check: Check, replaced: dict[str, str]) -> Check:
+    """The check, failed where the registry replaces what the model's own modules say: one of the two is wrong."""
+    if check.name not in replaced:
+        return check
+    registered = getattr(entry, check.name)
+    return Check(
+        check.name, False, f"the model's own modules have {replaced[check.name]}; registered {registered}"
+    )
 
 
 def _sample(encoder: ItemEncoder) -> list[Input]:

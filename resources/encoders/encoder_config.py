@@ -19,6 +19,7 @@ class EncoderConfig:
         query_max_length, passage_max_length: in tokens, special tokens included; longer texts are truncated.
         attn_implementation: of transformers; ``auto`` leaves the choice to it.
         precision: ``bf16`` runs under autocast, with weights and pooling kept in float32.
+        trust_remote_code: the model's own Python code is run (whoever wrote it can do what this user can).
         batch_size: texts of maximum length in one batch; of shorter texts a batch holds more.
     """
 
@@ -28,6 +29,7 @@ class EncoderConfig:
     passage_max_length: int = 512
     attn_implementation: str = "auto"
     precision: Precision = "fp32"
+    trust_remote_code: bool = False
     batch_size: int = 128
 
     def prefix(self, role: Role) -> str:

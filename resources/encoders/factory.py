@@ -10,7 +10,7 @@ from resources.encoders.cached_items import CachedItems
 from resources.encoders.items import ItemEncoder
 from resources.machine.accelerator import Accelerator, find_accelerator
 from resources.models.entry import Adapter, ModelEntry
-from resources.models.files import check_files, digest_model
+from resources.models.files import EXPORTED_FILE, check_files, digest_model
 from resources.models.locations import ModelLocation, find_model
 from resources.models.registry import Registry
 from storage.artifact_store import ArtifactStore
@@ -110,9 +110,11 @@ def _qwen3_vl(folder: Path, entry: ModelEntry, digest: str, accelerator: Acceler
 
 
 def _onnx(folder: Path, entry: ModelEntry, digest: str, accelerator: Accelerator) -> ItemEncoder:
+    from resources.encoders.hub_onnx import HubOnnxEncoder
     from resources.encoders.onnx import OnnxEncoder
 
-    return OnnxEncoder(folder, digest)
+    exported = (folder / EXPORTED_FILE).is_file()
+    return OnnxEncoder(folder, digest) if exported else HubOnnxEncoder(folder, entry, digest)
 
 
 LOCAL: dict[Adapter, Callable[[Path, ModelEntry, str, Accelerator], ItemEncoder]] = {

@@ -62,12 +62,16 @@ class OnnxEncoder:
         for start in range(0, len(rows), BLOCK):
             block = rows[start : start + BLOCK]
             try:
-                with _as_encoder_errors(self.folder):
+                with as_encoder_errors(self.folder):
                     vectors[start : start + len(block)] = engine.embed(block, role)
             except TextError as error:
                 raise ItemError(str(error), start + error.index) from error
             progress(start + len(block), len(rows), "items")
         return vectors
+
+    def open(self) -> None:
+        """Load the model now. Raises `EncoderError` where the folder cannot be used."""
+        self._load()
 
     def close(self) -> None:
         self._engine = None
@@ -75,15 +79,18 @@ class OnnxEncoder:
 
     def _load(self) -> Engine:
         if self._engine is None:
-            from assets_pkg.nim.engine import OnnxEncoder as Engine
-
-            with _as_encoder_errors(self.folder):
-                self._engine = Engine(self.folder)
+            with as_encoder_errors(self.folder):
+                self._engine = self._make()
         return self._engine
+
+    def _make(self) -> Engine:
+        from assets_pkg.nim.engine import OnnxEncoder as Engine
+
+        return Engine(self.folder)
 
 
 @contextmanager
-def _as_encoder_errors(folder: Path) -> Generator[None]:
+def as_encoder_errors(folder: Path) -> Generator[None]:
     """The server's own errors, which know nothing of Retune's, as `EncoderError`."""
     from assets_pkg.nim.manifest import FolderError
     from assets_pkg.nim.model import BadOutputError

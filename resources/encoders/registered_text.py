@@ -3,7 +3,7 @@ its own, by a stock network configured by the registry. Remote code is never run
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,6 +16,7 @@ from resources.encoders.sentence_transformer import SentenceTransformerEncoder
 from resources.machine.accelerator import Accelerator
 from resources.models.entry import Modality, ModelEntry, Pooling
 from resources.models.files import facts_digest, read_config, tokenizer_folder, transformer_folder
+from resources.models.naming import NamedModel, own_settings
 from storage.digests import digest_json
 from storage.progress import Progress, no_progress
 
@@ -26,13 +27,18 @@ if TYPE_CHECKING:
 
 MODALITIES: tuple[Modality, ...] = ("text",)
 DEFAULT_TOKENS = 512
-POOLINGS: tuple[Pooling, ...] = ("mean", "cls", "last")
+POOLINGS: dict[str, str] = {"mean": "mean", "cls": "cls", "last": "lasttoken"}
+"""The registry's poolings that are of token states, and sentence-transformers' names of them."""
+
 STOCK_TYPES = {"llama_bidirec": "llama"}
 """Names of remote code that is a stock network with its causal mask taken away."""
 
 
 class RegisteredTextEncoder(SentenceTransformerEncoder):
-    """`SentenceTransformerEncoder` of a registry entry, with its prompts and length.
+    """`SentenceTransformerEncoder` of a registry entry: with its prompts, length, pooling, padding side, end token and
+    direction of attention; what the entry does not say is the folder's.
+
+    ``replaced`` has, once loaded, the facts of which the folder's own modules say something else.
 
     ``config.is_causal = False`` makes the decoders of transformers 5 attend in both directions, exactly and
     whatever the padding, for which older checkpoints bring remote code that is silently causal on padded batches.
@@ -46,16 +52,18 @@ class RegisteredTextEncoder(SentenceTransformerEncoder):
         accelerator: Accelerator,
         batch_size: int = 32,
     ):
-        length = entry.text_tokens or DEFAULT_TOKENS
+        own = own_settings(NamedModel(folder.name, folder, entry=entry))
+        length = own.max_length or DEFAULT_TOKENS
         config = EncoderConfig(
-            query_prefix=entry.prompts.prefix("query"),
-            passage_prefix=entry.prompts.prefix("passage"),
+            query_prefix=own.query or "",
+            passage_prefix=own.passage or "",
             query_max_length=length,
             passage_max_length=length,
             batch_size=batch_size,
         )
         super().__init__(folder, model_digest, accelerator, config)
         self.entry = entry
+        self.replaced: dict[str, str] = {}
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
@@ -103,8 +111,34 @@ class RegisteredTextEncoder(SentenceTransformerEncoder):
         if (self.folder / "modules.json").is_file() and not _has_remote_code(self.folder):
             device, dtype = self._accelerator.device, self._dtype()
             options: dict[str, Any] = {"model_kwargs": {"dtype": dtype}, "local_files_only": True}
-            return for_inference(SentenceTransformer(str(self.folder), device=device, **options), device)
+            model = SentenceTransformer(str(self.folder), device=device, **options)
+            self._apply_facts(model)
+            return for_inference(model, device)
         return cast("SentenceTransformer", self._assemble())
+
+    def _apply_facts(self, model: SentenceTransformer) -> None:
+        """Give the folder's own modules what the registry says; note where they had something else."""
+        entry, network = self.entry, cast("Any", model[0]).auto_model
+        self.replaced = {}
+        if entry.attention is not None and is_decoder(network.config.to_dict()):
+            causal = entry.attention == "causal"
+            if getattr(network.config, "is_causal", True) != causal:
+                self.replaced["attention"] = "bidirectional" if causal else "causal"
+            network.config.is_causal = causal
+        for module in cast("Iterator[Any]", model):
+            wanted = POOLINGS.get(str(entry.pooling))
+            if type(module).__name__ == "Pooling" and wanted is not None and module.pooling_mode != wanted:
+                self.replaced["pooling"] = str(module.pooling_mode)
+                module.pooling_mode = wanted
+        self._prepare(model.tokenizer)
+
+    def _prepare(self, tokenizer: Any) -> None:
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        if self.entry.padding_side is not None:
+            tokenizer.padding_side = self.entry.padding_side
+        if self.entry.append_eos:
+            append_end_token(tokenizer)
 
     def _assemble(self) -> PooledNetwork:
         """The network with the registry's attention, padding, end token and pooling."""
@@ -125,12 +159,7 @@ class RegisteredTextEncoder(SentenceTransformerEncoder):
         tokenizer = hf.AutoTokenizer.from_pretrained(
             str(tokenizer_folder(self.folder)), local_files_only=True, trust_remote_code=False
         )
-        if tokenizer.pad_token is None:
-            tokenizer.pad_token = tokenizer.eos_token
-        if self.entry.padding_side is not None:
-            tokenizer.padding_side = self.entry.padding_side
-        if self.entry.append_eos:
-            _append_end_token(tokenizer)
+        self._prepare(tokenizer)
         return PooledNetwork(for_inference(network, self._accelerator.device), tokenizer, self.entry.pooling)
 
     @property
@@ -192,12 +221,22 @@ def _stock_config(folder: Path) -> Any:
     return hf.AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
 
 
-def _append_end_token(tokenizer: Any) -> None:
-    """Make the tokenizer put its end token behind every text, inside the maximum length, if it does not."""
+def is_decoder(config: Mapping[str, Any]) -> bool:
+    """Whether the values of a ``config.json`` are of a decoder, whose attention has a direction to choose: decoders of
+    today group their heads, encoders do not."""
+    return "num_key_value_heads" in config
+
+
+def append_end_token(tokenizer: Any) -> bool:
+    """Make the tokenizer put its end token behind every text, inside the maximum length; False if it does so already.
+
+    Raises:
+        ValueError: it adds other special tokens instead.
+    """
     end = tokenizer.eos_token
     ids = tokenizer("a")["input_ids"]
     if ids[-1] == tokenizer.eos_token_id:
-        return
+        return False
     if ids != tokenizer("a", add_special_tokens=False)["input_ids"]:
         raise ValueError(
             "its tokenizer adds special tokens, but not the end token that the registry asks for"
@@ -207,3 +246,4 @@ def _append_end_token(tokenizer: Any) -> None:
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
         single=f"$A {end}", pair=None, special_tokens=[(end, tokenizer.eos_token_id)]
     )
+    return True

@@ -219,6 +219,7 @@ class SentenceTransformerEncoder:
                     str(self.folder),
                     device=self._accelerator.device,
                     local_files_only=True,
+                    trust_remote_code=self.config.trust_remote_code,
                     model_kwargs={} if attention == "auto" else {"attn_implementation": attention},
                 )
         except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:

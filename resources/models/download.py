@@ -25,6 +25,10 @@ LEFT_OUT = (
     "*.md5",
     "*.pdf",
 )
+NOT_ONNX = (*LEFT_OUT, "*.safetensors", "*.bin", "*.index.json")
+GRAPH = "onnx/model.onnx*"
+"""The graph in float32 and its weights, in the hub's usual layout; other precisions lie beside it."""
+
 PICKLED = ("*.bin", "*.bin.index.json")
 HEADROOM_BYTES = 500_000_000
 """Space that must stay free on the disk."""
@@ -148,6 +152,8 @@ def _remote_files(entry: ModelEntry, token: str | None) -> tuple[str, dict[str, 
     safe = {PurePosixPath(name).parent for name in sizes if name.endswith(".safetensors")}
 
     def left_out(name: str) -> bool:
+        if entry.adapter == "onnx":
+            return any(fnmatch(name, pattern) for pattern in NOT_ONNX) and not fnmatch(name, GRAPH)
         pickled = PICKLED if PurePosixPath(name).parent in safe else ()
         return any(fnmatch(name, pattern) for pattern in (*LEFT_OUT, *pickled))
 

@@ -16,6 +16,10 @@ WEIGHT_PATTERNS = ("*.safetensors", "*.bin", "*.onnx", "*.onnx_data")
 DIGEST_FILE = ".retune-digest.json"
 WORTH_REMEMBERING_BYTES = 1_000_000_000
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "sentencepiece.bpe.model")
+EXPORTED_FILE = "retune_model.json"
+"""The manifest of a folder that Retune exported."""
+
+HUB_GRAPHS = ("onnx/model.onnx", "model.onnx")
 SIZE_KEYS = ("projection_dim", "hidden_size")
 SIZE_SECTIONS = ("text_config", "vision_config")
 
@@ -172,8 +176,22 @@ def _tokenizer_problems(folder: Path) -> Iterator[Problem]:
         yield Problem(f"{folder}: no tokenizer (looked for {', '.join(TOKENIZER_FILES)})")
 
 
+def graph_file(folder: Path) -> Path | None:
+    """The ONNX graph of a folder in the hub's usual layout, ``onnx/model.onnx`` beside the tokenizer; None where it has
+    none under a usual name."""
+    return next((folder / name for name in HUB_GRAPHS if (folder / name).is_file()), None)
+
+
 def _onnx_problems(folder: Path) -> Iterator[Problem]:
-    for name in ("retune_model.json", "model.onnx", "tokenizer.json"):
+    if not (folder / EXPORTED_FILE).is_file() and (folder / "config.json").is_file():
+        if graph_file(folder) is None:
+            yield Problem(f"{folder}: no ONNX graph (looked for {', '.join(HUB_GRAPHS)})")
+        if not (folder / "tokenizer.json").is_file():
+            yield Problem(
+                f"{folder / 'tokenizer.json'}: missing: an ONNX model needs the tokenizer in this form"
+            )
+        return
+    for name in (EXPORTED_FILE, "model.onnx", "tokenizer.json"):
         if not (folder / name).is_file():
             yield Problem(f"{folder / name}: missing: export the model again (retune export)")
 

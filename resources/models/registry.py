@@ -1,8 +1,12 @@
-"""The registry: ``models.yaml``, read and checked, and names resolved to entries.
+"""The registry: the shipped ``models.yaml`` with the user's own over it, read and checked, and names resolved to
+entries.
 
-Exactly one file is the registry. It is the one that ``RETUNE_MODELS`` names; else ``models.yaml`` in the
-working folder; else Retune's own. The last is the file at the top of the project, which lies here too as a link
-and, in an installed package, as a copy (package data), so that one path finds it in both.
+The user's file is the one that ``RETUNE_MODELS`` names, else ``models.yaml`` in the working folder. An entry in it that
+says how the model is run (``adapter`` or ``provider_type``) is a whole one, and replaces a shipped entry of the same
+name; any other changes single facts of the shipped one.
+
+The shipped file is at the top of the project. It lies here too as a link and, in an installed package, as a copy
+(package data), so that one path finds it in both.
 """
 
 from __future__ import annotations
@@ -22,6 +26,9 @@ from storage.errors import RetuneError
 
 FILE_NAME = "models.yaml"
 ENVIRONMENT_NAME = "RETUNE_MODELS"
+SHIPPED = Path(__file__).with_name(FILE_NAME)
+WHOLE = ("adapter", "provider_type")
+"""Facts that say how a model is run."""
 
 
 class RegistryError(RetuneError, ValueError):
@@ -30,7 +37,7 @@ class RegistryError(RetuneError, ValueError):
 
 @dataclass(frozen=True)
 class Registry:
-    """The models of one file, by their short names, in its order."""
+    """The models by their short names, the user's first; ``path`` is the user's file where there is one."""
 
     path: Path
     models: Mapping[str, ModelEntry]
@@ -44,10 +51,8 @@ class Registry:
         Raises:
             RegistryError: there is no such model; the message has the nearest names.
         """
-        if name in self.models:
-            return name
         for short, entry in self.models.items():
-            if name == entry.hub_id or name in entry.aliases:
+            if name in (short, entry.hub_id, *entry.aliases):
                 return short
         known = [*self.models, *(entry.hub_id for entry in self.models.values() if entry.hub_id)]
         close = difflib.get_close_matches(name, known, n=2)
@@ -59,8 +64,8 @@ class Registry:
         return self.models[self.name_of(name)]
 
 
-def registry_path() -> Path:
-    """The file that is the registry now.
+def user_path() -> Path | None:
+    """The user's own ``models.yaml``; None where there is none.
 
     Raises:
         RegistryError: ``RETUNE_MODELS`` names no file.
@@ -71,18 +76,35 @@ def registry_path() -> Path:
             raise RegistryError(f"{ENVIRONMENT_NAME}={named}: no such file")
         return Path(named)
     here = Path(FILE_NAME)
-    return here if here.is_file() else Path(__file__).with_name(FILE_NAME)
+    return here if here.is_file() else None
 
 
 def load_registry(path: Path | None = None) -> Registry:
-    """Read the registry (``path``, or the one that :func:`registry_path` finds).
+    """The user's models (``path``, or the file that :func:`user_path` finds) over the shipped ones.
+
+    A name or alias that the user gives to a model of his own means that one, whatever it names in the shipped file.
 
     Raises:
         RegistryError: not readable as YAML, not ``models: {name: facts}``, or a fact that is unknown, of a
             wrong type or in contradiction with another.
     """
-    path = path or registry_path()
-    values = _read(path)
+    path = path or user_path()
+    shipped = _read(SHIPPED)
+    if path is None or path.resolve() == SHIPPED.resolve():
+        return Registry(SHIPPED, _entries(SHIPPED, shipped))
+    own = {name: _over(shipped.get(name), facts) for name, facts in _read(path).items()}
+    rest = {name: facts for name, facts in shipped.items() if name not in own}
+    return Registry(path, {**_entries(path, own), **_entries(SHIPPED, rest)})
+
+
+def _over(shipped: Any, facts: Any) -> Any:
+    """The user's ``facts`` of a model, with the shipped ones that they leave as they are."""
+    if not isinstance(shipped, dict) or not isinstance(facts, dict) or any(key in facts for key in WHOLE):
+        return cast("Any", facts)
+    return {**cast("dict[str, Any]", shipped), **cast("dict[str, Any]", facts)}
+
+
+def _entries(path: Path, values: Mapping[str, Any]) -> dict[str, ModelEntry]:
     models: dict[str, ModelEntry] = {}
     taken: dict[str, str] = {}
     for name, facts in values.items():
@@ -90,7 +112,7 @@ def load_registry(path: Path | None = None) -> Registry:
         for alias in {name, *models[name].aliases, *filter(None, [models[name].hub_id])}:
             if taken.setdefault(alias, name) != name:
                 raise RegistryError(f"{path}: {alias!r} names both {taken[alias]} and {name}")
-    return Registry(path, models)
+    return models
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -204,7 +204,7 @@ def save_decoder(config: Any, model: Any, folder: Path, **changes: Any) -> None:
         "max_position_embeddings": 64,
         "pad_token_id": 0,
     }
-    model(config(**sizes, **changes)).save_pretrained(folder)
+    model(config(**(sizes | changes))).save_pretrained(folder)
 
 
 def llama(folder: Path, **changes: Any) -> None:

@@ -48,6 +48,8 @@ def test_packaged_minilm_keeps_its_vectors(tmp_path: Path) -> None:
         "dimension": 384,
         "max_length": 256,
         "licence": "apache-2.0",
+        "query_prompt": "",
+        "passage_prompt": "",
     }
 
 

@@ -10,7 +10,7 @@ import yaml
 import resources.models
 from resources.models.entry import ModelEntry
 from resources.models.locations import find_model, find_weights, unmet_requirement
-from resources.models.registry import RegistryError, load_registry, registry_path
+from resources.models.registry import RegistryError, load_registry, user_path
 
 SHIPPED = Path(resources.models.__file__).with_name("models.yaml")
 TOP = Path(__file__).parents[2] / "models.yaml"
@@ -81,22 +81,59 @@ class TestShipped:
         assert registry.get("llama-nemotron-embed-1b-v2").prompts.prefix("query") == "query: "
 
 
-class TestPath:
+class TestOwn:
+    """The user's file over the shipped one."""
+
     def test_is_the_one_in_the_working_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
-        assert registry_path() == SHIPPED
-        write(tmp_path / "models.yaml", {})
-        assert registry_path().absolute() == tmp_path / "models.yaml"
+        assert user_path() is None
+        assert load_registry().models == load_registry(TOP).models
+        write(tmp_path / "models.yaml", {"mine": {"adapter": "http"}})
+        registry = load_registry()
+        assert registry.path.absolute() == tmp_path / "models.yaml"
+        assert list(registry.models) == ["mine", *load_registry(TOP).models]
 
     def test_is_the_one_that_the_environment_names(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         named = write(tmp_path / "mine.yaml", {"a": {"adapter": "http"}})
         monkeypatch.setenv("RETUNE_MODELS", str(named))
-        assert list(load_registry().models) == ["a"]
+        assert load_registry().path == named
         monkeypatch.setenv("RETUNE_MODELS", str(tmp_path / "none.yaml"))
         with pytest.raises(RegistryError, match=r"RETUNE_MODELS=.*none\.yaml: no such file"):
-            registry_path()
+            user_path()
+
+    def test_changes_single_facts_of_a_shipped_model(self, tmp_path: Path) -> None:
+        changed = load_registry(write(tmp_path / "m.yaml", {"bge-m3": {"advised_tokens": 512}})).get("bge-m3")
+        shipped = load_registry(TOP).get("bge-m3")
+        assert changed == shipped.model_copy(update={"advised_tokens": 512})
+
+    @pytest.mark.parametrize(
+        "facts",
+        [
+            {"adapter": "sentence_transformer", "folder": "x"},
+            {"provider_type": "local", "base_url": "http://localhost:1"},
+        ],
+    )
+    def test_replaces_a_shipped_model_with_an_entry_that_says_how_it_is_run(
+        self, tmp_path: Path, facts: dict[str, str]
+    ) -> None:
+        registry = load_registry(write(tmp_path / "m.yaml", {"bge-m3": facts}))
+        assert registry.get("bge-m3") == ModelEntry.model_validate(facts)
+        with pytest.raises(RegistryError, match="has no model 'BAAI/bge-m3'"):
+            registry.get("BAAI/bge-m3")
+
+    def test_its_names_come_first(self, tmp_path: Path) -> None:
+        own = {"adapter": "sentence_transformer", "hub_id": "BAAI/bge-m3", "aliases": ["minilm", "qwen3-8b"]}
+        registry = load_registry(
+            write(
+                tmp_path / "m.yaml",
+                {"clip-vit-base-patch32": own, "mine": {**own, "hub_id": "a/b", "aliases": []}},
+            )
+        )
+        for name in ("minilm", "qwen3-8b", "BAAI/bge-m3", "clip-vit-base-patch32"):
+            assert registry.name_of(name) == "clip-vit-base-patch32"
+        assert registry.name_of("bge-m3") == "bge-m3"
 
 
 class TestEntries:
