@@ -118,7 +118,7 @@ def _serving(command: list[str], folder: Path) -> Iterator[tuple[str, psutil.Pro
             [sys.executable, *command, str(port)], cwd=folder, env=environment, stdout=log, stderr=log
         )
     try:
-        _await(url, process)
+        _await(url, process, folder)
         yield url, psutil.Process(process.pid)
     finally:
         process.terminate()
@@ -127,7 +127,7 @@ def _serving(command: list[str], folder: Path) -> Iterator[tuple[str, psutil.Pro
         raise SystemExit(f"the server's log has a traceback: {(folder / 'server.log').read_text()[-3000:]}")
 
 
-def _await(url: str, process: subprocess.Popen[bytes]) -> None:
+def _await(url: str, process: subprocess.Popen[bytes], folder: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         try:
@@ -135,7 +135,9 @@ def _await(url: str, process: subprocess.Popen[bytes]) -> None:
                 return
         except httpx2.TransportError:
             time.sleep(0.1)
-    raise SystemExit("the server did not start")
+    raise SystemExit(
+        "the server did not start: " + (folder / "server.log").read_text("utf-8", "replace")[-3000:]
+    )
 
 
 def _fire(url: str, process: psutil.Process, paths: tuple[str, ...], rounds: int) -> Measured:
