@@ -103,7 +103,7 @@ def _servers(work: Path) -> Iterator[tuple[str, tuple[str, ...], list[str]]]:
     yield (
         "model server",
         MODEL_PATHS,
-        ["-m", "assets_pkg.cli.main", "serve", "--model", "tiny-clip", "--port"],
+        ["-m", "assets_pkg.cli", "serve", "--model", "tiny-clip", "--port"],
     )
 
 
