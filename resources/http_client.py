@@ -4,6 +4,7 @@ A client is made for one endpoint and asks no other: an address of another host 
 An endpoint on this machine is asked directly: nothing in the environment (``HTTP_PROXY`` and its like) applies. Another
 host needs the user's consent; on the way to it a proxy of the environment is used, as networks that let nothing else
 out demand it, and so are ``NO_PROXY`` and ``SSL_CERT_FILE``.
+No answer is read beyond a limit (`resources.answer_limit`).
 """
 
 from __future__ import annotations
@@ -35,20 +36,26 @@ def http_client(
     allow_egress: bool = False,
     approved_endpoints: Sequence[str] = (),
     transport: httpx2.BaseTransport | None = None,
+    answer_limit: int | None = None,
 ) -> httpx2.Client:
     """A client of the endpoint at ``base_url``, which is on this machine or consented to.
 
     Args:
         timeout: seconds for each phase of a request.
         transport: replaces the network in tests.
+        answer_limit: the most bytes of an answer, decompressed; by default ``ANSWER_LIMIT_BYTES``.
 
     Raises:
-        HostNotAllowedError: the user has not consented to this host. A request to another host raises it, too.
+        HostNotAllowedError: the user has not consented to this host. A request to another host raises it, too; and
+            one with a larger answer `AnswerTooLargeError`.
     """
     import httpx2
 
+    from resources.answer_limit import ANSWER_LIMIT_BYTES, AnswerLimit
+
     _require_consent(base_url, allow_egress, approved_endpoints)
-    hooks = {"request": [_same_endpoint(base_url)]}
+    limit = AnswerLimit(answer_limit or ANSWER_LIMIT_BYTES)
+    hooks = {"request": [_same_endpoint(base_url)], "response": [limit]}
     options = _options(base_url)
     return httpx2.Client(timeout=timeout, transport=transport, event_hooks=hooks, **options)
 
@@ -60,9 +67,12 @@ def async_http_client(
     limits: httpx2.Limits,
     allow_egress: bool = False,
     approved_endpoints: Sequence[str] = (),
+    answer_limit: int | None = None,
 ) -> httpx2.AsyncClient:
     """As `http_client`, for many requests at once."""
     import httpx2
+
+    from resources.answer_limit import ANSWER_LIMIT_BYTES, AnswerLimit
 
     _require_consent(base_url, allow_egress, approved_endpoints)
     check = _same_endpoint(base_url)
@@ -70,17 +80,23 @@ def async_http_client(
     async def check_request(request: httpx2.Request) -> None:
         check(request)
 
-    hooks = {"request": [check_request]}
+    limit = AnswerLimit(answer_limit or ANSWER_LIMIT_BYTES)
+    hooks = {"request": [check_request], "response": [limit.asynchronous]}
     return httpx2.AsyncClient(timeout=timeout, limits=limits, event_hooks=hooks, **_options(base_url))
 
 
-def own_server_client(url: str, *, timeout: float, headers: Mapping[str, str] | None = None) -> httpx2.Client:
+def own_server_client(
+    url: str, *, timeout: float, headers: Mapping[str, str] | None = None, answer_limit: int | None = None
+) -> httpx2.Client:
     """A client of a server that this project runs on this machine, at any of its addresses; never through a proxy.
 
     Raises:
-        HostNotAllowedError: ``url`` is not on this machine. A request to another host raises it, too.
+        HostNotAllowedError: ``url`` is not on this machine. A request to another host raises it, too; and one with an
+            answer of more than ``answer_limit`` bytes `AnswerTooLargeError`.
     """
     import httpx2
+
+    from resources.answer_limit import ANSWER_LIMIT_BYTES, AnswerLimit
 
     host, _ = endpoint_host(url)
     if not is_this_machine(host):
@@ -92,7 +108,10 @@ def own_server_client(url: str, *, timeout: float, headers: Mapping[str, str] | 
         base_url=url,
         timeout=timeout,
         headers=headers,
-        event_hooks={"request": [_same_endpoint(url)]},
+        event_hooks={
+            "request": [_same_endpoint(url)],
+            "response": [AnswerLimit(answer_limit or ANSWER_LIMIT_BYTES)],
+        },
         trust_env=False,
         follow_redirects=False,
     )

@@ -8,7 +8,14 @@ import dagster as dg
 from assets_pkg.config.profile import Profile
 from assets_pkg.deploy.backends.docker import ContainerState
 from assets_pkg.deploy.backends.vllm import VllmState
-from assets_pkg.deploy.deploy import deploy, key_problem, read_state, server_of, shown_command
+from assets_pkg.deploy.deploy import (
+    deploy,
+    key_problem,
+    read_state,
+    server_of,
+    settings_problem,
+    shown_command,
+)
 from assets_pkg.deploy.interface import interface_of
 from assets_pkg.deploy.nim_eval import (
     Drift,
@@ -156,13 +163,14 @@ def _measure(asset: AssetContext, profile: Profile, encoders: EncoderResource, f
 
 
 def server_changed(made: dg.AssetMaterialization, profile: Profile, store: ArtifactStore) -> str | None:
-    """Whether the deployed server is gone, or answers as another model, or the files it serves are damaged."""
+    """Whether the deployed server is gone, answers as another model, was started with other settings or variables, or
+    serves files that are damaged."""
     state = read_state(store.root / STATE_FOLDER)
     if state is None or not state.alive():
         return "the server is not running"
     if not state.serves_its_model():
         return f"the server at {state.url} does not answer as the model that was deployed"
-    problem = key_problem(state)
+    problem = settings_problem(state, profile.deploy) or key_problem(state)
     if problem is not None:
         return f"the server at {state.url} is not as wanted: {problem}"
     return _damage(made, store) if profile.deploy.verify_fingerprint else None

@@ -10,7 +10,13 @@ from typing import Any
 from filelock import FileLock
 
 from assets_pkg.config.sections.deploy import DeploySettings
-from assets_pkg.deploy.backends.docker import ContainerState, container_spec, deploy_container, recover
+from assets_pkg.deploy.backends.docker import (
+    ContainerState,
+    container_configuration,
+    container_spec,
+    deploy_container,
+    recover,
+)
 from assets_pkg.deploy.backends.process import (
     ServerState,
     command_line,
@@ -20,6 +26,7 @@ from assets_pkg.deploy.backends.process import (
 )
 from assets_pkg.deploy.backends.vllm import KEY_VARIABLE as VLLM_KEY
 from assets_pkg.deploy.backends.vllm import VllmState, deploy_vllm, vllm_command
+from assets_pkg.deploy.configuration import configuration, differences, with_model
 from assets_pkg.deploy.interface import interface_of
 from assets_pkg.deploy.server_client import KEY_VARIABLE, guard_of, server_key
 from assets_pkg.deploy.server_state import (
@@ -101,7 +108,7 @@ def _deploy(
     old = _running(folder)
     stop_unrecorded(folder, old)
     if old is not None:
-        if _is_current(old, served, settings, folder):
+        if _is_current(old, served, settings):
             await_serving(old, settings.startup_timeout_s)
             if key_problem(old) is None:
                 return old
@@ -175,11 +182,19 @@ def shown_command(served: ServedModel, settings: DeploySettings, folder: Path) -
     return " ".join([*variables, shlex.join(command_line(served, settings, settings.host_port))])
 
 
-def _is_current(old: RunningServer, served: ServedModel, settings: DeploySettings, folder: Path) -> bool:
+def settings_problem(server: RunningServer, settings: DeploySettings) -> str | None:
+    """Which settings and variables the running server was not started with; None where there are none, or where an
+    earlier version of Retune started it and did not keep them."""
+    changed = differences(server.configuration, configuration(settings)) if server.configuration else []
+    return f"it was started with other values of {', '.join(changed)}" if changed else None
+
+
+def _is_current(old: RunningServer, served: ServedModel, settings: DeploySettings) -> bool:
     """Whether the running server is the one that a new deployment would start."""
-    if old.model_digest != served.digest or old.port != settings.host_port:
-        return False
-    if isinstance(old, ContainerState):
-        spec = container_spec(served, settings, folder)
-        return settings.backend == old.backend and (old.name, old.image) == (spec.name, spec.image)
-    return settings.backend == old.backend
+    if settings.backend == "docker":
+        wanted = container_configuration(served, settings)
+    else:
+        wanted = with_model(
+            settings, served.checkpoint if settings.backend == "vllm" else served.onnx, served.digest
+        )
+    return not differences(old.configuration, wanted)

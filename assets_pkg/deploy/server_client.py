@@ -11,11 +11,13 @@ from typing import Any, Literal
 
 import httpx2
 
+from resources.answer_limit import AnswerTooLargeError
 from resources.http_client import own_server_client
 from storage.errors import RetuneError
 
 KEY_VARIABLE = "RETUNE_API_KEY"
 PROBE_TIMEOUT_S = 5.0
+PROBE_LIMIT_BYTES = 2**20
 
 Guard = Literal["open", "our key", "another key"]
 """What a server demands: no key, the environment's, or one that the environment does not have."""
@@ -54,11 +56,10 @@ def server_client(url: str, timeout: float) -> httpx2.Client:
 
 def get(url: str, path: str, *, with_key: bool = False) -> httpx2.Response | None:
     """The answer to a request for ``path``; None where there is none with status 200."""
-    headers = authorization() if with_key else None
     try:
-        with own_server_client(url, timeout=PROBE_TIMEOUT_S, headers=headers) as client:
+        with _probe(url, authorization() if with_key else {}) as client:
             answer = client.get(path)
-    except httpx2.HTTPError:
+    except (httpx2.HTTPError, AnswerTooLargeError):
         return None
     return answer if answer.status_code == httpx2.codes.OK else None
 
@@ -83,10 +84,14 @@ def guard_of(url: str, path: str) -> Guard | None:
             return "open"
         headers = authorization()
         return "our key" if headers and not _is_refused(url, path, headers) else "another key"
-    except httpx2.HTTPError:
+    except (httpx2.HTTPError, AnswerTooLargeError):
         return None
 
 
 def _is_refused(url: str, path: str, headers: dict[str, str]) -> bool:
-    with own_server_client(url, timeout=PROBE_TIMEOUT_S, headers=headers) as client:
+    with _probe(url, headers) as client:
         return client.post(path, json={}).status_code in (401, 403)
+
+
+def _probe(url: str, headers: dict[str, str]) -> httpx2.Client:
+    return own_server_client(url, timeout=PROBE_TIMEOUT_S, headers=headers, answer_limit=PROBE_LIMIT_BYTES)

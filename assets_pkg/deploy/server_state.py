@@ -14,6 +14,7 @@ import httpx2
 import psutil
 
 from assets_pkg.config.sections.deploy import DeploySettings
+from assets_pkg.deploy.configuration import Configuration
 from assets_pkg.deploy.interface import Interface, NimInterface
 from assets_pkg.deploy.server_client import (
     KEY_VARIABLE,
@@ -58,6 +59,18 @@ class ServedModel:
     digest: str
 
 
+class AtAddress:
+    """The URL of what listens on ``host`` and ``port``."""
+
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+
 class RunningServer(Protocol):
     """A deployed server, as stored between runs."""
 
@@ -70,6 +83,11 @@ class RunningServer(Protocol):
     @property
     def backend(self) -> str:
         """The ``deploy.backend`` that started it."""
+        ...
+
+    @property
+    def configuration(self) -> Configuration:
+        """What it was started with; empty where an earlier version of Retune started it."""
         ...
 
     @property

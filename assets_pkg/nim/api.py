@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from assets_pkg.nim.endpoint import EMBEDDINGS_PATH, EmbeddingsEndpoint, EmbeddingsMiddleware
 from assets_pkg.nim.errors import add_error_handlers
-from assets_pkg.nim.schemas import EmbeddingBody, EmbeddingList
+from assets_pkg.nim.schemas import EmbeddingBody, EmbeddingList, resolve_model
 from assets_pkg.nim.service import EmbeddingService
 
 API_VERSION = "1.0.0"
@@ -144,15 +144,20 @@ def _add_model(app: FastAPI, service: EmbeddingService) -> None:
 
 
 def add_model_list(app: FastAPI, names: Sequence[str], **fields: object) -> None:
-    """The route ``/v1/models``; ``fields`` is what each entry says besides its name."""
+    """The routes ``/v1/models`` and ``/v1/models/NAME``; ``fields`` is what each entry says besides its name."""
+
+    def entry(name: str) -> dict[str, object]:
+        return {"id": name, "root": name, "object": "model", "owned_by": "retune", **fields}
 
     @app.get("/v1/models")
     async def models() -> Response:
         """The names this server answers to, its own first."""
-        entry = {"object": "model", "owned_by": "retune", **fields}
-        return json_response(
-            {"object": "list", "data": [{"id": name, "root": name, **entry} for name in names]}
-        )
+        return json_response({"object": "list", "data": [entry(name) for name in names]})
+
+    @app.get("/v1/models/{name:path}", responses={404: ERROR})
+    async def model(name: str) -> Response:
+        """One of the names this server answers to."""
+        return json_response(entry(resolve_model(name, names)[0]))
 
 
 def request_body(kind: type[BaseModel]) -> dict[str, Any]:

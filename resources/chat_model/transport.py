@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S = 10.0
 CONNECTIONS, KEPT_OPEN = 1000, 100
+ANSWER_LIMIT_BYTES = 16 * 2**20
 SENT_HEADERS = frozenset(
     {
         "host",
@@ -49,6 +50,8 @@ class Transport:
         import httpx2
         import openai
 
+        from resources.answer_limit import AnswerTooLargeError
+
         try:
             async with asyncio.timeout(self._config.request_timeout_s):
                 # The typed method walks the whole body twice; the plain one costs half the CPU per call.
@@ -61,6 +64,8 @@ class Transport:
             )
         except (openai.APITimeoutError, TimeoutError):
             return RequestFailure(f"no answer within {self._config.request_timeout_s:g} s", again=True)
+        except AnswerTooLargeError as error:
+            return RequestFailure(str(error))
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
             detail = self._scrub(f"{type(cause).__name__}: {cause}")
@@ -95,6 +100,7 @@ def _client(config: ChatConfig, api_key: str | None) -> openai.AsyncOpenAI:
         limits=httpx2.Limits(max_connections=CONNECTIONS, max_keepalive_connections=KEPT_OPEN),
         allow_egress=config.allow_corpus_egress,
         approved_endpoints=config.approved_endpoints,
+        answer_limit=ANSWER_LIMIT_BYTES,
     )
 
     async def only_ours(request: httpx2.Request) -> None:

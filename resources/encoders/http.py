@@ -144,8 +144,12 @@ class HttpEncoder:
     def _post(self, call: Call) -> Any:
         import httpx2
 
+        from resources.answer_limit import AnswerTooLargeError
+
         try:
             reply = post(self._open(), self._url + call.path, call.body, RETRIES, self._headers())
+        except AnswerTooLargeError as error:
+            problem = str(error)
         except httpx2.RequestError as error:
             problem = f"{type(error).__name__}: {error}"
         else:
@@ -178,11 +182,13 @@ class HttpEncoder:
         """The digest that a Retune server reports of its model; empty for other servers."""
         import httpx2
 
+        from resources.answer_limit import AnswerTooLargeError
+
         if not self._allowed:
             return ""
         try:
             reply = self._open().get(f"{self._url.removesuffix('/v1')}/v1/metadata", timeout=PROBE_TIMEOUT_S)
-        except httpx2.RequestError:
+        except (httpx2.RequestError, AnswerTooLargeError):
             return ""
         answer = json_value(reply) if reply.status_code == 200 else None
         return str(cast("dict[str, Any]", answer).get("modelDigest", "")) if isinstance(answer, dict) else ""
@@ -208,8 +214,10 @@ def server_problem(name: str, entry: ModelEntry) -> str | None:
     if not is_loopback(endpoint_host(url)[0]):
         return None
     try:
-        with http_client(url, timeout=PROBE_TIMEOUT_S) as client:
-            client.get(f"{url.removesuffix('/v1')}/health")
+        with (
+            http_client(url, timeout=PROBE_TIMEOUT_S) as client,
+            client.stream("GET", f"{url.removesuffix('/v1')}/health"),  # whatever it is, it is not read
+        ):
+            return None
     except httpx2.RequestError:
         return f"no server answers at {url}: start it (retune serve --model {name}), or download the weights"
-    return None

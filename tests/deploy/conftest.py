@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +11,14 @@ import pytest
 
 from assets_pkg.config.profile import load_profile
 from assets_pkg.config.sections.deploy import DeploySettings
-from assets_pkg.deploy.server_state import ServedModel, SmokeCheck, smoke_check
+from assets_pkg.deploy.assets import server_changed
+from assets_pkg.deploy.deploy import deploy, read_state
+from assets_pkg.deploy.server_state import RunningServer, ServedModel, SmokeCheck, smoke_check
 from assets_pkg.export.onnx import OnnxExportSettings, export_onnx, load_checkpoint
 from assets_pkg.nim.manifest import read_manifest
+from resources.containers import ContainerEngine
+from storage.artifact_store import ArtifactStore
+from storage.paths import STATE_FOLDER
 from tests.command.conftest import free_port
 
 NAME = "tiny"
@@ -52,3 +57,38 @@ def settings() -> Callable[..., DeploySettings]:
         return DeploySettings.model_validate({**profile, **base, **changes})
 
     return make
+
+
+def no_engine() -> ContainerEngine:
+    raise AssertionError("no container is needed")
+
+
+class Deployments:
+    """Deployments of one project as server processes."""
+
+    def __init__(self, root: Path, settings: DeploySettings, smoke: SmokeCheck):
+        self.store = ArtifactStore(root)
+        self.folder = self.store.root / STATE_FOLDER
+        self.settings, self.smoke = settings, smoke
+
+    def deploy(self, served: ServedModel) -> RunningServer:
+        return deploy(served, self.settings, self.folder, self.smoke, no_engine)
+
+    def changed(self) -> str | None:
+        profile = load_profile("laptop").model_copy(update={"deploy": self.settings})
+        return server_changed(None, profile, self.store)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def deployments(
+    tmp_path: Path,
+    settings: Callable[..., DeploySettings],
+    smoke: SmokeCheck,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Deployments]:
+    monkeypatch.delenv("RETUNE_API_KEY", raising=False)
+    made = Deployments(tmp_path / "output", settings(backend="process"), smoke)
+    yield made
+    state = read_state(made.folder)
+    if state is not None:
+        state.stop()

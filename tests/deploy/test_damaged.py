@@ -31,7 +31,7 @@ def test_the_plan_finds_the_damage_if_the_profile_asks_for_it(
         BuildKey("checkpoint", "1", {}),
         lambda folder: write("model/consolidated/weights", folder),
     )
-    running = SimpleNamespace(alive=lambda: True, serves_its_model=lambda: True)
+    running = SimpleNamespace(alive=lambda: True, serves_its_model=lambda: True, configuration={})
     monkeypatch.setattr(assets, "read_state", lambda folder: running)
     made = dg.AssetMaterialization(
         "running_nim",

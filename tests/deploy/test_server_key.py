@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,55 +13,16 @@ import psutil
 import pytest
 import yaml
 
-from assets_pkg.config.profile import load_profile
 from assets_pkg.config.sections.deploy import DeploySettings
-from assets_pkg.deploy.assets import server_changed
 from assets_pkg.deploy.backends.docker import IMAGE_FOLDER, container_spec, preflight
-from assets_pkg.deploy.deploy import deploy, read_state, shown_command
+from assets_pkg.deploy.deploy import shown_command
 from assets_pkg.deploy.served_encoder import ServedEncoder
 from assets_pkg.deploy.server_client import ServerKeyError, guard_of, server_key
-from assets_pkg.deploy.server_state import DeployError, RunningServer, ServedModel, SmokeCheck
-from resources.containers import ContainerEngine
-from storage.artifact_store import ArtifactStore
-from storage.paths import STATE_FOLDER
-from tests.deploy.conftest import NAME, TEXTS
+from assets_pkg.deploy.server_state import DeployError, ServedModel
+from tests.deploy.conftest import NAME, TEXTS, Deployments
 
 KEY = "canary-0123456789"
 PATH = "/v1/embeddings"
-
-
-def no_engine() -> ContainerEngine:
-    raise AssertionError("no container is needed")
-
-
-class Deployments:
-    """Deployments of one project as server processes."""
-
-    def __init__(self, root: Path, settings: DeploySettings, smoke: SmokeCheck):
-        self.store = ArtifactStore(root)
-        self.folder = self.store.root / STATE_FOLDER
-        self.settings, self.smoke = settings, smoke
-
-    def deploy(self, served: ServedModel) -> RunningServer:
-        return deploy(served, self.settings, self.folder, self.smoke, no_engine)
-
-    def changed(self) -> str | None:
-        return server_changed(None, load_profile("laptop"), self.store)  # type: ignore[arg-type]
-
-
-@pytest.fixture
-def deployments(
-    tmp_path: Path,
-    settings: Callable[..., DeploySettings],
-    smoke: SmokeCheck,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Deployments]:
-    monkeypatch.delenv("RETUNE_API_KEY", raising=False)
-    made = Deployments(tmp_path / "output", settings(backend="process"), smoke)
-    yield made
-    state = read_state(made.folder)
-    if state is not None:
-        state.stop()
 
 
 def _status(url: str, key: str | None) -> int:

@@ -73,3 +73,14 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tiny.build_clip(tmp_path_factory.mktemp("served") / "clip")
     with running("tiny-clip", ModelEntry.model_validate(CLIP), folder) as served:
         yield served
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory, minilm: Path) -> Path:
+    """MiniLM as the embedding server serves it."""
+    from assets_pkg.export.onnx import OnnxExportSettings, export_onnx
+
+    folder = tmp_path_factory.mktemp("exported") / "model"
+    settings = OnnxExportSettings(matryoshka_dims=(64,))
+    export_onnx(minilm, folder, model_id="m", model_digest="ab", settings=settings)
+    return folder

@@ -83,16 +83,6 @@ def test_no_direction_is_an_error(exported: Path, ask: Any) -> None:
     assert f"The first {CUT} dimensions of an embedding are all zero" in reply.json()["message"]
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory, minilm: Path) -> Path:
-    from assets_pkg.export.onnx import OnnxExportSettings, export_onnx
-
-    folder = tmp_path_factory.mktemp("zero") / "model"
-    settings = OnnxExportSettings(matryoshka_dims=(CUT,))
-    export_onnx(minilm, folder, model_id="m", model_digest="ab", settings=settings)
-    return folder
-
-
 @pytest.mark.parametrize("value", [0.0, np.nan, np.inf])
 def test_truncate_refuses_rows_that_cannot_be_scaled(value: float) -> None:
     vectors = np.array([[3, 4, 1], [value, 0, 1]], dtype=np.float32)

@@ -244,3 +244,14 @@ def test_metrics_count_what_was_done(server: Any) -> None:
     after = [server.metric(name) for name in (answered, "retune_texts_total", "retune_tokens_total")]
     assert [new - old for new, old in zip(after, before, strict=True)] == [1, 3, tokens]
     assert server.metric("retune_queued_tokens") == 0
+
+
+def test_one_model_by_its_name(server: Any) -> None:
+    with server.client as client:
+        listed = client.get("/v1/models").json()["data"]
+        for entry in listed:
+            assert client.get(f"/v1/models/{entry['id']}").json() == entry
+            assert client.get("/v1/models/" + entry["id"].replace("/", "%2F")).json() == entry
+        missing = client.get("/v1/models/another/one")
+    assert missing.status_code == 404
+    assert missing.json()["object"] == "error"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import socket
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,8 +10,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
-MARK = "ZXCVQ"
-"""Put into hostile inputs; must not come back."""
+from tests.hostile_requests import HOSTILE, MARK, body
 
 
 def post(server: Any, content: bytes, **headers: str) -> Any:
@@ -20,55 +18,6 @@ def post(server: Any, content: bytes, **headers: str) -> Any:
         return client.post(
             "/v1/embeddings", content=content, headers={"Content-Type": "application/json", **headers}
         )
-
-
-def body(**fields: Any) -> bytes:
-    return json.dumps({"input": "text", **fields}).encode()
-
-
-HOSTILE: list[tuple[str, bytes, int]] = [
-    ("nothing", b"", 400),
-    ("not JSON", f"{MARK}".encode(), 400),
-    ("half JSON", b'{"input": ["a"', 400),
-    ("not an object", b'["a"]', 422),
-    ("null", b"null", 422),
-    ("broken UTF-8", b'{"input": "\xff\xfe"}', 400),
-    ("lone surrogate", b'{"input": "\\ud800"}', 400),
-    ("lone surrogate in model", b'{"input": "a", "model": "\\udfff"}', 400),
-    ("NaN", b'{"input": "a", "dimensions": NaN}', 400),
-    ("too large a number", b'{"input": "a", "dimensions": 1e400}', 400),
-    ("endless number", b'{"input": "a", "dimensions": ' + b"9" * 5000 + b"}", 400),
-    ("deep nesting", b'{"input": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", 400),
-    ("deep nesting of objects", b'{"a":' * 5000 + b"1" + b"}" * 5000, 400),
-    ("no input", b'{"model": "retune/minilm"}', 422),
-    ("input null", body(input=None), 422),
-    ("input number", body(input=7), 422),
-    ("input of numbers", body(input=[1, 2, 3]), 422),
-    ("input of token lists", body(input=[[1, 2], [3]]), 422),
-    ("input of objects", body(input=[{"text": MARK}]), 422),
-    ("input half text", body(input=["a", None]), 422),
-    ("no texts", body(input=[]), 400),
-    ("empty text", body(input=""), 400),
-    ("blank text", body(input=["a", " \n\t\u3000"]), 400),
-    ("too many texts", body(input=["a"] * 10_000), 400),
-    ("dimensions true", body(dimensions=True), 422),
-    ("dimensions text", body(dimensions="64"), 422),
-    ("dimensions float", body(dimensions=64.0), 422),
-    ("dimensions zero", body(dimensions=0), 422),
-    ("dimensions negative", body(dimensions=-1), 422),
-    ("dimensions huge", body(dimensions=2**62), 400),
-    ("input_type", body(input_type=MARK), 422),
-    ("input_type case", body(input_type="Query"), 422),
-    ("truncate", body(truncate=MARK), 422),
-    ("encoding_format", body(encoding_format=MARK), 422),
-    ("embedding_type", body(embedding_type="int8"), 422),
-    ("modality", body(modality="image"), 422),
-    ("modality of another number", body(input=["a", "b", "c"], modality=["text", "text"]), 400),
-    ("model", body(model=MARK), 404),
-    ("model number", body(model=3), 422),
-    ("model list", body(model=["retune/minilm"]), 422),
-    ("user object", body(user={"a": MARK}), 422),
-]
 
 
 @pytest.mark.parametrize(

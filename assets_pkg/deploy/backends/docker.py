@@ -12,15 +12,18 @@ import os
 import shutil
 import tempfile
 import time
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
 from assets_pkg.config.sections.deploy import DeploySettings
+from assets_pkg.deploy.configuration import LIMIT_VARIABLE, NAMES_VARIABLE, served_names, with_model
 from assets_pkg.deploy.server_client import KEY_VARIABLE, server_key
 from assets_pkg.deploy.server_state import (
     LOG_LINES_SHOWN,
     STOP_SECONDS,
+    AtAddress,
     DeployError,
     RunningServer,
     ServedModel,
@@ -45,7 +48,7 @@ TRIAL, PREVIOUS = "-trial", "-previous"
 
 
 @dataclass(frozen=True)
-class ContainerState:
+class ContainerState(AtAddress):
     """The stored state of a server container.
 
     ``tells_digest``: whether the server reports its model's digest. ``gap_s``: how long no server answered when it
@@ -62,10 +65,7 @@ class ContainerState:
     engine: str | None
     gap_s: float = 0.0
     backend: str = "docker"
-
-    @property
-    def url(self) -> str:
-        return f"http://{self.host}:{self.port}"
+    configuration: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def handle(self) -> str:
@@ -144,11 +144,11 @@ def container_spec(served: ServedModel, settings: DeploySettings, folder: Path) 
         shm_size=settings.shm_size,
         restart=True,
     )
-    variables = {"NIM_SERVED_MODEL_NAME": settings.served_model_name}
+    variables = {NAMES_VARIABLE: served_names(settings)}
     if settings.server == "retune":
         variables |= {
             "NIM_CUSTOM_MODEL": "/model",
-            "NIM_MAX_CLIENT_BATCH_SIZE": str(settings.max_client_batch_size),
+            LIMIT_VARIABLE: str(settings.max_client_batch_size),
         }
         secrets = (KEY_VARIABLE,) if server_key() else ()
         mounts = {served.onnx: "/model"}
@@ -157,6 +157,12 @@ def container_spec(served: ServedModel, settings: DeploySettings, folder: Path) 
     variables["NIM_CUSTOM_MODEL" if settings.use_onnx else "NIM_MODEL_PATH"] = inside
     mounted = served.onnx if settings.use_onnx else served.checkpoint
     return replace(common, mounts={mounted: inside}, environment=variables, secrets=(NGC_KEY,))
+
+
+def container_configuration(served: ServedModel, settings: DeploySettings) -> dict[str, str]:
+    """What the container of `container_spec` is made with."""
+    mounted = served.onnx if settings.server == "retune" or settings.use_onnx else served.checkpoint
+    return with_model(settings, mounted, served.digest)
 
 
 def preflight(
@@ -306,6 +312,7 @@ def _state(
         model_digest=served.digest,
         tells_digest=settings.server == "retune",
         engine=engine.base_url,
+        configuration=container_configuration(served, settings),
     )
 
 

@@ -15,17 +15,19 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
 import psutil
 
 from assets_pkg.config.sections.deploy import DeploySettings
+from assets_pkg.deploy.configuration import LIMIT_VARIABLE, NAMES_VARIABLE, served_names, with_model
 from assets_pkg.deploy.server_state import (
     LOG_LINES_SHOWN,
     POLL_SECONDS,
     STOP_SECONDS,
+    AtAddress,
     DeployError,
     RunningServer,
     ServedModel,
@@ -44,7 +46,7 @@ NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
-class ServerState:
+class ServerState(AtAddress):
     """The stored state of a server process; ``started``: when it started, seconds since the epoch."""
 
     pid: int
@@ -55,10 +57,7 @@ class ServerState:
     model_folder: str
     log: str
     backend: str = "process"
-
-    @property
-    def url(self) -> str:
-        return f"http://{self.host}:{self.port}"
+    configuration: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def handle(self) -> str:
@@ -167,7 +166,7 @@ def command_line(served: ServedModel, settings: DeploySettings, port: int) -> li
 
 def environment(settings: DeploySettings) -> dict[str, str]:
     """The variables of a server process besides those of this one."""
-    return {"NIM_MAX_CLIENT_BATCH_SIZE": str(settings.max_client_batch_size)}
+    return {LIMIT_VARIABLE: str(settings.max_client_batch_size), NAMES_VARIABLE: served_names(settings)}
 
 
 def _test_start(served: ServedModel, settings: DeploySettings, folder: Path, smoke_check: SmokeCheck) -> None:
@@ -192,7 +191,15 @@ def _start(
     command = command_line(served, settings, port)
     pid, started = start_process(command, {**environment(settings), **variables}, log)
     paths = str(served.onnx), str(log.absolute())
-    return ServerState(pid, started, settings.host, port, served.digest, *paths)
+    return ServerState(
+        pid,
+        started,
+        settings.host,
+        port,
+        served.digest,
+        *paths,
+        configuration=with_model(settings, served.onnx, served.digest),
+    )
 
 
 def start_process(command: Sequence[str], variables: Mapping[str, str], log: Path) -> tuple[int, float]:

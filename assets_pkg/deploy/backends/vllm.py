@@ -16,6 +16,7 @@ from pathlib import Path
 
 from assets_pkg.config.sections.deploy import DeploySettings
 from assets_pkg.deploy.backends.process import ServerState, start_process
+from assets_pkg.deploy.configuration import with_model
 from assets_pkg.deploy.server_client import get, get_fields, server_key
 from assets_pkg.deploy.server_state import (
     STOP_SECONDS,
@@ -115,7 +116,16 @@ def _start(checkpoint: Path, digest: str, settings: DeploySettings, folder: Path
     key = server_key()
     pid, started = start_process(command, {KEY_VARIABLE: key} if key else {}, log)
     endpoint = settings.host, settings.host_port
-    return VllmState(pid, started, *endpoint, digest, str(path), str(log.absolute()), served_name=name)
+    return VllmState(
+        pid,
+        started,
+        *endpoint,
+        digest,
+        str(path),
+        str(log.absolute()),
+        served_name=name,
+        configuration=with_model(settings, path, digest),
+    )
 
 
 def _restart(old: VllmState, settings: DeploySettings, folder: Path) -> None:
