@@ -36,7 +36,7 @@ from storage.disk import has_space, is_disk_full
 from storage.errors import ArtifactError
 from storage.files import make_read_only, remove_temporaries, temporary_name, write_atomic, write_json
 from storage.manifest import MANIFEST, check_link, is_inside, read_manifest, safe_name, safe_part
-from storage.paths import ARTIFACTS, BUILD_KEYS, VERIFIED_FILES, WORK
+from storage.paths import ARTIFACTS, BUILD_KEYS, SET_ASIDE, VERIFIED_FILES, WORK
 from storage.progress import Progress, no_progress
 from storage.verification import first_damaged
 
@@ -305,6 +305,15 @@ class ArtifactStore:
         (folder / MANIFEST).unlink(missing_ok=True)
         if folder.exists():
             shutil.rmtree(folder)
+
+    def set_aside(self, artifact: Artifact) -> Path:
+        """Take a version out of the store, so that nothing uses it or finds it again, and keep its files for a person
+        to look at, in place of the asset's version that was set aside before; returns their folder."""
+        kept = self.root / SET_ASIDE / artifact.asset
+        shutil.rmtree(kept, ignore_errors=True)
+        shutil.copytree(artifact.path, kept / artifact.version, symlinks=True)
+        self.remove(artifact.asset, artifact.version)
+        return kept / artifact.version
 
     def address(self, artifact: Artifact) -> str:
         """The folder or URL of an artifact, for messages."""

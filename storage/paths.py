@@ -11,6 +11,8 @@ from __future__ import annotations
 ARTIFACTS = "artifacts"
 BUILD_KEYS = "keys"
 WORK = ".work"
+SET_ASIDE = ".work/.failed"
+"""Versions that failed a check, for a look; not among the unfinished builds."""
 
 # ---- links to current versions -------------------------------------------------------------------------------
 

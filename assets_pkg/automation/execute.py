@@ -13,6 +13,7 @@ from assets_pkg.config.stages import STAGES
 from assets_pkg.orchestration.instance import PROCESS_TAG, end_dead_runs, process_tag
 
 INTERRUPTS = ("DagsterExecutionInterruptedError", "KeyboardInterrupt")
+CHECK_FAILED = "DagsterAssetCheckFailedError"
 NO_CONSOLE = {"console": {"config": {"log_level": "CRITICAL"}}}
 
 
@@ -86,12 +87,16 @@ def _failures(result: dg.ExecuteInProcessResult) -> list[Failure]:
             error = data.error
             if user is not None and user.description:
                 failed.append(Failure(event.step_key or "", user.description, ""))
-            elif error is not None:
+            elif error is not None and error.cls_name != CHECK_FAILED:  # the checks themselves follow below
                 cause = error.cause or error
                 failed.append(Failure(event.step_key or "", cause.message.strip(), cause.to_string()))
     for check in result.get_asset_check_evaluations():
         if not check.passed and check.severity == dg.AssetCheckSeverity.ERROR:
-            figures = ", ".join(f"{name}: {value.value}" for name, value in check.metadata.items())
+            figures = ", ".join(
+                f"{name}: {value.value}"
+                for name, value in check.metadata.items()
+                if not isinstance(value, dg.MarkdownMetadataValue)  # tables and pictures, for the UI
+            )
             failed.append(
                 Failure(f"check {check.check_name} of {check.asset_key.to_user_string()}", figures, "")
             )

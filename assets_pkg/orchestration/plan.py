@@ -12,7 +12,7 @@ from typing import Literal
 
 import dagster as dg
 
-from assets_pkg.orchestration.history import changed_settings, latest, settings_of
+from assets_pkg.orchestration.history import changed_settings, latest, latest_record, settings_of
 from assets_pkg.orchestration.stale_status import StaleStatuses
 from storage.errors import RetuneError
 
@@ -94,8 +94,31 @@ def _own_reasons(
         return PlannedAsset(name, "missing", ("never made",))
     if status == "stale":
         return PlannedAsset(name, "stale", tuple(_stale_reasons(key, defs, instance, statuses)))
+    failed = _failed_check(key, defs, instance)
+    if failed:
+        return PlannedAsset(name, "stale", (failed,))
     outside = probe(instance) if probe else None
     return PlannedAsset(name, "stale", (outside,)) if outside else None
+
+
+def _failed_check(key: dg.AssetKey, defs: dg.Definitions, instance: dg.DagsterInstance) -> str | None:
+    """The blocking check that the asset's latest version failed. Nothing may be made of it, by a later run either: it
+    is made and checked again."""
+    graph = defs.resolve_asset_graph()
+    blocking = [
+        each for each in graph.get_check_keys_for_assets({key}) if graph.get_check_spec(each).blocking
+    ]
+    if not blocking:
+        return None
+    record = latest_record(instance, key)
+    for check, run in instance.event_log_storage.get_latest_asset_check_execution_by_key(blocking).items():
+        evaluation = run.evaluation
+        if evaluation is None or evaluation.passed or evaluation.severity != dg.AssetCheckSeverity.ERROR:
+            continue
+        target = evaluation.target_materialization_data
+        if record is not None and target is not None and target.storage_id == record.storage_id:
+            return f"it failed its check {check.name}"
+    return None
 
 
 def _as_above(name: str, parents: Sequence[str], planned: Mapping[str, PlannedAsset]) -> PlannedAsset:

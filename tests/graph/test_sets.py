@@ -135,6 +135,11 @@ def test_an_eval_set_that_is_in_training_is_stopped_by_the_check(project: Projec
         "no_leakage" in failure.step and "questions: 1" in failure.message for failure in outcome.failures
     )
     assert project.events("mined_train_set") == mined
+    planned = {asset.name: asset for asset in both.plan(PREP).assets}
+    assert planned["training_set"].reasons == ("it failed its check no_leakage",)
+    again = run_assets(both.defs, project.instance, both.plan(PREP).to_run)
+    assert [failure.step for failure in again.failures] == ["check no_leakage of training_set"]
+    assert project.events("mined_train_set") == mined
 
 
 def test_every_check_is_in_the_ui_and_warns_of_a_small_eval_set(project: Project) -> None:

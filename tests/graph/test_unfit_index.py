@@ -11,12 +11,12 @@ import pytest
 
 from assets_pkg.automation.execute import run_assets
 from assets_pkg.orchestration.resources import encoders_for
-from assets_pkg.reindex.searcher import current_index, find_model, open_searcher
+from assets_pkg.reindex.searcher import SearchError, current_index, find_model, index_of, open_searcher
 from storage.artifact_store import ArtifactStore
 from storage.artifacts import Passages
 from storage.digests import digest_text
 from storage.embedding_cache import EmbeddingCache
-from storage.paths import EMBEDDING_CACHE
+from storage.paths import EMBEDDING_CACHE, SET_ASIDE
 from tests.graph.harness import Project
 
 INDEXED = ["corpus_embeddings", "vector_index"]
@@ -59,5 +59,10 @@ def test_an_index_of_wrong_vectors_is_not_switched_to(
     assert current_index(store).version == before
     with open_searcher(store, project.profile.model) as searcher:
         assert searcher.search("the rotor of the pump").index == before
+    made = project.version("vector_index")
+    assert made not in store.versions("vector_index")  # not by a server of its model either
+    assert (store.root / SET_ASIDE / "vector_index" / made / "index.json").exists()
+    with pytest.raises(SearchError, match=f"no index was built by the served model {other}"):
+        index_of(store, other)
     reasons = [asset.reasons for asset in project.plan(INDEXED).assets if asset.name == "vector_index"]
-    assert any("failed its check" in reason for reason in reasons[0])
+    assert reasons == [("it failed its check index_is_fit",)]
