@@ -55,7 +55,7 @@ def _promote(profile: Profile, version: str, because: str) -> None:
         outcome = run_assets(defs, instance, ["promoted_model"], choice)
         if not outcome.succeeded:
             raise failed("; ".join(failure.message for failure in outcome.failures))
-        show_summary(console, instance, profile)
+        show_summary(console, instance, profile, ["promoted_model"])
     console.print("next: `retune run --from export --to reindex`, or let the sensor of `retune ui` re-index")
 
 

@@ -63,7 +63,7 @@ def run_or_show(profile: Profile, assets: list[str], dry_run: bool, options: Job
         else:
             console.print("nothing is stale: nothing to run", style="green")
         if any(asset in stage for stage in STAGES.values() for asset in assets):
-            show_summary(console, instance, profile)
+            show_summary(console, instance, profile, assets)
         else:
             show_benchmarks(console, instance, profile, assets)
 

@@ -32,25 +32,24 @@ NAMES = ("metric", "captioner", "from", "model", "condition")
 """Columns of text, which are aligned to the left."""
 
 
-def show_summary(console: Console, instance: dg.DagsterInstance, profile: Profile) -> None:
-    """Print the latest measurement, promotion, server and index, as far as they exist."""
+def show_summary(
+    console: Console, instance: dg.DagsterInstance, profile: Profile, assets: Sequence[str]
+) -> None:
+    """Print the measurement, promotion, search method, server and index, those of them that are among ``assets``."""
     store = open_store(profile.artifact_root)
-    shown = {
-        name: _latest(instance, name, store)
-        for name in ("eval_metrics", "promoted_model", "search_method", "running_nim", "vector_index")
-    }
-    if report := shown["eval_metrics"]:
+    shown = {name: made for name in assets if (made := _latest(instance, name, store))}
+    if report := shown.get("eval_metrics"):
         _show_measurement(console, store.get(EvalReport, *_artifact(report)))
-    if promoted := shown["promoted_model"]:
+    if promoted := shown.get("promoted_model"):
         decision = plain(promoted.metadata["decision"].value)
         console.print(f"[bold]model[/]    {decision}", highlight=False)
-    if chosen := shown["search_method"]:
+    if chosen := shown.get("search_method"):
         _show_search_method(console, store.get(SearchChoice, *_artifact(chosen)).describe())
-    if server := shown["running_nim"]:
+    if server := shown.get("running_nim"):
         console.print(
             f"[bold]server[/]   {plain(server.metadata['url'].value)} (stop it: retune deploy --stop)"
         )
-    if index := shown["vector_index"]:
+    if index := shown.get("vector_index"):
         described = store.get(VectorIndex, *_artifact(index)).describe()
         console.print(
             f"[bold]index[/]    {described['rows']:,} passages x {described['dimensions']} dimensions, "
