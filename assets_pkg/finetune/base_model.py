@@ -303,6 +303,11 @@ def _wrap(target: Path, entry: ModelEntry | None) -> list[dict[str, Any]]:
     if not config_path.exists():
         raise BaseModelError(f"{target}: neither modules.json nor config.json: this is not a model folder")
     config = _read_json(config_path)
+    if "vision_config" in config:
+        raise BaseModelError(
+            f"{config_path}: model_type {config.get('model_type')!r} reads images too: only text models can be tuned "
+            "(`retune image-text` measures models of images)"
+        )
     own = POOLING.get(str(config.get("pooling", "mean")), "mean")
     pooling = own if entry is None else POOLINGS.get(str(entry.pooling), own)
     _write_json(
