@@ -9,7 +9,6 @@ import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +18,7 @@ from assets_pkg.finetune.preflight import Workload, mini_batches, savings
 from resources.encoders.sentence_transformer import encoder_need
 from resources.machine.accelerator import Accelerator
 from resources.machine.memory_estimate import GB, MemoryNeed, Numerics, export_need
+from resources.models.registry import RegistryError
 from resources.models.shape import ModelShape
 from storage.artifact_store import ArtifactError
 from storage.remote_store import open_store
@@ -173,16 +173,21 @@ def _keys(profile: Profile) -> Iterator[Finding]:
 
 
 def _model(profile: Profile) -> Finding:
-    name = profile.model.base_model
-    if name.startswith("package://"):
-        package = name.removeprefix("package://").partition("/")[0]
-        if find_spec(package) is None:
-            return Finding("problem", "model", f"{name}: pip install {package.replace('_', '-')}")
-        return Finding("ok", "model", name)
-    if Path(name).expanduser().is_dir():
-        return Finding("ok", "model", f"{name} (local folder)")
+    from assets_pkg.finetune.base_model import describe_contract
+    from resources.models.naming import ModelNameError, find_named
+
+    try:
+        named = find_named(profile.model.base_model, profile.model.revision)
+    except (ModelNameError, RegistryError) as error:
+        return Finding("problem", "model", str(error))
+    contract = describe_contract(profile.model)
+    if named.folder is not None:
+        return Finding("ok", "model", f"{contract} ({named.folder})")
+    commit = f" at {named.revision}" if named.revision else ""
     return Finding(
-        "note", "model", f"{name}: no local folder; it will be downloaded from the Hugging Face hub"
+        "note",
+        "model",
+        f"{contract}; not here: it is downloaded as {named.hub_id}{commit} from the Hugging Face hub",
     )
 
 

@@ -6,29 +6,43 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 from rich.table import Table
 
-from assets_pkg.cli.common import plain, tables
+from assets_pkg.cli.common import failed, plain, tables, usage
 
 models = typer.Typer(
-    help="The model registry, models.yaml: list, show, check, download, path.", no_args_is_help=True
+    help="The model registry, models.yaml: list, show, add, check, download, path.", no_args_is_help=True
 )
 
 Name = Annotated[str, typer.Argument(help="A model's name in models.yaml.")]
+POOLINGS = ("mean", "cls", "last")
+BRIEF = ("name", "embeds", "dim", "GB", "commercial", "status")
+"""What of a model's row fits into 80 columns."""
+
 RootOption = Annotated[
     Path | None, typer.Option("--root", help="Folder of weights (default: embedding_models/).")
 ]
 
 
 @models.command("list")
-def list_all(root: RootOption = None) -> None:
-    """List the models: modalities, size, licence, and where the weights are."""
+def list_all(
+    root: RootOption = None,
+    every: Annotated[
+        bool, typer.Option("--long", "-l", help="Also hub id, licence, and where the weights are.")
+    ] = False,
+) -> None:
+    """List the models: what they embed, their size, whether they may be used commercially and are here."""
     from resources.models.commands import list_models
 
-    _show(list_models(_registry(), root))
+    rows = list_models(_registry(), root)
+    _show(rows if every else [{name: row[name] for name in BRIEF} for row in rows])
+    if not every:
+        tables.print(
+            "retune models list --long: hub ids, licences, where they are, and why not", highlight=False
+        )
 
 
 @models.command()
@@ -37,6 +51,32 @@ def show(name: Name) -> None:
     from resources.models.commands import show_model
 
     _show(show_model(_registry(), name))
+
+
+@models.command()
+def add(
+    target: Annotated[str, typer.Argument(help="A model folder, or an id of the Hugging Face hub.")],
+    name: Annotated[str | None, typer.Option("--name", help="Its name (default: the folder's).")] = None,
+    pooling: Annotated[
+        str | None, typer.Option("--pooling", help="mean, cls or last, of a folder that does not say it.")
+    ] = None,
+) -> None:
+    """Write an entry for a text model of yours to models.yaml, if it passes the checks. Exit code 1 if not."""
+    from resources.models.commands import add_model
+
+    if pooling not in (None, *POOLINGS):
+        raise usage(f"--pooling {pooling}: choose from {', '.join(POOLINGS)}")
+
+    def confirm(plan: Any) -> None:
+        tables.print(plan.describe(), markup=False, highlight=False)
+
+    added = add_model(target, name, cast("Any", pooling), confirm=confirm, token=os.environ.get("HF_TOKEN"))
+    _show({"fact": fact, "value": str(value)} for fact, value in added.drafted.facts.items())
+    _show_checks(added.checks)
+    short = plain(added.drafted.name)
+    if added.path is None:
+        raise failed(f"{short} is not written: correct its folder, or describe it by hand in models.yaml")
+    tables.print(f"{plain(added.path)} has {short} now: retune run base_model={short}", highlight=False)
 
 
 @models.command()
@@ -52,10 +92,14 @@ def check(
     tables.print(f"{plain(checked.name)}: {plain(checked.where)}, digest {checked.digest}", highlight=False)
     for problem in checked.problems:
         tables.print(f"[red]problem[/] {plain(problem)}", highlight=False)
-    for made in checked.checks:
+    _show_checks(checked.checks)
+    raise typer.Exit(0 if checked.passed else 1)
+
+
+def _show_checks(checks: Iterable[Any]) -> None:
+    for made in checks:
         mark = {True: "[green]ok[/]", False: "[red]wrong[/]", None: "[cyan]not checked[/]"}[made.passed]
         tables.print(f"{mark} {plain(made.name)}: {plain(made.detail)}", highlight=False)
-    raise typer.Exit(0 if checked.passed else 1)
 
 
 @models.command()

@@ -54,6 +54,7 @@ class _Source:
     name: str
     revision: str | None = None
     entry: ModelEntry | None = None
+    hub_id: str | None = None
 
 
 def fetch_base_model(
@@ -97,6 +98,7 @@ def fetch_base_model(
     dimension, max_length = _test_encode(target, settings)
     summary = {
         "source": source.name,
+        "hub_id": source.hub_id,
         "revision": source.revision,
         "parameters": parameter_count(target),
         "dimension": dimension,
@@ -121,7 +123,7 @@ def _locate(settings: ModelSettings) -> _Source:
             f"({', '.join(entry.modalities)}): only text models of the adapter sentence_transformer can be tuned"
         )
     if named.folder is not None:
-        return _Source(named.folder, named.name, None, entry)
+        return _Source(named.folder, named.name, None, entry, named.hub_id)
     if named.hub_id is None:
         raise BaseModelError(
             f"base_model {named.name!r}: its weights are not here, and it has no hub_id to get them"
@@ -181,7 +183,7 @@ def _download(named: NamedModel) -> _Source:
             f"the Hugging Face hub ({type(error).__name__}: {str(error).splitlines()[0]}): check the name, "
             "HF_TOKEN for gated models and the network, or set model.base_model to a folder that holds it"
         ) from error
-    return _Source(Path(folder), named.name, Path(folder).name, named.entry)
+    return _Source(Path(folder), named.name, Path(folder).name, named.entry, name)
 
 
 def _bin_files_not_needed(folder: Path) -> list[str]:
@@ -303,6 +305,11 @@ def _wrap(target: Path, entry: ModelEntry | None) -> list[dict[str, Any]]:
     if not config_path.exists():
         raise BaseModelError(f"{target}: neither modules.json nor config.json: this is not a model folder")
     config = _read_json(config_path)
+    if "vision_config" in config:
+        raise BaseModelError(
+            f"{config_path}: model_type {config.get('model_type')!r} reads images too: only text models can be tuned "
+            "(`retune image-text` measures models of images)"
+        )
     own = POOLING.get(str(config.get("pooling", "mean")), "mean")
     pooling = own if entry is None else POOLINGS.get(str(entry.pooling), own)
     _write_json(

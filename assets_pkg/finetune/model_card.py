@@ -80,8 +80,9 @@ def model_card(
     """
     licence = base_summary.get("licence")
     source = base_summary.get("source", "unknown base model")
+    linked = base_summary.get("hub_id", source if HUB_ID.fullmatch(source) else None)
     metadata = ModelCardData(
-        base_model=source if HUB_ID.fullmatch(source) else None,  # the hub links it
+        base_model=linked,  # on the hub
         license=licence,
         library_name="sentence-transformers",
         pipeline_tag="sentence-similarity",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from resources.encoders.items import Input, Item, ItemEncoder, Observable, Observation
 from resources.models.entry import ModelEntry
@@ -125,7 +125,7 @@ def _can_observe(encoder: Any) -> bool:
 
 def _inside(entry: ModelEntry, encoder: Any, tolerance: float) -> Iterator[Check]:
     model: Observable = encoder
-    seen = model.observe([*TEXTS, COMMON + ENDINGS[0], COMMON + ENDINGS[1]], "passage")
+    seen = observed(model)
     yield _padding_side(entry, seen)
     yield _attention(entry, model, seen, tolerance)
     yield _pooling(entry, seen, tolerance)
@@ -142,23 +142,39 @@ def _padding_side(entry: ModelEntry, seen: Observation) -> Check:
     name = "padding side"
     if seen.mask.all():
         return Check(name, None, "nothing is masked: the padding is part of the text for this model")
-    found = "right" if seen.mask[0, 0] else "left"
+    found = observed_padding(seen)
     if entry.padding_side is None:
         return Check(name, None, f"{found}; none registered")
     return Check(name, found == entry.padding_side, f"{found}; registered {entry.padding_side}")
 
 
+def observed_padding(seen: Observation) -> Literal["left", "right"]:
+    """The side that the first text of a batch is padded on; it must be shorter than another one."""
+    return "right" if seen.mask[0, 0] else "left"
+
+
 def _attention(entry: ModelEntry, model: Observable, seen: Observation, tolerance: float) -> Check:
     """Do the states of the common beginning of two texts know how the texts end? In a padded batch, and alone."""
     name = "attention"
-    single = [model.observe([COMMON + ending], "passage") for ending in ENDINGS]
-    padded = _direction(_real(seen, len(TEXTS)), _real(seen, len(TEXTS) + 1), tolerance)
-    alone = _direction(_real(single[0], 0), _real(single[1], 0), tolerance)
+    alone, padded = attention_direction(model, seen, tolerance)
     if padded != alone:
         return Check(name, False, f"{alone} for a text alone, {padded} in a padded batch")
     if entry.attention is None:
         return Check(name, None, f"{padded}; none registered")
     return Check(name, padded == entry.attention, f"{padded}; registered {entry.attention}")
+
+
+def observed(model: Observable) -> Observation:
+    """A padded batch whose last two texts have a common beginning."""
+    return model.observe([*TEXTS, COMMON + ENDINGS[0], COMMON + ENDINGS[1]], "passage")
+
+
+def attention_direction(model: Observable, seen: Observation, tolerance: float) -> tuple[str, str]:
+    """``causal`` or ``bidirectional``, for a text alone and in the padded batch ``seen`` (of :func:`observed`)."""
+    single = [model.observe([COMMON + ending], "passage") for ending in ENDINGS]
+    padded = _direction(_real(seen, len(TEXTS)), _real(seen, len(TEXTS) + 1), tolerance)
+    alone = _direction(_real(single[0], 0), _real(single[1], 0), tolerance)
+    return alone, padded
 
 
 def _real(seen: Observation, row: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

@@ -78,18 +78,26 @@ class HubOnnxEncoder(OnnxEncoder):
     def _pooling(self) -> Pooling:
         if self.entry.pooling in POOLINGS:
             return POOLINGS[self.entry.pooling]
-        config = _read(self.folder / "1_Pooling" / "config.json")
-        named = str(config.get("pooling_mode", next((FLAGS[flag] for flag in FLAGS if config.get(flag)), "")))
-        if named not in POOLINGS:
+        own = folder_pooling(self.folder)
+        if own is None:
             raise EncoderError(
                 f"{self.folder}: the registry gives no pooling, and 1_Pooling/config.json has none of "
                 f"{', '.join(sorted(set(POOLINGS)))}: add `pooling:` to its entry in models.yaml"
             )
-        return POOLINGS[named]
+        return own
 
     def _has_dense(self) -> bool:
         modules = _read(self.folder / "modules.json")
         return any(str(module.get("type", "")).endswith(".Dense") for module in modules)
+
+
+def folder_pooling(folder: Path) -> Pooling | None:
+    """The pooling that a folder's sentence-transformers configuration names; None where there is none, or another."""
+    modules = _read(folder / "modules.json") or [{"type": ".Pooling", "path": "1_Pooling"}]
+    path = next((each["path"] for each in modules if str(each["type"]).endswith(".Pooling")), "")
+    config: Any = _read(folder / path / "config.json") if path else {}
+    flag = next((FLAGS[flag] for flag in FLAGS if config.get(flag)), "")
+    return POOLINGS.get(str(config.get("pooling_mode", flag)))
 
 
 def _read(path: Path) -> Any:

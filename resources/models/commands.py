@@ -1,13 +1,15 @@
-"""What ``retune models list | show | check | download | path`` print, as plain rows and lines."""
+"""What ``retune models list | show | add | check | download | path`` print, as plain rows and lines."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resources.models.add import Draft, checks_of, draft, locate, minimal_facts, write_entry
 from resources.models.download import DownloadPlan, download, plan_download
-from resources.models.entry import GIGABYTE, ModelEntry
+from resources.models.entry import GIGABYTE, ModelEntry, Pooling
 from resources.models.files import check_files, digest_model
 from resources.models.locations import find_weights, weights_folder
 from resources.models.registry import Registry
@@ -51,13 +53,13 @@ def list_models(registry: Registry, root: Path | None = None) -> list[dict[str, 
         rows.append(
             {
                 "name": name,
-                "hub id": entry.hub_id or "",
                 "embeds": ", ".join(entry.modalities),
-                "dimensions": _shown(entry.dimensions),
-                "disk GB": _gigabytes(entry.disk_bytes),
-                "licence": entry.license or "none declared",
+                "dim": _shown(entry.dimensions),
+                "GB": _gigabytes(entry.disk_bytes),
                 "commercial": COMMERCIAL[entry.commercial_use],
                 "status": location.kind,
+                "hub id": entry.hub_id or "",
+                "licence": entry.license or "none declared",
                 "where": where,
             }
         )
@@ -84,6 +86,55 @@ def show_model(registry: Registry, name: str) -> list[dict[str, str]]:
         if size is not None:
             rows.append({"fact": f"{fact}, GB", "value": _gigabytes(size), "source": "parameters"})
     return rows
+
+
+@dataclass(frozen=True)
+class Added:
+    """What ``add`` did: the entry, the checks of its behaviour, and the file that it was written to; None where a check
+    failed."""
+
+    drafted: Draft
+    checks: tuple[Check, ...]
+    path: Path | None
+
+
+def add_model(
+    target: str,
+    name: str | None = None,
+    pooling: Pooling | None = None,
+    *,
+    accelerator: Accelerator | None = None,
+    confirm: Callable[[DownloadPlan], None] = lambda plan: None,
+    token: str | None = None,
+) -> Added:
+    """Write an entry for a model folder or hub id to the user's ``models.yaml``, if the model passes the truth checks.
+
+    Args:
+        name: in the registry; by default the folder's, in small letters.
+        pooling: of a folder that says nothing of it.
+        confirm: called with the plan before a model is downloaded.
+
+    Raises:
+        RegistryError, ModelNameError: it is registered, there is no such model, or it is no text model.
+        DownloadError: it cannot be downloaded.
+        EncoderError: it cannot be loaded.
+    """
+    from resources.machine.accelerator import find_accelerator
+
+    named = locate(target)
+    facts = minimal_facts(named, pooling)
+    short = name or Path(facts["folder"]).name.lower()
+    if named.folder is None:
+        plan = plan_download(short, ModelEntry.model_validate(facts), token=token)
+        confirm(plan)
+        download(plan, token=token)
+        named = replace(named, folder=plan.folder)
+        facts["revision"] = plan.revision
+    device = accelerator or find_accelerator()
+    drafted = draft(named, short, facts, device)
+    checks = tuple(checks_of(drafted, device))
+    passed = all(check.passed is not False for check in checks)
+    return Added(drafted, checks, write_entry(drafted) if passed else None)
 
 
 def check_model(

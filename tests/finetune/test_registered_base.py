@@ -17,7 +17,7 @@ from assets_pkg.finetune.model_io import load_model
 from resources.encoders.factory import look_up, open_encoder
 from resources.models.registry import load_registry
 from tests.finetune.conftest import CPU, content_of, save_decoder
-from tests.models.tiny import byte_tokenizer
+from tests.models.tiny import build_clip, byte_tokenizer
 
 TEXTS = ["red sky", "a dog runs over the hill while the sun sets behind an old stone bridge"]
 FACTS = {
@@ -97,3 +97,12 @@ def test_a_model_of_another_adapter_is_refused(registered: Path, tmp_path: Path)
         model = load_profile("laptop", [f"base_model={name}"]).model
         with pytest.raises(BaseModelError, match="only text models of the adapter sentence_transformer"):
             fetch_base_model(model, tmp_path / "base")
+
+
+def test_a_folder_of_an_image_model_is_refused(tmp_path: Path) -> None:
+    build_clip(tmp_path / "clip")
+    model = load_profile("laptop", [f"base_model={tmp_path / 'clip'}"]).model
+    with pytest.raises(
+        BaseModelError, match="model_type 'clip' reads images too: only text models can be tuned"
+    ):
+        fetch_base_model(model, tmp_path / "base")

@@ -30,7 +30,7 @@ def test_the_list_has_licence_size_and_where(tmp_path: Path, monkeypatch: pytest
     rows = {row["name"]: row for row in list_models(load_registry(TOP), tmp_path)}
     assert rows["all-minilm-l6-v2"]["status"] == "package"
     judge = rows["llama-embed-nemotron-8b"]
-    assert (judge["status"], judge["commercial"], judge["disk GB"]) == ("missing", "NO", "15.0")
+    assert (judge["status"], judge["commercial"], judge["GB"]) == ("missing", "NO", "15.0")
     assert judge["where"].startswith(f"no weights in {tmp_path / 'nemo'}")
     assert rows["qwen3-vl-embed-2b"]["where"] == "http://localhost:8003"
 

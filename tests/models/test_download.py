@@ -45,6 +45,23 @@ def test_the_plan_has_size_room_and_licence_and_writes_nothing(
     assert hub.served == []
 
 
+def test_an_onnx_model_is_its_graph_without_other_formats(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = tmp_path / "remote"
+    for name in (
+        "config.json", "tokenizer.json", "1_Pooling/config.json", "model.safetensors", "pytorch_model.bin",
+        "onnx/model.onnx", "onnx/model.onnx_data", "onnx/model_fp16.onnx", "openvino/model.bin",
+    ):  # fmt: skip
+        (remote / name).parent.mkdir(parents=True, exist_ok=True)
+        (remote / name).write_text("{}")
+    monkeypatch.setattr(hub, "folder", remote)
+    plan = plan_download("mine", ModelEntry(adapter="onnx", hub_id="some/clip"), tmp_path)
+    assert {file.name for file in plan.files} == {
+        "config.json", "tokenizer.json", "1_Pooling/config.json", "onnx/model.onnx", "onnx/model.onnx_data",
+    }  # fmt: skip
+
+
 def test_a_download_is_whole_and_found(hub: Hub, entry: ModelEntry, tmp_path: Path) -> None:
     reported: list[tuple[int, int]] = []
     plan = plan_download("clip", entry, tmp_path)
