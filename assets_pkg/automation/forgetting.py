@@ -18,7 +18,15 @@ from storage.paths import EMBEDDING_CACHE
 TELLING = ("passages", "synthetic_qa")
 """Assets that name a document beside every text of it that models embed; what comes after repeats their texts."""
 
-OF_OTHER_INPUTS = ("image_text_pairs", "captions", "judge_scores")
+OF_OTHER_INPUTS = (
+    "image_text_pairs",
+    "captions",
+    "image_text_scores",
+    "image_text_report",
+    "judge_scores",
+    "judge_ranking",
+)
+"""Assets that may hold texts, and never of the corpus."""
 
 
 def forget_vectors(store: ArtifactStore, holders: Sequence[Removal], doc_id: str) -> int:

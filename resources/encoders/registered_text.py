@@ -113,7 +113,7 @@ class RegisteredTextEncoder(SentenceTransformerEncoder):
             options: dict[str, Any] = {"model_kwargs": {"dtype": dtype}, "local_files_only": True}
             model = SentenceTransformer(str(self.folder), device=device, **options)
             self._apply_facts(model)
-            return for_inference(model, device)
+            return for_inference(model, device, int8=self._int8)
         return cast("SentenceTransformer", self._assemble())
 
     def _apply_facts(self, model: SentenceTransformer) -> None:
@@ -160,11 +160,16 @@ class RegisteredTextEncoder(SentenceTransformerEncoder):
             str(tokenizer_folder(self.folder)), local_files_only=True, trust_remote_code=False
         )
         self._prepare(tokenizer)
-        return PooledNetwork(for_inference(network, self._accelerator.device), tokenizer, self.entry.pooling)
+        network = for_inference(network, self._accelerator.device, int8=self._int8)
+        return PooledNetwork(network, tokenizer, self.entry.pooling)
+
+    @property
+    def _int8(self) -> bool:
+        return self.entry.dtype == "int8"
 
     @property
     def _weight_bytes(self) -> int:
-        return 4 if self._dtype() == "float32" else 2
+        return 1 if self._int8 else 4 if self._dtype() == "float32" else 2
 
     def _dtype(self) -> str:
         return DTYPES[self.entry.dtype] if self._accelerator.device != "cpu" else "float32"

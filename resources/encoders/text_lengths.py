@@ -3,7 +3,6 @@ weights."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from resources.encoders.factory import Availability
 from resources.encoders.registered_text import DEFAULT_TOKENS
 from resources.models.entry import ModelEntry
-from resources.models.files import read_config, tokenizer_folder, transformer_folder
+from resources.models.files import read_config, tokenizer_folder
+from resources.models.naming import NamedModel, own_settings
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -36,7 +36,8 @@ class TextLength:
         tokenizer: Tokenizer = Tokenizer.from_file(str(self.tokenizer_file))
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        shown = [self.prefix + (text.lower() if self.lowercase else text) for text in texts]
+        shown = [self.prefix + text for text in texts]
+        shown = [text.lower() for text in shown] if self.lowercase else shown
         blocks = (shown[start : start + BLOCK] for start in range(0, len(shown), BLOCK))
         return [
             len(encoding.ids) > self.tokens for block in blocks for encoding in tokenizer.encode_batch(block)
@@ -52,17 +53,12 @@ def text_length(model: Availability) -> TextLength | None:
     file = tokenizer_folder(folder) / "tokenizer.json"
     if not file.is_file():
         return None
-    return TextLength(_limit(folder, entry), file, entry.prompts.prefix("passage"), entry.lowercase)
-
-
-def _limit(folder: Path, entry: ModelEntry) -> int:
-    if entry.text_tokens is not None:
-        return entry.text_tokens
     if entry.adapter == "dual_tower":
-        section: Any = read_config(folder).get("text_config") or {}
-        return int(section.get("max_position_embeddings") or DEFAULT_TOKENS)
-    try:
-        own: Any = json.loads((transformer_folder(folder) / "sentence_bert_config.json").read_text("utf-8"))
-        return int(own["max_seq_length"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return DEFAULT_TOKENS
+        return TextLength(_of_tower(folder, entry), file, entry.prompts.prefix("passage"), entry.lowercase)
+    own = own_settings(NamedModel(model.name, folder, entry=entry))
+    return TextLength(own.max_length or DEFAULT_TOKENS, file, own.passage or "")
+
+
+def _of_tower(folder: Path, entry: ModelEntry) -> int:
+    section: Any = read_config(folder).get("text_config") or {}
+    return entry.max_tokens or int(section.get("max_position_embeddings") or DEFAULT_TOKENS)

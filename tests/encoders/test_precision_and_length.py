@@ -53,10 +53,22 @@ def test_a_row_of_zeros_stays_zero() -> None:
     assert (Int8Linear(linear)(torch.ones(1, 4)) == 0).all()
 
 
-@pytest.mark.parametrize("kind", ["clip", "qwen3_vl"])
+LLAMA = {
+    "adapter": "sentence_transformer",
+    "folder": "llama",
+    "pooling": "mean",
+    "attention": "bidirectional",
+}
+KINDS = {
+    "clip": (CLIP, tiny.build_clip),
+    "qwen3_vl": (QWEN3_VL, tiny.build_qwen3_vl),
+    "llama": (LLAMA, tiny.build_llama),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_model_is_loaded_in_8_bits_by_setting_and_its_vectors_are_near(kind: str, tmp_path: Path) -> None:
-    facts = CLIP if kind == "clip" else QWEN3_VL
-    build = tiny.build_clip if kind == "clip" else tiny.build_qwen3_vl
+    facts, build = KINDS[kind]
     entry = ModelEntry.model_validate(facts)
     build(tmp_path / str(entry.folder))
     whole = look_up(Registry(Path("models.yaml"), {"tiny": entry}), "tiny", tmp_path)
