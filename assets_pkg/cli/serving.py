@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from assets_pkg.deploy.server_state import RunningServer
 
 LOG_LINES = 200
+SERVE_PORT = 8003
 
 
 def deploy(
@@ -57,12 +58,23 @@ def serve(
         Path | None,
         typer.Option("--folder", help="An exported folder, or a checkpoint, which runs under torch."),
     ] = None,
-    host: Annotated[str, typer.Option("--host")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", "-p", min=1, max=65535)] = 8003,
+    host: Annotated[
+        str | None, typer.Option("--host", help="Default: 127.0.0.1, or NIM_SERVER_BIND_ADDR's.")
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option("--port", "-p", min=1, max=65535, help="Default: NIM_HTTP_API_PORT, or 8003."),
+    ] = None,
     config: ConfigOption = "",
     overrides: Overrides = None,
 ) -> None:
     """Serve the current export, a folder, or any registered model (text and images), in the foreground."""
+    from assets_pkg.nim.settings import SettingsError, listen_address
+
+    try:
+        host, port = listen_address(os.environ, host, port, SERVE_PORT)
+    except SettingsError as error:
+        raise failed(str(error)) from error
     if model is not None:
         from assets_pkg.model_server.serve import ready_line, serve_model
 

@@ -27,6 +27,7 @@ from assets_pkg.nim.schemas import (
     EmbeddingRequest,
     embeddings_body,
     parse_json,
+    refuse_token_ids,
     resolve_dimensions,
     resolve_model,
     truncate,
@@ -113,7 +114,9 @@ def _add_model(app: FastAPI, engine: Engine) -> None:
 
 
 async def _multimodal(engine: Engine, raw: bytes) -> Response:
-    body = validate_body(MultimodalBody, parse_json(raw))
+    document = parse_json(raw)
+    refuse_token_ids(document)
+    body = validate_body(MultimodalBody, document)
     name, suffix_role = resolve_model(body.model, engine.served.names)
     role = suffix_role or ("query" if body.input_type == "query" else "passage")
     allowed = engine.served.entry.matryoshka_dims

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from assets_pkg.nim.manifest import FolderError
-from assets_pkg.nim.settings import SettingsError, settings_from
+from assets_pkg.nim.settings import SettingsError, settings_from, unknown_variables
 
 if TYPE_CHECKING:
     from assets_pkg.nim.loading import Load
@@ -41,6 +41,8 @@ def main(arguments: Sequence[str] | None = None, load: Load | None = None) -> in
     from assets_pkg.nim.service import EmbeddingService
 
     set_up_logging(settings)
+    for name in unknown_variables(os.environ):
+        log.warning("%s is set, and this server does not know it: it changes nothing", name)
     # End at once while the model loads. The server replaces these handlers while it runs and raises the signal
     # again after draining, which ends the process with status 0.
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -26,13 +26,23 @@ ERROR: dict[str, Any] = {
         "application/json": {
             "schema": {
                 "type": "object",
-                "required": ["object", "message", "detail", "type", "code"],
+                "required": ["object", "message", "detail", "type", "code", "error"],
                 "properties": {
                     "object": {"const": "error"},
                     "message": {"type": "string"},
                     "detail": {"type": "object"},
                     "type": {"type": "string"},
                     "code": {"type": "integer"},
+                    "error": {
+                        "type": "object",
+                        "required": ["message", "type", "param", "code"],
+                        "properties": {
+                            "message": {"type": "string"},
+                            "type": {"type": "string"},
+                            "param": {"type": ["string", "null"]},
+                            "code": {"type": ["string", "null"]},
+                        },
+                    },
                 },
             }
         }

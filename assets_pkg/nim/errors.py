@@ -19,21 +19,28 @@ class ApiError(Exception):
 
     status = HTTPStatus.BAD_REQUEST
     type = "invalid_request_error"
+    code: str | None = None
+    """OpenAI's name of the fault, where it has one."""
 
-    def __init__(self, message: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, message: str, headers: Mapping[str, str] | None = None, *, param: str | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
+        self.param = param
         self.headers = dict(headers or {})
 
 
 class UnauthorizedError(ApiError):
     status = HTTPStatus.UNAUTHORIZED
     type = "authentication_error"
+    code = "invalid_api_key"
 
 
 class UnknownModelError(ApiError):
     status = HTTPStatus.NOT_FOUND
     type = "not_found_error"
+    code = "model_not_found"
 
 
 class SlowRequestError(ApiError):
@@ -74,18 +81,34 @@ def error_response(
     message: str,
     error_type: str = "invalid_request_error",
     headers: Mapping[str, str] | None = None,
+    *,
+    param: str | None = None,
+    code: str | None = None,
 ) -> Response:
-    """An error in NIM's format.
+    """An error in NIM's format, and in OpenAI's below ``error``.
 
-    ``message`` is at the top level and there is no ``error`` key: the openai client then prints the message,
-    as do the NVIDIA clients for LangChain and Haystack.
+    NVIDIA's clients for LangChain and Haystack print the ``message`` at the top level; OpenAI's client for Node and
+    those made like it read nothing but ``error``.
+
+    Args:
+        param: the field of the request that is at fault.
+        code: OpenAI's name of the fault.
     """
-    body = {"object": "error", "message": message, "detail": {}, "type": error_type, "code": status}
+    body = {
+        "object": "error",
+        "message": message,
+        "detail": {},
+        "type": error_type,
+        "code": status,
+        "error": {"message": message, "type": error_type, "param": param, "code": code},
+    }
     return Response(orjson.dumps(body), status, headers, "application/json")
 
 
 def response_to(error: ApiError) -> Response:
-    return error_response(error.status, error.message, error.type, error.headers)
+    return error_response(
+        error.status, error.message, error.type, error.headers, param=error.param, code=error.code
+    )
 
 
 def failure_response() -> Response:

@@ -6,7 +6,7 @@ import asyncio
 import base64
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import numpy as np
 import orjson
@@ -24,6 +24,10 @@ SYNONYMS = ("nvidia/llama-3.2-nv-embedqa-1b-v2", "nvidia/llama-nemotron-embed-1b
 ROLE_SUFFIXES: dict[str, Role] = {"-query": "query", "-passage": "passage"}
 
 MISSING_INPUT_TYPE = "The model expects an input_type from one of `passage` or `query` but none was provided."
+
+TOKEN_IDS = (
+    "input must be texts, not token ids; langchain-openai sends texts with check_embedding_ctx_length=False"
+)
 
 NUMBERS_PER_PART = 65536
 """Numbers written in one go, about 1 ms; then other requests may run on the event loop."""
@@ -54,7 +58,7 @@ class EmbeddingBody(Body):
     ] = None
     truncate: Annotated[
         Literal["NONE", "END", "START"] | None,
-        Field(description="Which end of a text that is too long is cut. NONE, the default, is an error."),
+        Field(description="Which end of a text that is too long is cut; NONE is an error. Default: NONE."),
     ] = None
     encoding_format: Annotated[
         Literal["float", "base64"] | None,
@@ -97,17 +101,18 @@ class RequestParser:
 
     def check(self, document: object) -> EmbeddingRequest:
         """Raises `ApiError`: wrong shape (422), unknown model (404), over a limit (400)."""
+        refuse_token_ids(document)
         body = validate_body(EmbeddingBody, document)
         texts = [body.input] if isinstance(body.input, str) else body.input
         self._check_texts(texts)
         if isinstance(body.modality, list) and len(body.modality) not in (1, len(texts)):
-            raise ApiError("modality must be one value, or one for each input")
+            raise ApiError("modality must be one value, or one for each input", param="modality")
         model, suffix_role = resolve_model(body.model, self.names)
         return EmbeddingRequest(
             texts=texts,
             role=self._role(suffix_role or body.input_type),
             model=model,
-            truncate=body.truncate or "NONE",
+            truncate=body.truncate or self._settings.default_truncate,
             dimensions=resolve_dimensions(
                 body.dimensions, self._manifest.dimensions, self._manifest.matryoshka_dims or None
             ),
@@ -117,16 +122,16 @@ class RequestParser:
     def _check_texts(self, texts: list[str]) -> None:
         limit = self._settings.client_batch_limit
         if not texts:
-            raise ApiError("input is empty")
+            raise ApiError("input is empty", param="input")
         if len(texts) > limit:
-            raise ApiError(f"Batch size {len(texts)} exceeds limit {limit}")
+            raise ApiError(f"Batch size {len(texts)} exceeds limit {limit}", param="input")
         for index, text in enumerate(texts):
             if not text or text.isspace():
-                raise ApiError(f"input[{index}] is empty")
+                raise ApiError(f"input[{index}] is empty", param="input")
 
     def _role(self, role: Role | None) -> Role:
         if role is None and self._settings.require_input_type:
-            raise ApiError(MISSING_INPUT_TYPE)
+            raise ApiError(MISSING_INPUT_TYPE, param="input_type")
         return role or "passage"
 
 
@@ -156,7 +161,7 @@ def resolve_model(name: str | None, names: Sequence[str]) -> tuple[str, Role | N
         # Some clients send a fixed input_type and let users choose the name only, so a suffix overrides it.
         if name.endswith(suffix) and name.removesuffix(suffix) in names:
             return name, role
-    raise UnknownModelError(f"Unsupported model, expected '{names[0]}'")
+    raise UnknownModelError(f"Unsupported model, expected '{names[0]}'", param="model")
 
 
 def resolve_dimensions(wanted: int | None, full: int, allowed: Collection[int] | None) -> int:
@@ -172,10 +177,10 @@ def resolve_dimensions(wanted: int | None, full: int, allowed: Collection[int] |
     if wanted is None or wanted == full:
         return full
     if wanted > full:
-        raise ApiError(f"dimensions {wanted} exceeds embedding size {full}")
+        raise ApiError(f"dimensions {wanted} exceeds embedding size {full}", param="dimensions")
     if allowed is not None and wanted not in allowed:
         choices = ", ".join(str(size) for size in sorted({*allowed, full}))
-        raise ApiError(f"dimensions {wanted} is not one of {choices}")
+        raise ApiError(f"dimensions {wanted} is not one of {choices}", param="dimensions")
     return wanted
 
 
@@ -196,18 +201,28 @@ def validate_body(kind: type[B], document: object) -> B:
     try:
         return kind.model_validate(document)
     except ValidationError as error:
-        raise UnprocessableError(_first_fault(error)) from error
+        path, message = _first_fault(error)
+        raise UnprocessableError(f"{path}: {message}", param=path.partition(".")[0]) from error
 
 
-def _first_fault(error: ValidationError) -> str:
-    """Where and what, without the value: ``input.3: Input should be a valid string``.
+def refuse_token_ids(document: object) -> None:
+    """Raises `UnprocessableError`: the input is token ids, of which the tokenizer is not known."""
+    first: Any = cast("dict[str, Any]", document).get("input") if isinstance(document, dict) else None
+    for _ in range(2):  # the ids of one text, or of several
+        first = first[0] if isinstance(first, list) and first else None
+        if type(first) is int:
+            raise UnprocessableError(TOKEN_IDS, param="input")
+
+
+def _first_fault(error: ValidationError) -> tuple[str, str]:
+    """Where and what, without the value: ``input.3``, ``Input should be a valid string``.
 
     Every branch of a union reports a fault; the deepest is of the branch that the client meant.
     """
     faults = error.errors(include_url=False, include_input=False, include_context=False)
     fault = max(faults, key=lambda each: len(each["loc"]))
     path = ".".join(str(part) for part in fault["loc"] if not _is_branch(part))
-    return f"{path}: {fault['msg']}"
+    return path, fault["msg"]
 
 
 def _is_branch(part: int | str) -> bool:

@@ -123,7 +123,7 @@ class EmbeddingService:
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._tokenizer_threads, self._tokenizer.encode, *arguments)
         except TextError as error:
-            raise ApiError(str(error)) from error
+            raise ApiError(str(error), param="input") from error
         finally:
             self.metrics.tokenize_seconds.observe(time.monotonic() - started)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_core import PydanticUndefined
 
 from assets_pkg.nim.batching import DEFAULT_BATCH_TOKENS
 
@@ -27,6 +28,7 @@ ENVIRONMENT: dict[str, tuple[str, ...]] = {
     "log_level": ("NIM_LOG_LEVEL", "LOG_LEVEL"),
     "log_json": ("NIM_JSONL_LOGGING",),
     "require_input_type": ("RETUNE_REQUIRE_INPUT_TYPE",),
+    "default_truncate": ("RETUNE_DEFAULT_TRUNCATE",),
     "api_key": ("RETUNE_API_KEY",),
     "batch_tokens": ("RETUNE_BATCH_TOKENS",),
     "max_queue_tokens": ("RETUNE_MAX_QUEUE_TOKENS",),
@@ -38,6 +40,10 @@ ENVIRONMENT: dict[str, tuple[str, ...]] = {
 BIND_VARIABLE = "NIM_SERVER_BIND_ADDR"
 """Host and port as ``host:port``, as in NIM 2."""
 
+PREFIX = "NIM_"
+TLS_PREFIX = "NIM_TLS_"
+CLIENT_BATCH_SIZE = 2048
+
 Port = Annotated[int, Field(ge=0, le=65535)]
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
@@ -48,6 +54,10 @@ _LEVELS = {"DEFAULT": "INFO", "TRACE": "DEBUG", "WARN": "WARNING"}
 
 def _level(value: Any) -> Any:
     return _LEVELS.get(value.upper(), value.upper()) if isinstance(value, str) else value
+
+
+def _upper(value: Any) -> Any:
+    return value.upper() if isinstance(value, str) else value
 
 
 def _names(value: Any) -> Any:
@@ -66,55 +76,76 @@ class SettingsError(Exception):
 class FrontSettings(BaseModel):
     """What a server lets in; see `assets_pkg.nim.front`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True
+    )
 
     api_key: SecretStr | None = None
+    """The key that clients must send for embeddings, as a bearer token; none is asked for unless set."""
     body_limit_bytes: PositiveInt = 16 * 2**20
+    """The largest body of a request, in bytes."""
     max_queue_requests: PositiveInt = 1024
+    """The most requests at a time; further ones are answered with 503."""
     request_timeout_s: PositiveFloat = 120.0
+    """The seconds in which a request must be answered; then it is answered with 503."""
     read_timeout_s: PositiveFloat = 20.0
+    """The seconds in which a request's body must arrive; then it is answered with 408."""
 
 
 class ServerSettings(FrontSettings):
     """All settings, with the closed NIM's defaults where these are documented."""
 
     model_dir: Path
+    """The model folder."""
     host: str = "127.0.0.1"
+    """The address to listen on, of HTTP and gRPC."""
     port: Port = 8000
+    """The port of HTTP."""
     grpc_port: Port | None = None
     """The port of the Open Inference Protocol over gRPC; not served unless set."""
     reuse_port: bool = False
     served_names: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
     """The names that the server answers to, its own first; the folder's model_id is always one of them."""
     model_version: str | None = None
+    """The version in /v1/metadata; by default the first digits of the model's digest."""
     max_length: PositiveInt | None = None
-    max_batch_size: PositiveInt = 30
+    """The most tokens of a text, at most the model's own."""
+    max_batch_size: PositiveInt | None = None
+    """The most texts in a request, where the client limit is not set."""
     max_client_batch_size: PositiveInt | None = None
-    """The most texts in a request; by default ``max_batch_size``."""
+    """The most texts in a request; 2048 where neither limit is set."""
     require_input_type: bool = False
     """Refuse a request without ``input_type``, as the closed NIM does."""
+    default_truncate: Annotated[Literal["NONE", "END", "START"], BeforeValidator(_upper)] = "NONE"
+    """What is done with a text that is too long where the request says nothing: an error, or cut END or START."""
     max_queue_tokens: PositiveInt = 2**19
+    """The most tokens that wait for a batch; further requests are answered with 503."""
     batch_tokens: PositiveInt = DEFAULT_BATCH_TOKENS
+    """The most tokens in a batch, padding included."""
     gather_ms: Annotated[float, Field(ge=0)] = 10.0
-    """How long a batch may wait for more texts while fewer requests are open than lately."""
+    """How many milliseconds a batch may wait for more texts while fewer requests are open than lately."""
     workers: PositiveInt | None = None
     """Batches run in parallel; by default one for each core that the process may use."""
     drain_grace_s: Annotated[float, Field(ge=0)] = 1.0
-    """How long after a signal to stop the server still accepts connections, reporting that it is not ready."""
+    """How many seconds after a signal to stop the server still accepts connections, reporting that it is not ready."""
     log_level: Annotated[LogLevel, BeforeValidator(_level)] = "INFO"
+    """DEBUG, INFO, WARNING, ERROR or CRITICAL."""
     log_json: bool = False
+    """Log one JSON object a line."""
 
     @property
     def client_batch_limit(self) -> int:
-        return self.max_client_batch_size or self.max_batch_size
+        return self.max_client_batch_size or self.max_batch_size or CLIENT_BATCH_SIZE
 
 
 def settings_from(environment: Mapping[str, str], arguments: Mapping[str, Any]) -> ServerSettings:
     """Settings from the environment, overridden by those ``arguments`` that are not ``None``.
 
     Raises:
-        SettingsError: a value cannot be parsed or is out of range, or there is no model folder.
+        SettingsError: a value cannot be parsed or is out of range, there is no model folder, or TLS is asked for,
+            which this server does not speak.
     """
+    refuse_tls(environment)
     values, sources = _from_environment(environment)
     for setting, value in arguments.items():
         if value is not None:
@@ -126,9 +157,49 @@ def settings_from(environment: Mapping[str, str], arguments: Mapping[str, Any]) 
 
 def front_settings_from(kind: type[F], environment: Mapping[str, str]) -> F:
     """The settings of another server, from the same variables. Raises `SettingsError`."""
+    refuse_tls(environment)
     values, sources = _from_environment(environment)
     known = {setting: value for setting, value in values.items() if setting in kind.model_fields}
     return _validated(kind, known, sources)
+
+
+def listen_address(
+    environment: Mapping[str, str], host: str | None, port: int | None, default_port: int
+) -> tuple[str, int]:
+    """Where a server listens that was given these arguments, or none. Raises `SettingsError`."""
+    values, sources = _from_environment(environment)
+    given = {name: values[name] for name in ("host", "port") if name in values}
+    given |= {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    chosen = _validated(ServerSettings, {"model_dir": ".", "port": default_port, **given}, sources)
+    return chosen.host, chosen.port
+
+
+def refuse_tls(environment: Mapping[str, str]) -> None:
+    """Raises `SettingsError` where TLS is asked for: plain HTTP must not be served in its place."""
+    for name in sorted(environment):
+        if name.startswith(TLS_PREFIX) and environment[name]:
+            raise SettingsError(
+                f"{name}: this server speaks no TLS: unset it, and put a proxy with TLS in front"
+            )
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """The names of NIM's variables that are set and that this server does not know, sorted."""
+    known = {BIND_VARIABLE, *(name for names in ENVIRONMENT.values() for name in names)}
+    return sorted(name for name in environment if name.startswith(PREFIX) and name not in known)
+
+
+def variables_table() -> str:
+    """All variables with defaults and meanings, as a table in Markdown."""
+    rows = [f"| `{BIND_VARIABLE}` | | Host and port as `host:port`; before `NIM_HTTP_API_PORT`. |"]
+    for setting, variables in ENVIRONMENT.items():
+        field = ServerSettings.model_fields[setting]
+        default = "" if field.default in (None, (), PydanticUndefined) else f"{field.default}"
+        names = ", ".join(f"`{name}`" for name in variables)
+        rows.append(
+            f"| {names} | {default} | {' '.join((field.description or '').replace('``', '`').split())} |"
+        )
+    return "\n".join(["| variable | default | meaning |", "|---|---|---|", *rows])
 
 
 def _validated(kind: type[F], values: Mapping[str, Any], sources: Mapping[str, str]) -> F:

@@ -61,6 +61,10 @@ class TextTokenizer:
         # A saved tokenizer may carry the truncation and padding of its training.
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        if max_length is not None and max_length > manifest.max_length:
+            raise FolderError(
+                f"the maximum length {max_length} is more than the {manifest.max_length} tokens of {folder}"
+            )
         self.max_length = max_length or manifest.max_length
         self._head, self._tail = self._special_tokens(path)
         self._capacity = self.max_length - len(self._head) - len(self._tail)

@@ -26,7 +26,8 @@ def error(response: httpx2.Response, status: int) -> str:
     """The message of an error answer, after checking its shape."""
     body = response.json()
     assert response.status_code == status, body
-    assert set(body) == {"object", "message", "detail", "type", "code"}
+    assert set(body) == {"object", "message", "detail", "type", "code", "error"}
+    assert (body["error"]["message"], body["error"]["type"]) == (body["message"], body["type"])
     assert (body["object"], body["detail"], body["code"]) == ("error", {}, status)
     assert body["type"].endswith("_error")
     return body["message"]
@@ -129,8 +130,10 @@ def test_truncate_start_keeps_the_prefix_and_the_end(server: Any, oracle: Any, m
 
 
 def test_batch_limit(server: Any, start: Any) -> None:
-    assert server.embed(input=["a"] * 30).status_code == 200
-    assert error(server.embed(input=["a"] * 31), 400) == "Batch size 31 exceeds limit 30"
+    assert error(server.embed(input=["a"] * 2049), 400) == "Batch size 2049 exceeds limit 2048"
+    with start(NIM_TRITON_MAX_BATCH_SIZE="30") as narrow:
+        assert narrow.embed(input=["a"] * 30).status_code == 200
+        assert error(narrow.embed(input=["a"] * 31), 400) == "Batch size 31 exceeds limit 30"
     with start(NIM_TRITON_MAX_BATCH_SIZE="3", NIM_MAX_CLIENT_BATCH_SIZE="64") as wide:
         answer = vectors(wide.embed(input=[f"text {number}" for number in range(64)]))
         np.testing.assert_allclose(answer[40:41], vectors(wide.embed(input="text 40")), atol=2e-6)
@@ -255,3 +258,38 @@ def test_one_model_by_its_name(server: Any) -> None:
         missing = client.get("/v1/models/another/one")
     assert missing.status_code == 404
     assert missing.json()["object"] == "error"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "param", "code"),
+    [
+        ({"input": ""}, 400, "input", None),
+        ({"input": ["a", 5]}, 422, "input", None),
+        ({"input": LONG}, 400, "input", None),
+        ({"input": "a", "dimensions": 7}, 400, "dimensions", None),
+        ({"input": "a", "input_type": "x"}, 422, "input_type", None),
+        ({"input": "a", "model": "x"}, 404, "model", "model_not_found"),
+    ],
+)
+def test_errors_have_openais_shape_too(
+    server: Any, body: dict[str, Any], status: int, param: str, code: str | None
+) -> None:
+    answer = server.embed(**body)
+    said = answer.json()
+    assert answer.status_code == status
+    assert said["error"] == {"message": said["message"], "type": said["type"], "param": param, "code": code}
+
+
+@pytest.mark.parametrize("ids", [[1, 2, 3], [[1, 2], [3]]])
+def test_token_ids_are_refused_with_what_to_set(server: Any, ids: Any) -> None:
+    answer = server.embed(input=ids)
+    assert answer.status_code == 422
+    assert "check_embedding_ctx_length=False" in answer.json()["message"]
+
+
+def test_too_long_can_be_cut_by_default(start: Any, oracle: Any) -> None:
+    with start(RETUNE_DEFAULT_TRUNCATE="end", NIM_UNKNOWN="x") as cutting:
+        np.testing.assert_allclose(
+            vectors(cutting.embed(input=LONG)), oracle([f"passage: {LONG}"]), atol=2e-6
+        )
+        assert cutting.embed(input=LONG, truncate="NONE").status_code == 400
