@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from assets_pkg.config.sections.deploy import DeploySettings
-from assets_pkg.nim.settings import ENVIRONMENT
+from assets_pkg.nim.settings import ENVIRONMENT, DrainSettings, SettingsError, front_settings_from
 from storage.digests import digest_text
 
 Configuration = Mapping[str, str]
@@ -61,6 +61,15 @@ def served_names(settings: DeploySettings, environment: Mapping[str, str] = os.e
     others = environment.get(NAMES_VARIABLE, "").split(",")
     names = [settings.served_model_name, *(name.strip() for name in others)]
     return ",".join(dict.fromkeys(filter(None, names)))
+
+
+def drain_seconds(environment: Mapping[str, str] = os.environ) -> float:
+    """How long a server with these variables answers the requests that it has accepted when it is told to stop."""
+    try:
+        found = front_settings_from(DrainSettings, environment)
+    except SettingsError:  # the server says it, and does not start
+        found = DrainSettings()
+    return found.drain_grace_s + found.request_timeout_s
 
 
 def _variables(settings: DeploySettings, environment: Mapping[str, str]) -> set[str]:

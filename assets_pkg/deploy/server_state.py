@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 STATE_FILE = "server.json"
 POLL_SECONDS = 0.1
 STOP_SECONDS = 20
+DRAIN_MARGIN_SECONDS = 10.0
+DEFAULT_DRAIN_SECONDS = 131.0
+"""How long a server that was started with the default deadline of a request may take to end."""
 SMOKE_TIMEOUT_S = 60.0
 LOG_LINES_SHOWN = 15
 
@@ -109,7 +112,10 @@ class RunningServer(Protocol):
         ...
 
     def stop(self) -> bool:
-        """Let it finish its requests and end; kill it after ``STOP_SECONDS``. Returns whether it still existed."""
+        """Let it finish its requests and end; kill it where it takes longer than its own deadline of requests.
+
+        Returns whether it still existed.
+        """
         ...
 
     def last_log(self, lines: int = LOG_LINES_SHOWN) -> str:

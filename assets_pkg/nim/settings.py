@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_core import PydanticUndefined
 
 from assets_pkg.nim.batching import DEFAULT_BATCH_TOKENS
 
@@ -92,7 +91,14 @@ class FrontSettings(BaseModel):
     """The seconds in which a request's body must arrive; then it is answered with 408."""
 
 
-class ServerSettings(FrontSettings):
+class DrainSettings(FrontSettings):
+    """What decides how long a server takes to stop."""
+
+    drain_grace_s: Annotated[float, Field(ge=0)] = 1.0
+    """How many seconds after a signal to stop the server still accepts connections, reporting that it is not ready."""
+
+
+class ServerSettings(DrainSettings):
     """All settings, with the closed NIM's defaults where these are documented."""
 
     model_dir: Path
@@ -126,8 +132,6 @@ class ServerSettings(FrontSettings):
     """How many milliseconds a batch may wait for more texts while fewer requests are open than lately."""
     workers: PositiveInt | None = None
     """Batches run in parallel; by default one for each core that the process may use."""
-    drain_grace_s: Annotated[float, Field(ge=0)] = 1.0
-    """How many seconds after a signal to stop the server still accepts connections, reporting that it is not ready."""
     log_level: Annotated[LogLevel, BeforeValidator(_level)] = "INFO"
     """DEBUG, INFO, WARNING, ERROR or CRITICAL."""
     log_json: bool = False
@@ -194,7 +198,7 @@ def variables_table() -> str:
     rows = [f"| `{BIND_VARIABLE}` | | Host and port as `host:port`; before `NIM_HTTP_API_PORT`. |"]
     for setting, variables in ENVIRONMENT.items():
         field = ServerSettings.model_fields[setting]
-        default = "" if field.default in (None, (), PydanticUndefined) else f"{field.default}"
+        default = "" if field.is_required() or field.default in (None, ()) else f"{field.default}"
         names = ", ".join(f"`{name}`" for name in variables)
         rows.append(
             f"| {names} | {default} | {' '.join((field.description or '').replace('``', '`').split())} |"

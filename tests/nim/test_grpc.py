@@ -116,7 +116,7 @@ def test_refusals(client: Any) -> None:
     code, message = refusal(client, [LONG])
     assert (code, "exceeds maximum allowed token size 256" in message) == (invalid, True)
     assert refusal(client, [" "]) == (invalid, "input[0] is empty")
-    assert refusal(client, ["a"] * 31) == (invalid, "Batch size 31 exceeds limit 30")
+    assert refusal(client, ["a"] * 2049) == (invalid, "Batch size 2049 exceeds limit 2048")
     assert refusal(client, [b"\xff\xfe"]) == (invalid, "`text` is not valid UTF-8")
     assert refusal(client, ["a"], input_type="other")[0] == invalid
     assert refusal(client, ["a"], dimensions="64")[0] == invalid

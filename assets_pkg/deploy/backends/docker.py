@@ -21,6 +21,7 @@ from assets_pkg.config.sections.deploy import DeploySettings
 from assets_pkg.deploy.configuration import LIMIT_VARIABLE, NAMES_VARIABLE, served_names, with_model
 from assets_pkg.deploy.server_client import KEY_VARIABLE, server_key
 from assets_pkg.deploy.server_state import (
+    DEFAULT_DRAIN_SECONDS,
     LOG_LINES_SHOWN,
     STOP_SECONDS,
     AtAddress,
@@ -90,7 +91,7 @@ class ContainerState(AtAddress):
         engine = self._engine()
         if engine.find(self.id) is None:
             return False
-        engine.stop(self.id, STOP_SECONDS)
+        engine.stop(self.id, int(DEFAULT_DRAIN_SECONDS))
         engine.remove(self.id)
         return True
 
@@ -241,7 +242,7 @@ def _replace(
     """Stop the old container and start the new one on its port; on any failure restore the old one."""
     spec = container_spec(served, settings, folder)
     if isinstance(old, ContainerState):
-        engine.stop(old.id, STOP_SECONDS)
+        engine.stop(old.id, int(DEFAULT_DRAIN_SECONDS))
         engine.rename(old.id, old.name + PREVIOUS)
     stopped = time.monotonic()
     try:

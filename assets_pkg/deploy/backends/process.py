@@ -22,8 +22,16 @@ from types import MappingProxyType
 import psutil
 
 from assets_pkg.config.sections.deploy import DeploySettings
-from assets_pkg.deploy.configuration import LIMIT_VARIABLE, NAMES_VARIABLE, served_names, with_model
+from assets_pkg.deploy.configuration import (
+    LIMIT_VARIABLE,
+    NAMES_VARIABLE,
+    drain_seconds,
+    served_names,
+    with_model,
+)
 from assets_pkg.deploy.server_state import (
+    DEFAULT_DRAIN_SECONDS,
+    DRAIN_MARGIN_SECONDS,
     LOG_LINES_SHOWN,
     POLL_SECONDS,
     STOP_SECONDS,
@@ -47,7 +55,10 @@ NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class ServerState(AtAddress):
-    """The stored state of a server process; ``started``: when it started, seconds since the epoch."""
+    """The stored state of a server process.
+
+    ``started``: when it started, seconds since the epoch; ``drain_s``: how many it may take to end.
+    """
 
     pid: int
     started: float
@@ -58,6 +69,7 @@ class ServerState(AtAddress):
     log: str
     backend: str = "process"
     configuration: Mapping[str, str] = field(default_factory=dict[str, str])
+    drain_s: float = DEFAULT_DRAIN_SECONDS
 
     @property
     def handle(self) -> str:
@@ -88,7 +100,7 @@ class ServerState(AtAddress):
             return False
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(STOP_SECONDS)
+            process.wait(self.drain_s)
         except psutil.TimeoutExpired:
             process.kill()
             process.wait(STOP_SECONDS)
@@ -199,6 +211,7 @@ def _start(
         served.digest,
         *paths,
         configuration=with_model(settings, served.onnx, served.digest),
+        drain_s=drain_seconds() + DRAIN_MARGIN_SECONDS,
     )
 
 
