@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 
 from assets_pkg.cli.common import failed, plain, tables, usage
+from assets_pkg.config.project import typed_name
 
 models = typer.Typer(
     help="The model registry, models.yaml: list, show, add, check, download, path.", no_args_is_help=True
@@ -70,7 +71,9 @@ def add(
     def confirm(plan: Any) -> None:
         tables.print(plan.describe(), markup=False, highlight=False)
 
-    added = add_model(target, name, cast("Any", pooling), confirm=confirm, token=os.environ.get("HF_TOKEN"))
+    added = add_model(
+        typed_name(target), name, cast("Any", pooling), confirm=confirm, token=os.environ.get("HF_TOKEN")
+    )
     _show({"fact": fact, "value": str(value)} for fact, value in added.drafted.facts.items())
     _show_checks(added.checks)
     short = plain(added.drafted.name)

@@ -89,8 +89,8 @@ def ready_line(name: str, url: str) -> str:
 
 def shown_url(listener: socket.socket) -> str:
     """Where a server is reached from this machine, also if it listens on all addresses."""
-    host, port = listener.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    bound: tuple[str, int] = listener.getsockname()[:2]
+    host, port = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bound[0], bound[0]), bound[1]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 

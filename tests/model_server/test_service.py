@@ -125,7 +125,7 @@ class TestErrors:
             ({"input": " "}, 400, "input[0] is empty"),
             ({"input": ["a"] * 257}, 400, "Batch size 257 exceeds limit 256"),
             ({"input": 5}, 422, "input"),
-            ({"input": [[1, 2]]}, 400, "token ids are not read here"),
+            ({"input": [[1, 2]]}, 422, "not token ids"),
             ({"input": "a", "modality": "sound"}, 400, "modality must be text, image or text_image"),
             ({"input": ["a", "b"], "modality": ["text"] * 3}, 400, "one for each input"),
             ({"input": "a", "modality": "text_image"}, 400, "a space and a data URI"),
