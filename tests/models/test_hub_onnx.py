@@ -107,7 +107,7 @@ def test_pooling_and_prompts_of_the_folder_are_used(exported: Path, cpu: Acceler
         (lambda folder: shutil.rmtree(folder / "1_Pooling"), "gives no pooling"),
         (
             lambda folder: (folder / "modules.json").write_text(
-                '[{"type": "sentence_transformers.models.Dense"}]'
+                '[{"type": "a.Pooling", "path": "1_Pooling"}, {"type": "a.Dense", "path": ""}]'
             ),
             r"projects them after pooling \(Dense\)",
         ),
