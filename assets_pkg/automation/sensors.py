@@ -23,12 +23,12 @@ from assets_pkg.corpus.sources import CorpusError, seconds_since_change, source_
 from assets_pkg.deploy.assets import ALIVE
 from assets_pkg.deploy.deploy import read_state
 from assets_pkg.orchestration.history import (
+    SETTINGS_KEY,
     changed_settings,
     data_version,
     input_version,
     latest,
     latest_record,
-    settings_of,
 )
 from assets_pkg.reindex.assets import IN_STEP, reindex_deps
 from resources.compute.errors import ComputeError
@@ -88,7 +88,7 @@ def _made_with_other_settings(context: dg.SensorEvaluationContext) -> str:
     not."""
     assert context.repository_def is not None
     for asset in DECIDE_THE_INDEX:
-        now = settings_of(context.repository_def.asset_graph, dg.AssetKey(asset))
+        now = context.repository_def.asset_graph.get(dg.AssetKey(asset)).metadata.get(SETTINGS_KEY, {})
         if changed := changed_settings(latest(context.instance, asset), now):
             return (
                 f"{asset} was made with other settings ({', '.join(changed)}): nothing is rebuilt before a person "

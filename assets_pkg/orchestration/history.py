@@ -6,14 +6,11 @@ Whoever asks the instance about an asset asks here. What is asked about runs, po
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import dagster as dg
 
 from storage.artifact_store import ArtifactStore
-
-if TYPE_CHECKING:
-    from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
 
 ARTIFACT_KEY = "retune/artifact"
 SETTINGS_KEY = "retune/settings"
@@ -101,11 +98,6 @@ def data_version(materialization: dg.AssetMaterialization) -> str:
 def input_version(materialization: dg.AssetMaterialization, asset: str) -> str | None:
     """The data version of the input ``asset`` from which it was made; None if it had no such input."""
     return (materialization.tags or {}).get(f"{INPUT_VERSION_TAG}{asset}")
-
-
-def settings_of(graph: BaseAssetGraph[Any], asset: dg.AssetKey) -> Mapping[str, Any]:
-    """The settings that decide what ``asset`` is made as now."""
-    return graph.get(asset).metadata.get(SETTINGS_KEY, {})
 
 
 def changed_settings(made: dg.AssetMaterialization | None, now: Mapping[str, Any]) -> list[str]:

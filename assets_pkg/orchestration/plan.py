@@ -12,7 +12,7 @@ from typing import Literal
 
 import dagster as dg
 
-from assets_pkg.orchestration.history import changed_settings, latest, latest_record, settings_of
+from assets_pkg.orchestration.history import SETTINGS_KEY, changed_settings, latest, latest_record
 from assets_pkg.orchestration.stale_status import StaleStatuses
 from storage.errors import RetuneError
 
@@ -148,7 +148,9 @@ def _stale_reasons(
 
 
 def _changed_settings(key: dg.AssetKey, defs: dg.Definitions, instance: dg.DagsterInstance) -> str:
-    changed = changed_settings(latest(instance, key), settings_of(defs.resolve_asset_graph(), key))
+    changed = changed_settings(
+        latest(instance, key), defs.resolve_asset_graph().get(key).metadata.get(SETTINGS_KEY, {})
+    )
     return "settings changed: " + ", ".join(changed) if changed else "the code of this step changed"
 
 
