@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -170,6 +171,8 @@ def _read(name: str, seen: tuple[str, ...]) -> DictConfig:
     parent = config.pop("extends", None if name == "default" else "default")
     if parent is None:
         return config
+    if not isinstance(parent, str):
+        raise ProfileError(f"{path}: extends: {shown(parent)}: must be a profile's name or a file")
     try:
         base = _read(parent, (*seen, name))
     except ProfileError as error:
@@ -180,13 +183,12 @@ def _read(name: str, seen: tuple[str, ...]) -> DictConfig:
 
 
 def _find(name: str) -> Path:
-    builtin = PROFILE_FOLDER / f"{name}.yaml"
-    if builtin.exists():
-        return builtin
-    if Path(name).is_file():
-        return Path(name)
+    for path in (PROFILE_FOLDER / f"{name}.yaml", Path(name)):
+        with suppress(OSError, ValueError):  # no name of a file at all
+            if path.is_file():
+                return path
     raise ProfileError(
-        f"profile {name!r}: no such file, nor one of the built-in profiles {', '.join(profile_names())}"
+        f"profile {shown(name)}: no such file, nor one of the built-in profiles {', '.join(profile_names())}"
     )
 
 
