@@ -102,21 +102,25 @@ def _own_reasons(
 
 
 def _failed_check(key: dg.AssetKey, defs: dg.Definitions, instance: dg.DagsterInstance) -> str | None:
-    """The blocking check that the asset's latest version failed. Nothing may be made of it, by a later run either: it
-    is made and checked again."""
-    graph = defs.resolve_asset_graph()
+    """The blocking check that the asset's latest version failed, or that its run did not come to. Nothing may be made
+    of that version, by a later run either: it is made and checked again."""
+    graph, record = defs.resolve_asset_graph(), latest_record(instance, key)
     blocking = [
         each for each in graph.get_check_keys_for_assets({key}) if graph.get_check_spec(each).blocking
     ]
-    if not blocking:
+    if record is None or not blocking:
         return None
-    record = latest_record(instance, key)
-    for check, run in instance.event_log_storage.get_latest_asset_check_execution_by_key(blocking).items():
-        evaluation = run.evaluation
-        if evaluation is None or evaluation.passed or evaluation.severity != dg.AssetCheckSeverity.ERROR:
+    for check, latest_run in instance.event_log_storage.get_latest_asset_check_execution_by_key(
+        blocking
+    ).items():
+        made = latest_run.evaluation
+        if not isinstance(made, dg.AssetCheckEvaluation):
+            if latest_run.run_id == record.run_id:
+                return f"its check {check.name} has not been made"
             continue
-        target = evaluation.target_materialization_data
-        if record is not None and target is not None and target.storage_id == record.storage_id:
+        target = made.target_materialization_data
+        of_latest = target is not None and target.storage_id == record.storage_id
+        if of_latest and not made.passed and made.severity == dg.AssetCheckSeverity.ERROR:
             return f"it failed its check {check.name}"
     return None
 

@@ -115,7 +115,8 @@ def test_deploy_shows_the_servers_command_and_its_log(done: Workplace) -> None:
     code, output = done.retune("deploy", "-d")
     assert code == 0
     command = " ".join(output.split())
-    assert f"NIM_MAX_CLIENT_BATCH_SIZE=2048 {sys.executable} -m assets_pkg.nim --model-dir" in command
+    named = "NIM_SERVED_MODEL_NAME=sentence-transformers/all-MiniLM-L6-v2"
+    assert f"NIM_MAX_CLIENT_BATCH_SIZE=2048 {named} {sys.executable} -m assets_pkg.nim --model-dir" in command
     assert f"--host 127.0.0.1 --port {done.port}" in command
     code, output = done.retune("deploy", "-d", "backend=docker")
     assert "docker run --detach --name nemotron-embed-nim --restart unless-stopped" in " ".join(
