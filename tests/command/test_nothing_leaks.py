@@ -86,7 +86,8 @@ def ran(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[
 
 def answers_of_the_ui(place: Workplace) -> str:
     command = [sys.executable, "-m", "tests.command.graphql_answers"]
-    done = subprocess.run(command, cwd=place.home, env=place.environment, capture_output=True, text=True)
+    environment = {**place.environment, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, cwd=place.home, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

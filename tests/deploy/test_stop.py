@@ -14,7 +14,9 @@ from assets_pkg.deploy.backends.process import ServerState
 from assets_pkg.deploy.configuration import drain_seconds
 from assets_pkg.deploy.server_state import DEFAULT_DRAIN_SECONDS, DRAIN_MARGIN_SECONDS
 
-DRAINS = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: None); print(1, flush=True); {then}"
+DRAINS = (
+    "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]); print(1, flush=True); {then}"
+)
 
 
 @pytest.fixture
@@ -30,7 +32,9 @@ def server(request: pytest.FixtureRequest) -> Iterator[tuple[subprocess.Popen[st
         process.kill()
 
 
-@pytest.mark.parametrize("server", [("signal.pause(); print('answered', flush=True)", 60.0)], indirect=True)
+@pytest.mark.parametrize(
+    "server", [("signal.sigwait([signal.SIGTERM]); print('answered', flush=True)", 60.0)], indirect=True
+)
 def test_what_was_accepted_is_answered(server: Any) -> None:
     process, state = server
     assert state.stop()

@@ -101,7 +101,7 @@ def test_after_a_promotion_and_a_rollback_the_index_is_unsynced_until_the_sensor
     screen.keep("vector_index-unsynced")
     selection = 'group:"reindex" or key:"promoted_model" or key:"passages"'
     boxes = screen.show_graph(("corpus", "eval", "reindex"), selection)
-    expect(boxes.filter(has_text="Unsynced")).to_have_count(2)
+    expect(boxes.filter(has_text="Unsynced")).to_have_count(3)
     screen.keep("lineage-unsynced")
 
     _switch_sensor(screen, on=True)
