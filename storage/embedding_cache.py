@@ -11,6 +11,7 @@ import sys
 import zlib
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -18,7 +19,7 @@ from filelock import FileLock
 
 from storage.disk import is_disk_full
 from storage.errors import RetuneError
-from storage.files import DAMAGED, set_aside
+from storage.files import DAMAGED, make_database_file, set_aside
 
 if TYPE_CHECKING:
     import numpy as np
@@ -146,7 +147,7 @@ class EmbeddingCache:
         files = (each for each in (self._data, *self._companions) if each.exists())
         closed = next((each for each in (next(parents), *files) if not os.access(each, os.W_OK)), None)
         if closed is not None:
-            log.warning("embedding cache: %s cannot be written: vectors are computed and not kept", closed)
+            _warn_closed(closed)
         return closed is None
 
     def _on_file(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -172,6 +173,7 @@ class EmbeddingCache:
             raise self._explain(error) from error
 
     def _open(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        make_database_file(self._data)
         with closing(sqlite3.connect(self._data, timeout=WAIT_S, isolation_level=None)) as file:
             for statement in (*_SETTINGS, _TABLE):
                 file.execute(statement)
@@ -212,6 +214,12 @@ class EmbeddingCache:
                 said,
                 f"{former.name}{DAMAGED}",
             )
+
+
+@cache
+def _warn_closed(path: Path) -> None:
+    """Once for each path: every block of texts would say it again."""
+    log.warning("embedding cache: %s cannot be written: vectors are computed and not kept", path)
 
 
 def _is_damage(error: sqlite3.Error | UnicodeDecodeError) -> bool:

@@ -63,6 +63,14 @@ def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
+def make_database_file(path: Path) -> None:
+    """Make the empty file of an SQLite database, if there is none, with the permissions that the umask leaves: SQLite
+    itself gives its group no right to write, whatever the umask. Its log gets those of the file."""
+    # A file that is there is not opened: closing it would end SQLite's locks on it. What hinders this SQLite will tell.
+    with suppress(OSError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666))
+
+
 def write_json(
     path: Path,
     value: Any,

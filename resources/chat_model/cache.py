@@ -14,7 +14,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from storage.files import set_aside
+from storage.files import make_database_file, set_aside
 
 # Earlier versions kept answers without a checksum, in the table ``answers``.
 _TABLES = (
@@ -82,6 +82,7 @@ class AnswerCache:
         self._file.close()
 
     def _connect(self) -> None:
+        make_database_file(self._path)
         self._file = sqlite3.connect(self._path, timeout=60, isolation_level=None)
         self._file.text_factory = bytes  # what damage made of a text may not be UTF-8
         self._inode = self._path.stat().st_ino
