@@ -19,7 +19,7 @@ def test_a_full_artifact_root_is_reported_and_the_same_command_goes_on(
         run = ("run", "--to", "eval")
         met = f"disk full while making base_model: 0.0 GB free at {store.root}. Free some space or set artifact_root"
         foreseen = "has 0.00 GB free: free some space, set artifact_root to another disk"
-        for size, asset, words in (("2m", "base_model", met), ("6m", "checkpoint", foreseen)):
+        for size, asset, words in (("2m", "base_model", met), ("8m", "checkpoint", foreseen)):
             disk.grow(size)
             code, output = workplace.retune(*run)
             assert code == 1
