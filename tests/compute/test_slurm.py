@@ -78,7 +78,8 @@ def test_a_job_whose_node_goes_down_runs_again_when_it_is_back(place: Workplace,
     cluster.set_node("down")
     until(lambda: bool(queue("pending")))
     cluster.set_node("resume")
-    cluster.run("scontrol", "update", f"jobid={queue('pending')[0]}", "starttime=now")  # else in two minutes
+    # Else in two minutes; but not within the second in which slurmd revoked the job's credential: it would refuse it.
+    cluster.run("scontrol", "update", f"jobid={queue('pending')[0]}", "starttime=now+3")
     (place.home / "gate").touch()
     output, _ = command.communicate(timeout=200)
     assert command.returncode == 0, output

@@ -78,7 +78,7 @@ def compose(engine: ContainerEngine, models: tuple[ServedModel, ServedModel]) ->
         return done.stdout
 
     yield run
-    run("down", "--volumes")
+    run("down", "--timeout", "20", "--volumes")
 
 
 def _eventually(look: Callable[[], Any]) -> Any:
