@@ -47,7 +47,7 @@ from storage.artifacts import (
     SearchChoice,
     VectorIndex,
 )
-from storage.paths import INDEX_LINK
+from storage.paths import INDEX_LINK, SEARCH_METHODS
 
 WARN = dg.AssetCheckSeverity.WARN
 INDEX_CHECK = dg.AssetCheckSpec(
@@ -167,6 +167,7 @@ def _search_method(profile: Profile) -> dg.AssetsDefinition:
                     )
 
             choice = asset.build(SearchChoice, measure)
+            asset.link(f"{SEARCH_METHODS}/{model.version}", choice.path)
             chosen = choice.describe()
             rows = [{"method": name, **_shown(means)} for name, means in chosen["measured"].items()]
             return asset.result(

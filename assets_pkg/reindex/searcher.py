@@ -25,7 +25,7 @@ from storage.artifact_store import ArtifactError, ArtifactStore
 from storage.artifacts import Checkpoint, SearchChoice, VectorIndex
 from storage.digests import digest_json
 from storage.errors import RetuneError
-from storage.paths import EMBEDDING_CACHE, INDEX_LINK, ONNX_LINK, STATE_FOLDER
+from storage.paths import EMBEDDING_CACHE, INDEX_LINK, ONNX_LINK, SEARCH_METHODS, STATE_FOLDER
 from storage.vectors import truncate
 
 if TYPE_CHECKING:
@@ -169,11 +169,10 @@ def checkpoint_encoder(
 
 def search_method_of(store: ArtifactStore, digest: str) -> SearchMethod:
     """The search method that was last chosen for the model with this digest; dense where none was."""
-    for version in store.versions("search_method"):
-        described = store.get(SearchChoice, "search_method", version).describe()
-        if described["model_digest"] == digest:
-            return SearchMethod.parse(described["method"])
-    return DENSE
+    chosen = store.resolve(f"{SEARCH_METHODS}/{digest}")
+    if chosen is None:
+        return DENSE
+    return SearchMethod.parse(store.get(SearchChoice, "search_method", chosen.name).describe()["method"])
 
 
 # ---- searching one version ---------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from assets_pkg.retrieval.search_method import DENSE, SearchMethod
 from storage.artifact_store import ArtifactStore, BuildKey
 from storage.artifacts import Checkpoint, EvalSet, SearchChoice
 from storage.formats.beir import BeirDocument, BeirQuery, write_beir
+from storage.paths import SEARCH_METHODS
 from tests.conftest import TOPICS
 from tests.reindex.test_index import HashingEncoder
 
@@ -134,10 +135,14 @@ def test_each_model_has_the_method_that_was_last_chosen_for_it(tmp_path: Path) -
         def make(folder: Path) -> None:
             (folder / "search_method.json").write_text(json.dumps({"model_digest": model, "method": method}))
 
-        store.build(SearchChoice, BuildKey("search_method", f"{model}-{method}", {}), make)
+        made = store.build(SearchChoice, BuildKey("search_method", f"{model}-{method}", {}), make)
+        store.link(f"{SEARCH_METHODS}/{model}", made.path)
 
     assert search_method_of(store, "m1") == DENSE
     record("m1", "rrf")
     record("m2", "bm25")
     assert (search_method_of(store, "m1"), search_method_of(store, "m2")) == (RRF, BM25)
     assert search_method_of(store, "m3") == DENSE
+    record("m1", "bm25")
+    record("m1", "rrf")  # made before, and chosen again
+    assert search_method_of(store, "m1") == RRF
