@@ -18,7 +18,6 @@ from assets_pkg.orchestration.run_observer import set_run_observer
 from storage.progress import Rate, duration, shown_figures
 
 LINE_EVERY_SECONDS = 10.0
-BAR_WIDTH = 10
 STATE_STYLE = {"missing": "yellow", "stale": "yellow", "follows": "cyan", "fresh": "green"}
 
 
@@ -109,9 +108,10 @@ class _Bars(_Lines):
 
     def __init__(self, console: Console, steps: int):
         super().__init__(console, steps)
+        self.bar_width = max(10, min(40, console.width - 80))
         self.bars = Progress(
             TextColumn("  {task.description}"),
-            BarColumn(bar_width=max(BAR_WIDTH, min(40, console.width - 80))),
+            BarColumn(bar_width=self.bar_width),
             TextColumn("{task.fields[shown]}"),
             console=console,
             transient=True,
@@ -139,7 +139,7 @@ class _Bars(_Lines):
         shown = ", ".join(filter(None, parts))
         for name, value in figures.items():
             longer = f"{shown}, {shown_figures({name: value})}"
-            if len(step) + BAR_WIDTH + len(longer) + len("      ") > self.console.width:
+            if len(step) + self.bar_width + len(longer) + len("      ") > self.console.width:
                 break
             shown = longer
         return shown

@@ -57,8 +57,9 @@ def run_or_show(profile: Profile, assets: list[str], dry_run: bool, options: Job
             submit_or_write(profile, instance, defs, plan.to_run, options)
             return
         if plan.to_run:
-            open_store(profile.artifact_root).check()
-            restore_pointer(instance, open_store(profile.artifact_root))
+            store = open_store(profile.artifact_root)
+            store.check()
+            restore_pointer(instance, store)
             _execute(defs, instance, plan)
         else:
             console.print("nothing is stale: nothing to run", style="green")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -64,10 +65,10 @@ def project_folder(start: Path) -> Path | None:
 
 def profile_name(given: str = "") -> str:
     """The profile to use: ``given`` (a name or a file), that of ``RETUNE_PROFILE``, the project's, or ``laptop``."""
-    name = given or os.environ.get(PROFILE_ENVIRONMENT, "")
-    if name:
-        return typed_name(name) if given else name
-    return PROJECT_FILE if Path(PROJECT_FILE).is_file() else DEFAULT_PROFILE
+    if given:
+        return typed_name(given)
+    own = PROJECT_FILE if Path(PROJECT_FILE).is_file() else DEFAULT_PROFILE
+    return os.environ.get(PROFILE_ENVIRONMENT) or own
 
 
 def typed_path(path: Path) -> Path:
@@ -111,8 +112,6 @@ def make_project(folder: Path, documents: Path | None, profile: str, port: int) 
 
 def _quoted(folder: Path, documents: Path) -> str:
     """The documents as a YAML text: relative to the project where they lie in it."""
-    import json
-
-    inside = documents.resolve().is_relative_to(folder.resolve())
-    path = f"./{documents.resolve().relative_to(folder.resolve())}" if inside else str(documents.resolve())
-    return json.dumps(path, ensure_ascii=False)
+    documents, folder = documents.resolve(), folder.resolve()
+    inside = documents.is_relative_to(folder)
+    return json.dumps(f"./{documents.relative_to(folder)}" if inside else str(documents), ensure_ascii=False)

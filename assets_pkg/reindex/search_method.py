@@ -84,8 +84,9 @@ def choose_search_method(
     ``measured``: the mean metrics of every method over all questions; ``model_digest``, ``questions``.
     """
     scores = measure_methods(eval_set, encoder, CANDIDATES, progress)
-    choice = choose(scores, settings)
-    if search.method != "auto":
+    if search.method == "auto":
+        choice = choose(scores, settings)
+    else:
         choice = Choice(SearchMethod.parse(search.method), "set by search.method", None)
     document: dict[str, Any] = {
         "schema_version": 1,
