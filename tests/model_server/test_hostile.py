@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 import pytest
 import schemathesis
 from fastapi.testclient import TestClient
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from pydantic import SecretStr
 from schemathesis import GenerationMode
-from schemathesis.checks import CHECKS
 
 from assets_pkg.model_server.api import LocalAnswer
 from assets_pkg.model_server.api import build_app as build_model_app
@@ -26,6 +25,7 @@ from assets_pkg.nim.service import EmbeddingService
 from assets_pkg.nim.settings import ServerSettings
 from resources.encoders.factory import LOCAL
 from resources.models.entry import ModelEntry
+from tests.described_api import TRIED, described_checks
 from tests.hostile_requests import MARK, hostile_requests
 from tests.model_server.conftest import CPU
 from tests.models import tiny
@@ -36,14 +36,6 @@ pytestmark = pytest.mark.slow
 KEY = "the-right-key"
 WITH_KEY = {"Authorization": f"Bearer {KEY}"}
 LOCAL_PATHS = ("/txt/embed", "/img/embed")
-TRIED = settings(
-    max_examples=15,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    phases=[Phase.explicit, Phase.generate],
-    suppress_health_check=list(HealthCheck),  # pyright: ignore[reportArgumentType]
-)
 
 
 class Locked(NamedTuple):
@@ -148,16 +140,7 @@ def test_no_request_that_the_description_allows_or_forbids_breaks_it(
 ) -> None:
     """Generated requests, right and wrong, with the key and without: no 5xx, and every answer as described."""
     schema = schemathesis.openapi.from_asgi("/openapi.json", locked.app)
-    checks = [
-        CHECKS.get_one(name)
-        for name in (
-            "not_a_server_error",
-            "status_code_conformance",
-            "content_type_conformance",
-            "response_headers_conformance",
-            "response_schema_conformance",
-        )
-    ]
+    checks = described_checks()
     paths = set()
     for found in schema.get_all_operations():
         operation: Any = found.ok()  # pyright: ignore[reportAttributeAccessIssue]

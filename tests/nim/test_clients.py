@@ -7,24 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from langchain_nvidia_ai_endpoints import NVIDIAEmbeddings
 from schemathesis import GenerationMode
-from schemathesis.checks import CHECKS
+
+from tests.described_api import TRIED, described_checks
 
 pytestmark = pytest.mark.slow
 
 LANGCHAIN_BATCH = 50
 """How many texts the client sends together by default: more than NIM's own limit of 30."""
-
-TRIED = settings(
-    max_examples=20,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    phases=[Phase.explicit, Phase.generate],
-    suppress_health_check=list(HealthCheck),
-)
 
 
 @pytest.fixture(scope="module")
@@ -65,16 +57,7 @@ def test_langchain_shows_the_servers_message(langchain: NVIDIAEmbeddings) -> Non
 def test_no_request_that_the_description_allows_or_forbids_breaks_the_server(wide: Any) -> None:
     """Generated requests, right and wrong, on every path: no 5xx, and every answer as described."""
     schema = schemathesis.openapi.from_url(f"{wide.url}/openapi.json")
-    chosen = [
-        CHECKS.get_one(name)
-        for name in (
-            "not_a_server_error",
-            "status_code_conformance",
-            "content_type_conformance",
-            "response_headers_conformance",
-            "response_schema_conformance",
-        )
-    ]
+    chosen = described_checks()
     paths = set()
     for operation in (found.ok() for found in schema.get_all_operations()):
         paths.add(operation.path)
