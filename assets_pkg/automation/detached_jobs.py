@@ -27,6 +27,7 @@ from resources.compute.job import JobFolder, JobSpec, JobState
 from resources.compute.job_monitor import JobMonitor, why_failed
 from resources.compute.stage_targets import StageTargets
 from resources.compute.targets import ComputeTarget
+from storage.artifact_store import ArtifactStore
 from storage.paths import DETACHED_JOBS
 
 LOG = logging.getLogger(__name__)
@@ -106,8 +107,8 @@ class DetachedJob:
 class DetachedJobs:
     """The detached jobs of one artifact root."""
 
-    def __init__(self, root: Path, targets: StageTargets):
-        self.root = root.absolute()
+    def __init__(self, store: ArtifactStore, targets: StageTargets):
+        self.store = store
         self.targets = targets
 
     def stage(self, instance: dg.DagsterInstance, defs: dg.Definitions, assets: Sequence[str]) -> Path:
@@ -144,7 +145,7 @@ class DetachedJobs:
 
     def all(self) -> list[DetachedJob]:
         """Newest first. Those of other users, whose records only they can read, are left out and logged."""
-        files = sorted((self.root / DETACHED_JOBS).glob("*.json"), reverse=True)
+        files = sorted((self.store.root / DETACHED_JOBS).glob("*.json"), reverse=True)
         return [job for file in files if (job := _read(file)) is not None]
 
     def find(self, name: str) -> DetachedJob:
@@ -203,13 +204,13 @@ class DetachedJobs:
         target_name, target = found
         made = _without_decisions(assets)
         known = defs.resolve_asset_graph().get_all_asset_keys()
-        request = make_request(instance, known, made, self.targets, target)
+        request = make_request(instance, known, made, self.targets, target, self.store)
         stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
-        job = make_job(f"batch-{stamp}", target, self.targets, self.root, made, detached=True)
+        job = make_job(f"batch-{stamp}", target, self.targets, self.store.root, made, detached=True)
         return target_name, target, job, request.dump()
 
     def _save(self, job: DetachedJob) -> None:
-        folder = self.root / DETACHED_JOBS
+        folder = self.store.root / DETACHED_JOBS
         folder.mkdir(parents=True, exist_ok=True)  # as open to others as the store is; the records are not
         ThisHost().write(folder / f"{job.name}.json", job.dump())
 
@@ -235,7 +236,7 @@ def _read(record: Path) -> DetachedJob | None:
 def open_detached_jobs(profile: Profile) -> DetachedJobs:
     """The detached jobs of the profile's artifact root."""
     resources = build_resources(profile)
-    return DetachedJobs(resources.store.get().root, resources.compute.get())
+    return DetachedJobs(resources.store.get(), resources.compute.get())
 
 
 def pick_up_of(job: DetachedJob, instance: dg.DagsterInstance) -> tuple[PickUp, str]:

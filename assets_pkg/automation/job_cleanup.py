@@ -35,16 +35,16 @@ def find_ended_jobs(detached: DetachedJobs, keep: int) -> Iterator[EndedJob]:
     Not ended is a job that runs or waits, that was not picked up yet, that was written but not submitted, whose
     compute target does not answer, or that is another user's.
     """
-    jobs = detached.root / JOBS
+    jobs = detached.store.root / JOBS
     statuses = {job.name: job.status for job in detached.all()}
     made_for: dict[str, list[str]] = defaultdict(list)
     for name in {*statuses, *(path.name for path in jobs.glob("*-*"))}:
         made_for[name.partition("-")[0]].append(name)
     for names in made_for.values():
-        names.sort(key=lambda name: _changed(detached.root, name), reverse=True)
+        names.sort(key=lambda name: _changed(detached.store.root, name), reverse=True)
         ended = (name for name in names if _has_ended(detached, JobFolder(jobs / name), statuses.get(name)))
         for name in list(ended)[keep:]:
-            folder, record = jobs / name, detached.root / DETACHED_JOBS / f"{name}.json"
+            folder, record = jobs / name, detached.store.root / DETACHED_JOBS / f"{name}.json"
             yield EndedJob(name, folder, record, bytes_below(folder) + bytes_below(record))
 
 

@@ -228,6 +228,6 @@ def _occurs(path: Path, pattern: re.Pattern[bytes]) -> bool:
 
 
 def _current(store: ArtifactStore, instance: dg.DagsterInstance) -> set[tuple[str, str]]:
-    """What the latest materialization of every asset recorded, the promoted model and the served one included."""
-    made = [latest(instance, key) for key in instance.get_asset_keys()]
+    """What the latest materialization of every asset here recorded, the promoted model and the served one included."""
+    made = [latest(instance, key, store) for key in instance.get_asset_keys()]
     return {recorded for each in made if each is not None and (recorded := artifact_ref(each)) is not None}

@@ -27,6 +27,7 @@ from assets_pkg.orchestration.history import (
     changed_settings,
     data_version,
     input_version,
+    is_in,
     latest,
     latest_record,
 )
@@ -73,7 +74,7 @@ def _reindex_sensor(profile: Profile) -> dg.SensorDefinition:
         events = [record.storage_id for record in records if record is not None]
         if len(events) < len(followed):
             return dg.SkipReason("no promoted model, no passages, or no server that embeds them yet")
-        if others := _made_with_other_settings(context):
+        if others := _made_with_other_settings(context, profile):
             return dg.SkipReason(others)
         if SERVER in followed and not _serves_promoted(context.instance):
             return dg.SkipReason("the server does not serve the promoted model yet: run `retune deploy`")
@@ -83,13 +84,20 @@ def _reindex_sensor(profile: Profile) -> dg.SensorDefinition:
     return reindex_when_model_or_corpus_changes
 
 
-def _made_with_other_settings(context: dg.SensorEvaluationContext) -> str:
-    """Why nothing may be rebuilt by itself: a person worked on this history with other settings than these. Empty if
-    not."""
+def _made_with_other_settings(context: dg.SensorEvaluationContext, profile: Profile) -> str:
+    """Why nothing may be rebuilt by itself: a person worked on this history with other settings than these, or in
+    another artifact root. Empty if not."""
     assert context.repository_def is not None
+    store = open_store(profile.artifact_root)
     for asset in DECIDE_THE_INDEX:
+        made = latest(context.instance, asset)
+        if made is not None and not is_in(store, made):
+            return (
+                f"{asset} was last made in another artifact root than {store.location}, or is gone from there: nothing "
+                "is rebuilt before a person materializes it again"
+            )
         now = context.repository_def.asset_graph.get(dg.AssetKey(asset)).metadata.get(SETTINGS_KEY, {})
-        if changed := changed_settings(latest(context.instance, asset), now):
+        if changed := changed_settings(made, now):
             return (
                 f"{asset} was made with other settings ({', '.join(changed)}): nothing is rebuilt before a person "
                 "materializes it with the current ones, or starts the UI with those it was made with"
@@ -110,7 +118,7 @@ def _corpus_sensor(profile: Profile) -> dg.SensorDefinition:
         read = record.asset_materialization if record else None
         if record is None or read is None:
             return dg.SkipReason("the corpus was never read: run the main job first")
-        if others := _made_with_other_settings(context):
+        if others := _made_with_other_settings(context, profile):
             return dg.SkipReason(others)
         try:
             quiet = seconds_since_change(profile.corpus)

@@ -22,7 +22,7 @@ def promote(
 ) -> None:
     """Promote a model by hand: export, server and index then follow it."""
     if show:
-        _show_promotions()
+        _show_promotions(load_settings(config, overrides))
     elif not version or not because:
         raise usage('retune promote VERSION --because "why", or retune promote --show')
     else:
@@ -33,13 +33,15 @@ def rollback(config: ConfigOption = "", overrides: Overrides = None) -> None:
     """Promote the model that was promoted before the current one."""
     from assets_pkg.evaluation.promotion import promotions
     from assets_pkg.orchestration.instance import open_instance
+    from storage.remote_store import open_store
 
+    profile = load_settings(config, overrides)
     with open_instance() as instance:
-        history = [each.version for each in promotions(instance)]
+        history = [each.version for each in promotions(instance, open_store(profile.artifact_root))]
     earlier = [version for version in history if version != history[0]]
     if not earlier:
         raise failed("there is no earlier promotion to go back to")
-    _promote(load_settings(config, overrides), earlier[0], f"rollback from {history[0]}")
+    _promote(profile, earlier[0], f"rollback from {history[0]}")
 
 
 def _promote(profile: Profile, version: str, because: str) -> None:
@@ -59,13 +61,14 @@ def _promote(profile: Profile, version: str, because: str) -> None:
     console.print("next: `retune run --from export --to reindex`, or let the sensor of `retune ui` re-index")
 
 
-def _show_promotions() -> None:
+def _show_promotions(profile: Profile) -> None:
     from assets_pkg.cli.progress import show_history
     from assets_pkg.evaluation.promotion import promotions, rows
     from assets_pkg.orchestration.instance import open_instance
+    from storage.remote_store import open_store
 
     with open_instance() as instance:
-        history = rows(promotions(instance))
+        history = rows(promotions(instance, open_store(profile.artifact_root)))
     if history:
         show_history(console, history)
     else:

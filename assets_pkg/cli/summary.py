@@ -14,8 +14,7 @@ from assets_pkg.config.profile import Profile
 from assets_pkg.image_text.report import MAIN
 from assets_pkg.judges.published import Placed
 from assets_pkg.judges.report import shown_placed, shown_ranking, unread
-from assets_pkg.orchestration.history import ArtifactRef, artifact_ref, is_in, latest
-from storage.artifact_store import ArtifactStore
+from assets_pkg.orchestration.history import ArtifactRef, artifact_ref, latest
 from storage.artifacts import (
     EvalReport,
     ImageTextReport,
@@ -37,7 +36,7 @@ def show_summary(
 ) -> None:
     """Print the measurement, promotion, search method, server and index, those of them that are among ``assets``."""
     store = open_store(profile.artifact_root)
-    shown = {name: made for name in assets if (made := _latest(instance, name, store))}
+    shown = {name: made for name in assets if (made := latest(instance, name, store))}
     if report := shown.get("eval_metrics"):
         _show_measurement(console, store.get(EvalReport, *_artifact(report)))
     if promoted := shown.get("promoted_model"):
@@ -65,19 +64,19 @@ def show_benchmarks(
 ) -> None:
     """Print the results of the benchmarks among ``assets``, and the folder of each asset's latest version."""
     store = open_store(profile.artifact_root)
-    latest = {name: event for name in assets if (event := _latest(instance, name, store))}
-    if {"judge_scores", "judge_ranking"} <= latest.keys():
-        _show_ranking(console, store.get(JudgeRanking, *_artifact(latest["judge_ranking"])))
-        scores = store.get(JudgeScores, *_artifact(latest["judge_scores"]))
+    found = {name: event for name in assets if (event := latest(instance, name, store))}
+    if {"judge_scores", "judge_ranking"} <= found.keys():
+        _show_ranking(console, store.get(JudgeRanking, *_artifact(found["judge_ranking"])))
+        scores = store.get(JudgeScores, *_artifact(found["judge_scores"]))
         _show_skipped(console, scores.skipped())
-        _show_page(console, latest["judge_ranking"])
+        _show_page(console, found["judge_ranking"])
         for line in unread(scores, scores.scores()["judges"]):
             console.print(f"[yellow]not read[/] {plain(line)}", highlight=False)
-    if {"image_text_scores", "image_text_report"} <= latest.keys():
-        _show_image_text(console, store.get(ImageTextReport, *_artifact(latest["image_text_report"])))
-        _show_skipped(console, store.get(ImageTextScores, *_artifact(latest["image_text_scores"])).skipped())
-        _show_page(console, latest["image_text_report"])
-    for name, event in latest.items():
+    if {"image_text_scores", "image_text_report"} <= found.keys():
+        _show_image_text(console, store.get(ImageTextReport, *_artifact(found["image_text_report"])))
+        _show_skipped(console, store.get(ImageTextScores, *_artifact(found["image_text_scores"])).skipped())
+        _show_page(console, found["image_text_report"])
+    for name, event in found.items():
         console.print(f"[bold]{name}[/]  {plain(event.metadata['path'].value)}", highlight=False)
 
 
@@ -160,11 +159,6 @@ def _show_search_method(console: Console, chosen: Mapping[str, Any]) -> None:
         interval = f"[{gain['low']:+.4f}, {gain['high']:+.4f}]"
         shown += f" (NDCG@10 {gain['base']:.4f} -> {gain['finetuned']:.4f}, {gain['delta']:+.4f} {interval})"
     console.print(f"[bold]search[/]   {plain(shown)}", highlight=False)
-
-
-def _latest(instance: dg.DagsterInstance, asset: str, store: ArtifactStore) -> dg.AssetMaterialization | None:
-    made = latest(instance, asset)
-    return made if made and is_in(store, made) else None
 
 
 def _artifact(made: dg.AssetMaterialization) -> ArtifactRef:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 STATE_FILE = "server.json"
+SERVER_MODULE = "assets_pkg.nim"
 POLL_SECONDS = 0.1
 STOP_SECONDS = 20
 DRAIN_MARGIN_SECONDS = 10.0
@@ -209,14 +210,18 @@ def require_memory(served: ServedModel) -> None:
 
 
 def _holder(port: int) -> str:
-    """The process that listens on the port, as part of a sentence; empty where that cannot be found out."""
+    """The process that listens on the port, as part of a sentence; empty where that cannot be found out. Of its
+    arguments only our own server's model folder is shown: those of other programs may hold keys."""
     try:
-        for connection in psutil.net_connections("tcp"):
-            if connection.laddr and connection.laddr.port == port and connection.status == psutil.CONN_LISTEN:
-                return f" by process {connection.pid}" if connection.pid else ""
-    except psutil.AccessDenied:
+        holders = [each for each in psutil.net_connections("tcp") if each.status == psutil.CONN_LISTEN]
+        pid = next((each.pid for each in holders if each.laddr and each.laddr.port == port), None)
+        command = psutil.Process(pid).cmdline() if pid else []
+    except (psutil.AccessDenied, psutil.NoSuchProcess):
         return ""
-    return ""
+    if SERVER_MODULE in command and "--model-dir" in command:
+        folder = command[command.index("--model-dir") + 1]
+        return f" by the embedding server of another project (process {pid}, model {folder})"
+    return f" by process {pid}" if pid else ""
 
 
 def smoke_check(

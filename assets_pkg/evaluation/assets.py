@@ -95,13 +95,13 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             context.log.info(decision.reason)
             if not decision.passed:
                 alerts.send("gate_failed", decision.reason)
-            before = latest(asset.instance, "promoted_model")
+            before = latest(asset.instance, "promoted_model", asset.store)
             shown = {
                 "decision": dg.MetadataValue.text(decision.reason),
                 "moved": decision.passed,
                 "rules": table(asdict(check) for check in decision.checks),
                 "previous": str(before.metadata[ARTIFACT_KEY].value) if before else "(none)",
-                "history": table(rows(promotions(asset.instance, SHOWN_HISTORY)), REASON_CHARS),
+                "history": table(rows(promotions(asset.instance, asset.store, SHOWN_HISTORY)), REASON_CHARS),
             }
             return asset.result(model, shown)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from assets_pkg.config.sections.evaluation import GateSettings
 from assets_pkg.evaluation.compare import Difference
-from assets_pkg.orchestration.history import ARTIFACT_KEY, artifact_ref, latest
+from assets_pkg.orchestration.history import ARTIFACT_KEY, artifact_ref, is_in, latest
 from assets_pkg.orchestration.instance import RUNNING
 from storage.artifact_store import ArtifactStore
 from storage.artifacts import Checkpoint, EvalReport, EvalSet
@@ -172,14 +172,14 @@ class Promotion:
         return self.model.partition("/")[2]
 
 
-def promotions(instance: dg.DagsterInstance, most: int = MOST) -> list[Promotion]:
-    """The latest decisions, newest first."""
+def promotions(instance: dg.DagsterInstance, store: ArtifactStore, most: int = MOST) -> list[Promotion]:
+    """The latest decisions about this artifact root's model, newest first, of the latest ``most`` of the history."""
     import dagster as dg
 
     found: list[Promotion] = []
     for record in instance.fetch_materializations(dg.AssetKey("promoted_model"), limit=most).records:
         event = record.asset_materialization
-        if event is not None:
+        if event is not None and is_in(store, event):
             metadata = event.metadata
             when = datetime.fromtimestamp(record.timestamp).astimezone()
             reason = str(metadata["decision"].value)
@@ -191,7 +191,7 @@ def promotions(instance: dg.DagsterInstance, most: int = MOST) -> list[Promotion
 def restore_pointer(instance: dg.DagsterInstance, store: ArtifactStore) -> None:
     """Point the name of the promoted model at the one of the latest decision: a promotion that was killed may have
     moved it before it was recorded. Does nothing while a run is going on."""
-    decision = latest(instance, "promoted_model")
+    decision = latest(instance, "promoted_model", store)
     recorded = None if decision is None else artifact_ref(decision)
     if recorded is None or instance.get_runs(RUNNING, limit=1):
         return

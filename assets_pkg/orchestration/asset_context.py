@@ -22,6 +22,7 @@ from assets_pkg.orchestration.accelerator_lock import accelerator_lock
 from assets_pkg.orchestration.history import (
     ARTIFACT_KEY,
     SETTINGS_KEY,
+    STORE_KEY,
     ArtifactRef,
     artifact_ref,
     data_version,
@@ -119,8 +120,9 @@ class UpstreamArtifacts:
         return self._artifact(kind, self._recorded(asset))
 
     def current(self, kind: type[A], asset: str) -> A | None:
-        """The artifact of the latest materialization of ``asset``, whichever run made it; None if there is none."""
-        made = latest(self.instance, asset)
+        """The artifact of the latest materialization of ``asset`` in this artifact root, whichever run made it; None
+        if there is none."""
+        made = latest(self.instance, asset, self.store)
         return None if made is None else self._artifact(kind, made)
 
     def previous(self, asset: str) -> dg.AssetMaterialization | None:
@@ -135,8 +137,8 @@ class UpstreamArtifacts:
 
     def _record(self, asset: str) -> dg.EventLogRecord | None:
         if self._run_id is None:
-            return latest_record(self.instance, asset)
-        return visible_to(self.instance, self._run_id, asset)
+            return latest_record(self.instance, asset, self.store)
+        return visible_to(self.instance, self._run_id, asset, self.store)
 
     def _recorded(self, asset: str) -> dg.AssetMaterialization:
         materialization = self.previous(asset)
@@ -206,7 +208,7 @@ class AssetContext(UpstreamArtifacts):
         name = f"{key.asset}-{key.digest[:12]}"
         # The job's log lines are passed on, progress among them: the observer needs the numbers only.
         progress = partial(run_observer().progress, self.context.op_execution_context.op.name)
-        self._reported = run_remote(self.context, self.targets, target, self.store.root, name, progress)
+        self._reported = run_remote(self.context, self.targets, target, self.store, name, progress)
         artifact = self.store.find(kind, key)
         if artifact is None:
             raise ComputeError(
@@ -244,6 +246,7 @@ class AssetContext(UpstreamArtifacts):
             "path": dg.MetadataValue.path(artifact.path),
             "dagster/uri": self.store.address(artifact),
             ARTIFACT_KEY: str(ArtifactRef(artifact.asset, artifact.version)),
+            STORE_KEY: self.store.identity(),
             SETTINGS_KEY: self._spec(asset).metadata[SETTINGS_KEY],
         }
         return dg.MaterializeResult(

@@ -14,6 +14,7 @@ from storage.artifact_store import ArtifactStore
 
 ARTIFACT_KEY = "retune/artifact"
 SETTINGS_KEY = "retune/settings"
+STORE_KEY = "retune/store"
 DATA_VERSION_TAG = "dagster/data_version"
 INPUT_VERSION_TAG = "dagster/input_data_version/"
 INPUT_EVENT_TAG = "dagster/input_event_pointer/"
@@ -33,24 +34,27 @@ class ArtifactRef(NamedTuple):
         return f"{self.asset}/{self.version}"
 
 
-def latest(instance: dg.DagsterInstance, asset: str | dg.AssetKey) -> dg.AssetMaterialization | None:
-    """The latest materialization of ``asset``; None if it was never materialized."""
-    event = instance.get_latest_materialization_event(_key(asset))
-    return None if event is None else event.asset_materialization
+def latest(
+    instance: dg.DagsterInstance, asset: str | dg.AssetKey, store: ArtifactStore | None = None
+) -> dg.AssetMaterialization | None:
+    """The latest materialization of ``asset``, of those in ``store`` if one is given; None if there is none."""
+    record = latest_record(instance, asset, store)
+    return None if record is None else record.asset_materialization
 
 
 def visible_to(
-    instance: dg.DagsterInstance, run_id: str, asset: str | dg.AssetKey
+    instance: dg.DagsterInstance, run_id: str, asset: str | dg.AssetKey, store: ArtifactStore
 ) -> dg.EventLogRecord | None:
     """The materialization of ``asset`` that a run works with: its own, or that of the run it re-executes, else the
-    latest from before it began. What other runs make meanwhile is not seen, so that runs at once do not mix."""
+    latest from before it began. What other runs make meanwhile is not seen, so that runs at once do not mix, nor is
+    what is recorded of another artifact root than ``store``."""
     run = instance.get_run_record_by_id(run_id)
     if run is None:
-        return latest_record(instance, asset)
+        return latest_record(instance, asset, store)
     earlier = {run.dagster_run.parent_run_id, run.dagster_run.root_run_id} - {None, run_id}
     began = run.start_time or run.create_timestamp.timestamp()
     before: dg.EventLogRecord | None = None
-    for record in _newest_first(instance, asset):
+    for record in _in_store(_newest_first(instance, asset), store):
         if record.run_id == run_id or record.run_id in earlier:
             return record
         if record.timestamp < began:
@@ -70,10 +74,24 @@ def _newest_first(instance: dg.DagsterInstance, asset: str | dg.AssetKey) -> Ite
         cursor = page.cursor
 
 
-def latest_record(instance: dg.DagsterInstance, asset: str | dg.AssetKey) -> dg.EventLogRecord | None:
-    """The latest materialization of ``asset`` with its event id (``storage_id``) and time (seconds since the epoch)."""
-    records = instance.fetch_materializations(_key(asset), limit=1).records
-    return records[0] if records else None
+def latest_record(
+    instance: dg.DagsterInstance, asset: str | dg.AssetKey, store: ArtifactStore | None = None
+) -> dg.EventLogRecord | None:
+    """The latest materialization of ``asset``, of those in ``store`` if one is given, with its event id
+    (``storage_id``) and time (seconds since the epoch)."""
+    newest = instance.fetch_materializations(_key(asset), limit=1).records
+    if not newest or store is None or _is_record_in(store, newest[0]):
+        return newest[0] if newest else None
+    return next(_in_store(_newest_first(instance, asset), store), None)
+
+
+def _in_store(records: Iterator[dg.EventLogRecord], store: ArtifactStore) -> Iterator[dg.EventLogRecord]:
+    return (record for record in records if _is_record_in(store, record))
+
+
+def _is_record_in(store: ArtifactStore, record: dg.EventLogRecord) -> bool:
+    made = record.asset_materialization
+    return made is not None and is_in(store, made)
 
 
 def _key(asset: str | dg.AssetKey) -> dg.AssetKey:
@@ -122,6 +140,10 @@ def artifact_ref(materialization: dg.AssetMaterialization) -> ArtifactRef | None
 
 
 def is_in(store: ArtifactStore, materialization: dg.AssetMaterialization) -> bool:
-    """Whether ``store`` has the recorded artifact, if there is one: a history may know of several artifact roots."""
-    recorded = artifact_ref(materialization)
-    return recorded is None or store.has(*recorded)
+    """Whether the recorded artifact, if there is one, was made in ``store`` and is still there: a history may know of
+    several artifact roots, and two of them may have the same version."""
+    recorded, made_in = artifact_ref(materialization), materialization.metadata.get(STORE_KEY)
+    if recorded is None:
+        return True
+    # Versions before this one recorded no store.
+    return (made_in is None or made_in.value == store.identity()) and store.has(*recorded)

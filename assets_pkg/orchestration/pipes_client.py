@@ -22,6 +22,7 @@ from resources.compute.job_monitor import JobMonitor
 from resources.compute.pipes_messages import JobMessages
 from resources.compute.stage_targets import StageTargets
 from resources.compute.targets import ComputeTarget, read_wandb
+from storage.artifact_store import ArtifactStore
 from storage.paths import JOBS
 from storage.progress import Progress
 from storage.remote import is_url
@@ -72,11 +73,15 @@ def make_request(
     assets: Sequence[str],
     targets: StageTargets,
     target: ComputeTarget,
+    store: ArtifactStore,
     run_id: str | None = None,
 ) -> JobRequest:
-    """The request to make ``assets`` on ``target``, with what ``instance`` has recorded of the ``known`` assets, as the
-    run ``run_id`` sees it if it is for one."""
-    found = (visible_to(instance, run_id, key) if run_id else latest_record(instance, key) for key in known)
+    """The request to make ``assets`` on ``target``, with what ``instance`` has recorded of the ``known`` assets in
+    ``store``, as the run ``run_id`` sees it if it is for one."""
+    found = (
+        visible_to(instance, run_id, key, store) if run_id else latest_record(instance, key, store)
+        for key in known
+    )
     recorded = [dg.serialize_value(record.asset_materialization) for record in found if record is not None]
     workers = target.model_dump_json() if is_distributed(assets, target) else ""
     return JobRequest(assets, _profile_for_jobs(targets), recorded, workers)
@@ -136,7 +141,7 @@ def run_remote(
     context: dg.AssetExecutionContext,
     targets: StageTargets,
     target: tuple[str, ComputeTarget],
-    root: Path,
+    store: ArtifactStore,
     name: str,
     progress: Progress,
 ) -> dict[str, Mapping[str, Any]]:
@@ -150,7 +155,7 @@ def run_remote(
     """
     target_name, described = target
     assets = [key.to_user_string() for key in context.selected_asset_keys]
-    job = make_job(name, described, targets, root, assets)
+    job = make_job(name, described, targets, store.root, assets)
     monitor = JobMonitor(target_name, described, job.folder)
     reporter = _Reporter(context, target_name, progress)
     messages = JobMessages(monitor.host, job.folder, reporter.on_custom)
@@ -162,7 +167,7 @@ def run_remote(
     ):
         if monitor.handle is None:
             known = {*context.assets_def.keys, *context.assets_def.dependency_keys}
-            request = make_request(context.instance, known, assets, targets, described, context.run_id)
+            request = make_request(context.instance, known, assets, targets, described, store, context.run_id)
             variables = {**job.variables, **session.get_bootstrap_env_vars()}
             monitor.submit(replace(job, variables=variables), request.dump())
             reporter.log(f"submitted as {monitor.handle}; its files lie in {job.folder.path}")

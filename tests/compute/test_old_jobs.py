@@ -33,6 +33,7 @@ from resources.compute.job import JobFolder, JobSpec
 from resources.compute.job_monitor import JobMonitor
 from resources.compute.stage_targets import StageTargets
 from resources.compute.targets import ComputeTarget, read_target
+from storage.artifact_store import ArtifactStore
 from storage.paths import DETACHED_JOBS, JOBS
 from tests.conftest import write_profile
 
@@ -204,7 +205,7 @@ def test_jobs_of_other_users_are_left_alone(caplog: pytest.LogCaptureFixture) ->
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         root.chmod(0o755)
-        detached = DetachedJobs(root, StageTargets())
+        detached = DetachedJobs(ArtifactStore(root), StageTargets())
         job = JobFolder(root / JOBS / "checkpoint-1")
         target = ComputeTarget(executor="subprocess")
         theirs = DetachedJob(
@@ -226,7 +227,7 @@ def test_jobs_of_other_users_are_left_alone(caplog: pytest.LogCaptureFixture) ->
 
 
 def test_a_record_whose_target_is_no_longer_accepted_is_named_without_its_values(tmp_path: Path) -> None:
-    detached = DetachedJobs(tmp_path, StageTargets())
+    detached = DetachedJobs(ArtifactStore(tmp_path), StageTargets())
     target = ComputeTarget(executor="subprocess", env_vars={"PROXY": "PLACE"})
     job = DetachedJob(
         "batch-1", "child", target, "1:1", ("checkpoint",), JobFolder(tmp_path), "{}", "2026-01-01"

@@ -18,6 +18,8 @@ from assets_pkg.config.profile import Profile, load_profile
 from assets_pkg.config.stages import STAGES, assets_between
 from assets_pkg.orchestration.history import data_version
 from assets_pkg.orchestration.plan import Plan, make_plan
+from storage.artifact_store import ArtifactStore
+from storage.remote_store import open_store
 
 WITHOUT_SERVER = [
     asset for stage in STAGES if stage not in ("export", "deploy", "eval_nim") for asset in STAGES[stage]
@@ -36,6 +38,10 @@ class Project:
     @property
     def profile(self) -> Profile:
         return load_profile(str(self.profile_path), self.overrides)
+
+    @property
+    def store(self) -> ArtifactStore:
+        return open_store(self.profile.artifact_root)
 
     @property
     def defs(self) -> dg.Definitions:

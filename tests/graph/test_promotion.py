@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import dagster as dg
 import pytest
 
 from assets_pkg.evaluation.promotion import promotions
+from assets_pkg.reindex.searcher import current_index
+from storage.artifact_store import ArtifactStore
+from storage.paths import PROMOTED_MODEL
 from tests.graph.harness import Project
 
 GATED = ["checkpoint", "eval_metrics", "promoted_model"]
@@ -29,13 +34,13 @@ def test_only_what_is_not_worse_moves_the_pointer_and_rollback_moves_it_back(
         project.with_overrides(f"finetune.learning_rate={rate}").run(GATED)
         assert project.version("checkpoint") != better
         assert project.version("promoted_model") == better
-        assert why in promotions(project.instance)[0].reason
+        assert why in promotions(project.instance, project.store)[0].reason
         assert project.tick(REINDEX) == []
         assert good.stale(INDEX) == []
 
     project.promote(first)
     assert project.tick(REINDEX) == INDEX
-    decisions = promotions(project.instance)
+    decisions = promotions(project.instance, project.store)
     assert [(each.version, each.moved) for each in decisions] == [
         (first, True),
         (better, False),
@@ -79,3 +84,38 @@ def test_the_instant_mode_makes_a_checkpoint_that_is_measured_and_indexed(
     instant.run(GATED)
     assert project.version("promoted_model") == project.version("checkpoint") != before
     assert project.tick(REINDEX) == INDEX
+
+
+@pytest.mark.slow
+def test_another_artifact_root_in_the_same_history_has_a_promoted_model_of_its_own(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project.profile_path.parent)
+    first = project.version("promoted_model")
+    elsewhere = project.with_overrides("artifact_root=second", "finetune.learning_rate=1e-3")
+    elsewhere.run()
+    second = elsewhere.version("promoted_model")
+    assert second == elsewhere.version("checkpoint") != first
+    assert elsewhere.stale() == []
+
+    project.run()
+    assert project.version("promoted_model") == first
+    assert project.stale() == []
+    roots = [Path("output"), Path("second")]
+    assert [(root / PROMOTED_MODEL).resolve().name for root in roots] == [first, second]
+    assert [current_index(ArtifactStore(root)).describe()["model_digest"] for root in roots] == [
+        first,
+        second,
+    ]
+
+
+@pytest.mark.slow
+def test_a_rollback_goes_back_within_its_artifact_root(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project.profile_path.parent)
+    base, first = project.version("base_model"), project.version("promoted_model")
+    project.promote(base)
+    project.with_overrides("artifact_root=second", "finetune.learning_rate=1e-3").run()
+    history = promotions(project.instance, project.store)
+    assert [each.version for each in history] == [base, first]

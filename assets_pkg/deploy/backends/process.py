@@ -34,6 +34,7 @@ from assets_pkg.deploy.server_state import (
     DRAIN_MARGIN_SECONDS,
     LOG_LINES_SHOWN,
     POLL_SECONDS,
+    SERVER_MODULE,
     STOP_SECONDS,
     AtAddress,
     DeployError,
@@ -172,7 +173,7 @@ def _await_listening(new: ServerState, timeout: float) -> None:
 
 def command_line(served: ServedModel, settings: DeploySettings, port: int) -> list[str]:
     """The command that a server process is started with."""
-    command = [sys.executable, "-m", "assets_pkg.nim", "--model-dir", str(served.onnx)]
+    command = [sys.executable, "-m", SERVER_MODULE, "--model-dir", str(served.onnx)]
     return [*command, "--host", settings.host, "--port", str(port), "--reuse-port"]
 
 
