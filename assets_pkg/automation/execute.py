@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import dagster as dg
 
 from assets_pkg.automation.jobs import BENCHMARK_JOB, MAIN_JOB
 from assets_pkg.config.stages import STAGES
+from assets_pkg.orchestration.history import planned_tag
 from assets_pkg.orchestration.instance import PROCESS_TAG, end_dead_runs, process_tag
 
 INTERRUPTS = ("DagsterExecutionInterruptedError", "KeyboardInterrupt")
@@ -43,6 +45,7 @@ def run_assets(
     config: Mapping[str, Any] | None = None,
     loggers: Mapping[str, Any] = NO_CONSOLE,
     tags: Mapping[str, str] | None = None,
+    planned_with: Mapping[str, int] | None = None,
 ) -> Outcome:
     """Materialize ``assets`` with their checks. Runs that were killed are ended first: theirs may be the accelerator.
 
@@ -50,11 +53,16 @@ def run_assets(
         config: run config of ops, by asset name.
         loggers: run config of loggers, by name.
         tags: of the run, beside that of this process.
+        planned_with: the events that the plan was made of, which the run then works with
+            (:class:`~assets_pkg.orchestration.plan.Plan`); without it, with the latest from before it began.
     """
     end_dead_runs(instance)
     main = {asset for stage in STAGES.values() for asset in stage}
     job = defs.resolve_job_def(MAIN_JOB if set(assets) <= main else BENCHMARK_JOB)
+    run_id = str(uuid.uuid4())
+    planned = {} if planned_with is None else planned_tag(run_id, planned_with)
     result = job.execute_in_process(
+        run_id=run_id,
         run_config={
             "loggers": loggers,
             "ops": {name: {"config": value} for name, value in (config or {}).items()},
@@ -62,7 +70,7 @@ def run_assets(
         instance=instance,
         asset_selection=[dg.AssetKey(name) for name in assets],
         raise_on_error=False,
-        tags={**(tags or {}), PROCESS_TAG: process_tag()},
+        tags={**(tags or {}), **planned, PROCESS_TAG: process_tag()},
     )
     return Outcome(result.run_id, result.success, tuple(_failures(result)), _interrupted_step(result))
 

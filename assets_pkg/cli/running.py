@@ -98,7 +98,7 @@ def _execute(defs: dg.Definitions, instance: dg.DagsterInstance, plan: Plan) -> 
     from assets_pkg.cli.progress import live_display
 
     with live_display(console, len(plan.to_run)):
-        outcome = run_assets(defs, instance, plan.to_run)
+        outcome = run_assets(defs, instance, plan.to_run, planned_with=plan.events)
     if outcome.succeeded:
         return
     if outcome.interrupted:

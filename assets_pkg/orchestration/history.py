@@ -5,6 +5,7 @@ Whoever asks the instance about an asset asks here. What is asked about runs, po
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -20,6 +21,8 @@ INPUT_VERSION_TAG = "dagster/input_data_version/"
 INPUT_EVENT_TAG = "dagster/input_event_pointer/"
 """Both followed by an input's name."""
 
+PLANNED_TAG = "retune/planned_with"
+"""On a run: its id, and the events that its plan was made with. A re-executed run gets its tags, but has another id."""
 
 PAGE = 20
 
@@ -46,22 +49,38 @@ def visible_to(
     instance: dg.DagsterInstance, run_id: str, asset: str | dg.AssetKey, store: ArtifactStore
 ) -> dg.EventLogRecord | None:
     """The materialization of ``asset`` that a run works with: its own, or that of the run it re-executes, else the
-    latest from before it began. What other runs make meanwhile is not seen, so that runs at once do not mix, nor is
-    what is recorded of another artifact root than ``store``."""
+    latest when it was planned (or began, if it had no plan). What other runs make meanwhile is not seen, so that runs
+    at once do not mix, nor is what is recorded of another artifact root than ``store``."""
     run = instance.get_run_record_by_id(run_id)
     if run is None:
         return latest_record(instance, asset, store)
     earlier = {run.dagster_run.parent_run_id, run.dagster_run.root_run_id} - {None, run_id}
     began = run.start_time or run.create_timestamp.timestamp()
+    planned = _planned_with(run.dagster_run)
+    newest = None if planned is None else planned.get(_key(asset).to_user_string(), 0)
     before: dg.EventLogRecord | None = None
     for record in _in_store(_newest_first(instance, asset), store):
         if record.run_id == run_id or record.run_id in earlier:
             return record
-        if record.timestamp < began:
+        if (record.timestamp < began) if newest is None else (record.storage_id <= newest):
             before = before or record
             if not earlier:
                 break
     return before
+
+
+def planned_tag(run_id: str, events: Mapping[str, int]) -> dict[str, str]:
+    """The tag that lets a run work with what its plan was made with.
+
+    Args:
+        events: the id of the latest materialization of each asset.
+    """
+    return {PLANNED_TAG: json.dumps([run_id, dict(events)])}
+
+
+def _planned_with(run: dg.DagsterRun) -> Mapping[str, int] | None:
+    run_id, events = json.loads(run.tags.get(PLANNED_TAG, "[null, null]"))
+    return events if run_id == run.run_id else None
 
 
 def _newest_first(instance: dg.DagsterInstance, asset: str | dg.AssetKey) -> Iterator[dg.EventLogRecord]:

@@ -6,7 +6,7 @@ a stale asset runs too, and reuses its artifact if its inputs are unchanged by t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,9 +39,14 @@ class PlannedAsset:
 
 @dataclass(frozen=True)
 class Plan:
-    """The selected assets in the order in which they would run."""
+    """The selected assets in the order in which they would run.
+
+    Attributes:
+        events: the id of the latest materialization of every asset of the graph, of which the plan was made.
+    """
 
     assets: tuple[PlannedAsset, ...]
+    events: Mapping[str, int]
 
     @property
     def to_run(self) -> list[str]:
@@ -58,6 +63,25 @@ def make_plan(
         PlanError: an asset above the selection was never materialized.
     """
     parents_of = _parents_in_order(defs)
+    while True:
+        events = _latest_events(instance, parents_of)
+        assets = _planned(parents_of, defs, instance, selection, probes)
+        if events == _latest_events(instance, parents_of):  # else another run has made one of them meanwhile
+            return Plan(tuple(assets), events)
+
+
+def _latest_events(instance: dg.DagsterInstance, assets: Iterable[str]) -> dict[str, int]:
+    records = {asset: latest_record(instance, asset) for asset in assets}
+    return {asset: record.storage_id for asset, record in records.items() if record is not None}
+
+
+def _planned(
+    parents_of: Mapping[str, Sequence[str]],
+    defs: dg.Definitions,
+    instance: dg.DagsterInstance,
+    selection: Sequence[str],
+    probes: Mapping[str, Probe],
+) -> Iterator[PlannedAsset]:
     statuses = StaleStatuses(defs, instance)
     roots = {parent for name in selection for parent in parents_of[name] if not parents_of.get(parent)}
     selected = {*selection, *roots}
@@ -67,7 +91,7 @@ def make_plan(
             _require(instance, name, [parent for parent in parents if parent not in selected])
             reasons = _own_reasons(name, defs, instance, statuses, probes.get(name))
             planned[name] = reasons or _as_above(name, parents, planned)
-    return Plan(tuple(_with_one_step(planned)))
+    return _with_one_step(planned)
 
 
 def _parents_in_order(defs: dg.Definitions) -> dict[str, list[str]]:

@@ -60,7 +60,10 @@ class Project:
         self, selection: Sequence[str] = WITHOUT_SERVER, config: Mapping[str, Any] | None = None
     ) -> Outcome:
         """What ``retune run`` does: only what the plan says."""
-        outcome = run_assets(self.defs, self.instance, self.plan(selection).to_run, config)
+        return self.execute(self.plan(selection), config)
+
+    def execute(self, plan: Plan, config: Mapping[str, Any] | None = None) -> Outcome:
+        outcome = run_assets(self.defs, self.instance, plan.to_run, config, planned_with=plan.events)
         assert outcome.succeeded, outcome.failures
         return outcome
 
