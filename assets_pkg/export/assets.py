@@ -10,12 +10,19 @@ import dagster as dg
 
 from assets_pkg.config.profile import Profile
 from assets_pkg.config.sections.export import GraphSettings, TensorrtSettings
-from assets_pkg.export.onnx import OnnxExportSettings, admit_export, export_onnx
+from assets_pkg.export.onnx import (
+    ExportError,
+    OnnxExportSettings,
+    admit_export,
+    check_exportable,
+    export_onnx,
+)
 from assets_pkg.export.tensorrt import build_engine, plan_engine
 from assets_pkg.finetune.base_model import licence_of
 from assets_pkg.nim.manifest import QuantizedDtype
 from assets_pkg.orchestration.asset_context import UpstreamArtifacts, asset_context, stage_asset
 from assets_pkg.orchestration.metadata import numbers, table
+from assets_pkg.orchestration.run_observer import run_observer
 from resources.configurable import (
     AcceleratorResource,
     ArtifactStoreResource,
@@ -28,6 +35,26 @@ from storage.paths import ONNX_LINK, TENSORRT_LINK
 if TYPE_CHECKING:
     from assets_pkg.export.parity import ShapeParity
     from resources.encoders.base import Encoder
+
+
+@dg.asset_check(
+    asset="base_model",
+    description="Nothing in the base model's folder keeps what is made of it from being exported and served.",
+)
+def can_be_exported(
+    context: dg.AssetCheckExecutionContext, store: ArtifactStoreResource
+) -> dg.AssetCheckResult:
+    base = UpstreamArtifacts(context.instance, store, context.run.run_id).input(Checkpoint, "base_model")
+    try:
+        check_exportable(base.model)
+    except ExportError as error:
+        reason = f"{error}: it can be trained and measured (retune run --to eval), but not exported or served"
+        context.log.warning(reason)
+        run_observer().note(reason)
+        return dg.AssetCheckResult(
+            passed=False, severity=dg.AssetCheckSeverity.WARN, metadata={"reason": reason}
+        )
+    return dg.AssetCheckResult(passed=True)
 
 
 def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksDefinition]:
@@ -103,7 +130,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksD
             asset.link(TENSORRT_LINK, engine.path)
             yield asset.result(engine, {"shapes": str(plan.shapes), "precision": plan.precision})
 
-    return [onnx_model, onnx_parity, tensorrt_engine]
+    return [can_be_exported, onnx_model, onnx_parity, tensorrt_engine]
 
 
 def _export(model: Checkpoint, profile: Profile, accelerator: AcceleratorResource, folder: Path) -> None:

@@ -9,10 +9,11 @@ optimised the graph. Its known weakness, a branch on a shape frozen at the trace
 
 from __future__ import annotations
 
+import json
 import logging
 import tempfile
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
@@ -36,6 +37,7 @@ from storage.errors import RetuneError
 if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling as PoolingModule
 
 log = logging.getLogger(__name__)
 
@@ -130,6 +132,21 @@ def manifest_of(
     )
 
 
+def check_exportable(checkpoint: Path) -> None:
+    """Check what a sentence-transformers folder says of its modules, pooling and tokenizer; no weights are loaded.
+
+    Raises:
+        ExportError: the model cannot be exported, before or after training.
+    """
+    from sentence_transformers.sentence_transformer.modules import Pooling as PoolingModule
+
+    modules = json.loads((checkpoint / "modules.json").read_text("utf-8"))
+    folders = {str(each["type"]).rpartition(".")[2]: checkpoint / str(each["path"]) for each in modules}
+    pooling = PoolingModule.load(str(folders["Pooling"])) if "Pooling" in folders else None
+    _admit_modules(list(folders), pooling)
+    _require_fast_tokenizer(folders["Transformer"])
+
+
 def admit_export(checkpoint: Path, host: Accelerator) -> None:
     """Check that the machine's memory is enough to export ``checkpoint``; nothing is loaded.
 
@@ -177,9 +194,12 @@ def _pooling_of(model: SentenceTransformer) -> Pooling:
     """The checkpoint's pooling, once its modules are known to be exportable."""
     from sentence_transformers.sentence_transformer.modules import Pooling as PoolingModule
 
-    names = [type(module).__name__ for module in model]
-    allowed = {"Transformer", "Pooling", "Dense", "Normalize"}
     pooling = next((module for module in model if isinstance(module, PoolingModule)), None)
+    return _admit_modules([type(module).__name__ for module in model], pooling)
+
+
+def _admit_modules(names: Sequence[str], pooling: PoolingModule | None) -> Pooling:
+    allowed = {"Transformer", "Pooling", "Dense", "Normalize"}
     if pooling is None or names[0] != "Transformer" or not set(names) <= allowed:
         raise ExportError(
             f"modules {names} cannot be exported; Transformer, Pooling, Dense and Normalize can"
@@ -214,6 +234,10 @@ def _prefix(model: SentenceTransformer, wanted: str | None, prompt_names: tuple[
 
 def _write_tokenizer(model: SentenceTransformer, folder: Path) -> None:
     model.tokenizer.save_pretrained(str(folder))
+    _require_fast_tokenizer(folder)
+
+
+def _require_fast_tokenizer(folder: Path) -> None:
     if not (folder / TOKENIZER_FILE).is_file():
         raise ExportError(
             f"the checkpoint's tokenizer has no fast form, so no {TOKENIZER_FILE} can be written"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from assets_pkg.cli.main import main
-from assets_pkg.export.onnx import OnnxExportSettings, export_onnx
+from assets_pkg.export.onnx import ExportError, OnnxExportSettings, check_exportable, export_onnx
 from assets_pkg.export.parity import measure_parity
 from assets_pkg.nim.model import OnnxModel
 from assets_pkg.reindex.searcher import exported_encoder
@@ -105,3 +106,31 @@ def test_retune_serve_ends_with_the_message_alone(
     shown = capfd.readouterr().err
     assert "choose another" in " ".join(shown.split())
     assert "Traceback" not in shown
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "lasttoken", "max", "weightedmean"])
+def test_what_cannot_be_exported_is_known_from_the_folder(
+    pooling: str, llama: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = llama(is_causal=True, pooling=pooling)
+
+    def refusal(check: Callable[[], object]) -> str:
+        try:
+            check()
+        except ExportError as error:
+            return str(error)
+        return ""
+
+    settings = OnnxExportSettings()
+    exported = refusal(
+        lambda: export_onnx(folder, tmp_path / "onnx", model_id="m", model_digest="d", settings=settings)
+    )
+    assert refusal(lambda: check_exportable(folder)) == exported
+    assert (exported == "") == (pooling in ("mean", "cls", "lasttoken"))
+
+
+def test_a_model_without_a_fast_tokenizer_is_known_from_the_folder(llama: Callable[..., Path]) -> None:
+    folder = llama(is_causal=True)
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(ExportError, match="fast form"):
+        check_exportable(folder)
