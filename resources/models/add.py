@@ -1,8 +1,9 @@
-"""``retune models add``: an entry for a text model, with facts that were read and measured, in the user's
-models.yaml."""
+"""``retune models add``: an entry for a text model or dual tower, with facts that were read and measured, in the
+user's models.yaml."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,11 @@ if TYPE_CHECKING:
     from resources.machine.accelerator import Accelerator
 
 MEASURED = "read and measured by `retune models add`"
-OF_IMAGES = ("clip", "siglip", "qwen3_vl")
+DUAL_TOWERS: dict[str, dict[str, Any]] = {
+    "clip": {"pooling": "eos", "attention": "causal"},
+    "siglip": {"pooling": "attention", "attention": "bidirectional", "pad_to_max": True},
+}
+"""What the transformers documentation says of each ``model_type``."""
 HEADER = "# Your own models, over those that come with Retune: `retune models list` shows all.\nmodels:\n"
 
 
@@ -75,7 +80,7 @@ def draft(named: NamedModel, name: str, facts: dict[str, Any], accelerator: Acce
     """The entry with everything that the folder says and that a few texts show: sizes, prompts, padding, attention.
 
     Raises:
-        RegistryError: the folder is not that of a text model, or says nothing of its pooling.
+        RegistryError: the folder is not that of a model that embeds texts, or says nothing of its pooling.
         EncoderError: the model cannot be loaded.
     """
     folder = named.folder
@@ -84,19 +89,48 @@ def draft(named: NamedModel, name: str, facts: dict[str, Any], accelerator: Acce
     if problems:
         raise RegistryError("; ".join(problem.text for problem in problems))
     kind = read_config(folder).get("model_type")
-    if kind in OF_IMAGES:
+    if kind == "qwen3_vl":
         raise RegistryError(
-            f"{folder}: model_type {kind!r} reads images too: describe it by hand, as models.yaml describes {kind}"
+            f"{folder}: how {kind} is asked for a vector is not in its folder: describe it by hand, as models.yaml "
+            "describes qwen3-vl-embedding-2b"
         )
-    found = {**facts, "dtype": "fp32"}
-    if "pooling" not in found:
-        found["pooling"] = _own_pooling(folder)
-    query, passage = folder_prompts(folder)
-    found |= {"prompts": {"query": query, "passage": passage}} if query or passage else {}
-    found |= {"max_tokens": length} if (length := folder_length(folder)) is not None else {}
+    found = {
+        **facts,
+        "dtype": "fp32",
+        **(_tower_facts(folder) if kind in DUAL_TOWERS else _text_facts(folder, facts)),
+    }
     found |= {"model_types": [kind]} if isinstance(kind, str) else {}
     found |= _measured(folder, ModelEntry.model_validate(found), accelerator)
     return Draft(name, {**found, "sources": {"default": MEASURED}}, folder)
+
+
+def _text_facts(folder: Path, given: dict[str, Any]) -> dict[str, Any]:
+    query, passage = folder_prompts(folder)
+    length = folder_length(folder)
+    return {
+        "pooling": given.get("pooling") or _own_pooling(folder),
+        **({"prompts": {"query": query, "passage": passage}} if query or passage else {}),
+        **({"max_tokens": length} if length is not None else {}),
+    }
+
+
+def _tower_facts(folder: Path) -> dict[str, Any]:
+    from resources.encoders.loading import transformers
+
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
+    config = transformers().AutoConfig.from_pretrained(
+        str(folder), local_files_only=True, trust_remote_code=False
+    )
+    lowercase = str(tokenizer.get("tokenizer_class", "")).startswith(
+        "Gemma"
+    )  # SigLIP 2: its texts were lower case
+    return {
+        "adapter": "dual_tower",
+        "modalities": ["text", "image"],
+        "max_tokens": int(config.text_config.max_position_embeddings),
+        **({"lowercase": True} if lowercase else {}),
+        **DUAL_TOWERS[config.model_type],
+    }
 
 
 def checks_of(drafted: Draft, accelerator: Accelerator) -> list[Check]:

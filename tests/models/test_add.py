@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from PIL import Image
 
 from resources.encoders.factory import look_up, open_encoder
+from resources.encoders.items import Item
 from resources.machine.accelerator import Accelerator
 from resources.models.commands import add_model
 from resources.models.naming import ModelNameError
@@ -112,9 +115,37 @@ def test_a_file_that_nothing_can_be_appended_to_stays_and_the_entry_is_told(
     assert [path.name for path in place.iterdir()] == ["models.yaml"]
 
 
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+def test_a_dual_tower_is_added_and_embeds_texts_and_images(
+    kind: str, zoo: Path, cpu: Accelerator, place: Path
+) -> None:
+    added = add_model(str(zoo / kind), kind, accelerator=cpu)
+    assert added.path is not None, added.checks
+    entry = load_registry().get(kind)
+    assert entry.adapter == "dual_tower"
+    encoder = open_encoder(look_up(load_registry(), kind), cpu)
+    from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+
+    image = Image.new("RGB", (40, 30), "red")
+    ours = encoder.embed([Item(text="a red square"), Item(images=(image,))], "query")
+    network = AutoModel.from_pretrained(zoo / kind)
+    config = network.config.text_config
+    tokens = AutoTokenizer.from_pretrained(zoo / kind)(
+        ["a red square"],
+        padding="max_length" if kind == "siglip" else True,
+        max_length=config.max_position_embeddings,
+        return_tensors="pt",
+    )
+    pixels = AutoImageProcessor.from_pretrained(zoo / kind, backend="pil")([image], return_tensors="pt")
+    with torch.inference_mode():
+        whole = network(input_ids=tokens["input_ids"], pixel_values=pixels["pixel_values"])
+    theirs = torch.cat([whole.text_embeds, whole.image_embeds])
+    assert ours == pytest.approx(torch.nn.functional.normalize(theirs).numpy(), abs=1e-5)
+
+
 def test_what_is_no_text_model_is_refused(zoo: Path, cpu: Accelerator, place: Path) -> None:
-    with pytest.raises(RegistryError, match="model_type 'clip' reads images too"):
-        add_model(str(zoo / "clip"), accelerator=cpu)
+    with pytest.raises(RegistryError, match="describe it by hand"):
+        add_model(str(zoo / "qwen3-vl"), accelerator=cpu)
     with pytest.raises(RegistryError, match="has 'minilm' already"):
         add_model("minilm", accelerator=cpu)
     with pytest.raises(ModelNameError, match="no such folder"):
