@@ -35,7 +35,7 @@ def build_definitions(
     return dg.Definitions(
         assets=[part for part in parts if not isinstance(part, dg.AssetChecksDefinition)],
         asset_checks=[part for part in parts if isinstance(part, dg.AssetChecksDefinition)],
-        jobs=build_jobs(),
+        jobs=build_jobs(profile),
         sensors=build_sensors(profile),
         schedules=build_schedules(profile),
         resources={

@@ -127,7 +127,7 @@ def test_hits_as_json_read_back_the_same_and_send_no_control_characters(
 def test_reasons_and_decisions_of_any_text_are_shown(name: str, printed: Callable[..., str]) -> None:
     first_line = visible(name).partition("\n")[0].partition("\t")[0]
     assert first_line in printed(show_history, [{"version": "abc", "decision": name}])
-    plan = Plan((PlannedAsset("raw_corpus", "stale", (name,)),))
+    plan = Plan((PlannedAsset("raw_corpus", "stale", (name,)),), {}, {})
     assert first_line in printed(show_plan, plan)
 
 

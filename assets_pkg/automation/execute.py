@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 
 from assets_pkg.automation.jobs import BENCHMARK_JOB, MAIN_JOB
-from assets_pkg.config.stages import STAGES
+from assets_pkg.config.stages import STAGE_OF, STAGES
 from assets_pkg.orchestration.history import planned_tag
 from assets_pkg.orchestration.instance import PROCESS_TAG, end_dead_runs, process_tag
 
@@ -57,8 +57,8 @@ def run_assets(
             (:class:`~assets_pkg.orchestration.plan.Plan`); without it, with the latest from before it began.
     """
     end_dead_runs(instance)
-    main = {asset for stage in STAGES.values() for asset in stage}
-    job = defs.resolve_job_def(MAIN_JOB if set(assets) <= main else BENCHMARK_JOB)
+    main = all(STAGE_OF[asset] in STAGES for asset in assets)
+    job = defs.resolve_job_def(MAIN_JOB if main else BENCHMARK_JOB)
     run_id = str(uuid.uuid4())
     planned = {} if planned_with is None else planned_tag(run_id, planned_with)
     result = job.execute_in_process(

@@ -4,6 +4,7 @@ from typing import Any
 
 import dagster as dg
 
+from assets_pkg.config.profile import Profile
 from assets_pkg.config.stages import BENCHMARKS, STAGES
 
 MAIN_JOB = "retune"
@@ -13,12 +14,19 @@ CORPUS_JOB = "refresh_corpus"
 MEASURE_JOB = "measure"
 
 
-def build_jobs() -> list[Any]:
+def build_jobs(profile: Profile) -> list[Any]:
     """The main job (everything), and the jobs of the sensors and schedules."""
     return [
         dg.define_asset_job(
             MAIN_JOB,
-            selection=[asset for assets in STAGES.values() for asset in assets],
+            selection=sorted(
+                {
+                    asset
+                    for stages in (STAGES, profile.stages())
+                    for assets in stages.values()
+                    for asset in assets
+                }
+            ),
             description="All stages: from the documents to the index.",
         ),
         dg.define_asset_job(

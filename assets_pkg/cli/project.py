@@ -14,7 +14,6 @@ import typer
 from assets_pkg.cli.common import EXIT_FAILED, ConfigOption, Overrides, console, load_settings, plain, usage
 from assets_pkg.config.profile import profile_names
 from assets_pkg.config.project import PROJECT_FILE, make_project, profile_name, typed_override, typed_path
-from assets_pkg.config.stages import STAGES
 
 FIRST_PORT = 8000
 NEXT = (
@@ -61,7 +60,7 @@ def info(config: ConfigOption = "", overrides: Overrides = None) -> None:
 
     profile = load_settings(config, overrides)
     console.print(f"[bold]profiles[/]  {plain(', '.join(profile_names()))}, or a YAML file of your own")
-    for stage, assets in STAGES.items():
+    for stage, assets in profile.stages().items():
         console.print(f"[bold]{stage:9}[/] {' -> '.join(assets)}", highlight=False)
     store = open_store(profile.artifact_root)
     if store.location != str(store.root):

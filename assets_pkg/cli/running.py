@@ -29,11 +29,9 @@ QUIET_LIBRARIES = {
 def run_or_show(profile: Profile, assets: list[str], dry_run: bool, options: JobOptions = IN_PROCESS) -> None:
     """Run what is missing or stale of ``assets``, or show the plan (``dry_run``), or submit it as a job."""
     from assets_pkg.automation.external_changes import build_probes
-    from assets_pkg.cli.progress import show_plan
     from assets_pkg.cli.summary import show_benchmarks, show_summary
-    from assets_pkg.corpus.sources import check_source
     from assets_pkg.evaluation.promotion import restore_pointer
-    from assets_pkg.orchestration.instance import end_dead_runs, open_instance
+    from assets_pkg.orchestration.instance import end_dead_runs, instance_to_read, open_instance
     from assets_pkg.orchestration.plan import make_plan
     from assets_pkg.orchestration.resources import build_resources
     from storage.remote_store import open_store
@@ -41,18 +39,16 @@ def run_or_show(profile: Profile, assets: list[str], dry_run: bool, options: Job
     # Unusable compute targets are an error before anything is recorded.
     build_resources(profile).compute.get().check()
     defs = definitions(profile)
-    with open_instance() as instance:
+    with instance_to_read() if dry_run else open_instance() as instance:
         for run_id in end_dead_runs(instance):
             console.print(
                 f"run {run_id[:8]} had been killed: it is marked as failed, and its finished steps are kept"
             )
         plan = make_plan(defs, instance, assets, build_probes(profile))
         if dry_run:
-            show_plan(console, plan)
-            if "raw_corpus" in plan.to_run:
-                check_source(profile.corpus)
-            _show_forecast(profile, plan, instance)
+            _show(profile, plan, instance)
             return
+        plan.require_inputs()
         if plan.to_run and options.detached:
             submit_or_write(profile, instance, defs, plan.to_run, options)
             return
@@ -67,6 +63,22 @@ def run_or_show(profile: Profile, assets: list[str], dry_run: bool, options: Job
             show_summary(console, instance, profile, assets)
         else:
             show_benchmarks(console, instance, profile, assets)
+
+
+def _show(profile: Profile, plan: Plan, instance: dg.DagsterInstance) -> None:
+    """The dry run: the plan, its inputs and settings. Only what would fail for sure is an error."""
+    from assets_pkg.cli.dry_run import show_engine, show_inputs, show_settings
+    from assets_pkg.cli.progress import show_plan
+    from assets_pkg.corpus.sources import check_source
+
+    show_plan(console, plan)
+    show_inputs(console, plan)
+    show_settings(console, profile, plan)
+    if "tensorrt_engine" in plan.to_run:
+        show_engine(console, profile)
+    if "raw_corpus" in plan.to_run:
+        check_source(profile.corpus)
+    _show_forecast(profile, plan, instance)
 
 
 def definitions(profile: Profile) -> dg.Definitions:

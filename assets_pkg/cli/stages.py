@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -37,26 +38,37 @@ def run(
 ) -> None:
     """Run the missing and stale assets of the stages from --from to --to."""
     options = JobOptions(run_on, batch, stage)
-    assets = assets_between(first, last)
-    run_or_show(load_settings(config, options.overrides(overrides)), assets, dry_run, options)
+    profile = load_settings(config, options.overrides(overrides))
+    run_or_show(profile, assets_between(first, last, profile.stages()), dry_run, options)
 
 
 def add_commands(app: typer.Typer) -> None:
     """Add to ``app`` a command for each stage (except ``sdg``, see below) and each benchmark."""
     for stage in ("prep", "finetune", "eval", "export", "reindex", "eval_nim"):
         section = "eval" if stage == "eval_nim" else stage
-        _add(app, stage, section, STAGES[stage], f"Run the stage {stage}: {', '.join(STAGES[stage])}.")
+        help_text = f"Run the stage {stage}: {', '.join(STAGES[stage])}."
+        _add(app, stage, section, partial(_assets_of, stage), help_text)
     judge = "Score captions against references with every available judge, and rank the captioners."
-    _add(app, "judge", "judges", BENCHMARKS["judges"], judge, _check_captions)
+    _add(app, "judge", "judges", lambda _: list(BENCHMARKS["judges"]), judge, _check_captions)
     image_text = "Measure how well models match images and texts."
-    _add(app, "image-text", "image_text", BENCHMARKS["image_text"], image_text, _check_pairs)
+    _add(app, "image-text", "image_text", lambda _: list(BENCHMARKS["image_text"]), image_text, _check_pairs)
+
+
+def _assets_of(stage: str, profile: Profile) -> list[str]:
+    """What the command of a stage makes with these settings."""
+    assets = profile.stages()[stage]
+    if stage == "eval" and profile.eval.eval_nim:
+        assets += STAGES["eval_nim"]
+    if not assets:
+        raise usage("nothing would be measured: set eval_base, eval_finetuned or eval_nim to true")
+    return list(assets)
 
 
 def _add(
     app: typer.Typer,
     name: str,
     section: str,
-    assets: Sequence[str],
+    assets: Callable[[Profile], list[str]],
     help_text: str,
     check: Callable[[Profile], object] | None = None,
 ) -> None:
@@ -74,8 +86,7 @@ def _add(
             check is not None and not options.detached
         ):  # a job's input files may exist on its compute target only
             check(profile)
-        nim = STAGES["eval_nim"] if name == "eval" and profile.eval.eval_nim else ()
-        run_or_show(profile, [*assets, *nim], dry_run, options)
+        run_or_show(profile, assets(profile), dry_run, options)
 
     app.command(name, help=help_text)(command)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -27,6 +27,7 @@ from storage.artifacts import (
 from storage.remote_store import open_store
 
 SHOWN_METRICS = ("NDCG@10", "Recall@10", "MRR@10", "MAP@10")
+MODEL_WORDS = {"base": "base", "finetuned": "tuned"}
 NAMES = ("metric", "captioner", "from", "model", "condition")
 """Columns of text, which are aligned to the left."""
 
@@ -37,8 +38,9 @@ def show_summary(
     """Print the measurement, promotion, search method, server and index, those of them that are among ``assets``."""
     store = open_store(profile.artifact_root)
     shown = {name: made for name in assets if (made := latest(instance, name, store))}
-    if report := shown.get("eval_metrics"):
-        _show_measurement(console, store.get(EvalReport, *_artifact(report)))
+    for name, show in SHOWN_REPORTS.items():
+        if report := shown.get(name):
+            show(console, store.get(EvalReport, *_artifact(report)))
     if promoted := shown.get("promoted_model"):
         decision = plain(promoted.metadata["decision"].value)
         console.print(f"[bold]model[/]    {decision}", highlight=False)
@@ -151,6 +153,48 @@ def _show_measurement(console: Console, report: EvalReport) -> None:
     ]
     _show_table(console, f"base and fine-tuned on {comparison['queries']} held-out questions", rows)
     console.print(f"[bold]report[/]   {plain(report.path / 'report.html')}", highlight=False)
+
+
+def _show_single_model(console: Console, report: EvalReport) -> None:
+    results = report.results()
+    (name,) = results["metadata"]["models"]
+    means: dict[str, float] = dict(results["mrr"][name])
+    for family in results[name]:
+        means |= family
+    usual = {metric: means[metric] for metric in SHOWN_METRICS if metric in means}
+    rows = [
+        {"metric": metric, MODEL_WORDS[name]: f"{value:.4f}"} for metric, value in (usual or means).items()
+    ]
+    _show_table(console, f"{results['metadata']['queries']} held-out questions", rows)
+    console.print(
+        "one model alone: it is not compared, and nothing is promoted (both: retune eval)", highlight=False
+    )
+
+
+def _show_drift(console: Console, report: EvalReport) -> None:
+    drift: list[dict[str, Any]] = report.results()["metadata"]["nim_drift"]
+    usual = [row for row in drift if row["metric"] in SHOWN_METRICS]
+    rows = [
+        {
+            "metric": row["metric"],
+            "checkpoint": f"{row['checkpoint']:.4f}",
+            "served": f"{row['nim']:.4f}",
+            "drift": f"{row['drift']:+.4f}",
+            "tolerance": f"{row['tolerance']:g}",
+        }
+        for row in usual or drift
+    ]
+    _show_table(console, "the eval set through the server, and its checkpoint's figures", rows)
+    outside = [row["metric"] for row in drift if not row["within"]]
+    verdict = f"out of tolerance: {', '.join(outside)}" if outside else "every metric is within its tolerance"
+    console.print(f"[bold]drift[/]    {verdict}", highlight=False)
+
+
+SHOWN_REPORTS: dict[str, Callable[[Console, EvalReport], None]] = {
+    "eval_metrics": _show_measurement,
+    "single_model_metrics": _show_single_model,
+    "nim_eval_metrics": _show_drift,
+}
 
 
 def _show_search_method(console: Console, chosen: Mapping[str, Any]) -> None:

@@ -40,6 +40,7 @@ from assets_pkg.config.sections.prep import PrepSettings
 from assets_pkg.config.sections.reindex import ReindexSettings
 from assets_pkg.config.sections.sdg import SdgSettings
 from assets_pkg.config.sections.search import SearchSettings
+from assets_pkg.config.stages import STAGES
 from resources.models.registry import RegistryError
 from resources.secret_values import SecretValueError, hide_secrets, refuse_secrets, shown, texts_in
 from storage.artifact_store import ArtifactError
@@ -75,6 +76,20 @@ class Profile(Settings):
     accelerator: AcceleratorSettings
     automation: AutomationSettings
     compute: ComputeSettings
+
+    def stages(self) -> dict[str, tuple[str, ...]]:
+        """The assets of every stage with these settings, in the order of a run.
+
+        Without a measurement of both models there is no comparison, so the gate is not asked.
+        """
+        stages = dict(STAGES)
+        if self.eval.single_model is not None:
+            stages["eval"] = ("single_model_metrics",)
+        elif not self.eval.eval_base:
+            stages["eval"] = ()
+        if self.export.export_to_trt:
+            stages["export"] = (*stages["export"], "tensorrt_engine")
+        return stages
 
     @field_validator("artifact_root")
     @classmethod

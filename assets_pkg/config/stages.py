@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from storage.errors import RetuneError
 
@@ -23,8 +23,11 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
 }
 """Groups beside the stages: they compare models, and tune none."""
 
+WHEN_ASKED: dict[str, str] = {"tensorrt_engine": "export", "single_model_metrics": "eval"}
+"""Assets that a stage makes with some settings only (:func:`assets_pkg.config.profile.Profile.stages`)."""
+
 STAGE_OF: dict[str, str] = {
-    "tensorrt_engine": "export",
+    **WHEN_ASKED,
     **{asset: stage for group in (STAGES, BENCHMARKS) for stage, assets in group.items() for asset in assets},
 }
 """The stage or group that makes an asset."""
@@ -41,13 +44,13 @@ class StageError(RetuneError, ValueError):
     """A stage that does not exist, or a range that runs backwards."""
 
 
-def assets_between(first: str, last: str) -> list[str]:
-    """The assets of the stages from ``first`` to ``last``, both included."""
-    names = list(STAGES)
+def assets_between(first: str, last: str, stages: Mapping[str, tuple[str, ...]] = STAGES) -> list[str]:
+    """The assets of the ``stages`` from ``first`` to ``last``, both included."""
+    names = list(stages)
     for name in (first, last):
-        if name not in STAGES:
+        if name not in stages:
             raise StageError(f"no stage {name!r}: choose one of {', '.join(names)}")
     if names.index(first) > names.index(last):
         raise StageError(f"--from {first} comes after --to {last}: the order is {', '.join(names)}")
     chosen: Sequence[str] = names[names.index(first) : names.index(last) + 1]
-    return [asset for stage in chosen for asset in STAGES[stage]]
+    return [asset for stage in chosen for asset in stages[stage]]

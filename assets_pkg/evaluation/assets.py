@@ -7,7 +7,7 @@ from pathlib import Path
 import dagster as dg
 
 from assets_pkg.config.profile import Profile
-from assets_pkg.config.sections.evaluation import EvalSettings
+from assets_pkg.config.sections.evaluation import EvalSettings, SingleModelSettings
 from assets_pkg.evaluation.compare import Difference, compare
 from assets_pkg.evaluation.evaluate import evaluate_dimensions, evaluate_retrieval
 from assets_pkg.evaluation.plots import BARS
@@ -57,11 +57,10 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         """nDCG, recall, precision, MAP and MRR of base and fine-tuned model, with paired intervals."""
         with asset_context(context, store, compute) as asset:
             eval_set = asset.input(EvalSet, "eval_set")
-            wanted = {
-                "base": (measured.eval_base, asset.input(Checkpoint, "base_model")),
-                "finetuned": (measured.eval_finetuned, asset.input(Checkpoint, "checkpoint")),
+            models = {
+                "base": asset.input(Checkpoint, "base_model"),
+                "finetuned": asset.input(Checkpoint, "checkpoint"),
             }
-            models = {name: model for name, (asked, model) in wanted.items() if asked}
             report = asset.build(
                 EvalReport, lambda folder: _measure(folder, models, eval_set, asset, measured, encoders)
             )
@@ -105,7 +104,42 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             }
             return asset.result(model, shown)
 
-    return [eval_metrics, promoted_model]
+    single = profile.eval.single_model
+    alone = [] if single is None else [_single_model_metrics(profile, measured, single)]
+    return [eval_metrics, promoted_model, *alone]
+
+
+def _single_model_metrics(profile: Profile, measured: EvalSettings, name: str) -> dg.AssetsDefinition:
+    """One model's measurement. It is no input of the gate, and leaves the last comparison where it is."""
+    source = {"base": "base_model", "finetuned": "checkpoint"}[name]
+
+    @stage_asset(
+        "eval",
+        measured,
+        profile.model,
+        SingleModelSettings(single_model=name),
+        deps=(source, "eval_set"),
+        pool=accelerator_pool(profile.compute, "eval"),
+        kinds={"json"},
+    )
+    def single_model_metrics(
+        context: dg.AssetExecutionContext,
+        store: ArtifactStoreResource,
+        compute: ComputeResource,
+        encoders: EncoderResource,
+    ) -> dg.MaterializeResult:
+        """nDCG, recall, precision, MAP and MRR of one model alone, without comparison and promotion."""
+        with asset_context(context, store, compute) as asset:
+            eval_set, models = asset.input(EvalSet, "eval_set"), {name: asset.input(Checkpoint, source)}
+            report = asset.build(
+                EvalReport, lambda folder: _measure(folder, models, eval_set, asset, measured, encoders)
+            )
+            asset.link(f"{EVAL_STAGE}/eval_results_{name}.json", report.path / "eval_results.json")
+            if asset.previous("eval_metrics") is None:
+                asset.link(f"{EVAL_STAGE}/eval_results.json", report.path / "eval_results.json")
+            return asset.result(report, _shown_report(report, measured))
+
+    return single_model_metrics
 
 
 def _measure(

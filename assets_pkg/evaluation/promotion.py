@@ -81,14 +81,11 @@ def decide(
         against_promoted: candidate (``finetuned``) minus promoted model (``base``), on the same eval set.
 
     Raises:
-        GateError: the report lacks the gate's metric.
+        GateError: the report compares no models, or lacks the gate's metric.
     """
     metrics = comparison["metrics"]
     if not metrics:
-        return Decision(
-            False,
-            "not promoted: base and fine-tuned model were not both measured (eval_base, eval_finetuned)",
-        )
+        raise GateError("the report compares no models: measure both first (retune eval)")
     if settings.metric not in metrics:
         raise GateError(f"the report compares no {settings.metric}: add its cut-off to eval.k_values")
     own = metrics[settings.metric]

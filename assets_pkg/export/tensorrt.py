@@ -5,6 +5,7 @@ The flags are those of https://docs.nvidia.com/deeplearning/tensorrt/latest/refe
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -26,6 +27,10 @@ class TensorrtPlan:
     shapes: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
     precision: str
     overrides: tuple[str, ...]
+
+    def shell(self, exported: Path, folder: Path) -> str:
+        """The command for the graph in ``exported`` and an engine in ``folder``, as a line for a shell."""
+        return shlex.join(self.command(exported / MODEL_FILE, folder / ENGINE_FILE))
 
     def command(self, graph: Path, engine: Path) -> list[str]:
         """The ``trtexec`` command."""
@@ -56,20 +61,21 @@ def build_engine(plan: TensorrtPlan, exported: Path, folder: Path) -> Path:
         ExportError: there is no GPU or no ``trtexec`` (the message has the command for a machine with both), or
             ``trtexec`` failed.
     """
-    command = plan.command(exported / MODEL_FILE, folder / ENGINE_FILE)
+    command, where = (
+        plan.command(exported / MODEL_FILE, folder / ENGINE_FILE),
+        _where(plan.shell(exported, folder)),
+    )
     if not find_accelerator().device.startswith("cuda"):
         raise ExportError(
-            f"a TensorRT engine is built on the GPU that runs it, and there is none here. {_where(command)}"
+            f"a TensorRT engine is built on the GPU that runs it, and there is none here. {where}"
         )
     if shutil.which(command[0]) is None:
-        raise ExportError(
-            f"trtexec is not on the PATH: install TensorRT, or use its container. {_where(command)}"
-        )
+        raise ExportError(f"trtexec is not on the PATH: install TensorRT, or use its container. {where}")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise ExportError("trtexec failed:\n" + "\n".join(done.stdout.splitlines()[-15:]))
     return folder / ENGINE_FILE
 
 
-def _where(command: list[str]) -> str:
-    return f"On a machine that has both: {' '.join(command)}"
+def _where(command: str) -> str:
+    return f"On a machine that has both: {command}"

@@ -53,6 +53,14 @@ def open_instance() -> dg.DagsterInstance:
         raise InstanceError(closed) from error
 
 
+def instance_to_read() -> dg.DagsterInstance:
+    """:func:`open_instance` for a look at the history: where there is none yet, an empty one in memory, so that nothing
+    is written."""
+    if (history_folder() / "dagster.yaml").exists() or os.environ.get(POSTGRES_ENVIRONMENT):
+        return open_instance()
+    return dg.DagsterInstance.ephemeral()
+
+
 def _open_instance(home: Path) -> dg.DagsterInstance:
     home.mkdir(parents=True, exist_ok=True)
     os.environ["DAGSTER_HOME"] = str(home)

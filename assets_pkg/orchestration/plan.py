@@ -12,7 +12,14 @@ from typing import Literal
 
 import dagster as dg
 
-from assets_pkg.orchestration.history import SETTINGS_KEY, changed_settings, latest, latest_record
+from assets_pkg.config.stages import STAGE_OF
+from assets_pkg.orchestration.history import (
+    SETTINGS_KEY,
+    changed_settings,
+    data_version,
+    latest,
+    latest_record,
+)
 from assets_pkg.orchestration.stale_status import StaleStatuses
 from storage.errors import RetuneError
 
@@ -42,15 +49,26 @@ class Plan:
     """The selected assets in the order in which they would run.
 
     Attributes:
+        inputs: what they read of assets that are not selected, with its version; None where it was never made.
         events: the id of the latest materialization of every asset of the graph, of which the plan was made.
     """
 
     assets: tuple[PlannedAsset, ...]
+    inputs: Mapping[str, str | None]
     events: Mapping[str, int]
 
     @property
     def to_run(self) -> list[str]:
         return [asset.name for asset in self.assets if asset.state != "fresh"]
+
+    def require_inputs(self) -> None:
+        """Raises `PlanError` when an input was never made."""
+        for name, version in self.inputs.items():
+            if version is None:
+                raise PlanError(
+                    f"{name} is needed, and was never made: start from its stage, {STAGE_OF[name]}, or an earlier one "
+                    f"(retune run --from {STAGE_OF[name]})"
+                )
 
 
 def make_plan(
@@ -58,16 +76,13 @@ def make_plan(
 ) -> Plan:
     """Plan the run of ``selection``. Parents of the selection that have no parents themselves come with it: fetching
     them is cheap.
-
-    Raises:
-        PlanError: an asset above the selection was never materialized.
     """
     parents_of = _parents_in_order(defs)
     while True:
         events = _latest_events(instance, parents_of)
-        assets = _planned(parents_of, defs, instance, selection, probes)
+        assets, inputs = _planned(parents_of, defs, instance, selection, probes)
         if events == _latest_events(instance, parents_of):  # else another run has made one of them meanwhile
-            return Plan(tuple(assets), events)
+            return Plan(assets, inputs, events)
 
 
 def _latest_events(instance: dg.DagsterInstance, assets: Iterable[str]) -> dict[str, int]:
@@ -81,17 +96,18 @@ def _planned(
     instance: dg.DagsterInstance,
     selection: Sequence[str],
     probes: Mapping[str, Probe],
-) -> Iterator[PlannedAsset]:
+) -> tuple[tuple[PlannedAsset, ...], dict[str, str | None]]:
     statuses = StaleStatuses(defs, instance)
     roots = {parent for name in selection for parent in parents_of[name] if not parents_of.get(parent)}
     selected = {*selection, *roots}
     planned: dict[str, PlannedAsset] = {}
+    inputs: dict[str, str | None] = {}
     for name, parents in parents_of.items():
         if name in selected:
-            _require(instance, name, [parent for parent in parents if parent not in selected])
+            inputs |= {parent: _version(instance, parent) for parent in parents if parent not in selected}
             reasons = _own_reasons(name, defs, instance, statuses, probes.get(name))
             planned[name] = reasons or _as_above(name, parents, planned)
-    return _with_one_step(planned)
+    return tuple(_with_one_step(planned)), inputs
 
 
 def _parents_in_order(defs: dg.Definitions) -> dict[str, list[str]]:
@@ -182,9 +198,6 @@ def _changed_settings(key: dg.AssetKey, defs: dg.Definitions, instance: dg.Dagst
     return "settings changed: " + ", ".join(changed) if changed else "the code of this step changed"
 
 
-def _require(instance: dg.DagsterInstance, name: str, parents: Sequence[str]) -> None:
-    for parent in parents:
-        if latest(instance, parent) is None:
-            raise PlanError(
-                f"{name} needs {parent}, which was never made: start from an earlier stage with --from"
-            )
+def _version(instance: dg.DagsterInstance, name: str) -> str | None:
+    made = latest(instance, name)
+    return None if made is None else data_version(made)

@@ -40,13 +40,12 @@ def comparison(**deltas: float) -> dict[str, Any]:
         ({"ndcg": 0.03, "recall": -0.021, "mrr": -0.01}, {}, False, "Recall@10 -0.0210"),
         ({"ndcg": 0.03, "recall": -0.021}, {"max_regression": 0.05}, True, "promoted"),
         ({"ndcg": 0.03, "recall": 0.01}, {"max_regression": 0.0}, True, "promoted"),
-        ({}, {}, False, "not both measured"),
     ],
 )
 def test_the_rules(deltas: dict[str, float], settings: dict[str, Any], passed: bool, words: str) -> None:
     decision = decide(comparison(**deltas), gate(**settings))
     assert decision.passed is passed
-    assert decision.passed == all(check.passed for check in decision.checks) or not deltas
+    assert decision.passed == all(check.passed for check in decision.checks)
     assert words in decision.reason
 
 
@@ -81,6 +80,11 @@ def test_what_is_promoted_already_must_not_get_worse(
 def test_a_report_that_lacks_the_metric_cannot_decide() -> None:
     with pytest.raises(GateError, match=r"no P@5: .*k_values"):
         decide(comparison(ndcg=0.1), gate(metric="P@5"))
+
+
+def test_a_report_that_compares_nothing_reaches_no_decision() -> None:
+    with pytest.raises(GateError, match=r"compares no models: measure both first"):
+        decide(comparison(), gate())
 
 
 @pytest.mark.parametrize("other", ["eval_set", "base", "finetuned"])

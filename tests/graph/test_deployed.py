@@ -59,6 +59,25 @@ def test_the_eval_set_through_the_endpoint_agrees_with_the_checkpoint(project: P
     assert all(row["within"] for row in results["metadata"]["nim_drift"])
 
 
+def test_a_single_model_beside_the_server_leaves_comparison_and_promotion(project: Project) -> None:
+    here = project.with_overrides(f"deploy.host_port={free_port()}")
+    here.run(SERVED)
+    decided, compared = here.events("promoted_model"), here.version("eval_metrics")
+    half = project.with_overrides(*here.overrides, "eval_nim=true", "eval_base=false")
+    assert half.stale() == []
+    half.run([*half.profile.stages()["eval"], "nim_eval_metrics"])
+    results = json.loads(Path("output/stage3_eval/eval_results.json").read_text())
+    assert {"base", "finetuned", "nim"} <= set(results)
+    alone = json.loads(Path("output/stage3_eval/eval_results_finetuned.json").read_text())
+    assert alone["finetuned"] == results["finetuned"]
+    assert "base" not in alone
+    assert half.version("eval_metrics") == compared
+    assert half.events("promoted_model") == decided
+    assert half.plan(["eval_metrics", "promoted_model"]).to_run == []
+    other = project.with_overrides(*here.overrides, "eval_finetuned=false")
+    assert other.stale(other.profile.stages()["eval"]) == ["single_model_metrics"]
+
+
 def test_a_container_is_deployed_by_materialising_and_examined(
     project: Project, engine: ContainerEngine
 ) -> None:

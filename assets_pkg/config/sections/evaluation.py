@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -27,6 +27,24 @@ class EvalSettings(IntervalSettings):
     eval_nim: Annotated[bool, RuntimeOnly]
     fail_on_nim_metric_drift: Annotated[bool, RuntimeOnly]
     eval_batch_size: BatchSize
+
+    def decisive(self) -> dict[str, Any]:
+        """As for every section, but a comparison is always of both models: which of them are asked for decides what
+        is measured (:attr:`single_model`), not the result."""
+        return {**super().decisive(), "eval_base": True, "eval_finetuned": True}
+
+    @property
+    def single_model(self) -> Literal["base", "finetuned"] | None:
+        """The one model that is measured, if not both are; None also where neither is."""
+        if self.eval_base == self.eval_finetuned:
+            return None
+        return "base" if self.eval_base else "finetuned"
+
+
+class SingleModelSettings(Settings):
+    """Which model is measured without the other."""
+
+    single_model: str
 
 
 class GateSettings(Settings):

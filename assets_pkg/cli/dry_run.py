@@ -1,0 +1,82 @@
+"""What ``-d`` shows beside the plan: inputs from earlier stages, files that are named in the settings, and settings."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from assets_pkg.cli.common import plain
+from assets_pkg.config.profile import Profile
+from assets_pkg.config.stages import STAGE_OF
+
+if TYPE_CHECKING:
+    from assets_pkg.orchestration.plan import Plan
+
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "sdg": ("corpus", "passages", "model", "sdg"),
+    "prep": ("prep", "model"),
+    "finetune": ("finetune", "model"),
+    "eval": ("eval", "gate", "model"),
+    "export": ("export", "model"),
+    "deploy": ("deploy",),
+    "reindex": ("reindex", "search", "model"),
+    "eval_nim": ("eval",),
+    "judges": ("judges",),
+    "image_text": ("image_text",),
+}
+"""The sections of the profile that each stage reads."""
+
+FETCHED = "base_model"
+"""It comes with whatever needs it, and reads the model's section only, as they do."""
+
+
+def show_inputs(console: Console, plan: Plan) -> None:
+    """Print what the plan needs of earlier stages: its version, or what makes it."""
+    for name, version in plan.inputs.items():
+        if version is not None:
+            console.print(f"[bold]input[/]    {name} {version}", highlight=False)
+            continue
+        stage = STAGE_OF[name]
+        console.print(
+            f"[yellow]missing[/]  {name}: not made yet, `retune {stage}` makes it (with all before it: "
+            f"`retune run --to {stage}`)",
+            highlight=False,
+        )
+
+
+def show_settings(console: Console, profile: Profile, plan: Plan) -> None:
+    """Print the settings of the stages that would run, a section a line, in the form in which they are typed. Those
+    that are null or empty are left out."""
+    stages = dict.fromkeys(STAGE_OF[asset] for asset in plan.to_run if asset != FETCHED)
+    for section in dict.fromkeys(section for stage in stages for section in SECTIONS[stage]):
+        shown = " ".join(_typed(profile, section))
+        console.print(f"[bold]{section}[/]  {plain(shown)}", highlight=False)
+
+
+def _typed(profile: Profile, section: str) -> Iterator[str]:
+    values: dict[str, Any] = getattr(profile, section).model_dump(mode="json")
+    for name, value in values.items():
+        if value not in (None, "", [], {}):
+            yield shlex.quote(f"{name}={_text(value)}")
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def show_engine(console: Console, profile: Profile) -> None:
+    """Print the TensorRT engine that would be built, as the command that builds it."""
+    from assets_pkg.config.sections.export import TensorrtSettings
+    from assets_pkg.export.tensorrt import plan_engine
+    from storage.paths import ONNX_LINK, TENSORRT_LINK
+    from storage.remote_store import open_store
+
+    root = open_store(profile.artifact_root).root
+    engine = plan_engine(profile.export.part(TensorrtSettings))
+    command = engine.shell(root / ONNX_LINK, root / TENSORRT_LINK)
+    console.print("the engine's command, on a machine with a GPU and TensorRT:")
+    console.print(plain(command), highlight=False)

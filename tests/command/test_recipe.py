@@ -1,0 +1,101 @@
+"""The recipe's command lines, as its reference has them: only paths and models differ."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.command.conftest import Workplace, make_workplace
+
+STAGES = ("sdg", "prep", "finetune", "eval", "export", "deploy")
+MADE = {
+    "sdg": "stage0_sdg/qa_records.jsonl",
+    "prep": "stage1_data_prep/eval_beir/queries.jsonl",
+    "finetune": "stage2_finetune/checkpoints/LATEST/model/consolidated/model.safetensors",
+    "eval": "stage3_eval/eval_results.json",
+    "export": "stage4_export/onnx/model.onnx",
+    "deploy": "stage5_deploy/server.json",
+}
+"""What each stage leaves, below the artifact root."""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Workplace]:
+    """A project that was made stage by stage."""
+    workplace = make_workplace(tmp_path_factory.mktemp("recipe"), tiny_model)
+    for stage in STAGES:
+        code, output = workplace.retune(stage, "-c", "profile.yaml")
+        assert code == 0, output
+        assert (workplace.home / "output" / MADE[stage]).exists(), stage
+    yield workplace
+    workplace.retune("deploy", "--stop")
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Workplace:
+    """A folder with nothing in it, no key and no profile."""
+    return Workplace(tmp_path, 0, extra={"RETUNE_PROFILE": "", "NVIDIA_API_KEY": "", "NGC_API_KEY": ""})
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "run -c default -d --from prep --to eval",
+        "run -c default -d --from sdg --to prep",
+        *(f"{stage} -c default -d" for stage in STAGES),
+    ],
+)
+def test_a_dry_run_in_an_empty_folder_shows_what_is_missing_and_writes_nothing(
+    empty: Workplace, line: str
+) -> None:
+    code, output = empty.retune(*line.split())
+    assert code == 0, output
+    assert "would run" in output
+    assert ("not made yet" in output) == ("sdg" not in line), output
+    assert list(empty.home.iterdir()) == []
+
+
+def test_a_dry_run_fails_for_what_would_fail_for_sure(empty: Workplace) -> None:
+    code, output = empty.retune("sdg", "-c", "default", "-d", "corpus_dir=/no/such/folder")
+    assert code == 1
+    assert "/no/such/folder" in output
+    assert empty.retune("prep", "-c", "default", "-d", "no_such_setting=1")[0] == 2
+
+
+def test_the_nim_line_measures_the_server_and_leaves_the_comparison(place: Workplace) -> None:
+    decided = place.retune("promote", "--show")
+    code, output = place.retune("eval", "-c", "profile.yaml", "eval_nim=true", "eval_base=false")
+    assert code == 0, output
+    assert "every metric is within its tolerance" in output
+    assert "not promoted" not in output
+    results = json.loads((place.home / "output/stage3_eval/eval_results.json").read_text())
+    assert {"base", "finetuned", "nim"} <= set(results)
+    assert place.retune("promote", "--show") == decided
+
+
+def test_nothing_to_measure_is_wrong_usage(place: Workplace) -> None:
+    code, output = place.retune("eval", "-c", "profile.yaml", "eval_base=false", "eval_finetuned=false")
+    assert code == 2
+    assert "nothing would be measured" in output
+
+
+def test_an_engine_is_planned_and_refused_where_it_cannot_be_built(place: Workplace) -> None:
+    line = ("export", "-c", "profile.yaml", "export_to_trt=true")
+    code, output = place.retune(*line, "-d")
+    assert code == 0, output
+    assert "tensorrt_engine" in output
+    assert "trtexec --onnx=" in output
+    served = place.link("stage4_export/onnx")
+    code, output = place.retune(*line)
+    assert code == 1
+    assert "failed tensorrt_engine: a TensorRT engine is built on the GPU that runs it" in " ".join(
+        output.split()
+    )
+    assert "Traceback" not in output
+    assert place.link("stage4_export/onnx") == served
+    assert "nothing is stale" in place.retune("export", "-c", "profile.yaml")[1]
+    code, output = place.retune("run", "--from", "export", "--to", "deploy", "export_to_trt=true", "-d")
+    assert "tensorrt_engine" in output
