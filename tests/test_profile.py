@@ -93,6 +93,55 @@ def test_a_bare_key_belongs_to_the_stage_whose_command_is_run() -> None:
     assert profile.model.attn_implementation == "auto"
 
 
+@pytest.mark.parametrize(
+    ("override", "section", "settings"),
+    [
+        ("trt_max_seq_len=256", "export", {"export.trt_max_seq": 256}),
+        ("trt_max_seq_length=256", "export", {"export.trt_max_seq": 256}),
+        ("max_length=128", "eval", {"model.query_max_length": 128, "model.passage_max_length": 128}),
+        ("passage_max_length=128", "prep", {"model.passage_max_length": 128}),
+        ("attn_implementation=sdpa", "finetune", {"model.attn_implementation": "sdpa"}),
+        ("batch_size=4", "eval", {"eval.eval_batch_size": 4}),
+        ("embed_model=x/y", "sdg", {"sdg.embedding_model": "x/y"}),
+        ("lr_decay_style=linear", "finetune", {"finetune.lr_scheduler": "linear"}),
+        ("nim_model=a/b", "deploy", {"deploy.served_model_name": "a/b"}),
+        ("backend=nim", "deploy", {"deploy.backend": "docker", "deploy.server": "nim"}),
+        ("resume=if_possible", "sdg", {"sdg.resume": "always"}),
+        ("file_extensions=.txt,.md", "sdg", {"corpus.file_extensions": [".txt", ".md"]}),
+        ("file_extensions=.txt,", "sdg", {"corpus.file_extensions": [".txt", ""]}),
+        ("k_values=1,10", "eval", {"eval.k_values": [1, 10]}),
+        ("k_values=[1,10]", "eval", {"eval.k_values": [1, 10]}),
+        ("gpus=1", "deploy", {"deploy.gpus": "1"}),
+        ("gpus=device=0", "deploy", {"deploy.gpus": "device=0"}),
+        ("gpus=all", "deploy", {"deploy.gpus": "all"}),
+        ("shm_size=16gb", "deploy", {"deploy.shm_size": "16g"}),
+        ("shm_size=2gb", "deploy", {"deploy.shm_size": "2g"}),
+        ("shm_size=16g", "deploy", {"deploy.shm_size": "16g"}),
+    ],
+)
+def test_the_recipes_names_and_values_mean_the_settings_here(
+    override: str, section: str, settings: dict[str, object]
+) -> None:
+    profile = load_profile("default", [override], section=section)
+    for name, value in settings.items():
+        group, _, key = name.partition(".")
+        assert getattr(getattr(profile, group), key) == value
+
+
+def test_one_entry_of_a_setting_is_named_without_its_section() -> None:
+    counts = ["num_pairs=4", "query_counts.multi_hop=3", "query_counts.structural=1"]
+    assert load_profile("default", counts).sdg.query_type_counts() == {
+        "multi_hop": 3,
+        "structural": 1,
+        "contextual": 0,
+    }
+
+
+def test_a_name_of_the_recipe_that_has_no_counterpart_says_what_to_set() -> None:
+    with pytest.raises(ProfileError, match=r"'output_dir' of the recipe: .*artifact_root"):
+        load_profile("default", ["output_dir=there"], section="prep")
+
+
 def test_settings_that_only_change_how_a_stage_runs_do_not_change_its_digest() -> None:
     before, after = load_profile("laptop"), load_profile("laptop", ["mining_batch_size=7"])
     assert before.prep.part(MiningSettings).digest() == after.prep.part(MiningSettings).digest()

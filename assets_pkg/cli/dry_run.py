@@ -11,24 +11,10 @@ from rich.console import Console
 
 from assets_pkg.cli.common import plain
 from assets_pkg.config.profile import Profile
-from assets_pkg.config.stages import STAGE_OF
+from assets_pkg.config.stages import SECTIONS, STAGE_OF, STAGES
 
 if TYPE_CHECKING:
     from assets_pkg.orchestration.plan import Plan
-
-SECTIONS: dict[str, tuple[str, ...]] = {
-    "sdg": ("corpus", "passages", "model", "sdg"),
-    "prep": ("prep", "model"),
-    "finetune": ("finetune", "model"),
-    "eval": ("eval", "gate", "model"),
-    "export": ("export", "model"),
-    "deploy": ("deploy",),
-    "reindex": ("reindex", "search", "model"),
-    "eval_nim": ("eval",),
-    "judges": ("judges",),
-    "image_text": ("image_text",),
-}
-"""The sections of the profile that each stage reads."""
 
 FETCHED = "base_model"
 """It comes with whatever needs it, and reads the model's section only, as they do."""
@@ -53,6 +39,8 @@ def show_settings(console: Console, profile: Profile, plan: Plan) -> None:
     that are null or empty are left out."""
     stages = dict.fromkeys(STAGE_OF[asset] for asset in plan.to_run if asset != FETCHED)
     for section in dict.fromkeys(section for stage in stages for section in SECTIONS[stage]):
+        if section in STAGES and section not in stages:
+            continue
         shown = " ".join(_typed(profile, section))
         console.print(f"[bold]{section}[/]  {plain(shown)}", highlight=False)
 

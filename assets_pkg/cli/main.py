@@ -20,7 +20,7 @@ from assets_pkg.cli.project import doctor, info, init, ui
 from assets_pkg.cli.promotion import promote, rollback
 from assets_pkg.cli.search import search
 from assets_pkg.cli.serving import deploy, serve
-from assets_pkg.cli.stages import add_commands, run, sdg
+from assets_pkg.cli.stages import add_benchmarks, add_stages, run, sdg
 from assets_pkg.config.profile import ProfileError
 from assets_pkg.config.project import enter_project
 from assets_pkg.config.stages import StageError
@@ -49,11 +49,19 @@ def options(
     """Tune a text-embedding model to your own documents, and keep the search index in step with it."""
 
 
+RECIPE_HELP = "The recipe's group of commands: `retune embed STAGE ...` is `retune STAGE ...`."
+embed = typer.Typer(help=RECIPE_HELP, no_args_is_help=True)
+
 for _command in (init, info, doctor, run, sdg):
     app.command()(_command)
-add_commands(app)
+add_stages(app)
+add_benchmarks(app)
+for _command in (info, run, sdg, deploy):
+    embed.command()(_command)
+add_stages(embed)
 for _command in (deploy, serve, promote, rollback, search, gc, forget, ui):
     app.command()(_command)
+app.add_typer(embed, name="embed")
 app.add_typer(eval_set, name="eval-set")
 app.add_typer(models, name="models")
 app.add_typer(jobs, name="jobs")

@@ -42,12 +42,16 @@ def run(
     run_or_show(profile, assets_between(first, last, profile.stages()), dry_run, options)
 
 
-def add_commands(app: typer.Typer) -> None:
-    """Add to ``app`` a command for each stage (except ``sdg``, see below) and each benchmark."""
+def add_stages(app: typer.Typer) -> None:
+    """Add to ``app`` a command for each stage except ``sdg``, see below."""
     for stage in ("prep", "finetune", "eval", "export", "reindex", "eval_nim"):
         section = "eval" if stage == "eval_nim" else stage
         help_text = f"Run the stage {stage}: {', '.join(STAGES[stage])}."
         _add(app, stage, section, partial(_assets_of, stage), help_text)
+
+
+def add_benchmarks(app: typer.Typer) -> None:
+    """Add to ``app`` a command for each benchmark."""
     judge = "Score captions against references with every available judge, and rank the captioners."
     _add(app, "judge", "judges", lambda _: list(BENCHMARKS["judges"]), judge, _check_captions)
     image_text = "Measure how well models match images and texts."

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -27,6 +28,13 @@ PositiveInt = Annotated[int, Field(ge=1)]
 BatchSize = Annotated[int, Field(ge=1), RuntimeOnly]
 
 
+def _is_list(annotation: Any) -> bool:
+    """Whether a setting is a list, or a list or null: no text then means anything else."""
+    if get_origin(annotation) in (Union, UnionType):
+        return all(part is NoneType or _is_list(part) for part in get_args(annotation))
+    return get_origin(annotation) is list
+
+
 class Settings(BaseModel):
     """A group of settings; unknown keys are errors, and so is a password or key in any value."""
 
@@ -36,6 +44,21 @@ class Settings(BaseModel):
     @classmethod
     def _no_secrets(cls, values: Any) -> Any:
         return refuse_secrets(values)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lists_without_brackets(cls, values: Any) -> Any:
+        """``a,b`` for a list, as the recipe has it."""
+        if not isinstance(values, dict):
+            return values
+        given = cast("dict[str, Any]", values)
+        lists = {name for name, info in cls.model_fields.items() if _is_list(info.annotation)}
+        return {
+            name: [item.strip() for item in value.split(",")]
+            if name in lists and isinstance(value, str)
+            else value
+            for name, value in given.items()
+        }
 
     def decisive(self) -> dict[str, Any]:
         """The settings that decide a result, as JSON values."""

@@ -9,7 +9,7 @@ resolvers (``${oc.env:NAME}``) are off, since what they read would be printed an
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
@@ -28,6 +28,7 @@ from assets_pkg.config.base import (
     Settings,
 )
 from assets_pkg.config.own_settings import with_own_settings
+from assets_pkg.config.recipe_names import ALIASES, VALUES, WITHOUT_COUNTERPART
 from assets_pkg.config.remote_code import remote_code_problem
 from assets_pkg.config.sections.corpus import CorpusSettings, PassageSettings
 from assets_pkg.config.sections.deploy import DeploySettings
@@ -40,7 +41,7 @@ from assets_pkg.config.sections.prep import PrepSettings
 from assets_pkg.config.sections.reindex import ReindexSettings
 from assets_pkg.config.sections.sdg import SdgSettings
 from assets_pkg.config.sections.search import SearchSettings
-from assets_pkg.config.stages import STAGES
+from assets_pkg.config.stages import SECTIONS, STAGES
 from resources.models.registry import RegistryError
 from resources.secret_values import SecretValueError, hide_secrets, refuse_secrets, shown, texts_in
 from storage.artifact_store import ArtifactError
@@ -132,8 +133,8 @@ class Profile(Settings):
 def load_profile(name: str, overrides: Sequence[str] = (), *, section: str | None = None) -> Profile:
     """Read a profile by name or path and apply ``key=value`` overrides.
 
-    A key is ``stage.key``, or a bare ``key``: looked up in ``section`` (the stage whose command is run) first,
-    then wherever exactly one section has it.
+    A key is ``stage.key``, or a bare ``key``: looked up in ``section`` (the stage whose command is run) and in what
+    else that stage reads first, then wherever exactly one section has it. The recipe's names for settings are taken too.
 
     Raises:
         ProfileError: unknown profile, unknown or ambiguous key, value of a wrong type or out of range.
@@ -142,8 +143,8 @@ def load_profile(name: str, overrides: Sequence[str] = (), *, section: str | Non
     try:
         merged = _read(name, seen=())
         for text in overrides:
-            key, value = _parse_override(text)
-            OmegaConf.update(merged, _full_key(key, section), value, force_add=True)
+            for key, value in _settings_of(*_parse_override(text), section).items():
+                OmegaConf.update(merged, key, value, force_add=True)
         values = OmegaConf.to_container(merged, resolve=True)
     except OmegaConfBaseException as error:
         raise ProfileError(f"{source}: {hide_secrets(str(error)).splitlines()[0]}") from None
@@ -241,24 +242,50 @@ def _calls_a_resolver(tree: Any) -> bool:
     return any(_calls_a_resolver(child) for child in getattr(tree, "children", None) or ())
 
 
+def _settings_of(key: str, value: Any, section: str | None) -> dict[str, Any]:
+    """The settings that an override sets, by their full names."""
+    stage, _, rest = key.rpartition(".")
+    if rest in ALIASES and rest not in _fields(stage or section):
+        return dict.fromkeys(ALIASES[rest], value)
+    full = _full_key(key, section)
+    if isinstance(value, str) and (full, value) in VALUES:
+        return dict(VALUES[full, value])
+    return {full: value}
+
+
+def _fields(section: str | None) -> Iterable[str]:
+    group = _sections().get(section or "")
+    return () if group is None else group.model_fields
+
+
 def _full_key(key: str, section: str | None) -> str:
     """``stage.key`` for a bare or full override key."""
     sections = _sections()
     if key in Profile.model_fields and key not in sections:
         return key
     stage, dot, rest = key.partition(".")
-    if dot:
-        if stage not in sections or rest.partition(".")[0] not in sections[stage].model_fields:
-            raise ProfileError(f"override key {key!r}: no such setting{_suggest(key, list(_all_keys()))}")
+    if not dot:
+        return f"{_home(key, section)}.{key}"
+    if stage in sections and rest.partition(".")[0] in sections[stage].model_fields:
         return key
-    homes = [name for name, group in sections.items() if key in group.model_fields]
-    if section in homes:
-        return f"{section}.{key}"
+    if any(stage in group.model_fields for group in sections.values()):
+        return f"{_home(stage, section)}.{key}"  # one entry of a setting: query_counts.multi_hop
+    raise ProfileError(f"override key {key!r}: no such setting{_suggest(key, list(_all_keys()))}")
+
+
+def _home(key: str, section: str | None) -> str:
+    """The section that a bare key belongs to."""
+    homes = [name for name, group in _sections().items() if key in group.model_fields]
+    near = [home for home in SECTIONS.get(section or "", (section,)) if home in homes]
+    if near:
+        return str(near[0])
     if len(homes) == 1:
-        return f"{homes[0]}.{key}"
+        return homes[0]
     if homes:
         choices = ", ".join(f"{home}.{key}" for home in homes)
         raise ProfileError(f"override key {key!r} is ambiguous: write one of {choices}")
+    if key in WITHOUT_COUNTERPART:
+        raise ProfileError(f"override key {key!r} of the recipe: {WITHOUT_COUNTERPART[key]}")
     bare = [full.partition(".")[2] or full for full in _all_keys()]
     raise ProfileError(f"override key {key!r}: no such setting{_suggest(key, bare)}")
 

@@ -23,6 +23,20 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
 }
 """Groups beside the stages: they compare models, and tune none."""
 
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "sdg": ("sdg", "corpus", "passages", "model"),
+    "prep": ("prep", "model", "sdg"),
+    "finetune": ("finetune", "model", "prep"),
+    "eval": ("eval", "gate", "model", "prep"),
+    "export": ("export", "model"),
+    "deploy": ("deploy",),
+    "reindex": ("reindex", "search", "model"),
+    "eval_nim": ("eval", "deploy"),
+    "judges": ("judges",),
+    "image_text": ("image_text",),
+}
+"""The sections of the profile that a bare setting belongs to when a stage's command is run, its own first."""
+
 WHEN_ASKED: dict[str, str] = {"tensorrt_engine": "export", "single_model_metrics": "eval"}
 """Assets that a stage makes with some settings only (:func:`assets_pkg.config.profile.Profile.stages`)."""
 

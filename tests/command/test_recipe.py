@@ -27,7 +27,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterato
     """A project that was made stage by stage."""
     workplace = make_workplace(tmp_path_factory.mktemp("recipe"), tiny_model)
     for stage in STAGES:
-        code, output = workplace.retune(stage, "-c", "profile.yaml")
+        code, output = workplace.retune("embed", stage, "-c", "profile.yaml")
         assert code == 0, output
         assert (workplace.home / "output" / MADE[stage]).exists(), stage
     yield workplace
@@ -63,6 +63,16 @@ def test_a_dry_run_fails_for_what_would_fail_for_sure(empty: Workplace) -> None:
     assert code == 1
     assert "/no/such/folder" in output
     assert empty.retune("prep", "-c", "default", "-d", "no_such_setting=1")[0] == 2
+
+
+def test_the_recipes_group_has_its_commands(empty: Workplace) -> None:
+    code, output = empty.retune("embed", "--help")
+    assert code == 0
+    assert all(f" {stage} " in output for stage in ("info", "run", *STAGES))
+    assert empty.retune("embed", "info")[0] == 0
+    code, output = empty.retune("embed", "finetune", "-c", "default", "-d", "lr_decay_style=linear")
+    assert code == 0
+    assert "lr_scheduler=linear" in output
 
 
 def test_the_nim_line_measures_the_server_and_leaves_the_comparison(place: Workplace) -> None:

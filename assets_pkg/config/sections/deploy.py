@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from assets_pkg.config.base import RuntimeOnly, Settings
 
+
+def _text(value: object) -> object:
+    """A count of GPUs as the text that Docker takes."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _short_unit(value: object) -> object:
+    """``16gb`` as ``16g``, a number of bytes as a text."""
+    text = _text(value)
+    return re.sub(r"(?i)(?<=[0-9])([kmg])b$", r"\1", text).lower() if isinstance(text, str) else text
+
+
+Gpus = Annotated[str, BeforeValidator(_text), Field(pattern=r"^(all|[1-9][0-9]*|device=[\w:,-]+)$")]
+MemorySize = Annotated[str, BeforeValidator(_short_unit), Field(pattern=r"^[0-9]+[bkmg]?$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -20,8 +35,8 @@ class DeploySettings(Settings):
     server_image: str
     nim_image: str
     use_onnx: bool
-    gpus: Annotated[str, Field(pattern=r"^(all|[1-9][0-9]*|device=[\w:,-]+)$")] | None
-    shm_size: Annotated[Annotated[str, Field(pattern=r"^[0-9]+[bkmg]?$")] | None, RuntimeOnly]
+    gpus: Gpus | None
+    shm_size: Annotated[MemorySize | None, RuntimeOnly]
     container_name: Annotated[str, RuntimeOnly]
     host: str
     host_port: Port
