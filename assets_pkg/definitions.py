@@ -7,8 +7,10 @@ holds ``key=value`` lines; ``retune ui`` sets both. Heavy libraries are imported
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from assets_pkg.build import build_definitions
+from assets_pkg.config.env_file import load_env_file
 from assets_pkg.config.profile import Profile, load_profile
 from assets_pkg.config.project import enter_project, profile_name
 from resources.http_client import bypass_proxies_on_this_machine
@@ -20,6 +22,7 @@ def profile_from_environment() -> Profile:
     return load_profile(profile_name(), [line for line in overrides if line])
 
 
-bypass_proxies_on_this_machine()
 enter_project()
+load_env_file(Path.cwd())
+bypass_proxies_on_this_machine()
 defs = build_definitions(profile_from_environment())

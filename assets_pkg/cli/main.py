@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import sys
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from assets_pkg.cli.common import console, failed, usage
+from assets_pkg.cli.common import console, errors, failed, plain, usage
 from assets_pkg.cli.eval_set import eval_set
 from assets_pkg.cli.gc import forget, gc
 from assets_pkg.cli.jobs import jobs
@@ -21,6 +22,7 @@ from assets_pkg.cli.promotion import promote, rollback
 from assets_pkg.cli.search import search
 from assets_pkg.cli.serving import deploy, serve
 from assets_pkg.cli.stages import add_benchmarks, add_stages, run, sdg
+from assets_pkg.config.env_file import EnvFileError, load_env_file
 from assets_pkg.config.profile import ProfileError
 from assets_pkg.config.project import enter_project
 from assets_pkg.config.stages import StageError
@@ -69,8 +71,12 @@ app.add_typer(jobs, name="jobs")
 
 def main() -> None:
     """Entry point of ``retune``. An error that Retune raises itself is printed as its message, without traceback."""
-    bypass_proxies_on_this_machine()
     enter_project()
+    try:
+        load_env_file(Path.cwd())
+    except EnvFileError as error:
+        errors.print(f"[yellow]warning[/] {plain(error)}", highlight=False)
+    bypass_proxies_on_this_machine()
     try:
         app()
     except (ProfileError, StageError) as error:

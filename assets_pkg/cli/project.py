@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from assets_pkg.cli.common import EXIT_FAILED, ConfigOption, Overrides, console, load_settings, plain, usage
+from assets_pkg.config.env_file import load_env_file
 from assets_pkg.config.profile import profile_names
 from assets_pkg.config.project import PROJECT_FILE, make_project, profile_name, typed_override, typed_path
 
@@ -95,6 +96,7 @@ def ui(
     """Start the Dagster UI with its daemon (sensors and schedules) for this profile."""
     from assets_pkg.orchestration.instance import open_instance, workspace_file
 
+    load_env_file(Path.cwd())  # an error here, since Dagster would read the file all the same
     given = [typed_override(text) for text in overrides or ()]
     load_settings(config, overrides)
     with open_instance() as instance:

@@ -134,7 +134,7 @@ def load_profile(name: str, overrides: Sequence[str] = (), *, section: str | Non
     """Read a profile by name or path and apply ``key=value`` overrides.
 
     A key is ``stage.key``, or a bare ``key``: looked up in ``section`` (the stage whose command is run) and in what
-    else that stage reads first, then wherever exactly one section has it. The recipe's names for settings are taken too.
+    else that stage reads first, then wherever exactly one section has it. Names of the recipe are taken too.
 
     Raises:
         ProfileError: unknown profile, unknown or ambiguous key, value of a wrong type or out of range.

@@ -109,3 +109,23 @@ def test_an_engine_is_planned_and_refused_where_it_cannot_be_built(place: Workpl
     assert "nothing is stale" in place.retune("export", "-c", "profile.yaml")[1]
     code, output = place.retune("run", "--from", "export", "--to", "deploy", "export_to_trt=true", "-d")
     assert "tensorrt_engine" in output
+
+
+def test_keys_in_env_files_are_found_and_never_shown(empty: Workplace) -> None:
+    file = empty.home / ".env"
+    file.write_text("NVIDIA_API_KEY=a-key-of-the-file\n")
+    file.chmod(0o600)
+    place = Workplace(empty.home, 0, extra={"RETUNE_PROFILE": ""})
+    environment = {name: value for name, value in place.environment.items() if name != "NVIDIA_API_KEY"}
+    assert "NVIDIA_API_KEY" not in environment
+    code, output = place.retune("doctor", "-c", "default")
+    assert "ok NVIDIA_API_KEY: set" in " ".join(output.split())
+    assert "a-key-of-the-file" not in output
+    file.chmod(0o644)
+    code, output = place.retune("doctor", "-c", "default")
+    assert "warning" in output
+    assert "chmod 600" in output
+    assert "problem NVIDIA_API_KEY: not set" in " ".join(output.split())
+    code, output = place.retune("ui")
+    assert code == 1
+    assert "chmod 600" in output
