@@ -12,9 +12,9 @@ export PYTEST_DEBUG_TEMPROOT ?= $(shell df -k --output=avail /dev/shm 2>/dev/nul
 # Every process that the tests start would compile the sources again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-fast check ui clean
+.PHONY: demo demo-full test test-fast check ui clean
 
-demo: demo/retune.yaml  ## Adapt, measure, promote, serve and index the embedded corpus, in the project demo/
+demo: demo/retune.yaml  ## Adapt, measure, promote, serve and index twenty modules' documentation, in the project demo/
 	cd demo && ../$(BIN)/retune run --to reindex
 	@echo; echo 'One search before and after:'
 	@cd demo && ../$(BIN)/retune search "compute the median of numbers" -k 3 --compare base
@@ -22,8 +22,15 @@ demo: demo/retune.yaml  ## Adapt, measure, promote, serve and index the embedded
 	@echo '  source .venv/bin/activate; retune init my-project --documents /path/to/documents; cd my-project'
 	@echo '  retune run --to reindex'
 
+demo-full: demo-full/retune.yaml  ## The same with the documentation of the whole standard library, in demo-full/
+	cd demo-full && ../$(BIN)/retune run --to reindex
+	@cd demo-full && ../$(BIN)/retune search "compute the median of numbers" -k 3 --compare base
+
 demo/retune.yaml: | .venv/installed
-	$(BIN)/retune init demo >/dev/null
+	$(BIN)/retune init demo --profile demo >/dev/null
+
+demo-full/retune.yaml: | .venv/installed
+	$(BIN)/retune init demo-full >/dev/null
 
 # There is one Docker engine, so its tests run in one process; they mostly wait, so they run beside the others.
 test: .venv/installed-dev  ## All tests; those that need a GPU are left out where there is none

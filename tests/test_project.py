@@ -60,6 +60,18 @@ def test_documents_elsewhere_are_named_in_full(tmp_path: Path) -> None:
     assert load_profile(str(tmp_path / "mine/retune.yaml")).corpus.corpus_dir == str(documents)
 
 
+def test_without_documents_a_project_has_those_of_its_profile(tmp_path: Path) -> None:
+    make_project(tmp_path / "mine", None, "demo", 8000)
+    settings = tmp_path / "mine/retune.yaml"
+    profile, demo = load_profile(str(settings)), load_profile("demo")
+    assert profile.corpus == demo.corpus
+    assert len(demo.corpus.corpus_dir.split(",")) == 20
+    assert demo.model_copy(update={"corpus": load_profile("laptop").corpus}) == load_profile("laptop")
+
+    settings.write_text(settings.read_text("utf-8").replace("# corpus:", "corpus:"), "utf-8")
+    assert load_profile(str(settings)).corpus == demo.corpus, "a section whose lines are all comments"
+
+
 def test_git_ignores_what_is_made(folder: Path) -> None:
     subprocess.run(["git", "init", "-q", folder], check=True)
     for name in (".dagster/x", "output/x", ".env"):

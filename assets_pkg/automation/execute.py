@@ -13,6 +13,7 @@ from assets_pkg.automation.jobs import BENCHMARK_JOB, MAIN_JOB
 from assets_pkg.config.stages import STAGE_OF, STAGES
 from assets_pkg.orchestration.history import planned_tag
 from assets_pkg.orchestration.instance import PROCESS_TAG, end_dead_runs, process_tag
+from assets_pkg.orchestration.run_origin import as_runs_of_the_code_location
 
 INTERRUPTS = ("DagsterExecutionInterruptedError", "KeyboardInterrupt")
 CHECK_FAILED = "DagsterAssetCheckFailedError"
@@ -61,17 +62,18 @@ def run_assets(
     job = defs.resolve_job_def(MAIN_JOB if main else BENCHMARK_JOB)
     run_id = str(uuid.uuid4())
     planned = {} if planned_with is None else planned_tag(run_id, planned_with)
-    result = job.execute_in_process(
-        run_id=run_id,
-        run_config={
-            "loggers": loggers,
-            "ops": {name: {"config": value} for name, value in (config or {}).items()},
-        },
-        instance=instance,
-        asset_selection=[dg.AssetKey(name) for name in assets],
-        raise_on_error=False,
-        tags={**(tags or {}), **planned, PROCESS_TAG: process_tag()},
-    )
+    with as_runs_of_the_code_location(instance, job.name):
+        result = job.execute_in_process(
+            run_id=run_id,
+            run_config={
+                "loggers": loggers,
+                "ops": {name: {"config": value} for name, value in (config or {}).items()},
+            },
+            instance=instance,
+            asset_selection=[dg.AssetKey(name) for name in assets],
+            raise_on_error=False,
+            tags={**(tags or {}), **planned, PROCESS_TAG: process_tag()},
+        )
     return Outcome(result.run_id, result.success, tuple(_failures(result)), _interrupted_step(result))
 
 

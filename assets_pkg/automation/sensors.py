@@ -31,6 +31,7 @@ from assets_pkg.orchestration.history import (
     latest,
     latest_record,
 )
+from assets_pkg.orchestration.instance import PROCESS_TAG
 from assets_pkg.reindex.assets import IN_STEP, reindex_deps
 from resources.compute.errors import ComputeError
 from resources.compute.job import JobState
@@ -276,11 +277,14 @@ def _describe(job: DetachedJob, state: JobState, profile: Profile, picked_up: Pi
 
 def _failure_sensor() -> dg.SensorDefinition:
     @dg.run_failure_sensor(
-        description="Raises an alert for each failed run: in the log, and to RETUNE_ALERT_WEBHOOK where that is set.",
+        description="Raises an alert for each failed run that was not started by the command: in the log, and to "
+        "RETUNE_ALERT_WEBHOOK where that is set.",
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def alert_when_a_run_fails(context: dg.RunFailureSensorContext, alerts: AlertsResource) -> None:
         run = context.dagster_run
+        if PROCESS_TAG in run.tags:
+            return  # of the command: whoever started it sees it
         alerts.send("run_failed", f"{run.job_name} {run.run_id}: {context.failure_event.message}")
 
     return alert_when_a_run_fails

@@ -184,6 +184,7 @@ def _read(name: str, seen: tuple[str, ...]) -> DictConfig:
     if not isinstance(config, DictConfig):
         raise ProfileError(f"{path}: must be a mapping of sections")
     _check_texts(OmegaConf.to_container(config, resolve=False), str(path))
+    _drop_empty_sections(config)
     parent = config.pop("extends", None if name == "default" else "default")
     if parent is None:
         return config
@@ -196,6 +197,13 @@ def _read(name: str, seen: tuple[str, ...]) -> DictConfig:
     merged = OmegaConf.merge(base, config)
     assert isinstance(merged, DictConfig)
     return merged
+
+
+def _drop_empty_sections(config: DictConfig) -> None:
+    """Without its sections that are null, since all their lines are comments: they change nothing."""
+    for section in _sections():
+        if section in config and config[section] is None:
+            del config[section]
 
 
 def _find(name: str) -> Path:

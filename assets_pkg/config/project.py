@@ -19,7 +19,6 @@ SETTINGS = """\
 extends: {profile}
 artifact_root: ./output
 
-corpus:
 {corpus}
 
 deploy:
@@ -32,10 +31,10 @@ deploy:
 # sdg:
 #   generator: llm               # questions written by a chat model: see the README for base_url and the key
 """
-OWN_DOCUMENTS = "  corpus_dir: {documents}"
+OWN_DOCUMENTS = "corpus:\n  corpus_dir: {documents}"
 NO_DOCUMENTS = """\
-  # Until there are documents here: those of the profile (laptop: the documentation of Python's standard library).
-  # corpus_dir: ./documents"""
+# corpus:
+#   corpus_dir: ./documents  # until then, those of the profile: the documentation of Python's standard library"""
 IGNORED = "/.dagster/\n/output/\n/embedding_models/\n.env\n"
 WORKSPACE = (
     "load_from:\n  - python_module:\n      module_name: assets_pkg.definitions\n      location_name: retune\n"

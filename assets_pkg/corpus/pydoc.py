@@ -24,6 +24,9 @@ from assets_pkg.corpus.document_source import CorpusError, ReadResult, Skipped
 from storage.artifacts import Document
 from storage.digests import digest_json
 
+PYDOC = "pydoc://"
+WHOLE = "stdlib"
+
 EXCLUDED = frozenset({"antigravity", "this", "idlelib", "turtledemo", "test", "readline", "lib2to3"})
 """Modules with side effects on import, and those that are programs or tests rather than a library."""
 
@@ -41,12 +44,24 @@ class _Entry:
 
 
 class StdlibSource:
-    """``pydoc://stdlib``: documents named after the public top-level modules, in alphabetical order."""
+    """``pydoc://stdlib``: documents named after the public top-level modules, in alphabetical order.
+    ``pydoc://json,re``: only those modules.
+
+    Raises:
+        CorpusError: a module that is named is not one of them.
+    """
 
     def __init__(self, settings: CorpusSettings) -> None:
         self._min_length = settings.min_text_length
-        names = sorted(name for name in sys.stdlib_module_names if name[0] != "_" and name not in EXCLUDED)
-        self._names = names[: settings.num_files]
+        public = {name for name in sys.stdlib_module_names if name[0] != "_" and name not in EXCLUDED}
+        named = settings.corpus_dir.removeprefix(PYDOC)
+        chosen = public if named == WHOLE else {name.strip() for name in named.split(",")}
+        if unknown := chosen - public:
+            raise CorpusError(
+                f"corpus.corpus_dir = {settings.corpus_dir!r}: {', '.join(map(repr, sorted(unknown)))} is no public "
+                f"module of the standard library; {PYDOC}{WHOLE} reads all of them"
+            )
+        self._names = sorted(chosen)[: settings.num_files]
 
     def __len__(self) -> int:
         return len(self._names)

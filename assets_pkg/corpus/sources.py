@@ -12,7 +12,7 @@ from assets_pkg.config.sections.corpus import CorpusSettings
 from assets_pkg.corpus.document_source import CorpusError, DocumentSource, Skipped
 from assets_pkg.corpus.local_folder import LocalFolder
 from assets_pkg.corpus.metadata import FieldTypes
-from assets_pkg.corpus.pydoc import StdlibSource
+from assets_pkg.corpus.pydoc import PYDOC, StdlibSource
 from assets_pkg.corpus.remote_folder import HubFolder, RemoteFolder
 from storage.artifacts import Document
 from storage.files import write_json
@@ -21,7 +21,6 @@ from storage.progress import Progress, no_progress
 
 __all__ = ["CorpusError", "check_source", "read_corpus", "seconds_since_change", "source_fingerprint"]
 
-PYDOC = "pydoc://stdlib"
 NAMED_IN_ERROR = 5
 
 CLOCKS_DIFFER_SECONDS = 60.0
@@ -116,10 +115,8 @@ def seconds_since_change(settings: CorpusSettings) -> float:
 
 
 def _source(settings: CorpusSettings, digest_cache: Path | None = None) -> DocumentSource:
-    if settings.corpus_dir == PYDOC:
+    if settings.corpus_dir.startswith(PYDOC):
         return StdlibSource(settings)
-    if settings.corpus_dir.startswith("pydoc://"):
-        raise CorpusError(f"corpus.corpus_dir = {settings.corpus_dir!r}: only {PYDOC} can be read this way")
     if settings.corpus_dir.startswith("hf://"):
         return HubFolder(settings)
     if _URL.match(settings.corpus_dir):

@@ -10,6 +10,7 @@ from assets_pkg.config.profile import Profile
 from assets_pkg.config.sections.evaluation import EvalSettings, SingleModelSettings
 from assets_pkg.evaluation.compare import Difference, compare
 from assets_pkg.evaluation.evaluate import evaluate_dimensions, evaluate_retrieval
+from assets_pkg.evaluation.headline import headline
 from assets_pkg.evaluation.plots import BARS
 from assets_pkg.evaluation.promotion import Decision, check_report, decide, promotions, rows
 from assets_pkg.evaluation.report import read_scores, write_eval_report
@@ -64,6 +65,8 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             report = asset.build(
                 EvalReport, lambda folder: _measure(folder, models, eval_set, asset, measured, encoders)
             )
+            for line in headline(report, measured):
+                asset.note(line)
             for name in ("eval_results.json", "report.html"):
                 asset.link(f"{EVAL_STAGE}/{name}", report.path / name)
             return asset.result(report, _shown_report(report, measured))
@@ -91,7 +94,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
                 model, decision = _by_gate(asset, profile, encoders)
             asset.store.verify(model)
             asset.link(PROMOTED_MODEL, model.path)
-            context.log.info(decision.reason)
+            asset.note(decision.reason)
             if not decision.passed:
                 alerts.send("gate_failed", decision.reason)
             before = latest(asset.instance, "promoted_model", asset.store)

@@ -19,6 +19,8 @@ from filelock import FileLock
 from storage.errors import RetuneError, chain
 from storage.files import write_atomic
 
+DEFINITIONS_MODULE = "assets_pkg.definitions"
+CODE_LOCATION = "retune"
 GPU_POOL = "gpu"
 PROCESS_TAG = "retune/process"
 TEMPLATE = Path(__file__).parent / "dagster.yaml"
@@ -162,7 +164,7 @@ def workspace_file(instance: dg.DagsterInstance) -> Path:
     """A workspace with the one code location, by the name that ``workspace.yaml`` and ``dg`` use too: the state of
     sensors and schedules is stored under it."""
     path = Path(instance.root_directory) / "workspace.yaml"
-    module = {"module_name": "assets_pkg.definitions", "location_name": "retune"}
+    module = {"module_name": DEFINITIONS_MODULE, "location_name": CODE_LOCATION}
     path.write_text(yaml.safe_dump({"load_from": [{"python_module": module}]}), "utf-8")
     return path
 

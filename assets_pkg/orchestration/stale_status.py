@@ -1,7 +1,7 @@
 """Dagster's judgement of which assets are missing, stale or fresh, and why.
 
-It is what the UI shows, but no public API. This is the only module that imports from ``dagster._core``;
-``tests/test_stale_status.py`` fails when a version of Dagster changes what is used here.
+It is what the UI shows, but no public API. ``tests/test_stale_status.py`` fails when a version of Dagster changes what
+is used here.
 """
 
 from __future__ import annotations

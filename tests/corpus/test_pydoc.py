@@ -111,3 +111,9 @@ def test_another_process_agrees_and_imports_nothing(tmp_path: Path, corpus: Corp
     )
     assert done.stdout.strip() == "[]"
     assert (tmp_path / "documents.parquet").read_bytes() == (corpus.path / "documents.parquet").read_bytes()
+
+
+def test_single_modules_are_the_same_documents(documents: dict[str, Document], tmp_path: Path) -> None:
+    read_corpus(SETTINGS.model_copy(update={"corpus_dir": "pydoc://textwrap, math"}), tmp_path)
+    chosen = list(Corpus(tmp_path, "raw_corpus", "v").documents())
+    assert chosen == [documents["math"], documents["textwrap"]]

@@ -15,8 +15,9 @@ from assets_pkg.evaluation import evaluate as module
 from assets_pkg.evaluation.compare import compare
 from assets_pkg.evaluation.errors import EvaluationError
 from assets_pkg.evaluation.evaluate import evaluate_dimensions, evaluate_retrieval
+from assets_pkg.evaluation.headline import answer_rank, headline
 from assets_pkg.evaluation.html_page import verdict
-from assets_pkg.evaluation.report import read_scores, write_eval_report
+from assets_pkg.evaluation.report import read_run, read_scores, write_eval_report
 from assets_pkg.retrieval.metrics import RetrievalScores, score_run
 from storage.artifacts import EvalReport, EvalSet
 from storage.formats.beir import BeirDocument, BeirQuery, read_qrels, write_beir
@@ -115,6 +116,26 @@ def test_parts_are_compared_as_the_whole_is(report: EvalReport, settings: EvalSe
     assert row["delta"] == pytest.approx(expected.mean(), abs=1e-5)
     assert row["low"] < row["delta"] < row["high"]
     assert row["wins"] == (expected > 1e-9).sum()
+
+
+def test_the_headline_is_the_verdict_and_the_question_that_gained_most(
+    report: EvalReport, settings: EvalSettings
+) -> None:
+    concluded, example = headline(report, settings)
+    row = read(report, "comparison.json")["metrics"]["NDCG@10"]
+    assert concluded.startswith(
+        f"The fine-tuned model is better: NDCG@10 {row['base']:.3f} → {row['finetuned']:.3f}. {row['delta']:+.4f}"
+    )
+    base, tuned = (read_scores(report, name) for name in ("base", "finetuned"))
+    gains = tuned.per_query["NDCG@10"] - base.per_query["NDCG@10"]
+    query = min(base.query_ids[place] for place in np.flatnonzero(np.isclose(gains, gains.max())))
+    found = {model: [name for name, _ in read_run(report, model)[query]] for model in ("base", "finetuned")}
+    before, after = (found[model].index(f"d{query[1:]}") + 1 for model in ("base", "finetuned"))
+    assert example == f"before and after: '<what> is {query[1:]}': answer at rank {before} -> {after}"
+
+
+def test_an_answer_that_was_not_found_has_no_rank() -> None:
+    assert answer_rank([{"rank": 1, "relevant": False}]) == "not found"
 
 
 def test_the_largest_changes_come_with_what_was_found(report: EvalReport, eval_set: EvalSet) -> None:

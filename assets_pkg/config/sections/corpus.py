@@ -10,7 +10,8 @@ from assets_pkg.config.base import PositiveInt, Settings
 
 
 class CorpusSettings(Settings):
-    """What to read: a folder, or ``pydoc://stdlib`` for the running interpreter's own documentation.
+    """What to read: a folder, or ``pydoc://stdlib`` for the running interpreter's own documentation
+    (``pydoc://json,re``: of these modules only).
 
     ``metadata_fields``: which of the documents' own fields (YAML front matter, ``metadata.jsonl``) are kept.
     """
