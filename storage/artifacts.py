@@ -25,6 +25,10 @@ class Artifact:
     version: str
 
     content: ClassVar[tuple[str, ...]] = ("*",)
+    parquet: ClassVar[str] = ""
+    """The Parquet file that holds its rows, if it is a table."""
+    counted: ClassVar[str] = ""
+    """Else the figure of its summary that says how many things it holds, if there is one."""
 
     @classmethod
     def is_content(cls, name: str) -> bool:
@@ -34,6 +38,27 @@ class Artifact:
     def summary(self) -> dict[str, Any]:
         """The stage's own figures about this version (``summary.json``)."""
         return json.loads((self.path / "summary.json").read_text("utf-8"))
+
+    def row_count(self) -> int | None:
+        """How many rows or things it holds; None where that is no question."""
+        if file := self._parquet_file():
+            return file.metadata.num_rows
+        return self.summary().get(self.counted) if self.counted else None
+
+    def columns(self) -> dict[str, str]:
+        """The columns of its table with their types (Arrow's names); empty if it is none."""
+        file = self._parquet_file()
+        return {field.name: str(field.type) for field in file.schema_arrow} if file else {}
+
+    def _parquet_file(self) -> Any:
+        """Its table's file, of which only the end was read; None if it is no table."""
+        path = self.path / self.parquet
+        if not (self.parquet and path.exists()):
+            return None
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(path) as file:
+            return file
 
 
 @dataclass(frozen=True)
@@ -53,9 +78,10 @@ class Corpus(Artifact):
     ``skipped.json``: list of ``{doc_id, reason}``."""
 
     content: ClassVar[tuple[str, ...]] = ("documents.parquet",)
+    parquet: ClassVar[str] = "documents.parquet"
 
     def documents(self) -> Iterator[Document]:
-        for row in _rows(self.path / "documents.parquet"):
+        for row in _rows(self.path / self.parquet):
             yield Document(**row)
 
     def skipped(self) -> list[dict[str, str]]:
@@ -89,16 +115,14 @@ class Passages(Artifact):
     """``passages.parquet``: one row per :class:`Passage`, ordered by document and ``chunk_id``."""
 
     content: ClassVar[tuple[str, ...]] = ("passages.parquet",)
+    parquet: ClassVar[str] = "passages.parquet"
 
     def passages(self) -> Iterator[Passage]:
-        for row in _rows(self.path / "passages.parquet"):
+        for row in _rows(self.path / self.parquet):
             yield Passage(**row)
 
     def count(self) -> int:
-        import pyarrow.parquet as pq
-
-        with pq.ParquetFile(self.path / "passages.parquet") as file:
-            return file.metadata.num_rows
+        return self.row_count() or 0
 
     def sample(self, size: int) -> list[Passage]:
         """At most ``size`` passages, evenly spaced through the corpus."""
@@ -111,6 +135,7 @@ class QAPairs(Artifact):
     """``qa_records.jsonl``: the recipe's records, one per document (``storage.formats.qa_records``)."""
 
     content: ClassVar[tuple[str, ...]] = ("qa_records.jsonl",)
+    counted: ClassVar[str] = "pairs"
 
     @property
     def records(self) -> Path:
@@ -129,6 +154,7 @@ class TrainingSet(Artifact):
         "corpus/*",
         "rejected.jsonl",
     )
+    counted: ClassVar[str] = "train_questions"
 
 
 @dataclass(frozen=True)
@@ -136,6 +162,7 @@ class MinedTrainSet(Artifact):
     """``train_mined.automodel.json``, ``train_mined.automodel_unrolled.json`` and ``corpus/``."""
 
     content: ClassVar[tuple[str, ...]] = ("train_mined.automodel*.json", "val.json", "corpus/*")
+    counted: ClassVar[str] = "questions"
 
     @property
     def unrolled(self) -> Path:
@@ -147,6 +174,7 @@ class EvalSet(Artifact):
     """``eval_beir/{corpus.jsonl,queries.jsonl,qrels/test.tsv}``: a BEIR folder."""
 
     content: ClassVar[tuple[str, ...]] = ("eval_beir/*",)
+    counted: ClassVar[str] = "test_questions"
 
     @property
     def beir(self) -> Path:
@@ -209,6 +237,7 @@ class CorpusEmbeddings(Artifact):
     the passages' order; ``embeddings.json`` names model digest, passages version, dimensions and count."""
 
     content: ClassVar[tuple[str, ...]] = ("embeddings.json",)
+    parquet: ClassVar[str] = "embeddings.parquet"
 
     def describe(self) -> dict[str, Any]:
         return json.loads((self.path / "embeddings.json").read_text("utf-8"))
@@ -220,6 +249,9 @@ class VectorIndex(Artifact):
     version, dimensions, prefix, counts and index type."""
 
     content: ClassVar[tuple[str, ...]] = ("index.json",)
+
+    def row_count(self) -> int | None:
+        return self.describe()["rows"]
 
     def describe(self) -> dict[str, Any]:
         return json.loads((self.path / "index.json").read_text("utf-8"))
@@ -288,9 +320,10 @@ class ImageTextPairs(Artifact):
     ``rgb`` (list of three integers, or null where an image is not of one colour)."""
 
     content: ClassVar[tuple[str, ...]] = ("pairs.parquet",)
+    parquet: ClassVar[str] = "pairs.parquet"
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        yield from _rows(self.path / "pairs.parquet")
+        yield from _rows(self.path / self.parquet)
 
 
 @dataclass(frozen=True)

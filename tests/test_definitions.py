@@ -11,8 +11,10 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from assets_pkg.build import build_definitions
+from assets_pkg.build import build_definitions, configured_benchmarks
 from assets_pkg.config.profile import load_profile
+from assets_pkg.config.stages import BENCHMARKS
+from storage.paths import IMAGE_TEXT_RESULTS, JUDGE_RESULTS
 
 REPOSITORY = Path(__file__).parents[1]
 HEAVY = {
@@ -63,6 +65,26 @@ def test_the_graph_is_the_one_that_is_documented(definitions: dg.Definitions) ->
         for key in graph.get_all_asset_keys()
     }
     assert {name: parents[name] for name in GRAPH} == GRAPH
+
+
+def test_the_ui_shows_the_benchmarks_that_are_used(tmp_path: Path) -> None:
+    """ "Materialize all" of a fresh project makes only what can be made."""
+
+    def shown(*overrides: str) -> list[str]:
+        profile = load_profile("laptop", [f"artifact_root={tmp_path}", *overrides])
+        chosen = configured_benchmarks(profile)
+        graph = build_definitions(profile, benchmarks=chosen).resolve_asset_graph()
+        groups = {graph.get(key).group_name for key in graph.get_all_asset_keys()}
+        assert groups & set(BENCHMARKS) == set(chosen)
+        return chosen
+
+    assert shown() == []
+    assert shown("judges.references=captions.json") == ["judges"]
+    assert shown("image_text.num_pairs_limit=10") == ["image_text"]
+    (tmp_path / JUDGE_RESULTS).mkdir(parents=True)
+    (tmp_path / IMAGE_TEXT_RESULTS).parent.mkdir()
+    (tmp_path / IMAGE_TEXT_RESULTS).symlink_to("anywhere")
+    assert shown() == ["judges", "image_text"], "someone ran them here"
 
 
 def test_every_asset_says_what_it_is(definitions: dg.Definitions) -> None:

@@ -1,5 +1,6 @@
 """The jobs: the whole pipeline, the benchmarks, and what the sensors and schedules run."""
 
+from collections.abc import Collection
 from typing import Any
 
 import dagster as dg
@@ -14,9 +15,10 @@ CORPUS_JOB = "refresh_corpus"
 MEASURE_JOB = "measure"
 
 
-def build_jobs(profile: Profile) -> list[Any]:
-    """The main job (everything), and the jobs of the sensors and schedules."""
+def build_jobs(profile: Profile, benchmarks: Collection[str]) -> list[Any]:
+    """The main job (all stages), that of the ``benchmarks`` if there are any, and those of sensors and schedules."""
     return [
+        *_of_benchmarks([asset for name in benchmarks for asset in BENCHMARKS[name]]),
         dg.define_asset_job(
             MAIN_JOB,
             selection=sorted(
@@ -28,11 +30,6 @@ def build_jobs(profile: Profile) -> list[Any]:
                 }
             ),
             description="All stages: from the documents to the index.",
-        ),
-        dg.define_asset_job(
-            BENCHMARK_JOB,
-            selection=[asset for assets in BENCHMARKS.values() for asset in assets],
-            description="The caption judges and the image-text benchmark.",
         ),
         dg.define_asset_job(
             REINDEX_JOB,
@@ -49,3 +46,10 @@ def build_jobs(profile: Profile) -> list[Any]:
             description="Measure base and fine-tuned model, and decide on the promotion.",
         ),
     ]
+
+
+def _of_benchmarks(assets: list[str]) -> list[Any]:
+    if not assets:
+        return []
+    described = "The caption judges and the image-text benchmark."
+    return [dg.define_asset_job(BENCHMARK_JOB, selection=assets, description=described)]

@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import dagster as dg
@@ -234,6 +234,8 @@ def _detached_job_sensor(profile: Profile) -> dg.SensorDefinition:
         detached = open_detached_jobs(profile)
         states: list[str] = []
         requests: list[dg.RunRequest] = []
+        assert context.repository_def is not None
+        here = {key.to_user_string() for key in context.repository_def.asset_graph.get_all_asset_keys()}
         try:
             for job, state in detached.open():
                 if state.status in ("failed", "cancelled"):
@@ -241,9 +243,10 @@ def _detached_job_sensor(profile: Profile) -> dg.SensorDefinition:
                 picked_up, run = pick_up_of(job, context.instance) if state.status == "done" else NOT_DONE
                 if picked_up == "succeeded":
                     detached.mark_taken(job)
-                elif picked_up == "none" and state.status == "done" and same_settings(job, profile):
+                known = _takes(job, profile, here)
+                if picked_up == "none" and state.status == "done" and known:
                     requests.append(_pick_up_request(job))
-                states.append(f"{job.name}: {_describe(job, state, profile, picked_up, run)}")
+                states.append(f"{job.name}: {_describe(state, picked_up, run, known=known)}")
         except ComputeError as error:
             states.append(str(error))
         if requests:
@@ -262,7 +265,13 @@ def _pick_up_request(job: DetachedJob) -> dg.RunRequest:
     )
 
 
-def _describe(job: DetachedJob, state: JobState, profile: Profile, picked_up: PickUp, run: str) -> str:
+def _takes(job: DetachedJob, profile: Profile, here: Collection[str]) -> bool:
+    """Whether this code location makes what the job made: of the same settings, and none of a benchmark that is not in
+    the graph."""
+    return same_settings(job, profile) and set(job.assets) <= set(here)
+
+
+def _describe(state: JobState, picked_up: PickUp, run: str, *, known: bool) -> str:
     """The job's state and, once it is done, that of its pick-up, for people."""
     if picked_up == "succeeded":
         return f"picked up by run {run}"
@@ -270,8 +279,8 @@ def _describe(job: DetachedJob, state: JobState, profile: Profile, picked_up: Pi
         return f"{state}, being picked up by run {run}"
     if picked_up == "failed":
         return f"{state}, but run {run}, which was to pick it up, failed: re-execute it, or `retune jobs pick-up`"
-    if state.status == "done" and not same_settings(job, profile):
-        return f"{state}, but with other settings than the current ones: `retune jobs pick-up` takes it"
+    if state.status == "done" and not known:
+        return f"{state}, but with other settings than the UI's: `retune jobs pick-up` takes it"
     return str(state)
 
 

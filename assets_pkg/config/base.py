@@ -142,7 +142,7 @@ class AutomationSettings(Settings):
     refresh_cron: str
     measure_cron: str
     timezone: str
-    index_max_age_hours: Annotated[float, Field(gt=0)]
+    index_max_age_hours: Annotated[float, Field(gt=0)] | None
     index_may_lag_minutes: Annotated[float, Field(ge=0)]
 
 

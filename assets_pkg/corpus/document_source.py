@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -44,6 +44,10 @@ class DocumentSource(Protocol):
 
     def left_out(self) -> list[Skipped]:
         """What else :meth:`read` left out, besides documents."""
+        ...
+
+    def other_files(self) -> Mapping[str, int]:
+        """How many files there are that are no documents, by their extension, the most frequent first."""
         ...
 
     def fingerprint(self, digests: list[tuple[str, str]]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,7 @@ class LocalFolder:
         if self._metadata_file and _leads_out(self._metadata_file, self._within):
             raise CorpusError(f"{self._metadata_file}: a link out of the corpus: put the file itself there")
         self._links_out: set[str] = set()
+        self._other_files: Counter[str] = Counter()
         self._all_names = self._list()
         self._names = self._all_names[: settings.num_files]
         self._unmatched: list[Skipped] = []
@@ -87,6 +89,9 @@ class LocalFolder:
     def left_out(self) -> list[Skipped]:
         """Rows of the metadata file that are about no document."""
         return self._unmatched
+
+    def other_files(self) -> dict[str, int]:
+        return dict(self._other_files.most_common())
 
     def fingerprint(self, digests: list[tuple[str, str]]) -> str:
         return self._fingerprint(digests, FileDigests(self._root))
@@ -146,9 +151,11 @@ class LocalFolder:
         names: list[str] = []
         for path, leads_out in _walk(self._root, self._within):
             name = path.relative_to(self._root).as_posix()
-            if path == self._metadata_file or not (
-                _is_folder_link(path, leads_out) or path.suffix.lower() in extensions
-            ):
+            if path == self._metadata_file:
+                continue
+            extension = path.suffix.lower()
+            if extension not in extensions and not _is_folder_link(path, leads_out):
+                self._other_files[extension] += 1
                 continue
             names.append(name)
             if leads_out:

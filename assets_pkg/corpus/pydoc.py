@@ -76,6 +76,9 @@ class StdlibSource:
     def left_out(self) -> list[Skipped]:
         return []
 
+    def other_files(self) -> dict[str, int]:
+        return {}
+
     def fingerprint(self, digests: list[tuple[str, str]]) -> str:
         return self.current_fingerprint()
 

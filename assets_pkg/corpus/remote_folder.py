@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -42,6 +42,9 @@ class RemoteFolder:
 
     def left_out(self) -> list[Skipped]:
         return self._folder.left_out()
+
+    def other_files(self) -> Mapping[str, int]:
+        return self._folder.other_files()
 
     def fingerprint(self, digests: list[tuple[str, str]]) -> str:
         return self._listed

@@ -43,8 +43,9 @@ def check_source(settings: CorpusSettings) -> None:
 def read_corpus(settings: CorpusSettings, folder: Path, progress: Progress = no_progress) -> None:
     """Write ``documents.parquet``, ``skipped.json`` and ``summary.json`` into ``folder``.
 
-    ``skipped.json`` is a list of ``{doc_id, reason}``; the summary has the numbers of documents and characters, the
-    skipped ones by kind of reason, and the ``fingerprint`` of the bytes that were read.
+    ``skipped.json`` is a list of ``{doc_id, reason}``: documents, then rows of the metadata file; the summary
+    has the numbers of documents and characters, of skipped documents by kind of reason, of metadata rows without a
+    document, of files that are no documents by extension, and the ``fingerprint`` of the bytes that were read.
 
     Raises:
         CorpusError: the source is missing, empty or of an unknown kind, every document was skipped, or the user's
@@ -68,10 +69,11 @@ def read_corpus(settings: CorpusSettings, folder: Path, progress: Progress = no_
                 documents += 1
                 characters += len(item.text)
             progress(done, len(source), "documents", skipped=len(skipped))
-    skipped += source.left_out()
     if not documents:
         raise CorpusError(_nothing_left(settings, skipped))
-    write_json(folder / "skipped.json", [{"doc_id": item.doc_id, "reason": item.reason} for item in skipped])
+    left_out, others = source.left_out(), source.other_files()
+    listed = [{"doc_id": item.doc_id, "reason": item.reason} for item in [*skipped, *left_out]]
+    write_json(folder / "skipped.json", listed)
     summary = {
         "source": settings.corpus_dir,
         "documents": documents,
@@ -79,6 +81,9 @@ def read_corpus(settings: CorpusSettings, folder: Path, progress: Progress = no_
         "metadata_fields": ", ".join(f"{name}: {kind}" for name, kind in sorted(fields.types.items())),
         "skipped": len(skipped),
         "skipped_by_reason": dict(sorted(Counter(item.kind for item in skipped).items())),
+        "metadata_rows_left_out": len(left_out),
+        "other_files": sum(others.values()),
+        "other_files_by_extension": others,
         "fingerprint": source.fingerprint(digests),
     }
     write_json(folder / "summary.json", summary)

@@ -27,6 +27,13 @@ PICTURES = ("bars", "gains", "slices", "dimensions")
 SHOWN_HISTORY = 10
 REASON_CHARS = 500
 
+GATE = dg.AssetCheckSpec(
+    "gate",
+    asset="promoted_model",
+    description="The new checkpoint passed the gate and was promoted. A warning: it did not, and the model that was "
+    "promoted before stays.",
+)
+
 
 class PromotionChoice(dg.Config):
     """For a promotion by hand: the ``version`` of ``checkpoint`` or ``base_model`` to promote, and the reason."""
@@ -77,6 +84,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         deps=("eval_metrics", "checkpoint", "base_model"),
         pool=GPU_POOL,
         kinds={"huggingface"},
+        check_specs=[GATE],
         logic="2",
     )
     def promoted_model(
@@ -105,7 +113,13 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
                 "previous": str(before.metadata[ARTIFACT_KEY].value) if before else "(none)",
                 "history": table(rows(promotions(asset.instance, asset.store, SHOWN_HISTORY)), REASON_CHARS),
             }
-            return asset.result(model, shown)
+            check = dg.AssetCheckResult(
+                check_name=GATE.name,
+                passed=decision.passed,
+                severity=dg.AssetCheckSeverity.WARN,
+                metadata={name: shown[name] for name in ("decision", "rules")},
+            )
+            return asset.result(model, shown)._replace(check_results=[check])
 
     single = profile.eval.single_model
     alone = [] if single is None else [_single_model_metrics(profile, measured, single)]

@@ -245,6 +245,7 @@ class AssetContext(UpstreamArtifacts):
             **self._reported.get(artifact.asset, {}),
             "path": dg.MetadataValue.path(artifact.path),
             "dagster/uri": self.store.address(artifact),
+            **_described_table(artifact),
             ARTIFACT_KEY: str(ArtifactRef(artifact.asset, artifact.version)),
             STORE_KEY: self.store.identity(),
             SETTINGS_KEY: self._spec(asset).metadata[SETTINGS_KEY],
@@ -298,6 +299,16 @@ class AssetContext(UpstreamArtifacts):
             for dep in spec.deps
         }
         return BuildKey(spec.key.to_user_string(), spec.code_version or "", {**inputs, **outside})
+
+
+def _described_table(artifact: Artifact) -> dict[str, Any]:
+    """Its number of rows and its columns, in the form that the UI shows beside every table."""
+    rows, columns = artifact.row_count(), artifact.columns()
+    schema = dg.TableSchema([dg.TableColumn(name, kind) for name, kind in columns.items()])
+    return {
+        **({} if rows is None else {"dagster/row_count": rows}),
+        **({"dagster/column_schema": schema} if columns else {}),
+    }
 
 
 @contextmanager

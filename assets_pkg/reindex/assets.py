@@ -80,9 +80,8 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         "metadata": {SETTINGS_KEY: shown_settings(profile.reindex, profile.model)},
     }
 
-    freshness = dg.FreshnessPolicy.time_window(
-        fail_window=timedelta(hours=profile.automation.index_max_age_hours)
-    )
+    max_age = profile.automation.index_max_age_hours
+    freshness = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=max_age)) if max_age else None
 
     # One step and identical deps: a model promoted meanwhile makes both assets stale, never only one.
     @dg.multi_asset(

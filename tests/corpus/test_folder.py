@@ -90,6 +90,14 @@ def test_unusable_files_are_named_with_the_reason(folder: Path, tmp_path: Path) 
     }
 
 
+def test_files_of_other_kinds_are_counted(folder: Path, tmp_path: Path) -> None:
+    for name in ("one.PDF", "two.pdf", ".hidden.pdf", "sheet.xlsx"):
+        (folder / name).write_bytes(b"{}")
+    summary = read(settings(folder), tmp_path / "out").summary()
+    assert summary["other_files_by_extension"] == {".pdf": 2, ".py": 1, ".xlsx": 1}
+    assert (summary["other_files"], summary["skipped"]) == (4, 0)
+
+
 def test_a_name_that_is_not_utf8_is_skipped(folder: Path, tmp_path: Path) -> None:
     (folder / os.fsdecode(b"bad\xff.txt")).write_text(LONG)
     read(settings(folder), tmp_path / "out")

@@ -40,6 +40,14 @@ def test_only_what_is_not_worse_moves_the_pointer_and_rollback_moves_it_back(
 
     project.promote(first)
     assert project.tick(REINDEX) == INDEX
+    gate = dg.AssetCheckKey(dg.AssetKey("promoted_model"), "gate")
+    evaluated = [
+        record.event.asset_check_evaluation
+        for record in project.instance.event_log_storage.get_asset_check_execution_history(gate, limit=4)
+        if record.event
+    ]
+    assert [each.passed for each in evaluated] == [True, False, False, True]
+    assert {each.severity for each in evaluated if not each.passed} == {dg.AssetCheckSeverity.WARN}
     decisions = promotions(project.instance, project.store)
     assert [(each.version, each.moved) for each in decisions] == [
         (first, True),
