@@ -66,7 +66,9 @@ def test_without_documents_a_project_has_those_of_its_profile(tmp_path: Path) ->
     profile, demo = load_profile(str(settings)), load_profile("demo")
     assert profile.corpus == demo.corpus
     assert len(demo.corpus.corpus_dir.split(",")) == 20
-    assert demo.model_copy(update={"corpus": load_profile("laptop").corpus}) == load_profile("laptop")
+    laptop = load_profile("laptop")
+    others = {name: getattr(laptop, name) for name in ("corpus", "prep", "finetune")}
+    assert demo.model_copy(update=others) == laptop
 
     settings.write_text(settings.read_text("utf-8").replace("# corpus:", "corpus:"), "utf-8")
     assert load_profile(str(settings)).corpus == demo.corpus, "a section whose lines are all comments"

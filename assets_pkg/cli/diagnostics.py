@@ -57,11 +57,17 @@ def _python() -> Finding:
 
 
 def _history() -> Finding:
-    from assets_pkg.orchestration.instance import POSTGRES_ENVIRONMENT, InstanceError, check_postgres
+    from assets_pkg.orchestration.instance import (
+        POSTGRES_ENVIRONMENT,
+        InstanceError,
+        check_postgres,
+        history_folder,
+    )
 
     if not os.environ.get(POSTGRES_ENVIRONMENT):
-        home = Path(os.environ.get("DAGSTER_HOME") or ".dagster").expanduser().absolute()
-        return Finding("ok", "history", f"files in {home}; set {POSTGRES_ENVIRONMENT} to share one in a team")
+        return Finding(
+            "ok", "history", f"files in {history_folder()}; set {POSTGRES_ENVIRONMENT} to share one in a team"
+        )
     try:
         return Finding("ok", "history", f"on the PostgreSQL server {check_postgres()}")
     except InstanceError as error:

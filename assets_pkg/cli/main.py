@@ -21,7 +21,8 @@ from assets_pkg.cli.project import doctor, info, init, ui
 from assets_pkg.cli.promotion import promote, rollback
 from assets_pkg.cli.search import search
 from assets_pkg.cli.serving import deploy, serve
-from assets_pkg.cli.stages import add_benchmarks, add_stages, run, sdg
+from assets_pkg.cli.settings_table import command_with_settings
+from assets_pkg.cli.stages import SECTIONS, add_benchmarks, add_stages, run, sdg
 from assets_pkg.config.env_file import EnvFileError, load_env_file
 from assets_pkg.config.profile import ProfileError
 from assets_pkg.config.project import enter_project
@@ -54,14 +55,16 @@ def options(
 RECIPE_HELP = "The recipe's group of commands: `retune embed STAGE ...` is `retune STAGE ...`."
 embed = typer.Typer(help=RECIPE_HELP, no_args_is_help=True)
 
-for _command in (init, info, doctor, run, sdg):
+for _command in (init, info, doctor, run):
     app.command()(_command)
-add_stages(app)
+embed.command()(info)
+embed.command()(run)
+for _group in (app, embed):
+    _group.command(cls=command_with_settings(SECTIONS["sdg"]))(sdg)
+    add_stages(_group)
+    _group.command(cls=command_with_settings(["deploy"]))(deploy)
 add_benchmarks(app)
-for _command in (info, run, sdg, deploy):
-    embed.command()(_command)
-add_stages(embed)
-for _command in (deploy, serve, promote, rollback, search, gc, forget, ui):
+for _command in (serve, promote, rollback, search, gc, forget, ui):
     app.command()(_command)
 app.add_typer(embed, name="embed")
 app.add_typer(eval_set, name="eval-set")

@@ -69,6 +69,7 @@ def serve(
     overrides: Overrides = None,
 ) -> None:
     """Serve the current export, a folder, or any registered model (text and images), in the foreground."""
+    from assets_pkg.model_server.serve import ready_line, serve_model, url_of
     from assets_pkg.nim.settings import SettingsError, listen_address
 
     try:
@@ -76,18 +77,13 @@ def serve(
     except SettingsError as error:
         raise failed(str(error)) from error
     if model is not None:
-        from assets_pkg.model_server.serve import ready_line, serve_model
-
         serve_model(
             model, host, port, ready=lambda url: console.print(plain(ready_line(model, url)), soft_wrap=True)
         )
         return
     served = typed_path(folder) if folder is not None else _exported_model(load_settings(config, overrides))
     command = [sys.executable, "-m", _server_module(served), "--model-dir", str(served)]
-    url = f"http://{host}:{port}"
-    console.print(
-        plain(f"{served} will be served at {url} (documentation of all routes: {url}/docs)"), soft_wrap=True
-    )
+    console.print(plain(ready_line(str(served), url_of(host, port), "will be served")), soft_wrap=True)
     sys.stdout.flush()
     os.execv(sys.executable, [*command, "--host", host, "--port", str(port)])
 

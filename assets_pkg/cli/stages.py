@@ -22,14 +22,19 @@ from assets_pkg.cli.common import (
 )
 from assets_pkg.cli.jobs import JobOptions
 from assets_pkg.cli.running import run_or_show
+from assets_pkg.cli.settings_table import command_with_settings
 from assets_pkg.config.profile import Profile
 from assets_pkg.config.stages import BENCHMARKS, STAGES, assets_between
 
 
 def run(
     config: ConfigOption = "",
-    first: Annotated[str, typer.Option("--from", help="First stage.")] = "sdg",
-    last: Annotated[str, typer.Option("--to", help="Last stage.")] = "eval",
+    first: Annotated[
+        str, typer.Option("--from", help="First stage.", autocompletion=lambda: list(STAGES))
+    ] = "sdg",
+    last: Annotated[
+        str, typer.Option("--to", help="Last stage.", autocompletion=lambda: list(STAGES))
+    ] = "eval",
     dry_run: DryRunOption = False,
     run_on: RunOption = None,
     batch: BatchOption = None,
@@ -40,6 +45,14 @@ def run(
     options = JobOptions(run_on, batch, stage)
     profile = load_settings(config, options.overrides(overrides))
     run_or_show(profile, assets_between(first, last, profile.stages()), dry_run, options)
+
+
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "sdg": ("corpus", "passages", "model", "sdg"),
+    "eval": ("eval", "gate"),
+    "reindex": ("reindex", "search"),
+}
+"""The sections of the profile whose settings a stage's ``--help`` lists, where they are more than its own."""
 
 
 def add_stages(app: typer.Typer) -> None:
@@ -92,7 +105,7 @@ def _add(
             check(profile)
         run_or_show(profile, assets(profile), dry_run, options)
 
-    app.command(name, help=help_text)(command)
+    app.command(name, help=help_text, cls=command_with_settings(SECTIONS.get(section, (section,))))(command)
 
 
 def sdg(

@@ -25,7 +25,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
     def raw_corpus(
         context: dg.AssetExecutionContext, store: ArtifactStoreResource, compute: ComputeResource
     ) -> dg.MaterializeResult:
-        """The documents of the corpus as they are now: one row per document, UTF-8 text."""
+        """The documents as they were last read; those that could not be used are listed with the reason."""
         with asset_context(context, store, compute) as asset:
             corpus = asset.build(
                 Corpus,
@@ -45,7 +45,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
     def passages(
         context: dg.AssetExecutionContext, store: ArtifactStoreResource, compute: ComputeResource
     ) -> dg.MaterializeResult:
-        """The corpus cut into retrieval units of whole sentences that never cross a section boundary."""
+        """The documents cut into pieces of a few whole sentences: what is embedded, searched and found."""
         with asset_context(context, store, compute) as asset:
             corpus = asset.input(Corpus, "raw_corpus")
             made = asset.build(

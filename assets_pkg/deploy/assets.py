@@ -69,7 +69,8 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         encoders: EncoderResource,
         containers: ContainerEngineResource,
     ) -> dg.MaterializeResult:
-        """A NIM-compatible server of the promoted model, tested before it takes over the port."""
+        """The embedding server of the promoted model, with NVIDIA NIM's API; a new one is tested before it replaces the
+        old one."""
         with asset_context(context, store) as asset:
             exported = asset.input(OnnxModel, "onnx_model")
             model = asset.input(Checkpoint, "promoted_model")
@@ -111,7 +112,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
     def nim_eval_metrics(
         context: dg.AssetExecutionContext, store: ArtifactStoreResource, encoders: EncoderResource
     ) -> dg.MaterializeResult:
-        """Retrieval metrics of the served endpoint on the eval set, and their distance to the checkpoint's."""
+        """The eval set measured through the embedding server, beside the promoted model's own figures."""
         with asset_context(context, store) as asset:
             # Measured anew by each run: the server may have changed since the last one.
             this_run = {"run": context.run_id}

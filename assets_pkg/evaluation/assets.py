@@ -1,7 +1,6 @@
 """The assets of stage 3: the evaluation of base and fine-tuned model, and the promoted model."""
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import dagster as dg
@@ -12,9 +11,15 @@ from assets_pkg.evaluation.compare import Difference, compare
 from assets_pkg.evaluation.evaluate import evaluate_dimensions, evaluate_retrieval
 from assets_pkg.evaluation.headline import headline
 from assets_pkg.evaluation.plots import BARS
-from assets_pkg.evaluation.promotion import Decision, check_report, decide, promotions, rows
+from assets_pkg.evaluation.promotion import Decision, Promotion, check_report, decide, promotions, rows
 from assets_pkg.evaluation.report import read_scores, write_eval_report
-from assets_pkg.orchestration.asset_context import AssetContext, accelerator_pool, asset_context, stage_asset
+from assets_pkg.orchestration.asset_context import (
+    VERDICT,
+    AssetContext,
+    accelerator_pool,
+    asset_context,
+    stage_asset,
+)
 from assets_pkg.orchestration.history import ARTIFACT_KEY, latest
 from assets_pkg.orchestration.instance import GPU_POOL
 from assets_pkg.orchestration.metadata import numbers, picture, table
@@ -62,7 +67,8 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         compute: ComputeResource,
         encoders: EncoderResource,
     ) -> dg.MaterializeResult:
-        """nDCG, recall, precision, MAP and MRR of base and fine-tuned model, with paired intervals."""
+        """How well base and fine-tuned model find the answers to the eval set's questions, and how sure the difference
+        is."""
         with asset_context(context, store, compute) as asset:
             eval_set = asset.input(EvalSet, "eval_set")
             models = {
@@ -94,7 +100,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         alerts: AlertsResource,
         config: PromotionChoice,
     ) -> dg.MaterializeResult:
-        """The model that everything downstream uses; changed by the gate, or by hand to any version in the store."""
+        """The model that server and index use: the fine-tuned one if it passed the gate, or one that a person chose."""
         with asset_context(context, store) as asset:
             if config.version:
                 model, decision = _by_hand(asset, config)
@@ -109,9 +115,14 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             shown = {
                 "decision": dg.MetadataValue.text(decision.reason),
                 "moved": decision.passed,
-                "rules": table(asdict(check) for check in decision.checks),
+                "rules": table(
+                    {"rule": check.rule, "met": "yes" if check.passed else "no", "figures": check.figures}
+                    for check in decision.checks
+                ),
                 "previous": str(before.metadata[ARTIFACT_KEY].value) if before else "(none)",
-                "history": table(rows(promotions(asset.instance, asset.store, SHOWN_HISTORY)), REASON_CHARS),
+                "history": table(
+                    _short_history(promotions(asset.instance, asset.store, SHOWN_HISTORY)), REASON_CHARS
+                ),
             }
             check = dg.AssetCheckResult(
                 check_name=GATE.name,
@@ -195,23 +206,29 @@ def _shown_report(report: EvalReport, settings: EvalSettings) -> dict[str, objec
     comparison = [_short_row(name, metrics[name]) for name in main if name in metrics]
     drawn = [name for name in PICTURES if (report.path / f"{name}.png").exists()]
     return {
-        **numbers(report.summary()),
-        "report": dg.MetadataValue.path(report.path / "report.html"),
+        VERDICT: headline(report, settings)[0],
         "comparison": table(comparison),
         **{name: picture(report.path / f"{name}.png") for name in drawn},
+        "report": dg.MetadataValue.path(report.path / "report.html"),
+        **numbers(report.summary()),
         "every_metric": table({"metric": name, **row} for name, row in metrics.items()),
     }
 
 
-def _short_row(metric: str, row: Mapping[str, float]) -> dict[str, str | float]:
-    """A row short enough for the UI to show the table without a click."""
+def _short_row(metric: str, row: Mapping[str, float]) -> dict[str, str]:
+    """A row short enough for the UI to show the table without a click, in the width of a laptop's screen."""
     return {
         "metric": metric,
-        "base": row["base"],
-        "finetuned": row["finetuned"],
-        "gain": f"{row['delta']:+.4f}",
-        "interval": f"{row['low']:+.4f} to {row['high']:+.4f}",
+        "base": f"{row['base']:.3f}",
+        "tuned": f"{row['finetuned']:.3f}",
+        "gain": f"{row['delta']:+.3f}",
+        "interval": f"{row['low']:+.3f} to {row['high']:+.3f}",
     }
+
+
+def _short_history(history: Sequence[Promotion]) -> list[dict[str, str]]:
+    """As `rows`, with models by their version alone, so that the table is not wider than the page."""
+    return [{**row, "model": each.version} for row, each in zip(rows(history), history, strict=True)]
 
 
 def _by_gate(asset: AssetContext, profile: Profile, encoders: EncoderResource) -> tuple[Checkpoint, Decision]:

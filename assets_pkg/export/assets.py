@@ -70,7 +70,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksD
         compute: ComputeResource,
         accelerator: AcceleratorResource,
     ) -> dg.MaterializeResult:
-        """The promoted model as an ONNX graph with pooling and normalisation, its tokenizer and manifest."""
+        """The promoted model as an ONNX file, which the embedding server runs without PyTorch."""
         with asset_context(context, store, compute) as asset:
             model = asset.input(Checkpoint, "promoted_model")
             asset.store.verify(model)
@@ -114,7 +114,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksD
     def tensorrt_engine(
         context: dg.AssetExecutionContext, store: ArtifactStoreResource, compute: ComputeResource
     ) -> Iterator[dg.MaterializeResult]:
-        """The graph as a TensorRT engine for this machine's GPU; nothing unless export_to_trt is true."""
+        """The ONNX model compiled by TensorRT for this machine's GPU; made only if export.export_to_trt is true."""
         plan = plan_engine(engine_settings)
         if not profile.export.export_to_trt:
             context.log.info("export_to_trt is false: no TensorRT engine is built")

@@ -43,7 +43,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         compute: ComputeResource,
         accelerator: AcceleratorResource,
     ) -> dg.MaterializeResult:
-        """The embedding model to adapt, as a folder that sentence-transformers loads."""
+        """The embedding model as it is before it is fine-tuned on the documents."""
         with asset_context(context, store, compute) as asset:
 
             def produce(folder: Path) -> None:
@@ -74,7 +74,8 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         accelerator: AcceleratorResource,
         encoders: EncoderResource,
     ) -> dg.MaterializeResult:
-        """The fine-tuned model; the unchanged base, with the reason, if training has no headroom."""
+        """The model fine-tuned on the training questions, or the base model where training would not help, with the
+        reason."""
         with asset_context(context, store, compute) as asset:
             mined = asset.input(MinedTrainSet, "mined_train_set")
             base = asset.input(Checkpoint, "base_model")

@@ -59,7 +59,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         compute: ComputeResource,
         chat_model: ChatModelResource,
     ) -> dg.MaterializeResult:
-        """Captions of the images: by a vision model behind an endpoint, or by the nearest named colour."""
+        """A caption of every image, by a vision model or, for plain colours, by the name of the nearest colour."""
         with asset_context(context, store, compute) as asset:
             pairs = load_pairs(asset.input(ImageTextPairs, "image_text_pairs"))
             chat = captioning_model(of_captions, chat_model.get())
@@ -83,7 +83,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         compute: ComputeResource,
         accelerator: AcceleratorResource,
     ) -> dg.MaterializeResult:
-        """Scores of every available model on images and on captions, with two baselines and an upper bound."""
+        """How well every available model finds the image that belongs to a text, directly or by its caption."""
         with asset_context(context, store, compute) as asset:
             pairs = load_pairs(asset.input(ImageTextPairs, "image_text_pairs"))
             texts = asset.input(Captions, "captions").captions()
@@ -118,7 +118,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
     def image_text_report(
         context: dg.AssetExecutionContext, store: ArtifactStoreResource, compute: ComputeResource
     ) -> dg.MaterializeResult:
-        """Intervals, images against captions on the same pairs, comparison with the baseline, and cost."""
+        """The models side by side: how sure their differences are, images against captions, and cost."""
         with asset_context(context, store, compute) as asset:
             scores = asset.input(ImageTextScores, "image_text_scores")
             described = asset.input(Captions, "captions")

@@ -44,7 +44,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         compute: ComputeResource,
         accelerator: AcceleratorResource,
     ) -> dg.MaterializeResult:
-        """Coarse, fine-grained and combined score of every caption against its reference, by every available judge."""
+        """How close every caption is to its reference, by every embedding model that is available as a judge."""
         with asset_context(context, store, compute) as asset:
             captions = load_captions(profile.judges)
             found = present_judges(profile.judges, load_registry())
@@ -82,7 +82,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
     def judge_ranking(
         context: dg.AssetExecutionContext, store: ArtifactStoreResource, compute: ComputeResource
     ) -> dg.MaterializeResult:
-        """Captioners by Borda points over the judges, with intervals, agreement and stability."""
+        """The captioners in the order that the judges put them in, and how sure that order is."""
         with asset_context(context, store, compute) as asset:
             scores = asset.input(JudgeScores, "judge_scores")
 

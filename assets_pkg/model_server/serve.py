@@ -82,15 +82,20 @@ def serve_model(
             engine.close()
 
 
-def ready_line(name: str, url: str) -> str:
-    """What to tell the user of a server that answers."""
-    return f"{name} is served at {url} (documentation of all routes: {url}/docs)"
+def ready_line(name: str, url: str, verb: str = "is served") -> str:
+    """What to say of a server: that it answers, or with another ``verb`` that it will."""
+    return f"{name} {verb} at {url} (documentation of all routes: {url}/docs)"
 
 
 def shown_url(listener: socket.socket) -> str:
     """Where a server is reached from this machine, also if it listens on all addresses."""
     bound: tuple[str, int] = listener.getsockname()[:2]
-    host, port = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bound[0], bound[0]), bound[1]
+    return url_of(*bound)
+
+
+def url_of(host: str, port: int) -> str:
+    """The same of an address that a server will listen on."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 

@@ -48,6 +48,10 @@ from storage.progress import Progress, Rate, shown_figures
 OWNERS = ["team:retrieval"]
 LOG_EVERY_SECONDS = 5.0
 
+VERDICT = "verdict"
+DECISION = "decision"
+"""Metadata keys: what a measurement or a decision comes to, in a sentence."""
+
 A = TypeVar("A", bound=Artifact)
 T = TypeVar("T")
 
@@ -237,8 +241,7 @@ class AssetContext(UpstreamArtifacts):
     ) -> dg.MaterializeResult[Any]:
         """The materialization of ``artifact``: its version, its path, the resources that building it took (if it was
         built just now), and ``metadata``."""
-        # Tables and pictures first: they are what people look for.
-        shown = sorted(metadata.items(), key=lambda item: not isinstance(item[1], dg.MarkdownMetadataValue))
+        shown = sorted(metadata.items(), key=_place)
         recorded = {
             **dict(shown),
             **self._usage.get(self._spec(asset).key, {}),
@@ -299,6 +302,16 @@ class AssetContext(UpstreamArtifacts):
             for dep in spec.deps
         }
         return BuildKey(spec.key.to_user_string(), spec.code_version or "", {**inputs, **outside})
+
+
+def _place(item: tuple[str, Any]) -> int:
+    """What people look for comes first: the verdict, then pictures and tables, then figures, then structures."""
+    name, value = item
+    if name in (VERDICT, DECISION):
+        return 0
+    if isinstance(value, dg.MarkdownMetadataValue):
+        return 1
+    return 3 if isinstance(value, dict | list) else 2
 
 
 def _described_table(artifact: Artifact) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def _training_set(profile: Profile) -> dg.AssetsDefinition:
     def training_set(
         context: dg.AssetExecutionContext, store: ArtifactStoreResource, compute: ComputeResource
     ) -> dg.MaterializeResult:
-        """The questions to train and validate on, in the recipe's retriever format; nothing of the eval set."""
+        """The questions that the model learns from; none of them is in the eval set."""
         with asset_context(context, store, compute) as asset:
             eval_set = asset.input(EvalSet, "eval_set")
             fixed = bool(profile.prep.eval_data_path) or frozen_eval_set(asset.store) is not None
@@ -81,8 +81,7 @@ def _eval_set(profile: Profile) -> dg.AssetsDefinition:
     def eval_set(
         context: dg.AssetExecutionContext, store: ArtifactStoreResource, compute: ComputeResource
     ) -> dg.MaterializeResult:
-        """The eval set, as a BEIR folder: questions about documents that training never sees; once frozen, always
-        the same."""
+        """The questions that models are measured with, about documents that training never sees."""
         with asset_context(context, store, compute) as asset:
             fingerprint = eval_set_fingerprint(profile.prep, asset.store)
 
@@ -124,7 +123,7 @@ def _mined_train_set(profile: Profile) -> dg.AssetsDefinition:
         compute: ComputeResource,
         encoders: EncoderResource,
     ) -> dg.MaterializeResult:
-        """The training set with hard negatives that the margin does not suspect of being positives."""
+        """The training questions, each with hard negatives: passages near to the question that do not answer it."""
         with asset_context(context, store, compute) as asset:
             training = asset.input(TrainingSet, "training_set")
             base = asset.input(Checkpoint, "base_model")

@@ -14,6 +14,7 @@ from assets_pkg.config.profile import Profile
 from assets_pkg.config.sections.reindex import ReindexSettings
 from assets_pkg.orchestration.asset_context import (
     OWNERS,
+    VERDICT,
     AssetContext,
     accelerator_pool,
     asset_context,
@@ -89,14 +90,13 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             dg.AssetSpec(
                 "corpus_embeddings",
                 kinds={"parquet"},
-                description="Every passage's vector by the promoted model.",
+                description="The vector of every passage, computed by the promoted model.",
                 **spec,
             ),
             dg.AssetSpec(
                 "vector_index",
                 kinds={"lancedb"},
-                description="The index that search reads. A new one is built beside the old, which serves until the "
-                "new one has passed its check.",
+                description="The index that answers searches; a new version replaces it once it has passed its check.",
                 freshness_policy=freshness,
                 **spec,
             ),
@@ -154,8 +154,8 @@ def _search_method(profile: Profile) -> dg.AssetsDefinition:
         compute: ComputeResource,
         encoders: EncoderResource,
     ) -> dg.MaterializeResult:
-        """How questions are answered from the index: by vectors, by words (BM25), or by both; measured on the eval
-        set."""
+        """How a question is answered from the index: by vectors, by words (BM25) or by both, whichever is best on the
+        eval set."""
         with asset_context(context, store, compute) as asset:
             eval_set, model = asset.input(EvalSet, "eval_set"), asset.input(Checkpoint, "promoted_model")
 
@@ -172,6 +172,7 @@ def _search_method(profile: Profile) -> dg.AssetsDefinition:
             return asset.result(
                 choice,
                 {
+                    VERDICT: f"{chosen['method']}: {chosen['reason']}",
                     "measured": table(rows),
                     "method": chosen["method"],
                     "reason": chosen["reason"],

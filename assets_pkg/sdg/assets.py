@@ -34,7 +34,7 @@ def _own_pairs_asset(profile: Profile, path: Path) -> dg.AssetsDefinition:
     def synthetic_qa(
         context: dg.AssetExecutionContext, store: ArtifactStoreResource, compute: ComputeResource
     ) -> dg.MaterializeResult:
-        """The user's own question-passage pairs, in the recipe's record format; nothing is generated."""
+        """Your own questions, each with the passage that answers it; nothing is generated."""
         with asset_context(context, store, compute) as asset:
             return _result(
                 asset,
@@ -62,7 +62,8 @@ def _generated_asset(profile: Profile) -> dg.AssetsDefinition:
         encoders: EncoderResource,
         chat_model: ChatModelResource,
     ) -> dg.MaterializeResult:
-        """Question-passage pairs in the recipe's record format, by a chat model or from the documents' structure."""
+        """Questions made from the documents, each with the passage that answers it; by a chat model, or from the
+        documents' structure."""
         with asset_context(context, store, compute) as asset:
             corpus = asset.input(Corpus, "raw_corpus")
             passages = asset.input(Passages, "passages")

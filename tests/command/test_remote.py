@@ -145,7 +145,7 @@ def test_search_answers_the_same_on_both_machines(laptop: Workplace, server: Wor
 
 def test_doctor_and_info_show_where_the_artifacts_are(laptop: Workplace, bucket: str) -> None:
     _, output = laptop.retune("doctor")
-    assert f"artifacts: s3://{bucket}/team can be read and written" in output
+    assert re.search(rf"artifacts +s3://{bucket}/team can be read and written", output)
     code, output = laptop.retune("info")
     assert code == 0
     assert f"s3://{bucket}/team, this machine's copy in {laptop.extra['RETUNE_CACHE']}" in output
