@@ -156,6 +156,13 @@ class TrainingSet(Artifact):
     )
     counted: ClassVar[str] = "train_questions"
 
+    def held_out_passages(self) -> frozenset[str]:
+        """Ids of passages that training must not use; empty for a set without ``splits.json``."""
+        path = self.path / "splits.json"
+        if not path.exists():
+            return frozenset()
+        return frozenset(json.loads(path.read_text("utf-8"))["held_out_passages"])
+
 
 @dataclass(frozen=True)
 class MinedTrainSet(Artifact):

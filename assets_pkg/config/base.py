@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
@@ -18,9 +19,12 @@ class RuntimeOnly:
     """Marks a setting that changes how a stage runs but not what it makes (batch sizes, time limits)."""
 
 
+@dataclass(frozen=True)
 class LaterSetting:
-    """Marks a setting that earlier versions did not have: while it is null it decides nothing, so that what they made
-    stays valid."""
+    """Marks a setting that earlier versions did not have: while it has ``value`` it decides nothing, so that what they
+    made stays valid."""
+
+    value: Any = None
 
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -65,8 +69,7 @@ class Settings(BaseModel):
         names = {
             name
             for name, field in type(self).model_fields.items()
-            if RuntimeOnly not in field.metadata
-            and not (LaterSetting in field.metadata and getattr(self, name) is None)
+            if RuntimeOnly not in field.metadata and LaterSetting(getattr(self, name)) not in field.metadata
         }
         return self.model_dump(mode="json", include=names)
 

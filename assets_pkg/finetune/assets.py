@@ -5,10 +5,12 @@ from pathlib import Path
 import dagster as dg
 
 from assets_pkg.config.profile import Profile
+from assets_pkg.config.sections.finetune import FinetuneSettings
 from assets_pkg.finetune.adapter import train_adapter
 from assets_pkg.finetune.base_model import describe_contract, fetch_base_model, registry_facts
+from assets_pkg.finetune.distillation import make_distillation
 from assets_pkg.finetune.launch import launch_training
-from assets_pkg.orchestration.asset_context import accelerator_pool, asset_context, stage_asset
+from assets_pkg.orchestration.asset_context import AssetContext, accelerator_pool, asset_context, stage_asset
 from assets_pkg.orchestration.metadata import numbers, picture
 from resources.configurable import (
     AcceleratorResource,
@@ -17,8 +19,9 @@ from resources.configurable import (
     EncoderResource,
 )
 from storage.artifact_store import ArtifactStore
-from storage.artifacts import Checkpoint, MinedTrainSet
-from storage.paths import CHECKPOINTS
+from storage.artifacts import Checkpoint, MinedTrainSet, TrainingSet
+from storage.embedding_cache import EmbeddingCache
+from storage.paths import CHECKPOINTS, EMBEDDING_CACHE
 
 MODELS_YAML = "models.yaml"
 """The registry's facts of the base model, as an input outside the graph."""
@@ -31,6 +34,26 @@ def base_model_changed(made: dg.AssetMaterialization, profile: Profile, store: A
     if before is None or facts is None or before.value == facts:
         return None
     return f"{MODELS_YAML} says something else of {profile.model.base_model}"
+
+
+def _teach(
+    asset: AssetContext,
+    settings: FinetuneSettings,
+    mined: MinedTrainSet,
+    base: Checkpoint,
+    encoders: EncoderResource,
+    folder: Path,
+) -> None:
+    """Write the distillation set that training reads."""
+    training, cache = (
+        asset.input(TrainingSet, "training_set"),
+        EmbeddingCache(asset.store.root / EMBEDDING_CACHE),
+    )
+    accelerator = encoders.accelerator.get()
+    with encoders.open(base) as encoder:
+        make_distillation(
+            mined, training, base, settings, encoder, accelerator, cache, folder, asset.progress(), asset.note
+        )
 
 
 def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
@@ -63,7 +86,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         "finetune",
         profile.finetune,
         profile.model,
-        deps=("mined_train_set", "base_model"),
+        deps=("mined_train_set", "base_model", *(("training_set",) if profile.finetune.teacher else ())),
         pool=accelerator_pool(profile.compute, "finetune"),
         kinds={"pytorch", "huggingface"},
     )
@@ -82,6 +105,8 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             inputs = (mined, base, profile.model, profile.finetune)
 
             def produce(folder: Path) -> None:
+                if profile.finetune.teacher:
+                    _teach(asset, profile.finetune, mined, base, encoders, folder)
                 if profile.finetune.method == "adapter":
                     with encoders.open(base) as encoder:
                         train_adapter(*inputs, encoder, folder, asset.progress(), asset.note)

@@ -106,24 +106,21 @@ def gather_batch(
     """
     if world_size() == 1:
         return queries, passages, label
-    own = [
-        label["passages"][:, None],
-        label["passages"][label["target"]][:, None],
-        label["known"],
-        label["negatives"],
-        queries,
-        passages,
-    ]
-    numbers, positives, known, negatives, all_queries, all_passages = _gather(own)
+    target = label["target"]
+    positives = torch.where(target >= 0, label["passages"][target.clamp(min=0)], NO_PASSAGE)
+    teacher = ("listed", "scores") if "listed" in label else ()
+    lists = {name: label[name] for name in ("known", "negatives", *teacher)}
+    numbers, positives, *gathered, all_queries, all_passages = _gather(
+        [label["passages"][:, None], positives[:, None], *lists.values(), queries, passages]
+    )
     numbers, positives = numbers[:, 0], positives[:, 0]
     distinct, index = torch.unique(numbers, return_inverse=True)
     rows = torch.arange(len(numbers), device=numbers.device)
     first = torch.full_like(distinct, len(numbers)).scatter_reduce_(0, index, rows, "amin")
     global_label = {
         "passages": distinct,
-        "target": torch.searchsorted(distinct, positives),
-        "known": known,
-        "negatives": negatives,
+        "target": torch.where(positives >= 0, torch.searchsorted(distinct, positives), NO_PASSAGE),
+        **dict(zip(lists, gathered, strict=True)),
     }
     return all_queries, all_passages[first], global_label
 

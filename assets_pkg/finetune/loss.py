@@ -11,6 +11,12 @@ from torch import Tensor, nn
 
 from assets_pkg.finetune.distributed import gather_batch
 
+TEACHER_TEMPERATURE = 0.1
+"""Of a teacher's scores, which go from 0 to 1."""
+
+_LOWEST = -1e4
+"""The logit of a passage that is left out: its probability is 0, and its divergence finite."""
+
 
 def info_nce(
     queries: Tensor, passages: Tensor, label: dict[str, Tensor], temperature: float, in_batch: bool
@@ -58,6 +64,82 @@ def info_nce(
     return nn.functional.cross_entropy(scores.masked_fill(excluded & ~own, -torch.inf), label["target"])
 
 
+def total_loss(
+    queries: Tensor,
+    passages: Tensor,
+    label: dict[str, Tensor],
+    temperature: float,
+    in_batch: bool,
+    teacher_weight: float,
+) -> Tensor:
+    """:func:`info_nce` of the pairs plus ``teacher_weight`` of :func:`distillation_loss`, where the label has the
+    scores of a teacher."""
+    if "listed" not in label:
+        return info_nce(queries, passages, label, temperature, in_batch)
+    taught = distillation_loss(queries, passages, label, temperature)
+    pairs = info_nce(*_pairs_of(queries, passages, label), temperature, in_batch)
+    return pairs + teacher_weight * taught
+
+
+def distillation_loss(
+    queries: Tensor, passages: Tensor, label: dict[str, Tensor], temperature: float
+) -> Tensor:
+    """Kullback-Leibler divergence of the model's distribution over the passages from the teacher's, averaged over the
+    questions that have a teacher: ``mean_b sum_m t_bm (log t_bm - log s_bm)`` with ``s = softmax(q p / T)`` and
+    ``t = softmax(score / 0.1)``.
+
+    Passages that the teacher does not list have its lowest score, 0. A question's own source is left out.
+
+    Args:
+        queries: float32 [B, d], unit length.
+        passages: float32 [M, d], unit length; the distinct passages of the batch.
+        label: ``passages`` int64 [M], ``known`` [B, P], ``listed`` int64 [B, K] and ``scores`` float32 [B, K], as
+            :class:`~assets_pkg.finetune.batches.PairCollator` makes them.
+        temperature: T of the model's scores.
+
+    Returns:
+        The loss, float32 scalar; 0 where no question has a teacher.
+
+    References:
+        - Hinton et al. 2015, Distilling the Knowledge in a Neural Network, https://arxiv.org/abs/1503.02531
+    """
+    taught = (label["listed"] >= 0).any(dim=1)
+    if not taught.any():
+        return queries.sum() * 0
+    part = {name: label[name][taught] for name in ("known", "listed", "scores")}
+    hidden = _among(label["passages"], part["known"])
+    teacher = _teacher_scores(label["passages"], part["listed"], part["scores"])
+    wanted = torch.log_softmax((teacher / TEACHER_TEMPERATURE).masked_fill(hidden, _LOWEST), dim=1)
+    scores = queries[taught] @ passages.T / temperature
+    own = torch.log_softmax(scores.masked_fill(hidden, _LOWEST), dim=1)
+    return nn.functional.kl_div(own, wanted, reduction="batchmean", log_target=True)
+
+
+def _teacher_scores(passages: Tensor, listed: Tensor, scores: Tensor) -> Tensor:
+    """Float32 [B, M]: the teacher's score of passage m for question b, 0 where it lists none."""
+    ordered, order = passages.sort()
+    place = torch.searchsorted(ordered, listed.contiguous()).clamp_(max=len(passages) - 1)
+    here = (ordered[place] == listed) & (listed >= 0)
+    found = scores.new_zeros(len(listed), len(passages))
+    return found.scatter_add_(1, order[place], torch.where(here, scores, 0.0))
+
+
+def _pairs_of(
+    queries: Tensor, passages: Tensor, label: dict[str, Tensor]
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """The part of a batch that :func:`info_nce` contrasts: questions with a positive, and the passages they bring."""
+    rows = label["target"] >= 0
+    target, negatives = label["target"][rows], label["negatives"][rows]
+    brought = torch.isin(label["passages"], torch.cat([label["passages"][target], negatives.flatten()]))
+    part = {
+        "target": (brought.cumsum(0) - 1)[target],
+        "passages": label["passages"][brought],
+        "known": label["known"][rows],
+        "negatives": negatives,
+    }
+    return queries[rows], passages[brought], part
+
+
 def _among(passages: Tensor, listed: Tensor) -> Tensor:
     """Bool [B, M]: whether passage m is in row b of ``listed`` [B, N]."""
     return (listed[:, :, None] == passages[None, None, :]).any(dim=1)
@@ -78,6 +160,7 @@ class ContrastiveLoss(CachedLossMixin, nn.Module):
         in_batch: of :func:`info_nce`.
         mini_batch_tokens: most tokens of a mini-batch, padding included.
         cached: whether to use the gradient cache.
+        teacher_weight: of :func:`distillation_loss`, which is added where the batch has questions with a teacher.
 
     Inputs of :meth:`forward`: the features of B questions and of the batch's M distinct passages (``input_ids`` and
     ``attention_mask``, int64 [n, length]), and the label of :func:`info_nce`. The loss is a float32 scalar; if it is
@@ -94,12 +177,20 @@ class ContrastiveLoss(CachedLossMixin, nn.Module):
     """
 
     def __init__(
-        self, model: Any, *, temperature: float, in_batch: bool, mini_batch_tokens: int, cached: bool
+        self,
+        model: Any,
+        *,
+        temperature: float,
+        in_batch: bool,
+        mini_batch_tokens: int,
+        cached: bool,
+        teacher_weight: float = 1.0,
     ):
         super().__init__()
         self.model = model
         self.temperature = temperature
         self.in_batch = in_batch
+        self.teacher_weight = teacher_weight
         self.mini_batch_num_tokens = mini_batch_tokens
         self.mini_batch_size = 0  # unused: the size of mini-batches is in tokens
         self.show_progress_bar = False
@@ -111,7 +202,7 @@ class ContrastiveLoss(CachedLossMixin, nn.Module):
         queries, passages = (torch.cat(mini_batches) for mini_batches in reps)
         with torch.autocast(queries.device.type, enabled=False):
             batch = gather_batch(queries.float(), passages.float(), labels)
-            loss = info_nce(*batch, self.temperature, self.in_batch)
+            loss = total_loss(*batch, self.temperature, self.in_batch, self.teacher_weight)
         if with_backward:
             loss.backward()
             loss = loss.detach()

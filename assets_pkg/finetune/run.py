@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from assets_pkg.config.base import ModelSettings
 from assets_pkg.config.sections.finetune import FinetuneSettings
 from assets_pkg.finetune.data import TrainData
+from assets_pkg.finetune.distillation import Distillation, topical_groups
 from assets_pkg.finetune.model_io import use_bf16
 from assets_pkg.finetune.plan import TrainingPlan
 from resources.machine.accelerator import Accelerator
@@ -32,6 +34,7 @@ class TrainingRun:
     note: Note
     data: TrainData
     plan: TrainingPlan
+    taught: Distillation | None = None
 
     @property
     def target(self) -> Path:
@@ -58,6 +61,13 @@ class TrainingRun:
     @property
     def bf16(self) -> bool:
         return use_bf16(self.settings, self.accelerator)
+
+    @cached_property
+    def groups(self) -> list[list[int]]:
+        """Questions of the distillation set, as many in a group as a batch has pairs, about the same topic."""
+        if self.taught is None:
+            return []
+        return topical_groups(self.taught.candidates, self.plan.batch_size, self.settings.seed)
 
     @property
     def identity(self) -> str:

@@ -12,6 +12,7 @@ from assets_pkg.config.base import ModelSettings
 from assets_pkg.config.sections.finetune import FinetuneSettings
 from assets_pkg.finetune.curves import draw_curves, read_log
 from assets_pkg.finetune.data import ValidationData, read_train_data, read_validation_data
+from assets_pkg.finetune.distillation import FILE, read_distillation
 from assets_pkg.finetune.model_card import model_card
 from assets_pkg.finetune.model_io import attention, copy_unchanged, load_for_training, save_consolidated
 from assets_pkg.finetune.plan import check_settings, describe_plan, plan_training
@@ -49,6 +50,7 @@ def finetune(
     Writes ``model/consolidated/`` (loads in ``SentenceTransformer``), ``training.jsonl``, ``loss.png`` and
     ``summary.json``. If the base has no headroom (``headroom_ndcg`` on the validation questions, or
     ``headroom_loss`` on the first batch where there are none) nothing is trained and the checkpoint is the base.
+    With ``settings.teacher`` the model also learns what ``distillation.make_distillation`` wrote into ``folder``.
     An interrupted run in ``folder`` is resumed at its last checkpoint, and ends in the same weights.
 
     In a process group (``distributed.init_process_group``) all ranks call it and train one model, as one process with
@@ -62,14 +64,17 @@ def finetune(
         DiskSpaceError: the disk has too little space for checkpoints and result.
         NotEnoughMemoryError: the accelerator has too little memory; no weights were loaded.
     """
+    from assets_pkg.finetune.batches import BROUGHT
     from assets_pkg.finetune.distributed import is_main, main_first, world_size
 
     data = read_train_data(mined.unrolled, settings.train_n_passages - 1)
     validation = read_validation_data(mined.path / "val.json")
     check_settings(mined, settings, data, validation)
     plan = plan_training(len(data.examples), settings, data.median_negatives)
-    check_memory(base.model, model, settings, accelerator, data, plan.batch_size, world_size())
-    run = TrainingRun(mined, base, model, settings, accelerator, folder, progress, note, data, plan)
+    taught = read_distillation(folder, mined) if settings.teacher else None
+    questions = plan.batch_size * (1 if taught is None else 1 + BROUGHT)
+    check_memory(base.model, model, settings, accelerator, data, questions, world_size())
+    run = TrainingRun(mined, base, model, settings, accelerator, folder, progress, note, data, plan, taught)
     with main_first():
         discard_other_run(run)
     if is_main():
@@ -86,7 +91,7 @@ def _run(run: TrainingRun, validation: ValidationData | None) -> dict[str, Any]:
     from assets_pkg.finetune.validation import Validator
 
     tuned = load_for_training(run.base.model, run.model, run.settings, run.accelerator)
-    collator = collator_for(tuned, run.data, run.model)
+    collator = collator_for(tuned, run.data, run.model, run.taught)
     validator = Validator(tuned, validation, run.model, run.bf16) if validation else None
     loss = build_loss(run, tuned)
     before = validator.ndcg(tuned) if validator else None
@@ -212,12 +217,24 @@ def write_results(run: TrainingRun, results: dict[str, Any]) -> None:
         "examples_per_second": round(run.plan.examples * run.plan.epochs / seconds, 1) if seconds else None,
         "device": run.accelerator.name,
         "precision": "bf16" if run.bf16 else "fp32",
+        **_teaching(run),
         "attention": attention(run.model, run.settings, run.accelerator),
     }
     if results["trained"] and results.get("merge_weight") != 0:
         _write_card(run, results)
     shutil.rmtree(run.work)
+    (run.folder / FILE).unlink(missing_ok=True)
     write_json(run.folder / "summary.json", summary, ensure_ascii=True)
+
+
+def _teaching(run: TrainingRun) -> dict[str, Any]:
+    """What ``summary.json`` says of the teacher."""
+    if run.settings.teacher is None:
+        return {}
+    return {
+        "teacher": run.settings.teacher,
+        "questions_taught": len(run.taught.questions) if run.taught else 0,
+    }
 
 
 def _write_card(run: TrainingRun, results: dict[str, Any]) -> None:

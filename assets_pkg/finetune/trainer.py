@@ -151,7 +151,8 @@ def build_loss(run: TrainingRun, model: SentenceTransformer) -> ContrastiveLoss:
     from assets_pkg.finetune.loss import ContrastiveLoss
 
     settings = run.settings
-    share = math.ceil(run.plan.batch_size / world_size())
+    questions = run.plan.batch_size * (2 if run.taught else 1)
+    share = math.ceil(questions / world_size())
     parts = mini_batches(settings, run.model, share, run.accelerator.device)
     return ContrastiveLoss(
         model,
@@ -159,6 +160,7 @@ def build_loss(run: TrainingRun, model: SentenceTransformer) -> ContrastiveLoss:
         in_batch=settings.in_batch_negatives,
         mini_batch_tokens=parts.tokens,
         cached=parts.cached,
+        teacher_weight=settings.teacher_weight,
     )
 
 
@@ -199,12 +201,12 @@ def build_trainer(
     trainer = ContrastiveTrainer(
         model=model,
         args=_arguments(run, stops_early=evaluator is not None),
-        train_dataset=Dataset.from_dict({"row": list(range(run.plan.examples))}),
+        train_dataset=Dataset.from_dict({"row": list(range(len(collator.rows)))}),
         loss=total,
         data_collator=collator,
         evaluator=evaluator,
         callbacks=callbacks,
-        batches=PlannedBatches(run.plan, run.settings.seed, rank(), world_size()),
+        batches=PlannedBatches(run.plan, run.settings.seed, rank(), world_size(), run.groups),
         name_rows=lambda rows: _name_rows(run.data, rows),
     )
     trainer.remove_callback(PrinterCallback)
@@ -270,6 +272,7 @@ def _arguments(run: TrainingRun, stops_early: bool) -> Any:
 
 
 def _name_rows(data: TrainData, rows: list[int], most: int = 5) -> str:
-    names = [data.examples[row].question_id for row in sorted(rows)[:most]]
+    pairs = sorted(row for row in rows if row < len(data.examples))
+    names = [data.examples[row].question_id for row in pairs[:most]]
     more = len(rows) - len(names)
     return f"questions {', '.join(names)}" + (f" and {more} more" if more > 0 else "")

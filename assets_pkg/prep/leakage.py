@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -74,7 +73,7 @@ def find_leaks(training_set: TrainingSet, eval_set: EvalSet, threshold: float = 
     known = {question_key(text) for text in texts.trained_answers.values()}
     questions = {name: text for name, text in texts.questions.items() if question_key(text) in asked}
     answers = {name: text for name, text in texts.answers.items() if question_key(text) in known}
-    held_out_ids = held_out_passages(training_set)
+    held_out_ids = training_set.held_out_passages()
     held_out = {name: text for name, text in texts.trained_answers.items() if name in held_out_ids}
     near_questions = _near(texts.questions, questions, texts.trained_questions, threshold)
     near_answers = _near(texts.answers, answers, texts.trained_answers, threshold)
@@ -139,14 +138,6 @@ def _near(
                 "similarity": similarity,
             }
     return nearest
-
-
-def held_out_passages(training_set: TrainingSet) -> frozenset[str]:
-    """Ids of passages that training must not use; empty for a set without ``splits.json``."""
-    path = training_set.path / "splits.json"
-    if not path.exists():
-        return frozenset()
-    return frozenset(json.loads(path.read_text("utf-8"))["held_out_passages"])
 
 
 def _samples(kind: str, found: Mapping[str, str]) -> list[dict[str, str]]:

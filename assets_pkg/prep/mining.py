@@ -21,7 +21,6 @@ import numpy as np
 from assets_pkg.config.sections.prep import MiningSettings
 from assets_pkg.prep.errors import PrepError
 from assets_pkg.prep.filtering import question_key
-from assets_pkg.prep.leakage import held_out_passages
 from assets_pkg.prep.mining_report import describe_margin, describe_mining, draw_scores
 from assets_pkg.retrieval.exact_search import TopK, pair_scores
 from assets_pkg.retrieval.parallel_search import search_file
@@ -232,7 +231,7 @@ class _Offset:
 
 
 def _read_pool(training_set: TrainingSet) -> Pool:
-    held_out = held_out_passages(training_set)
+    held_out = training_set.held_out_passages()
     pool = Pool([], [], {}, defaultdict(list))
     for name, text in read_corpus(training_set.path / "corpus"):
         if name in held_out:

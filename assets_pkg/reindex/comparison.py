@@ -7,19 +7,20 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from assets_pkg.config.profile import Profile
 from assets_pkg.reindex.searcher import SearchError, checkpoint_encoder, current_index
 from assets_pkg.retrieval.exact_search import BlockwiseSearch
 from assets_pkg.retrieval.metrics import RetrievalScores, score_run
+from assets_pkg.retrieval.passage_rows import passage_rows
 from assets_pkg.retrieval.search_method import FUSION_DEPTH, SearchMethod
 from resources.encoders.base import Encoder
-from resources.vector_store.base import TEXT_COLUMNS, Hit, index_schema
+from resources.vector_store.base import Hit, index_schema
 from resources.vector_store.lance import LanceIndex
 from storage.artifact_store import ArtifactStore
 from storage.artifacts import Checkpoint, EvalSet, Passage, Passages
-from storage.formats.beir import BeirDocument, read_documents, read_qrels, read_queries
+from storage.formats.beir import read_documents, read_qrels, read_queries
 from storage.progress import Progress, no_progress
 
 if TYPE_CHECKING:
@@ -90,22 +91,9 @@ def _run(hits: Sequence[Hit]) -> dict[str, float]:
 
 
 def _record_batches(eval_set: EvalSet, encoder: Encoder) -> Iterator[pa.RecordBatch]:
-    import pyarrow as pa
-
+    """The searched text includes the title, as the embedded one does."""
     documents = read_documents(eval_set.beir)
-    schema = index_schema(encoder.dimensions)
     while block := list(islice(documents, DOCUMENTS_AT_ONCE)):
-        vectors = encoder.embed([each.joined for each in block], "passage")
-        columns: dict[str, Any] = {
-            name: pa.array([_text(name, each) for each in block]) for name in TEXT_COLUMNS
-        }
-        columns["chunk_id"] = pa.array([1] * len(block), pa.int32())
-        columns["vector"] = pa.FixedSizeListArray.from_arrays(
-            pa.array(vectors.reshape(-1)), encoder.dimensions
-        )
-        yield pa.record_batch([columns[name] for name in schema.names], schema=schema)
-
-
-def _text(column: str, document: BeirDocument) -> str:
-    """The value of a text column: the searched text includes the title, as the embedded one does."""
-    return {"text": document.joined, "title": document.title, "section": ""}.get(column, document.doc_id)
+        texts = [each.joined for each in block]
+        vectors = encoder.embed(texts, "passage")
+        yield passage_rows([each.doc_id for each in block], texts, vectors, [each.title for each in block])

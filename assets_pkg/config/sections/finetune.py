@@ -6,12 +6,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from assets_pkg.config.base import BatchSize, Fraction, PositiveInt, RuntimeOnly, Settings
+from assets_pkg.config.base import BatchSize, Fraction, LaterSetting, PositiveInt, RuntimeOnly, Settings
 
 
 class FinetuneSettings(Settings):
     """Stage 2. ``method``: ``full`` trains the model (or adapters inside it, with ``lora_rank``), ``adapter`` one
-    matrix on its vectors, in seconds."""
+    matrix on its vectors, in seconds.
+
+    ``teacher``: whose scores the model learns beside the pairs, for ``teacher_questions`` questions without labels and
+    ``teacher_candidates`` passages each: ``lexical`` (the base and BM25 fused, ``lexical:0.7`` with that share of the
+    base), an encoder of the registry, or a cross-encoder's folder or hub id. ``teacher_weight``: of its loss, where
+    that of the pairs has 1.
+    """
 
     method: Literal["full", "adapter"]
     num_epochs: PositiveInt
@@ -38,3 +44,7 @@ class FinetuneSettings(Settings):
     early_stop_patience: PositiveInt | None
     num_processes: Annotated[int, Field(ge=1), RuntimeOnly]
     wandb_project: Annotated[str | None, RuntimeOnly]
+    teacher: Annotated[str | None, LaterSetting()]
+    teacher_weight: Annotated[float, Field(gt=0), LaterSetting(1.0)]
+    teacher_questions: Annotated[int, Field(ge=1), LaterSetting(2000)]
+    teacher_candidates: Annotated[int, Field(ge=2), LaterSetting(64)]

@@ -40,8 +40,8 @@ class ScoreSettings(Settings):
     image_text_models: Annotated[list[str], Field(min_length=1)]
     recall_at: Annotated[list[PositiveInt], Field(min_length=1)]
     fuse_captions: bool
-    truncate_dimensions: Annotated[PositiveInt | None, LaterSetting]
-    load_precision: Annotated[Literal["fp32", "bf16", "fp16", "int8"] | None, LaterSetting]
+    truncate_dimensions: Annotated[PositiveInt | None, LaterSetting()]
+    load_precision: Annotated[Literal["fp32", "bf16", "fp16", "int8"] | None, LaterSetting()]
 
 
 class ImageTextSettings(PairSettings, CaptionSettings, ScoreSettings):
