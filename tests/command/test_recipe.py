@@ -125,7 +125,7 @@ def test_keys_in_env_files_are_found_and_never_shown(empty: Workplace) -> None:
     code, output = place.retune("doctor", "-c", "default")
     assert "warning" in output
     assert "chmod 600" in output
-    assert "problem NVIDIA_API_KEY: not set" in " ".join(output.split())
+    assert "problem NVIDIA_API_KEY not set" in " ".join(output.split())
     code, output = place.retune("ui")
     assert code == 1
     assert "chmod 600" in output
