@@ -1,10 +1,13 @@
-"""The resources that assets are handed, as Dagster configures them; what they open is free of Dagster."""
+"""The resources that assets are handed, as Dagster configures them; what they open is free of Dagster.
+
+What decides a result is not a field of a resource but an object that it depends on: the Launchpad offers the fields of
+every run, and no code version knows what was typed there.
+"""
 
 import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import fields, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, Self
 
 import dagster as dg
@@ -23,11 +26,6 @@ from storage.artifact_store import ArtifactStore
 from storage.artifacts import Checkpoint
 from storage.paths import EMBEDDING_CACHE
 from storage.remote_store import open_store
-
-
-def _values(source: Any, config: type) -> dict[str, Any]:
-    """The values that ``source`` has of the fields of the dataclass ``config``."""
-    return {field.name: getattr(source, field.name) for field in fields(config)}
 
 
 class AcceleratorResource(dg.ConfigurableResource[Any]):
@@ -72,52 +70,27 @@ class ArtifactStoreResource(dg.ConfigurableResource[Any]):
 
 
 class ChatModelResource(dg.ConfigurableResource[ChatModel]):
-    """Injected into the step that generates questions. Field by field the :class:`ChatConfig`, and the key:
-    always a ``dg.EnvVar``, so that only its name is in any configuration."""
+    """Injected into the step that generates questions.
 
+    ``api_key`` is always a ``dg.EnvVar``, so that only its name is in any configuration.
+    """
+
+    chat_config: dg.ResourceDependency[ChatConfig]
     api_key: str = ""
-    base_url: str
-    cache: str
-    api_key_env: str
-    temperature: float
-    max_output_tokens: int
-    max_parallel: int
-    requests_per_minute: float | None
-    tokens_per_minute: float | None
-    request_timeout_s: float
-    retry_deadline_s: float
-    allow_corpus_egress: bool
-    approved_endpoints: list[str]
-    max_calls: int | None
-    max_tokens: int | None
-    max_cost: float | None
-    input_price: float | None
-    output_price: float | None
-    reuse_answers: bool
 
     @classmethod
     def from_config(cls, config: ChatConfig) -> Self:
         """The resource of one endpoint. Where the key's variable is not set there is no key: loopback endpoints
         need none, and others say so when they are first used."""
-        values: dict[str, Any] = {
-            **_values(config, ChatConfig),
-            "cache": str(config.cache),
-            "approved_endpoints": list(config.approved_endpoints),
-        }
         key = dg.EnvVar(config.api_key_env) if os.environ.get(config.api_key_env) else ""
-        return cls(api_key=key, **values)
+        return cls(chat_config=config, api_key=key)
 
     def get(self) -> ChatModel:
         """The plain object that stages are handed."""
-        values: dict[str, Any] = {
-            **_values(self, ChatConfig),
-            "cache": Path(self.cache),
-            "approved_endpoints": tuple(self.approved_endpoints),
-        }
-        return ChatModel(ChatConfig(**values), self.api_key)
+        return ChatModel(self.chat_config, self.api_key)
 
     def __repr__(self) -> str:
-        return f"ChatModelResource({self.base_url!r})"
+        return f"ChatModelResource({self.chat_config.base_url!r})"
 
     __str__ = __repr__
 
@@ -160,21 +133,11 @@ class ContainerEngineResource(dg.ConfigurableResource[Any]):
 
 
 class EncoderResource(dg.ConfigurableResource[Any]):
-    """Injected into every step that embeds. Vectors are computed once per model, prompt, length and text.
-
-    The fields but ``store`` and ``accelerator`` are those of `EncoderConfig`.
-    """
+    """Injected into every step that embeds. Vectors are computed once per model, prompt, length and text."""
 
     store: dg.ResourceDependency[ArtifactStoreResource]
     accelerator: dg.ResourceDependency[AcceleratorResource]
-    query_prefix: str
-    passage_prefix: str
-    query_max_length: int
-    passage_max_length: int
-    attn_implementation: str
-    precision: str = "fp32"
-    trust_remote_code: bool = False
-    batch_size: int = 128
+    encoder_config: dg.ResourceDependency[EncoderConfig]
 
     def open(
         self, checkpoint: Checkpoint, batch_size: int | None = None
@@ -185,7 +148,7 @@ class EncoderResource(dg.ConfigurableResource[Any]):
 
     def recipe(self, checkpoint: Checkpoint, batch_size: int | None = None) -> EncoderRecipe:
         """How other processes make the encoder of one checkpoint."""
-        config = EncoderConfig(**_values(self, EncoderConfig))
+        config = self.encoder_config
         return EncoderRecipe(
             str(checkpoint.model.absolute()),
             checkpoint.version,

@@ -64,5 +64,5 @@ def encoders_for(
     return EncoderResource(
         store=ArtifactStoreResource(root=str(root)),
         accelerator=accelerator or AcceleratorResource(),
-        **vars(model.encoder_config(batch_size)),
+        encoder_config=model.encoder_config(batch_size),
     )

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import fields
 from pathlib import Path
 
 import dagster as dg
@@ -14,8 +13,7 @@ import pytest
 
 from assets_pkg.config.profile import load_profile
 from assets_pkg.orchestration.resources import build_resources, encoders_for
-from resources.chat_model.config import ChatConfig
-from resources.configurable import ChatModelResource, EncoderResource
+from resources.configurable import ChatModelResource
 from resources.encoders.encoder_config import EncoderConfig
 from resources.encoders.recipe import EncoderRecipe
 from storage.artifacts import Checkpoint
@@ -33,15 +31,7 @@ def test_the_profile_reaches_the_recipe_of_another_process_unchanged(tmp_path: P
     assert EncoderRecipe.load(json.loads(json.dumps(recipe.dump()))) == recipe
 
 
-def test_the_launchpad_has_every_field_of_the_plain_settings() -> None:
-    """Dagster wants its fields declared: they must not differ from those that are used."""
-    encoder = {*EncoderResource.model_fields} - {"store", "accelerator"}
-    assert encoder == {field.name for field in fields(EncoderConfig)}
-    chat = {*ChatModelResource.model_fields} - {"api_key"}
-    assert chat == {field.name for field in fields(ChatConfig)}
-
-
-def test_the_chat_models_settings_survive_the_launchpad(tmp_path: Path) -> None:
+def test_the_chat_models_settings_survive_the_resource(tmp_path: Path) -> None:
     resource = build_resources(load_profile("laptop", [f"artifact_root={tmp_path}"])).chat_model
     config = resource.get().config
     assert config.cache == tmp_path / ".cache" / "chat_answers.sqlite"
