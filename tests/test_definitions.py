@@ -11,6 +11,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from assets_pkg.automation.jobs import MAIN_JOB
 from assets_pkg.build import build_definitions, configured_benchmarks
 from assets_pkg.config.profile import load_profile
 from assets_pkg.config.stages import BENCHMARKS
@@ -142,3 +143,26 @@ def test_the_sensors_are_on_and_the_schedules_off(definitions: dg.Definitions) -
     for schedule in ("nightly_refresh", "weekly_measurement"):
         stopped = dg.DefaultScheduleStatus.STOPPED
         assert definitions.resolve_schedule_def(schedule).default_status is stopped
+
+
+def test_the_launchpad_offers_nothing_that_decides_a_result(definitions: dg.Definitions) -> None:
+    job = definitions.resolve_job_def(MAIN_JOB)
+    fields = {
+        f"{name}.{field}"
+        for name, resource in job.resource_defs.items()
+        if name != "io_manager"  # Dagster's own; no asset uses it
+        for field in getattr(resource.config_schema.config_type, "fields", {})
+    }
+    assert fields == {
+        "store.root",
+        "accelerator.device",
+        "accelerator.check_memory",
+        "chat_model.api_key",
+        "alerts.webhook_variable",
+        "containers.base_url",
+        "compute.run_on",
+        "compute.stages",
+    }
+    poisoned = {"resources": {"encoders": {"config": {"query_prefix": "another: "}}}}
+    with pytest.raises(dg.DagsterInvalidConfigError, match="query_prefix"):
+        job.execute_in_process(run_config=poisoned, instance=dg.DagsterInstance.ephemeral())
