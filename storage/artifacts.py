@@ -204,6 +204,11 @@ class Checkpoint(Artifact):
         return self.path / "model" / "consolidated"
 
 
+CHECKPOINTS = ("checkpoint", "base_model", "promoted_model")
+"""The assets that make a :class:`Checkpoint`. ``promoted_model`` makes one only of a model that a user brings; else it
+points at another's."""
+
+
 @dataclass(frozen=True)
 class EvalReport(Artifact):
     """``eval_results.json`` in the recipe's shape, ``comparison.json`` with intervals, per-query scores."""

@@ -21,7 +21,7 @@ from assets_pkg.reindex.index import INDEX_MANIFEST, index_in, open_index
 from assets_pkg.reindex.searcher import SearchError, index_of
 from resources.vector_store.base import PassageIndex
 from storage.artifact_store import ArtifactStore
-from storage.artifacts import Artifact
+from storage.artifacts import CHECKPOINTS, Artifact
 from storage.disk import bytes_below
 from storage.errors import RetuneError
 from storage.files import DAMAGED, replaced_by
@@ -41,7 +41,7 @@ MADE_OF_TEXTS = ("corpus_embeddings", "eval_set", "mined_train_set", "eval_metri
 """Assets that hold passages, or their vectors, without the names of their documents, each after those it is made
 from."""
 
-MODELS = ("base_model", "checkpoint", "onnx_model", "tensorrt_engine")
+MODELS = (*CHECKPOINTS, "onnx_model", "tensorrt_engine")
 """Assets that hold no passages, although the name of a document may well be a word of their vocabulary."""
 
 
@@ -190,7 +190,7 @@ def _served(store: ArtifactStore) -> set[tuple[str, str]]:
     if state is None or not state.alive():
         return set()
     digest = state.model_digest
-    found = {(asset, digest) for asset in ("checkpoint", "base_model")}
+    found = {(asset, digest) for asset in CHECKPOINTS}
     with suppress(SearchError):
         found.add(("vector_index", index_of(store, digest).version))
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -12,12 +13,17 @@ from rich.console import Console
 from assets_pkg.cli.common import plain
 from assets_pkg.config.profile import Profile
 from assets_pkg.config.stages import SECTIONS, STAGE_OF, STAGES
+from storage.errors import RetuneError
 
 if TYPE_CHECKING:
     from assets_pkg.orchestration.plan import Plan
 
 FETCHED = "base_model"
 """It comes with whatever needs it, and reads the model's section only, as they do."""
+
+
+class DryRunError(RetuneError):
+    """The run would fail for sure; the message says why."""
 
 
 def show_inputs(console: Console, plan: Plan) -> None:
@@ -32,6 +38,24 @@ def show_inputs(console: Console, plan: Plan) -> None:
             f"`retune run --to {stage}`)",
             highlight=False,
         )
+
+
+def check_given(profile: Profile, plan: Plan) -> None:
+    """Check that the files and folders exist that the plan would read in place of what stages make.
+
+    Raises:
+        DryRunError: one does not.
+    """
+    given = {
+        "synthetic_qa": ("sdg.sdg_input_path", profile.sdg.sdg_input_path),
+        "training_set": ("prep.train_input_file", profile.prep.train_input_file),
+        "eval_set": ("prep.eval_data_path", profile.prep.eval_data_path),
+        "checkpoint": ("eval.finetuned_model_path", profile.eval.finetuned_model_path),
+        "promoted_model": ("export.model_path or deploy.model_dir", profile.imported_model),
+    }
+    for asset, (setting, path) in given.items():
+        if asset in plan.to_run and path is not None and not Path(path).expanduser().exists():
+            raise DryRunError(f"{setting} = {path}: no such file or folder")
 
 
 def show_settings(console: Console, profile: Profile, plan: Plan) -> None:

@@ -67,7 +67,7 @@ def run_or_show(profile: Profile, assets: list[str], dry_run: bool, options: Job
 
 def _show(profile: Profile, plan: Plan, instance: dg.DagsterInstance) -> None:
     """The dry run: the plan, its inputs and settings. Only what would fail for sure is an error."""
-    from assets_pkg.cli.dry_run import show_engine, show_inputs, show_settings
+    from assets_pkg.cli.dry_run import check_given, show_engine, show_inputs, show_settings
     from assets_pkg.cli.progress import show_plan
     from assets_pkg.corpus.sources import check_source
 
@@ -76,6 +76,7 @@ def _show(profile: Profile, plan: Plan, instance: dg.DagsterInstance) -> None:
     show_settings(console, profile, plan)
     if "tensorrt_engine" in plan.to_run:
         show_engine(console, profile)
+    check_given(profile, plan)
     if "raw_corpus" in plan.to_run:
         check_source(profile.corpus)
     _show_forecast(profile, plan, instance)

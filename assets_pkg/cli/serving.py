@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -48,6 +50,8 @@ def deploy(
         run_or_show(profile, list(STAGES["deploy"]), dry_run)
         if dry_run:
             _show_command(profile)
+        elif not profile.deploy.detach:
+            _stay(profile)
 
 
 def serve(
@@ -111,6 +115,22 @@ def _stop(profile: Profile) -> None:
         console.print(f"stopped the server at {plain(server.url)}")
     else:
         console.print("no server is running")
+
+
+def _stay(profile: Profile) -> None:
+    """Wait in the foreground while the server runs; stop it when this process is told to end."""
+    server = _server(profile)
+    if server is None:
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        console.print(f"serving at {plain(server.url)}: Ctrl-C stops the server", highlight=False)
+        while server.alive():
+            time.sleep(1)
+    except KeyboardInterrupt:
+        _stop(profile)
+        return
+    raise failed(f"the server at {server.url} ended; its log: retune deploy --logs")
 
 
 def _show_log(profile: Profile) -> None:

@@ -78,6 +78,21 @@ class Profile(Settings):
     automation: AutomationSettings
     compute: ComputeSettings
 
+    @property
+    def imported_model(self) -> str | None:
+        """The model folder that is promoted in place of the gate's choice, if the user gives one."""
+        return self.export.model_path or self.deploy.model_dir
+
+    @model_validator(mode="after")
+    def _one_imported_model(self) -> Profile:
+        exported, served = self.export.model_path, self.deploy.model_dir
+        if exported and served and exported != served:
+            raise ValueError(
+                f"export.model_path = {exported!r} and deploy.model_dir = {served!r}: must be the same model, "
+                "since the server serves what was exported"
+            )
+        return self
+
     def stages(self) -> dict[str, tuple[str, ...]]:
         """The assets of every stage with these settings, in the order of a run.
 
@@ -88,6 +103,10 @@ class Profile(Settings):
             stages["eval"] = ("single_model_metrics",)
         elif not self.eval.eval_base:
             stages["eval"] = ()
+        if self.deploy.model_dir is not None:
+            stages["deploy"] = (*stages["export"], *stages["deploy"])
+        if self.prep.train_input_file is not None:
+            stages["finetune"] = ("training_set", "mined_train_set", *stages["finetune"])
         if self.export.export_to_trt:
             stages["export"] = (*stages["export"], "tensorrt_engine")
         return stages

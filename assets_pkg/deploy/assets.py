@@ -30,8 +30,9 @@ from assets_pkg.orchestration.asset_context import AssetContext, asset_context, 
 from assets_pkg.orchestration.history import ARTIFACT_KEY, SETTINGS_KEY, artifact_ref
 from assets_pkg.orchestration.metadata import numbers, table
 from resources.configurable import ArtifactStoreResource, ContainerEngineResource, EncoderResource
+from resources.encoders.sample_texts import SAMPLE_TEXTS
 from storage.artifact_store import ArtifactError, ArtifactStore
-from storage.artifacts import Checkpoint, EvalReport, EvalSet, OnnxModel
+from storage.artifacts import CHECKPOINTS, Checkpoint, EvalReport, EvalSet, OnnxModel
 from storage.digests import digest_json
 from storage.paths import EVAL_STAGE, STATE_FOLDER
 
@@ -44,12 +45,6 @@ NO_DRIFT = dg.AssetCheckSpec(
     "served_metrics_match",
     asset="nim_eval_metrics",
     description="Every metric through the endpoint is within the recipe's tolerance of the checkpoint's.",
-)
-SMOKE_TEXTS = (
-    "a",
-    "How is the pressure in a sealed vessel measured?",
-    "The quick brown fox jumps over the lazy dog. " * 12,
-    "naïve café, 東京, 12.5 °C — punctuation and other scripts",
 )
 
 
@@ -77,10 +72,10 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             for each in (exported, model):
                 asset.store.verify(each, anew=profile.deploy.verify_fingerprint)
             with encoders.open(model) as encoder:
-                expected = encoder.embed(SMOKE_TEXTS, "passage")
+                expected = encoder.embed(SAMPLE_TEXTS, "passage")
             name, dtype = profile.deploy.served_model_name, exported.manifest()["dtype"]
             interface = interface_of(profile.deploy.backend)
-            check = smoke_check(name, SMOKE_TEXTS, "passage", expected, dtype, interface)
+            check = smoke_check(name, SAMPLE_TEXTS, "passage", expected, dtype, interface)
             served = ServedModel(exported.folder, model.model, model.version)
             folder = asset.store.root / STATE_FOLDER
             state = deploy(served, profile.deploy, folder, check, containers.get)
@@ -181,7 +176,7 @@ def _damage(made: dg.AssetMaterialization, store: ArtifactStore) -> str | None:
     """What is damaged of the deployed export and its model, every file hashed again."""
     exported, digest = artifact_ref(made), str(made.metadata["model_digest"].value)
     assert exported is not None, "running_nim records no artifact"
-    sources = [name for name in ("checkpoint", "base_model") if store.has(name, digest)]
+    sources = [name for name in CHECKPOINTS if store.has(name, digest)]
     try:
         store.verify(store.get(OnnxModel, *exported), anew=True)
         for name in sources:

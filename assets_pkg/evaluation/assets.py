@@ -13,6 +13,12 @@ from assets_pkg.evaluation.headline import headline
 from assets_pkg.evaluation.plots import BARS
 from assets_pkg.evaluation.promotion import Decision, Promotion, check_report, decide, promotions, rows
 from assets_pkg.evaluation.report import read_scores, write_eval_report
+from assets_pkg.finetune.imported import (
+    ImportSettings,
+    import_model,
+    imported_folder_changed,
+    imported_from,
+)
 from assets_pkg.orchestration.asset_context import (
     VERDICT,
     AssetContext,
@@ -24,8 +30,15 @@ from assets_pkg.orchestration.history import ARTIFACT_KEY, latest
 from assets_pkg.orchestration.instance import GPU_POOL
 from assets_pkg.orchestration.metadata import numbers, picture, table
 from assets_pkg.retrieval.metrics import main_metric
-from resources.configurable import AlertsResource, ArtifactStoreResource, ComputeResource, EncoderResource
-from storage.artifacts import Checkpoint, EvalReport, EvalSet
+from resources.configurable import (
+    AcceleratorResource,
+    AlertsResource,
+    ArtifactStoreResource,
+    ComputeResource,
+    EncoderResource,
+)
+from storage.artifact_store import ArtifactStore
+from storage.artifacts import CHECKPOINTS, Checkpoint, EvalReport, EvalSet
 from storage.paths import EVAL_STAGE, PROMOTED_MODEL
 
 PICTURES = ("bars", "gains", "slices", "dimensions")
@@ -84,10 +97,13 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
                 asset.link(f"{EVAL_STAGE}/{name}", report.path / name)
             return asset.result(report, _shown_report(report, measured))
 
+    brought = profile.imported_model
+    decides = (profile.gate,) if brought is None else (profile.model, ImportSettings(imported_model=brought))
+
     @stage_asset(
         "eval",
-        profile.gate,
-        deps=("eval_metrics", "checkpoint", "base_model"),
+        *decides,
+        deps=("eval_metrics", "checkpoint", "base_model") if brought is None else (),
         pool=GPU_POOL,
         kinds={"huggingface"},
         check_specs=[GATE],
@@ -97,6 +113,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         context: dg.AssetExecutionContext,
         store: ArtifactStoreResource,
         encoders: EncoderResource,
+        accelerator: AcceleratorResource,
         alerts: AlertsResource,
         config: PromotionChoice,
     ) -> dg.MaterializeResult:
@@ -104,6 +121,8 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         with asset_context(context, store) as asset:
             if config.version:
                 model, decision = _by_hand(asset, config)
+            elif brought is not None:
+                model, decision = _by_import(asset, profile, brought, accelerator)
             else:
                 model, decision = _by_gate(asset, profile, encoders)
             asset.store.verify(model)
@@ -123,6 +142,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
                 "history": table(
                     _short_history(promotions(asset.instance, asset.store, SHOWN_HISTORY)), REASON_CHARS
                 ),
+                **imported_from(brought),
             }
             check = dg.AssetCheckResult(
                 check_name=GATE.name,
@@ -261,10 +281,22 @@ def _against(
     return compare(scores, read_scores(report, "finetuned"), profile.eval)
 
 
+def _by_import(
+    asset: AssetContext, profile: Profile, source: str, accelerator: AcceleratorResource
+) -> tuple[Checkpoint, Decision]:
+    model = import_model(asset, profile.model, source, accelerator)
+    return model, Decision(True, f"imported from {source}: {model.version}")
+
+
+def promoted_folder_changed(made: dg.AssetMaterialization, profile: Profile, _: ArtifactStore) -> str | None:
+    """Whether the folder that ``promoted_model`` was imported from changed."""
+    return imported_folder_changed(made, profile.imported_model)
+
+
 def _by_hand(asset: AssetContext, config: PromotionChoice) -> tuple[Checkpoint, Decision]:
-    for name in ("checkpoint", "base_model"):
+    for name in CHECKPOINTS:
         if config.version in asset.store.versions(name):
             model = asset.store.get(Checkpoint, name, config.version)
             return model, Decision(True, f"set by hand to {name} {config.version}: {config.because}")
-    known = ", ".join(asset.store.versions("checkpoint") + asset.store.versions("base_model"))
+    known = ", ".join(version for name in CHECKPOINTS for version in asset.store.versions(name))
     raise dg.Failure(f"no model {config.version} in the store; there are {known}", allow_retries=False)

@@ -9,6 +9,12 @@ from assets_pkg.config.sections.finetune import FinetuneSettings
 from assets_pkg.finetune.adapter import train_adapter
 from assets_pkg.finetune.base_model import describe_contract, fetch_base_model, registry_facts
 from assets_pkg.finetune.distillation import make_distillation
+from assets_pkg.finetune.imported import (
+    ImportSettings,
+    import_model,
+    imported_folder_changed,
+    imported_from,
+)
 from assets_pkg.finetune.launch import launch_training
 from assets_pkg.orchestration.asset_context import AssetContext, accelerator_pool, asset_context, stage_asset
 from assets_pkg.orchestration.metadata import numbers, picture
@@ -58,7 +64,12 @@ def _teach(
 
 def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
     """The ``finetune`` group."""
+    brought = profile.eval.finetuned_model_path
+    tuned = _trained_checkpoint(profile) if brought is None else _imported_checkpoint(profile, brought)
+    return [_base_model(profile), tuned]
 
+
+def _base_model(profile: Profile) -> dg.AssetsDefinition:
     @stage_asset("finetune", profile.model, kinds={"huggingface"})
     def base_model(
         context: dg.AssetExecutionContext,
@@ -82,6 +93,10 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             told = {**({"warning": warning} if warning else {}), **outside}
             return asset.result(model, {**numbers(model.summary()), **told})
 
+    return base_model
+
+
+def _trained_checkpoint(profile: Profile) -> dg.AssetsDefinition:
     @stage_asset(
         "finetune",
         profile.finetune,
@@ -120,4 +135,29 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             shown = {"curves": picture(curves)} if curves.exists() else {}
             return asset.result(tuned, {**numbers(tuned.summary()), **shown})
 
-    return [base_model, checkpoint]
+    return checkpoint
+
+
+def _imported_checkpoint(profile: Profile, source: str) -> dg.AssetsDefinition:
+    @stage_asset("finetune", profile.model, ImportSettings(imported_model=source), kinds={"huggingface"})
+    def checkpoint(
+        context: dg.AssetExecutionContext,
+        store: ArtifactStoreResource,
+        compute: ComputeResource,
+        accelerator: AcceleratorResource,
+    ) -> dg.MaterializeResult:
+        """A fine-tuned model that the user brings; nothing is trained."""
+        with asset_context(context, store, compute) as asset:
+            tuned = import_model(asset, profile.model, source, accelerator)
+            asset.link(f"{CHECKPOINTS}/{tuned.version}", tuned.path)
+            asset.link(f"{CHECKPOINTS}/LATEST", tuned.path)
+            return asset.result(tuned, {**numbers(tuned.summary()), **imported_from(source)})
+
+    return checkpoint
+
+
+def checkpoint_folder_changed(
+    made: dg.AssetMaterialization, profile: Profile, _: ArtifactStore
+) -> str | None:
+    """Whether the folder that ``checkpoint`` was imported from changed."""
+    return imported_folder_changed(made, profile.eval.finetuned_model_path)

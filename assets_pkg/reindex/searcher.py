@@ -22,7 +22,7 @@ from resources.encoders.base import Encoder, Role
 from resources.encoders.recipe import EncoderRecipe
 from resources.vector_store.base import Hit
 from storage.artifact_store import ArtifactError, ArtifactStore
-from storage.artifacts import Checkpoint, SearchChoice, VectorIndex
+from storage.artifacts import CHECKPOINTS, Checkpoint, SearchChoice, VectorIndex
 from storage.digests import digest_json
 from storage.errors import RetuneError
 from storage.paths import EMBEDDING_CACHE, INDEX_LINK, ONNX_LINK, SEARCH_METHODS, STATE_FOLDER
@@ -126,7 +126,7 @@ def find_model(store: ArtifactStore, digest: str) -> Checkpoint:
     Raises:
         SearchError: it is no longer in the store.
     """
-    for asset in ("checkpoint", "base_model"):
+    for asset in CHECKPOINTS:
         if store.has(asset, digest):
             return store.get(Checkpoint, asset, digest)
     raise SearchError(

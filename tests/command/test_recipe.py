@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,6 +63,14 @@ def test_a_dry_run_fails_for_what_would_fail_for_sure(empty: Workplace) -> None:
     code, output = empty.retune("sdg", "-c", "default", "-d", "corpus_dir=/no/such/folder")
     assert code == 1
     assert "/no/such/folder" in output
+    for line in (
+        "export -d model_path=/no/model",
+        "prep -d eval_data_path=/no/model",
+        "finetune -d train_data_path=/no/model",
+    ):
+        code, output = empty.retune(*line.split(), "-c", "default")
+        assert code == 1
+        assert "/no/model: no such file or folder" in output
     assert empty.retune("prep", "-c", "default", "-d", "no_such_setting=1")[0] == 2
 
 
@@ -129,3 +138,55 @@ def test_keys_in_env_files_are_found_and_never_shown(empty: Workplace) -> None:
     code, output = place.retune("ui")
     assert code == 1
     assert "chmod 600" in output
+
+
+def test_a_model_of_any_trainer_is_exported_measured_and_served(
+    place: Workplace, tiny_model: Path, tmp_path: Path
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in tiny_model.rglob("*")}
+    own = Workplace(tmp_path, place.port, extra={"RETUNE_PROFILE": ""})
+    line = ("-c", "laptop", f"host_port={place.port + 1}", f"base_model={tiny_model}")
+    code, output = own.retune("export", f"model_path={tiny_model}", *line)
+    assert code == 0, output
+    assert (tmp_path / "output/embed/stage4_export/onnx/model.onnx").exists()
+    code, output = own.retune("promote", "--show", *line)
+    assert f"importedfrom{tiny_model}" in "".join(output.split())
+    code, output = own.retune("deploy", f"model_dir={tiny_model}", *line)
+    assert code == 0, output
+    beir = place.home / "output/stage1_data_prep/eval_beir"
+    measured = (f"finetuned_model_path={tiny_model}", f"eval_data_path={beir}", *line)
+    code, output = own.retune("eval", *measured)
+    assert code == 0, output
+    results = json.loads((tmp_path / "output/embed/stage3_eval/eval_results.json").read_text())
+    assert results["base"] == results["finetuned"]
+    assert "nothing is stale" in own.retune("eval", *measured)[1]
+    assert {path: path.stat().st_mtime_ns for path in tiny_model.rglob("*")} == before
+    assert own.retune("deploy", "--stop", *line)[0] == 0
+
+
+def test_training_starts_from_a_mined_file_and_an_eval_set(
+    place: Workplace, tiny_model: Path, tmp_path: Path
+) -> None:
+    own = Workplace(tmp_path, place.port, extra={"RETUNE_PROFILE": ""})
+    prepared = place.home / "output/stage1_data_prep"
+    given = (
+        f"train_data_path={prepared / 'train_mined.automodel_unrolled.json'}",
+        f"eval_data_path={prepared / 'eval_beir'}",
+    )
+    code, output = own.retune("finetune", "-c", "laptop", f"base_model={tiny_model}", *given)
+    assert code == 0, output
+    made = tmp_path / "output/embed/stage2_finetune/checkpoints/LATEST/model/consolidated"
+    assert (made / "model.safetensors").exists()
+
+
+def test_a_server_in_the_foreground_ends_with_the_command(place: Workplace) -> None:
+    command = place.start("deploy", "-c", "profile.yaml", "detach=false")
+    assert command.stdout is not None
+    for line in command.stdout:
+        if "Ctrl-C stops the server" in line:
+            break
+    command.send_signal(signal.SIGINT)
+    output, _ = command.communicate(timeout=60)
+    assert command.returncode == 0, output
+    assert "stopped the server" in output
+    assert place.retune("deploy", "-c", "profile.yaml")[0] == 0

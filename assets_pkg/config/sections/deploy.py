@@ -27,7 +27,11 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class DeploySettings(Settings):
-    """Stage 5."""
+    """Stage 5. ``model_dir``: a model folder of the user's own, as ``export.model_path``. Without ``detach`` the
+    command stays until it is interrupted, and then stops the server."""
+
+    model_dir: Annotated[str | None, RuntimeOnly]
+    detach: Annotated[bool, RuntimeOnly]
 
     backend: Literal["process", "docker", "vllm"]
     served_model_name: str

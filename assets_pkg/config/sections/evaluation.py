@@ -18,7 +18,8 @@ class IntervalSettings(Settings):
 
 
 class EvalSettings(IntervalSettings):
-    """Stage 3: what is measured. ``eval_dimensions``: shorter vectors that are measured beside the full ones."""
+    """Stage 3: what is measured. ``eval_dimensions``: shorter vectors that are measured beside the full ones.
+    ``finetuned_model_path``: a model folder of the user's own, in place of the one that training makes."""
 
     k_values: Annotated[list[PositiveInt], Field(min_length=1)]
     eval_dimensions: list[PositiveInt]
@@ -27,6 +28,7 @@ class EvalSettings(IntervalSettings):
     eval_nim: Annotated[bool, RuntimeOnly]
     fail_on_nim_metric_drift: Annotated[bool, RuntimeOnly]
     eval_batch_size: BatchSize
+    finetuned_model_path: Annotated[str | None, RuntimeOnly]
 
     def decisive(self) -> dict[str, Any]:
         """As for every section, but a comparison is always of both models: which of them are asked for decides what

@@ -46,4 +46,6 @@ class GraphSettings(Settings):
 
 
 class ExportSettings(GraphSettings, TensorrtSettings):
-    """Stage 4."""
+    """Stage 4. ``model_path``: a model folder of the user's own, which is promoted in place of the gate's choice."""
+
+    model_path: Annotated[str | None, RuntimeOnly]
