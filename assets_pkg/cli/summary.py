@@ -151,7 +151,11 @@ def _show_measurement(console: Console, report: EvalReport) -> None:
         }
         for name, row in (usual or metrics).items()
     ]
-    _show_table(console, f"base and fine-tuned on {comparison['queries']} held-out questions", rows)
+    exam = report.exam()
+    by = f", {exam['by']}" if exam.get("meaning") else ""
+    _show_table(console, f"base and fine-tuned on {comparison['queries']} held-out questions{by}", rows)
+    if exam.get("meaning"):
+        console.print(f"[dim]{plain(exam['meaning'])}[/]", highlight=False)
     console.print(f"[bold]report[/]   {plain(report.path / 'report.html')}", highlight=False)
 
 

@@ -1,5 +1,6 @@
 """The assets of stage 3: the evaluation of base and fine-tuned model, and the promoted model."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from assets_pkg.config.sections.evaluation import EvalSettings, SingleModelSetti
 from assets_pkg.evaluation.compare import Difference, compare
 from assets_pkg.evaluation.evaluate import evaluate_dimensions, evaluate_retrieval
 from assets_pkg.evaluation.headline import headline
+from assets_pkg.evaluation.html_page import CURVES
 from assets_pkg.evaluation.plots import BARS
 from assets_pkg.evaluation.promotion import Decision, Promotion, check_report, decide, promotions, rows
 from assets_pkg.evaluation.report import read_scores, write_eval_report
@@ -209,6 +211,8 @@ def _measure(
             )
             full[name], all_lengths[name] = scores[encoder.dimensions], scores
     digests = {name: model.version for name, model in models.items()}
+    if "finetuned" in models and (curves := models["finetuned"].path / CURVES).exists():
+        shutil.copy(curves, folder / CURVES)
     write_eval_report(folder, full, eval_set, digests, settings, all_lengths, _training(models))
 
 

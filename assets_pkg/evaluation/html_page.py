@@ -12,9 +12,11 @@ from assets_pkg.config.sections.evaluation import EvalSettings
 from assets_pkg.orchestration.html_page import data_uri, render_page, scale_of
 from assets_pkg.retrieval.metrics import main_metric
 from storage.files import write_atomic
+from storage.progress import duration
 
 TEMPLATE = Path(__file__).with_name("report.html")
 PICTURES = {"bars.png": "Means of both models", "gains.png": "Gain of every query"}
+CURVES = "loss.png"
 MAIN = ("NDCG", "Recall", "MRR", "MAP")
 """Families of the metrics that are always visible."""
 
@@ -45,7 +47,9 @@ def write_page(folder: Path, settings: EvalSettings) -> None:
         pictures={
             title: data_uri(folder / name) for name, title in PICTURES.items() if (folder / name).exists()
         },
+        exam=_read(folder / "exam.json", {}),
         training=_training(_read(folder / "training.json", {})),
+        curves=data_uri(folder / CURVES) if (folder / CURVES).exists() else "",
         settings=settings.model_dump(mode="json"),
     )
     write_atomic(folder / "report.html", page)
@@ -62,7 +66,7 @@ def _training(summary: Mapping[str, Any]) -> dict[str, str]:
         "loss": _from_to(summary, "initial_loss", "final_loss"),
         "validation nDCG@10": _from_to(summary, "validation_ndcg_before", "validation_ndcg_after"),
         "share of the tuned weights": summary.get("merge_weight"),
-        "seconds": summary.get("training_seconds") or None,
+        "time": duration(summary["training_seconds"]) if summary.get("training_seconds") else None,
         "device": summary.get("device"),
         "precision": summary.get("precision"),
     }

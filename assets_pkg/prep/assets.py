@@ -29,6 +29,7 @@ from assets_pkg.retrieval.parallel_search import search_devices
 from resources.configurable import ArtifactStoreResource, ComputeResource, EncoderResource
 from storage.artifact_store import ArtifactStore
 from storage.artifacts import Checkpoint, EvalSet, MinedTrainSet, QAPairs, TrainingSet
+from storage.formats.eval_origin import MODEL, OWN, STRUCTURE
 from storage.paths import DATA_PREP_STAGE
 
 
@@ -90,7 +91,10 @@ def _eval_set(profile: Profile) -> dg.AssetsDefinition:
                     import_beir(Path(settings.eval_data_path), folder)
                     return
                 pairs, use_group_id = asset.input(QAPairs, "synthetic_qa"), settings.use_group_id_in_eval
-                write_eval_set(pairs, split, folder, asset.progress(), use_group_id=use_group_id)
+                origin = _origin_of_pairs(profile, pairs)
+                write_eval_set(
+                    pairs, split, folder, asset.progress(), use_group_id=use_group_id, origin=origin
+                )
 
             made = frozen_eval_set(asset.store) or asset.build(
                 EvalSet, produce, outside={"files": fingerprint}
@@ -104,6 +108,18 @@ def _eval_set(profile: Profile) -> dg.AssetsDefinition:
             return asset.result(made, {**numbers(figures), FINGERPRINT: fingerprint})
 
     return eval_set
+
+
+def _origin_of_pairs(profile: Profile, pairs: QAPairs) -> dict[str, str]:
+    """Who wrote the questions, and about which documents, for those who read a measurement."""
+    if profile.sdg.sdg_input_path is not None:
+        return {"questions_by": OWN, "questions_from": profile.sdg.sdg_input_path}
+    about = {"corpus": profile.corpus.corpus_dir}
+    if profile.sdg.generator == "offline":
+        return {"questions_by": STRUCTURE, **about}
+    cost = pairs.summary().get("cost")
+    spent = {} if cost is None else {"questions_cost": f"{cost:,.2f} (currency of sdg.input_price)"}
+    return {"questions_by": MODEL, "questions_from": profile.sdg.qa_generation_model, **about, **spent}
 
 
 def _mined_train_set(profile: Profile) -> dg.AssetsDefinition:

@@ -27,6 +27,7 @@ from storage.formats.beir import (
     read_queries,
     write_beir,
 )
+from storage.formats.eval_origin import OWN
 from storage.paths import FROZEN_EVAL_SET
 
 ASSET = "eval_set"
@@ -75,7 +76,8 @@ def import_beir(path: Path, folder: Path) -> None:
     own = sum(query in documents for query in qrels)
     oddities = {"questions_that_are_documents": own, "answers_not_in_corpus": missing}
     told = {name: count for name, count in oddities.items() if count}
-    summary = {**_figures(qrels, documents), **told, "source": str(path)}
+    origin = {"questions_by": OWN, "questions_from": str(path)}
+    summary = {**_figures(qrels, documents), **told, "source": str(path), **origin}
     write_json(folder / "summary.json", summary, final_newline=True)
 
 

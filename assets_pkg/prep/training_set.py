@@ -6,7 +6,7 @@ An eval set of the user's is imported by :mod:`~assets_pkg.prep.eval_set`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +104,10 @@ def write_eval_set(
     progress: Progress = no_progress,
     *,
     use_group_id: bool = False,
+    origin: Mapping[str, str] | None = None,
 ) -> None:
-    """Write ``eval_beir/`` (the test questions, over every chunk of every split) and ``summary.json``.
+    """Write ``eval_beir/`` (the test questions, over every chunk of every split) and ``summary.json``, with ``origin``:
+    who wrote the questions.
 
     Documents are named ``d<N>`` in corpus order; with ``use_group_id`` by their content id, which is their
     ``group_id`` too. Query ids number the questions of all splits, so that none is an id of training too.
@@ -136,6 +138,7 @@ def write_eval_set(
         "positives_per_question": round(judged / len(questions), 4),
         "query_types": dict(sorted(types.items())),
         **_group_figures(data, settings),
+        **(origin or {}),
     }
     write_json(folder / "summary.json", summary, final_newline=True)
 

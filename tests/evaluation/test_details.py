@@ -134,6 +134,40 @@ def test_the_headline_is_the_verdict_and_the_question_that_gained_most(
     assert example == f"before and after: '<what> is {query[1:]}': answer at rank {before} -> {after}"
 
 
+@pytest.mark.parametrize(
+    ("summary", "by", "words"),
+    [
+        (
+            {"questions_by": "structure", "corpus": "pydoc://stdlib"},
+            "structure of the documents",
+            "smaller gain",
+        ),
+        ({"questions_by": "model", "questions_from": "some/llm"}, "chat model", "some/llm"),
+        ({"questions_by": "own", "questions_from": "beir/"}, "your own", "beir/"),
+        (None, "not recorded", ""),
+    ],
+)
+def test_the_report_says_who_wrote_the_questions(
+    eval_set: EvalSet,
+    tmp_path: Path,
+    settings: EvalSettings,
+    summary: dict[str, str] | None,
+    by: str,
+    words: str,
+) -> None:
+    if summary is not None:
+        (eval_set.path / "summary.json").write_text(json.dumps(summary))
+    scores = evaluate_retrieval(eval_set, NoisyEncoder(0.7), settings)
+    write_eval_report(tmp_path, {"finetuned": scores}, eval_set, {"finetuned": "f1"}, settings)
+    exam = EvalReport(tmp_path, "eval_metrics", "r1").exam()
+    assert by in exam["by"]
+    assert exam["lines"]["questions"].startswith(f"{DOCUMENTS}, ")
+    page = (tmp_path / "report.html").read_text("utf-8")
+    for text in (by, words, *(summary or {}).get("corpus", "").split()):
+        assert text in page
+    assert bool(exam["meaning"]) == (summary is not None)
+
+
 def test_an_answer_that_was_not_found_has_no_rank() -> None:
     assert answer_rank([{"rank": 1, "relevant": False}]) == "not found"
 
