@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from assets_pkg.orchestration.metadata import numbers, picture, table
+from assets_pkg.orchestration.metadata import in_words, numbers, picture, table
 from storage.printable import visible
 
 BREAK = "\u200b"
@@ -144,3 +144,14 @@ def test_a_long_cell_is_cut_and_a_long_word_may_be_broken() -> None:
         line.strip("| ") for line in (table([{"text": "a few short words"}]).md_str or "").splitlines()[2:]
     )
     assert short == "a few short words"
+
+
+def test_figures_are_said_in_a_line() -> None:
+    figures = {
+        "near_answers": 3,
+        "share": 0.123456789,
+        "limit": 1e-12,
+        "rows": [1],
+        "what_to_do": "add documents",
+    }
+    assert in_words(figures) == "near answers: 3, share: 0.1235, limit: 1e-12, what to do: add documents"

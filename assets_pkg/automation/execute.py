@@ -13,6 +13,7 @@ from assets_pkg.automation.jobs import BENCHMARK_JOB, MAIN_JOB
 from assets_pkg.config.stages import STAGE_OF, STAGES
 from assets_pkg.orchestration.history import planned_tag
 from assets_pkg.orchestration.instance import PROCESS_TAG, end_dead_runs, process_tag
+from assets_pkg.orchestration.metadata import in_words
 from assets_pkg.orchestration.run_origin import as_runs_of_the_code_location
 
 INTERRUPTS = ("DagsterExecutionInterruptedError", "KeyboardInterrupt")
@@ -102,12 +103,15 @@ def _failures(result: dg.ExecuteInProcessResult) -> list[Failure]:
                 failed.append(Failure(event.step_key or "", cause.message.strip(), cause.to_string()))
     for check in result.get_asset_check_evaluations():
         if not check.passed and check.severity == dg.AssetCheckSeverity.ERROR:
-            figures = ", ".join(
-                f"{name}: {value.value}"
-                for name, value in check.metadata.items()
-                if not isinstance(value, dg.MarkdownMetadataValue)  # tables and pictures, for the UI
+            figures = in_words(
+                {
+                    name: value.value
+                    for name, value in check.metadata.items()
+                    if not isinstance(value, dg.MarkdownMetadataValue)  # tables and pictures, for the UI
+                }
             )
+            said = check.description or figures
             failed.append(
-                Failure(f"check {check.check_name} of {check.asset_key.to_user_string()}", figures, "")
+                Failure(f"check {check.check_name} of {check.asset_key.to_user_string()}", said, "")
             )
     return failed

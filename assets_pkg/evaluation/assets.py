@@ -150,6 +150,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
                 check_name=GATE.name,
                 passed=decision.passed,
                 severity=dg.AssetCheckSeverity.WARN,
+                description=decision.reason,
                 metadata={name: shown[name] for name in ("decision", "rules")},
             )
             return asset.result(model, shown)._replace(check_results=[check])
@@ -230,7 +231,7 @@ def _shown_report(report: EvalReport, settings: EvalSettings) -> dict[str, objec
     comparison = [_short_row(name, metrics[name]) for name in main if name in metrics]
     drawn = [name for name in PICTURES if (report.path / f"{name}.png").exists()]
     return {
-        VERDICT: headline(report, settings)[0],
+        VERDICT: headline(report, settings)[0].replace(". ", ".\n", 1),
         "comparison": table(comparison),
         **{name: picture(report.path / f"{name}.png") for name in drawn},
         "report": dg.MetadataValue.path(report.path / "report.html"),
@@ -243,11 +244,16 @@ def _short_row(metric: str, row: Mapping[str, float]) -> dict[str, str]:
     """A row short enough for the UI to show the table without a click, in the width of a laptop's screen."""
     return {
         "metric": metric,
-        "base": f"{row['base']:.3f}",
-        "tuned": f"{row['finetuned']:.3f}",
-        "gain": f"{row['delta']:+.3f}",
-        "interval": f"{row['low']:+.3f} to {row['high']:+.3f}",
+        "base": _digits(f"{row['base']:.3f}"),
+        "tuned": _digits(f"{row['finetuned']:.3f}"),
+        "gain": _digits(f"{row['delta']:+.3f}"),
+        "interval": _digits(f"{row['low']:+.3f} to {row['high']:+.3f}"),
     }
+
+
+def _digits(text: str) -> str:
+    """Without the zeros before decimal points, which say nothing of figures that are at most 1."""
+    return text.replace("0.", ".")
 
 
 def _short_history(history: Sequence[Promotion]) -> list[dict[str, str]]:

@@ -42,6 +42,15 @@ def numbers(figures: Mapping[str, Any]) -> dict[str, Any]:
     return shown
 
 
+def in_words(figures: Mapping[str, Any]) -> str:
+    """Figures in a line, for what is said of a failed check: ``near questions: 3, tolerated share: 0.1``."""
+    shown = {name: value for name, value in figures.items() if isinstance(value, str | int | float)}
+    return ", ".join(
+        f"{name.replace('_', ' ')}: {f'{value:.4g}' if isinstance(value, float) else value}"
+        for name, value in shown.items()
+    )
+
+
 def picture(path: Path) -> dg.MarkdownMetadataValue:
     """A PNG inside Markdown (the UI drops raw ``<img>`` tags but shows data URIs)."""
     data = base64.b64encode(path.read_bytes()).decode("ascii")

@@ -15,7 +15,7 @@ import numpy as np
 
 from assets_pkg.config.profile import Profile
 from assets_pkg.orchestration.asset_context import UpstreamArtifacts
-from assets_pkg.orchestration.metadata import numbers, table
+from assets_pkg.orchestration.metadata import in_words, numbers, table
 from assets_pkg.prep.filtering import question_key
 from assets_pkg.prep.leakage import Leaks, find_leaks
 from resources.configurable import ArtifactStoreResource
@@ -282,5 +282,6 @@ def _results(asset: str, findings: Mapping[str, Finding]) -> Iterator[dg.AssetCh
             asset_key=asset,
             check_name=name,
             severity=dg.AssetCheckSeverity[finding.severity],
+            description=None if finding.passed else in_words(finding.figures),
             metadata={**numbers(finding.figures), **samples},
         )

@@ -247,6 +247,7 @@ def _verify(
         check_name=INDEX_CHECK.name,
         asset_key=INDEX_CHECK.asset_key,
         passed=not problems,
+        description="; ".join(problems) or None,
         metadata={
             **numbers({**asdict(check), **asdict(evaluation)}),
             "problems": "; ".join(problems) or "(none)",

@@ -26,8 +26,6 @@ GROUPS = {
     "export": ("onnx_model", "tensorrt_engine"),
     "deploy": ("running_nim", "nim_eval_metrics"),
     "reindex": ("corpus_embeddings", "vector_index"),
-    "judges": ("judge_scores", "judge_ranking"),
-    "image_text": ("image_text_pairs", "captions", "image_text_scores", "image_text_report"),
 }
 AUTOMATION = {
     f"sensors/{SENSOR}": "Rebuilds the index when the promoted model or the passages changed",
@@ -54,6 +52,15 @@ def test_the_lineage_shows_every_group_and_its_assets(screen: Screen) -> None:
             expect(boxes.get_by_text(name, exact=True)).to_be_visible()
     screen.await_colours()
     screen.keep("lineage")
+
+
+def test_runs_of_the_command_are_on_the_timeline(screen: Screen) -> None:
+    screen.open("/overview/timeline")
+    expect(screen.page.locator("a[href$='/jobs/retune']")).to_be_visible()
+    screen.keep("timeline")
+    screen.open("/locations/retune/jobs/retune/runs")
+    expect(screen.page.get_by_text("Success", exact=True).first).to_be_visible()
+    screen.keep("runs-of-the-job")
 
 
 @pytest.mark.parametrize(
