@@ -28,6 +28,8 @@ from storage.files import write_atomic, write_json
 from storage.progress import Note, Progress, no_note, no_progress
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from sentence_transformers import SentenceTransformer
 
     from assets_pkg.finetune.batches import PairCollator
@@ -94,9 +96,10 @@ def _run(run: TrainingRun, validation: ValidationData | None) -> dict[str, Any]:
     collator = collator_for(tuned, run.data, run.model, run.taught)
     validator = Validator(tuned, validation, run.model, run.bf16) if validation else None
     loss = build_loss(run, tuned)
-    before = validator.ndcg(tuned) if validator else None
-    results: dict[str, Any] = {"validation_ndcg_before": before}
-    reason = broadcast(no_headroom(run, before, loss, collator))
+    before = validator.scores(tuned) if validator else None
+    ndcg = None if before is None else float(before.mean())
+    results: dict[str, Any] = {"validation_ndcg_before": ndcg}
+    reason = broadcast(no_headroom(run, ndcg, loss, collator))
     if reason is not None:
         if is_main():
             copy_unchanged(run.base.model, run.target)
@@ -104,7 +107,7 @@ def _run(run: TrainingRun, validation: ValidationData | None) -> dict[str, Any]:
     trained = _train(run, tuned, loss, collator, validator)
     results |= {"trained": True, "steps_done": trained}
     if is_main():
-        results |= _evaluate_and_save(run, tuned, validator, results)
+        results |= _evaluate_and_save(run, tuned, validator, before)
     return results
 
 
@@ -174,15 +177,23 @@ def _train(
 
 
 def _evaluate_and_save(
-    run: TrainingRun, tuned: SentenceTransformer, validator: Validator | None, trained: dict[str, Any]
+    run: TrainingRun,
+    tuned: SentenceTransformer,
+    validator: Validator | None,
+    before: NDArray[np.float64] | None,
 ) -> dict[str, Any]:
     """Evaluate the trained model, merge it with the base if that is set, and save it; returns values of
-    ``summary.json``."""
+    ``summary.json``.
+
+    Args:
+        before: the base's scores of the validation questions.
+    """
     results: dict[str, Any] = {}
-    if validator is not None:
-        results["validation_ndcg_after"] = validator.ndcg(tuned)
-    if run.settings.merge_with_base and validator is not None:
-        results |= merge_with_base(run, tuned, validator, trained | results)
+    if validator is not None and before is not None:
+        after = validator.scores(tuned)
+        results["validation_ndcg_after"] = float(after.mean())
+        if run.settings.merge_with_base:
+            results |= merge_with_base(run, tuned, validator, before, after)
     if results.get("merge_weight") == 0:
         copy_unchanged(run.base.model, run.target)
     else:
@@ -191,7 +202,7 @@ def _evaluate_and_save(
             tuned.float(),
             run.base.model,
             run.target,
-            learned=results.get("validation_ndcg_after") != trained["validation_ndcg_before"],
+            learned=before is not None and results["validation_ndcg_after"] != float(before.mean()),
             bf16=run.bf16,
             trust_remote_code=run.model.trust_remote_code,
         )

@@ -3,7 +3,7 @@ merge with the base."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from sentence_transformers.base.evaluation import BaseEvaluator
 
 from assets_pkg.config.base import ModelSettings
+from assets_pkg.config.sections.finetune import MergeSelect
 from assets_pkg.finetune.batches import pad, padding_id, tokenize
 from assets_pkg.finetune.data import ValidationData
 from assets_pkg.finetune.distributed import broadcast
@@ -25,8 +26,11 @@ if TYPE_CHECKING:
 
 CUTOFF = 10
 TOKENS_PER_BATCH = 4096
-MERGE_WEIGHTS = (0.25, 0.5, 0.75)
-"""Shares of the tuned weights that are tried."""
+SHARES = (0.25, 0.5, 0.75)
+"""Of the tuned weights, that are tried beside none and all."""
+
+FEWEST_QUESTIONS = 20
+"""With fewer, the standard error says nothing: the best share is taken."""
 
 
 class Validator:
@@ -44,12 +48,23 @@ class Validator:
 
     def ndcg(self, model: SentenceTransformer) -> float:
         """Mean nDCG@10 (linear gain, as in trec_eval) of the questions over the pool, between 0 and 1."""
+        return float(self.scores(model).mean())
+
+    def scores(self, model: SentenceTransformer) -> NDArray[np.float64]:
+        """nDCG@10 of every question: float64 [n]."""
         questions = embed(model, self._questions, self.bf16)
-        return ndcg_of(self.data, questions, embed(model, self._passages, self.bf16))
+        return scores_of(self.data, questions, embed(model, self._passages, self.bf16))
 
 
 def ndcg_of(data: ValidationData, questions: NDArray[np.float32], passages: NDArray[np.float32]) -> float:
     """Mean nDCG@10 of unit vectors of all questions and of the pool, float32 [n, d] and [m, d] in their order."""
+    return float(scores_of(data, questions, passages).mean())
+
+
+def scores_of(
+    data: ValidationData, questions: NDArray[np.float32], passages: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """As :func:`ndcg_of`, of every question: float64 [n]."""
     names = list(data.pool)
     found = exact_search(questions, passages, min(CUTOFF, len(names)))
     rows = zip(data.questions, found.ids.tolist(), found.scores.tolist(), strict=True)
@@ -58,7 +73,7 @@ def ndcg_of(data: ValidationData, questions: NDArray[np.float32], passages: NDAr
         for question, ids, scores in rows
     }
     relevant = {question: dict.fromkeys(ids, 1) for question, ids in data.positives.items()}
-    return score_run(run, relevant, [CUTOFF]).means()[f"NDCG@{CUTOFF}"]
+    return score_run(run, relevant, [CUTOFF]).per_query[f"NDCG@{CUTOFF}"]
 
 
 def embed(model: SentenceTransformer, sequences: Sequence[Sequence[int]], bf16: bool) -> NDArray[np.float32]:
@@ -105,10 +120,18 @@ class ValidationEvaluator(BaseEvaluator):
 
 
 def merge_with_base(
-    run: TrainingRun, tuned: SentenceTransformer, validator: Validator, results: dict[str, Any]
+    run: TrainingRun,
+    tuned: SentenceTransformer,
+    validator: Validator,
+    before: NDArray[np.float64],
+    after: NDArray[np.float64],
 ) -> dict[str, Any]:
-    """Interpolate base and tuned weights with the share of the tuned ones that scores best on the validation questions;
-    of equal scores the smaller share is used. Changes ``tuned`` in place; returns values of ``summary.json``.
+    """Interpolate base and tuned weights with the share of the tuned ones that :func:`choose_share` takes by the
+    validation questions. Changes ``tuned`` in place; returns values of ``summary.json``.
+
+    Args:
+        before: scores of the base (:meth:`Validator.scores`).
+        after: scores of the tuned model.
 
     References:
         Wortsman et al. 2022, Model soups, https://arxiv.org/abs/2203.05482
@@ -124,14 +147,34 @@ def merge_with_base(
             }
         )
 
-    scores = {0.0: results["validation_ndcg_before"], 1.0: results["validation_ndcg_after"]}
-    for share in MERGE_WEIGHTS:
+    scores = {0.0: before}
+    for share in SHARES:
         load(share)
-        scores[share] = validator.ndcg(tuned)
-    best = min(scores, key=lambda share: (-scores[share], share))
+        scores[share] = validator.scores(tuned)
+    scores[1.0] = after
+    best = choose_share(scores, run.settings.merge_select)
     load(best)
-    return {
-        "merge_weight": best,
-        "merge_scores": dict(sorted(scores.items())),
-        "validation_ndcg_after": scores[best],
-    }
+    means = {share: float(each.mean()) for share, each in scores.items()}
+    return {"merge_weight": best, "merge_scores": means, "validation_ndcg_after": means[best]}
+
+
+def choose_share(scores: Mapping[float, NDArray[np.float64]], select: MergeSelect) -> float:
+    """The share with the best mean, the smaller of equal ones. With ``one_standard_error`` the smallest above 0 that
+    is within one standard error of the best by paired differences: a small eval set of questions made from the
+    documents overrates a model that was trained on more of them.
+
+    Args:
+        scores: of every question, float64 [n], by share of the tuned weights.
+
+    References:
+        The rule: Breiman et al. 1984, Classification and Regression Trees, section 3.4.3.
+    """
+    best = min(scores, key=lambda share: (-scores[share].mean(), share))
+    if select == "best" or best == 0 or len(scores[best]) < FEWEST_QUESTIONS:
+        return best
+
+    def is_near(share: float) -> bool:
+        lost = scores[best] - scores[share]
+        return float(lost.mean()) <= float(lost.std(ddof=1)) / len(lost) ** 0.5
+
+    return min(share for share in scores if share == best or (share > 0 and is_near(share)))

@@ -8,10 +8,15 @@ from pydantic import Field
 
 from assets_pkg.config.base import BatchSize, Fraction, LaterSetting, PositiveInt, RuntimeOnly, Settings
 
+MergeSelect = Literal["best", "one_standard_error"]
+
 
 class FinetuneSettings(Settings):
     """Stage 2. ``method``: ``full`` trains the model (or adapters inside it, with ``lora_rank``), ``adapter`` one
     matrix on its vectors, in seconds.
+
+    ``merge_select``: which share of the tuned weights ``merge_with_base`` takes: the best on the validation questions,
+    or the smallest within one standard error of it.
 
     ``teacher``: whose scores the model learns beside the pairs, for ``teacher_questions`` questions without labels and
     ``teacher_candidates`` passages each: ``lexical`` (the base and BM25 fused, ``lexical:0.7`` with that share of the
@@ -44,6 +49,7 @@ class FinetuneSettings(Settings):
     early_stop_patience: PositiveInt | None
     num_processes: Annotated[int, Field(ge=1), RuntimeOnly]
     wandb_project: Annotated[str | None, RuntimeOnly]
+    merge_select: Annotated[MergeSelect, LaterSetting("best")]
     teacher: Annotated[str | None, LaterSetting()]
     teacher_weight: Annotated[float, Field(gt=0), LaterSetting(1.0)]
     teacher_questions: Annotated[int, Field(ge=1), LaterSetting(2000)]
