@@ -1,7 +1,8 @@
 """Fine-tuning of one linear layer on top of the base, from cached embeddings.
 
-The base's weights stay frozen, so that training needs no pass through the transformer and takes seconds. It improves
-retrieval less than fine-tuning the model.
+The base's weights stay frozen, so that training needs no pass through the transformer and takes seconds. The layer is
+on questions and passages (``adapter_side: both``), or on questions alone (``query``): then the passages' vectors are
+the base's, and no index has to be embedded anew.
 """
 
 from __future__ import annotations
@@ -9,18 +10,27 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assets_pkg.config.base import ModelSettings
-from assets_pkg.config.sections.finetune import FinetuneSettings
+from assets_pkg.config.sections.finetune import AdapterSide, FinetuneSettings
 from assets_pkg.finetune.curves import draw_curves
 from assets_pkg.finetune.data import TrainData, ValidationData, read_train_data, read_validation_data
+from assets_pkg.finetune.distillation import (
+    FILE,
+    Distillation,
+    read_distillation,
+    teaching,
+    topical_groups,
+)
 from assets_pkg.finetune.errors import TrainingDataError
 from assets_pkg.finetune.model_card import model_card
 from assets_pkg.finetune.model_io import copy_unchanged
 from assets_pkg.finetune.plan import TrainingPlan, describe_plan, plan_training, scheduler_name
 from resources.encoders.base import Encoder
+from resources.encoders.sentence_transformer import PASSAGE_MODEL
 from storage.artifacts import Checkpoint, MinedTrainSet
 from storage.files import write_atomic, write_json
 from storage.progress import Note, Progress, no_note, no_progress
@@ -44,8 +54,9 @@ def train_adapter(
     note: Note = no_note,
 ) -> None:
     """Write a checkpoint into ``folder``: the base with a square matrix on its vectors, as a Dense module of
-    sentence-transformers before the normalisation.
+    sentence-transformers before the normalisation; on one side only, inside a Router module.
 
+    With ``settings.teacher`` the matrix also learns what ``distillation.make_distillation`` wrote into ``folder``.
     Writes ``model/consolidated/``, ``training.jsonl``, ``loss.png`` and ``summary.json``. Batches, schedule and loss
     are those of ``finetune``; a learning rate of 1e-3 suits it.
 
@@ -63,12 +74,12 @@ def train_adapter(
     validation = read_validation_data(mined.path / "val.json")
     plan = plan_training(len(data.examples), settings, data.median_negatives)
     describe_plan(plan, note)
-    questions = encoder.embed([each.question for each in data.examples], "query", progress)
-    passages = encoder.embed(list(data.passages.values()), "passage", progress)
+    taught = read_distillation(folder, mined) if settings.teacher else None
+    vectors = _embed(data, taught, encoder, progress)
     started = time.perf_counter()
-    matrix, log = _fit(questions, passages, data, plan, settings, progress)
+    matrix, log = _fit(vectors, data, taught, plan, settings, progress)
     seconds = time.perf_counter() - started
-    _save(matrix, base.model, folder / "model" / "consolidated")
+    _save(matrix, base, settings.adapter_side, folder / "model" / "consolidated")
     _check(matrix, encoder, folder / "model" / "consolidated", model)
     draw_curves(log, folder / "loss.png")
     write_atomic(folder / "training.jsonl", "".join(json.dumps(line) + "\n" for line in log))
@@ -76,7 +87,8 @@ def train_adapter(
         "trained": True,
         "method": "adapter",
         "steps_done": len(log),
-        **_validate(matrix, validation, encoder),
+        **_validate(matrix, settings.adapter_side, validation, encoder),
+        **teaching(settings, taught),
         "plan": plan.as_dict(),
         "initial_loss": log[0]["loss"],
         "final_loss": log[-1]["loss"],
@@ -86,42 +98,68 @@ def train_adapter(
     base_summary = base.summary() if (base.path / "summary.json").exists() else {}
     card = model_card(base_summary, base.version, mined.version, model, settings.decisive(), figures)
     write_atomic(folder / "model" / "consolidated" / "README.md", card)
+    (folder / FILE).unlink(missing_ok=True)
     write_json(folder / "summary.json", summary, ensure_ascii=True)
 
 
+@dataclass(frozen=True)
+class _Vectors:
+    """Unit vectors of all rows' questions and of all passages, float32 [rows, d] and [m, d]."""
+
+    questions: NDArray[np.float32]
+    passages: NDArray[np.float32]
+
+
+def _embed(data: TrainData, taught: Distillation | None, encoder: Encoder, progress: Progress) -> _Vectors:
+    from assets_pkg.finetune.batches import numbered_passages
+
+    questions = [*(each.question for each in data.examples), *(taught.questions if taught else ())]
+    passages = list(numbered_passages(data, taught).values())
+    return _Vectors(encoder.embed(questions, "query", progress), encoder.embed(passages, "passage", progress))
+
+
 def _fit(
-    questions: NDArray[np.float32],
-    passages: NDArray[np.float32],
+    vectors: _Vectors,
     data: TrainData,
+    taught: Distillation | None,
     plan: TrainingPlan,
     settings: FinetuneSettings,
     progress: Progress,
 ) -> tuple[torch.Tensor, list[dict[str, float]]]:
-    """The trained matrix, float32 [d, d], initialised with the identity; and one line of the log for each step.
-
-    Args:
-        questions: unit vectors of all rows' questions, float32 [rows, d].
-        passages: unit vectors of all passages, float32 [m, d].
-    """
+    """The trained matrix, float32 [d, d], initialised with the identity; and one line of the log for each step."""
     import torch
     from transformers import get_scheduler
 
     from assets_pkg.finetune.batches import PlannedBatches, batch_label, rows_of
-    from assets_pkg.finetune.loss import info_nce
+    from assets_pkg.finetune.loss import total_loss
 
-    rows = rows_of(data)
-    question_vectors, passage_vectors = torch.from_numpy(questions), torch.from_numpy(passages)
+    rows = rows_of(data, taught)
+    groups = topical_groups(taught.candidates, plan.batch_size, settings.seed) if taught else []
+    question_vectors, passage_vectors = (
+        torch.from_numpy(vectors.questions),
+        torch.from_numpy(vectors.passages),
+    )
     matrix = torch.nn.Parameter(torch.eye(question_vectors.shape[1]))
     optimizer = torch.optim.AdamW([matrix], lr=settings.learning_rate, weight_decay=0.0)
     schedule = get_scheduler(scheduler_name(settings), optimizer, plan.warmup_steps, plan.steps)
     log: list[dict[str, float]] = []
-    for step, numbers in enumerate(PlannedBatches(plan, settings.seed), start=1):
+    for step, numbers in enumerate(PlannedBatches(plan, settings.seed, groups=groups), start=1):
         batch = [rows[number] for number in numbers]
-        present = sorted({each for row in batch for each in (row.positive, *row.negatives)})
+        # Vectors cost nothing: a question is taught on all passages that its teacher lists.
+        present = sorted({each for row in batch for each in row.listed or row.brought})
         queries = torch.nn.functional.normalize(question_vectors[numbers] @ matrix.T, dim=1)
-        candidates = torch.nn.functional.normalize(passage_vectors[present] @ matrix.T, dim=1)
-        label = batch_label(batch, present)
-        loss = info_nce(queries, candidates, label, settings.temperature, settings.in_batch_negatives)
+        candidates = passage_vectors[present]
+        if settings.adapter_side == "both":
+            candidates = torch.nn.functional.normalize(candidates @ matrix.T, dim=1)
+        label = batch_label(batch, present, teaches=taught is not None)
+        loss = total_loss(
+            queries,
+            candidates,
+            label,
+            settings.temperature,
+            settings.in_batch_negatives,
+            settings.teacher_weight,
+        )
         rate = float(schedule.get_last_lr()[0])
         optimizer.zero_grad()
         loss.backward()
@@ -133,14 +171,16 @@ def _fit(
     return matrix.detach(), log
 
 
-def _validate(matrix: torch.Tensor, data: ValidationData | None, encoder: Encoder) -> dict[str, float | None]:
+def _validate(
+    matrix: torch.Tensor, side: AdapterSide, data: ValidationData | None, encoder: Encoder
+) -> dict[str, float | None]:
     from assets_pkg.finetune.validation import ndcg_of
 
     if data is None:
         return {"validation_ndcg_before": None, "validation_ndcg_after": None}
     questions = encoder.embed(list(data.questions.values()), "query")
     passages = encoder.embed(list(data.pool.values()), "passage")
-    after = (_apply(matrix, questions), _apply(matrix, passages))
+    after = (_apply(matrix, questions), passages if side == "query" else _apply(matrix, passages))
     return {
         "validation_ndcg_before": ndcg_of(data, questions, passages),
         "validation_ndcg_after": ndcg_of(data, *after),
@@ -159,26 +199,35 @@ def _check(matrix: torch.Tensor, encoder: Encoder, saved: Path, model: ModelSett
     from assets_pkg.finetune.saved_model import PROBES, check_vectors, check_weights_saved, probe
 
     loaded = load_model(saved, "cpu", trust_remote_code=model.trust_remote_code)
-    position = max(number for number, module in enumerate(loaded) if type(module).__name__ == "Dense")
-    check_weights_saved({f"{position}.linear.weight": matrix}, loaded.state_dict(), saved)
+    state = loaded.state_dict()
+    names = [name for name in state if name.endswith("linear.weight") and ".document." not in name]
+    check_weights_saved({names[-1]: matrix}, state, saved)
     expected = _apply(matrix, encoder.embed(PROBES, "query"))
     check_vectors(expected, probe(loaded), saved, rounded=True)
 
 
-def _save(matrix: torch.Tensor, base: Path, target: Path) -> None:
-    """Write ``target``: the base's folder, with the matrix as a module before the normalisation."""
+def _save(matrix: torch.Tensor, base: Checkpoint, side: AdapterSide, target: Path) -> None:
+    """Write ``target``: the base's folder, with the matrix as a module before the normalisation. On the questions' side
+    only, the folder also says which model the passages' vectors are of."""
     import torch
-    from sentence_transformers.sentence_transformer.modules import Dense
+    from sentence_transformers.sentence_transformer.modules import Dense, Router
 
     shutil.rmtree(target, ignore_errors=True)
-    copy_unchanged(base, target)
-    modules: list[dict[str, Any]] = json.loads((base / "modules.json").read_text("utf-8"))
-    name = f"{len(modules)}_Dense"
+    copy_unchanged(base.model, target)
+    modules: list[dict[str, Any]] = json.loads((base.model / "modules.json").read_text("utf-8"))
     size = len(matrix)
-    dense = Dense(size, size, bias=False, activation_function=torch.nn.Identity(), init_weight=matrix)
+    module = Dense(size, size, bias=False, activation_function=torch.nn.Identity(), init_weight=matrix)
+    kind = "sentence_transformers.models.Dense"
+    if side == "query":
+        unchanged = torch.eye(size)
+        same = Dense(size, size, bias=False, activation_function=torch.nn.Identity(), init_weight=unchanged)
+        module = Router.for_query_document([module], [same], default_route="document")
+        kind = "sentence_transformers.models.Router"
+        write_json(target / PASSAGE_MODEL, {"digest": base.version}, ensure_ascii=True)
+    name = f"{len(modules)}_{kind.rpartition('.')[2]}"
     (target / name).mkdir()
-    dense.save(str(target / name))
+    module.save(str(target / name))
     position = max(number for number, each in enumerate(modules) if each["type"].endswith("Normalize"))
-    modules.insert(position, {"path": name, "type": "sentence_transformers.models.Dense"})
+    modules.insert(position, {"path": name, "type": kind})
     numbered = [{**each, "idx": number, "name": str(number)} for number, each in enumerate(modules)]
     write_json(target / "modules.json", numbered, indent=2, ensure_ascii=True)

@@ -167,6 +167,13 @@ def read_distillation(folder: Path, mined: MinedTrainSet) -> Distillation | None
     )
 
 
+def teaching(settings: FinetuneSettings, taught: Distillation | None) -> dict[str, Any]:
+    """What ``summary.json`` says of the teacher."""
+    if settings.teacher is None:
+        return {}
+    return {"teacher": settings.teacher, "questions_taught": len(taught.questions) if taught else 0}
+
+
 def topical_groups(candidates: Sequence[Sequence[str]], size: int, seed: int) -> list[list[int]]:
     """Questions in groups of ``size`` that share as many candidates as possible, so that a batch of them holds passages
     that the teacher ranks for each; a rest of fewer is left out, unless there is no other group.

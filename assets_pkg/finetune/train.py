@@ -12,7 +12,7 @@ from assets_pkg.config.base import ModelSettings
 from assets_pkg.config.sections.finetune import FinetuneSettings
 from assets_pkg.finetune.curves import draw_curves, read_log
 from assets_pkg.finetune.data import ValidationData, read_train_data, read_validation_data
-from assets_pkg.finetune.distillation import FILE, read_distillation
+from assets_pkg.finetune.distillation import FILE, read_distillation, teaching
 from assets_pkg.finetune.model_card import model_card
 from assets_pkg.finetune.model_io import attention, copy_unchanged, load_for_training, save_consolidated
 from assets_pkg.finetune.plan import check_settings, describe_plan, plan_training
@@ -228,7 +228,7 @@ def write_results(run: TrainingRun, results: dict[str, Any]) -> None:
         "examples_per_second": round(run.plan.examples * run.plan.epochs / seconds, 1) if seconds else None,
         "device": run.accelerator.name,
         "precision": "bf16" if run.bf16 else "fp32",
-        **_teaching(run),
+        **teaching(run.settings, run.taught),
         "attention": attention(run.model, run.settings, run.accelerator),
     }
     if results["trained"] and results.get("merge_weight") != 0:
@@ -236,16 +236,6 @@ def write_results(run: TrainingRun, results: dict[str, Any]) -> None:
     shutil.rmtree(run.work)
     (run.folder / FILE).unlink(missing_ok=True)
     write_json(run.folder / "summary.json", summary, ensure_ascii=True)
-
-
-def _teaching(run: TrainingRun) -> dict[str, Any]:
-    """What ``summary.json`` says of the teacher."""
-    if run.settings.teacher is None:
-        return {}
-    return {
-        "teacher": run.settings.teacher,
-        "questions_taught": len(run.taught.questions) if run.taught else 0,
-    }
 
 
 def _write_card(run: TrainingRun, results: dict[str, Any]) -> None:

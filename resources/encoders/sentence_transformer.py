@@ -32,6 +32,9 @@ TOKENISE_BLOCK = 8192
 CPU_BATCH_TOKENS = 2048
 """Padded tokens of one batch on a CPU: beyond this the activations fall out of the cache and it slows down."""
 
+PASSAGE_MODEL = "passage_model.json"
+"""In a model's folder: ``digest`` names the model that embeds passages in the same way."""
+
 ROLES: tuple[Role, ...] = ("query", "passage")
 BATCH_SETTINGS = "eval.eval_batch_size; prep.mining_batch_size when mining"
 
@@ -97,9 +100,8 @@ class SentenceTransformerEncoder:
     def identity(self, role: Role) -> str:
         """Digest of weights, prefix, maximum length and precision; does not load the model."""
         config = self.config
-        return digest_json(
-            [self.model_digest, config.prefix(role), config.max_length(role), config.precision]
-        )
+        digest = self.model_digest if role == "query" else passage_model(self.folder) or self.model_digest
+        return digest_json([digest, config.prefix(role), config.max_length(role), config.precision])
 
     def embed(self, texts: Sequence[str], role: Role, progress: Progress = no_progress) -> Vectors:
         """Vectors of ``texts``: float32 [len(texts), d], unit length, in the same order.
@@ -113,7 +115,7 @@ class SentenceTransformerEncoder:
         done = 0
         for start in range(0, len(texts), TOKENISE_BLOCK):
             for rows, features in self._batches(texts[start : start + TOKENISE_BLOCK], role):
-                vectors[[start + row for row in rows]] = self._forward(features)
+                vectors[[start + row for row in rows]] = self._forward(features, role)
                 done += len(rows)
                 progress(done, len(texts), "texts")
         self._check_finite(vectors)
@@ -143,11 +145,13 @@ class SentenceTransformerEncoder:
             yield rows, pad(tokenizer, features, return_tensors="pt")
             start += len(rows)
 
-    def _forward(self, features: Any) -> Any:
+    def _forward(self, features: Any, role: Role) -> Any:
         import torch
 
+        task = "query" if role == "query" else "document"
+
         with torch.inference_mode(), self._autocast():
-            output = self._load()({**features.to(self._accelerator.device), "modality": "text"})
+            output = self._load()({**features.to(self._accelerator.device), "modality": "text", "task": task})
             vectors: torch.Tensor = output["sentence_embedding"].float()
             return torch.nn.functional.normalize(vectors, dim=1).cpu().numpy()
 
@@ -245,6 +249,13 @@ class SentenceTransformerEncoder:
                     f"{self.folder}: model.{role}_max_length = {length}, but the model has positions for "
                     f"{positions} tokens: set it to {positions} or less"
                 )
+
+
+def passage_model(folder: Path) -> str | None:
+    """The digest of the model whose vectors the passages have, where the one in ``folder`` differs from it for
+    questions only; None for other models."""
+    path = folder / PASSAGE_MODEL
+    return json.loads(path.read_text("utf-8"))["digest"] if path.is_file() else None
 
 
 def batch_tokens(batch_size: int, max_length: int, device: str) -> int:

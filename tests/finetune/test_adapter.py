@@ -10,8 +10,10 @@ import pytest
 
 from assets_pkg.finetune.adapter import train_adapter
 from assets_pkg.finetune.errors import TrainingDataError
+from resources.encoders.cached import CachedEncoder
 from resources.encoders.sentence_transformer import SentenceTransformerEncoder
 from storage.artifacts import Checkpoint
+from storage.embedding_cache import EmbeddingCache
 from tests.finetune.conftest import CPU, TrainingInputs, content_of
 
 
@@ -69,3 +71,38 @@ def test_same_inputs_same_bytes_over_leftovers(train: Callable[..., Path]) -> No
 def test_settings_that_do_not_go_with_it_are_refused(train: Callable[..., Path]) -> None:
     with pytest.raises(TrainingDataError, match=r"method = adapter: finetune\.lora_rank"):
         train(lora_rank=4)
+
+
+def test_on_the_side_of_questions_passages_keep_the_bases_vectors(
+    train: Callable[..., Path], inputs: TrainingInputs, tmp_path: Path
+) -> None:
+    """Nothing is embedded anew: the encoder finds the base's vectors in the cache."""
+    folder = train(adapter_side="query")
+    cache = EmbeddingCache(tmp_path / "cache")
+
+    def encoder(checkpoint: Path, version: str) -> CachedEncoder:
+        config = inputs.model.encoder_config()
+        return CachedEncoder(SentenceTransformerEncoder(checkpoint, version, CPU, config), cache)
+
+    before = encoder(inputs.base.model, inputs.base.version)
+    after = encoder(folder / "model" / "consolidated", "tuned1")
+    texts = ["badin kefel ligor", "mohat nujum", "sodin"]
+    passages = before.embed(texts, "passage")
+    assert np.array_equal(after.embed(texts, "passage"), passages)
+    assert (after.hits, after.misses) == (3, 0)
+    assert np.abs(after.embed(texts, "query") - before.embed(texts, "query")).max() > 0.01
+    assert (after.hits, after.misses) == (3, 3)
+
+
+def test_sentence_transformers_reads_a_matrix_on_the_side_of_questions(
+    train: Callable[..., Path], inputs: TrainingInputs
+) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    saved = train(adapter_side="query") / "model" / "consolidated"
+    before, after = (SentenceTransformer(str(path), device="cpu") for path in (inputs.base.model, saved))
+    encoder = SentenceTransformerEncoder(saved, "tuned1", CPU, inputs.model.encoder_config())
+    texts = ["badin kefel", "mohat"]
+    assert after.encode_document(texts) == pytest.approx(before.encode_document(texts), abs=1e-6)
+    assert after.encode_query(texts) == pytest.approx(encoder.embed(texts, "query"), abs=1e-5)
+    assert np.abs(after.encode_query(texts) - before.encode_query(texts)).max() > 0.01

@@ -8,12 +8,14 @@ from pydantic import Field
 
 from assets_pkg.config.base import BatchSize, Fraction, LaterSetting, PositiveInt, RuntimeOnly, Settings
 
+AdapterSide = Literal["both", "query"]
 MergeSelect = Literal["best", "one_standard_error"]
 
 
 class FinetuneSettings(Settings):
     """Stage 2. ``method``: ``full`` trains the model (or adapters inside it, with ``lora_rank``), ``adapter`` one
-    matrix on its vectors, in seconds.
+    matrix on its vectors, in seconds; with ``adapter_side`` ``query`` on those of questions only, so that the vectors
+    of passages stay the base's.
 
     ``merge_select``: which share of the tuned weights ``merge_with_base`` takes: the best on the validation questions,
     or the smallest within one standard error of it.
@@ -49,6 +51,7 @@ class FinetuneSettings(Settings):
     early_stop_patience: PositiveInt | None
     num_processes: Annotated[int, Field(ge=1), RuntimeOnly]
     wandb_project: Annotated[str | None, RuntimeOnly]
+    adapter_side: Annotated[AdapterSide, LaterSetting("both")]
     merge_select: Annotated[MergeSelect, LaterSetting("best")]
     teacher: Annotated[str | None, LaterSetting()]
     teacher_weight: Annotated[float, Field(gt=0), LaterSetting(1.0)]
