@@ -282,6 +282,10 @@ class SearchChoice(Artifact):
     def describe(self) -> dict[str, Any]:
         return json.loads((self.path / "search_method.json").read_text("utf-8"))
 
+    def gains(self) -> dict[str, Any]:
+        """``gains.json``: what each part of the search gains; empty in versions that did not record it."""
+        return _optional(self.path / "gains.json", {})
+
 
 @dataclass(frozen=True)
 class JudgeScores(Artifact):

@@ -2,6 +2,7 @@
 are always of the same model; and the search method."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
@@ -23,7 +24,7 @@ from assets_pkg.orchestration.asset_context import (
     stage_asset,
 )
 from assets_pkg.orchestration.history import SETTINGS_KEY, data_version
-from assets_pkg.orchestration.metadata import numbers, table
+from assets_pkg.orchestration.metadata import numbers, picture, table
 from assets_pkg.reindex.corpus_embedding import embed_corpus, served_encoder
 from assets_pkg.reindex.index import build_index, is_lost, open_index
 from assets_pkg.reindex.index_checks import (
@@ -145,7 +146,7 @@ def _search_method(profile: Profile) -> dg.AssetsDefinition:
         profile.model,
         profile.eval,
         kinds={"json"},
-        deps=("eval_set", "promoted_model"),
+        deps=("eval_set", "promoted_model", "base_model"),
         pool=accelerator_pool(profile.compute, "reindex"),
     )
     def search_method(
@@ -159,10 +160,23 @@ def _search_method(profile: Profile) -> dg.AssetsDefinition:
         with asset_context(context, store, compute) as asset:
             eval_set, model = asset.input(EvalSet, "eval_set"), asset.input(Checkpoint, "promoted_model")
 
+            base = asset.input(Checkpoint, "base_model")
+
             def measure(folder: Path) -> None:
-                with encoders.open(model) as encoder:
+                with ExitStack() as opened:
+                    encoder = opened.enter_context(encoders.open(model))
+                    other = (
+                        opened.enter_context(encoders.open(base)) if base.version != model.version else None
+                    )
                     choose_search_method(
-                        eval_set, model, encoder, profile.search, profile.eval, folder, asset.progress()
+                        eval_set,
+                        model,
+                        encoder,
+                        other,
+                        profile.search,
+                        profile.eval,
+                        folder,
+                        asset.progress(),
                     )
 
             choice = asset.build(SearchChoice, measure)
@@ -173,6 +187,7 @@ def _search_method(profile: Profile) -> dg.AssetsDefinition:
                 choice,
                 {
                     VERDICT: f"{chosen['method']}: {chosen['reason']}",
+                    **_shown_gains(choice),
                     "measured": table(rows),
                     "method": chosen["method"],
                     "reason": chosen["reason"],
@@ -182,6 +197,29 @@ def _search_method(profile: Profile) -> dg.AssetsDefinition:
             )
 
     return search_method
+
+
+def _shown_gains(choice: SearchChoice) -> dict[str, Any]:
+    """Base dense, fine-tuned dense and the chosen search in one table and one picture; nothing for versions that did
+    not record it."""
+    gains = choice.gains()
+    if not gains:
+        return {}
+    rows = [
+        {
+            "search": row["search"],
+            "NDCG@10": row["NDCG@10"],
+            "gain": f"{row['gain']:+.4f}" if "gain" in row else "",
+            "interval": f"{row['low']:+.4f} to {row['high']:+.4f}" if "gain" in row else "",
+            "won / lost": f"{row['won']} / {row['lost']}" if "gain" in row else "",
+        }
+        for row in gains["rows"]
+    ]
+    return {
+        "gains": table(rows),
+        "gains_picture": picture(choice.path / "gains.png"),
+        "questions_won_and_lost": table(gains["questions"]),
+    }
 
 
 def _shown(means: Mapping[str, float]) -> dict[str, float]:

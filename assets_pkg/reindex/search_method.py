@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,15 +13,19 @@ from assets_pkg.config.sections.evaluation import EvalSettings
 from assets_pkg.config.sections.search import SearchSettings
 from assets_pkg.evaluation.compare import Difference, compare
 from assets_pkg.reindex.comparison import measure_methods
+from assets_pkg.reindex.gains import METRIC, write_gains
 from assets_pkg.retrieval.metrics import RetrievalScores
 from assets_pkg.retrieval.search_method import DENSE, SearchMethod
 from resources.encoders.base import Encoder
 from storage.artifacts import Checkpoint, EvalSet
 from storage.digests import digest_text
 from storage.files import write_json
+from storage.formats.beir import read_queries
 from storage.progress import Progress, no_progress
 
-METRIC = "NDCG@10"
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 CANDIDATES = tuple(
     map(SearchMethod.parse, ("dense", "convex:0.5", "rrf", "convex:0.7", "convex:0.3", "bm25"))
 )
@@ -49,7 +53,7 @@ def choose(scores: Mapping[SearchMethod, RetrievalScores], settings: EvalSetting
         settings: number of resamples, confidence and seed of the paired bootstrap.
     """
     queries = scores[DENSE].query_ids
-    half = np.array([int(digest_text(query), 16) % 2 == 0 for query in queries])
+    half = first_half(queries)
     if min(half.sum(), (~half).sum()) < FEWEST_QUESTIONS:
         few = f"only {len(queries)} questions: at least {FEWEST_QUESTIONS} in each half are needed to choose"
         return Choice(DENSE, few, None)
@@ -68,10 +72,16 @@ def choose(scores: Mapping[SearchMethod, RetrievalScores], settings: EvalSetting
     return Choice(chosen, "best on one half of the questions; the gain is that on the other half", gain)
 
 
+def first_half(queries: Sequence[str]) -> NDArray[np.bool_]:
+    """The questions that the method is chosen on: bool [n]."""
+    return np.array([int(digest_text(query), 16) % 2 == 0 for query in queries])
+
+
 def choose_search_method(
     eval_set: EvalSet,
     model: Checkpoint,
     encoder: Encoder,
+    base: Encoder | None,
     search: SearchSettings,
     settings: EvalSettings,
     folder: Path,
@@ -81,7 +91,11 @@ def choose_search_method(
 
     ``method``: what search uses (``search.method``, or the choice if that is ``auto``), with ``reason`` and ``gain``
     over dense search (as :class:`~assets_pkg.evaluation.compare.Difference`, null if it was not measured);
-    ``measured``: the mean metrics of every method over all questions; ``model_digest``, ``questions``.
+    ``measured``: the mean metrics of every method over all questions; ``model_digest``, ``questions``. Beside it what
+    each part gains (:func:`~assets_pkg.reindex.gains.write_gains`), on the questions that the method was not chosen on.
+
+    Args:
+        base: of the base model; None if ``model`` is it.
     """
     scores = measure_methods(eval_set, encoder, CANDIDATES, progress)
     if search.method == "auto":
@@ -98,6 +112,16 @@ def choose_search_method(
         "questions": len(scores[DENSE].query_ids),
     }
     write_json(folder / "search_method.json", document)
+    parts = [("base, dense" if base is None else "fine-tuned, dense", scores[DENSE])]
+    if base is not None:
+        parts.insert(0, ("base, dense", measure_methods(eval_set, base, [DENSE])[DENSE]))
+    if choice.method != DENSE:
+        parts.append((f"search: {choice.method}", scores[choice.method]))
+    if choice.gain is not None:
+        other = ~first_half(scores[DENSE].query_ids)
+        parts = [(name, _part(each, other)) for name, each in parts]
+    texts = {each.query_id: each.text for each in read_queries(eval_set.beir)}
+    write_gains(folder, parts, texts, settings)
 
 
 def _part(scores: RetrievalScores, chosen: np.ndarray) -> RetrievalScores:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,10 +17,12 @@ from assets_pkg.reindex.search_method import CANDIDATES, METRIC, choose, choose_
 from assets_pkg.reindex.searcher import search_method_of
 from assets_pkg.retrieval.metrics import RetrievalScores
 from assets_pkg.retrieval.search_method import DENSE, SearchMethod
+from resources.encoders.base import Role
 from storage.artifact_store import ArtifactStore, BuildKey
 from storage.artifacts import Checkpoint, EvalSet, SearchChoice
 from storage.formats.beir import BeirDocument, BeirQuery, write_beir
 from storage.paths import SEARCH_METHODS
+from storage.progress import Progress, no_progress
 from tests.conftest import TOPICS
 from tests.reindex.test_index import HashingEncoder
 
@@ -59,11 +62,20 @@ def test_dense_search_measures_as_in_the_evaluation_and_words_help_where_they_sh
         assert measured[DENSE][name] < measured[EQUAL][name] <= 1
 
 
+class ReversedEncoder(HashingEncoder):
+    """A worse one: a question is the opposite of its words."""
+
+    def embed(self, texts: Sequence[str], role: Role, progress: Progress = no_progress) -> Any:
+        vectors = super().embed(texts, role, progress)
+        return -vectors if role == "query" else vectors
+
+
 def written(eval_set: EvalSet, folder: Path, *overrides: str) -> dict[str, object]:
     folder.mkdir()
     profile = load_profile("laptop", ["bootstrap_samples=500", *overrides])
     model = Checkpoint(folder, "checkpoint", "m1")
-    choose_search_method(eval_set, model, HashingEncoder(), profile.search, profile.eval, folder)
+    base = ReversedEncoder()
+    choose_search_method(eval_set, model, HashingEncoder(), base, profile.search, profile.eval, folder)
     return json.loads((folder / "search_method.json").read_text("utf-8"))
 
 
@@ -74,6 +86,17 @@ def test_where_words_are_everything_they_are_chosen(codes: EvalSet, tmp_path: Pa
     gain = chosen["gain"]
     assert isinstance(gain, dict)
     assert gain["low"] > 0
+    shown = SearchChoice(tmp_path / "chosen", "search_method", "s1").gains()
+    base, tuned, search = shown["rows"]
+    assert [base["search"], tuned["search"]] == ["base, dense", "fine-tuned, dense"]
+    assert search["search"] == f"search: {chosen['method']}"
+    assert base["NDCG@10"] < tuned["NDCG@10"] < search["NDCG@10"]
+    assert search["gain"] == pytest.approx(search["NDCG@10"] - base["NDCG@10"])
+    assert search["NDCG@10"] - tuned["NDCG@10"] == pytest.approx(gain["delta"])
+    assert (search["won"], search["lost"]) == (gain["wins"], gain["losses"])
+    assert shown["count"] < 58
+    assert all(row["after"] > row["before"] for row in shown["questions"][:5])
+    assert (tmp_path / "chosen" / "gains.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_where_no_word_is_shared_search_stays_dense(tmp_path: Path) -> None:
