@@ -37,7 +37,8 @@ from assets_pkg.corpus.sources import read_corpus
 from assets_pkg.finetune.base_model import fetch_base_model
 from assets_pkg.reindex.corpus_embedding import embed_passages
 from assets_pkg.reindex.index import index_type
-from assets_pkg.reindex.searcher import current_index, open_searcher
+from assets_pkg.reindex.searched_index import current_index
+from assets_pkg.reindex.searcher import open_searcher
 from resources.encoders.cached import CachedEncoder
 from resources.encoders.sentence_transformer import SentenceTransformerEncoder
 from resources.machine.accelerator import find_accelerator

@@ -11,6 +11,7 @@ from assets_pkg.config.stages import BENCHMARKS, STAGES
 MAIN_JOB = "retune"
 BENCHMARK_JOB = "benchmarks"
 REINDEX_JOB = "reindex"
+DEPLOY_JOB = "deploy"
 CORPUS_JOB = "refresh_corpus"
 MEASURE_JOB = "measure"
 
@@ -36,6 +37,11 @@ def build_jobs(profile: Profile, benchmarks: Collection[str]) -> list[Any]:
             selection=list(STAGES["reindex"]),
             description="Embed the corpus with the promoted model, index it, and choose how it is searched.",
             tags={"dagster/max_retries": "1"},
+        ),
+        dg.define_asset_job(
+            DEPLOY_JOB,
+            selection=["onnx_model", "running_nim"],
+            description="Export the promoted model, and replace the embedding server by one that serves it.",
         ),
         dg.define_asset_job(
             CORPUS_JOB, selection=["raw_corpus", "passages"], description="Read the documents again."

@@ -18,7 +18,7 @@ import dagster as dg
 from assets_pkg.deploy.deploy import read_state
 from assets_pkg.orchestration.history import artifact_ref, latest
 from assets_pkg.reindex.index import INDEX_MANIFEST, index_in, open_index
-from assets_pkg.reindex.searcher import SearchError, index_of
+from assets_pkg.reindex.searched_index import SearchError, index_of
 from resources.vector_store.base import PassageIndex
 from storage.artifact_store import ArtifactStore
 from storage.artifacts import CHECKPOINTS, Artifact
@@ -192,7 +192,8 @@ def _served(store: ArtifactStore) -> set[tuple[str, str]]:
     digest = state.model_digest
     found = {(asset, digest) for asset in CHECKPOINTS}
     with suppress(SearchError):
-        found.add(("vector_index", index_of(store, digest).version))
+        if index := index_of(store, digest):
+            found.add(("vector_index", index.version))
     return found
 
 

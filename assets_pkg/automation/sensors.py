@@ -15,13 +15,14 @@ from assets_pkg.automation.detached_jobs import (
     pick_up_of,
     same_settings,
 )
-from assets_pkg.automation.jobs import CORPUS_JOB, REINDEX_JOB
+from assets_pkg.automation.jobs import CORPUS_JOB, DEPLOY_JOB, REINDEX_JOB
 from assets_pkg.config.profile import Profile
 from assets_pkg.corpus.assets import SOURCE_FINGERPRINT
 from assets_pkg.corpus.file_digests import DIGEST_CACHE
 from assets_pkg.corpus.sources import CorpusError, seconds_since_change, source_fingerprint
 from assets_pkg.deploy.assets import ALIVE
-from assets_pkg.deploy.deploy import read_state
+from assets_pkg.deploy.deploy import read_state, settings_problem
+from assets_pkg.deploy.server_state import DeployError
 from assets_pkg.orchestration.history import (
     SETTINGS_KEY,
     changed_settings,
@@ -33,9 +34,12 @@ from assets_pkg.orchestration.history import (
 )
 from assets_pkg.orchestration.instance import PROCESS_TAG
 from assets_pkg.reindex.assets import IN_STEP, reindex_deps
+from assets_pkg.reindex.searched_index import SearchError, current_index, disagreements
 from resources.compute.errors import ComputeError
 from resources.compute.job import JobState
 from resources.configurable import AlertsResource
+from resources.vector_store.base import VectorStoreError
+from storage.artifact_store import ArtifactError, ArtifactStore
 from storage.paths import STATE_FOLDER
 from storage.remote_store import open_store
 
@@ -50,6 +54,7 @@ def build_sensors(profile: Profile) -> list[dg.SensorDefinition]:
     """All sensors are on unless switched off."""
     return [
         _reindex_sensor(profile),
+        _deploy_sensor(profile),
         _corpus_sensor(profile),
         _server_sensor(profile),
         _index_sensor(profile),
@@ -83,6 +88,42 @@ def _reindex_sensor(profile: Profile) -> dg.SensorDefinition:
         return dg.RunRequest(run_key="-".join(["reindex", *map(str, events)]), stale_assets_only=True)
 
     return reindex_when_model_or_corpus_changes
+
+
+def _deploy_sensor(profile: Profile) -> dg.SensorDefinition:
+    @dg.sensor(
+        job_name=DEPLOY_JOB,
+        description="Replaces a running embedding server when another model is promoted, after the index of that model "
+        "is there: searches go on with the old index until then. A server that was stopped is not started.",
+        minimum_interval_seconds=profile.automation.reindex_sensor_seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+    )
+    def deploy_when_model_changes(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        store = open_store(profile.artifact_root)
+        record, server = (
+            latest_record(context.instance, "promoted_model"),
+            read_state(store.root / STATE_FOLDER),
+        )
+        made = record.asset_materialization if record else None
+        if server is None or not server.alive():
+            return dg.SkipReason("no deployed server is running")
+        if record is None or made is None or server.model_digest == data_version(made):
+            return dg.SkipReason("the server serves the promoted model")
+        if others := _made_with_other_settings(context, profile) or settings_problem(server, profile.deploy):
+            return dg.SkipReason(f"the server is not replaced: {others}")
+        if profile.reindex.encoder != "nim" and not _is_current(store, data_version(made)):
+            return dg.SkipReason("waits for the index of the promoted model")
+        return dg.RunRequest(run_key=f"deploy-{record.storage_id}", stale_assets_only=True)
+
+    return deploy_when_model_changes
+
+
+def _is_current(store: ArtifactStore, model: str) -> bool:
+    """Whether the current index was built by this model."""
+    try:
+        return current_index(store).describe()["model_digest"] == model
+    except (SearchError, ArtifactError):
+        return False
 
 
 def _made_with_other_settings(context: dg.SensorEvaluationContext, profile: Profile) -> str:
@@ -175,7 +216,8 @@ def _index_sensor(profile: Profile) -> dg.SensorDefinition:
 
     @dg.sensor(
         description="Fails the check index_is_in_step of vector_index, and raises an alert, when the index has been "
-        f"behind the promoted model or the passages for {profile.automation.index_may_lag_minutes:g} minutes.",
+        "behind the promoted model or the passages, or the embedding server or the alias of a Milvus server of another "
+        f"model than the index, for {profile.automation.index_may_lag_minutes:g} minutes.",
         minimum_interval_seconds=profile.automation.reindex_sensor_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
@@ -186,26 +228,37 @@ def _index_sensor(profile: Profile) -> dg.SensorDefinition:
             return dg.SkipReason("nothing is indexed yet")
         before: dict[str, Any] = json.loads(context.cursor or "{}")
         behind = behind_since(context.instance, followed)
+        problems = [f"the index is behind {asset}" for asset in behind] + _disagreements(profile)
         now = time.time()  # the clock may have been set back since the change, or since the last tick
-        since = min([*behind.values(), before.get("since") or math.inf, now]) if behind else None
+        since = min([*behind.values(), before.get("since") or math.inf, now]) if problems else None
         late = since is not None and now - since >= max_lag
         cursor = json.dumps({"since": since, "late": late})
         if context.cursor == cursor:
-            return dg.SkipReason("the index is behind" if behind else "the index is in step")
+            return dg.SkipReason("; ".join(problems) or "the index is in step")
         was_late = before.get("late", False)
-        message = f"the index is behind {' and '.join(behind)} for more than {max_lag / 60:g} minutes"
+        message = f"for more than {max_lag / 60:g} minutes, {' and '.join(problems)}"
         if late and not was_late:
-            alerts.send("index_behind", f"{message}: look at the runs of the job {REINDEX_JOB}")
+            alerts.send(
+                "index_behind", f"{message}: look at the runs of the jobs {REINDEX_JOB} and {DEPLOY_JOB}"
+            )
         evaluation = dg.AssetCheckEvaluation(
             asset_key=IN_STEP.asset_key,
             check_name=IN_STEP.name,
             passed=not late,
-            severity=dg.AssetCheckSeverity.WARN,
             metadata={"status": message if late else "in step"},
         )
         return dg.SensorResult(asset_events=[evaluation] if late != was_late else [], cursor=cursor)
 
     return index_watch
+
+
+def _disagreements(profile: Profile) -> list[str]:
+    try:
+        return disagreements(open_store(profile.artifact_root))
+    except (SearchError, ArtifactError, DeployError) as error:
+        return [str(error)]
+    except VectorStoreError as error:
+        return [f"the index cannot be looked at: {error}"]
 
 
 def behind_since(instance: dg.DagsterInstance, followed: Sequence[str]) -> dict[str, float]:

@@ -108,11 +108,14 @@ def _exported_model(profile: Profile) -> Path:
 
 def _stop(profile: Profile) -> None:
     from assets_pkg.deploy.deploy import stop_deployed
+    from assets_pkg.reindex.searched_index import follow_server
     from storage.remote_store import open_store
 
-    server = stop_deployed(open_store(profile.artifact_root).root / STATE_FOLDER)
+    store = open_store(profile.artifact_root)
+    server = stop_deployed(store.root / STATE_FOLDER)
     if server is not None:
         console.print(f"stopped the server at {plain(server.url)}")
+        follow_server(store)
     else:
         console.print("no server is running")
 

@@ -29,8 +29,10 @@ from assets_pkg.deploy.server_state import ServedModel, smoke_check
 from assets_pkg.orchestration.asset_context import AssetContext, asset_context, shown_settings, stage_asset
 from assets_pkg.orchestration.history import ARTIFACT_KEY, SETTINGS_KEY, artifact_ref
 from assets_pkg.orchestration.metadata import numbers, table
+from assets_pkg.reindex.searched_index import follow_server
 from resources.configurable import ArtifactStoreResource, ContainerEngineResource, EncoderResource
 from resources.encoders.sample_texts import SAMPLE_TEXTS
+from resources.vector_store.base import VectorStoreError
 from storage.artifact_store import ArtifactError, ArtifactStore
 from storage.artifacts import CHECKPOINTS, Checkpoint, EvalReport, EvalSet, OnnxModel
 from storage.digests import digest_json
@@ -79,6 +81,12 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             served = ServedModel(exported.folder, model.model, model.version)
             folder = asset.store.root / STATE_FOLDER
             state = deploy(served, profile.deploy, folder, check, containers.get)
+            try:
+                follow_server(asset.store)
+            except (
+                VectorStoreError
+            ) as error:  # the server runs; the sensor index_watch reports the difference
+                asset.note(f"the alias of the index does not follow the new server: {error}")
             gap = {"gap_s": state.gap_s} if isinstance(state, ContainerState | VllmState) else {}
             version = digest_json([exported.version, state.url])
             return dg.MaterializeResult(

@@ -35,7 +35,7 @@ from assets_pkg.reindex.index_checks import (
     verify_index,
 )
 from assets_pkg.reindex.search_method import choose_search_method
-from assets_pkg.reindex.searcher import SearchError, current_index
+from assets_pkg.reindex.searched_index import SearchError, current_index, switch_to
 from resources.configurable import ArtifactStoreResource, ComputeResource, EncoderResource
 from resources.vector_store.base import PassageIndex
 from storage.artifact_store import ArtifactError, ArtifactStore
@@ -123,9 +123,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             index = _index(asset, profile.reindex, passages, embeddings)
             check = _verify(asset, index, passages, embeddings, profile, encoders)
             if check.passed and asset.points:
-                # The server may refuse the alias, so it is first: search and the alias's readers stay on one version.
-                open_index(index.path, index.describe()["place"]).activate()
-                asset.link(INDEX_LINK, index.path)
+                switch_to(asset.store, index)
             elif not check.passed and not _is_searched(asset.store, index):
                 open_index(index.path, index.describe()["place"]).drop()
                 index = replace(index, path=asset.store.set_aside(index))

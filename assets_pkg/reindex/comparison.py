@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from assets_pkg.config.profile import Profile
-from assets_pkg.reindex.searcher import SearchError, checkpoint_encoder, current_index
+from assets_pkg.reindex.searched_index import SearchError, current_index
+from assets_pkg.reindex.searcher import checkpoint_encoder
 from assets_pkg.retrieval.exact_search import BlockwiseSearch
 from assets_pkg.retrieval.metrics import RetrievalScores, score_run
 from assets_pkg.retrieval.passage_rows import passage_rows

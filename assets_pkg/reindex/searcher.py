@@ -1,6 +1,6 @@
 """Search by the current index and the model that built it, without interruption while the index is replaced.
 
-From bottom to top: the index version and the model to search with, one open version (:class:`IndexReader`), and the
+From bottom to top: the model to search with, one open version (:class:`IndexReader`), and the
 :class:`Searcher` that follows the versions. Importing this module loads neither Dagster nor torch.
 """
 
@@ -15,17 +15,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
 
 from assets_pkg.config.base import ModelSettings
-from assets_pkg.deploy.deploy import read_state
 from assets_pkg.reindex.index import open_index
+from assets_pkg.reindex.searched_index import SearchError, searched_index
 from assets_pkg.retrieval.search_method import DENSE, FUSION_DEPTH, SearchMethod
 from resources.encoders.base import Encoder, Role
 from resources.encoders.recipe import EncoderRecipe
 from resources.vector_store.base import Hit
-from storage.artifact_store import ArtifactError, ArtifactStore
+from storage.artifact_store import ArtifactStore
 from storage.artifacts import CHECKPOINTS, Checkpoint, SearchChoice, VectorIndex
 from storage.digests import digest_json
-from storage.errors import RetuneError
-from storage.paths import EMBEDDING_CACHE, INDEX_LINK, ONNX_LINK, SEARCH_METHODS, STATE_FOLDER
+from storage.paths import EMBEDDING_CACHE, ONNX_LINK, SEARCH_METHODS
 from storage.vectors import truncate
 
 if TYPE_CHECKING:
@@ -37,10 +36,6 @@ WARM_UP_QUERY = "a query that loads the model"
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
-
-
-class SearchError(RetuneError):
-    """There is no index to search or no model that belongs to it, or a query cannot be embedded."""
 
 
 class QueryEncoder(Protocol):
@@ -56,59 +51,6 @@ class Answer:
     hits: list[Hit]
     index: str
     model: str
-
-
-# ---- which index version is searched -----------------------------------------------------------------------------
-
-
-def wanted_index(store: ArtifactStore) -> VectorIndex:
-    """The index of the model that is being served, or the current one where no server runs.
-
-    Raises:
-        SearchError: nothing is indexed yet, or not by the served model.
-    """
-    state = read_state(store.root / STATE_FOLDER)
-    served = state.model_digest if state is not None and state.alive() else None
-    return current_index(store) if served is None else index_of(store, served)
-
-
-def current_index(store: ArtifactStore) -> VectorIndex:
-    """The index version that ``reindex/index`` points at.
-
-    Raises:
-        SearchError: nothing is indexed yet.
-        ArtifactError: its files are missing or damaged.
-    """
-    while True:
-        folder = store.resolve(INDEX_LINK)
-        if folder is None:
-            raise SearchError(
-                f"nothing is indexed yet under {store.location}: run `retune run --to reindex` first"
-            )
-        try:
-            return store.get(VectorIndex, "vector_index", folder.name)
-        except ArtifactError:
-            if store.resolve(INDEX_LINK) == folder:
-                raise
-            # Another version replaced it, and it was deleted, between resolving the link and reading the version.
-
-
-def index_of(store: ArtifactStore, digest: str) -> VectorIndex:
-    """The current index if it was built by the model with this digest, else the newest one that was.
-
-    Raises:
-        SearchError: nothing is indexed yet, or not by this model.
-    """
-    current = current_index(store)
-    if current.describe()["model_digest"] == digest:
-        return current
-    for version in store.versions("vector_index"):
-        index = store.get(VectorIndex, "vector_index", version)
-        if index.describe()["model_digest"] == digest:
-            return index
-    raise SearchError(
-        f"no index was built by the served model {digest}: run `retune reindex`, or redeploy with `retune deploy`"
-    )
 
 
 # ---- the model of an index ---------------------------------------------------------------------------------------
@@ -227,11 +169,11 @@ class IndexReader:
 def open_searcher(
     store: ArtifactStore, model: ModelSettings, check_every_s: float = CHECK_EVERY_S
 ) -> AbstractContextManager[Searcher]:
-    """A `Searcher` of the model that is being served, or of the current index where no server runs. Queries are
+    """A `Searcher` of the :func:`~assets_pkg.reindex.searched_index.searched_index`. Queries are
     embedded by the model that built the index: its ONNX export where there is one, else the checkpoint.
 
     Raises:
-        SearchError: nothing is indexed yet, not by the served model, or the model is no longer in the store.
+        SearchError: nothing is indexed yet, or the model is no longer in the store.
     """
 
     def open_encoder(index: VectorIndex) -> AbstractContextManager[QueryEncoder]:
@@ -246,7 +188,7 @@ def open_searcher(
     def find_method(index: VectorIndex) -> SearchMethod:
         return search_method_of(store, index.describe()["model_digest"])
 
-    return Searcher(lambda: wanted_index(store), open_encoder, check_every_s, find_method)
+    return Searcher(lambda: searched_index(store), open_encoder, check_every_s, find_method)
 
 
 class Searcher:

@@ -103,6 +103,10 @@ class PassageIndex(Protocol):
         """Make this version the one that readers outside Retune see, in one step."""
         ...
 
+    def is_active(self) -> bool:
+        """Whether it is the version that readers outside Retune see."""
+        ...
+
     def drop(self) -> None:
         """Delete what the engine keeps of this version outside the version's own folder."""
         ...

@@ -108,6 +108,9 @@ class LanceIndex:
     def activate(self) -> None:
         """Nothing to do: the link to the folder is the switch."""
 
+    def is_active(self) -> bool:
+        return True
+
     def drop(self) -> None:
         """Nothing to do: all of it is in the folder."""
 

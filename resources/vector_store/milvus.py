@@ -202,6 +202,11 @@ class MilvusIndex:
             else:
                 self._client.alter_alias(self.collection, owner.alias)
 
+    def is_active(self) -> bool:
+        owner = self._writer()
+        with self._asked("look for the alias of"):
+            return self._aliased(owner.alias) == self.collection
+
     def _writer(self) -> Owner:
         if self._owner is None:
             raise VectorStoreError(f"the collection {self.collection} was opened only for reading")

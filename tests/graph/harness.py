@@ -12,7 +12,7 @@ import dagster as dg
 
 from assets_pkg.automation.execute import Outcome, run_assets
 from assets_pkg.automation.external_changes import build_probes
-from assets_pkg.automation.jobs import REINDEX_JOB
+from assets_pkg.automation.jobs import CORPUS_JOB, DEPLOY_JOB, REINDEX_JOB
 from assets_pkg.build import build_definitions
 from assets_pkg.config.profile import Profile, load_profile
 from assets_pkg.config.stages import STAGES, assets_between
@@ -24,6 +24,12 @@ from storage.remote_store import open_store
 WITHOUT_SERVER = [
     asset for stage in STAGES if stage not in ("export", "deploy", "eval_nim") for asset in STAGES[stage]
 ]
+
+JOBS = {
+    REINDEX_JOB: list(STAGES["reindex"]),
+    DEPLOY_JOB: ["onnx_model", "running_nim"],
+    CORPUS_JOB: ["raw_corpus", "passages"],
+}
 
 
 @dataclass
@@ -83,7 +89,7 @@ class Project:
         if not isinstance(requested, dg.RunRequest) or requested.run_key in self.launched:
             return []
         job = definition.job_name
-        assets = list(STAGES["reindex"]) if job == REINDEX_JOB else ["raw_corpus", "passages"]
+        assets = JOBS[str(job)]
         if requested.stale_assets_only:
             assets = [name for name in assets if name in self.stale(assets)]
         if assets:

@@ -11,20 +11,23 @@ import httpx2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from pymilvus import MilvusClient
 
 from assets_pkg.automation.execute import run_assets
 from assets_pkg.deploy.deploy import read_state
 from assets_pkg.deploy.server_state import served_digest
-from assets_pkg.reindex.searcher import current_index
+from assets_pkg.reindex.searched_index import current_index, disagreements
+from assets_pkg.reindex.searcher import open_searcher
 from resources.containers import ContainerEngine
 from storage.artifact_store import ArtifactStore
-from storage.artifacts import CorpusEmbeddings
+from storage.artifacts import CorpusEmbeddings, VectorIndex
 from tests.command.conftest import free_port
 from tests.graph.harness import Project
 
 SERVED = ["onnx_model", "running_nim", "nim_eval_metrics"]
 INDEXED = ["corpus_embeddings", "vector_index"]
-REINDEX = "reindex_when_model_or_corpus_changes"
+REINDEX, DEPLOY = "reindex_when_model_or_corpus_changes", "deploy_when_model_changes"
+QUERY = "the rotor of the pump"
 STATE = Path("output/stage5_deploy")
 
 
@@ -136,3 +139,87 @@ def test_the_corpus_is_embedded_by_the_server_and_only_if_it_serves_the_promoted
 def _vectors(embeddings: CorpusEmbeddings) -> np.ndarray:
     column = pq.read_table(embeddings.path / "embeddings.parquet").column("vector")
     return np.stack(column.to_numpy(zero_copy_only=False))
+
+
+def _at_work(project: Project, milvus: MilvusClient) -> dict[str, str]:
+    """The model of each: of the server, of what is searched, and of the collection that the alias names."""
+    store, server = ArtifactStore(Path("output")), read_state(STATE)
+    assert server is not None
+    with open_searcher(store, project.profile.model) as searcher:
+        answer = searcher.search(QUERY, 1)
+    collection = milvus.describe_alias("retune_current")["collection_name"]
+    indexed = {each.describe()["place"]["collection"]: each for each in _indexes(store)}
+    assert indexed[collection].version == answer.index
+    return {
+        "server": served_digest(server.url) or "",
+        "search": answer.model,
+        "alias": indexed[collection].describe()["model_digest"],
+    }
+
+
+def _indexes(store: ArtifactStore) -> list[VectorIndex]:
+    found = [store.get(VectorIndex, "vector_index", version) for version in store.versions("vector_index")]
+    return [each for each in found if "collection" in each.describe()["place"]]
+
+
+def test_server_search_and_alias_follow_a_promotion_together_and_back(
+    project: Project, tmp_path: Path
+) -> None:
+    uri = str(tmp_path / "milvus.db")
+    here = project.with_overrides(
+        f"deploy.host_port={free_port()}", "reindex.store=milvus", f"milvus_uri={uri}"
+    )
+    here.run(["onnx_model", "running_nim", *INDEXED])
+    milvus = MilvusClient(uri)
+    first, other = here.version("promoted_model"), here.version("base_model")
+    if first == other:
+        other = here.version("checkpoint")
+    assert set(_at_work(here, milvus).values()) == {first}
+    for model, before in ((other, first), (first, other)):
+        here.promote(model)
+        assert here.tick(DEPLOY) == []  # waits for the index
+        assert set(_at_work(here, milvus).values()) == {before}
+        assert here.tick(REINDEX) == INDEXED
+        store = ArtifactStore(Path("output"))
+        assert current_index(store).describe()["model_digest"] == model
+        assert set(_at_work(here, milvus).values()) == {before}  # as long as the server serves it
+        assert disagreements(store) == [
+            f"the server serves model {before}, and the current index is of {model}"
+        ]
+        assert here.tick(DEPLOY) == ["onnx_model", "running_nim"]
+        assert set(_at_work(here, milvus).values()) == {model}
+        assert disagreements(store) == []
+        assert here.tick(DEPLOY) == []
+
+
+def test_a_server_that_was_stopped_or_started_with_other_settings_is_left_to_people(project: Project) -> None:
+    here = project.with_overrides(f"deploy.host_port={free_port()}")
+    here.run(["onnx_model", "running_nim"])
+    other = next(
+        version
+        for version in (here.version("base_model"), here.version("checkpoint"))
+        if version != here.version("promoted_model")
+    )
+    here.promote(other)
+    assert here.tick(REINDEX) == INDEXED
+    assert project.tick(DEPLOY) == []  # its settings have another port
+    state = read_state(STATE)
+    assert state is not None
+    state.stop()
+    assert here.tick(DEPLOY) == []
+
+
+def test_a_server_whose_model_has_no_index_leaves_search_with_the_current_one(project: Project) -> None:
+    here = project.with_overrides(f"deploy.host_port={free_port()}")
+    before = current_index(ArtifactStore(Path("output")))
+    other = next(
+        version
+        for version in (here.version("base_model"), here.version("checkpoint"))
+        if version != here.version("promoted_model")
+    )
+    here.promote(other)
+    here.run(["onnx_model", "running_nim"])
+    with open_searcher(ArtifactStore(Path("output")), here.profile.model) as searcher:
+        answer = searcher.search(QUERY, 1)
+    assert (answer.index, answer.model) == (before.version, before.describe()["model_digest"])
+    assert answer.hits[0].text

@@ -8,7 +8,8 @@ import pytest
 from pymilvus import MilvusClient
 
 from assets_pkg.automation.execute import run_assets
-from assets_pkg.reindex.searcher import current_index, open_searcher
+from assets_pkg.reindex.searched_index import current_index
+from assets_pkg.reindex.searcher import open_searcher
 from storage.artifact_store import ArtifactStore
 from tests.graph.harness import Project
 

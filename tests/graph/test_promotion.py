@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from assets_pkg.evaluation.promotion import promotions
-from assets_pkg.reindex.searcher import current_index
+from assets_pkg.reindex.searched_index import current_index
 from storage.artifact_store import ArtifactStore
 from storage.paths import PROMOTED_MODEL
 from tests.graph.harness import Project

@@ -12,7 +12,8 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from assets_pkg.automation.retention import find_removals
-from assets_pkg.reindex.searcher import Answer, Searcher, current_index, find_model, open_searcher
+from assets_pkg.reindex.searched_index import current_index
+from assets_pkg.reindex.searcher import Answer, Searcher, find_model, open_searcher
 from storage.artifact_store import ArtifactStore
 from storage.artifacts import Passages
 from tests.graph.harness import Project
