@@ -1,24 +1,29 @@
 """The ``corpus`` group: documents as they are read, and their passages."""
 
 from itertools import islice
+from pathlib import Path
 
 import dagster as dg
 
 from assets_pkg.config.profile import Profile
+from assets_pkg.config.sections.corpus import PassageSettings, TokenLimitSettings
 from assets_pkg.corpus.file_digests import DIGEST_CACHE
-from assets_pkg.corpus.passages import split_passages
+from assets_pkg.corpus.passages import TokenLimit, split_passages
 from assets_pkg.corpus.sources import read_corpus, source_fingerprint
-from assets_pkg.orchestration.asset_context import asset_context, stage_asset
+from assets_pkg.orchestration.asset_context import UpstreamArtifacts, asset_context, stage_asset
 from assets_pkg.orchestration.metadata import numbers, table
 from resources.configurable import ArtifactStoreResource, ComputeResource
+from resources.encoders.token_counter import token_counter
 from storage.artifact_store import ArtifactStore
-from storage.artifacts import Corpus, Passages
+from storage.artifacts import Checkpoint, Corpus, Passages
 
 SHOWN = 8
+MANY_ENDED = 0.05
+"""Share of passages ended by the limit above which it is said."""
 SOURCE_FINGERPRINT = "fingerprint"
 
 
-def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
+def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksDefinition]:
     """The ``corpus`` group."""
 
     @stage_asset("corpus", profile.corpus, kinds={"parquet"}, logic="2")
@@ -41,21 +46,81 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             }
             return asset.result(corpus, shown)
 
-    @stage_asset("corpus", profile.passages, deps=("raw_corpus",), kinds={"parquet"}, logic="2")
+    return [raw_corpus, _passages(profile), _passages_end_at_sentences(profile)]
+
+
+def _passages(profile: Profile) -> dg.AssetsDefinition:
+    tokens = _token_limit(profile)
+    deps, limits = (("raw_corpus",), ()) if tokens is None else (("raw_corpus", "base_model"), (tokens,))
+
+    @stage_asset("corpus", profile.passages, *limits, deps=deps, kinds={"parquet"}, logic="2")
     def passages(
         context: dg.AssetExecutionContext, store: ArtifactStoreResource, compute: ComputeResource
     ) -> dg.MaterializeResult:
         """The documents cut into pieces of a few whole sentences: what is embedded, searched and found."""
         with asset_context(context, store, compute) as asset:
             corpus = asset.input(Corpus, "raw_corpus")
-            made = asset.build(
-                Passages,
-                lambda folder: split_passages(corpus, profile.passages, folder, asset.progress()),
-            )
+
+            def produce(folder: Path) -> None:
+                limit = None
+                if tokens is not None:
+                    model = asset.input(Checkpoint, "base_model").model
+                    trusted = profile.model.trust_remote_code
+                    count = token_counter(model, tokens.passage_prefix, trust_remote_code=trusted)
+                    limit = TokenLimit(tokens.max_tokens, count)
+                split_passages(corpus, profile.passages, folder, asset.progress(), limit)
+
+            made = asset.build(Passages, produce)
+            if told := _told(made, profile.passages):
+                asset.note(told)
             rows = ({"document": p.doc_id, "section": p.section, "passage": p.text} for p in made.passages())
             return asset.result(made, {**numbers(made.summary()), "sample": table(islice(rows, SHOWN))})
 
-    return [raw_corpus, passages]
+    return passages
+
+
+def _token_limit(profile: Profile) -> TokenLimitSettings | None:
+    most = profile.passages.max_chunk_tokens
+    if most is None:
+        return None
+    most = profile.model.passage_max_length if most == "model" else most
+    return TokenLimitSettings(max_tokens=most, passage_prefix=profile.model.passage_prefix)
+
+
+def _passages_end_at_sentences(profile: Profile) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset="passages",
+        description="Few passages are ended by the limit of their length, before sentences_per_chunk sentences.",
+    )
+    def few_ended_by_limit(
+        context: dg.AssetCheckExecutionContext, store: ArtifactStoreResource
+    ) -> dg.AssetCheckResult:
+        made = UpstreamArtifacts(context.instance, store, context.run.run_id).input(Passages, "passages")
+        summary, told = made.summary(), _told(made, profile.passages)
+        names = ("limit", "ended_by_limit", "ended_in_sentence")
+        shown = numbers({name: summary[name] for name in names if name in summary})
+        shown |= {"what_to_do": told} if told else {}
+        return dg.AssetCheckResult(
+            passed=not told,
+            severity=dg.AssetCheckSeverity.WARN,
+            metadata={**shown, "examples": table(summary.get("ended_examples", []))},
+        )
+
+    return few_ended_by_limit
+
+
+def _told(made: Passages, settings: PassageSettings) -> str:
+    """What to say of passages that the limit ended; nothing where they are few, or an earlier version of Retune did not
+    count them."""
+    summary = made.summary()
+    ended, total = summary.get("ended_by_limit", 0), summary["passages"]
+    if ended <= MANY_ENDED * total:
+        return ""
+    return (
+        f"{ended:,} of {total:,} passages are ended by the limit of {summary['limit']}, before "
+        f"{settings.sentences_per_chunk} sentences: passages.max_chunk_tokens sets another (model: as many as "
+        "model.passage_max_length)"
+    )
 
 
 def documents_changed(made: dg.AssetMaterialization, profile: Profile, store: ArtifactStore) -> str | None:

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import re
 from array import array
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from assets_pkg.config.sections.corpus import PassageSettings
 from assets_pkg.corpus.document_source import CorpusError
 from assets_pkg.corpus.segmentation import Section, split_sections, split_sentences
+from resources.encoders.token_counter import TokenCounter
 from storage.artifacts import Corpus, Document, Passage
 from storage.digests import passage_id
 from storage.files import write_json
@@ -30,6 +32,12 @@ MAX_UNIT_CHARS = 800
 
 MAX_PASSAGE_CHARS = 1600
 """A passage ends before it exceeds this, about 400 tokens: many encoders truncate at 512."""
+
+SURE_TO_FIT = 0.8
+"""Share of the token limit up to which the sum of the sentences' tokens is taken for the passage's."""
+
+EXAMPLES = 8
+"""Passages named in the summary of those that a limit ended."""
 
 HISTOGRAM_WORDS = (10, 25, 50, 75, 100, 150, 200, 300)
 
@@ -45,12 +53,36 @@ class _Span:
 
     start: int
     end: int
+    goes_on: bool = False
+    """Whether it is a piece of a sentence, an item or code that goes on after it."""
+
+
+@dataclass(frozen=True)
+class TokenLimit:
+    """At most ``most`` tokens a passage, counted by ``count``."""
+
+    most: int
+    count: TokenCounter
+
+
+Ended = Literal["", "limit", "sentence"]
+"""What ended a passage besides its number of sentences: the limit, or the limit within a sentence."""
 
 
 def split_passages(
-    corpus: Corpus, settings: PassageSettings, folder: Path, progress: Progress = no_progress
+    corpus: Corpus,
+    settings: PassageSettings,
+    folder: Path,
+    progress: Progress = no_progress,
+    limit: TokenLimit | None = None,
 ) -> None:
     """Write ``passages.parquet`` (rows of :class:`~storage.artifacts.Passage`) and ``summary.json``.
+
+    The summary has the number of passages that a limit ended before ``sentences_per_chunk`` sentences
+    (``ended_by_limit``), of those that it ended within a sentence (``ended_in_sentence``), and examples.
+
+    Args:
+        limit: of tokens; without it a passage has at most `MAX_PASSAGE_CHARS` characters.
 
     Memory: one document, one write batch, and eight bytes for each passage.
 
@@ -61,29 +93,48 @@ def split_passages(
     total = corpus.summary()["documents"]
     with RowWriter(folder / "passages.parquet", Passage) as writer:
         for done, document in enumerate(corpus.documents(), start=1):
-            for passage in passages_of(document, settings.sentences_per_chunk):
+            for passage, ended in _passages(
+                document, settings.sentences_per_chunk, settings.chunk_overlap_sentences, limit
+            ):
                 writer.add(passage)
-                figures.add(passage)
+                figures.add(passage, ended)
             progress(done, total, "documents", passages=figures.passages)
     if not figures.passages:
         raise CorpusError(
             f"none of the {total} documents of {corpus.path} has a passage: they contain no text"
         )
-    summary = {"documents": total, **figures.summary()}
+    shown = f"{MAX_PASSAGE_CHARS:,} characters" if limit is None else f"{limit.most:,} tokens"
+    summary = {"documents": total, **figures.summary(), "limit": shown}
     write_json(folder / "summary.json", summary, ensure_ascii=True)
 
 
-def passages_of(document: Document, sentences: int) -> Iterator[Passage]:
+def passages_of(
+    document: Document, sentences: int, overlap: int = 0, limit: TokenLimit | None = None
+) -> Iterator[Passage]:
     """Split one document: at most ``sentences`` sentences (or list items, or code blocks) a passage.
 
     A passage never crosses a heading. A heading's lines begin the first passage of its section; those of a heading
     without text begin the next section's.
+
+    Args:
+        overlap: so many sentences of a passage begin the next one of its section too, as far as the limit allows.
+        limit: of tokens; without it of `MAX_PASSAGE_CHARS` characters.
     """
-    words = 0
-    for chunk_id, (section, span, count) in enumerate(_split(document.text, sentences), start=1):
+    for passage, _ in _passages(document, sentences, overlap, limit):
+        yield passage
+
+
+def _passages(
+    document: Document, sentences: int, overlap: int, limit: TokenLimit | None
+) -> Iterator[tuple[Passage, Ended]]:
+    words = end = 0
+    parts = _split(document.text, sentences, overlap, limit)
+    for chunk_id, (section, span, count, ended) in enumerate(parts, start=1):
         text = document.text[span.start : span.end].strip()
         length = len(text.split())
-        yield Passage(
+        words -= len(document.text[span.start : end].split())  # of the overlap
+        end = span.end
+        passage = Passage(
             passage_id=passage_id(text),
             doc_id=document.doc_id,
             chunk_id=chunk_id,
@@ -97,42 +148,114 @@ def passages_of(document: Document, sentences: int) -> Iterator[Passage]:
             metadata=document.metadata,
         )
         words += length
+        yield passage, ended
 
 
-def _split(text: str, sentences: int) -> Iterator[tuple[Section, _Span, int]]:
+def _split(
+    text: str, sentences: int, overlap: int, limit: TokenLimit | None
+) -> Iterator[tuple[Section, _Span, int, Ended]]:
     bare: Section | None = None  # the first of a run of headings without text
     last: Section | None = None
     for section in split_sections(text):
         start = section.start if bare is None else bare.start
-        groups = _grouped(text, section, sentences)
+        room = _Characters(text) if limit is None else _Tokens(text, limit, start, section.body)
+        groups = _grouped(text, section, sentences, overlap, room)
         if not groups:
             bare = bare or section
             last = section
             continue
         bare = None
         for number, group in enumerate(groups):
-            yield section, _Span(group[0].start if number else start, group[-1].end), len(group)
+            span = _Span(group[0].start if number else start, group[-1].end)
+            yield section, span, len(group), _ended(group, sentences, last=number == len(groups) - 1)
     if bare and last and text[bare.start :].strip():
-        yield last, _Span(bare.start, len(text)), 0
+        yield last, _Span(bare.start, len(text)), 0, ""
 
 
-def _grouped(text: str, section: Section, sentences: int) -> list[list[_Span]]:
+def _ended(group: list[_Span], sentences: int, *, last: bool) -> Ended:
+    if group[-1].goes_on:
+        return "sentence"
+    return "" if last or len(group) == sentences else "limit"
+
+
+class _Characters:
+    """How much fits into a passage of `MAX_PASSAGE_CHARS` characters, and into a unit of it."""
+
+    def __init__(self, text: str):
+        self._text = text
+
+    def holds(self, units: Sequence[_Span]) -> bool:
+        return units[-1].end - units[0].start <= MAX_PASSAGE_CHARS
+
+    def cut(self, start: int, end: int) -> int:
+        """The offset at which the unit is to be cut; ``end`` where it fits."""
+        if end - start <= MAX_UNIT_CHARS:
+            return end
+        return _last_end(self._text, start + 1, start + MAX_UNIT_CHARS)
+
+
+class _Tokens:
+    """The same for a limit of tokens, in a section whose heading begins at ``heading`` and its text at ``body``."""
+
+    def __init__(self, text: str, limit: TokenLimit, heading: int, body: int):
+        self._text, self._limit, self._body = text, limit, body
+        self._counts: dict[_Span, int] = {}
+        self._heading = body  # counted with the text, see below
+        if text[heading:body].strip() and self._count(heading, body) <= limit.most // 2:
+            self._heading = heading  # a longer one says more than the limit has room for
+
+    def holds(self, units: Sequence[_Span]) -> bool:
+        for unit in units:
+            if unit not in self._counts:
+                self._counts[unit] = self._count(unit.start, unit.end)
+        if sum(self._counts[unit] for unit in units) <= SURE_TO_FIT * self._limit.most:
+            return True
+        return self._fits(units[0].start, units[-1].end)
+
+    def cut(self, start: int, end: int) -> int:
+        if self._fits(start, end):
+            return end
+        gaps = [match.end() for match in _GAP.finditer(self._text, start + 1, end)]
+        fitting = self._how_many_fit(start, gaps)
+        if not fitting:  # the first word alone is too long
+            return start + max(1, self._how_many_fit(start, range(start + 1, end)))
+        line = self._text.rfind("\n", start + 1, gaps[fitting - 1])
+        return line + 1 if line >= 0 else gaps[fitting - 1]
+
+    def _how_many_fit(self, start: int, ends: Sequence[int]) -> int:
+        return bisect_left(ends, True, key=lambda end: not self._fits(start, end))
+
+    def _fits(self, start: int, end: int) -> bool:
+        return self._count(start, end) <= self._limit.most
+
+    def _count(self, start: int, end: int) -> int:
+        """Tokens of a slice as a passage; the first of a section has the heading too."""
+        begin = start if self._text[self._body : start].strip() else min(start, self._heading)
+        return self._limit.count([self._text[begin:end].strip()])[0]
+
+
+def _grouped(
+    text: str, section: Section, sentences: int, overlap: int, room: _Characters | _Tokens
+) -> list[list[_Span]]:
     """The section's sentences by passage, within both limits."""
     groups: list[list[_Span]] = []
-    for unit in _units(text, section.body, section.end):
+    for unit in _units(text, section.body, section.end, room):
         current = groups[-1] if groups else None
-        if current and len(current) < sentences and unit.end - current[0].start <= MAX_PASSAGE_CHARS:
+        if current and len(current) < sentences and room.holds([*current, unit]):
             current.append(unit)
         else:
-            groups.append([unit])
+            repeated = current[-overlap:] if current and overlap else []
+            while repeated and not room.holds([*repeated, unit]):
+                repeated = repeated[1:]
+            groups.append([*repeated, unit])
     return groups
 
 
-def _units(text: str, start: int, end: int) -> Iterator[_Span]:
+def _units(text: str, start: int, end: int, room: _Characters | _Tokens) -> Iterator[_Span]:
     for block in _blocks(text, start, end):
         for unit in _units_of_block(text, block):
             if text[unit.start : unit.end].strip():
-                yield from _limited(text, unit)
+                yield from _limited(text, unit, room)
 
 
 def _blocks(text: str, start: int, end: int) -> Iterator[_Span]:
@@ -177,13 +300,12 @@ def _sentences(text: str, start: int, end: int) -> Iterator[_Span]:
         start += len(sentence)
 
 
-def _limited(text: str, unit: _Span) -> Iterator[_Span]:
+def _limited(text: str, unit: _Span, room: _Characters | _Tokens) -> Iterator[_Span]:
     """The unit, or if it is too long, pieces of it that end at a line's or a word's end."""
     start = unit.start
-    while unit.end - start > MAX_UNIT_CHARS:
-        cut = _last_end(text, start + 1, start + MAX_UNIT_CHARS)
+    while (cut := room.cut(start, unit.end)) < unit.end:
         if text[start:cut].strip():
-            yield _Span(start, cut)
+            yield _Span(start, cut, goes_on=bool(text[cut : unit.end].strip()))
         start = cut
     if text[start : unit.end].strip():
         yield _Span(start, unit.end)
@@ -215,8 +337,14 @@ class _Figures:
         self.characters = 0
         self.ids = array("Q")  # 64 bits each, as a number
         self.histogram: Counter[int] = Counter()
+        self.ended: Counter[Ended] = Counter()
+        self.examples: list[dict[str, Any]] = []
 
-    def add(self, passage: Passage) -> None:
+    def add(self, passage: Passage, ended: Ended) -> None:
+        self.ended[ended] += 1
+        if ended and len(self.examples) < EXAMPLES:
+            place = {"document": passage.doc_id, "passage": passage.chunk_id, "section": passage.section}
+            self.examples.append({**place, "ends": passage.text[-80:]})
         self.passages += 1
         self.words += passage.word_count
         self.characters += len(passage.text)
@@ -232,6 +360,9 @@ class _Figures:
             "distinct_texts": len(np.unique(np.frombuffer(self.ids, np.uint64))),
             "words": self.words,
             "characters": self.characters,
+            "ended_by_limit": self.ended["limit"] + self.ended["sentence"],
+            "ended_in_sentence": self.ended["sentence"],
+            "ended_examples": self.examples,
             "words_per_passage": round(self.words / self.passages, 1),
             "length_histogram": [
                 {"words_from": edge, "passages": self.histogram[number]} for number, edge in enumerate(edges)

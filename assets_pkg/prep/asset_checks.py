@@ -4,10 +4,9 @@ Each check is a function that returns a :class:`Finding`; :func:`build_checks` m
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import sqrt
-from pathlib import Path
 from typing import Any, Literal
 
 import dagster as dg
@@ -19,7 +18,7 @@ from assets_pkg.orchestration.metadata import in_words, numbers, table
 from assets_pkg.prep.filtering import question_key
 from assets_pkg.prep.leakage import Leaks, find_leaks
 from resources.configurable import ArtifactStoreResource
-from resources.models.files import tokenizer_folder
+from resources.encoders.token_counter import TokenCounter, token_counter
 from storage.artifacts import Checkpoint, EvalSet, MinedTrainSet, TrainingSet
 from storage.formats.beir import read_documents, read_qrels, read_queries
 from storage.formats.retriever_json import read_corpus, read_retriever_file
@@ -35,9 +34,6 @@ MANY_CUT = 0.1
 
 PASSAGES_MEASURED = 20_000
 SHOWN = 10
-
-TokenCounter = Callable[[Sequence[str]], Sequence[int]]
-"""Number of tokens of each text with prefix and special tokens, not truncated."""
 
 
 @dataclass(frozen=True)
@@ -156,21 +152,6 @@ def check_lengths(mined: MinedTrainSet, count_tokens: TokenCounter, max_length: 
     longest = [measured[row] for row in np.argsort(-lengths, kind="stable")[:3]]
     rows = [{"longest_passages": text[:200]} for text in longest] if cut else []
     return Finding(cut <= MANY_CUT * len(measured), "WARN", figures, rows)
-
-
-def token_counter(model: Path, prefix: str, *, trust_remote_code: bool = False) -> TokenCounter:
-    """Counts with the tokenizer of the model folder ``model``."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(
-        str(tokenizer_folder(model)), local_files_only=True, trust_remote_code=trust_remote_code
-    )
-
-    def count(texts: Sequence[str]) -> list[int]:
-        encoded = tokenizer([prefix + text for text in texts], truncation=False, verbose=False)
-        return [len(ids) for ids in encoded["input_ids"]]
-
-    return count
 
 
 def _check_texts(questions: Sequence[str], passages: Iterable[str]) -> Finding:

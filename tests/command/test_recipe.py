@@ -190,3 +190,32 @@ def test_a_server_in_the_foreground_ends_with_the_command(place: Workplace) -> N
     assert command.returncode == 0, output
     assert "stopped the server" in output
     assert place.retune("deploy", "-c", "profile.yaml")[0] == 0
+
+
+def test_passages_follow_their_settings_and_the_limit_is_told(tiny_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    for number in range(3):
+        lines = (
+            f"The pump of plant {number} is checked in case {case} of the handbook." for case in range(60)
+        )
+        (folder / f"{number}.md").write_text(f"# How the pump of plant {number} is checked in every case\n\n" + " ".join(lines))
+    own = Workplace(tmp_path, 0, extra={"RETUNE_PROFILE": ""})
+    line = (
+        "sdg",
+        "-c",
+        "laptop",
+        "corpus_dir=documents",
+        f"base_model={tiny_model}",
+        "sentences_per_chunk={}",
+    )
+    made = {}
+    for sentences, limit in ((5, "null"), (20, "512"), (60, "512"), (60, "null")):
+        settings = [each.format(sentences) for each in line]
+        code, output = own.retune(*settings, f"max_chunk_tokens={limit}", "passage_max_length=128")
+        assert code == 0, output
+        made[sentences, limit] = sorted((tmp_path / "output/embed/artifacts/passages").iterdir()), output
+    assert "ended by the limit" not in made[20, "512"][1]
+    assert "ended by the limit of 512 tokens, before 60 sentences" in " ".join(made[60, "512"][1].split())
+    assert "ended by the limit of 1,600 characters" in " ".join(made[60, "null"][1].split())
+    assert len(made[60, "null"][0]) == 4

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from assets_pkg.config.profile import load_profile
+from assets_pkg.config.sections.corpus import PassageSettings
 from assets_pkg.corpus.segmentation import title_of
 from storage.artifacts import Corpus, Document
 from storage.parquet import RowWriter
@@ -18,3 +20,8 @@ def write_corpus(folder: Path, texts: dict[str, str]) -> Corpus:
             writer.add(Document(name, title_of(text, Path(name).stem), text))
     (folder / "summary.json").write_text(json.dumps({"documents": len(texts)}))
     return Corpus(folder, "raw_corpus", "v")
+
+
+def chunks(sentences: int, *overrides: str) -> PassageSettings:
+    """The settings of passages with so many sentences."""
+    return load_profile("laptop", [f"sentences_per_chunk={sentences}", *overrides]).passages

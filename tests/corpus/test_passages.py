@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assets_pkg.config.sections.corpus import PassageSettings
+from assets_pkg.config.profile import ProfileError
 from assets_pkg.corpus.document_source import CorpusError
-from assets_pkg.corpus.passages import MAX_PASSAGE_CHARS, MAX_UNIT_CHARS, passages_of, split_passages
+from assets_pkg.corpus.passages import (
+    MAX_PASSAGE_CHARS,
+    MAX_UNIT_CHARS,
+    TokenLimit,
+    passages_of,
+    split_passages,
+)
 from storage.artifacts import Corpus, Document, Passages
 from storage.digests import passage_id
-from tests.corpus.making import write_corpus
+from tests.corpus.making import chunks, write_corpus
 
 _WORDS = "wing. lift is great! drag? e.g. Dr. Reynolds zip.Zip 3.14 flow; (see it) # - 1. ``` --- >>> x"
 WORDS = st.sampled_from(_WORDS.split())
@@ -102,7 +109,7 @@ def test_artifact(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     split_passages(
         corpus,
-        PassageSettings(sentences_per_chunk=2),
+        chunks(2),
         out,
         lambda done, total, *_, **__: seen.append((done, total)),
     )
@@ -125,7 +132,7 @@ def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
     made: list[bytes] = []
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
-        split_passages(corpus, PassageSettings(sentences_per_chunk=1), tmp_path / name)
+        split_passages(corpus, chunks(1), tmp_path / name)
         made.append((tmp_path / name / "passages.parquet").read_bytes())
     assert made[0] == made[1]
 
@@ -133,4 +140,77 @@ def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_no_passage_is_an_error(tmp_path: Path) -> None:
     corpus: Corpus = write_corpus(tmp_path / "in", {"a.txt": " \n "})
     with pytest.raises(CorpusError, match="none of the 1 documents"):
-        split_passages(corpus, PassageSettings(sentences_per_chunk=5), tmp_path)
+        split_passages(corpus, chunks(5), tmp_path)
+
+
+def _words(texts: Sequence[str]) -> list[int]:
+    """A tokenizer of words, with two special tokens."""
+    return [len(text.split()) + 2 for text in texts]
+
+
+@given(TEXTS, st.integers(1, 30), st.integers(5, 40))
+def test_with_a_limit_of_tokens_nothing_is_lost_and_no_passage_is_longer(
+    text: str, sentences: int, most: int
+) -> None:
+    made = list(passages_of(Document("d", "t", text), sentences, limit=TokenLimit(most, _words)))
+    assert [word for passage in made for word in passage.text.split()] == text.split()
+    bare = sum(line.startswith("## ") for line in text.splitlines())  # headings without text stay together
+    assert all(count <= most + 2 * bare for count in _words([passage.text for passage in made]))
+    for passage in made:
+        assert text.split()[passage.start : passage.end] == passage.text.split()
+
+
+def test_many_sentences_fill_the_limit_of_tokens_and_few_do_not() -> None:
+    text = "# Wings\n\n" + "A long wing sentence of exactly eight words. " * 200
+
+    def lengths(sentences: int, most: int | None) -> list[int]:
+        limit = None if most is None else TokenLimit(most, _words)
+        return _words([each.text for each in passages_of(Document("d", "t", text), sentences, limit=limit)])
+
+    assert max(lengths(5, None)) == max(lengths(5, 512)) == 44
+    assert max(lengths(20, 512)) == 164
+    assert max(lengths(100, 512)) == 508  # 63 sentences, with the heading and the special tokens
+    assert max(lengths(100, None)) < 330  # 1,600 characters
+
+
+def test_a_sentence_that_is_longer_than_the_limit_is_cut_between_words() -> None:
+    limit = TokenLimit(12, _words)
+    made = [each.text for each in passages_of(Document("d", "t", "word " * 95), 5, limit=limit)]
+    assert [len(each.split()) for each in made] == [10] * 9 + [5]
+    assert [each.text for each in passages_of(Document("d", "t", "One. Two."), 5, limit=limit)] == [
+        "One. Two."
+    ]
+
+    def characters(texts: Sequence[str]) -> list[int]:
+        return [len(text) for text in texts]
+
+    pieces = list(passages_of(Document("d", "t", "x" * 25), 1, limit=TokenLimit(10, characters)))
+    assert [len(each.text) for each in pieces] == [10, 10, 5]
+
+
+def test_overlapping_sentences_are_repeated_within_a_section() -> None:
+    text = "# A\n\nOne. Two. Three. Four. Five.\n\n# B\n\nSix. Seven."
+    made = list(passages_of(Document("d", "t", text), 3, overlap=1))
+    assert [each.text for each in made] == [
+        "# A\n\nOne. Two. Three.",
+        "Three. Four. Five.",
+        "# B\n\nSix. Seven.",
+    ]
+    for passage in made:
+        assert text.split()[passage.start : passage.end] == passage.text.split()
+    with pytest.raises(ProfileError, match=r"chunk_overlap_sentences = 3: must be < sentences_per_chunk = 3"):
+        chunks(3, "chunk_overlap_sentences=3")
+
+
+def test_what_the_limit_ended_is_counted_and_named(tmp_path: Path) -> None:
+    corpus = write_corpus(
+        tmp_path / "in", {"a.md": "One two. " * 30, "b.md": "word " * 60, "c.md": "One. Two."}
+    )
+    split_passages(corpus, chunks(20), tmp_path, limit=TokenLimit(22, _words))
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["limit"] == "22 tokens"
+    assert (summary["passages"], summary["ended_by_limit"], summary["ended_in_sentence"]) == (7, 4, 2)
+    assert {"document": "b.md", "passage": 1, "section": ""}.items() <= summary["ended_examples"][2].items()
+    (tmp_path / "chars").mkdir()
+    split_passages(corpus, chunks(5), tmp_path / "chars")
+    assert json.loads((tmp_path / "chars/summary.json").read_text())["ended_by_limit"] == 0

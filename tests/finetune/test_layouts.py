@@ -18,8 +18,8 @@ from assets_pkg.finetune.base_model import fetch_base_model
 from assets_pkg.finetune.errors import SavedModelError
 from assets_pkg.finetune.model_io import load_model
 from assets_pkg.finetune.saved_model import check_saved
-from assets_pkg.prep.asset_checks import token_counter
 from resources.encoders.sentence_transformer import SentenceTransformerEncoder
+from resources.encoders.token_counter import token_counter
 from storage.artifacts import Checkpoint
 from tests.finetune.conftest import CPU, TrainingInputs
 

@@ -15,8 +15,8 @@ from assets_pkg.export.onnx import OnnxExportSettings, export_onnx
 from assets_pkg.export.parity import measure_parity
 from assets_pkg.finetune.base_model import fetch_base_model
 from assets_pkg.finetune.errors import BaseModelError
-from assets_pkg.prep.asset_checks import token_counter
 from resources.encoders.recipe import EncoderRecipe
+from resources.encoders.token_counter import token_counter
 from storage.artifacts import Checkpoint
 from tests.finetune.conftest import CPU, TrainingInputs, make_tokenizer
 

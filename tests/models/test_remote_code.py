@@ -15,10 +15,10 @@ from assets_pkg.config.base import ModelSettings
 from assets_pkg.config.profile import load_profile
 from assets_pkg.export.onnx import load_checkpoint
 from assets_pkg.finetune.base_model import fetch_base_model
-from assets_pkg.prep.asset_checks import token_counter
 from resources.encoders.encoder_config import EncoderConfig
 from resources.encoders.factory import look_up, open_encoder
 from resources.encoders.sentence_transformer import SentenceTransformerEncoder
+from resources.encoders.token_counter import token_counter
 from resources.machine.accelerator import Accelerator
 from resources.models.commands import check_model
 from resources.models.entry import ModelEntry

@@ -4,6 +4,7 @@ import pytest
 
 from assets_pkg.prep import asset_checks
 from assets_pkg.prep.leakage import Leaks
+from resources.encoders.token_counter import token_counter
 from storage.artifacts import MinedTrainSet
 from storage.formats.beir import BeirDocument, BeirQuery, write_beir
 from storage.formats.retriever_json import PassageRef, RetrieverExample, write_corpus, write_retriever_file
@@ -100,7 +101,7 @@ def test_duplicated_questions_and_empty_texts_are_a_warning(tmp_path, make):
 
 
 def test_lengths_are_counted_by_the_models_tokenizer(tmp_path, tiny_model):
-    count = asset_checks.token_counter(tiny_model, "passage: ")
+    count = token_counter(tiny_model, "passage: ")
     # [CLS] passage : the quick brown fox [SEP]
     assert count(["the quick brown fox"]) == [8]
     passages = {f"d{n}": " ".join(["word"] * n) for n in range(1, 101)}

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from assets_pkg.config.sections.corpus import PassageSettings
 from assets_pkg.corpus.passages import split_passages
 from resources.encoders.base import Role
 from storage.artifacts import Corpus, Passages
 from storage.digests import digest_text
 from storage.progress import Progress, no_progress
+from tests.corpus.making import chunks
 
 
 class WordEncoder:
@@ -41,5 +41,5 @@ class WordEncoder:
 
 def cut(corpus: Corpus, folder: Path, sentences: int = 5) -> Passages:
     folder.mkdir()
-    split_passages(corpus, PassageSettings(sentences_per_chunk=sentences), folder)
+    split_passages(corpus, chunks(sentences), folder)
     return Passages(folder, "passages", "v")
