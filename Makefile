@@ -12,7 +12,7 @@ export PYTEST_DEBUG_TEMPROOT ?= $(shell df -k --output=avail /dev/shm 2>/dev/nul
 # Every process that the tests start would compile the sources again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo demo-full test test-fast check ui clean
+.PHONY: demo demo-full test test-fast check settings docs ui clean
 
 demo: demo/retune.yaml  ## Adapt, measure, promote, serve and index twenty modules' documentation, in the project demo/
 	cd demo && ../$(BIN)/retune run --to reindex
@@ -46,6 +46,13 @@ check: .venv/installed-dev  ## Format, lint, types, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+settings: .venv/installed  ## docs/settings.md, from the code
+	$(BIN)/python docs/write_settings.py
+
+docs: .venv/installed-dev  ## The documentation as a site in build/docs; a link that leads nowhere is an error
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs build/docs
+	@echo 'open build/docs/index.html'
 
 ui: demo/retune.yaml  ## The Dagster UI of the demo, at http://127.0.0.1:3000
 	cd demo && ../$(BIN)/retune ui

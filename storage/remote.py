@@ -36,7 +36,12 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "s3": {"max_concurrency": 2},
     "s3a": {"max_concurrency": 2},
 }
-PACKAGES = {"s3": "retune[s3]", "s3a": "retune[s3]", "gs": "retune[gcs]", "gcs": "retune[gcs]"}
+PACKAGES = {
+    "s3": "retune-embed[s3]",
+    "s3a": "retune-embed[s3]",
+    "gs": "retune-embed[gcs]",
+    "gcs": "retune-embed[gcs]",
+}
 CREDENTIALS = {
     "s3": "AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (with AWS_SESSION_TOKEN for temporary ones)",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS, or `gcloud auth application-default login`",

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import runpy
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from storage.errors import RetuneError
 
 CHECKOUT = Path(__file__).parents[1]
 DOCUMENTS = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
@@ -20,6 +24,46 @@ def test_every_path_and_link_exists(document):
     named = [CHECKOUT / path for path in PATH.findall(text)]
     linked = [document.parent / link for link in LINK.findall(text)]
     assert [str(path) for path in [*named, *linked] if not path.exists()] == []
+
+
+def test_the_picture_of_the_graph_shows_every_asset():
+    drawing = runpy.run_path(str(CHECKOUT / "docs/draw_graph.py"))
+    assert set(drawing["PLACES"]) == set(drawing["groups"]()) - drawing["LEFT_OUT"]
+    assert set(drawing["SAYS"]) == set(drawing["PLACES"])
+    assert set(drawing["groups"]().values()) == set(drawing["COLOURS"])
+
+
+def test_every_page_is_in_the_site_and_the_readme():
+    pages = {path.stem for path in (CHECKOUT / "docs").glob("*.md")} - {"index"}
+    listed = re.findall(r"^([a-z-]+)$", (CHECKOUT / "docs/index.md").read_text("utf-8"), re.MULTILINE)
+    assert set(listed) == pages
+    linked = set(re.findall(r"docs/([a-z-]+)\.md", (CHECKOUT / "README.md").read_text("utf-8")))
+    assert pages - linked <= {"remote-models"}, "linked from docs/models.md"
+
+
+def test_every_error_has_its_remedy():
+    for package in ("assets_pkg", "resources", "storage"):
+        for path in (CHECKOUT / package).rglob("*.py"):
+            if "Error" in (text := path.read_text("utf-8")) and re.search(
+                r"^class \w+\(", text, re.MULTILINE
+            ):
+                importlib.import_module(".".join(path.relative_to(CHECKOUT).with_suffix("").parts))
+    named = {kind.__name__ for kind in _below(RetuneError) if not kind.__name__.startswith("_")}
+    text = (CHECKOUT / "docs/troubleshooting.md").read_text("utf-8")
+    sections = dict(re.findall(r"^### (\w+)\n\n(.+?)(?=\n\n#|\Z)", text, re.MULTILINE | re.DOTALL))
+    assert set(sections) == named, "docs/troubleshooting.md: one section for each error"
+
+
+def _below(kind: type[Exception]) -> Iterator[type[Exception]]:
+    for each in kind.__subclasses__():
+        if each.__module__.startswith(("assets_pkg", "resources", "storage")):
+            yield each
+            yield from _below(each)
+
+
+def test_the_settings_reference_is_what_the_code_says():
+    written = runpy.run_path(str(CHECKOUT / "docs/write_settings.py"))
+    assert (CHECKOUT / "docs/settings.md").read_text("utf-8") == written["page"](), "run: make settings"
 
 
 def test_the_architecture_picture_shows_every_package():

@@ -47,6 +47,8 @@ def test_default_holds_the_recipes_important_defaults() -> None:
         ("train_n_passages=9", ["prep.hard_negatives_to_mine = 5", ">= finetune.train_n_passages - 1 = 8"]),
         ("gate.metric=NDCG@7", ["gate.metric", "NDCG@7", "NDCG@10"]),
         ("temperature", ["'temperature'", "key=value"]),
+        ("corpus_dir=...", ["corpus_dir = '...'", "not readable as YAML", "quotes"]),
+        ("eval.k_values=[1", ["eval.k_values = '[1'", "not readable as YAML"]),
         (
             "milvus_collection=my-wiki",
             ["reindex.milvus_collection", "'my-wiki'", "letters, digits and underscores"],

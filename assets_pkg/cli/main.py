@@ -6,7 +6,8 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (Ctrl-C).
 from __future__ import annotations
 
 import sys
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
 
@@ -30,11 +31,22 @@ from assets_pkg.config.stages import StageError
 from resources.http_client import bypass_proxies_on_this_machine
 from storage.errors import RetuneError
 
+DISTRIBUTIONS = ("retune-embed", "retune")
+"""Under which an installation is known: its name, and that of earlier ones."""
+
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        console.print(f"retune {version('retune')}", highlight=False)
+        console.print(f"retune {installed_version()}", highlight=False)
         raise typer.Exit
+
+
+def installed_version() -> str:
+    """The version of this installation; "unknown" of a source tree that was not installed."""
+    for name in DISTRIBUTIONS:
+        with suppress(PackageNotFoundError):
+            return version(name)
+    return "unknown"
 
 
 app = typer.Typer(

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser
@@ -243,7 +244,13 @@ def _parse_override(text: str) -> tuple[str, Any]:
     _check_texts({key: given}, "override")
     if key.startswith(TARGET_PREFIX):
         return f"compute.overrides.{key.removeprefix(TARGET_PREFIX)}", given
-    parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={given}"]), resolve=False)
+    try:
+        parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={given}"]), resolve=False)
+    except yaml.YAMLError:
+        raise ProfileError(
+            f"override {key} = {shown(given)}: the value is not readable as YAML: put it into quotes, "
+            f"""'{key}="..."'"""
+        ) from None
     return key, cast("dict[str, Any]", parsed)["value"]
 
 

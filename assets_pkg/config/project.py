@@ -29,7 +29,7 @@ deploy:
 # finetune:
 #   num_epochs: 3
 # sdg:
-#   generator: llm               # questions written by a chat model: see the README for base_url and the key
+#   generator: llm               # questions written by a chat model (docs/documents.md)
 """
 OWN_DOCUMENTS = "corpus:\n  corpus_dir: {documents}"
 NO_DOCUMENTS = """\

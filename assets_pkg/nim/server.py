@@ -199,5 +199,5 @@ def _grpc_starter() -> Callable[[EmbeddingService], Awaitable[Any]]:
     try:
         from assets_pkg.nim.grpc_server import start_grpc
     except ImportError as error:
-        raise PortError("gRPC needs further packages: pip install 'retune[grpc]'") from error
+        raise PortError("gRPC needs further packages: pip install 'retune-embed[grpc]'") from error
     return start_grpc

@@ -107,7 +107,9 @@ def check_postgres() -> str:
 
     url = os.environ[POSTGRES_ENVIRONMENT]
     if find_spec("dagster_postgres") is None:
-        raise InstanceError(f"{POSTGRES_ENVIRONMENT} is set: pip install 'retune[postgres]', or unset it")
+        raise InstanceError(
+            f"{POSTGRES_ENVIRONMENT} is set: pip install 'retune-embed[postgres]', or unset it"
+        )
     if not url.startswith((POSTGRES_SCHEME, POSTGRES_DRIVER)):
         raise InstanceError(
             f"{POSTGRES_ENVIRONMENT}: must have the form postgresql://USER:PASSWORD@HOST:5432/DATABASE"

@@ -25,7 +25,7 @@ from storage.files import write_json
 from storage.progress import Progress, no_progress
 
 UNIT = "texts"
-NOT_INSTALLED = "Ray is not installed here: pip install 'retune[ray]'"
+NOT_INSTALLED = "Ray is not installed here: pip install 'retune-embed[ray]'"
 ASSIGNMENT_TIMEOUT_S = 900.0
 POLL_SECONDS = 1.0
 REPORT_SECONDS = 1.0
