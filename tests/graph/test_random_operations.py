@@ -1,5 +1,6 @@
 """Whatever is promoted, changed, deleted and rolled back in whatever order, and whenever the re-index is killed: once
-the sensors have settled, search gives what an index built from scratch would, by the promoted model."""
+the sensors have settled, search gives what an index built from scratch would, by the promoted model, and the embedding
+server serves that model."""
 
 from __future__ import annotations
 
@@ -12,35 +13,46 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from assets_pkg.automation.retention import find_removals, remove
-from assets_pkg.reindex.searched_index import current_index
+from assets_pkg.deploy.deploy import read_state, stop_deployed
+from assets_pkg.deploy.server_state import served_digest
+from assets_pkg.reindex.searched_index import current_index, disagreements
 from assets_pkg.reindex.searcher import find_model, open_searcher
 from storage.artifact_store import ArtifactStore
 from storage.artifacts import Passages
+from storage.paths import STATE_FOLDER
+from tests.command.conftest import free_port
 from tests.graph.harness import Project
 from tests.graph.killed import KILLED, Ticker
 
+STATE = Path("output") / STATE_FOLDER
 OPERATIONS = 80
 SETTLE_EVERY = 20
 KILLS = 8
 QUERIES = ["the rotor of the pump", "glaze and firing", "a changed sentence about cargo"]
 CORPUS, REINDEX = "corpus_when_documents_change", "reindex_when_model_or_corpus_changes"
+DEPLOY = "deploy_when_model_changes"
 
 
 def test_search_after_random_operations_and_kills_equals_an_index_built_from_scratch(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(project.profile_path.parent)
+    project = project.with_overrides(f"deploy.host_port={free_port()}")
+    project.run(["onnx_model", "running_nim"])
     story = Story(project, random.Random(20), [project.version("base_model"), project.version("checkpoint")])
     operations = [story.promote, story.roll_back, story.tick_corpus, story.tick_reindex]
     operations += 4 * [story.change] + 2 * [story.delete]
     killings = set(story.rng.sample(range(OPERATIONS), KILLS))
-    for number in range(OPERATIONS):
-        if number in killings:
-            story.kill(number)
-        else:
-            story.rng.choice(operations)()
-        if number % SETTLE_EVERY == SETTLE_EVERY - 1:
-            story.settle()
+    try:
+        for number in range(OPERATIONS):
+            if number in killings:
+                story.kill(number)
+            else:
+                story.rng.choice(operations)()
+            if number % SETTLE_EVERY == SETTLE_EVERY - 1:
+                story.settle()
+    finally:
+        stop_deployed(STATE)
     assert story.killed >= KILLS // 2
 
 
@@ -94,6 +106,7 @@ class Story:
     def settle(self) -> None:
         self.project.tick(CORPUS)
         self.project.tick(REINDEX)
+        self.project.tick(DEPLOY)
         store = ArtifactStore(Path(self.project.profile.artifact_root))
         _check(self.project, store)
         for removal in find_removals(store, self.project.instance, keep=1):
@@ -109,6 +122,10 @@ def _check(project: Project, store: ArtifactStore) -> None:
     described = current_index(store).describe()
     assert described["model_digest"] == project.version("promoted_model")
     assert described["passages"] == project.version("passages")
+    server = read_state(STATE)
+    assert server is not None
+    assert served_digest(server.url) == project.version("promoted_model")
+    assert disagreements(store) == []
     rows = list(store.get(Passages, "passages", described["passages"]).passages())
     assert {row.doc_id for row in rows} == {path.name for path in _documents()}
 
