@@ -71,12 +71,12 @@ WIDTH, HEIGHT, COLUMN = 1.72, 0.56, 2.0
 def arrows() -> list[tuple[str, str]]:
     """(input, asset), without those that lead from an input of an input: they are many and say nothing new."""
     parents = _parents()
-    return [
+    return sorted(
         (parent, asset)
         for asset, direct in parents.items()
         for parent in direct
         if not any(parent in _above(other, parents) for other in direct)
-    ]
+    )
 
 
 def _above(asset: str, parents: dict[str, set[str]]) -> set[str]:
@@ -95,10 +95,10 @@ def _parents() -> dict[str, set[str]]:
     }
 
 
-def groups() -> dict[str, str | None]:
+def groups() -> dict[str, str]:
     """The group of every asset."""
     graph = _graph()
-    return {key.to_user_string(): graph.get(key).group_name for key in graph.get_all_asset_keys()}
+    return {key.to_user_string(): graph.get(key).group_name or "" for key in graph.get_all_asset_keys()}
 
 
 @cache

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import re
 import runpy
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,6 +41,17 @@ def test_every_page_is_in_the_site_and_the_readme():
     assert set(listed) == pages
     linked = set(re.findall(r"docs/([a-z-]+)\.md", (CHECKOUT / "README.md").read_text("utf-8")))
     assert pages - linked <= {"remote-models"}, "linked from docs/models.md"
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(tmp_path):
+    """A page that is in no list, a link and an anchor that lead nowhere are warnings."""
+    command = [sys.executable, "-m", "sphinx", "--quiet", "--fail-on-warning", "--keep-going"]
+    done = subprocess.run(
+        [*command, CHECKOUT / "docs", tmp_path], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "troubleshooting.html").exists()
 
 
 def test_every_error_has_its_remedy():
