@@ -66,10 +66,12 @@ clean:  ## Forget the virtual environment; artifacts and history stay
 
 # torch first: anything that wants it then finds it, and pip does not fetch another build.
 .venv/torch: .venv/bin/python constraints.txt
+	@echo 'Installing torch (some hundred megabytes) ...'
 	$(BIN)/pip install --quiet $(TORCH)
 	@touch $@
 
 .venv/installed: .venv/torch pyproject.toml
+	@echo 'Installing Retune and its libraries ...'
 	$(BIN)/pip install --quiet -c constraints.txt -e .
 	@touch $@
 

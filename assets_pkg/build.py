@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+import warnings
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -48,7 +49,9 @@ def build_definitions(
     groups = [*GROUPS, *(BENCHMARK_GROUPS[name] for name in benchmarks)]
     parts = list(chain.from_iterable(build_group(profile) for build_group in groups))
     return dg.Definitions(
-        assets=[part for part in parts if not isinstance(part, dg.AssetChecksDefinition)],
+        assets=_with_code_references(
+            [part for part in parts if not isinstance(part, dg.AssetChecksDefinition)]
+        ),
         asset_checks=[part for part in parts if isinstance(part, dg.AssetChecksDefinition)],
         jobs=build_jobs(profile, benchmarks),
         sensors=build_sensors(profile),
@@ -58,6 +61,13 @@ def build_definitions(
             **(resource_overrides or {}),
         },
     )
+
+
+def _with_code_references(assets: Sequence[Any]) -> list[Any]:
+    """The assets, each with the file and line of its function, which the UI links to."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        return list(dg.with_source_code_references(assets))
 
 
 def configured_benchmarks(profile: Profile) -> list[str]:

@@ -97,6 +97,13 @@ def test_every_asset_says_what_it_is(definitions: dg.Definitions) -> None:
         assert spec.group_name != "default", spec.key
 
 
+def test_every_asset_names_its_code(definitions: dg.Definitions) -> None:
+    for spec in definitions.resolve_all_asset_specs():
+        (reference,) = spec.metadata["dagster/code_references"].code_references
+        line = Path(reference.file_path).read_text("utf-8").splitlines()[reference.line_number - 1]
+        assert line.strip().startswith(("@", "def ")), spec.key
+
+
 def test_every_sensor_schedule_and_job_says_what_it_does(definitions: dg.Definitions) -> None:
     repository = definitions.get_repository_def()
     jobs = [job for job in repository.get_all_jobs() if not job.name.startswith("__")]

@@ -40,7 +40,7 @@ def kept_after(store: ArtifactStore, holders: Sequence[Removal]) -> Iterator[str
     """What stays when ``holders`` are deleted although it came from the document or may seem to, and why."""
     if not any(holder.asset in TELLING for holder in holders):
         yield (
-            f"cached vectors of its texts: no version is left that tells which; to delete all cached vectors, delete "
+            f"cached vectors of its texts: no version is left that shows which; to delete all cached vectors, delete "
             f"{store.root / EMBEDDING_CACHE} (they only save time)"
         )
     versions = {holder.version for holder in holders}

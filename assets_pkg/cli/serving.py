@@ -121,7 +121,7 @@ def _stop(profile: Profile) -> None:
 
 
 def _stay(profile: Profile) -> None:
-    """Wait in the foreground while the server runs; stop it when this process is told to end."""
+    """Wait in the foreground while the server runs; stop it when this process gets SIGTERM or SIGINT."""
     server = _server(profile)
     if server is None:
         return

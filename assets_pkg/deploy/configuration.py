@@ -64,7 +64,7 @@ def served_names(settings: DeploySettings, environment: Mapping[str, str] = os.e
 
 
 def drain_seconds(environment: Mapping[str, str] = os.environ) -> float:
-    """How long a server with these variables answers the requests that it has accepted when it is told to stop."""
+    """How long a server with these variables answers the requests that it has accepted after SIGTERM."""
     try:
         found = front_settings_from(DrainSettings, environment)
     except SettingsError:  # the server says it, and does not start

@@ -145,7 +145,7 @@ def registry_facts(settings: ModelSettings) -> str | None:
     try:
         entry = _named(settings).entry
     except BaseModelError:
-        return None  # what was made of it may be in the store; making it anew tells
+        return None  # what was made of it may be in the store; making it anew reports it
     return None if entry is None else digest_json(entry.model_dump(mode="json", include=set(APPLIED)))
 
 

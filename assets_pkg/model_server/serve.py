@@ -57,7 +57,7 @@ def serve_model(
     *,
     ready: Callable[[str], object] = no_note,
 ) -> None:
-    """Serve until SIGINT or SIGTERM; requests in progress are answered first. ``ready`` is told the URL when it
+    """Serve until SIGINT or SIGTERM; requests in progress are answered first. ``ready`` is called with the URL when it
     answers.
 
     The key that clients must send, and the limits, are those of the embedding server's environment variables

@@ -69,7 +69,7 @@ class JobSpec:
     """What is to run: ``python -m MODULE FOLDER`` in ``cwd``.
 
     Raises:
-        ComputeError: a path has a line break or another control character in it, which schedulers cannot be told.
+        ComputeError: a path has a line break or another control character in it, which schedulers have no way to write.
 
     Attributes:
         name: short, for the scheduler's listings.

@@ -121,7 +121,7 @@ def own_settings(named: NamedModel) -> OwnSettings:
 
 def folder_prompts(folder: Path) -> tuple[str, str]:
     """The prompts of a model folder for queries and for passages; empty where it has none, or where its configuration
-    cannot be read (loading the model tells)."""
+    cannot be read (loading the model reports it)."""
     return prompts_of(_read(folder / PROMPTS_FILE))
 
 

@@ -141,8 +141,8 @@ def test_vectors_stay_where_no_version_tells_the_texts_and_that_is_said(
     before = cached_digests(store)
     assert forget_vectors(store, silent, document.name) == 0
     assert cached_digests(store) == before
-    assert any("no version is left that tells which" in line for line in kept_after(store, silent))
-    assert not any("no version is left that tells which" in line for line in kept_after(store, holders))
+    assert any("no version is left that shows which" in line for line in kept_after(store, silent))
+    assert not any("no version is left that shows which" in line for line in kept_after(store, holders))
 
 
 def forget(project: Project, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
