@@ -48,4 +48,6 @@ def test_one_section() -> None:
         "gate.metric",
         "gate.min_delta",
         "gate.max_regression",
+        "gate.guard_sets",
+        "gate.max_general_loss",
     ]

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -10,6 +11,7 @@ from assets_pkg.config.profile import Profile
 from assets_pkg.config.sections.evaluation import EvalSettings, SingleModelSettings
 from assets_pkg.evaluation.compare import Difference, compare
 from assets_pkg.evaluation.evaluate import evaluate_dimensions, evaluate_retrieval
+from assets_pkg.evaluation.guard import guard_checks
 from assets_pkg.evaluation.headline import headline
 from assets_pkg.evaluation.html_page import CURVES
 from assets_pkg.evaluation.plots import BARS
@@ -271,7 +273,15 @@ def _by_gate(asset: AssetContext, profile: Profile, encoders: EncoderResource) -
     against = None
     if promoted.version not in (base.version, candidate.version) and report.comparison()["metrics"]:
         against = _against(promoted, report, eval_set, asset, profile, encoders)
-    decision = decide(report.comparison(), profile.gate, against)
+    guards = guard_checks(
+        profile.gate,
+        partial(encoders.open, base),
+        partial(encoders.open, candidate),
+        profile.eval,
+        asset.progress(),
+        device=encoders.accelerator.get().device,
+    )
+    decision = decide(report.comparison(), profile.gate, against, guards)
     return (candidate if decision.passed else promoted), decision
 
 

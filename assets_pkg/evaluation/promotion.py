@@ -69,6 +69,7 @@ def decide(
     comparison: Mapping[str, Any],
     settings: GateSettings,
     against_promoted: Mapping[str, Difference] | None = None,
+    guards: Sequence[Check] = (),
 ) -> Decision:
     """Apply the gate to a report's comparison of base and fine-tuned model.
 
@@ -79,6 +80,7 @@ def decide(
     Args:
         comparison: ``comparison.json`` of a report.
         against_promoted: candidate (``finetuned``) minus promoted model (``base``), on the same eval set.
+        guards: of other eval sets.
 
     Raises:
         GateError: the report compares no models, or lacks the gate's metric.
@@ -112,7 +114,7 @@ def decide(
     ]
     if against_promoted is not None:
         checks += _against_promoted(against_promoted, settings)
-    return _decision(gain, checks)
+    return _decision(gain, [*checks, *guards])
 
 
 def _regression(changes: Mapping[str, tuple[float, float]], settings: GateSettings, other: str) -> Check:

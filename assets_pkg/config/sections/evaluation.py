@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from assets_pkg.config.base import BatchSize, PositiveInt, RuntimeOnly, Settings
+from assets_pkg.config.base import BatchSize, LaterSetting, PositiveInt, RuntimeOnly, Settings
 
 
 class IntervalSettings(Settings):
@@ -51,8 +51,11 @@ class SingleModelSettings(Settings):
 
 class GateSettings(Settings):
     """When a checkpoint is promoted: ``metric`` must gain at least ``min_delta``, with an interval above zero, and
-    no other metric may lose more than ``max_regression``, with an interval below zero."""
+    no other metric may lose more than ``max_regression``, with an interval below zero. On each of ``guard_sets`` (BEIR
+    folders) ``metric`` may not lose more than ``max_general_loss``, with an interval below zero."""
 
     metric: str
     min_delta: Annotated[float, Field(ge=0, le=1)]
     max_regression: Annotated[float, Field(ge=0, le=1)]
+    guard_sets: Annotated[list[str], LaterSetting([])]
+    max_general_loss: Annotated[float, Field(ge=0, le=1), LaterSetting(0.01)]

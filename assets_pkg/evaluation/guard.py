@@ -1,0 +1,77 @@
+"""The guard against forgetting: base and candidate on other eval sets than the one that was tuned for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from assets_pkg.config.sections.evaluation import EvalSettings, GateSettings
+from assets_pkg.evaluation.compare import Difference, compare
+from assets_pkg.evaluation.evaluate import evaluate_retrieval
+from assets_pkg.evaluation.promotion import SAME, Check, GateError
+from assets_pkg.retrieval.metrics import RetrievalScores
+from resources.encoders.base import Encoder
+from storage.artifacts import EvalSet
+from storage.progress import Progress, no_progress
+
+OpenEncoder = Callable[[], AbstractContextManager[Encoder]]
+"""Opens the encoder of one of the two models."""
+
+
+@dataclass(frozen=True)
+class GuardSet(EvalSet):
+    """A BEIR folder of the user's."""
+
+    @property
+    def beir(self) -> Path:
+        return self.path
+
+
+def guard_checks(
+    gate: GateSettings,
+    base: OpenEncoder,
+    candidate: OpenEncoder,
+    settings: EvalSettings,
+    progress: Progress = no_progress,
+    *,
+    device: str = "cpu",
+) -> list[Check]:
+    """A check for each of ``gate.guard_sets``: the candidate's loss of ``gate.metric`` against the base is not more
+    than ``max_general_loss`` with its whole interval below zero.
+
+    Raises:
+        GateError: a guard set is no BEIR folder.
+        BeirError: a file of a guard set cannot be read.
+    """
+    sets = [_guard_set(Path(folder)) for folder in gate.guard_sets]
+    if not sets:
+        return []
+
+    def measure(opened: OpenEncoder) -> list[RetrievalScores]:
+        with opened() as encoder:
+            return [evaluate_retrieval(each, encoder, settings, progress, device=device) for each in sets]
+
+    return [
+        _check(each.path, compare(before, after, settings)[gate.metric], gate)
+        for each, before, after in zip(sets, measure(base), measure(candidate), strict=True)
+    ]
+
+
+def _guard_set(folder: Path) -> GuardSet:
+    if not (folder / "corpus.jsonl").is_file():
+        raise GateError(
+            f"gate.guard_sets: {folder} is no BEIR folder (corpus.jsonl, queries.jsonl, qrels/test.tsv)"
+        )
+    return GuardSet(folder, "eval_set", folder.name)
+
+
+def _check(folder: Path, change: Difference, gate: GateSettings) -> Check:
+    lost = change.high < 0 and change.delta < -gate.max_general_loss - SAME
+    return Check(
+        f"on {folder.name} it loses no more than max_general_loss = {gate.max_general_loss:g}",
+        not lost,
+        f"{gate.metric} {change.base:.4f} -> {change.finetuned:.4f} "
+        f"({change.delta:+.4f}, interval [{change.low:+.4f}, {change.high:+.4f}])",
+    )
