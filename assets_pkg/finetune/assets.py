@@ -1,5 +1,6 @@
 """The assets of stage 2: the base model and the fine-tuned checkpoint."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import dagster as dg
@@ -16,8 +17,9 @@ from assets_pkg.finetune.imported import (
     imported_from,
 )
 from assets_pkg.finetune.launch import launch_training
+from assets_pkg.finetune.sweep import run_sweep
 from assets_pkg.orchestration.asset_context import AssetContext, accelerator_pool, asset_context, stage_asset
-from assets_pkg.orchestration.metadata import numbers, picture
+from assets_pkg.orchestration.metadata import numbers, picture, table
 from resources.configurable import (
     AcceleratorResource,
     ArtifactStoreResource,
@@ -40,6 +42,32 @@ def base_model_changed(made: dg.AssetMaterialization, profile: Profile, store: A
     if before is None or facts is None or before.value == facts:
         return None
     return f"{MODELS_YAML} says something else of {profile.model.base_model}"
+
+
+def _training(
+    asset: AssetContext, profile: Profile, accelerator: AcceleratorResource, encoders: EncoderResource
+) -> Callable[[Path], None]:
+    """What makes the checkpoint: its teacher's scores, and one training or a sweep."""
+    mined = asset.input(MinedTrainSet, "mined_train_set")
+    base = asset.input(Checkpoint, "base_model")
+
+    def train(settings: FinetuneSettings, folder: Path) -> None:
+        inputs = (mined, base, profile.model, settings)
+        if settings.method == "adapter":
+            with encoders.open(base) as encoder:
+                train_adapter(*inputs, encoder, folder, asset.progress(), asset.note)
+        else:
+            launch_training(*inputs, accelerator.get(), folder, asset.progress(), asset.note)
+
+    def produce(folder: Path) -> None:
+        if profile.finetune.teacher:
+            _teach(asset, profile.finetune, mined, base, encoders, folder)
+        if profile.finetune.sweep:
+            run_sweep(mined, profile.finetune, folder, train, asset.note)
+        else:
+            train(profile.finetune, folder)
+
+    return produce
 
 
 def _teach(
@@ -115,25 +143,15 @@ def _trained_checkpoint(profile: Profile) -> dg.AssetsDefinition:
         """The model fine-tuned on the training questions, or the base model where training would not help, with the
         reason."""
         with asset_context(context, store, compute) as asset:
-            mined = asset.input(MinedTrainSet, "mined_train_set")
-            base = asset.input(Checkpoint, "base_model")
-            inputs = (mined, base, profile.model, profile.finetune)
-
-            def produce(folder: Path) -> None:
-                if profile.finetune.teacher:
-                    _teach(asset, profile.finetune, mined, base, encoders, folder)
-                if profile.finetune.method == "adapter":
-                    with encoders.open(base) as encoder:
-                        train_adapter(*inputs, encoder, folder, asset.progress(), asset.note)
-                else:
-                    launch_training(*inputs, accelerator.get(), folder, asset.progress(), asset.note)
-
-            tuned = asset.build(Checkpoint, produce)
+            tuned = asset.build(Checkpoint, _training(asset, profile, accelerator, encoders))
             asset.link(f"{CHECKPOINTS}/{tuned.version}", tuned.path)
             asset.link(f"{CHECKPOINTS}/LATEST", tuned.path)
             curves = tuned.path / "loss.png"
             shown = {"curves": picture(curves)} if curves.exists() else {}
-            return asset.result(tuned, {**numbers(tuned.summary()), **shown})
+            summary = tuned.summary()
+            if "sweep" in summary:
+                shown["sweep"] = table(summary["sweep"])
+            return asset.result(tuned, {**numbers(summary), **shown})
 
     return checkpoint
 

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from assets_pkg.config.base import BatchSize, Fraction, LaterSetting, PositiveInt, RuntimeOnly, Settings
 
+Swept = Literal["learning_rate", "temperature", "num_epochs", "global_batch_size", "teacher_weight"]
 AdapterSide = Literal["both", "query"]
 MergeSelect = Literal["best", "one_standard_error"]
 
@@ -19,6 +20,8 @@ class FinetuneSettings(Settings):
 
     ``merge_select``: which share of the tuned weights ``merge_with_base`` takes: the best on the validation questions,
     or the smallest within one standard error of it.
+
+    ``sweep``: values of some settings; every combination is trained, and the best on the validation questions taken.
 
     ``teacher``: whose scores the model learns beside the pairs, for ``teacher_questions`` questions without labels and
     ``teacher_candidates`` passages each: ``lexical`` (the base and BM25 fused, ``lexical:0.7`` with that share of the
@@ -52,6 +55,7 @@ class FinetuneSettings(Settings):
     num_processes: Annotated[int, Field(ge=1), RuntimeOnly]
     wandb_project: Annotated[str | None, RuntimeOnly]
     adapter_side: Annotated[AdapterSide, LaterSetting("both")]
+    sweep: Annotated[dict[Swept, Annotated[list[float], Field(min_length=1)]], LaterSetting({})]
     merge_select: Annotated[MergeSelect, LaterSetting("best")]
     teacher: Annotated[str | None, LaterSetting()]
     teacher_weight: Annotated[float, Field(gt=0), LaterSetting(1.0)]
