@@ -200,6 +200,11 @@ def _pooling_of(model: SentenceTransformer) -> Pooling:
 
 def _admit_modules(names: Sequence[str], pooling: PoolingModule | None) -> Pooling:
     allowed = {"Transformer", "Pooling", "Dense", "Normalize"}
+    if "Router" in names:
+        raise ExportError(
+            "a model that embeds questions and passages in two ways (a Router module; finetune.adapter_side=query) "
+            "cannot be exported: retune search and the index use it; adapter_side=both makes one that can be served"
+        )
     if pooling is None or names[0] != "Transformer" or not set(names) <= allowed:
         raise ExportError(
             f"modules {names} cannot be exported; Transformer, Pooling, Dense and Normalize can"

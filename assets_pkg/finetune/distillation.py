@@ -12,10 +12,10 @@ import numpy as np
 from assets_pkg.config.sections.finetune import FinetuneSettings
 from assets_pkg.finetune.data import ValidationData, read_train_data, read_validation_data
 from assets_pkg.finetune.errors import TrainingDataError
-from assets_pkg.finetune.teachers import NO_CANDIDATE, Teacher, open_teacher
 from assets_pkg.finetune.unlabelled import unlabelled_questions
 from assets_pkg.retrieval.exact_search import exact_search
 from assets_pkg.retrieval.metrics import score_run
+from assets_pkg.retrieval.teachers import NO_CANDIDATE, Teacher, open_teacher
 from resources.encoders.base import Encoder
 from resources.machine.accelerator import Accelerator
 from storage.artifacts import Checkpoint, MinedTrainSet, TrainingSet

@@ -27,7 +27,3 @@ class DiskSpaceError(RetuneError, RuntimeError):
 
 class TooFewDevicesError(RetuneError, RuntimeError):
     """More processes are set than there are GPUs; names both numbers."""
-
-
-class TeacherError(RetuneError, ValueError):
-    """A teacher that cannot be used; names it and what is wrong."""

@@ -26,11 +26,13 @@ from assets_pkg.prep.training_set import (
     write_training_set,
 )
 from assets_pkg.retrieval.parallel_search import search_devices
+from assets_pkg.retrieval.teachers import open_teacher
 from resources.configurable import ArtifactStoreResource, ComputeResource, EncoderResource
 from storage.artifact_store import ArtifactStore
 from storage.artifacts import Checkpoint, EvalSet, MinedTrainSet, QAPairs, TrainingSet
+from storage.embedding_cache import EmbeddingCache
 from storage.formats.eval_origin import MODEL, OWN, STRUCTURE
-from storage.paths import DATA_PREP_STAGE
+from storage.paths import DATA_PREP_STAGE, EMBEDDING_CACHE
 
 
 def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksDefinition]:
@@ -148,7 +150,11 @@ def _mined_train_set(profile: Profile) -> dg.AssetsDefinition:
                 devices = search_devices(encoders.accelerator.get().device, mining.mining_processes)
                 size = mining.mining_batch_size
                 how = {"devices": devices, "make_shards": compute.workers(encoders.recipe(base, size))}
+                cache = EmbeddingCache(asset.store.root / EMBEDDING_CACHE)
                 with encoders.open(base, batch_size=size) as encoder:
+                    how["open_teacher"] = lambda passages: open_teacher(
+                        mining.hard_neg_teacher, passages, encoder, encoders.accelerator.get(), cache
+                    )
                     mine_hard_negatives(training, encoder, mining, folder, asset.progress(), **how)
 
             made = asset.build(MinedTrainSet, produce)

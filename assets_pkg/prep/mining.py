@@ -2,15 +2,16 @@
 
 Positive-aware mining as in NV-Retriever (https://arxiv.org/abs/2407.15831): with p the lowest score of a
 question's positives and m the margin, a passage may score at most p - (1 - m)|p| (``perc``) or p - m
-(``abs``); ``perc`` is written so that it stays below p when p is negative.
+(``abs``); ``perc`` is written so that it stays below p when p is negative. The scores are the base model's, or those
+of a teacher.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections import defaultdict
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from assets_pkg.prep.filtering import question_key
 from assets_pkg.prep.mining_report import describe_margin, describe_mining, draw_scores
 from assets_pkg.retrieval.exact_search import TopK, pair_scores
 from assets_pkg.retrieval.parallel_search import search_file
+from assets_pkg.retrieval.teachers import Ranking, Teacher
 from resources.compute.distributed_embedding import MakeShards
 from resources.encoders.base import Encoder, Role
 from resources.encoders.shards import Shards
@@ -42,6 +44,11 @@ from storage.progress import Progress, no_progress
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+OpenTeacher = Callable[[Sequence[str]], AbstractContextManager[Teacher]]
+
+TEACHER_DEPTH = 100
+"""Passages that a teacher ranks for each question: those that it does not list are not suspected."""
 
 SHARDS = ".passage_shards"
 TEXTS_AT_ONCE = 16384
@@ -90,6 +97,7 @@ def mine_hard_negatives(
     *,
     devices: Sequence[str] = ("cpu",),
     make_shards: MakeShards | None = None,
+    open_teacher: OpenTeacher | None = None,
 ) -> None:
     """Write ``train_mined.automodel.json``, its unrolled form, ``val.json``, ``corpus/``, ``summary.json`` and
     ``scores.png``.
@@ -107,6 +115,7 @@ def mine_hard_negatives(
         progress: called while texts are embedded and searched.
         devices: torch devices of the search; with several each has its own process.
         make_shards: embeds the passages on several workers.
+        open_teacher: the teacher of ``hard_neg_filter: teacher``, over the passages that it is given.
 
     Raises:
         PrepError: a question names a passage that the corpus lacks or that is held out, none is left, or a
@@ -127,8 +136,18 @@ def mine_hard_negatives(
         positive_scores = _positive_scores(q, p, positives)
         tops = ceilings(np.array([scores.min() for scores in positive_scores]), settings)
         wanted = settings.hard_negatives_to_mine
+        if settings.hard_neg_filter == "teacher":
+            assert open_teacher is not None
+            with open_teacher(pool.texts) as teacher:
+                depth = min(TEACHER_DEPTH, len(pool.ids))
+                texts = [each.question for each in source.examples]
+                ranking = teacher.rank(texts, [-1] * len(texts), depth, progress)
+            excluded = with_suspects(excluded, positives, ranking, settings)
+            tops = np.full(len(tops), np.inf)
         search = partial(search_file, devices=devices, progress=progress)
-        found = search(q, _vector_file(folder, "passage"), wanted, ceilings=tops, excluded=excluded)
+        last = min(settings.mine_to or settings.mine_from + wanted, len(pool.ids))
+        found = search(q, _vector_file(folder, "passage"), last, ceilings=tops, excluded=excluded)
+        found = window(found, settings)
         above_margin: dict[int, list[tuple[int, float]]] = {}
         short = np.flatnonzero((found.ids < 0).any(axis=1))
         if settings.too_few_negatives == "fill" and len(short):
@@ -147,6 +166,43 @@ def ceilings(lowest_positive: NDArray[np.float64], settings: MiningSettings) -> 
     if settings.hard_neg_margin_type == "perc":
         return lowest_positive - (1 - settings.hard_neg_margin) * np.abs(lowest_positive)
     return lowest_positive - settings.hard_neg_margin
+
+
+def with_suspects(
+    excluded: Sequence[Sequence[int]],
+    positives: Sequence[Sequence[int]],
+    ranking: Ranking,
+    settings: MiningSettings,
+) -> list[list[int]]:
+    """``excluded`` and, for each question, the passages that a teacher scores above the margin below the lowest of the
+    positives; one that it does not list has the score 0.
+
+    Args:
+        positives: rows of the pool.
+    """
+    suspected: list[list[int]] = []
+    for left_out, own, passages, scores in zip(
+        excluded, positives, ranking.passages.tolist(), ranking.scores.tolist(), strict=True
+    ):
+        listed = {row: score for row, score in zip(passages, scores, strict=True) if row >= 0}
+        lowest = min(listed.get(row, 0.0) for row in own)
+        top = float(ceilings(np.array([lowest]), settings)[0])
+        above = {row for row, score in listed.items() if score > top}
+        suspected.append(sorted({*left_out, *above}))
+    return suspected
+
+
+def window(found: TopK, settings: MiningSettings) -> TopK:
+    """The negatives of the ranks ``mine_from`` to ``mine_to``: as many as are mined, drawn at random, in the order of
+    their ranks; without ``mine_to`` the first from ``mine_from`` on."""
+    wanted, first = settings.hard_negatives_to_mine, settings.mine_from
+    ids, scores = found.ids[:, first:], found.scores[:, first:]
+    if settings.mine_to is None or ids.shape[1] <= wanted:
+        return TopK(ids[:, :wanted], scores[:, :wanted], found.above)
+    # Of a question with fewer passages in the window, those that there are come first.
+    keys = np.random.default_rng(0).random(ids.shape) + 2 * (ids < 0)
+    drawn = np.sort(np.argsort(keys, axis=1)[:, :wanted], axis=1)
+    return TopK(np.take_along_axis(ids, drawn, 1), np.take_along_axis(scores, drawn, 1), found.above)
 
 
 # ---- vectors -------------------------------------------------------------------------------------------------

@@ -14,15 +14,17 @@ import pytest
 import torch
 
 from assets_pkg.config.sections.finetune import FinetuneSettings
-from assets_pkg.finetune import distillation, teachers
+from assets_pkg.finetune import distillation
 from assets_pkg.finetune.batches import NO_PASSAGE, PlannedBatches, Row, batch_label
 from assets_pkg.finetune.data import Example
 from assets_pkg.finetune.distillation import make_distillation, read_distillation, topical_groups
-from assets_pkg.finetune.errors import TeacherError, TrainingDataError
+from assets_pkg.finetune.errors import TrainingDataError
 from assets_pkg.finetune.loss import distillation_loss, info_nce, total_loss
 from assets_pkg.finetune.plan import plan_training
-from assets_pkg.finetune.teachers import CrossEncoderTeacher, open_teacher
 from assets_pkg.finetune.unlabelled import unlabelled_questions
+from assets_pkg.retrieval import teachers
+from assets_pkg.retrieval.errors import TeacherError
+from assets_pkg.retrieval.teachers import CrossEncoderTeacher, open_teacher
 from resources.encoders.sentence_transformer import SentenceTransformerEncoder
 from storage.artifacts import TrainingSet
 from storage.embedding_cache import EmbeddingCache

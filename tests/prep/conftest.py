@@ -73,6 +73,10 @@ def mining_settings(**changes) -> MiningSettings:
         "mining_batch_size": 64,
         "mining_processes": None,
         "too_few_negatives": "keep",
+        "hard_neg_filter": "margin",
+        "hard_neg_teacher": "lexical",
+        "mine_from": 0,
+        "mine_to": None,
     }
     return MiningSettings(**{**values, **changes})
 

@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 
 from assets_pkg.prep.errors import PrepError
-from assets_pkg.prep.mining import ceilings, mine_hard_negatives
+from assets_pkg.prep.mining import ceilings, mine_hard_negatives, window, with_suspects
+from assets_pkg.retrieval.exact_search import TopK
+from assets_pkg.retrieval.teachers import Ranking, open_teacher
+from resources.machine.accelerator import find_accelerator
 from storage.digests import digest_file
+from storage.embedding_cache import EmbeddingCache
 from storage.formats.retriever_json import (
     PassageRef,
     RetrieverExample,
@@ -253,3 +257,43 @@ def test_a_question_whose_passage_is_missing_is_named(small, tmp_path):
     source = write_set(tmp_path / "other", [example("q3", "what?", "pos", "gone")], {"pos": "pos text"})
     with pytest.raises(PrepError, match=r"question q3 names passage gone"):
         mine_hard_negatives(source, encoder, mining_settings(), out)
+
+
+def test_a_teacher_suspects_what_it_ranks_near_the_positive() -> None:
+    """The first question's positive has 0.8: with a margin of 0.95 a negative may score 0.76. The second's is not
+    listed: whatever the teacher lists is suspected."""
+    ranking = Ranking(
+        np.array([[4, 0, 2, 3], [5, 6, -1, -1]]),
+        np.array([[1.0, 0.8, 0.77, 0.75], [1.0, 0.1, 0, 0]], np.float32),
+    )
+    settings = mining_settings(hard_neg_margin_type="perc", hard_neg_margin=0.95)
+    assert with_suspects([[9], []], [[0], [1]], ranking, settings) == [[0, 2, 4, 9], [5, 6]]
+
+
+def test_a_window_of_ranks_draws_from_it_and_no_fewer_than_there_are() -> None:
+    ids = np.array([np.arange(10), [*range(5), *[-1] * 5]])
+    found = TopK(ids, np.where(ids < 0, np.nan, 1 - ids / 10), np.zeros(2, dtype=np.int64))
+    near = window(found, mining_settings(hard_negatives_to_mine=3, mine_from=1))
+    assert near.ids.tolist() == [[1, 2, 3], [1, 2, 3]]
+    drawn = window(found, mining_settings(hard_negatives_to_mine=3, mine_from=2, mine_to=10))
+    assert set(drawn.ids[0].tolist()) <= set(range(2, 10))
+    assert drawn.ids[0].tolist() == sorted(drawn.ids[0])
+    assert drawn.ids[1].tolist() == [2, 3, 4]
+    assert drawn.scores[1].tolist() == pytest.approx([0.8, 0.7, 0.6])
+
+
+def test_negatives_that_a_teacher_does_not_suspect(small, tmp_path):
+    """The teacher shares the base's vectors and finds words: passages near to the positive stay out."""
+    source, encoder, out = small
+    settings = mining_settings(hard_neg_filter="teacher", hard_negatives_to_mine=2)
+    cache = EmbeddingCache(tmp_path / "cache")
+    accelerator = find_accelerator("cpu")
+    mine_hard_negatives(
+        source,
+        encoder,
+        settings,
+        out,
+        open_teacher=lambda passages: open_teacher("lexical:0.9", passages, encoder, accelerator, cache),
+    )
+    (mined,) = read_retriever_file(out / "train_mined.automodel.json").examples
+    assert {each.passage_id for each in mined.negatives} <= {"mid", "far"}

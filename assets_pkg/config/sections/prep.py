@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from assets_pkg.config.base import BatchSize, Fraction, PositiveInt, RuntimeOnly, Settings
+from assets_pkg.config.base import BatchSize, Fraction, LaterSetting, PositiveInt, RuntimeOnly, Settings
 
 
 class SplitSettings(Settings):
@@ -65,6 +65,11 @@ class MiningSettings(Settings):
     has (``keep``), is filled up with the lowest-scoring of the suspected passages (``fill``), or is left out
     (``drop``). ``mining_processes``: how many search at most; null: one on each GPU, one on a CPU (it uses all
     cores).
+
+    ``hard_neg_filter``: what suspects a passage of being a positive: the ``margin`` on the base's scores, or a
+    ``teacher`` (``hard_neg_teacher``, as ``finetune.teacher`` is given), by the same margin on its own scores.
+    ``mine_from``, ``mine_to``: the ranks, counted from 0, among the passages that are not suspected, from which
+    negatives are taken.
     """
 
     hard_negatives_to_mine: PositiveInt
@@ -73,6 +78,10 @@ class MiningSettings(Settings):
     mining_batch_size: BatchSize
     mining_processes: Annotated[PositiveInt | None, RuntimeOnly]
     too_few_negatives: Literal["keep", "fill", "drop"]
+    hard_neg_filter: Annotated[Literal["margin", "teacher"], LaterSetting("margin")]
+    hard_neg_teacher: Annotated[str, LaterSetting("lexical")]
+    mine_from: Annotated[int, Field(ge=0), LaterSetting(0)]
+    mine_to: Annotated[PositiveInt | None, LaterSetting()]
 
 
 class PrepSettings(SplitSettings, TrainingSourceSettings, EvalSetSettings, CheckSettings, MiningSettings):
@@ -83,6 +92,15 @@ class PrepSettings(SplitSettings, TrainingSourceSettings, EvalSetSettings, Check
         if self.split_strategy in ("dedupped", "cluster") and not self.groups_json:
             raise ValueError(
                 f"split_strategy = {self.split_strategy!r}: needs groups_json; near_duplicate finds groups itself"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _enough_ranks(self) -> PrepSettings:
+        if self.mine_to is not None and self.mine_to < self.mine_from + self.hard_negatives_to_mine:
+            raise ValueError(
+                f"mine_to = {self.mine_to}: must be at least mine_from + hard_negatives_to_mine = "
+                f"{self.mine_from + self.hard_negatives_to_mine}"
             )
         return self
 

@@ -1,4 +1,5 @@
-"""Teachers: what ranks passages for questions without labels, so that the model can learn its scores.
+"""Teachers: what ranks passages better than the base model alone, so that a model can learn its scores, and false
+negatives be found.
 
 Every teacher gives each question a list of candidates with scores from 0 (its worst candidate) to 1 (its best).
 """
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from assets_pkg.finetune.errors import TeacherError
+from assets_pkg.retrieval.errors import TeacherError
 from assets_pkg.retrieval.exact_search import exact_search
 from assets_pkg.retrieval.passage_rows import passage_rows
 from assets_pkg.retrieval.search_method import FUSION_DEPTH, SearchMethod
@@ -169,10 +170,10 @@ class CrossEncoderTeacher:
         flat = np.asarray(scores, dtype=np.float32)
         if flat.ndim != 1:
             raise TeacherError(
-                f"finetune.teacher = {self._named!r}: it gives {flat.shape[1]} numbers for a pair, not one score"
+                f"teacher {self._named!r}: it gives {flat.shape[1]} numbers for a pair, not one score"
             )
         if not np.isfinite(flat).all():
-            raise TeacherError(f"finetune.teacher = {self._named!r}: it gives scores that are not finite")
+            raise TeacherError(f"teacher {self._named!r}: it gives scores that are not finite")
         return np.split(flat, np.cumsum([len(own) for own in rows])[:-1])
 
     def _key(self, question: str, rows: NDArray[np.int64]) -> str:
@@ -192,7 +193,7 @@ class CrossEncoderTeacher:
             return CrossEncoder(self._named, device=self._accelerator.device)
         except Exception as error:
             raise TeacherError(
-                f"finetune.teacher = {self._named!r}: no cross-encoder could be loaded from there "
+                f"teacher {self._named!r}: no cross-encoder could be loaded from there "
                 f"({type(error).__name__}: {str(error).splitlines()[0]})"
             ) from error
 
@@ -240,7 +241,7 @@ def lexical_share(name: str) -> float | None:
     except ValueError:
         value = 0.0
     if not 0 < value < 1:
-        raise TeacherError(f"finetune.teacher = {name!r}: lexical:SHARE needs a number between 0 and 1")
+        raise TeacherError(f"teacher {name!r}: lexical:SHARE needs a number between 0 and 1")
     return value
 
 
@@ -260,9 +261,7 @@ def _cross_encoder(name: str) -> str:
     try:
         named = find_named(name)
     except ModelNameError as error:
-        raise TeacherError(
-            f"finetune.teacher {error}; or write lexical: the base model and BM25 together"
-        ) from error
+        raise TeacherError(f"teacher {error}; or write lexical: the base model and BM25 together") from error
     return str(named.folder or named.hub_id)
 
 
