@@ -36,7 +36,10 @@ from resources.machine.accelerator import find_accelerator
 from storage.artifacts import Checkpoint, EvalSet, MinedTrainSet
 from storage.formats.beir import read_documents, read_qrels, read_queries, write_beir
 
-PROFILE = load_profile("laptop")
+PROFILE = load_profile(
+    "laptop",
+    ["method=full", "teacher=null", "merge_with_base=false", "learning_rate=1e-4", "num_epochs=1"],
+)
 BATCH = 64
 
 

@@ -89,6 +89,11 @@ def settings() -> Callable[..., FinetuneSettings]:
 
     def make(**changes: Any) -> FinetuneSettings:
         short = {
+            "method": "full",
+            "teacher": None,
+            "merge_with_base": False,
+            "dropout": 0.0,
+            "temperature": 0.05,
             "num_epochs": 2,
             "global_batch_size": 12,
             "local_batch_size": 12,
