@@ -140,8 +140,8 @@ def corpus_folder(tmp_path: Path) -> Path:
 
 
 def write_profile(path: Path, *, corpus: Path, model: Path, root: Path | str, port: int = 18000) -> Path:
-    """A profile that runs the whole graph in seconds: small corpus, tiny model, quick sensors. Its settings are all here,
-    so that it stays as it is when the built-in profiles are chosen anew."""
+    """A profile that runs the whole graph in seconds: small corpus, tiny model, quick sensors. Its settings are all
+    here, so that it stays as it is when the built-in profiles are chosen anew."""
     settings = {
         "extends": "default",
         "artifact_root": str(root),

@@ -199,7 +199,9 @@ def test_passages_follow_their_settings_and_the_limit_is_told(tiny_model: Path, 
         lines = (
             f"The pump of plant {number} is checked in case {case} of the handbook." for case in range(60)
         )
-        (folder / f"{number}.md").write_text(f"# How the pump of plant {number} is checked in every case\n\n" + " ".join(lines))
+        (folder / f"{number}.md").write_text(
+            f"# How the pump of plant {number} is checked in every case\n\n" + " ".join(lines)
+        )
     own = Workplace(tmp_path, 0, extra={"RETUNE_PROFILE": ""})
     line = (
         "sdg",
