@@ -42,10 +42,10 @@ def examine(profile: Profile) -> Iterator[Finding]:
     yield _python()
     yield _history()
     yield _artifacts(profile)
-    yield _disk(open_store(profile.artifact_root).root)
+    yield check_disk(open_store(profile.artifact_root).root)
     yield _memory()
-    yield from _devices(profile)
-    yield _docker(needed=profile.deploy.backend == "docker")
+    yield from check_device(profile)
+    yield check_docker(needed=profile.deploy.backend == "docker")
     yield from _keys(profile)
     yield _model(profile)
     yield _corpus(profile)
@@ -84,7 +84,7 @@ def _artifacts(profile: Profile) -> Finding:
     return Finding("ok", "artifacts", f"{store.location} can be read and written{copy}")
 
 
-def _disk(root: Path) -> Finding:
+def check_disk(root: Path) -> Finding:
     folder = next(each for each in [root.absolute(), *root.absolute().parents] if os.access(each, os.F_OK))
     free = shutil.disk_usage(folder).free / 1e9
     if free < NEEDED_DISK_GB:
@@ -105,7 +105,7 @@ def _memory() -> Finding:
     return Finding("ok", "memory", f"{free:.0f} GB available")
 
 
-def _devices(profile: Profile) -> Iterator[Finding]:
+def check_device(profile: Profile) -> Iterator[Finding]:
     """The device that the profile selects, and the memory estimate of each stage."""
     from resources.machine.accelerator import VISIBLE, find_accelerator, visible_gpus
 
@@ -148,7 +148,7 @@ def _stages(profile: Profile, accelerator: Accelerator, host: Accelerator) -> It
         yield Finding(level, "stage memory", f"{estimate}{advice}")
 
 
-def _docker(needed: bool) -> Finding:
+def check_docker(needed: bool) -> Finding:
     import docker
     from docker.errors import DockerException
 

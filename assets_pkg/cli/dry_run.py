@@ -88,7 +88,8 @@ def show_engine(console: Console, profile: Profile) -> None:
     from storage.remote_store import open_store
 
     root = open_store(profile.artifact_root).root
-    engine = plan_engine(profile.export.part(TensorrtSettings))
+    with_dimensions = profile.export.export_layout == "recipe"
+    engine = plan_engine(profile.export.part(TensorrtSettings), with_dimensions=with_dimensions)
     command = engine.shell(root / ONNX_LINK, root / TENSORRT_LINK)
     console.print("the engine's command, on a machine with a GPU and TensorRT:")
     console.print(plain(command), highlight=False)

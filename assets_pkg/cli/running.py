@@ -10,7 +10,7 @@ import typer
 from assets_pkg.cli.common import EXIT_FAILED, EXIT_INTERRUPTED, console, errors, plain
 from assets_pkg.cli.jobs import IN_PROCESS, JobOptions, submit_or_write
 from assets_pkg.config.profile import Profile
-from assets_pkg.config.stages import STAGES
+from assets_pkg.config.stages import STAGE_OF, STAGES
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -29,6 +29,7 @@ QUIET_LIBRARIES = {
 def run_or_show(profile: Profile, assets: list[str], dry_run: bool, options: JobOptions = IN_PROCESS) -> None:
     """Run what is missing or stale of ``assets``, or show the plan (``dry_run``), or submit it as a job."""
     from assets_pkg.automation.external_changes import build_probes
+    from assets_pkg.cli.preflight import require_ready
     from assets_pkg.cli.summary import show_benchmarks, show_summary
     from assets_pkg.evaluation.promotion import restore_pointer
     from assets_pkg.orchestration.instance import end_dead_runs, instance_to_read, open_instance
@@ -55,11 +56,12 @@ def run_or_show(profile: Profile, assets: list[str], dry_run: bool, options: Job
         if plan.to_run:
             store = open_store(profile.artifact_root)
             store.check()
+            require_ready(profile, plan)
             restore_pointer(instance, store)
             _execute(defs, instance, plan)
         else:
             console.print("nothing is stale: nothing to run", style="green")
-        if any(asset in stage for stage in STAGES.values() for asset in assets):
+        if any(STAGE_OF[asset] in STAGES for asset in assets):
             show_summary(console, instance, profile, assets)
         else:
             show_benchmarks(console, instance, profile, assets)

@@ -24,7 +24,7 @@ from assets_pkg.cli.running import run_or_show
 from assets_pkg.config.profile import Profile
 from assets_pkg.config.project import typed_path
 from assets_pkg.config.stages import STAGES
-from storage.paths import ONNX_LINK, PROMOTED_MODEL, STATE_FOLDER
+from storage.paths import ONNX_LINK, PROMOTED_MODEL, STATE_FOLDER, TENSORRT_LINK
 
 if TYPE_CHECKING:
     from assets_pkg.deploy.server_state import RunningServer
@@ -149,8 +149,9 @@ def _show_command(profile: Profile) -> None:
     from storage.remote_store import open_store
 
     store = open_store(profile.artifact_root)
-    exported, promoted = (store.resolve(name) or store.root / name for name in (ONNX_LINK, PROMOTED_MODEL))
-    served = ServedModel(exported, promoted / "model" / "consolidated", promoted.name)
+    links = (ONNX_LINK, PROMOTED_MODEL, TENSORRT_LINK)
+    exported, promoted, engine = (store.resolve(name) or store.root / name for name in links)
+    served = ServedModel(exported, promoted / "model" / "consolidated", promoted.name, engine)
     command = shown_command(served, profile.deploy, store.root / STATE_FOLDER)
     console.print("the server's command, after its checks have passed:")
     console.print(plain(command), highlight=False)

@@ -83,6 +83,7 @@ WITHOUT_COUNTERPART: Mapping[str, str] = {
     "nvidia_api_key": "the key stays in the environment or .env; sdg.api_key_env names its variable",
     "override_layernorm_precision_to_fp32": "export.trt_layer_precisions=*LayerNorm*:fp32",
     "override_layers_to_fp32": "export.trt_layer_precisions, such as */pooling_module*:fp32",
+    "use_dimension_arg": "export.export_layout: recipe has the input dimensions",
     "quant_cfg": "export.export_dtype: int8_weights or int8_dynamic",
 }
 """Why a name of the recipe is refused, and what to set instead."""

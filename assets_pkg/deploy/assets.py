@@ -7,6 +7,7 @@ import dagster as dg
 
 from assets_pkg.config.profile import Profile
 from assets_pkg.deploy.backends.docker import ContainerState
+from assets_pkg.deploy.backends.nim_image import needs_engine
 from assets_pkg.deploy.backends.vllm import VllmState
 from assets_pkg.deploy.deploy import (
     deploy,
@@ -34,7 +35,7 @@ from resources.configurable import ArtifactStoreResource, ContainerEngineResourc
 from resources.encoders.sample_texts import SAMPLE_TEXTS
 from resources.vector_store.base import VectorStoreError
 from storage.artifact_store import ArtifactError, ArtifactStore
-from storage.artifacts import CHECKPOINTS, Checkpoint, EvalReport, EvalSet, OnnxModel
+from storage.artifacts import CHECKPOINTS, Checkpoint, EvalReport, EvalSet, OnnxModel, TensorrtEngine
 from storage.digests import digest_json
 from storage.paths import EVAL_STAGE, STATE_FOLDER
 
@@ -53,10 +54,12 @@ NO_DRIFT = dg.AssetCheckSpec(
 def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
     """The ``deploy`` group."""
 
+    engine = needs_engine(profile.deploy)
+
     @stage_asset(
         "deploy",
         profile.deploy,
-        deps=("onnx_model", "promoted_model"),
+        deps=("onnx_model", "promoted_model", *(("tensorrt_engine",) if engine else ())),
         kinds={"docker" if profile.deploy.backend == "docker" else "python"},
         check_specs=[ALIVE],
     )
@@ -78,7 +81,8 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             name, dtype = profile.deploy.served_model_name, exported.manifest()["dtype"]
             interface = interface_of(profile.deploy.backend)
             check = smoke_check(name, SAMPLE_TEXTS, "passage", expected, dtype, interface)
-            served = ServedModel(exported.folder, model.model, model.version)
+            built = asset.input(TensorrtEngine, "tensorrt_engine").path if engine else None
+            served = ServedModel(exported.folder, model.model, model.version, built)
             folder = asset.store.root / STATE_FOLDER
             state = deploy(served, profile.deploy, folder, check, containers.get)
             try:

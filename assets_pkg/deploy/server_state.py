@@ -56,11 +56,13 @@ class DeployError(RetuneError):
 
 @dataclass(frozen=True)
 class ServedModel:
-    """The model to serve: its exported folder, the checkpoint that this was made from, and its digest."""
+    """The model to serve: its exported folder, the checkpoint that this was made from, its digest, and the folder of
+    the TensorRT engine of the export, if there is one."""
 
     onnx: Path
     checkpoint: Path
     digest: str
+    engine: Path | None = None
 
 
 class AtAddress:

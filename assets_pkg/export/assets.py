@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 import dagster as dg
 
 from assets_pkg.config.profile import Profile
-from assets_pkg.config.sections.export import GraphSettings, TensorrtSettings
+from assets_pkg.config.sections.export import DimensionSettings, GraphSettings, TensorrtSettings
 from assets_pkg.export.onnx import (
     ExportError,
     OnnxExportSettings,
@@ -64,7 +64,12 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksD
     graph_settings = profile.export.part(GraphSettings)
     engine_settings = profile.export.part(TensorrtSettings)
 
-    @stage_asset("export", graph_settings, profile.model, deps=("promoted_model",), kinds={"onnx"}, logic="2")
+    lengths = profile.finetune.matryoshka_dims
+    offered = (DimensionSettings(matryoshka_dims=lengths),) if lengths else ()
+
+    @stage_asset(
+        "export", graph_settings, profile.model, *offered, deps=("promoted_model",), kinds={"onnx"}, logic="2"
+    )
     def onnx_model(
         context: dg.AssetExecutionContext,
         store: ArtifactStoreResource,
@@ -118,7 +123,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksD
         context: dg.AssetExecutionContext, store: ArtifactStoreResource, compute: ComputeResource
     ) -> Iterator[dg.MaterializeResult]:
         """The ONNX model compiled by TensorRT for this machine's GPU; made only if export.export_to_trt is true."""
-        plan = plan_engine(engine_settings)
+        plan = plan_engine(engine_settings, with_dimensions=profile.export.export_layout == "recipe")
         if not profile.export.export_to_trt:
             context.log.info("export_to_trt is false: no TensorRT engine is built")
             return
@@ -148,6 +153,8 @@ def _export(model: Checkpoint, profile: Profile, accelerator: AcceleratorResourc
         query_prefix=profile.model.query_prefix,
         passage_prefix=profile.model.passage_prefix,
         license=licence_of(model.model),
+        matryoshka_dims=tuple(profile.finetune.matryoshka_dims),
+        layout=profile.export.export_layout,
     )
     export_onnx(
         model.model,

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 from pydantic import BaseModel, ConfigDict, Field
 
 from assets_pkg.nim.manifest import (
+    DIMENSIONS_INPUT,
     MODEL_FILE,
     OUTPUT_NAME,
     TOKENIZER_FILE,
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 INPUT_NAMES = ("input_ids", "attention_mask")
+TOKENIZER_FOLDER = "tokenizer"
+"""Where the recipe's exporter puts the tokenizer."""
+
 EXTERNAL_DATA_FILE = "model.onnx.data"
 PROTOBUF_LIMIT_BYTES = 2**31 - 2**20
 """An ONNX file is one protobuf message, at most 2 GiB; the margin is for the graph itself."""
@@ -70,6 +74,11 @@ class OnnxExportSettings(BaseModel):
     passage_prefix: str | None = None
     matryoshka_dims: tuple[Annotated[int, Field(gt=0)], ...] = ()
     license: str | None = None
+    layout: Literal["retune", "recipe"] = "retune"
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return INPUT_NAMES if self.layout == "retune" else (*INPUT_NAMES, DIMENSIONS_INPUT)
 
 
 def export_onnx(
@@ -87,6 +96,9 @@ def export_onnx(
     (int64 [batch, sequence], both axes dynamic) and one output ``embeddings`` (float32 [batch, dimensions],
     rows of length 1). The same weights and settings give the same bytes.
 
+    In the recipe's layout it has a third input ``dimensions`` (int64 [batch]): values of a row beyond its number are 0,
+    and the others have length 1 together; and the tokenizer is in ``tokenizer/`` too.
+
     Raises:
         ExportError: unsupported modules, pooling or tokenizer; a maximum length the model does not have.
         FileExistsError: ``folder`` is not empty.
@@ -100,6 +112,8 @@ def export_onnx(
     if settings.export_dtype in get_args(QuantizedDtype):
         _quantize(folder, settings.export_dtype)
     _write_tokenizer(model, folder)
+    if settings.layout == "recipe":
+        model.tokenizer.save_pretrained(str(folder / TOKENIZER_FOLDER))
     _transformer(model).config.save_pretrained(folder)
     manifest.write(folder)
     return manifest
@@ -116,6 +130,10 @@ def manifest_of(
     dimensions = model.get_embedding_dimension()
     if dimensions is None:
         raise ExportError("the checkpoint does not say how many dimensions its embeddings have")
+    if any(length > dimensions for length in settings.matryoshka_dims):
+        raise ExportError(
+            f"matryoshka_dims = {list(settings.matryoshka_dims)}: the model's vectors have {dimensions} dimensions"
+        )
     return ServedModelManifest(
         model_id=model_id,
         model_digest=model_digest,
@@ -267,6 +285,26 @@ def embedder(model: SentenceTransformer) -> torch.nn.Module:
     return Embedder().eval()
 
 
+def _cut(module: torch.nn.Module) -> torch.nn.Module:
+    """The module with a third input, the number of dimensions of each row."""
+    import torch
+
+    class Cut(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedder = module
+
+        def forward(
+            self, input_ids: torch.Tensor, attention_mask: torch.Tensor, dimensions: torch.Tensor
+        ) -> torch.Tensor:
+            vectors = self.embedder(input_ids, attention_mask)
+            kept = torch.arange(vectors.shape[1], device=vectors.device)[None, :] < dimensions[:, None]
+            # Multiplied by the mask: a mask of -inf makes rows of several lengths NaN.
+            return torch.nn.functional.normalize(vectors * kept.to(vectors.dtype), dim=-1)
+
+    return Cut().eval()
+
+
 def _trace(model: SentenceTransformer, path: Path, settings: OnnxExportSettings) -> None:
     import torch
 
@@ -274,11 +312,17 @@ def _trace(model: SentenceTransformer, path: Path, settings: OnnxExportSettings)
     module = embedder(model)
     if settings.export_dtype == "fp16":
         module = module.half()
+    if DIMENSIONS_INPUT in settings.inputs:
+        module = _cut(module)
     # Two rows of unequal length: the mask must be traced as data, not folded away as all ones.
     input_ids = torch.ones((2, 7), dtype=torch.int64)
     attention_mask = torch.ones_like(input_ids)
     attention_mask[1, 5:] = 0
     axes = {name: {0: "batch", 1: "sequence"} for name in INPUT_NAMES}
+    inputs = (input_ids, attention_mask)
+    if DIMENSIONS_INPUT in settings.inputs:
+        axes[DIMENSIONS_INPUT] = {0: "batch"}
+        inputs = (*inputs, torch.tensor([3, 5]))
     # A graph above the protobuf limit is written with one file per weight, so it is traced in a folder of its own.
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as work, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -286,9 +330,9 @@ def _trace(model: SentenceTransformer, path: Path, settings: OnnxExportSettings)
         with torch.no_grad(), _masks_without_vmap():
             torch.onnx.export(
                 module,
-                (input_ids, attention_mask),
+                inputs,
                 str(traced),
-                input_names=list(INPUT_NAMES),
+                input_names=list(settings.inputs),
                 output_names=[OUTPUT_NAME],
                 opset_version=settings.opset,
                 dynamic_axes={**axes, OUTPUT_NAME: {0: "batch"}},

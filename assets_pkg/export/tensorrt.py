@@ -13,7 +13,7 @@ from pathlib import Path
 
 from assets_pkg.config.sections.export import TensorrtSettings
 from assets_pkg.export.onnx import INPUT_NAMES, ExportError
-from assets_pkg.nim.manifest import MODEL_FILE
+from assets_pkg.nim.manifest import DIMENSIONS_INPUT, MODEL_FILE
 from resources.machine.accelerator import find_accelerator
 
 ENGINE_FILE = "model.plan"
@@ -27,6 +27,7 @@ class TensorrtPlan:
     shapes: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
     precision: str
     overrides: tuple[str, ...]
+    with_dimensions: bool = False
 
     def shell(self, exported: Path, folder: Path) -> str:
         """The command for the graph in ``exported`` and an engine in ``folder``, as a line for a shell."""
@@ -37,6 +38,7 @@ class TensorrtPlan:
         command = ["trtexec", f"--onnx={graph}", f"--saveEngine={engine}", "--skipInference"]
         for option, (batch, sequence) in zip(("min", "opt", "max"), self.shapes, strict=True):
             shape = ",".join(f"{name}:{batch}x{sequence}" for name in INPUT_NAMES)
+            shape += f",{DIMENSIONS_INPUT}:{batch}" if self.with_dimensions else ""
             command.append(f"--{option}Shapes={shape}")
         command += PRECISION_FLAGS[self.precision]
         if self.overrides:
@@ -44,14 +46,14 @@ class TensorrtPlan:
         return command
 
 
-def plan_engine(settings: TensorrtSettings) -> TensorrtPlan:
-    """The engine that the settings describe."""
+def plan_engine(settings: TensorrtSettings, *, with_dimensions: bool = False) -> TensorrtPlan:
+    """The engine that the settings describe; ``with_dimensions``: of a graph with that input."""
     shapes = (
         (settings.trt_min_batch, settings.trt_min_seq),
         (settings.trt_opt_batch, settings.trt_opt_seq),
         (settings.trt_max_batch, settings.trt_max_seq),
     )
-    return TensorrtPlan(shapes, settings.trt_precision, tuple(settings.trt_layer_precisions))
+    return TensorrtPlan(shapes, settings.trt_precision, tuple(settings.trt_layer_precisions), with_dimensions)
 
 
 def build_engine(plan: TensorrtPlan, exported: Path, folder: Path) -> Path:
@@ -74,6 +76,13 @@ def build_engine(plan: TensorrtPlan, exported: Path, folder: Path) -> Path:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise ExportError("trtexec failed:\n" + "\n".join(done.stdout.splitlines()[-15:]))
+    for path in exported.iterdir():  # a NIM takes the tokenizer from beside the engine
+        if path.name.startswith(MODEL_FILE):
+            continue
+        if path.is_dir():
+            shutil.copytree(path, folder / path.name, dirs_exist_ok=True)
+        else:
+            shutil.copy(path, folder / path.name)
     return folder / ENGINE_FILE
 
 

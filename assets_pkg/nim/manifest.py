@@ -11,6 +11,9 @@ MANIFEST_FILE = "retune_model.json"
 MODEL_FILE = "model.onnx"
 TOKENIZER_FILE = "tokenizer.json"
 OUTPUT_NAME = "embeddings"
+DIMENSIONS_INPUT = "dimensions"
+"""An input of graphs in the layout of NVIDIA's exporter: how many dimensions each row is to have."""
+
 
 Pooling = Literal["mean", "cls", "lasttoken"]
 QuantizedDtype = Literal["int8_weights", "int8_dynamic"]

@@ -13,7 +13,13 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from assets_pkg.nim.batching import pad
-from assets_pkg.nim.manifest import MODEL_FILE, OUTPUT_NAME, FolderError, ServedModelManifest
+from assets_pkg.nim.manifest import (
+    DIMENSIONS_INPUT,
+    MODEL_FILE,
+    OUTPUT_NAME,
+    FolderError,
+    ServedModelManifest,
+)
 from assets_pkg.nim.tokenize import TokenIds
 
 Vectors = npt.NDArray[np.float32]
@@ -99,13 +105,15 @@ class OnnxModel(Model):
         except Exception as error:  # the binding raises bare exceptions
             reason = " ".join(str(error).split())
             raise FolderError(f"{path} cannot be loaded: {reason}") from error
-        self._zero_inputs = _check_inputs(self._session, path)
+        self._other_inputs = _check_inputs(self._session, path)
         self.provider = self._session.get_providers()[0]
 
     def _run(self, input_ids: TokenMatrix, attention_mask: TokenMatrix) -> Vectors:
         feed = {"input_ids": input_ids, "attention_mask": attention_mask}
-        for name in self._zero_inputs:
-            feed[name] = np.zeros_like(input_ids)
+        if "token_type_ids" in self._other_inputs:
+            feed["token_type_ids"] = np.zeros_like(input_ids)
+        if DIMENSIONS_INPUT in self._other_inputs:  # always all of them: the service cuts
+            feed[DIMENSIONS_INPUT] = np.full(len(input_ids), self.dimensions, dtype=np.int64)
         options = _release_memory() if input_ids.size > LARGE_BATCH_TOKENS else None
         return cast(Vectors, self._session.run([OUTPUT_NAME], feed, options)[0])
 
@@ -130,9 +138,9 @@ def _providers() -> list[str]:
 
 
 def _check_inputs(session: ort.InferenceSession, path: Path) -> list[str]:
-    """The names of the inputs that get zeros, once the graph is known to be one that this server can run."""
+    """The names of the other inputs, once the graph is known to be one that this server can run."""
     names = [node.name for node in session.get_inputs()]
-    unknown = set(names) - {"input_ids", "attention_mask", "token_type_ids"}
+    unknown = set(names) - {"input_ids", "attention_mask", "token_type_ids", DIMENSIONS_INPUT}
     missing = {"input_ids", "attention_mask"} - set(names)
     if unknown or missing:
         raise FolderError(
@@ -140,4 +148,4 @@ def _check_inputs(session: ort.InferenceSession, path: Path) -> list[str]:
         )
     if OUTPUT_NAME not in [node.name for node in session.get_outputs()]:
         raise FolderError(f"{path} has no output named {OUTPUT_NAME}")
-    return [name for name in names if name == "token_type_ids"]
+    return [name for name in names if name in ("token_type_ids", DIMENSIONS_INPUT)]

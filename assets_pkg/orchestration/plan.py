@@ -23,6 +23,9 @@ from assets_pkg.orchestration.history import (
 from assets_pkg.orchestration.stale_status import StaleStatuses
 from storage.errors import RetuneError
 
+ASKED_BY = {"tensorrt_engine": " export_to_trt=true"}
+"""The setting without which a stage does not make an asset."""
+
 State = Literal["missing", "stale", "follows", "fresh"]
 Probe = Callable[[dg.DagsterInstance], str | None]
 """Checks what is outside the graph; returns why the asset is stale, or None."""
@@ -67,7 +70,7 @@ class Plan:
             if version is None:
                 raise PlanError(
                     f"{name} is needed, and was never made: start from its stage, {STAGE_OF[name]}, or an earlier one "
-                    f"(retune run --from {STAGE_OF[name]})"
+                    f"(retune run --from {STAGE_OF[name]}{ASKED_BY.get(name, '')})"
                 )
 
 

@@ -73,6 +73,8 @@ def generate_offline(
     _write_rejected(folder / "rejected.jsonl", rejected)
     summary = {"documents": count, **_figures(selected, rejected, list(ranked.values()), total)}
     write_json(folder / "summary.json", summary, ensure_ascii=True)
+    result = {"schema_version": 1, "dataset_name": "synthetic_qa", "output_path": "qa_records.jsonl"}
+    write_json(folder / "generation_result.json", result, ensure_ascii=True)
 
 
 # ---- selection -----------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from tests.command.conftest import Workplace, make_workplace
 
 STAGES = ("sdg", "prep", "finetune", "eval", "export", "deploy")
 MADE = {
-    "sdg": "stage0_sdg/qa_records.jsonl",
+    "sdg": "stage0_sdg/generation_result.json",
     "prep": "stage1_data_prep/eval_beir/queries.jsonl",
     "finetune": "stage2_finetune/checkpoints/LATEST/model/consolidated/model.safetensors",
     "eval": "stage3_eval/eval_results.json",
@@ -221,3 +221,34 @@ def test_passages_follow_their_settings_and_the_limit_is_told(tiny_model: Path, 
     assert "ended by the limit of 512 tokens, before 60 sentences" in " ".join(made[60, "512"][1].split())
     assert "ended by the limit of 1,600 characters" in " ".join(made[60, "null"][1].split())
     assert len(made[60, "null"][0]) == 4
+
+
+def test_what_would_be_refused_later_is_said_before_the_first_download(empty: Workplace) -> None:
+    code, output = empty.retune("run", "-c", "default", "base_model=nobody/no-such-model")
+    assert code == 1
+    words = " ".join(output.split())
+    assert "nothing was fetched" in words
+    assert "sdg.approved_endpoints=integrate.api.nvidia.com" in words
+    assert "NVIDIA_API_KEY is not set" in words
+    assert "Traceback" not in output
+    assert not (empty.home / "output").exists()
+    code, output = empty.retune("run", "-c", "default", "--to", "deploy", "base_model=nobody/no-such-model")
+    assert "NGC_API_KEY is not set" in " ".join(output.split())
+
+
+def test_the_other_names_of_the_reference_are_taken(place: Workplace, empty: Workplace) -> None:
+    overrides = {
+        "sdg": "corpus_dir=documents num_pairs=3 sentences_per_chunk=4 file_extensions=.md,.txt preview=true "
+        "max_parallel_requests_for_gen=2",
+        "prep": "quality_threshold=6 hard_negatives_to_mine=6 mining_batch_size=16",
+        "finetune": "num_epochs=2 learning_rate=2e-5 global_batch_size=32 local_batch_size=8 train_n_passages=4",
+        "eval": "k_values=1,5,10 eval_base=true eval_finetuned=true eval_nim=false",
+        "export": "attn_implementation=eager trt_min_seq_len=3 trt_opt_seq_len=64 trt_max_seq_len=128",
+        "deploy": "use_onnx=true host_port=8123 container_name=mine nim_image=x/nim:1.10.1 detach=true gpus=1",
+    }
+    for stage, given in overrides.items():
+        code, output = place.retune("embed", stage, "-c", "profile.yaml", "-d", *given.split())
+        assert code == 0, output
+    code, output = empty.retune("deploy", "-c", "default", "-d", "use_onnx=false")
+    assert "NIM_CUSTOM_MODEL" in output
+    assert "stage4_export/tensorrt" in output

@@ -180,6 +180,7 @@ def test_the_nim_image_gets_the_key_from_the_environment_only(
     client.images.get("retune-nim:latest").tag("local/nim", "1")
     nim = settings(backend="docker", server="nim", nim_image="local/nim:1", shm_size="64m")
     monkeypatch.delenv("NGC_API_KEY", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with pytest.raises(DeployError, match="NGC_API_KEY is not set"):
         deploy(models[0], nim, tmp_path / "nim", smoke, lambda: engine)
     monkeypatch.setenv("NGC_API_KEY", "very-secret")
@@ -188,14 +189,17 @@ def test_the_nim_image_gets_the_key_from_the_environment_only(
         attrs = client.containers.get(state.handle.split()[1]).attrs
         assert "NGC_API_KEY=very-secret" in attrs["Config"]["Env"]
         assert "NIM_CUSTOM_MODEL=/opt/nim/custom_model" in attrs["Config"]["Env"]
+        assert attrs["Config"]["User"] == "root"
+        assert f"{tmp_path}/cache/nim:/opt/nim/.cache" in attrs["HostConfig"]["Binds"]
         assert attrs["HostConfig"]["ShmSize"] == 64 * MEGABYTE
         written = (tmp_path / "nim" / "server.json").read_text() + state.last_log(1000)
         assert "very-secret" not in written + shown_command(models[0], nim, tmp_path / "nim")
     finally:
         state.stop()
-    spec = container_spec(models[0], nim.model_copy(update={"use_onnx": False, "gpus": "all"}), tmp_path)
+    spec = container_spec(
+        models[0], nim.model_copy(update={"nim_image": "x/nim:2.2.0", "gpus": "all"}), tmp_path
+    )
     assert f"{models[0].checkpoint}:/model:ro" in spec.argv()
-    assert spec.environment["NIM_MODEL_PATH"] == "/model"
     assert spec.argv()[spec.argv().index("--gpus") :][:2] == ["--gpus", "all"]
 
 

@@ -155,3 +155,29 @@ def test_a_folder_in_use_is_left_alone(minilm: Path, tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match="is not empty"):
         export(minilm, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_the_recipes_layout_has_its_inputs_and_tokenizer_and_is_served_too(
+    minilm: Path, tmp_path: Path, texts: list[str]
+) -> None:
+    import onnxruntime
+
+    manifest = export(
+        minilm, tmp_path / "model", OnnxExportSettings(layout="recipe", matryoshka_dims=(64, 128))
+    )
+    assert manifest.matryoshka_dims == [64, 128]
+    assert (tmp_path / "model/tokenizer/tokenizer.json").is_file()
+    session = onnxruntime.InferenceSession(str(tmp_path / "model/model.onnx"))
+    assert [node.name for node in session.get_inputs()] == ["input_ids", "attention_mask", "dimensions"]
+    whole = OnnxEncoder(tmp_path / "model").embed(texts, "passage")
+    export(minilm, tmp_path / "plain")
+    np.testing.assert_allclose(whole, OnnxEncoder(tmp_path / "plain").embed(texts, "passage"), atol=1e-6)
+    ids = np.array([[101, 2129, 2003, 102], [101, 1996, 9004, 102]])
+    feed = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+    (full,) = session.run(None, {**feed, "dimensions": np.array([384, 384])})
+    (cut,) = session.run(None, {**feed, "dimensions": np.array([64, 384])})
+    np.testing.assert_allclose(cut[0, :64], full[0, :64] / np.linalg.norm(full[0, :64]), atol=1e-6)
+    assert not cut[0, 64:].any()
+    np.testing.assert_allclose(cut[1], full[1], atol=1e-6)
+    with pytest.raises(ExportError, match="the model's vectors have 384 dimensions"):
+        export(minilm, tmp_path / "other", OnnxExportSettings(matryoshka_dims=(512,)))

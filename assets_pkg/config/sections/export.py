@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from assets_pkg.config.base import PositiveInt, RuntimeOnly, Settings
+from assets_pkg.config.base import LaterSetting, PositiveInt, RuntimeOnly, Settings
 
 
 class TensorrtSettings(Settings):
@@ -35,14 +35,22 @@ class TensorrtSettings(Settings):
 
 
 class GraphSettings(Settings):
-    """The exported graph."""
+    """The exported graph. ``export_layout``: ``recipe`` is the layout of NVIDIA's exporter, which Retune's server takes
+    too: a graph with a third input ``dimensions``, and the tokenizer in ``tokenizer/`` as well."""
 
     opset: Annotated[int, Field(ge=17)]
+    export_layout: Annotated[Literal["retune", "recipe"], LaterSetting("retune")]
     export_dtype: Literal["fp32", "fp16", "int8_weights", "int8_dynamic"]
     attn_implementation: Literal["eager", "sdpa"]
     max_cosine_distance: Annotated[float, Field(gt=0, le=1), RuntimeOnly]
     min_top10_overlap: Annotated[float, Field(ge=0, le=1), RuntimeOnly]
     max_ndcg_loss: Annotated[float, Field(ge=0, le=1), RuntimeOnly]
+
+
+class DimensionSettings(Settings):
+    """The numbers of dimensions that a server of the export offers, besides all of them."""
+
+    matryoshka_dims: list[PositiveInt]
 
 
 class ExportSettings(GraphSettings, TensorrtSettings):

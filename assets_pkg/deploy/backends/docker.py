@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 
 from assets_pkg.config.sections.deploy import DeploySettings
+from assets_pkg.deploy.backends.nim_image import USER, contract_of, host_cache, mounted_model
 from assets_pkg.deploy.configuration import LIMIT_VARIABLE, NAMES_VARIABLE, served_names, with_model
 from assets_pkg.deploy.server_client import KEY_VARIABLE, server_key
 from assets_pkg.deploy.server_state import (
@@ -154,16 +155,23 @@ def container_spec(served: ServedModel, settings: DeploySettings, folder: Path) 
         secrets = (KEY_VARIABLE,) if server_key() else ()
         mounts = {served.onnx: "/model"}
         return replace(common, mounts=mounts, environment=variables, secrets=secrets, read_only=True)
-    inside = "/opt/nim/custom_model" if settings.use_onnx else "/model"
-    variables["NIM_CUSTOM_MODEL" if settings.use_onnx else "NIM_MODEL_PATH"] = inside
-    mounted = served.onnx if settings.use_onnx else served.checkpoint
-    return replace(common, mounts={mounted: inside}, environment=variables, secrets=(NGC_KEY,))
+    contract = contract_of(settings.nim_image)
+    names = (
+        variables[NAMES_VARIABLE] if contract.name_variable == NAMES_VARIABLE else settings.served_model_name
+    )
+    return replace(
+        common,
+        mounts={mounted_model(served, settings): contract.inside},
+        volumes=(f"{host_cache()}:{contract.cache}",),
+        environment={contract.name_variable: names, contract.path_variable: contract.inside},
+        secrets=(NGC_KEY,),
+        user=USER,
+    )
 
 
 def container_configuration(served: ServedModel, settings: DeploySettings) -> dict[str, str]:
     """What the container of `container_spec` is made with."""
-    mounted = served.onnx if settings.server == "retune" or settings.use_onnx else served.checkpoint
-    return with_model(settings, mounted, served.digest)
+    return with_model(settings, mounted_model(served, settings), served.digest)
 
 
 def preflight(
@@ -194,6 +202,8 @@ def preflight(
         raise DeployError(
             f"{NGC_KEY} is not set, and {settings.nim_image} needs it: put it in the environment"
         )
+    mounted_model(served, settings)
+    host_cache().mkdir(parents=True, exist_ok=True)
     if not engine.has_image(settings.nim_image):
         user = NGC_USER if settings.nim_image.startswith(NGC_REGISTRY) else None
         engine.pull(settings.nim_image, user, NGC_KEY if user else None)
