@@ -158,8 +158,12 @@ def _split(
     last: Section | None = None
     for section in split_sections(text):
         start = section.start if bare is None else bare.start
-        room = _Characters(text) if limit is None else _Tokens(text, limit, start, section.body)
-        groups = _grouped(text, section, sentences, overlap, room)
+        room, body = _Characters(text), section.body
+        if limit is not None:
+            if limit.count([text[start:body].strip()])[0] > limit.most // 2:
+                body = start  # a heading that leaves no room for text is cut as text
+            room = _Tokens(text, limit, start, body)
+        groups = _grouped(text, _Span(body, section.end), sentences, overlap, room)
         if not groups:
             bare = bare or section
             last = section
@@ -198,11 +202,9 @@ class _Tokens:
     """The same for a limit of tokens, in a section whose heading begins at ``heading`` and its text at ``body``."""
 
     def __init__(self, text: str, limit: TokenLimit, heading: int, body: int):
-        self._text, self._limit, self._body = text, limit, body
+        self._text, self._limit = text, limit
+        self._heading, self._body = heading, body
         self._counts: dict[_Span, int] = {}
-        self._heading = body  # counted with the text, see below
-        if text[heading:body].strip() and self._count(heading, body) <= limit.most // 2:
-            self._heading = heading  # a longer one says more than the limit has room for
 
     def holds(self, units: Sequence[_Span]) -> bool:
         for unit in units:
@@ -235,11 +237,11 @@ class _Tokens:
 
 
 def _grouped(
-    text: str, section: Section, sentences: int, overlap: int, room: _Characters | _Tokens
+    text: str, body: _Span, sentences: int, overlap: int, room: _Characters | _Tokens
 ) -> list[list[_Span]]:
     """The section's sentences by passage, within both limits."""
     groups: list[list[_Span]] = []
-    for unit in _units(text, section.body, section.end, room):
+    for unit in _units(text, body.start, body.end, room):
         current = groups[-1] if groups else None
         if current and len(current) < sentences and room.holds([*current, unit]):
             current.append(unit)
