@@ -122,8 +122,8 @@ class SentenceTransformerEncoder:
         return vectors
 
     def _batches(self, texts: Sequence[str], role: Role) -> Iterator[tuple[list[int], Any]]:
-        """(rows of ``texts``, padded features) of each batch, longest texts first: a batch that does not fit in
-        memory fails first."""
+        """(rows of ``texts``, padded features) of each batch of texts of similar length. The longest are first, since a
+        batch that does not fit in memory should fail at once; the others are mixed (`evenly_mixed`)."""
         from transformers.data import data_collator
 
         pad = cast(Any, data_collator).pad_without_fast_tokenizer_warning
@@ -138,12 +138,15 @@ class SentenceTransformerEncoder:
         lengths = [len(ids) for ids in encoded["input_ids"]]
         order = sorted(range(len(texts)), key=lambda row: -lengths[row])
         budget = batch_tokens(self.config.batch_size, max_length, self._accelerator.device)
+        batches: list[list[int]] = []
         start = 0
         while start < len(order):
-            rows = order[start : start + max(1, budget // max(1, lengths[order[start]]))]
+            batches.append(order[start : start + max(1, budget // max(1, lengths[order[start]]))])
+            start += len(batches[-1])
+        for number in evenly_mixed(len(batches)):
+            rows = batches[number]
             features = {key: [values[row] for row in rows] for key, values in encoded.items()}
             yield rows, pad(tokenizer, features, return_tensors="pt")
-            start += len(rows)
 
     def _forward(self, features: Any, role: Role) -> Any:
         import torch
@@ -256,6 +259,13 @@ def passage_model(folder: Path) -> str | None:
     questions only; None for other models."""
     path = folder / PASSAGE_MODEL
     return json.loads(path.read_text("utf-8"))["digest"] if path.is_file() else None
+
+
+def evenly_mixed(count: int) -> list[int]:
+    """0 to ``count`` - 1, beginning with 0, so that the beginning of the order is spread over all of them: of batches
+    sorted by length, the rate and the time left are then true from early on."""
+    bits = max(1, (count - 1).bit_length())
+    return sorted(range(count), key=lambda number: int(f"{number:0{bits}b}"[::-1], 2))
 
 
 def batch_tokens(batch_size: int, max_length: int, device: str) -> int:

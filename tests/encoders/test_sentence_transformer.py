@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from resources.encoders.encoder_config import EncoderConfig
-from resources.encoders.sentence_transformer import EncoderError, SentenceTransformerEncoder
+from resources.encoders.sentence_transformer import EncoderError, SentenceTransformerEncoder, evenly_mixed
 from resources.machine.accelerator import find_accelerator
 
 WORDS = "the list dict of a module returns its value when path or file is opened for reading".split()  # noqa: SIM905
@@ -126,3 +126,14 @@ def test_weights_that_give_no_numbers_are_an_error(tiny_model, tmp_path):
 def test_more_tokens_than_positions_is_an_error(tiny_model):
     with pytest.raises(EncoderError, match=r"model\.passage_max_length = 513.*512"):
         make_encoder(tiny_model, passage_max_length=513).embed(["a"], "query")
+
+
+def test_batches_are_mixed_evenly() -> None:
+    assert evenly_mixed(8) == [0, 4, 2, 6, 1, 5, 3, 7]
+    assert (evenly_mixed(0), evenly_mixed(1)) == ([], [0])
+    for count in (2, 7, 100, 257):
+        assert sorted(evenly_mixed(count)) == list(range(count))
+    order = evenly_mixed(257)
+    for part in range(8, 257):
+        seen = order[:part]
+        assert abs(sum(seen) / part - 128) < 20, part
