@@ -30,7 +30,7 @@ def run_or_show(profile: Profile, assets: list[str], dry_run: bool, options: Job
     """Run what is missing or stale of ``assets``, or show the plan (``dry_run``), or submit it as a job."""
     from assets_pkg.automation.external_changes import build_probes
     from assets_pkg.cli.preflight import require_ready
-    from assets_pkg.cli.summary import show_benchmarks, show_summary
+    from assets_pkg.cli.summary import show_benchmarks, show_run, show_summary
     from assets_pkg.evaluation.promotion import restore_pointer
     from assets_pkg.orchestration.instance import end_dead_runs, instance_to_read, open_instance
     from assets_pkg.orchestration.plan import make_plan
@@ -58,13 +58,16 @@ def run_or_show(profile: Profile, assets: list[str], dry_run: bool, options: Job
             store.check()
             require_ready(profile, plan)
             restore_pointer(instance, store)
-            _execute(defs, instance, plan)
+            ran = _execute(defs, instance, plan)
         else:
+            ran = ""
             console.print("nothing is stale: nothing to run", style="green")
         if any(STAGE_OF[asset] in STAGES for asset in assets):
             show_summary(console, instance, profile, assets)
         else:
             show_benchmarks(console, instance, profile, assets)
+        if ran:
+            show_run(console, instance, ran, len(plan.assets) - len(plan.to_run))
 
 
 def _show(profile: Profile, plan: Plan, instance: dg.DagsterInstance) -> None:
@@ -108,14 +111,15 @@ def _show_forecast(profile: Profile, plan: Plan, instance: dg.DagsterInstance) -
         console.print(plain(line), highlight=False)
 
 
-def _execute(defs: dg.Definitions, instance: dg.DagsterInstance, plan: Plan) -> None:
+def _execute(defs: dg.Definitions, instance: dg.DagsterInstance, plan: Plan) -> str:
+    """Run what the plan says; returns the run's id."""
     from assets_pkg.automation.execute import run_assets
     from assets_pkg.cli.progress import live_display
 
     with live_display(console, len(plan.to_run)):
         outcome = run_assets(defs, instance, plan.to_run, planned_with=plan.events)
     if outcome.succeeded:
-        return
+        return outcome.run_id
     if outcome.interrupted:
         errors.print(
             f"stopped in {outcome.interrupted}; finished steps are kept: the same command continues from there",

@@ -14,7 +14,7 @@ from assets_pkg.config.profile import Profile
 from assets_pkg.image_text.report import MAIN
 from assets_pkg.judges.published import Placed
 from assets_pkg.judges.report import shown_placed, shown_ranking, unread
-from assets_pkg.orchestration.history import ArtifactRef, artifact_ref, latest
+from assets_pkg.orchestration.history import REUSED_KEY, ArtifactRef, artifact_ref, latest
 from storage.artifacts import (
     EvalReport,
     ImageTextReport,
@@ -24,6 +24,7 @@ from storage.artifacts import (
     SearchChoice,
     VectorIndex,
 )
+from storage.progress import duration
 from storage.remote_store import open_store
 
 SHOWN_METRICS = ("NDCG@10", "Recall@10", "MRR@10", "MAP@10")
@@ -59,6 +60,36 @@ def show_summary(
     console.print(f"[bold]files[/]    {plain(store.location)}", highlight=False)
     if store.location != str(store.root):
         console.print(f"         this machine's copy: {plain(store.root)}", highlight=False)
+
+
+def show_run(console: Console, instance: dg.DagsterInstance, run_id: str, fresh: int) -> None:
+    """Print what a run made, what it took from before, how long that took, and the command that comes next.
+
+    Args:
+        fresh: assets that did not have to run.
+    """
+    record = instance.get_run_record_by_id(run_id)
+    events = instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+    happened = [event.asset_materialization for event in events if event.asset_materialization]
+    reused = [
+        each.asset_key.to_user_string()
+        for each in happened
+        if REUSED_KEY in each.metadata and each.metadata[REUSED_KEY].value
+    ]
+    parts = [f"{len(happened) - len(reused)} assets made"]
+    if reused:
+        parts.append(f"{len(reused)} as they were made before from the same inputs ({', '.join(reused)})")
+    if fresh:
+        parts.append(f"{fresh} up to date")
+    took = ""
+    if record is not None and record.start_time and record.end_time:
+        took = f" in {duration(record.end_time - record.start_time)}"
+    console.print(f"[bold]run[/]      {plain(', '.join(parts))}{took}", highlight=False)
+    names = {each.asset_key.to_user_string() for each in happened}
+    if "vector_index" in names:
+        console.print('[bold]next[/]     retune search "..."', highlight=False)
+    elif "promoted_model" in names:
+        console.print("[bold]next[/]     retune run --to reindex", highlight=False)
 
 
 def show_benchmarks(

@@ -21,6 +21,7 @@ from assets_pkg.config.stages import STAGE_OF
 from assets_pkg.orchestration.accelerator_lock import accelerator_lock
 from assets_pkg.orchestration.history import (
     ARTIFACT_KEY,
+    REUSED_KEY,
     SETTINGS_KEY,
     STORE_KEY,
     ArtifactRef,
@@ -172,6 +173,7 @@ class AssetContext(UpstreamArtifacts):
         self.targets = (compute or ComputeResource()).get()
         self._reported: dict[str, Mapping[str, Any]] = {}
         self._usage: dict[dg.AssetKey, dict[str, Any]] = {}
+        self._reused: dict[dg.AssetKey, bool] = {}
         self.store.progress = self.progress()
 
     def build(
@@ -194,6 +196,7 @@ class AssetContext(UpstreamArtifacts):
         if anew:
             self.store.forget(key)
         artifact = self.store.find(kind, key)
+        self._reused[self._spec(asset).key] = artifact is not None
         if artifact is not None:
             self.note(f"{key.asset}: made before from the same inputs, reused {artifact.version}")
             return artifact
@@ -251,6 +254,7 @@ class AssetContext(UpstreamArtifacts):
             **_described_table(artifact),
             ARTIFACT_KEY: str(ArtifactRef(artifact.asset, artifact.version)),
             STORE_KEY: self.store.identity(),
+            **({REUSED_KEY: self._reused[own]} if (own := self._spec(asset).key) in self._reused else {}),
             SETTINGS_KEY: self._spec(asset).metadata[SETTINGS_KEY],
         }
         return dg.MaterializeResult(

@@ -15,6 +15,9 @@ from storage.artifact_store import ArtifactStore
 
 ARTIFACT_KEY = "retune/artifact"
 SETTINGS_KEY = "retune/settings"
+REUSED_KEY = "retune/reused"
+"""Whether the artifact had been made before, from the same inputs."""
+
 STORE_KEY = "retune/store"
 DATA_VERSION_TAG = "dagster/data_version"
 INPUT_VERSION_TAG = "dagster/input_data_version/"

@@ -1,14 +1,19 @@
-"""What the UI says of tables: their rows, counted by other means, and their columns."""
+"""What is said of a run: the rows of its tables, counted by other means, their columns, and what was reused."""
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from pathlib import Path
 
 import dagster as dg
 import lancedb
 import pytest
 
+from assets_pkg.automation.execute import run_assets
+from assets_pkg.cli.common import Terminal
+from assets_pkg.cli.summary import show_run
 from tests.graph.harness import Project
 
 
@@ -40,3 +45,27 @@ def test_tables_have_their_row_counts_and_columns(project: Project, monkeypatch:
         schema = shown(asset, "column_schema")
         assert isinstance(schema, dg.TableSchema)
     assert next((each.name, each.type) for each in schema.columns) == ("passage_id", "string")
+
+
+def test_a_run_says_what_it_made_and_what_it_took_from_before(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project.profile_path.parent)
+
+    def said(assets: list[str], fresh: int) -> str:
+        run = run_assets(project.defs, project.instance, assets)
+        assert run.succeeded
+        out = io.StringIO()
+        show_run(Terminal(file=out, width=200), project.instance, run.run_id, fresh)
+        return out.getvalue()
+
+    again = said(["raw_corpus", "passages"], 3)
+    assert (
+        "0 assets made, 2 as they were made before from the same inputs (raw_corpus, passages), 3 up to"
+        in again
+    )
+    assert "next" not in again
+    Path("documents/new.md").write_text("# New\n\n" + "A sentence about the new kiln. " * 8)
+    anew = said(["raw_corpus", "passages", "promoted_model"], 0)
+    assert re.search(r"3 assets made in [\d.]+ s\n", anew), anew
+    assert anew.rstrip().endswith("retune run --to reindex")
