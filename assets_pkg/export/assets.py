@@ -109,13 +109,20 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksD
         if profile.export.export_dtype not in get_args(QuantizedDtype):
             limit = profile.export.max_cosine_distance
             return dg.AssetCheckResult(
-                passed=parity.max_cosine_distance <= limit, metadata={**shown, "limit": limit}
+                passed=parity.max_cosine_distance <= limit,
+                description=f"the largest cosine distance to the checkpoint's vectors is "
+                f"{parity.max_cosine_distance:.1e}; export.max_cosine_distance is {limit:g}",
+                metadata={**shown, "limit": limit},
             )
         before, after = _eval_set_ndcg(inputs.input(EvalSet, "eval_set"), model, exported, profile, encoders)
         ranking = {"ndcg10_checkpoint": before, "ndcg10_exported": after, "ndcg10_loss": before - after}
         kept = parity.top10_overlap >= profile.export.min_top10_overlap
         return dg.AssetCheckResult(
-            passed=kept and before - after <= profile.export.max_ndcg_loss, metadata={**shown, **ranking}
+            passed=kept and before - after <= profile.export.max_ndcg_loss,
+            description=f"of the checkpoint's first ten passages {parity.top10_overlap:.0%} are kept "
+            f"(export.min_top10_overlap: {profile.export.min_top10_overlap:.0%}); nDCG@10 {before:.4f} -> {after:.4f} "
+            f"(export.max_ndcg_loss: {profile.export.max_ndcg_loss:g})",
+            metadata={**shown, **ranking},
         )
 
     @stage_asset("export", engine_settings, deps=("onnx_model",), kinds={"tensorrt"}, optional=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 from pathlib import Path
 
 import dagster as dg
@@ -69,3 +70,16 @@ def test_a_run_says_what_it_made_and_what_it_took_from_before(
     anew = said(["raw_corpus", "passages", "promoted_model"], 0)
     assert re.search(r"3 assets made in [\d.]+ s\n", anew), anew
     assert anew.rstrip().endswith("retune run --to reindex")
+
+
+def test_the_search_that_the_documentation_shows(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(project.profile_path.parent)
+    shutil.copy(project.profile_path, "retune.yaml")
+    page = (Path(__file__).parents[2] / "docs/search.md").read_text("utf-8")
+    (snippet,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    exec(snippet, {})
+    printed = capsys.readouterr().out
+    assert printed.split()[1] == project.version("promoted_model")
+    assert printed.count("', '") == 4, "five hits"
