@@ -43,16 +43,25 @@ def ranks_of_positives(
     index = {text: number for number, text in enumerate(distinct)}
     own = np.array([index[text] for text in positives], dtype=np.int64)
     queries = encoder.embed(questions, "query")
-    answers = encoder.embed(distinct, "passage")
+    answers = encoder.embed(distinct, "passage", _after(0, total, progress))
     done = len(distinct)
-    progress(done, total, "passages")
     own_scores = np.einsum("ij,ij->i", queries, answers[own])
     ranks = np.ones(len(questions), dtype=np.int64) + _count_better(queries, own_scores, answers, own)
     for block in _blocks(others):
-        ranks += _count_better(queries, own_scores, encoder.embed(block, "passage"), None)
+        vectors = encoder.embed(block, "passage", _after(done, total, progress))
+        ranks += _count_better(queries, own_scores, vectors, None)
         done += len(block)
-        progress(done, total, "passages")
+    progress(done, total, "passages")
     return ranks
+
+
+def _after(before: int, whole: int, progress: Progress) -> Progress:
+    """Progress of one block, as that of all passages, of which there are ``whole``."""
+
+    def report(done: int, total: int, unit: str, **figures: float) -> None:
+        progress(before + done, whole, "passages")
+
+    return report
 
 
 def score_of_rank(rank: int) -> float:

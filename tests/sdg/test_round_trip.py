@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,6 +12,8 @@ from hypothesis import strategies as st
 
 from assets_pkg.sdg import round_trip
 from assets_pkg.sdg.round_trip import ranks_of_positives, score_of_rank
+from resources.encoders.base import Role
+from storage.progress import Progress, no_progress
 from tests.sdg.making import WordEncoder
 
 TEXTS = st.lists(st.sampled_from(["wing", "flap", "drag", "lift", "flow"]), min_size=1, max_size=4).map(
@@ -53,7 +58,26 @@ def test_every_text_is_embedded_once() -> None:
     )
     assert encoder.calls == [("query", 3), ("passage", 2), ("passage", 6)]
     assert ranks.tolist()[::2] == [1, 1]
-    assert seen == [(2, 8), (8, 8)]
+    assert seen[-1] == (8, 8)
+
+
+class TalkativeEncoder(WordEncoder):
+    """Reports every text."""
+
+    def embed(self, texts: Sequence[str], role: Role, progress: Progress = no_progress) -> Any:
+        for number, _ in enumerate(texts, start=1):
+            progress(number, len(texts), "texts", cached=0)
+        return super().embed(texts, role)
+
+
+def test_progress_is_that_of_all_passages_while_a_block_is_embedded() -> None:
+    seen: list[tuple[int, int, str]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(round_trip, "BLOCK_TEXTS", 2)
+        ranks_of_positives(
+            ["a"], ["x a"], ["b", "c", "d"], TalkativeEncoder(), lambda *report, **_: seen.append(report), 4
+        )
+    assert seen == [(n, 4, "passages") for n in (1, 2, 3, 4, 4)]
 
 
 def test_a_tie_counts_against_the_positive() -> None:
