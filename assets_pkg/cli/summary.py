@@ -76,15 +76,16 @@ def show_run(console: Console, instance: dg.DagsterInstance, run_id: str, fresh:
         for each in happened
         if REUSED_KEY in each.metadata and each.metadata[REUSED_KEY].value
     ]
-    parts = [f"{len(happened) - len(reused)} assets made"]
+    took = ""
+    if record is not None and record.start_time and record.end_time:
+        took = f" in {duration(record.end_time - record.start_time)}"
+    made = len(happened) - len(reused)
+    parts = [f"{made} {'asset' if made == 1 else 'assets'} made{took}"]
     if reused:
         parts.append(f"{len(reused)} as they were made before from the same inputs ({', '.join(reused)})")
     if fresh:
         parts.append(f"{fresh} up to date")
-    took = ""
-    if record is not None and record.start_time and record.end_time:
-        took = f" in {duration(record.end_time - record.start_time)}"
-    console.print(f"[bold]run[/]      {plain(', '.join(parts))}{took}", highlight=False)
+    console.print(f"[bold]run[/]      {plain(', '.join(parts))}", highlight=False)
     names = {each.asset_key.to_user_string() for each in happened}
     if "vector_index" in names:
         console.print('[bold]next[/]     retune search "..."', highlight=False)
