@@ -1,11 +1,12 @@
 """The gain on questions written and judged by people, when training pairs come from the documents alone.
 
-    python bench/quality.py PATH... [key=value ...]
+    python bench/quality.py PATH... [key=value ...] [--work FOLDER]
 
 PATH is a BEIR folder with human judgements (corpus.jsonl, queries.jsonl, qrels/test.tsv), such as the Cranfield
 collection. Its documents are written out as files, ``retune run -c laptop`` makes questions from them, fine-tunes on
 those and chooses a search method on those; then the folder's own questions, which nothing has seen, are answered by the
-base model's vectors, the promoted model's vectors, BM25, and the chosen method.
+base model's vectors, the promoted model's vectors, BM25, and the chosen method. With --work the projects are kept in
+FOLDER, one for each PATH: what an interrupted or an earlier run made there is used again.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Judged(EvalSet):
 
 def write_documents(beir: Path, folder: Path) -> int:
     """Write a Markdown file for each document, with its title as heading; returns how many."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     count = 0
     for each in read_documents(beir):
         name = "".join(sign if sign.isalnum() else "_" for sign in each.doc_id)
@@ -65,7 +66,7 @@ def run(work: Path, overrides: list[str]) -> ArtifactStore:
     command = [sys.executable, "-m", "assets_pkg.cli", "run", "-c", "laptop"]
     paths = ["corpus_dir=documents", "artifact_root=output"]
     environment = {**os.environ, "DAGSTER_HOME": str(work / "dagster")}
-    (work / "dagster").mkdir()
+    (work / "dagster").mkdir(exist_ok=True)
     subprocess.run([*command, "--to", "eval", *paths, *overrides], cwd=work, env=environment, check=True)
     subprocess.run(
         [*command, "--from", "reindex", "--to", "reindex", *paths, *overrides],
@@ -114,12 +115,15 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("arguments", nargs="+", metavar="PATH or key=value")
-    given = parser.parse_args().arguments
+    parser.add_argument("--work", type=Path, metavar="FOLDER")
+    options = parser.parse_args()
+    given: list[str] = options.arguments
     overrides = [text for text in given if "=" in text]
     for path in map(Path, (text for text in given if "=" not in text)):
         started = time.monotonic()
         with tempfile.TemporaryDirectory() as temporary:
-            work = Path(temporary)
+            work = (options.work or Path(temporary)).absolute() / path.name
+            work.mkdir(parents=True, exist_ok=True)
             print(f"{path.name}: {write_documents(path, work / 'documents')} documents", flush=True)
             store = run(work, overrides)
             judged = Judged(path.resolve(), "eval_set", "judged")

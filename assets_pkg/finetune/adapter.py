@@ -69,7 +69,10 @@ def train_adapter(
         SavedModelError: the saved checkpoint is not the trained model.
     """
     if found := [name for name in INCOMPATIBLE if getattr(settings, name)]:
-        raise TrainingDataError(f"finetune.method = adapter: finetune.{found[0]} cannot be combined with it")
+        raise TrainingDataError(
+            f"finetune.method = adapter: finetune.{found[0]} cannot be combined with it: set finetune.method=full "
+            "(with learning_rate=1e-4 num_epochs=1)"
+        )
     data = read_train_data(mined.unrolled, settings.train_n_passages - 1)
     validation = read_validation_data(mined.path / "val.json")
     plan = plan_training(len(data.examples), settings, data.median_negatives)
