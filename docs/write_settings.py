@@ -19,8 +19,9 @@ HEAD = """\
 
 Settings stand in the project's `retune.yaml`, in the sections below, and can be given to any command as `KEY=VALUE`;
 `KEY` alone is enough if only one section has it. `retune info` prints those of a project, `retune STAGE --help` those
-of a stage. A project extends a profile: `laptop` (no key, no GPU), `laptop_adapter` or `default` (the Nemotron embedding
-recipe). A change of a setting makes the assets that read it stale; those marked with * only change how a stage runs.
+of a stage. A project extends a profile: `laptop` (no key, no GPU), `laptop_adapter` or `default` (the Nemotron
+embedding recipe). A change of a setting makes the assets that read it stale; those marked with * only change how a
+stage runs.
 """
 COLUMNS = "| key | what it is | type | default | laptop |\n|---|---|---|---|---|"
 TITLES = {

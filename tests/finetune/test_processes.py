@@ -14,11 +14,15 @@ import psutil
 import pytest
 import torch
 
+from assets_pkg.config.sections.finetune import FinetuneSettings
 from assets_pkg.finetune import launch
+from assets_pkg.finetune.distillation import make_distillation
 from assets_pkg.finetune.errors import TrainingStopped
 from assets_pkg.finetune.launch import launch_training
 from assets_pkg.finetune.model_io import load_model
-from storage.artifacts import MinedTrainSet
+from resources.encoders.sentence_transformer import SentenceTransformerEncoder
+from storage.artifacts import MinedTrainSet, TrainingSet
+from storage.embedding_cache import EmbeddingCache
 from storage.progress import Note, no_note
 from tests.finetune.conftest import CPU, TrainingInputs, content_of
 from tests.finetune.short_of_memory import MEMORY
@@ -41,10 +45,20 @@ def train(inputs: TrainingInputs, tmp_path: Path) -> Train:
         folder = tmp_path / (name or f"in{processes}")
         folder.mkdir(exist_ok=True)
         chosen = inputs.settings(num_processes=processes, learning_rate=1e-3, **changes)
+        if chosen.teacher:
+            teach(inputs, chosen, folder, tmp_path)
         launch_training(inputs.mined, inputs.base, inputs.model, chosen, CPU, folder, progress, note)
         return folder
 
     return go
+
+
+def teach(inputs: TrainingInputs, settings: FinetuneSettings, folder: Path, work: Path) -> None:
+    encoder = SentenceTransformerEncoder(
+        inputs.base.model, inputs.base.version, CPU, inputs.model.encoder_config()
+    )
+    training, cache = TrainingSet(work, "training_set", "training0"), EmbeddingCache(work / "cache")
+    make_distillation(inputs.mined, training, inputs.base, settings, encoder, CPU, cache, folder)
 
 
 def losses(folder: Path) -> list[float]:
@@ -64,6 +78,7 @@ def assert_same_training(one: Path, two: Path) -> None:
     [
         {"global_batch_size": 13, "in_batch_negatives": False},  # shares of 7 and 6
         {"local_batch_size": 1, "matryoshka_dims": [8]},
+        {"local_batch_size": 4, "teacher": "lexical", "teacher_questions": 24},
     ],
 )
 def test_two_processes_have_the_loss_curve_and_weights_of_one(train: Train, changes: dict[str, Any]) -> None:
