@@ -140,41 +140,21 @@ def corpus_folder(tmp_path: Path) -> Path:
 
 
 def write_profile(path: Path, *, corpus: Path, model: Path, root: Path | str, port: int = 18000) -> Path:
-    """A profile that runs the whole graph in seconds: small corpus, tiny model, quick sensors. Its settings are all
-    here, so that it stays as it is when the built-in profiles are chosen anew."""
+    """A profile that runs the whole graph in seconds: small corpus, tiny model, quick sensors."""
     settings = {
-        "extends": "default",
+        "extends": "laptop",
         "artifact_root": str(root),
         "corpus": {"corpus_dir": str(corpus), "min_text_length": 10},
-        "model": {
-            "base_model": str(model),
-            "query_prefix": None,
-            "passage_prefix": None,
-            "query_max_length": 64,
-            "passage_max_length": 64,
-        },
-        "sdg": {"generator": "offline"},
+        "model": {"base_model": str(model), "query_max_length": 64, "passage_max_length": 64},
         "finetune": {
-            "num_epochs": 1,
-            "learning_rate": 1e-4,
-            "temperature": 0.05,
-            "train_n_passages": 1,
-            "dropout": 0.0,
             "headroom_ndcg": 1.0,
             "headroom_loss": 0.0,
             "global_batch_size": 16,
             "local_batch_size": 16,
         },
-        "prep": {"quality_threshold": 0.0, "train_ratio": 0.7, "val_ratio": 0.1, "test_ratio": 0.2},
+        "prep": {"quality_threshold": 0.0},
         "eval": {"bootstrap_samples": 200},
-        "deploy": {
-            "host_port": port,
-            "backend": "process",
-            "server": "retune",
-            "gpus": None,
-            "shm_size": None,
-            "served_model_name": "sentence-transformers/all-MiniLM-L6-v2",
-        },
+        "deploy": {"host_port": port},
         "automation": {"reindex_sensor_seconds": 5, "corpus_sensor_seconds": 5, "corpus_quiet_seconds": 0},
     }
     path.write_text(yaml.safe_dump(settings), "utf-8")
