@@ -43,6 +43,7 @@ LISTS_AT_ONCE = 64
 """Lists that a cross-encoder scores between two commits: the most that a killed process loses."""
 
 ROWS_AT_ONCE = 4096
+"""Passages whose vectors are in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,10 @@ class LexicalTeacher:
         self._method = SearchMethod("convex", share)
         self._index = LanceIndex(folder)
         names = [str(number) for number in range(len(passages))]
-        parts = (slice(start, start + ROWS_AT_ONCE) for start in range(0, len(passages), ROWS_AT_ONCE))
-        vectors = base.embed(passages, "passage")
-        rows = (passage_rows(names[part], passages[part], vectors[part]) for part in parts)
+        parts = [slice(start, start + ROWS_AT_ONCE) for start in range(0, len(passages), ROWS_AT_ONCE)]
+        rows = (
+            passage_rows(names[part], passages[part], base.embed(passages[part], "passage")) for part in parts
+        )
         self._index.write(rows, index_schema(base.dimensions))
 
     def rank(
