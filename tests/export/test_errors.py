@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -134,3 +135,14 @@ def test_a_model_without_a_fast_tokenizer_is_known_from_the_folder(llama: Callab
     (folder / "tokenizer.json").unlink()
     with pytest.raises(ExportError, match="fast form"):
         check_exportable(folder)
+
+
+def test_a_matrix_on_questions_only_is_not_exported(checkpoint: Path, tmp_path: Path) -> None:
+    modules = json.loads((checkpoint / "modules.json").read_text())
+    router = {"path": "3_Router", "type": "sentence_transformers.models.Router"}
+    for path in checkpoint.iterdir():
+        if path.name != "modules.json":
+            (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "modules.json").write_text(json.dumps([*modules[:-1], router, modules[-1]]))
+    with pytest.raises(ExportError, match=r"finetune\.adapter_side=query"):
+        check_exportable(tmp_path)
