@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from assets_pkg.config.profile import ProfileError, load_profile
+from assets_pkg.config.recipe_names import ALIASES, WITHOUT_COUNTERPART
 from assets_pkg.config.sections.prep import MiningSettings, SplitSettings
 
 
@@ -159,3 +160,8 @@ def test_settings_of_milvus_decide_nothing_where_it_is_not_used() -> None:
     assert digest("milvus_collection=wiki", "milvus_uri=http://there:19530") == digest()
     assert digest("store=milvus", "milvus_collection=wiki") != digest("store=milvus")
     assert digest("store=milvus", "milvus_token_env=KEY") == digest("store=milvus")
+
+
+@pytest.mark.parametrize("name", [*ALIASES, *WITHOUT_COUNTERPART])
+def test_a_key_of_a_compute_target_is_no_name_of_the_recipe(name: str) -> None:
+    assert load_profile("laptop", [f"run.env.{name}=x"]).compute.overrides == {name: "x"}

@@ -279,7 +279,7 @@ def _calls_a_resolver(tree: Any) -> bool:
 def _settings_of(key: str, value: Any, section: str | None) -> dict[str, Any]:
     """The settings that an override sets, by their full names."""
     stage, _, rest = key.rpartition(".")
-    if rest in ALIASES and rest not in _fields(stage or section):
+    if rest in ALIASES and stage in ("", *_sections()) and rest not in _fields(stage or section):
         return dict.fromkeys(ALIASES[rest], value)
     full = _full_key(key, section)
     if isinstance(value, str) and (full, value) in VALUES:

@@ -74,7 +74,7 @@ def test_an_image_that_is_nowhere_is_said_plainly(docked: Workplace) -> None:
     code, output = docked.retune(
         "finetune", "--run", "local-docker", "run.env.container_image=nowhere/image:1"
     )
-    assert code == 1
+    assert code == 1, output
     assert "cannot pull nowhere/image:1" in output
     assert "Traceback" not in output
 

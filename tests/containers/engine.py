@@ -106,6 +106,7 @@ def _base_files() -> Iterator[tuple[Path, str]]:
     programs = [python, Path("/bin/sh").resolve()]
     yield python, "usr/local/bin/python3"
     yield programs[1], "bin/sh"
+    yield Path("/etc/passwd"), "etc/passwd"  # the recipe's `-u root` is looked up there
     modules = [path for path in stdlib.rglob("*") if path.is_file() and _wanted(path.relative_to(stdlib))]
     for path in modules:
         yield path, f"usr/local/lib/{version}/{path.relative_to(stdlib)}"
