@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import runpy
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from storage.errors import RetuneError
 
 CHECKOUT = Path(__file__).parents[1]
 DOCUMENTS = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
@@ -52,26 +48,6 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "troubleshooting.html").exists()
-
-
-def test_every_error_has_its_remedy():
-    for package in ("assets_pkg", "resources", "storage"):
-        for path in (CHECKOUT / package).rglob("*.py"):
-            if "Error" in (text := path.read_text("utf-8")) and re.search(
-                r"^class \w+\(", text, re.MULTILINE
-            ):
-                importlib.import_module(".".join(path.relative_to(CHECKOUT).with_suffix("").parts))
-    named = {kind.__name__ for kind in _below(RetuneError) if not kind.__name__.startswith("_")}
-    text = (CHECKOUT / "docs/troubleshooting.md").read_text("utf-8")
-    sections = dict(re.findall(r"^### (\w+)\n\n(.+?)(?=\n\n#|\Z)", text, re.MULTILINE | re.DOTALL))
-    assert set(sections) == named, "docs/troubleshooting.md: one section for each error"
-
-
-def _below(kind: type[Exception]) -> Iterator[type[Exception]]:
-    for each in kind.__subclasses__():
-        if each.__module__.startswith(("assets_pkg", "resources", "storage")):
-            yield each
-            yield from _below(each)
 
 
 def test_the_settings_reference_is_what_the_code_says():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import builtins
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import dagster as dg
@@ -76,18 +77,32 @@ def is_builtin_error(name: str) -> bool:
     return isinstance(found, type) and issubclass(found, BaseException)
 
 
+def ancestors(name: str, bases_of: Mapping[str, Sequence[str]]) -> set[str]:
+    """The names of all classes above a class."""
+    direct = set(bases_of.get(name, []))
+    return direct.union(*(ancestors(base, bases_of) for base in direct if base != name))
+
+
+def test_every_error_has_its_remedy() -> None:
+    bases_of = {name: bases for _, name, bases in classes()}
+    named = {
+        name for name in bases_of if "RetuneError" in ancestors(name, bases_of) and not name.startswith("_")
+    }
+    text = (REPOSITORY / "docs/troubleshooting.md").read_text("utf-8")
+    sections = dict(re.findall(r"^### (\w+)\n\n(.+?)(?=\n\n#|\Z)", text, re.MULTILINE | re.DOTALL))
+    assert set(sections) == named, "docs/troubleshooting.md: one section for each error"
+
+
 def test_every_exception_class_derives_from_the_one_base() -> None:
     found = list(classes())
     bases_of = {name: bases for _, name, bases in found}
-
-    def ancestors(name: str) -> set[str]:
-        direct = set(bases_of.get(name, []))
-        return direct.union(*(ancestors(base) for base in direct if base != name))
-
     errors = {
-        (module, name): ancestors(name)
+        (module, name): ancestors(name, bases_of)
         for module, name, _ in found
-        if any(is_builtin_error(base) or base.endswith(("Error", "Exception")) for base in ancestors(name))
+        if any(
+            is_builtin_error(base) or base.endswith(("Error", "Exception"))
+            for base in ancestors(name, bases_of)
+        )
     }
     assert len(errors) > 50
     others = [

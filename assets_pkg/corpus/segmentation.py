@@ -161,7 +161,8 @@ def split_sentences(text: str) -> list[str]:
 
     sentences: list[str] = []
     for piece in sentencex.segment("en", text):  # pyright: ignore[reportAttributeAccessIssue]
-        if sentences and sentences[-1][-1] in ".!?)\"'":
+        last = sentences[-1][-1] if sentences else " "
+        if last.isascii() and not last.isspace():
             sentences[-1] += piece
         else:
             sentences.append(piece)

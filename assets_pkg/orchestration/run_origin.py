@@ -34,4 +34,4 @@ def as_runs_of_the_code_location(instance: dg.DagsterInstance, job: str) -> Iter
     try:
         yield
     finally:
-        del instance.create_run_for_job
+        instance.create_run_for_job = created

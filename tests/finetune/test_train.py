@@ -308,7 +308,7 @@ def test_training_stops_early_and_keeps_the_best(run: Run, monkeypatch: pytest.M
     from assets_pkg.finetune.validation import Validator
 
     constant = {"lr_scheduler": "constant", "warmup_ratio": 0.0}
-    scores = iter([0.2, 0.5, 0.6, 0.4, 0.3])  # before training, then after every step
+    scores = iter([0.5, 0.6, 0.4, 0.3])  # after every step
     monkeypatch.setattr(Validator, "ndcg", lambda *_: next(scores, 0.0))
     best = run("best", early_stop_patience=2, **constant)
     assert summary(best)["steps_done"] == 4
