@@ -221,9 +221,9 @@ class EvalReport(Artifact):
     def comparison(self) -> dict[str, Any]:
         return json.loads((self.path / "comparison.json").read_text("utf-8"))
 
-    def exam(self) -> dict[str, Any]:
+    def questions(self) -> dict[str, Any]:
         """What its questions are; empty in reports of earlier versions."""
-        return _optional(self.path / "exam.json", {})
+        return _optional(self.path / "questions.json", {})
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,9 @@ from typing import Any
 
 import dagster as dg
 
-from assets_pkg.deploy.deploy import read_state
 from assets_pkg.orchestration.history import artifact_ref, latest
 from assets_pkg.reindex.index import INDEX_MANIFEST, index_in, open_index
-from assets_pkg.reindex.searched_index import SearchError, index_of
+from assets_pkg.reindex.searched_index import SearchError, index_of, served_model
 from resources.vector_store.base import PassageIndex
 from storage.artifact_store import ArtifactStore
 from storage.artifacts import CHECKPOINTS, Artifact
@@ -26,7 +25,7 @@ from storage.disk import bytes_below
 from storage.errors import RetuneError
 from storage.files import DAMAGED, replaced_by
 from storage.manifest import MANIFEST
-from storage.paths import ARTIFACTS, FROZEN_EVAL_SET, JOBS, STATE_FOLDER, WORK
+from storage.paths import ARTIFACTS, FROZEN_EVAL_SET, JOBS, WORK
 
 
 class StillNeeded(RetuneError):
@@ -186,10 +185,9 @@ def _last_change(folder: Path) -> float:
 
 def _served(store: ArtifactStore) -> set[tuple[str, str]]:
     """The model that the deployed server serves, and the index that searches use as long as it does."""
-    state = read_state(store.root / STATE_FOLDER)
-    if state is None or not state.alive():
+    digest = served_model(store)
+    if digest is None:
         return set()
-    digest = state.model_digest
     found = {(asset, digest) for asset in CHECKPOINTS}
     with suppress(SearchError):
         if index := index_of(store, digest):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack, closing
 from functools import partial
 from typing import Annotated
 
@@ -147,7 +146,7 @@ def _preview(profile: Profile) -> None:
     from assets_pkg.orchestration.asset_context import UpstreamArtifacts
     from assets_pkg.orchestration.instance import open_instance
     from assets_pkg.orchestration.resources import build_resources
-    from assets_pkg.sdg.generators import registered_encoder
+    from assets_pkg.sdg.generators import question_encoder
     from assets_pkg.sdg.llm import preview
     from storage.artifacts import Checkpoint, Corpus, Passages
 
@@ -158,9 +157,8 @@ def _preview(profile: Profile) -> None:
         inputs = UpstreamArtifacts(instance, resources.store)
         corpus, passages = inputs.input(Corpus, "raw_corpus"), inputs.input(Passages, "passages")
         base = inputs.input(Checkpoint, "base_model")
-    with ExitStack() as opened:
-        named = registered_encoder(profile.sdg, resources.store.get(), resources.accelerator.get)
-        encoder = opened.enter_context(resources.encoders.open(base) if named is None else closing(named))
+    store, accelerator = resources.store.get(), resources.accelerator.get
+    with question_encoder(profile.sdg, store, accelerator, lambda: resources.encoders.open(base)) as encoder:
         seen = preview(corpus, passages, profile.sdg, resources.chat_model.get(), encoder)
     for record in seen.records:
         console.print(f"[bold]{plain(', '.join(record.file_name), one_line=True)}[/]", highlight=False)

@@ -183,11 +183,11 @@ def _show_measurement(console: Console, report: EvalReport) -> None:
         }
         for name, row in (usual or metrics).items()
     ]
-    exam = report.exam()
-    by = f", {exam['by']}" if exam.get("meaning") else ""
+    questions = report.questions()
+    by = f", {questions['by']}" if questions.get("meaning") else ""
     _show_table(console, f"base and fine-tuned on {comparison['queries']} held-out questions{by}", rows)
-    if exam.get("meaning"):
-        console.print(f"[dim]{plain(exam['meaning'])}[/]", highlight=False)
+    if questions.get("meaning"):
+        console.print(f"[dim]{plain(questions['meaning'])}[/]", highlight=False)
     console.print(f"[bold]report[/]   {plain(report.path / 'report.html')}", highlight=False)
 
 

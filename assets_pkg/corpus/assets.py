@@ -71,8 +71,8 @@ def _passages(profile: Profile) -> dg.AssetsDefinition:
                 split_passages(corpus, profile.passages, folder, asset.progress(), limit)
 
             made = asset.build(Passages, produce)
-            if told := _told(made, profile.passages):
-                asset.note(told)
+            if advice := _advice(made, profile.passages):
+                asset.note(advice)
             rows = ({"document": p.doc_id, "section": p.section, "passage": p.text} for p in made.passages())
             return asset.result(made, {**numbers(made.summary()), "sample": table(islice(rows, SHOWN))})
 
@@ -96,12 +96,12 @@ def _passages_end_at_sentences(profile: Profile) -> dg.AssetChecksDefinition:
         context: dg.AssetCheckExecutionContext, store: ArtifactStoreResource
     ) -> dg.AssetCheckResult:
         made = UpstreamArtifacts(context.instance, store, context.run.run_id).input(Passages, "passages")
-        summary, told = made.summary(), _told(made, profile.passages)
+        summary, advice = made.summary(), _advice(made, profile.passages)
         names = ("limit", "ended_by_limit", "ended_in_sentence")
         shown = numbers({name: summary[name] for name in names if name in summary})
-        shown |= {"what_to_do": told} if told else {}
+        shown |= {"what_to_do": advice} if advice else {}
         return dg.AssetCheckResult(
-            passed=not told,
+            passed=not advice,
             severity=dg.AssetCheckSeverity.WARN,
             metadata={**shown, "examples": table(summary.get("ended_examples", []))},
         )
@@ -109,7 +109,7 @@ def _passages_end_at_sentences(profile: Profile) -> dg.AssetChecksDefinition:
     return few_ended_by_limit
 
 
-def _told(made: Passages, settings: PassageSettings) -> str:
+def _advice(made: Passages, settings: PassageSettings) -> str:
     """What to say of passages that the limit ended; nothing where they are few, or an earlier version of Retune did not
     count them."""
     summary = made.summary()

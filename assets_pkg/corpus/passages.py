@@ -158,12 +158,12 @@ def _split(
     last: Section | None = None
     for section in split_sections(text):
         start = section.start if bare is None else bare.start
-        room, body = _Characters(text), section.body
+        limits, body = _Characters(text), section.body
         if limit is not None:
             if limit.count([text[start:body].strip()])[0] > limit.most // 2:
-                body = start  # a heading that leaves no room for text is cut as text
-            room = _Tokens(text, limit, start, body)
-        groups = _grouped(text, _Span(body, section.end), sentences, overlap, room)
+                body = start  # a heading as long as the limit is cut as text
+            limits = _Tokens(text, limit, start, body)
+        groups = _grouped(text, _Span(body, section.end), sentences, overlap, limits)
         if not groups:
             bare = bare or section
             last = section
@@ -237,27 +237,27 @@ class _Tokens:
 
 
 def _grouped(
-    text: str, body: _Span, sentences: int, overlap: int, room: _Characters | _Tokens
+    text: str, body: _Span, sentences: int, overlap: int, limits: _Characters | _Tokens
 ) -> list[list[_Span]]:
     """The section's sentences by passage, within both limits."""
     groups: list[list[_Span]] = []
-    for unit in _units(text, body.start, body.end, room):
+    for unit in _units(text, body.start, body.end, limits):
         current = groups[-1] if groups else None
-        if current and len(current) < sentences and room.holds([*current, unit]):
+        if current and len(current) < sentences and limits.holds([*current, unit]):
             current.append(unit)
         else:
             repeated = current[-overlap:] if current and overlap else []
-            while repeated and not room.holds([*repeated, unit]):
+            while repeated and not limits.holds([*repeated, unit]):
                 repeated = repeated[1:]
             groups.append([*repeated, unit])
     return groups
 
 
-def _units(text: str, start: int, end: int, room: _Characters | _Tokens) -> Iterator[_Span]:
+def _units(text: str, start: int, end: int, limits: _Characters | _Tokens) -> Iterator[_Span]:
     for block in _blocks(text, start, end):
         for unit in _units_of_block(text, block):
             if text[unit.start : unit.end].strip():
-                yield from _limited(text, unit, room)
+                yield from _limited(text, unit, limits)
 
 
 def _blocks(text: str, start: int, end: int) -> Iterator[_Span]:
@@ -302,10 +302,10 @@ def _sentences(text: str, start: int, end: int) -> Iterator[_Span]:
         start += len(sentence)
 
 
-def _limited(text: str, unit: _Span, room: _Characters | _Tokens) -> Iterator[_Span]:
+def _limited(text: str, unit: _Span, limits: _Characters | _Tokens) -> Iterator[_Span]:
     """The unit, or if it is too long, pieces of it that end at a line's or a word's end."""
     start = unit.start
-    while (cut := room.cut(start, unit.end)) < unit.end:
+    while (cut := limits.cut(start, unit.end)) < unit.end:
         if text[start:cut].strip():
             yield _Span(start, cut, goes_on=bool(text[cut : unit.end].strip()))
         start = cut

@@ -47,7 +47,7 @@ def write_page(folder: Path, settings: EvalSettings) -> None:
         pictures={
             title: data_uri(folder / name) for name, title in PICTURES.items() if (folder / name).exists()
         },
-        exam=_read(folder / "exam.json", {}),
+        questions=_read(folder / "questions.json", {}),
         training=_training(_read(folder / "training.json", {})),
         curves=data_uri(folder / CURVES) if (folder / CURVES).exists() else "",
         settings=settings.model_dump(mode="json"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from assets_pkg.config.sections.evaluation import GateSettings
 from assets_pkg.evaluation.compare import Difference
-from assets_pkg.orchestration.history import ARTIFACT_KEY, artifact_ref, is_in, latest
+from assets_pkg.orchestration.history import ARTIFACT_KEY, artifact_ref, latest, was_made_in
 from assets_pkg.orchestration.instance import RUNNING
 from storage.artifact_store import ArtifactStore
 from storage.artifacts import Checkpoint, EvalReport, EvalSet
@@ -178,7 +178,7 @@ def promotions(instance: dg.DagsterInstance, store: ArtifactStore, most: int = M
     found: list[Promotion] = []
     for record in instance.fetch_materializations(dg.AssetKey("promoted_model"), limit=most).records:
         event = record.asset_materialization
-        if event is not None and is_in(store, event):
+        if event is not None and was_made_in(store, event):
             metadata = event.metadata
             when = datetime.fromtimestamp(record.timestamp).astimezone()
             reason = str(metadata["decision"].value)

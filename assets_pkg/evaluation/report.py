@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from assets_pkg.config.sections.evaluation import EvalSettings
 from assets_pkg.evaluation.compare import compare, compare_slices
 from assets_pkg.evaluation.errors import EvaluationError
-from assets_pkg.evaluation.exam import describe_exam
 from assets_pkg.evaluation.html_page import write_page
 from assets_pkg.evaluation.plots import draw_bars, draw_dimensions, draw_gains, draw_slices
+from assets_pkg.evaluation.questions import describe_questions
 from assets_pkg.retrieval.metrics import FAMILIES, RetrievalScores, Run, main_metric, ranked
 from storage.artifacts import EvalReport, EvalSet
 from storage.files import write_json
@@ -53,7 +53,7 @@ def write_eval_report(
       ``bars.png``.
     - Of both models: ``slices.json`` (the comparison on slices of the eval set), ``changes.json`` (the queries that
       gained and lost most), ``dimensions.json`` (the comparison of truncated vectors), and their pictures.
-    - ``exam.json``: who wrote the questions, and what that means for the questions that people ask.
+    - ``questions.json``: who wrote the questions, and what that means for the questions that people ask.
     - ``report.html``: all of it on one self-contained page.
 
     Args:
@@ -93,7 +93,7 @@ def write_eval_report(
         _write_dimensions(folder, dimensions or {}, settings)
     if training:
         write_json(folder / "training.json", training, final_newline=True)
-    write_json(folder / "exam.json", describe_exam(eval_set, queries), final_newline=True)
+    write_json(folder / "questions.json", describe_questions(eval_set, queries), final_newline=True)
     write_page(folder, settings)
 
 

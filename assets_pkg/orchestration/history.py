@@ -164,8 +164,12 @@ def artifact_ref(materialization: dg.AssetMaterialization) -> ArtifactRef | None
 def is_in(store: ArtifactStore, materialization: dg.AssetMaterialization) -> bool:
     """Whether the recorded artifact, if there is one, was made in ``store`` and is still there: a history may know of
     several artifact roots, and two of them may have the same version."""
-    recorded, made_in = artifact_ref(materialization), materialization.metadata.get(STORE_KEY)
-    if recorded is None:
-        return True
-    # Versions before this one recorded no store.
-    return (made_in is None or made_in.value == store.identity()) and store.has(*recorded)
+    recorded = artifact_ref(materialization)
+    return recorded is None or (was_made_in(store, materialization) and store.has(*recorded))
+
+
+def was_made_in(store: ArtifactStore, materialization: dg.AssetMaterialization) -> bool:
+    """Whether it was recorded of ``store``, which need not have the artifact any longer. Earlier versions of Retune did
+    not record the store."""
+    recorded = materialization.metadata.get(STORE_KEY)
+    return recorded is None or recorded.value == store.identity()

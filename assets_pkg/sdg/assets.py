@@ -1,7 +1,6 @@
 """The ``sdg`` group: questions about the documents, with the passages that answer them."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import dagster as dg
 from assets_pkg.config.profile import Profile
 from assets_pkg.orchestration.asset_context import AssetContext, accelerator_pool, asset_context, stage_asset
 from assets_pkg.orchestration.metadata import numbers, table
-from assets_pkg.sdg.generators import generate_pairs, outside_digests, registered_encoder
+from assets_pkg.sdg.generators import generate_pairs, outside_digests, question_encoder
 from assets_pkg.sdg.own_pairs import load_own_pairs
 from resources.configurable import ArtifactStoreResource, ChatModelResource, ComputeResource, EncoderResource
 from storage.artifact_store import ArtifactStore
@@ -71,9 +70,10 @@ def _generated_asset(profile: Profile) -> dg.AssetsDefinition:
             base = asset.input(Checkpoint, "base_model")
 
             def produce(folder: Path) -> None:
-                with ExitStack() as opened:
-                    named = registered_encoder(profile.sdg, asset.store, encoders.accelerator.get)
-                    encoder = opened.enter_context(encoders.open(base) if named is None else closing(named))
+                accelerator = encoders.accelerator.get
+                with question_encoder(
+                    profile.sdg, asset.store, accelerator, lambda: encoders.open(base)
+                ) as encoder:
                     generate_pairs(
                         corpus, passages, profile.sdg, chat_model.get(), encoder, folder, asset.progress()
                     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 from assets_pkg.config.sections.sdg import SdgSettings
@@ -12,7 +13,6 @@ from assets_pkg.sdg.own_pairs import find_files
 from resources.chat_model import ChatModel
 from resources.encoders.base import Encoder
 from resources.encoders.factory import UnavailableError, look_up, opener
-from resources.encoders.items import ItemEncoder
 from resources.machine.accelerator import Accelerator
 from resources.models.registry import load_registry
 from storage.artifact_store import ArtifactStore
@@ -39,23 +39,26 @@ def generate_pairs(
         generate_offline(corpus, passages, settings, encoder, folder, progress)
 
 
-def registered_encoder(
-    settings: SdgSettings, store: ArtifactStore, accelerator: Callable[[], Accelerator]
-) -> ItemEncoder | None:
-    """The encoder of ``sdg.embedding_model``, a model of the registry, by which near duplicates among a chat model's
-    questions are found; None where that is the base model's task: the setting has the recipe's value, which is its
-    base model under an earlier name, or there is no chat model.
+def question_encoder(
+    settings: SdgSettings,
+    store: ArtifactStore,
+    accelerator: Callable[[], Accelerator],
+    open_base: Callable[[], AbstractContextManager[Encoder]],
+) -> AbstractContextManager[Encoder]:
+    """The encoder that generated questions are compared with: of ``sdg.embedding_model``, a model of the registry, by
+    which near duplicates among a chat model's questions are found; else of the base model, where the setting has the
+    recipe's value, which is its base model under an earlier name, or there is no chat model.
 
     Raises:
         RegistryError: the registry has no such model.
         UnavailableError: it is not on this machine, and not served either.
     """
     if settings.generator != "llm" or settings.embedding_model == RECIPE_EMBEDDING_MODEL:
-        return None
+        return open_base()
     found = look_up(load_registry(), settings.embedding_model)
     if found.problem is not None:
         raise UnavailableError(f"sdg.embedding_model: {found.name}: {found.problem}")
-    return opener(found, store, accelerator, **settings.consent())()
+    return closing(opener(found, store, accelerator, **settings.consent())())
 
 
 def outside_digests(settings: SdgSettings) -> dict[str, str]:

@@ -29,6 +29,7 @@ from storage.formats.qa_records import (
     QAEvaluations,
     QAPair,
     SourceRecord,
+    write_generation_result,
     write_records,
 )
 from storage.progress import Progress, no_progress
@@ -73,8 +74,7 @@ def generate_offline(
     _write_rejected(folder / "rejected.jsonl", rejected)
     summary = {"documents": count, **_figures(selected, rejected, list(ranked.values()), total)}
     write_json(folder / "summary.json", summary, ensure_ascii=True)
-    result = {"schema_version": 1, "dataset_name": "synthetic_qa", "output_path": "qa_records.jsonl"}
-    write_json(folder / "generation_result.json", result, ensure_ascii=True)
+    write_generation_result(folder, folder / "qa_records.jsonl")
 
 
 # ---- selection -----------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from storage.errors import RetuneError
+from storage.files import write_json
 from storage.formats.json_values import explain, parse_strict, read_lines
 
 QueryType = Literal["multi_hop", "structural", "contextual"]
@@ -140,3 +141,9 @@ def parse_record(line: bytes, where: str) -> SourceRecord:
         return SourceRecord.model_validate(parse_strict(line, where, RecordError))
     except ValidationError as error:
         raise RecordError(f"{where}: {explain(error)}") from error
+
+
+def write_generation_result(folder: Path, records: Path) -> None:
+    """Write the recipe's ``generation_result.json``, which names the file of records and says that it is whole."""
+    result = {"schema_version": 1, "dataset_name": "synthetic_qa", "output_path": records.name}
+    write_json(folder / "generation_result.json", result, ensure_ascii=True)

@@ -159,13 +159,13 @@ def test_the_report_says_who_wrote_the_questions(
         (eval_set.path / "summary.json").write_text(json.dumps(summary))
     scores = evaluate_retrieval(eval_set, NoisyEncoder(0.7), settings)
     write_eval_report(tmp_path, {"finetuned": scores}, eval_set, {"finetuned": "f1"}, settings)
-    exam = EvalReport(tmp_path, "eval_metrics", "r1").exam()
-    assert by in exam["by"]
-    assert exam["lines"]["questions"].startswith(f"{DOCUMENTS}, ")
+    asked = EvalReport(tmp_path, "eval_metrics", "r1").questions()
+    assert by in asked["by"]
+    assert asked["lines"]["questions"].startswith(f"{DOCUMENTS}, ")
     page = (tmp_path / "report.html").read_text("utf-8")
     for text in (by, words, *(summary or {}).get("corpus", "").split()):
         assert text in page
-    assert bool(exam["meaning"]) == (summary is not None)
+    assert bool(asked["meaning"]) == (summary is not None)
 
 
 def test_an_answer_that_was_not_found_has_no_rank() -> None:

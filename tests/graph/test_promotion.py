@@ -127,3 +127,5 @@ def test_a_rollback_goes_back_within_its_artifact_root(
     project.with_overrides("artifact_root=second", "finetune.learning_rate=1e-3").run()
     history = promotions(project.instance, project.store)
     assert [each.version for each in history] == [base, first]
+    project.store.remove("checkpoint", first)
+    assert promotions(project.instance, project.store) == history  # what was decided stays known

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from scripted_endpoint import ScriptedEndpoint
 from sentence_transformers import SentenceTransformer
 
 from assets_pkg.config.profile import ProfileError, load_profile
-from assets_pkg.sdg.generators import registered_encoder
+from assets_pkg.sdg.generators import question_encoder
 from assets_pkg.sdg.llm import (
     PromptError,
     chat_config,
@@ -181,14 +183,25 @@ def test_the_estimate_is_near_what_a_run_takes(tmp_path: Path, endpoint: Scripte
     assert 1 <= made.prompt_tokens / summary["prompt_tokens"] <= 2
 
 
-def test_near_duplicates_are_found_by_the_embedding_model_of_the_settings(tmp_path: Path) -> None:
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as opened:
+        yield opened
+
+
+def test_near_duplicates_are_found_by_the_embedding_model_of_the_settings(
+    tmp_path: Path, stack: ExitStack
+) -> None:
     store, cpu = ArtifactStore(tmp_path), Accelerator("cpu", "cpu", bf16=False, memory_bytes=0)
 
-    def encoder(**values: Any) -> Any:
-        return registered_encoder(sdg_settings(URL, **values), store, lambda: cpu)
+    base = object()
 
-    assert encoder() is None  # the recipe's value: the base model
-    assert encoder(generator="offline", embedding_model="minilm") is None
+    def encoder(**values: Any) -> Any:
+        opened = question_encoder(sdg_settings(URL, **values), store, lambda: cpu, lambda: nullcontext(base))  # type: ignore[arg-type]
+        return stack.enter_context(opened)
+
+    assert encoder() is base  # the recipe's value: the base model
+    assert encoder(generator="offline", embedding_model="minilm") is base
     with pytest.raises(RegistryError, match="no-such-model"):
         encoder(embedding_model="no-such-model")
     with pytest.raises(UnavailableError, match=r"sdg\.embedding_model: .*bge-m3"):

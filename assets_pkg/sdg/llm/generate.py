@@ -23,7 +23,7 @@ from resources.encoders.base import Encoder
 from storage.artifacts import Corpus, Passages
 from storage.errors import RetuneError
 from storage.files import write_json
-from storage.formats.qa_records import QAEvaluations, SourceRecord, dump_record
+from storage.formats.qa_records import QAEvaluations, SourceRecord, dump_record, write_generation_result
 from storage.progress import Progress, no_progress
 
 PREVIEW_DOCUMENTS = 3
@@ -70,8 +70,7 @@ def generate_with_llm(
         usage = asyncio.run(_run(sources, total, settings, chat, writer.write, progress))
     write_json(folder / "summary.json", tally.summary(usage))
     writer.check_accept_rate(settings.min_accept_rate)
-    result = {"schema_version": 1, "dataset_name": "synthetic_qa", "output_path": writer.records.name}
-    write_json(folder / "generation_result.json", result, ensure_ascii=True)
+    write_generation_result(folder, writer.records)
 
 
 def preview(

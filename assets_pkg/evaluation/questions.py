@@ -24,7 +24,7 @@ MEANING = {
 }
 
 
-def describe_exam(eval_set: EvalSet, questions: int) -> dict[str, Any]:
+def describe_questions(eval_set: EvalSet, questions: int) -> dict[str, Any]:
     """What a reader should know of the questions: ``lines`` by name, ``by`` (who wrote them, in words), and
     ``meaning``: one sentence on what that means, empty where the writer is not known."""
     origin = _origin(eval_set)
