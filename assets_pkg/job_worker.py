@@ -22,6 +22,7 @@ from dagster_pipes import PipesContext, open_dagster_pipes
 from assets_pkg.automation.execute import run_assets
 from assets_pkg.build import build_definitions
 from assets_pkg.config.profile import Profile
+from assets_pkg.orchestration.asset_context import forced_tag
 from assets_pkg.orchestration.history import data_version, latest
 from assets_pkg.orchestration.pipes_client import JobRequest
 from assets_pkg.orchestration.run_observer import set_run_observer
@@ -55,7 +56,8 @@ def run_job(folder: JobFolder) -> bool:
             dg.Definitions(loggers={LOGGER: _logger(pipes)}),
         )
         started = time.monotonic()
-        outcome = run_assets(defs, instance, request.assets, loggers={LOGGER: {}})
+        tags = forced_tag(request.forced)
+        outcome = run_assets(defs, instance, request.assets, loggers={LOGGER: {}}, tags=tags)
         if outcome.succeeded:
             ran = {"host": platform.node(), "seconds": round(time.monotonic() - started, 1)}
             for asset in request.assets:

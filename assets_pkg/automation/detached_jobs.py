@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -111,19 +111,29 @@ class DetachedJobs:
         self.store = store
         self.targets = targets
 
-    def stage(self, instance: dg.DagsterInstance, defs: dg.Definitions, assets: Sequence[str]) -> Path:
+    def stage(
+        self,
+        instance: dg.DagsterInstance,
+        defs: dg.Definitions,
+        assets: Sequence[str],
+        forced: Collection[str] = (),
+    ) -> Path:
         """Write what would be submitted, and submit nothing; returns the script, which also runs by hand."""
-        _, target, job, request = self._prepare(instance, defs, assets)
+        _, target, job, request = self._prepare(instance, defs, assets, forced)
         host = open_host(target)
         host.write(job.folder.request, request)
         host.write(job.folder.script, make_executor(target).script(job))
         return job.folder.script
 
     def submit(
-        self, instance: dg.DagsterInstance, defs: dg.Definitions, assets: Sequence[str]
+        self,
+        instance: dg.DagsterInstance,
+        defs: dg.Definitions,
+        assets: Sequence[str],
+        forced: Collection[str] = (),
     ) -> DetachedJob:
-        """Start a job that makes ``assets``, and record it."""
-        target_name, target, spec, request = self._prepare(instance, defs, assets)
+        """Start a job that makes ``assets``, those of ``forced`` even if they were made before, and record it."""
+        target_name, target, spec, request = self._prepare(instance, defs, assets, forced)
         monitor = JobMonitor(target_name, target, spec.folder)
         monitor.submit(spec, request)
         job = DetachedJob(
@@ -196,7 +206,11 @@ class DetachedJobs:
         return state
 
     def _prepare(
-        self, instance: dg.DagsterInstance, defs: dg.Definitions, assets: Sequence[str]
+        self,
+        instance: dg.DagsterInstance,
+        defs: dg.Definitions,
+        assets: Sequence[str],
+        forced: Collection[str],
     ) -> tuple[str, ComputeTarget, JobSpec, str]:
         found = self.targets.target_of("")
         if found is None:
@@ -204,7 +218,7 @@ class DetachedJobs:
         target_name, target = found
         made = _without_decisions(assets)
         known = defs.resolve_asset_graph().get_all_asset_keys()
-        request = make_request(instance, known, made, self.targets, target, self.store)
+        request = make_request(instance, known, made, self.targets, target, self.store, forced=forced)
         stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
         job = make_job(f"batch-{stamp}", target, self.targets, self.store.root, made, detached=True)
         return target_name, target, job, request.dump()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -63,15 +63,17 @@ def submit_or_write(
     defs: dg.Definitions,
     assets: Sequence[str],
     options: JobOptions,
+    forced: Collection[str] = (),
 ) -> None:
-    """Submit ``assets`` as one detached job, or with ``--stage`` only write its files."""
+    """Submit ``assets`` as one detached job, or with ``--stage`` only write its files. ``forced``: those of them that
+    are built even if they were built before."""
     detached = _detached_jobs(profile)
     if options.stage:
-        script = detached.stage(instance, defs, assets)
+        script = detached.stage(instance, defs, assets, forced)
         console.print(script.read_text("utf-8") if script.exists() else str(script), markup=False)
         console.print(f"nothing was submitted; to run it: bash {script}", markup=False)
         return
-    job = detached.submit(instance, defs, assets)
+    job = detached.submit(instance, defs, assets, forced)
     console.print(f"submitted {job.name} to {plain(job.target_name)} as {plain(job.handle)}", highlight=False)
     console.print(f"its state: retune jobs list; its log: retune jobs logs {job.name}", highlight=False)
     console.print(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import typer
@@ -26,8 +27,15 @@ QUIET_LIBRARIES = {
 }
 
 
-def run_or_show(profile: Profile, assets: list[str], dry_run: bool, options: JobOptions = IN_PROCESS) -> None:
-    """Run what is missing or stale of ``assets``, or show the plan (``dry_run``), or submit it as a job."""
+def run_or_show(
+    profile: Profile,
+    assets: list[str],
+    dry_run: bool,
+    options: JobOptions = IN_PROCESS,
+    forced: Collection[str] = (),
+) -> None:
+    """Run what is missing or stale of ``assets`` and all of ``forced``, or show the plan (``dry_run``), or submit it as
+    a job."""
     from assets_pkg.automation.external_changes import build_probes
     from assets_pkg.cli.preflight import require_ready
     from assets_pkg.cli.summary import show_benchmarks, show_run, show_summary
@@ -45,20 +53,20 @@ def run_or_show(profile: Profile, assets: list[str], dry_run: bool, options: Job
             console.print(
                 f"run {run_id[:8]} had been killed: it is marked as failed, and its finished steps are kept"
             )
-        plan = make_plan(defs, instance, assets, build_probes(profile))
+        plan = make_plan(defs, instance, assets, build_probes(profile), forced)
         if dry_run:
             _show(profile, plan, instance)
             return
         plan.require_inputs()
         if plan.to_run and options.detached:
-            submit_or_write(profile, instance, defs, plan.to_run, options)
+            submit_or_write(profile, instance, defs, plan.to_run, options, forced)
             return
         if plan.to_run:
             store = open_store(profile.artifact_root)
             store.check()
             require_ready(profile, plan)
             restore_pointer(instance, store)
-            ran = _execute(defs, instance, plan)
+            ran = _execute(defs, instance, plan, forced)
         else:
             ran = ""
             console.print("nothing is stale: nothing to run", style="green")
@@ -111,13 +119,14 @@ def _show_forecast(profile: Profile, plan: Plan, instance: dg.DagsterInstance) -
         console.print(plain(line), highlight=False)
 
 
-def _execute(defs: dg.Definitions, instance: dg.DagsterInstance, plan: Plan) -> str:
+def _execute(defs: dg.Definitions, instance: dg.DagsterInstance, plan: Plan, forced: Collection[str]) -> str:
     """Run what the plan says; returns the run's id."""
     from assets_pkg.automation.execute import run_assets
     from assets_pkg.cli.progress import live_display
+    from assets_pkg.orchestration.asset_context import forced_tag
 
     with live_display(console, len(plan.to_run)):
-        outcome = run_assets(defs, instance, plan.to_run, planned_with=plan.events)
+        outcome = run_assets(defs, instance, plan.to_run, tags=forced_tag(forced), planned_with=plan.events)
     if outcome.succeeded:
         return outcome.run_id
     if outcome.interrupted:

@@ -39,12 +39,26 @@ def run(
     run_on: RunOption = None,
     batch: BatchOption = None,
     stage: StageOption = False,
+    force: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Also make anew what is up to date of this stage; can be given several times.",
+            metavar="STAGE",
+            autocompletion=lambda: list(STAGES),
+        ),
+    ] = None,
     overrides: Overrides = None,
 ) -> None:
     """Run the missing and stale assets of the stages from --from to --to."""
     options = JobOptions(run_on, batch, stage)
     profile = load_settings(config, options.overrides(overrides))
-    run_or_show(profile, assets_between(first, last, profile.stages()), dry_run, options)
+    assets = assets_between(first, last, profile.stages())
+    forced = [asset for each in force or () for asset in assets_between(each, each, profile.stages())]
+    if outside := [asset for asset in forced if asset not in assets]:
+        raise usage(
+            f"--force: {', '.join(outside)} would not run: set --from and --to so that the stage is part of it"
+        )
+    run_or_show(profile, assets, dry_run, options, forced)
 
 
 SECTIONS: dict[str, tuple[str, ...]] = {

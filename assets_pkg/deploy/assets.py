@@ -84,7 +84,8 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             built = asset.input(TensorrtEngine, "tensorrt_engine").path if engine else None
             served = ServedModel(exported.folder, model.model, model.version, built)
             folder = asset.store.root / STATE_FOLDER
-            state = deploy(served, profile.deploy, folder, check, containers.get)
+            anew = asset.is_forced("running_nim")
+            state = deploy(served, profile.deploy, folder, check, containers.get, anew)
             try:
                 follow_server(asset.store)
             except (

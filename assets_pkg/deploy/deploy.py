@@ -82,6 +82,7 @@ def deploy(
     folder: Path,
     smoke_check: SmokeCheck,
     engine: Callable[[], ContainerEngine],
+    anew: bool = False,
 ) -> RunningServer:
     """Serve the model with the profile's settings and the key of the environment; a server that already does so is
     kept.
@@ -89,13 +90,14 @@ def deploy(
     Args:
         folder: the folder of state and logs.
         engine: connects to the Docker engine; called only where a container is wanted.
+        anew: replace the server even if it already does so.
 
     Raises:
         DeployError, ContainerError: the deployment failed; the previous server still serves.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".deploying.lock"):
-        return _deploy(served, settings, folder, smoke_check, engine)
+        return _deploy(served, settings, folder, smoke_check, engine, anew)
 
 
 def _deploy(
@@ -104,11 +106,12 @@ def _deploy(
     folder: Path,
     smoke_check: SmokeCheck,
     engine: Callable[[], ContainerEngine],
+    anew: bool,
 ) -> RunningServer:
     old = _running(folder)
     stop_unrecorded(folder, old)
     if old is not None:
-        if _is_current(old, served, settings):
+        if not anew and _is_current(old, served, settings):
             await_serving(old, settings.startup_timeout_s)
             if key_problem(old) is None:
                 return old

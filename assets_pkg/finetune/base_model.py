@@ -201,7 +201,7 @@ def _copy_files(source: Path, target: Path, progress: Progress) -> None:
         copy = target / path.relative_to(source)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy_file(path.resolve(), copy)
-        progress(done, len(files), "file")
+        progress(done, len(files), "files")
     if not files:
         raise BaseModelError(f"base model folder {source} is empty")
 

@@ -7,8 +7,9 @@ only the step it was in.
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
@@ -46,6 +47,7 @@ from storage.digests import digest_json
 from storage.errors import RetuneError
 from storage.progress import Progress, Rate, shown_figures
 
+FORCED_TAG = "retune/force"
 OWNERS = ["team:retrieval"]
 LOG_EVERY_SECONDS = 5.0
 
@@ -105,6 +107,11 @@ def accelerator_pool(compute: ComputeSettings, stage: str) -> str | None:
 def shown_settings(*settings: Settings) -> dict[str, Any]:
     """The settings behind a code version, recorded so that a plan can say which of them changed."""
     return {name: value for group in settings for name, value in group.decisive().items()}
+
+
+def forced_tag(assets: Collection[str]) -> dict[str, str]:
+    """The tag of a run that builds ``assets`` though they may have been built before from the same inputs."""
+    return {FORCED_TAG: json.dumps(sorted(assets))} if assets else {}
 
 
 class UpstreamArtifacts:
@@ -190,10 +197,10 @@ class AssetContext(UpstreamArtifacts):
         Args:
             asset: which asset of a multi-asset is built.
             outside: digests of inputs outside the graph, such as the source of the corpus.
-            anew: build even if the same was built before.
+            anew: build even if the same was built before, as also in a run with :func:`forced_tag`.
         """
         key = self._build_key(asset, outside or {})
-        if anew:
+        if anew or self.is_forced(key.asset):
             self.store.forget(key)
         artifact = self.store.find(kind, key)
         self._reused[self._spec(asset).key] = artifact is not None
@@ -228,6 +235,10 @@ class AssetContext(UpstreamArtifacts):
         """The lock on the accelerator, if this step is in its pool."""
         pool = self.context.op_def.pool
         return accelerator_lock(pool, self.instance, self.note) if pool else nullcontext()
+
+    def is_forced(self, asset: str) -> bool:
+        """Whether the run was told to make ``asset`` even if the same was made before: :func:`forced_tag`."""
+        return asset in json.loads(self.context.run.tags.get(FORCED_TAG, "[]"))
 
     @property
     def points(self) -> bool:

@@ -42,12 +42,14 @@ class JobRequest:
         profile: the settings, as JSON.
         recorded: the materializations of the graph's assets that the run sees, as Dagster serializes them.
         workers: the target, as JSON, if its workers are to embed the corpus together; else empty.
+        forced: those of ``assets`` that are built even if they were built before from the same inputs.
     """
 
     assets: Sequence[str]
     profile: str
     recorded: Sequence[str]
     workers: str = ""
+    forced: Sequence[str] = ()
 
     def dump(self) -> str:
         payload = {
@@ -56,6 +58,7 @@ class JobRequest:
             "profile": self.profile,
             "recorded": list(self.recorded),
             "spread": self.workers,
+            "forced": list(self.forced),
         }
         return json.dumps(payload, indent=1)
 
@@ -64,7 +67,8 @@ class JobRequest:
         payload = json.loads(text)
         if payload["schema_version"] != SCHEMA:
             raise ValueError("this job was written by another version of Retune: submit it again")
-        return cls(payload["assets"], payload["profile"], payload["recorded"], payload["spread"])
+        forced = payload.get("forced", ())
+        return cls(payload["assets"], payload["profile"], payload["recorded"], payload["spread"], forced)
 
 
 def make_request(
@@ -75,6 +79,7 @@ def make_request(
     target: ComputeTarget,
     store: ArtifactStore,
     run_id: str | None = None,
+    forced: Collection[str] = (),
 ) -> JobRequest:
     """The request to make ``assets`` on ``target``, with what ``instance`` has recorded of the ``known`` assets in
     ``store``, as the run ``run_id`` sees it if it is for one."""
@@ -84,7 +89,7 @@ def make_request(
     )
     recorded = [dg.serialize_value(record.asset_materialization) for record in found if record is not None]
     workers = target.model_dump_json() if is_distributed(assets, target) else ""
-    return JobRequest(assets, _profile_for_jobs(targets), recorded, workers)
+    return JobRequest(assets, _profile_for_jobs(targets), recorded, workers, sorted(forced))
 
 
 def is_distributed(assets: Iterable[str], target: ComputeTarget) -> bool:

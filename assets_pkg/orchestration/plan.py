@@ -6,7 +6,7 @@ a stale asset runs too, and reuses its artifact if its inputs are unchanged by t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -75,15 +75,19 @@ class Plan:
 
 
 def make_plan(
-    defs: dg.Definitions, instance: dg.DagsterInstance, selection: Sequence[str], probes: Mapping[str, Probe]
+    defs: dg.Definitions,
+    instance: dg.DagsterInstance,
+    selection: Sequence[str],
+    probes: Mapping[str, Probe],
+    forced: Collection[str] = (),
 ) -> Plan:
-    """Plan the run of ``selection``. Parents of the selection that have no parents themselves come with it: fetching
-    them is cheap.
+    """Plan the run of ``selection``, with those of ``forced`` whatever their state. Parents of the selection that have
+    no parents themselves come with it: fetching them is cheap.
     """
     parents_of = _parents_in_order(defs)
     while True:
         events = _latest_events(instance, parents_of)
-        assets, inputs = _planned(parents_of, defs, instance, selection, probes)
+        assets, inputs = _planned(parents_of, defs, instance, selection, probes, forced)
         if events == _latest_events(instance, parents_of):  # else another run has made one of them meanwhile
             return Plan(assets, inputs, events)
 
@@ -99,6 +103,7 @@ def _planned(
     instance: dg.DagsterInstance,
     selection: Sequence[str],
     probes: Mapping[str, Probe],
+    forced: Collection[str],
 ) -> tuple[tuple[PlannedAsset, ...], dict[str, str | None]]:
     statuses = StaleStatuses(defs, instance)
     roots = {parent for name in selection for parent in parents_of[name] if not parents_of.get(parent)}
@@ -109,6 +114,8 @@ def _planned(
         if name in selected:
             inputs |= {parent: _version(instance, parent) for parent in parents if parent not in selected}
             reasons = _own_reasons(name, defs, instance, statuses, probes.get(name))
+            if reasons is None and name in forced:
+                reasons = PlannedAsset(name, "stale", ("asked for by --force",))
             planned[name] = reasons or _as_above(name, parents, planned)
     return tuple(_with_one_step(planned)), inputs
 

@@ -54,6 +54,10 @@ def test_the_dry_run_says_what_would_run_and_why_and_changes_nothing(done: Workp
     assert "3 of 9 would run" in output or "3 of 10 would run" in output
     code, output = done.retune("run", "--to", "eval", "-d")
     assert "nothing is stale" in output
+    code, output = done.retune("run", "--to", "eval", "-d", "--force", "prep")
+    assert (code, output.count("asked for by --force")) == (0, 3)
+    code, output = done.retune("run", "--from", "finetune", "--force", "prep")
+    assert (code, "--force: eval_set, training_set" in output) == (2, True)
 
 
 def test_search_finds_the_passage_and_names_its_file(done: Workplace) -> None:
