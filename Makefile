@@ -3,8 +3,18 @@ PYTHON ?= python3
 # The user's own GPU build of torch: make demo TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cu126"
 TORCH ?= -c constraints.txt torch
 BIN := .venv/bin
+SHELL := bash
+.SHELLFLAGS := -o pipefail -c
 # Files stay whole, in the order of tests/conftest.py: their fixtures are made once.
 WHOLE_FILES := --dist loadfile --no-loadscope-reorder
+
+# What pip does, on one line that a terminal sees change; its warnings and errors go another way.
+PIP := $(BIN)/pip install --progress-bar off
+SHOWN := | while read -r what name rest; do case "$$what $$name" in \
+	Collecting\ *) n=$$((n + 1)); [ ! -t 1 ] || printf '\r\033[K  %d found, now %s' $$n "$${name%%[^A-Za-z0-9._-]*}" ;; \
+	"Installing collected") set -- $$rest; [ ! -t 1 ] || printf '\r\033[K'; \
+		printf '  unpacking %d packages, which can take some minutes ...' $$(($$# - 1)) ;; \
+	"Successfully installed") echo ' done' ;; esac; done
 
 export OMP_WAIT_POLICY ?= PASSIVE
 # The tests write some gigabytes and wait for the disk; in memory they do not, where there is enough of it.
@@ -67,14 +77,15 @@ clean:  ## Forget the virtual environment; artifacts and history stay
 # torch first: anything that wants it then finds it, and pip does not fetch another build.
 .venv/torch: .venv/bin/python constraints.txt
 	@echo 'Installing torch (some hundred megabytes) ...'
-	$(BIN)/pip install --quiet $(TORCH)
+	@$(PIP) $(TORCH) $(SHOWN)
 	@touch $@
 
 .venv/installed: .venv/torch pyproject.toml
 	@echo 'Installing Retune and its libraries ...'
-	$(BIN)/pip install --quiet -c constraints.txt -e .
+	@$(PIP) -c constraints.txt -e . $(SHOWN)
 	@touch $@
 
 .venv/installed-dev: .venv/torch pyproject.toml
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	@echo 'Installing Retune, its libraries and the tools of its tests ...'
+	@$(PIP) -c constraints.txt -e '.[dev]' $(SHOWN)
 	@touch $@ .venv/installed
