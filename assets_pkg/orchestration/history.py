@@ -24,7 +24,7 @@ INPUT_VERSION_TAG = "dagster/input_data_version/"
 INPUT_EVENT_TAG = "dagster/input_event_pointer/"
 """Both followed by an input's name."""
 
-PLANNED_TAG = "retune/planned_with"
+PLANNED_TAG = ".dagster/retune_planned_with"
 """On a run: its id, and the events that its plan was made with. A re-executed run gets its tags, but has another id."""
 
 PAGE = 20

@@ -1,16 +1,21 @@
-"""What a person sees in the UI: the graph, the pictures, a stale index, and the sensor that mends it.
+"""What a person sees in the UI: the graph, the pictures, a stale index, and the sensor that mends it; and that a second
+project beside it keeps to itself.
 
 The pictures taken on the way lie in ``build/screenshots``.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import expect
 
+from tests.command.conftest import Workplace
+from tests.conftest import write_corpus
 from tests.ui.browser import Screen, open_screen
 from tests.ui.conftest import Ui
 
@@ -36,6 +41,9 @@ AUTOMATION = {
     "schedules/nightly_refresh": "Runs all stages",
     "schedules/weekly_measurement": "lets the gate decide again",
 }
+
+TICKS = """{ sensorOrError(sensorSelector: {repositoryLocationName: "retune", repositoryName: "__repository__",
+    sensorName: "corpus_when_documents_change"}) { ... on Sensor { sensorState { ticks(limit: 50) { status } } } } }"""
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +101,50 @@ def test_sensors_and_schedules_say_what_they_do(screen: Screen, page: str, words
     screen.open(f"/locations/retune/{page}")
     expect(screen.page.get_by_text(words)).to_be_visible()
     screen.keep(page.split("/")[1])
+
+
+class Own(Workplace):
+    """A project of its own: its settings are those of its folder."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = super().environment
+        del kept["RETUNE_PROFILE"]
+        return kept
+
+
+def ticks(ui: Ui) -> int:
+    state: Any = ui.ask(TICKS)["sensorOrError"]["sensorState"]
+    return len([each for each in state["ticks"] if each["status"] in ("SKIPPED", "SUCCESS")])
+
+
+def found(project: Own, text: str) -> list[str]:
+    code, output = project.retune("search", text, "--json", "-k", "3")
+    assert code == 0, output
+    return [json.loads(line)["doc_id"] for line in output.splitlines()]
+
+
+def test_the_second_project_keeps_its_index_beside_the_first_ones_sensors(ui: Ui) -> None:
+    first = ui.workplace
+    documents = first.home / "own documents"
+    write_corpus(documents, 12)
+    for path in documents.iterdir():
+        path.rename(path.with_name(f"own-{path.name}"))
+    project = Own(first.home, 0)
+    model = f"base_model={next((first.home / 'output/artifacts/base_model').iterdir()) / 'model' / 'consolidated'}"
+    code, output = project.retune("init", "my project", "--documents", str(documents))
+    assert code == 0, output
+    project.home = first.home / "my project"
+    code, output = project.retune("run", "--to", "reindex", model)
+    assert code == 0, output
+    hits = found(project, "how is the pump sealed")
+    assert all(hit.startswith("own-") for hit in hits)
+    before = ticks(ui)
+    ui.wait("two more ticks of the first project's sensors", lambda: ticks(ui) >= before + 2)
+    assert found(project, "how is the pump sealed") == hits
+    assert "nothing is stale" in project.retune("run", "--to", "reindex", model)[1]
+    assert {ui.statuses()[name] for name in ("raw_corpus", "passages", "vector_index")} == {"FRESH"}
+    project.retune("deploy", "--stop")
 
 
 def test_after_a_promotion_and_a_rollback_the_index_is_unsynced_until_the_sensor_has_rebuilt_it(
