@@ -9,6 +9,7 @@ import pytest
 from assets_pkg.config.profile import ProfileError, load_profile
 from assets_pkg.config.recipe_names import ALIASES, WITHOUT_COUNTERPART
 from assets_pkg.config.sections.prep import MiningSettings, SplitSettings
+from storage.digests import digest_json
 
 
 def test_default_holds_the_recipes_important_defaults() -> None:
@@ -21,6 +22,7 @@ def test_default_holds_the_recipes_important_defaults() -> None:
     assert (profile.prep.train_ratio, profile.prep.val_ratio, profile.prep.test_ratio) == (0.8, 0.0, 0.2)
     assert (profile.prep.hard_negatives_to_mine, profile.prep.hard_neg_margin) == (5, 0.95)
     assert profile.prep.mining_batch_size == 128
+    assert (profile.passages.sentences_per_chunk, profile.passages.max_chunk_tokens) == (5, "model")
     assert (profile.finetune.num_epochs, profile.finetune.global_batch_size) == (3, 128)
     assert (profile.finetune.local_batch_size, profile.finetune.learning_rate) == (4, 1e-5)
     assert (profile.finetune.temperature, profile.finetune.train_n_passages) == (0.02, 5)
@@ -31,6 +33,13 @@ def test_default_holds_the_recipes_important_defaults() -> None:
     assert profile.deploy.nim_image == "nvcr.io/nim/nvidia/llama-3.2-nv-embedqa-1b-v2:1.10.1"
     assert profile.deploy.container_name == "nemotron-embed-nim"
     assert profile.deploy.host_port == 8000
+
+
+def test_the_passages_of_the_laptop_profiles_are_cut_as_ever() -> None:
+    before = digest_json({"sentences_per_chunk": 5})
+    for name in ("laptop", "laptop_adapter", "demo"):
+        assert load_profile(name).passages.digest() == before
+    assert load_profile("default").passages.digest() != before
 
 
 @pytest.mark.parametrize(

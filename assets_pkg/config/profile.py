@@ -9,8 +9,9 @@ resolvers (``${oc.env:NAME}``) are off, since what they read would be printed an
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,6 +26,7 @@ from assets_pkg.config.base import (
     AcceleratorSettings,
     AutomationSettings,
     ComputeSettings,
+    LaterSetting,
     ModelSettings,
     Settings,
 )
@@ -186,6 +188,18 @@ def _resolved(values: dict[str, Any]) -> dict[str, Any]:
         return {**values, "model": with_own_settings(cast("dict[str, Any]", model), root)}
     except RegistryError as error:
         raise ProfileError(f"model.base_model: {error}") from None
+
+
+@cache
+def later_settings() -> Mapping[str, Any]:
+    """The settings that earlier versions did not have, by bare name, with the value at which they decide nothing."""
+    return {
+        name: mark.value
+        for group in _sections().values()
+        for name, field in group.model_fields.items()
+        for mark in field.metadata
+        if isinstance(mark, LaterSetting)
+    }
 
 
 def profile_names() -> list[str]:

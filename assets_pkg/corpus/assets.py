@@ -5,6 +5,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from assets_pkg.config.base import ModelSettings
 from assets_pkg.config.profile import Profile
 from assets_pkg.config.sections.corpus import PassageSettings, TokenLimitSettings
 from assets_pkg.corpus.file_digests import DIGEST_CACHE
@@ -19,7 +20,8 @@ from storage.artifacts import Checkpoint, Corpus, Passages
 
 SHOWN = 8
 MANY_ENDED = 0.05
-"""Share of passages ended by the limit above which it is said."""
+"""Share of passages ended by the limit above which the check warns."""
+
 SOURCE_FINGERPRINT = "fingerprint"
 
 
@@ -71,8 +73,8 @@ def _passages(profile: Profile) -> dg.AssetsDefinition:
                 split_passages(corpus, profile.passages, folder, asset.progress(), limit)
 
             made = asset.build(Passages, produce)
-            if advice := _advice(made, profile.passages):
-                asset.note(advice)
+            for text in filter(None, (_ended(made, profile.passages), _truncated(tokens, profile.model))):
+                asset.note(text)
             rows = ({"document": p.doc_id, "section": p.section, "passage": p.text} for p in made.passages())
             return asset.result(made, {**numbers(made.summary()), "sample": table(islice(rows, SHOWN))})
 
@@ -96,12 +98,12 @@ def _passages_end_at_sentences(profile: Profile) -> dg.AssetChecksDefinition:
         context: dg.AssetCheckExecutionContext, store: ArtifactStoreResource
     ) -> dg.AssetCheckResult:
         made = UpstreamArtifacts(context.instance, store, context.run.run_id).input(Passages, "passages")
-        summary, advice = made.summary(), _advice(made, profile.passages)
+        summary, said = made.summary(), _ended(made, profile.passages)
         names = ("limit", "ended_by_limit", "ended_in_sentence")
         shown = numbers({name: summary[name] for name in names if name in summary})
-        shown |= {"what_to_do": advice} if advice else {}
+        shown |= {"what_to_do": said} if said else {}
         return dg.AssetCheckResult(
-            passed=not advice,
+            passed=summary.get("ended_by_limit", 0) <= MANY_ENDED * summary["passages"],
             severity=dg.AssetCheckSeverity.WARN,
             metadata={**shown, "examples": table(summary.get("ended_examples", []))},
         )
@@ -109,17 +111,31 @@ def _passages_end_at_sentences(profile: Profile) -> dg.AssetChecksDefinition:
     return few_ended_by_limit
 
 
-def _advice(made: Passages, settings: PassageSettings) -> str:
-    """What to say of passages that the limit ended; nothing where they are few, or an earlier version of Retune did not
-    count them."""
+def _ended(made: Passages, settings: PassageSettings) -> str:
+    """What to say of passages that the limit ended; nothing where there are none, or an earlier version of Retune did
+    not count them."""
     summary = made.summary()
     ended, total = summary.get("ended_by_limit", 0), summary["passages"]
-    if ended <= MANY_ENDED * total:
+    if not ended:
         return ""
+    first = summary["ended_examples"][0]
+    setting = (
+        "model.passage_max_length" if settings.max_chunk_tokens == "model" else "passages.max_chunk_tokens"
+    )
     return (
         f"{ended:,} of {total:,} passages are ended by the limit of {summary['limit']}, before "
-        f"{settings.sentences_per_chunk} sentences: passages.max_chunk_tokens sets another (model: as many as "
-        "model.passage_max_length)"
+        f"{settings.sentences_per_chunk} sentences, {summary['ended_in_sentence']:,} of them within a sentence; the "
+        f"first is passage {first['passage']} of {first['document']}. {setting} sets another limit"
+    )
+
+
+def _truncated(limit: TokenLimitSettings | None, model: ModelSettings) -> str:
+    """What to say of a limit that is longer than what the model reads."""
+    if limit is None or limit.max_tokens <= model.passage_max_length:
+        return ""
+    return (
+        f"passages may have {limit.max_tokens:,} tokens, and the model reads {model.passage_max_length:,} of them: "
+        f"passage_max_length={limit.max_tokens} if it can read as many, else max_chunk_tokens=model"
     )
 
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import dagster as dg
 
+from assets_pkg.config.profile import later_settings
 from storage.artifact_store import ArtifactStore
 
 ARTIFACT_KEY = "retune/artifact"
@@ -142,9 +143,12 @@ def input_version(materialization: dg.AssetMaterialization, asset: str) -> str |
 
 def changed_settings(made: dg.AssetMaterialization | None, now: Mapping[str, Any]) -> list[str]:
     """The settings that ``made`` was made with and that are others ``now``, for people. Settings that there were not
-    yet when it was made are no change."""
+    yet when it was made are no change, unless they decide something now."""
     recorded = made.metadata.get(SETTINGS_KEY) if made else None
-    before: Any = recorded.value if recorded else {}
+    if recorded is None:
+        return []
+    later, before = later_settings(), cast("Mapping[str, Any]", recorded.value)
+    before, now = ({**later, **given} for given in (before, now))
     return [
         f"{name} {before[name]!r} -> {value!r}"
         for name, value in now.items()

@@ -218,7 +218,10 @@ def test_passages_follow_their_settings_and_the_limit_is_told(tiny_model: Path, 
         assert code == 0, output
         made[sentences, limit] = sorted((tmp_path / "output/embed/artifacts/passages").iterdir()), output
     assert "ended by the limit" not in made[20, "512"][1]
+    told = " ".join(made[20, "512"][1].split())
+    assert "may have 512 tokens, and the model reads 128 of them: passage_max_length=512" in told
     assert "ended by the limit of 512 tokens, before 60 sentences" in " ".join(made[60, "512"][1].split())
+    assert "the first is passage 1 of 0.md" in " ".join(made[60, "512"][1].split())
     assert "ended by the limit of 1,600 characters" in " ".join(made[60, "null"][1].split())
     assert len(made[60, "null"][0]) == 4
 

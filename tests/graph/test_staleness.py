@@ -49,6 +49,13 @@ def test_a_changed_temperature_makes_the_checkpoint_stale_not_the_corpus_side(pr
         assert plan[name].state == "fresh"
 
 
+def test_a_setting_that_decided_nothing_before_is_named_as_the_reason(project: Project) -> None:
+    limited = project.with_overrides("passages.max_chunk_tokens=model")
+    plan = {asset.name: asset for asset in limited.plan().assets}
+    assert plan["passages"].reasons[0] == "settings changed: max_chunk_tokens None -> 'model'"
+    assert limited.tick(CORPUS) == []
+
+
 def test_the_old_value_back_is_fresh_again_after_a_rerun_to_the_same_bytes(project: Project) -> None:
     before = project.version("checkpoint")
     warm = project.with_overrides("finetune.temperature=0.07")

@@ -26,7 +26,8 @@ class CorpusSettings(Settings):
 class PassageSettings(Settings):
     """How documents are cut into passages: at most so many sentences, and so many tokens of the base model.
 
-    ``max_chunk_tokens``: ``model`` is the model's ``passage_max_length``; null: 1,600 characters.
+    ``max_chunk_tokens``: ``model`` is the model's ``passage_max_length``; null: 1,600 characters, as before there was
+    this setting.
     """
 
     sentences_per_chunk: PositiveInt
