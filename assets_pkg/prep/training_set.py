@@ -110,15 +110,19 @@ def write_eval_set(
     who wrote the questions.
 
     Documents are named ``d<N>`` in corpus order; with ``use_group_id`` by their content id, which is their
-    ``group_id`` too. Query ids number the questions of all splits, so that none is an id of training too.
+    ``group_id`` too. Queries are ``q<N>`` from 0. The recipe's converter writes the same bytes for the same pairs,
+    except that it repeats a judgement where two segments of a question have the same text.
 
     Raises:
         PrepError: there is no test question, or there are too few documents to split.
     """
     data = split_pairs(qa, settings, progress)
-    questions = data.questions["test"]
+    questions = {f"q{number}": each for number, each in enumerate(data.questions["test"])}
     if not questions:
         raise PrepError("no question for the evaluation: prep.test_ratio must be above 0")
+    # The converter keeps the scores of all pairs in one column, which is of one type.
+    scores = (each.quality_score for split in data.questions.values() for each in split)
+    number = int if all(isinstance(score, int) for score in scores) else float
     names = {
         passage: passage if use_group_id else f"d{number}" for number, passage in enumerate(data.passages)
     }
@@ -128,11 +132,14 @@ def write_eval_set(
             BeirDocument(names[passage], text, group_id=passage if use_group_id else None)
             for passage, text in data.passages.items()
         ),
-        (BeirQuery(each.question_id, each.pair.question, _query_metadata(each)) for each in questions),
-        {each.question_id: {names[passage]: 1 for passage in each.positives} for each in questions},
+        (
+            BeirQuery(name, each.pair.question, _query_metadata(each, number))
+            for name, each in questions.items()
+        ),
+        {name: {names[passage]: 1 for passage in each.positives} for name, each in questions.items()},
     )
-    judged = sum(len(question.positives) for question in questions)
-    types = Counter(question.pair.query_type for question in questions)
+    judged = sum(len(question.positives) for question in questions.values())
+    types = Counter(question.pair.query_type for question in questions.values())
     summary = {
         **_figures(data, ("test",)),
         "positives_per_question": round(judged / len(questions), 4),
@@ -149,14 +156,14 @@ def _examples(questions: Iterable[Question]) -> Iterator[RetrieverExample]:
         yield RetrieverExample(each.question_id, each.pair.question, positives)
 
 
-def _query_metadata(question: Question) -> dict[str, Any]:
+def _query_metadata(question: Question, number: type[int] | type[float]) -> dict[str, Any]:
     pair = question.pair
     return {
         "query_type": pair.query_type,
         "reasoning_type": pair.reasoning_type,
         "hop_count": pair.hop_count,
         "question_complexity": pair.question_complexity,
-        "quality_score": question.quality_score,
+        "quality_score": number(question.quality_score),
         "answer": pair.answer,
         "hop_contexts": [hop.model_dump(mode="json") for hop in pair.hop_contexts],
         "file_name": list(question.file_name),

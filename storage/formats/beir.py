@@ -7,13 +7,13 @@ Layout of https://github.com/beir-cellar/beir/wiki/Load-your-custom-dataset: one
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
 
-import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from storage.errors import RetuneError
@@ -66,7 +66,8 @@ def write_beir(
     qrels: Mapping[str, Mapping[str, int]],
     split: str = "test",
 ) -> None:
-    """Write a BEIR folder, replacing existing files."""
+    """Write a BEIR folder, replacing existing files: the same bytes as the recipe's converter (``convert.py`` of NVIDIA
+    NeMo's retrieval-sdg plugin 0.2)."""
     (folder / "qrels").mkdir(parents=True, exist_ok=True)
     _write_lines(
         folder / "corpus.jsonl",
@@ -74,7 +75,7 @@ def write_beir(
     )
     _write_lines(
         folder / "queries.jsonl",
-        ({"_id": each.query_id, "text": each.text, "metadata": dict(each.metadata)} for each in queries),
+        ({"_id": each.query_id, "metadata": dict(each.metadata), "text": each.text} for each in queries),
     )
     with (folder / "qrels" / f"{split}.tsv").open("w", encoding="utf-8", newline="\n") as stream:
         stream.write(QRELS_HEADER + "\n")
@@ -151,15 +152,15 @@ def count_missing_answers(folder: Path, qrels: Qrels, documents: Container[str])
 
 
 def _document_row(document: BeirDocument) -> dict[str, Any]:
-    row = {"_id": document.doc_id, "title": document.title, "text": document.text}
     group = {} if document.group_id is None else {"group_id": document.group_id}
-    return {**row, "metadata": dict(document.metadata), **group}
+    text = {"text": document.text, "title": document.title}
+    return {"_id": document.doc_id, "metadata": dict(document.metadata), **text, **group}
 
 
 def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    with path.open("wb") as stream:
+    with path.open("w", encoding="ascii", newline="\n") as stream:
         for row in rows:
-            stream.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+            stream.write(json.dumps(row) + "\n")
 
 
 def _read_lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -21,6 +21,8 @@ QueryType = Literal["multi_hop", "structural", "contextual"]
 ReasoningType = Literal["factual", "relational", "inferential", "temporal", "procedural", "causal", "visual"]
 Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Score = Annotated[float, Field(ge=0, le=10)]
+GivenScore = Annotated[int | float, Field(ge=0, le=10)]
+"""Whole where the file has a whole number, so that what is made of it has it too."""
 
 
 class RecordError(RetuneError, ValueError):
@@ -72,7 +74,7 @@ class Judgement(_Record):
 
 
 class OverallJudgement(_Record):
-    score: Score
+    score: GivenScore
     assessment: str = ""
 
 

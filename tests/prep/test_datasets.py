@@ -1,4 +1,6 @@
 import json
+import re
+from pathlib import Path
 
 import datasets
 import pytest
@@ -6,11 +8,13 @@ import pytest
 from assets_pkg.prep.errors import PrepError
 from assets_pkg.prep.leakage import find_leaks
 from assets_pkg.prep.training_set import write_eval_set, write_training_set
-from storage.artifacts import TrainingSet
+from storage.artifacts import QAPairs, TrainingSet
 from storage.digests import digest_file, passage_id
 from storage.formats.retriever_json import read_corpus
 
 from .conftest import eval_set_at, read_json, record, simple_records, split_settings, training_set_at
+
+DATA = Path(__file__).parent / "recipe_converter"
 
 
 @pytest.fixture
@@ -84,11 +88,36 @@ def test_the_eval_set_is_a_beir_folder(made):
     for line in qrels[1:]:
         query, document, score = line.split("\t")
         assert (text_of[document], score) == (question_of[query].replace("question", "passage"), "1")
+    assert list(question_of) == ["q0", "q1", "q2", "q3"]
     trained = {
-        row["question_id"] for name in ("train", "val") for row in read_json(train / f"{name}.json")["data"]
+        row["question"] for name in ("train", "val") for row in read_json(train / f"{name}.json")["data"]
     }
-    assert not trained & set(question_of)
+    assert not trained & set(question_of.values())
     assert len(trained) + len(question_of) == 20
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_the_recipes_converter_writes_the_same_bytes(tmp_path, whole):
+    """``eval_beir`` and ``train.json`` are of ``run_conversion("records.jsonl", train_ratio=0.7, val_ratio=0.1)`` of
+    NVIDIA NeMo's retrieval-sdg plugin 0.2.1; ``eval_beir_whole`` of the same records with rounded scores, and
+    ``use_group_id_in_eval=True``."""
+    expected = DATA / ("eval_beir_whole" if whole else "eval_beir")
+    content = (DATA / "records.jsonl").read_text("utf-8")
+    if whole:
+        content = re.sub(
+            r'("overall": {"score": )([0-9.]+)', lambda at: f"{at[1]}{round(float(at[2]))}", content
+        )
+    (tmp_path / "qa_records.jsonl").write_text(content, "utf-8")
+    pairs = QAPairs(tmp_path, "synthetic_qa", "v")
+    settings = split_settings(train_ratio=0.7, val_ratio=0.1, test_ratio=0.2)
+    write_eval_set(pairs, settings, tmp_path, use_group_id=whole)
+    for name in ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv"):
+        assert (tmp_path / "eval_beir" / name).read_bytes() == (expected / name).read_bytes(), name
+    write_training_set(pairs, settings, tmp_path)
+    made, theirs = read_json(tmp_path / "train.json")["data"], read_json(DATA / "train.json")["data"]
+    assert [(row["question"], row["pos_doc"]) for row in made] == [
+        (row["question"], row["pos_doc"]) for row in theirs
+    ]
 
 
 def test_the_same_input_gives_the_same_bytes_over_leftovers(made, make_pairs):
