@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from resources.compute.errors import ComputeError
 from resources.compute.host import ThisHost, secrets_of
 from resources.compute.interrupts import started
 from resources.compute.job import JobFolder, JobSpec, JobState, shell_script
+from resources.compute.own_image import own_folders, own_image
 from resources.compute.subprocess import ended
 from resources.compute.targets import ComputeTarget
 from resources.containers import ContainerEngine, ContainerError, ContainerSpec
@@ -17,7 +19,8 @@ STOP_SECONDS = 20
 
 
 class DockerExecutor:
-    """Runs the job's script in ``container_image``. The handle is the container's id."""
+    """Runs the job's script in ``container_image``, or with this machine's Retune in Python's own image. The handle is
+    the container's id."""
 
     def __init__(self, target: ComputeTarget):
         self.target = target.model_copy(update={"python": target.python or PYTHON})
@@ -27,6 +30,7 @@ class DockerExecutor:
 
     def check(self) -> None:
         secrets_of(self.target)
+        self._image()
         try:
             self._engine().close()
         except ContainerError as error:
@@ -72,18 +76,23 @@ class DockerExecutor:
     def _engine(self) -> ContainerEngine:
         return ContainerEngine()
 
+    def _image(self) -> str:
+        return self.target.container_image or own_image()
+
     def _spec(self, job: JobSpec) -> ContainerSpec:
         target = self.target
-        assert target.container_image is not None
         folders = tuple(dict.fromkeys((job.cwd, *job.needs)))
+        own = () if target.container_image else tuple(each for each in own_folders() if each not in folders)
         gpus = target.gpus_per_node
         return ContainerSpec(
-            image=target.container_image,
+            image=self._image(),
             name=f"retune-{job.name}",
-            environment={"HOME": "/tmp"},
+            environment={"HOME": "/tmp", **_own_variables(target)},
+            mounts={path: str(path) for path in own},
             labels={"retune": "job"},
             secrets=target.secrets,
-            volumes=tuple(f"{path}:{path}" for path in folders if ":" not in str(path)) + target.mounts,
+            volumes=tuple(f"{path}:{path}" for path in folders if ":" not in str(path))
+            + tuple(_absolute(mount) for mount in target.mounts),
             # Docker splits a volume at its colons.
             binds=tuple(path for path in folders if ":" in str(path)),
             command=("/bin/sh", str(job.folder.script)),
@@ -94,3 +103,21 @@ class DockerExecutor:
             gpus=None if gpus is None else str(gpus),
             shm_size=target.shm_size,
         )
+
+
+def _own_variables(target: ComputeTarget) -> dict[str, str]:
+    """What an image of Retune would set: where its code is, and that NVIDIA's runtime hands out all GPUs."""
+    if target.container_image:
+        return {}
+    variables = {"PYTHONPATH": os.pathsep.join(map(str, own_folders()))}
+    if target.runtime == "nvidia" and target.gpus_per_node is None:
+        # https://docs.nvidia.com/datacenter/cloud-native/container-toolkit/latest/docker-specialized.html
+        variables |= {"NVIDIA_VISIBLE_DEVICES": "all", "NVIDIA_DRIVER_CAPABILITIES": "compute,utility"}
+    return variables
+
+
+def _absolute(mount: str) -> str:
+    """A mount whose source may be relative to the project's folder, as the recipe writes it (``./data:/data``); the
+    engine takes no relative folders."""
+    source, colon, rest = mount.partition(":")
+    return f"{Path(source).resolve()}{colon}{rest}" if source.startswith(".") else mount

@@ -44,8 +44,10 @@ class ComputeTarget(BaseModel):
         tunnel: ``ssh`` runs Slurm's commands on ``host`` as ``user``, with this machine's ssh settings and keys, or
             those of ``ssh_config``.
         remote_job_dir: where job folders lie on that machine; by default beside the artifacts.
-        container_image: what the job runs in (Docker; Slurm with the Pyxis plugin).
-        mounts: ``source:target`` or ``source:target:ro``, beside the folders that every job needs.
+        container_image: what the job runs in (Docker; Slurm with the Pyxis plugin). Without it, Docker runs Python's
+            own image with this machine's Retune.
+        mounts: ``source:target`` or ``source:target:ro``, beside the folders that every job needs. For Docker the
+            source may be relative to the working folder.
         runtime, ipc_mode, shm_size: Docker's options of the same names.
         array: Slurm tasks that embed a corpus together, as a job array.
         address: of the Ray cluster's dashboard, such as ``http://head:8265``; ``local`` starts a Ray for each job.
@@ -103,8 +105,6 @@ class ComputeTarget(BaseModel):
 
     @model_validator(mode="after")
     def _has_what_its_executor_needs(self) -> ComputeTarget:
-        if self.executor == "docker" and not self.container_image:
-            raise ValueError("executor 'docker' needs container_image")
         if self.tunnel == "ssh" and not self.host:
             raise ValueError("tunnel 'ssh' needs host")
         if self.tunnel == "ssh" and self.executor != "slurm":

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import sysconfig
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,27 +13,24 @@ from resources.containers import ContainerEngine
 from tests.command.conftest import Workplace, free_port
 from tests.containers.engine import BASE, make_base_image
 
-HOUSE = Path(__file__).parents[2]
-
 
 @pytest.fixture(scope="module")
 def image(engine_address: str) -> str:
-    """This interpreter in an image; its packages are mounted."""
+    """This interpreter in an image, in place of the one that a registry has."""
     make_base_image(engine_address)
     return BASE
 
 
 @pytest.fixture
 def docked(place: Workplace, image: str, monkeypatch: pytest.MonkeyPatch) -> Workplace:
+    """With the recipe's table, which names no image."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as inside: sums of floats depend on the number of threads
-    packages = sysconfig.get_path("purelib")
     (place.home / "env.toml").write_text(
-        f'[local-docker]\nexecutor = "docker"\ncontainer_image = "{image}"\n'
-        f'mounts = ["{packages}:{packages}:ro", "{HOUSE}:{HOUSE}:ro"]\n'
-        f'env_vars = {{ PYTHONPATH = "{HOUSE}:{packages}", OMP_NUM_THREADS = "1" }}\n',
+        '[local-docker]\nexecutor = "docker"\nipc_mode = "host"\nshm_size = "16g"\n'
+        'mounts = ["./data:/workspace/data", "./output:/workspace/output"]\nenv_vars = { OMP_NUM_THREADS = "1" }\n',
         "utf-8",
     )
-    return place
+    return replace(place, extra={"RETUNE_BASE_IMAGE": image})
 
 
 def versions(place: Workplace, asset: str) -> list[str]:

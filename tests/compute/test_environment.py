@@ -66,7 +66,6 @@ def test_single_keys_are_overridden_with_their_types(file: Path) -> None:
         ("my-cluster", {"nodes": "0"}, "nodes: input should be greater than or equal to 1"),
         ("my-cluster", {"time": "soon"}, "time: string should match pattern"),
         ("my-cluster", {"executor": "lsf"}, "executor: input should be 'inline', 'subprocess'"),
-        ("my-cluster", {"executor": "docker"}, "executor 'docker' needs container_image"),
         ("local-docker", {"tunnel": "ssh", "host": "x"}, "tunnel 'ssh' goes with executor 'slurm'"),
         ("my-cluster", {"env_vars": '{HF_TOKEN = "x"}'}, "list its name under secrets"),
     ],

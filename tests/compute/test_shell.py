@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,21 @@ def test_docker_mounts_folders_of_any_name(place: Place) -> None:
     mounted = [[mount["Source"], mount["Target"]] for mount in created["mounts"] or []]
     assert mounted == binds
     assert [volume.split(":") for volume in created["volumes"]] == volumes
+
+
+@pytest.mark.parametrize("place", ["project"], indirect=True)
+def test_without_an_image_a_container_has_this_machines_retune(place: Place) -> None:
+    """The recipe's table names none, and a relative folder."""
+    target = place.target(executor="docker", runtime="nvidia", mounts=["./data:/workspace/data"])
+    spec = DockerExecutor(target)._spec(place.job)
+    assert spec.image == f"python:{sys.version_info.major}.{sys.version_info.minor}-slim"
+    assert f"{Path('data').resolve()}:/workspace/data" in spec.volumes
+    for package in ("resources", "numpy"):
+        origin = find_spec(package).origin  # type: ignore[union-attr]
+        folder = Path(str(origin)).resolve().parents[1]
+        assert folder in spec.mounts
+        assert str(folder) in spec.environment["PYTHONPATH"].split(":")
+    assert spec.environment["NVIDIA_VISIBLE_DEVICES"] == "all"
 
 
 @pytest.mark.parametrize("place", WITH_BACKSLASH, indirect=True)
