@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from assets_pkg.config.profile import ProfileError, load_profile
+from assets_pkg.config.profile import Profile, ProfileError, load_profile
 from assets_pkg.config.recipe_names import ALIASES, WITHOUT_COUNTERPART
 from assets_pkg.config.sections.prep import MiningSettings, SplitSettings
 from storage.digests import digest_json
@@ -119,6 +119,11 @@ def test_a_bare_key_belongs_to_the_stage_whose_command_is_run() -> None:
         ("nim_model=a/b", "deploy", {"deploy.served_model_name": "a/b"}),
         ("backend=nim", "deploy", {"deploy.backend": "docker", "deploy.server": "nim"}),
         ("resume=if_possible", "sdg", {"sdg.resume": "always"}),
+        ("query_prefix=query:", "finetune", {"model.query_prefix": "query:"}),
+        ("passage_prefix=passage: ", "eval", {"model.passage_prefix": "passage: "}),
+        ("nvidia_api_base_url=null", "sdg", {"sdg.base_url": "https://integrate.api.nvidia.com/v1"}),
+        ("attn_implementation=null", "finetune", {"model.attn_implementation": "auto"}),
+        ("max_parallel_requests_for_gen=null", "sdg", {"sdg.max_parallel_requests_for_gen": 4}),
         ("file_extensions=.txt,.md", "sdg", {"corpus.file_extensions": [".txt", ".md"]}),
         ("file_extensions=.txt,", "sdg", {"corpus.file_extensions": [".txt", ""]}),
         ("k_values=1,10", "eval", {"eval.k_values": [1, 10]}),
@@ -147,6 +152,44 @@ def test_one_entry_of_a_setting_is_named_without_its_section() -> None:
         "structural": 1,
         "contextual": 0,
     }
+
+
+RECIPE_KEYS = """
+artifact_root corpus_id corpus_dir output_dir file_extensions nvidia_api_key nvidia_api_base_url
+min_text_length sentences_per_chunk num_sections num_files max_artifacts_per_type num_pairs query_counts
+min_hops max_hops reasoning_counts min_complexity similarity_threshold dataset_name buffer_size resume
+multi_doc bundle_size bundle_strategy max_docs_per_bundle multi_doc_manifest artifact_extraction_model
+artifact_extraction_provider qa_generation_model qa_generation_provider quality_judge_model
+quality_judge_provider embed_model embed_provider max_parallel_requests_for_gen artifact_path preview
+log_level sdg_input_path train_input_file artifact_recipe base_model trust_remote_code quality_threshold
+train_ratio val_ratio test_ratio conversion_seed max_pos_docs use_group_id_in_eval split_strategy
+groups_json attn_implementation hard_negatives_to_mine hard_neg_margin mining_batch_size query_max_length
+passage_max_length query_prefix passage_prefix train_data_path checkpoint_dir num_epochs global_batch_size
+local_batch_size learning_rate lr_warmup_steps lr_decay_style weight_decay optimizer_backend
+flash_adamw_master_weight_bits train_n_passages pooling l2_normalize temperature checkpoint_every_steps
+val_every_steps auto_scale_checkpoint_intervals finetuned_model_path eval_data_path k_values batch_size
+max_length corpus_chunk_size normalize eval_base eval_finetuned eval_nim nim_url nim_model nim_batch_size
+nim_timeout embedding_api_backend nim_invalid_embedding_retries nim_embedding_dimension nim_metric_tolerance
+nim_metric_low_k_tolerance fail_on_nim_metric_drift enabled model_path pooling_mode use_dimension_arg
+quant_cfg calibration_batch_size onnx_export_path opset export_dtype export_to_trt trt_model_path
+override_layernorm_precision_to_fp32 override_layers_to_fp32 profiling_verbosity trt_min_batch trt_opt_batch
+trt_max_batch trt_min_seq_len trt_opt_seq_len trt_max_seq_len backend nim_image vllm_image container_name
+model_dir model_path_env use_onnx expected_model_fingerprint container_model_path container_cache_path
+vllm_container_cache_path host_port container_port gpus shm_size max_seq_len pipeline_id detach
+remove_on_exit health_check_timeout health_check_interval ngc_api_key_env forward_ngc_api_key
+allow_unhealthy_detached
+"""
+"""Every key of the recipe's stage configurations and their classes, at NVIDIA-NeMo/Nemotron e27b371."""
+
+
+def test_every_key_of_the_recipe_is_a_setting_or_says_what_to_set() -> None:
+    groups = [
+        getattr(load_profile("default"), name) for name in Profile.model_fields if name != "artifact_root"
+    ]
+    known = {"artifact_root", *ALIASES, *WITHOUT_COUNTERPART}.union(
+        *(type(each).model_fields for each in groups)
+    )
+    assert [key for key in RECIPE_KEYS.split() if key not in known] == []
 
 
 def test_a_name_of_the_recipe_that_has_no_counterpart_says_what_to_set() -> None:

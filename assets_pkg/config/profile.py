@@ -265,7 +265,12 @@ def _parse_override(text: str) -> tuple[str, Any]:
             f"override {key} = {shown(given)}: the value is not readable as YAML: put it into quotes, "
             f"""'{key}="..."'"""
         ) from None
-    return key, cast("dict[str, Any]", parsed)["value"]
+    value = cast("dict[str, Any]", parsed)["value"]
+    if isinstance(value, dict) and given.rstrip().endswith(
+        ":"
+    ):  # passage_prefix=passage: is a text, as the recipe has it
+        return key, given
+    return key, value
 
 
 def _check_texts(values: Any, source: str) -> None:
@@ -293,12 +298,12 @@ def _calls_a_resolver(tree: Any) -> bool:
 def _settings_of(key: str, value: Any, section: str | None) -> dict[str, Any]:
     """The settings that an override sets, by their full names."""
     stage, _, rest = key.rpartition(".")
-    if rest in ALIASES and stage in ("", *_sections()) and rest not in _fields(stage or section):
-        return dict.fromkeys(ALIASES[rest], value)
-    full = _full_key(key, section)
-    if isinstance(value, str) and (full, value) in VALUES:
-        return dict(VALUES[full, value])
-    return {full: value}
+    alias = rest in ALIASES and stage in ("", *_sections()) and rest not in _fields(stage or section)
+    settings: dict[str, Any] = {}
+    for full in ALIASES[rest] if alias else (_full_key(key, section),):
+        other = VALUES.get((full, value)) if value is None or isinstance(value, str) else None
+        settings |= {full: value} if other is None else other
+    return settings
 
 
 def _fields(section: str | None) -> Iterable[str]:

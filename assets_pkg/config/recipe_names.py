@@ -25,11 +25,15 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
 }
 """The settings that a name of the recipe sets, in full."""
 
-VALUES: Mapping[tuple[str, str], Mapping[str, str]] = {
+VALUES: Mapping[tuple[str, str | None], Mapping[str, str]] = {
     ("deploy.backend", "nim"): {"deploy.backend": "docker", "deploy.server": "nim"},
     ("sdg.resume", "if_possible"): {"sdg.resume": "always"},
+    ("model.attn_implementation", None): {"model.attn_implementation": "auto"},
+    ("corpus.file_extensions", None): {},
+    ("sdg.base_url", None): {},
+    ("sdg.max_parallel_requests_for_gen", None): {},
 }
-"""Values of the recipe that are others here: settings by full name."""
+"""Values of the recipe that are others here: settings by full name; none where it means the default."""
 
 _FOLDERS = "every stage writes below artifact_root: set that"
 _NOTHING = "it decides nothing here: leave it out"
@@ -45,6 +49,7 @@ WITHOUT_COUNTERPART: Mapping[str, str] = {
     ),
     **dict.fromkeys(
         (
+            "artifact_recipe",
             "auto_scale_checkpoint_intervals",
             "buffer_size",
             "calibration_batch_size",
@@ -60,9 +65,11 @@ WITHOUT_COUNTERPART: Mapping[str, str] = {
             "nim_invalid_embedding_retries",
             "nim_timeout",
             "optimizer_backend",
+            "pipeline_id",
             "profiling_verbosity",
             "remove_on_exit",
             "val_every_steps",
+            "vllm_container_cache_path",
         ),
         _NOTHING,
     ),
@@ -76,14 +83,25 @@ WITHOUT_COUNTERPART: Mapping[str, str] = {
         ),
         _ENDPOINT,
     ),
+    "allow_unhealthy_detached": "a server that does not become ready is never left running",
     "embedding_api_backend": "the deployed server is asked: deploy.backend",
+    "enabled": "a stage is left out by --from and --to",
+    "expected_model_fingerprint": "every model is known by its digest; deploy.verify_fingerprint=true computes it anew",
+    "forward_ngc_api_key": "a NIM is given NGC_API_KEY, Retune's server is not: deploy.server",
     "lr_warmup_steps": "the warm-up is a share of all steps: finetune.warmup_ratio",
+    "max_seq_len": "a server reads as many tokens as its model: model.query_max_length and model.passage_max_length",
+    "model_path_env": "it follows from the version of deploy.nim_image",
+    **dict.fromkeys(
+        ("nim_metric_tolerance", "nim_metric_low_k_tolerance"),
+        "0.01, and 0.03 where k is below 5; eval.fail_on_nim_metric_drift=false goes on after a larger drift",
+    ),
     "ngc_api_key_env": "the key is in NGC_API_KEY, in the environment or .env",
     "nim_url": "the deployed server is asked: deploy.host and deploy.host_port",
     "nvidia_api_key": "the key stays in the environment or .env; sdg.api_key_env names its variable",
     "override_layernorm_precision_to_fp32": "export.trt_layer_precisions=*LayerNorm*:fp32",
     "override_layers_to_fp32": "export.trt_layer_precisions, such as */pooling_module*:fp32",
     "use_dimension_arg": "export.export_layout: recipe has the input dimensions",
+    "vllm_image": "deploy.backend=vllm starts the vllm command of this machine",
     "quant_cfg": "export.export_dtype: int8_weights or int8_dynamic",
 }
 """Why a name of the recipe is refused, and what to set instead."""
