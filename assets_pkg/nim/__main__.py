@@ -39,8 +39,13 @@ def main(arguments: Sequence[str] | None = None, load: Load | None = None) -> in
     from assets_pkg.nim.observability import set_up_logging
     from assets_pkg.nim.server import EmbeddingServer, bind
     from assets_pkg.nim.service import EmbeddingService
+    from assets_pkg.nim.tracing import TracingError
 
-    set_up_logging(settings)
+    try:
+        set_up_logging(settings)
+    except OSError as error:
+        sys.stderr.write(f"error: RETUNE_LOG_FILE: {error.filename}: {error.strerror}\n")
+        return 1
     for name in unknown_variables(os.environ):
         log.warning("%s is set, and this server does not know it: it changes nothing", name)
     # End at once while the model loads. The server replaces these handlers while it runs and raises the signal
@@ -50,7 +55,7 @@ def main(arguments: Sequence[str] | None = None, load: Load | None = None) -> in
     try:
         listener = bind(settings.host, settings.port, reuse_port=settings.reuse_port)
         service = EmbeddingService(settings, load or load_export)
-    except (FolderError, PortError) as error:
+    except (FolderError, PortError, TracingError) as error:
         log.error("%s", error)
         return 1
     _collect_garbage_less()

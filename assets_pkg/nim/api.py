@@ -7,8 +7,9 @@ from http import HTTPStatus
 from typing import Any
 
 import orjson
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Response, Security
 from fastapi.responses import PlainTextResponse
+from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
@@ -19,6 +20,9 @@ from assets_pkg.nim.schemas import EmbeddingBody, EmbeddingList, resolve_model
 from assets_pkg.nim.service import EmbeddingService
 
 API_VERSION = "1.0.0"
+
+KEY = Security(HTTPBearer(auto_error=False))
+"""Has the page ``/docs`` ask for the key; it is checked by `assets_pkg.nim.front`."""
 
 ERROR: dict[str, Any] = {
     "description": "Error",
@@ -57,7 +61,7 @@ def build_app(service: EmbeddingService) -> EmbeddingsMiddleware:
     """The ASGI application for a loaded service. The service outlives it: close it after the last request."""
     app = new_app("Retune embedding server")
     endpoint = EmbeddingsEndpoint(service)
-    _add_embeddings(app, endpoint)
+    _add_embeddings(app, endpoint, service)
     _add_health(app, service)
     _add_model(app, service)
     return EmbeddingsMiddleware(app, endpoint, service)
@@ -79,7 +83,8 @@ def new_app(title: str) -> FastAPI:
     return app
 
 
-def _add_embeddings(app: FastAPI, endpoint: EmbeddingsEndpoint) -> None:
+def _add_embeddings(app: FastAPI, endpoint: EmbeddingsEndpoint, service: EmbeddingService) -> None:
+    example = {"input": ["What is a retriever?"], "model": service.parser.names[0], "input_type": "query"}
     app.add_api_route(
         EMBEDDINGS_PATH,
         endpoint.answer,
@@ -90,31 +95,31 @@ def _add_embeddings(app: FastAPI, endpoint: EmbeddingsEndpoint) -> None:
             200: {"model": EmbeddingList},
             **ERRORS,
         },
-        openapi_extra=request_body(EmbeddingBody),
+        openapi_extra=request_body(EmbeddingBody, example),
+        dependencies=[KEY] if service.settings.api_key else [],
     )
 
 
 def _add_health(app: FastAPI, service: EmbeddingService) -> None:
-    @app.get("/v1/health/live")
+    @app.get("/v1/health/live", responses={503: {}})
     async def live() -> Response:
-        """200 as long as the process answers."""
-        return json_response({"object": "health.response", "message": "Service is live.", "live": True})
+        """200 as long as the server can work; 503 when only a restart helps."""
+        return _health("live", service.not_live_because)
 
     @app.get("/v1/health/ready", responses={503: {}})
     async def ready() -> Response:
         """200 when the server accepts requests, 503 when not."""
-        reason = service.not_ready_because
-        body = {
-            "object": "health.response",
-            "message": reason or "Service is ready.",
-            "ready": reason is None,
-        }
-        return json_response(body, HTTPStatus.OK if reason is None else HTTPStatus.SERVICE_UNAVAILABLE)
+        return _health("ready", service.not_ready_because)
 
     @app.get("/v1/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Prometheus metrics."""
         return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _health(state: str, problem: str | None) -> Response:
+    body = {"object": "health.response", "message": problem or f"Service is {state}.", state: problem is None}
+    return json_response(body, HTTPStatus.SERVICE_UNAVAILABLE if problem else HTTPStatus.OK)
 
 
 def _add_model(app: FastAPI, service: EmbeddingService) -> None:
@@ -170,10 +175,12 @@ def add_model_list(app: FastAPI, names: Sequence[str], **fields: object) -> None
         return json_response(entry(resolve_model(name, names)[0]))
 
 
-def request_body(kind: type[BaseModel]) -> dict[str, Any]:
-    """A route's JSON body for OpenAPI; the schema stands there in full, without references."""
-    schema = kind.model_json_schema()
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+def request_body(kind: type[BaseModel], example: object = None) -> dict[str, Any]:
+    """A route's JSON body for OpenAPI, with an example; the schema stands there in full, without references."""
+    content: dict[str, Any] = {"schema": kind.model_json_schema()}
+    if example is not None:
+        content["example"] = example
+    return {"requestBody": {"required": True, "content": {"application/json": content}}}
 
 
 def json_response(body: object, status: int = HTTPStatus.OK) -> Response:

@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Any
 
 import orjson
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 
 from assets_pkg.nim.settings import ServerSettings
 
@@ -15,25 +28,95 @@ ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
 SHARES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)
 """Upper bounds of the histograms' buckets."""
 
+LOG_FILE_BYTES = 16 * 2**20
+LOG_FILES_KEPT = 4
+
+
+@dataclass(frozen=True)
+class Access:
+    """A line of the access log: one request that was answered, or whose client left (status 499).
+
+    ``seconds``: from its head to the end of its answer; ``counts``: of its texts and tokens, where it was embedded.
+    """
+
+    client: str
+    request: str
+    status: int | str
+    seconds: float
+    request_id: str
+    counts: Mapping[str, int]
+
+    def __str__(self) -> str:
+        counts = "".join(f", {count} {name}" for name, count in self.counts.items())
+        return (
+            f'{self.client} "{self.request}" {self.status} {self.seconds * 1000:.1f} ms{counts}, '
+            f"request {self.request_id}"
+        )
+
+    def fields(self) -> dict[str, Any]:
+        return {
+            "message": f"{self.request} {self.status}",
+            "client": self.client,
+            "request": self.request,
+            "status": self.status,
+            "seconds": round(self.seconds, 6),
+            "request_id": self.request_id,
+            **self.counts,
+        }
+
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, logger, message and, after a failure, its traceback."""
+    """One JSON object a line: time, level, logger, message, what an `Access` says and a failure's traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry = {
             "time": datetime.fromtimestamp(record.created, UTC),
             "level": record.levelname,
             "logger": record.name,
-            "message": record.getMessage(),
+            **(record.msg.fields() if isinstance(record.msg, Access) else {"message": record.getMessage()}),
         }
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
         return orjson.dumps(entry).decode()
 
 
+class LogFile(RotatingFileHandler):
+    """A log file that is appended to, and rotated by size; what is written to standard output and error goes there too.
+
+    A server and its successor log to one file while the first drains: each goes on with the file that the other has
+    rotated in.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, maxBytes=LOG_FILE_BYTES, backupCount=LOG_FILES_KEPT, encoding="utf-8")
+
+    def _open(self) -> Any:
+        stream = super()._open()
+        for standard in (1, 2):
+            os.dup2(stream.fileno(), standard)
+        return stream
+
+    def shouldRollover(self, record: logging.LogRecord) -> int:
+        if self.stream is not None and not self._is_current():
+            self.stream.close()
+            self.stream = self._open()
+        return super().shouldRollover(record)
+
+    def _is_current(self) -> bool:
+        assert self.stream is not None
+        try:
+            return os.path.samestat(os.fstat(self.stream.fileno()), Path(self.baseFilename).stat())
+        except FileNotFoundError:
+            return False
+
+
 def set_up_logging(settings: ServerSettings) -> None:
-    """Log to standard error in the configured format and level."""
-    handler = logging.StreamHandler()
+    """Log to standard error, or to the configured file, in the configured format and level.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    handler = logging.StreamHandler() if settings.log_file is None else LogFile(settings.log_file)
     if settings.log_json:
         handler.setFormatter(JsonFormatter())
     else:
@@ -46,6 +129,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
 
         def histogram(name: str, description: str, buckets: tuple[float, ...] = SECONDS) -> Histogram:
             return Histogram(f"retune_{name}", description, buckets=buckets, registry=self.registry)
@@ -71,6 +155,11 @@ class Metrics:
         )
         self.queued_tokens = Gauge(
             "retune_queued_tokens", "Tokens waiting for a batch", registry=self.registry
+        )
+        self.threads_replaced = Counter(
+            "retune_inference_threads_replaced",
+            "Inference threads that ended by a fault and were replaced",
+            registry=self.registry,
         )
         self.model = Gauge(
             "retune_model_info", "1, labelled with the model", ["model", "digest"], registry=self.registry

@@ -29,6 +29,9 @@ MAX_RETRY_AFTER_S = 30
 USUAL_DECAY = 0.05
 """The share by which, with each batch, the usual number of open requests falls to the present one."""
 
+MAX_REPLACED = 10
+"""So many inference threads in a row may end without one batch done; then they are not replaced any more."""
+
 Deliver = Callable[[Callable[[], None]], object]
 """Runs the function that resolves a batch's requests, in the thread that waits for them."""
 
@@ -121,17 +124,15 @@ class Scheduler:
         self._next_order = 0
         self._tokens_per_second = math.inf
         self._closing = False
-        self._threads = [
-            threading.Thread(target=self._work, name=f"infer-{number}", daemon=True)
-            for number in range(workers)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._replaced = 0
+        self._threads: list[threading.Thread] = []
+        with self._lock:  # a thread that ends at once is found in the list
+            self._threads += [self._start(f"infer-{number}") for number in range(workers)]
         metrics.queued_tokens.set_function(lambda: self._queued_tokens)
 
     @property
     def healthy(self) -> bool:
-        """Whether every thread is alive."""
+        """Whether every thread is alive; one that ends by a fault is replaced, as long as that helps."""
         return all(thread.is_alive() for thread in self._threads)
 
     def submit(self, rows: Sequence[TokenIds]) -> QueuedRequest:
@@ -186,11 +187,39 @@ class Scheduler:
         if self._queued_tokens and overloaded:
             raise QueueFullError(max(1, min(MAX_RETRY_AFTER_S, math.ceil(wait))))
 
+    def _start(self, name: str) -> threading.Thread:
+        thread = threading.Thread(target=self._work, name=name, daemon=True)
+        thread.start()
+        return thread
+
     def _work(self) -> None:
-        while batch := self._next_batch():
-            started = time.monotonic()
-            self._run_batch(batch)
-            self._observe(batch, started)
+        batch: list[_QueuedText] = []
+        try:
+            while batch := self._next_batch():
+                started = time.monotonic()
+                self._run_batch(batch)
+                self._observe(batch, started)
+                self._replaced, batch = 0, []
+        except BaseException as error:  # noqa: BLE001 - what ends a thread is logged, and the thread replaced
+            self._replace(error, batch)
+
+    def _replace(self, error: BaseException, batch: list[_QueuedText]) -> None:
+        """Start a thread in place of this one, which ends by ``error``, and answer the requests in its batch."""
+        ended = threading.current_thread()
+        log.critical("inference thread %s ended", ended.name, exc_info=error)
+        failure = RuntimeError("the inference thread ended")
+        for request in {id(item.request): item.request for item in batch}.values():
+            self._fail(request, failure)
+        with self._lock:
+            self._gathering = False
+            self._replaced += 1
+            if self._replaced > MAX_REPLACED:
+                log.critical(
+                    "%d inference threads have ended in a row: none is started any more", MAX_REPLACED
+                )
+                return
+            self._metrics.threads_replaced.inc()
+            self._threads[self._threads.index(ended)] = self._start(ended.name)
 
     def _next_batch(self) -> list[_QueuedText]:
         """Wait for the next batch; empty when the scheduler is closed."""

@@ -19,6 +19,7 @@ from assets_pkg.nim.scheduler import QueuedRequest, QueueFullError, Scheduler
 from assets_pkg.nim.schemas import EmbeddingRequest, RequestParser, truncate
 from assets_pkg.nim.settings import ServerSettings
 from assets_pkg.nim.tokenize import TextError, TokenIds
+from assets_pkg.nim.tracing import NoTracing, OtlpTracing, Tracing
 
 log = logging.getLogger(__name__)
 
@@ -41,9 +42,11 @@ class EmbeddingService:
 
     Raises:
         FolderError: the model folder cannot be served.
+        TracingError: traces are asked for, and packages are missing.
     """
 
     def __init__(self, settings: ServerSettings, load: Load = load_export) -> None:
+        self.tracing: Tracing = OtlpTracing() if settings.tracing else NoTracing()
         loaded = load(settings.model_dir, settings.max_length)
         loaded.warm_up()
         workers = settings.workers or usable_cpus()
@@ -79,14 +82,18 @@ class EmbeddingService:
         """Why the server does not accept requests, or ``None`` when it does."""
         if self.draining:
             return "Service is stopping."
-        if not self._scheduler.healthy:
-            return "An inference thread has ended."
-        return None
+        return self.not_live_because
+
+    @property
+    def not_live_because(self) -> str | None:
+        """Why only a restart helps, or ``None``."""
+        return None if self._scheduler.healthy else "An inference thread has ended."
 
     def close(self) -> None:
         """Finish the queue and end the threads."""
         self._tokenizer_threads.shutdown()
         self._scheduler.close()
+        self.tracing.close()
 
     async def embed(self, request: EmbeddingRequest) -> Embedded:
         """Embed a request: rows of ``request.dimensions`` numbers, of length 1, and the tokens of each text.
@@ -99,8 +106,10 @@ class EmbeddingService:
         started = time.monotonic()
         try:
             async with asyncio.timeout(self.settings.request_timeout_s):
-                rows = await self._tokenize(request)
-                vectors = await self._infer(rows)
+                with self.tracing.step("tokenize"):
+                    rows = await self._tokenize(request)
+                with self.tracing.step("embed"):
+                    vectors = await self._infer(rows)
         except TimeoutError as error:
             raise OverloadedError("The request took too long; try again later.") from error
         self.metrics.request_seconds.observe(time.monotonic() - started)

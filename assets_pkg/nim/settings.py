@@ -26,6 +26,9 @@ ENVIRONMENT: dict[str, tuple[str, ...]] = {
     "workers": ("NIM_ENGINE_COUNT",),
     "log_level": ("NIM_LOG_LEVEL", "LOG_LEVEL"),
     "log_json": ("NIM_JSONL_LOGGING",),
+    "log_file": ("RETUNE_LOG_FILE",),
+    "access_log": ("RETUNE_ACCESS_LOG",),
+    "tracing": ("NIM_ENABLE_OTEL",),
     "require_input_type": ("RETUNE_REQUIRE_INPUT_TYPE",),
     "default_truncate": ("RETUNE_DEFAULT_TRUNCATE",),
     "api_key": ("RETUNE_API_KEY",),
@@ -136,6 +139,12 @@ class ServerSettings(DrainSettings):
     """DEBUG, INFO, WARNING, ERROR or CRITICAL."""
     log_json: bool = False
     """Log one JSON object a line."""
+    log_file: Path | None = None
+    """A file to log to, in place of standard error; at 16 MiB it is rotated, and four older ones are kept."""
+    access_log: bool = True
+    """Log one line for each request; for probes of health and metrics that succeed only at the level DEBUG."""
+    tracing: bool = False
+    """Send OpenTelemetry traces over OTLP, to where the standard ``OTEL_*`` variables say; needs the extra `otel`."""
 
     @property
     def client_batch_limit(self) -> int:

@@ -32,6 +32,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory, minilm: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_export(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """A model of 32 dimensions, for what does not depend on the vectors."""
+    target = tmp_path_factory.mktemp("tiny") / "model"
+    export_onnx(tiny_model, target, model_id="tiny", model_digest=DIGEST, settings=OnnxExportSettings())
+    return target
+
+
+@pytest.fixture(scope="session")
 def oracle(minilm: Path) -> Embed:
     """The checkpoint under sentence-transformers: texts, prefix and all, to float32 [n, 384] unit rows."""
     from sentence_transformers import SentenceTransformer

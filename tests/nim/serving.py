@@ -45,9 +45,12 @@ def command(folder: Path, *arguments: str, module: str = MODULE) -> list[str]:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """This process's environment without settings of the server, and ``variables``."""
+    """This process's environment without settings of the server, and ``variables``.
+
+    Without a line for each request: the log is a pipe that tests leave unread.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("NIM_", "RETUNE_"))}
-    return {**kept, "PYTHONPATH": str(ROOT), **variables}
+    return {**kept, "PYTHONPATH": str(ROOT), "RETUNE_ACCESS_LOG": "0", **variables}
 
 
 @contextmanager

@@ -17,6 +17,7 @@ IMPORTED_AS = {
     "prometheus_client": "prometheus-client",
     "grpc": "grpcio",
     "open_inference": "open-inference-grpc",
+    "opentelemetry": "opentelemetry-sdk",
 }
 BROUGHT_ALONG = {"starlette": "fastapi"}
 
@@ -28,7 +29,8 @@ def _requirements() -> dict[str, str]:
 
 def test_the_images_requirements_are_the_projects() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["grpc"]]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["grpc"], *extras["otel"]]
     theirs = {each.name: str(each.specifier) for each in map(Requirement, wanted)}
     shared = {name: text for name, text in _requirements().items() if name in theirs}
     assert shared == {name: theirs[name] for name in shared}
