@@ -10,7 +10,7 @@ import io
 import os
 import shlex
 import socket
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -272,6 +272,19 @@ class ContainerEngine:
         with _readable_errors(f"read the log of container {name}"):
             output: bytes = self._client.containers.get(name).logs(tail=lines)
             return output.decode("utf-8", "replace").rstrip()
+
+    def follow_log(self, name: str, lines: int) -> Iterator[str]:
+        """The last lines that it wrote, and those that it writes until it ends."""
+        with _readable_errors(f"read the log of container {name}"):
+            stream: Iterator[bytes] = self._client.containers.get(name).logs(
+                tail=lines, stream=True, follow=True
+            )
+            rest = b""
+            for part in stream:
+                *whole, rest = (rest + part).split(b"\n")
+                yield from (line.decode("utf-8", "replace") for line in whole)
+            if rest:
+                yield rest.decode("utf-8", "replace")
 
 
 def _status(container: Any) -> ContainerStatus:

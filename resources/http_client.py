@@ -10,6 +10,7 @@ No answer is read beyond a limit (`resources.answer_limit`).
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
 
 THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
+
+
+class CertificateError(RetuneError):
+    """The certificate by which a server is to be known cannot be read."""
 
 
 class HostNotAllowedError(RetuneError):
@@ -86,9 +91,18 @@ def async_http_client(
 
 
 def own_server_client(
-    url: str, *, timeout: float, headers: Mapping[str, str] | None = None, answer_limit: int | None = None
+    url: str,
+    *,
+    timeout: float,
+    headers: Mapping[str, str] | None = None,
+    answer_limit: int | None = None,
+    certificate: str | None = None,
 ) -> httpx2.Client:
     """A client of a server that this project runs on this machine, at any of its addresses; never through a proxy.
+
+    Args:
+        certificate: the file of the server's own certificate, for HTTPS: it proves the server whatever names it has,
+            which are those that other machines use.
 
     Raises:
         HostNotAllowedError: ``url`` is not on this machine. A request to another host raises it, too; and one with an
@@ -114,7 +128,26 @@ def own_server_client(
         },
         trust_env=False,
         follow_redirects=False,
+        verify=True if certificate is None else _pinned(certificate),
     )
+
+
+def _pinned(certificate: str) -> ssl.SSLContext:
+    """Trust in this certificate alone, whoever signed it and whatever its names.
+
+    Raises:
+        CertificateError: the file cannot be read as one.
+    """
+    try:
+        context = ssl.create_default_context(cafile=certificate)
+    except OSError as error:  # SSLError is one
+        raise CertificateError(
+            f"{certificate} is no certificate in PEM: {error.strerror or error}"
+        ) from error
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return context
 
 
 def opener(address: str) -> OpenerDirector:

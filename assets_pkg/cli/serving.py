@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,6 +39,9 @@ def deploy(
     dry_run: DryRunOption = False,
     stop: Annotated[bool, typer.Option("--stop", help="Stop the deployed server.")] = False,
     logs: Annotated[bool, typer.Option("--logs", help="Print the end of the server's log.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="With --logs: go on until the server ends.")
+    ] = False,
     overrides: Overrides = None,
 ) -> None:
     """Start the embedding server of the promoted model, or replace the running one."""
@@ -45,7 +49,7 @@ def deploy(
     if stop:
         _stop(profile)
     elif logs:
-        _show_log(profile)
+        _show_log(profile, follow)
     else:
         run_or_show(profile, list(STAGES["deploy"]), dry_run)
         if dry_run:
@@ -87,7 +91,8 @@ def serve(
         return
     served = typed_path(folder) if folder is not None else _exported_model(load_settings(config, overrides))
     command = [sys.executable, "-m", _server_module(served), "--model-dir", str(served)]
-    console.print(plain(ready_line(str(served), url_of(host, port), "will be served")), soft_wrap=True)
+    url = url_of(host, port, tls=bool(os.environ.get("NIM_TLS_CERT_PATH")))
+    console.print(plain(ready_line(str(served), url, "will be served")), soft_wrap=True)
     sys.stdout.flush()
     os.execv(sys.executable, [*command, "--host", host, "--port", str(port)])
 
@@ -106,13 +111,14 @@ def _exported_model(profile: Profile) -> Path:
     return store.resolve(ONNX_LINK) or store.root / ONNX_LINK
 
 
-def _stop(profile: Profile) -> None:
+def _stop(profile: Profile, interrupts: int = 1) -> None:
+    """Stop the server when it has answered what it accepted; an interrupt after so many others ends it at once."""
     from assets_pkg.deploy.deploy import stop_deployed
     from assets_pkg.reindex.searched_index import follow_server
     from storage.remote_store import open_store
 
     store = open_store(profile.artifact_root)
-    server = stop_deployed(store.root / STATE_FOLDER)
+    server = stop_deployed(store.root / STATE_FOLDER, _say, interrupts)
     if server is not None:
         console.print(f"stopped the server at {plain(server.url)}")
         follow_server(store)
@@ -127,20 +133,31 @@ def _stay(profile: Profile) -> None:
         return
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        console.print(f"serving at {plain(server.url)}: Ctrl-C stops the server", highlight=False)
+        console.print(
+            f"serving at {plain(server.url)}: Ctrl-C stops the server, twice at once", highlight=False
+        )
         while server.alive():
             time.sleep(1)
     except KeyboardInterrupt:
-        _stop(profile)
+        _stop(profile, interrupts=0)
         return
     raise failed(f"the server at {server.url} ended; its log: retune deploy --logs")
 
 
-def _show_log(profile: Profile) -> None:
+def _say(text: str) -> None:
+    console.print(plain(text), highlight=False, soft_wrap=True)
+
+
+def _show_log(profile: Profile, follow: bool) -> None:
     server = _server(profile)
     if server is None:
         raise failed("no server was deployed")
-    console.print(plain(server.last_log(LOG_LINES)), highlight=False)
+    if not follow:
+        _say(server.last_log(LOG_LINES))
+        return
+    with suppress(KeyboardInterrupt):
+        for line in server.follow_log(LOG_LINES):
+            _say(line)
 
 
 def _show_command(profile: Profile) -> None:

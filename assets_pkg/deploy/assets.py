@@ -85,7 +85,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             served = ServedModel(exported.folder, model.model, model.version, built)
             folder = asset.store.root / STATE_FOLDER
             anew = asset.is_forced("running_nim")
-            state = deploy(served, profile.deploy, folder, check, containers.get, anew)
+            state = deploy(served, profile.deploy, folder, check, containers.get, anew, asset.note)
             try:
                 follow_server(asset.store)
             except (
@@ -177,9 +177,10 @@ def server_changed(made: dg.AssetMaterialization, profile: Profile, store: Artif
     state = read_state(store.root / STATE_FOLDER)
     if state is None or not state.alive():
         return "the server is not running"
-    if not state.serves_its_model():
+    problem = settings_problem(state, profile.deploy)
+    if problem is None and not state.serves_its_model():
         return f"the server at {state.url} does not answer as the model that was deployed"
-    problem = settings_problem(state, profile.deploy) or key_problem(state)
+    problem = problem or key_problem(state)
     if problem is not None:
         return f"the server at {state.url} is not as wanted: {problem}"
     return _damage(made, store) if profile.deploy.verify_fingerprint else None

@@ -15,11 +15,13 @@ Configuration = Mapping[str, str]
 
 NAMES_VARIABLE = "NIM_SERVED_MODEL_NAME"
 LIMIT_VARIABLE = "NIM_MAX_CLIENT_BATCH_SIZE"
+LOG_VARIABLE = "RETUNE_LOG_FILE"
+TLS_VARIABLES = ("NIM_TLS_CERT_PATH", "NIM_TLS_KEY_PATH")
 COMMON = ("backend", "host", "host_port", "served_model_name")
 OF_RETUNE = ("max_client_batch_size",)
 OF_CONTAINERS = ("server", "container_name", "gpus", "shm_size")
 
-SET_BY_DEPLOY = frozenset({"model_dir", "port", "max_client_batch_size"})
+SET_BY_DEPLOY = frozenset({"model_dir", "port", "max_client_batch_size", "log_file"})
 """Settings of the server whose variables a deployment overrides."""
 
 VLLM_PREFIX, VLLM_KEY = "VLLM_", "VLLM_API_KEY"
@@ -77,7 +79,7 @@ def _variables(settings: DeploySettings, environment: Mapping[str, str]) -> set[
     if settings.backend == "vllm":
         return {name for name in environment if name.startswith(VLLM_PREFIX) and name != VLLM_KEY}
     if settings.backend == "docker":
-        return {NAMES_VARIABLE}
+        return {NAMES_VARIABLE, *TLS_VARIABLES}
     ignored = {*SET_BY_DEPLOY, "api_key"}
     return {
         variable

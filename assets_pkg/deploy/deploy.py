@@ -28,18 +28,21 @@ from assets_pkg.deploy.backends.vllm import KEY_VARIABLE as VLLM_KEY
 from assets_pkg.deploy.backends.vllm import VllmState, deploy_vllm, vllm_command
 from assets_pkg.deploy.configuration import configuration, differences, with_model
 from assets_pkg.deploy.interface import interface_of
-from assets_pkg.deploy.server_client import KEY_VARIABLE, guard_of, server_key
+from assets_pkg.deploy.server_client import CERTIFICATE_VARIABLE, KEY_VARIABLE, guard_of, server_key
 from assets_pkg.deploy.server_state import (
     STATE_FILE,
     DeployError,
+    Note,
     RunningServer,
     ServedModel,
     SmokeCheck,
+    asks_for_tls,
     await_serving,
     damaged_state,
     load_state,
 )
 from resources.containers import ContainerEngine
+from storage.progress import no_note
 
 STATES: dict[str, Callable[..., RunningServer]] = {
     "process": ServerState,
@@ -83,6 +86,7 @@ def deploy(
     smoke_check: SmokeCheck,
     engine: Callable[[], ContainerEngine],
     anew: bool = False,
+    told: Note = no_note,
 ) -> RunningServer:
     """Serve the model with the profile's settings and the key of the environment; a server that already does so is
     kept.
@@ -91,13 +95,14 @@ def deploy(
         folder: the folder of state and logs.
         engine: connects to the Docker engine; called only where a container is wanted.
         anew: replace the server even if it already does so.
+        told: hears of the requests that the previous server still answers.
 
     Raises:
         DeployError, ContainerError: the deployment failed; the previous server still serves.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".deploying.lock"):
-        return _deploy(served, settings, folder, smoke_check, engine, anew)
+        return _deploy(served, settings, folder, smoke_check, engine, anew, told)
 
 
 def _deploy(
@@ -107,9 +112,10 @@ def _deploy(
     smoke_check: SmokeCheck,
     engine: Callable[[], ContainerEngine],
     anew: bool,
+    told: Note,
 ) -> RunningServer:
     old = _running(folder)
-    stop_unrecorded(folder, old)
+    stop_unrecorded(folder, old, told)
     if old is not None:
         if not anew and _is_current(old, served, settings):
             await_serving(old, settings.startup_timeout_s)
@@ -117,14 +123,17 @@ def _deploy(
                 return old
         _require_replaceable(old, settings)
     if settings.backend == "process":
-        return deploy_process(served, settings, folder, smoke_check, old)
+        return deploy_process(served, settings, folder, smoke_check, old, told)
     if settings.backend == "vllm":
-        return deploy_vllm(served, settings, folder, smoke_check, old)
-    return deploy_container(served, settings, folder, smoke_check, old, engine())
+        return deploy_vllm(served, settings, folder, smoke_check, old, told)
+    return deploy_container(served, settings, folder, smoke_check, old, engine(), told)
 
 
-def stop_deployed(folder: Path) -> RunningServer | None:
+def stop_deployed(folder: Path, told: Note = no_note, interrupts: int = 1) -> RunningServer | None:
     """Stop the deployed server, and those that killed deployments left; returns the deployed one if it ran.
+
+    They answer the requests that they have accepted first. An interrupt (Ctrl-C) after ``interrupts`` others ends the
+    deployed server at once.
 
     Raises:
         DeployError: the state file is damaged.
@@ -133,9 +142,22 @@ def stop_deployed(folder: Path) -> RunningServer | None:
         return None
     with FileLock(folder / ".deploying.lock"):
         server = read_state(folder)
-        stopped = server is not None and server.stop()
-        stop_unrecorded(folder, None)
+        stopped = server is not None and _stop(server, told, interrupts)
+        stop_unrecorded(folder, None, told)
     return server if stopped else None
+
+
+def _stop(server: RunningServer, told: Note, interrupts: int) -> bool:
+    for left in range(interrupts, -1, -1):
+        try:
+            return server.stop(told)
+        except KeyboardInterrupt:
+            if left:
+                told(
+                    f"{server.handle} still answers requests that it has accepted: Ctrl-C again ends it at once"
+                )
+    server.kill()
+    return True
 
 
 def key_problem(server: RunningServer) -> str | None:
@@ -164,6 +186,11 @@ def _require_replaceable(old: RunningServer, settings: DeploySettings) -> None:
         raise DeployError(
             f"{old.handle} serves at {old.url}, and a {settings.backend} server cannot take over from it: stop it "
             "first (retune deploy --stop)"
+        )
+    if old.url.startswith("https:") and not asks_for_tls():
+        raise DeployError(
+            f"the server at {old.url} speaks TLS, and {CERTIFICATE_VARIABLE} is not set, so that the new one would "
+            "speak plain HTTP: set it, or stop the server first if that is meant (retune deploy --stop)"
         )
     path = interface_of(old.backend).path
     if server_key() is None and guard_of(old.url, path) == "another key":

@@ -16,6 +16,7 @@ from resources.http_client import own_server_client
 from storage.errors import RetuneError
 
 KEY_VARIABLE = "RETUNE_API_KEY"
+CERTIFICATE_VARIABLE, CERTIFICATE_KEY_VARIABLE = "NIM_TLS_CERT_PATH", "NIM_TLS_KEY_PATH"
 PROBE_TIMEOUT_S = 5.0
 PROBE_LIMIT_BYTES = 2**20
 
@@ -49,9 +50,14 @@ def authorization() -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
+def certificate_of(url: str) -> str | None:
+    """The certificate of the environment, by which the server at an ``https`` address is known."""
+    return os.environ.get(CERTIFICATE_VARIABLE) or None if url.startswith("https:") else None
+
+
 def server_client(url: str, timeout: float) -> httpx2.Client:
     """A client of the deployed server at ``url`` with the key of the environment."""
-    return own_server_client(url, timeout=timeout, headers=authorization())
+    return own_server_client(url, timeout=timeout, headers=authorization(), certificate=certificate_of(url))
 
 
 def get(url: str, path: str, *, with_key: bool = False) -> httpx2.Response | None:
@@ -94,4 +100,10 @@ def _is_refused(url: str, path: str, headers: dict[str, str]) -> bool:
 
 
 def _probe(url: str, headers: dict[str, str]) -> httpx2.Client:
-    return own_server_client(url, timeout=PROBE_TIMEOUT_S, headers=headers, answer_limit=PROBE_LIMIT_BYTES)
+    return own_server_client(
+        url,
+        timeout=PROBE_TIMEOUT_S,
+        headers=headers,
+        answer_limit=PROBE_LIMIT_BYTES,
+        certificate=certificate_of(url),
+    )

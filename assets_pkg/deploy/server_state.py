@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,6 +18,7 @@ from assets_pkg.config.sections.deploy import DeploySettings
 from assets_pkg.deploy.configuration import Configuration
 from assets_pkg.deploy.interface import Interface, NimInterface
 from assets_pkg.deploy.server_client import (
+    CERTIFICATE_VARIABLE,
     KEY_VARIABLE,
     get,
     get_fields,
@@ -29,6 +31,7 @@ from resources.encoders.service_calls import AnswerError, as_vector, json_value
 from storage.disk import bytes_below
 from storage.errors import RetuneError
 from storage.files import write_json
+from storage.progress import no_note
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,6 +40,7 @@ STATE_FILE = "server.json"
 SERVER_MODULE = "assets_pkg.nim"
 POLL_SECONDS = 0.1
 STOP_SECONDS = 20
+TOLD_SECONDS = 5.0
 DRAIN_MARGIN_SECONDS = 10.0
 DEFAULT_DRAIN_SECONDS = 131.0
 """How long a server that was started with the default deadline of a request may take to end."""
@@ -46,6 +50,7 @@ LOG_LINES_SHOWN = 15
 TOLERANCES = {"fp32": 1e-3, "fp16": 1e-3, "int8_weights": 1e-2, "int8_dynamic": 1e-1}
 """The largest cosine distance to the checkpoint's vectors, by the dtype of the exported model."""
 
+Note = Callable[[str], object]
 SmokeCheck = Callable[[str], None]
 """Called with the base URL of a started server; raises `DeployError` if its embeddings are wrong."""
 
@@ -66,15 +71,16 @@ class ServedModel:
 
 
 class AtAddress:
-    """The URL of what listens on ``host`` and ``port``."""
+    """The URL of what listens on ``host`` and ``port``, with TLS or without."""
 
     host: str
     port: int
+    tls: bool
 
     @property
     def url(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
+        return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
 
 
 class RunningServer(Protocol):
@@ -114,16 +120,34 @@ class RunningServer(Protocol):
         """Whether it is ready and, where it reports the digest of its model, serves ``model_digest``."""
         ...
 
-    def stop(self) -> bool:
+    def stop(self, told: Note = no_note) -> bool:
         """Let it finish its requests and end; kill it where it takes longer than its own deadline of requests.
 
-        Returns whether it still existed.
+        ``told`` hears every ``TOLD_SECONDS`` how long that has taken. Returns whether it still existed.
         """
+        ...
+
+    def kill(self) -> None:
+        """End it at once, with its requests."""
+        ...
+
+    def follow_log(self, lines: int) -> Iterator[str]:
+        """The last lines of its log, and those that it writes until it ends."""
         ...
 
     def last_log(self, lines: int = LOG_LINES_SHOWN) -> str:
         """The end of its log."""
         ...
+
+
+def drain_note(handle: str, waited: float, longest: float) -> str:
+    """What is said while a server that is to end answers the requests that it has accepted."""
+    return f"{handle} still answers requests that it has accepted: {waited:.0f} s, at most {longest:.0f} s"
+
+
+def asks_for_tls() -> bool:
+    """Whether a server that is deployed with this environment is to speak HTTPS."""
+    return bool(os.environ.get(CERTIFICATE_VARIABLE))
 
 
 def write_state(folder: Path, state: dict[str, Any]) -> None:

@@ -76,8 +76,11 @@ def serve_model(
     with listener:
         engine = Engine(open_served(name, accelerator), settings)
         try:
-            config = guarded_config(build_app(engine), grace_s=GRACE_S, log_level="info")
-            server_type()(config, partial(ready, shown_url(listener))).run(sockets=[listener])
+            config = guarded_config(build_app(engine), settings, grace_s=GRACE_S, log_level="info")
+            url = shown_url(listener, tls=settings.tls_cert_path is not None)
+            server_type()(config, partial(ready, url)).run(sockets=[listener])
+        except PortError as error:
+            raise ServeError(str(error)) from error
         finally:
             engine.close()
 
@@ -87,16 +90,17 @@ def ready_line(name: str, url: str, verb: str = "is served") -> str:
     return f"{name} {verb} at {url} (documentation of all routes: {url}/docs)"
 
 
-def shown_url(listener: socket.socket) -> str:
+def shown_url(listener: socket.socket, *, tls: bool = False) -> str:
     """Where a server is reached from this machine, also if it listens on all addresses."""
     bound: tuple[str, int] = listener.getsockname()[:2]
-    return url_of(*bound)
+    return url_of(*bound, tls=tls)
 
 
-def url_of(host: str, port: int) -> str:
+def url_of(host: str, port: int, *, tls: bool = False) -> str:
     """The same of an address that a server will listen on."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def server_type() -> Callable[[uvicorn.Config, Callable[[], object]], uvicorn.Server]:

@@ -34,6 +34,7 @@ from assets_pkg.nim.errors import (
 )
 from assets_pkg.nim.schemas import EmbeddingRequest
 from assets_pkg.nim.service import Embedded, EmbeddingService
+from assets_pkg.nim.settings import FrontSettings
 
 log = logging.getLogger(__name__)
 
@@ -71,12 +72,24 @@ async def start_grpc(service: EmbeddingService) -> grpc.aio.Server:
     add_GRPCInferenceServiceServicer_to_server(InferenceServicer(service), server)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     try:
-        port = server.add_insecure_port(f"{host}:{settings.grpc_port}")
+        address = f"{host}:{settings.grpc_port}"
+        credentials = _credentials(settings)
+        port = (
+            server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
+        )
     except RuntimeError as error:
         raise PortError(f"cannot serve gRPC on {settings.host} port {settings.grpc_port}") from error
     await server.start()
-    log.info("listening on grpc://%s:%d", host, port)
+    log.info("listening on grpc%s://%s:%d", "s" if credentials else "", host, port)
     return server
+
+
+def _credentials(settings: FrontSettings) -> Any:
+    if settings.tls_cert_path is None or settings.tls_key_path is None:
+        return None
+    return grpc.ssl_server_credentials(
+        [(settings.tls_key_path.read_bytes(), settings.tls_cert_path.read_bytes())]
+    )
 
 
 def grpc_name(model: str) -> str:

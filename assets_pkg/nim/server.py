@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import logging
 import socket
+import ssl
 import struct
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -18,6 +19,7 @@ from assets_pkg.nim.api import build_app
 from assets_pkg.nim.errors import PortError
 from assets_pkg.nim.front import ON_DISCONNECT
 from assets_pkg.nim.service import EmbeddingService
+from assets_pkg.nim.settings import FrontSettings
 
 log = logging.getLogger(__name__)
 
@@ -136,8 +138,14 @@ class GuardedProtocol(HttpToolsProtocol):
             self._head_timer = None
 
 
-def guarded_config(app: ASGIApp, *, grace_s: int, **logging_options: Any) -> uvicorn.Config:
-    """uvicorn's configuration of every server: requests in progress have ``grace_s`` to end when it stops."""
+def guarded_config(
+    app: ASGIApp, settings: FrontSettings, *, grace_s: int, **logging_options: Any
+) -> uvicorn.Config:
+    """uvicorn's configuration of every server: requests in progress have ``grace_s`` to end when it stops.
+
+    Raises:
+        PortError: the certificate or its key cannot be used.
+    """
     return uvicorn.Config(
         app,
         http=GuardedProtocol,
@@ -149,8 +157,23 @@ def guarded_config(app: ASGIApp, *, grace_s: int, **logging_options: Any) -> uvi
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=grace_s,
+        **_tls_options(settings),
         **logging_options,
     )
+
+
+def _tls_options(settings: FrontSettings) -> dict[str, Any]:
+    certificate, key = settings.tls_cert_path, settings.tls_key_path
+    if certificate is None or key is None:
+        return {}
+    try:
+        # Here, where a fault can be said in a line. A key with a password would have uvicorn ask for it.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+    except OSError as error:  # SSLError is one
+        raise PortError(
+            f"{certificate} and {key} cannot be used for TLS: {error.strerror or error}"
+        ) from error
+    return {"ssl_certfile": str(certificate), "ssl_keyfile": str(key)}
 
 
 class EmbeddingServer(uvicorn.Server):
@@ -169,7 +192,9 @@ class EmbeddingServer(uvicorn.Server):
         self._start_grpc = None if settings.grpc_port is None else _grpc_starter()
         self._grpc: Any = None
         super().__init__(
-            guarded_config(build_app(service), grace_s=int(settings.request_timeout_s) + 1, log_config=None)
+            guarded_config(
+                build_app(service), settings, grace_s=int(settings.request_timeout_s) + 1, log_config=None
+            )
         )
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -179,7 +204,8 @@ class EmbeddingServer(uvicorn.Server):
         for listener in sockets or ():
             if self._service.settings.reuse_port:
                 prefer(listener)
-            log.info("listening on http://%s:%d", *listener.getsockname()[:2])
+            scheme = "https" if self._service.settings.tls_cert_path else "http"
+            log.info("listening on %s://%s:%d", scheme, *listener.getsockname()[:2])
 
     async def main_loop(self) -> None:
         await super().main_loop()

@@ -32,6 +32,8 @@ ENVIRONMENT: dict[str, tuple[str, ...]] = {
     "require_input_type": ("RETUNE_REQUIRE_INPUT_TYPE",),
     "default_truncate": ("RETUNE_DEFAULT_TRUNCATE",),
     "api_key": ("RETUNE_API_KEY",),
+    "tls_cert_path": ("NIM_TLS_CERT_PATH",),
+    "tls_key_path": ("NIM_TLS_KEY_PATH",),
     "batch_tokens": ("RETUNE_BATCH_TOKENS",),
     "max_queue_tokens": ("RETUNE_MAX_QUEUE_TOKENS",),
     "read_timeout_s": ("RETUNE_READ_TIMEOUT_S",),
@@ -88,6 +90,10 @@ class FrontSettings(BaseModel):
     """The largest body of a request, in bytes."""
     max_queue_requests: PositiveInt = 1024
     """The most requests at a time; further ones are answered with 503."""
+    tls_cert_path: Path | None = None
+    """The certificate in PEM, with those between it and its root; then HTTPS is served, and no plain HTTP."""
+    tls_key_path: Path | None = None
+    """The private key of the certificate, in PEM and without a password."""
     request_timeout_s: PositiveFloat = 120.0
     """The seconds in which a request must be answered; then it is answered with 503."""
     read_timeout_s: PositiveFloat = 20.0
@@ -155,10 +161,10 @@ def settings_from(environment: Mapping[str, str], arguments: Mapping[str, Any]) 
     """Settings from the environment, overridden by those ``arguments`` that are not ``None``.
 
     Raises:
-        SettingsError: a value cannot be parsed or is out of range, there is no model folder, or TLS is asked for,
-            which this server does not speak.
+        SettingsError: a value cannot be parsed or is out of range, there is no model folder, or TLS is asked for in
+            part.
     """
-    refuse_tls(environment)
+    require_tls_pair(environment)
     values, sources = _from_environment(environment)
     for setting, value in arguments.items():
         if value is not None:
@@ -170,7 +176,7 @@ def settings_from(environment: Mapping[str, str], arguments: Mapping[str, Any]) 
 
 def front_settings_from(kind: type[F], environment: Mapping[str, str]) -> F:
     """The settings of another server, from the same variables. Raises `SettingsError`."""
-    refuse_tls(environment)
+    require_tls_pair(environment)
     values, sources = _from_environment(environment)
     known = {setting: value for setting, value in values.items() if setting in kind.model_fields}
     return _validated(kind, known, sources)
@@ -187,13 +193,16 @@ def listen_address(
     return chosen.host, chosen.port
 
 
-def refuse_tls(environment: Mapping[str, str]) -> None:
-    """Raises `SettingsError` where TLS is asked for: plain HTTP must not be served in its place."""
+def require_tls_pair(environment: Mapping[str, str]) -> None:
+    """Raises `SettingsError` where TLS is asked for in a way that this server cannot do: less must not be served in
+    its place."""
+    pair = [ENVIRONMENT[name][0] for name in ("tls_cert_path", "tls_key_path")]
     for name in sorted(environment):
-        if name.startswith(TLS_PREFIX) and environment[name]:
-            raise SettingsError(
-                f"{name}: this server speaks no TLS: unset it, and put a proxy with TLS in front"
-            )
+        if name.startswith(TLS_PREFIX) and environment[name] and name not in pair:
+            raise SettingsError(f"{name}: of TLS this server knows {' and '.join(pair)} alone: unset it")
+    missing = [name for name in pair if not environment.get(name)]
+    if len(missing) == 1:
+        raise SettingsError(f"{missing[0]} is not set: TLS needs a certificate and its key")
 
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:

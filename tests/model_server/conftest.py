@@ -12,7 +12,7 @@ import pytest
 import uvicorn
 
 from assets_pkg.model_server.api import build_app
-from assets_pkg.model_server.engine import Engine, Served
+from assets_pkg.model_server.engine import Engine, ModelServerSettings, Served
 from assets_pkg.nim.server import bind, guarded_config
 from resources.encoders.factory import LOCAL
 from resources.encoders.items import ItemEncoder
@@ -37,7 +37,9 @@ class Running:
 def listening(engine: Engine) -> Iterator[str]:
     """The URL of a server over an engine; both end with the block."""
     listener = bind("127.0.0.1", 0)
-    server = uvicorn.Server(guarded_config(build_app(engine), grace_s=10, log_level="warning"))
+    server = uvicorn.Server(
+        guarded_config(build_app(engine), ModelServerSettings(), grace_s=10, log_level="warning")
+    )
     thread = threading.Thread(target=lambda: server.run(sockets=[listener]), daemon=True)
     thread.start()
     while not server.started:

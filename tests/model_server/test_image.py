@@ -18,7 +18,11 @@ SERVER = ROOT / "assets_pkg" / "model_server"
 COMPOSE = SERVER / "docker" / "docker-compose.yaml"
 OURS = ("assets_pkg", "resources", "storage")
 NAMED = {"PIL": "pillow", "yaml": "pyyaml", "starlette": "fastapi"}
-NOT_SERVED = {"grpc", "open_inference", "opentelemetry"}  # of the other server: its second protocol, its traces
+NOT_SERVED = {
+    "grpc",
+    "open_inference",
+    "opentelemetry",
+}  # of the other server: its second protocol, its traces
 ADAPTERS = ("registered_text", "dual_tower", "qwen3_vl", "onnx", "http")
 
 

@@ -76,6 +76,6 @@ def _await_url(log: IO[str]) -> str:
     lines: list[str] = []
     for line in log:
         lines.append(line)
-        if found := re.search(r'listening on (http://[^\s"]+)', line):
+        if found := re.search(r'listening on (https?://[^\s"]+)', line):
             return found[1]
     raise AssertionError("the server did not start:\n" + "".join(lines))

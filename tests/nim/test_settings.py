@@ -82,14 +82,17 @@ def test_the_limit_of_a_request_is_nims_where_it_is_set() -> None:
     assert settings_from({**FOLDER, "NIM_TRITON_MAX_BATCH_SIZE": "30"}, {}).client_batch_limit == 30
 
 
-@pytest.mark.parametrize("name", ["NIM_TLS_CERT_PATH", "NIM_TLS_KEY_PATH", "NIM_TLS_CA_PATH"])
-def test_plain_http_is_not_served_where_tls_is_asked_for(name: str) -> None:
-    with pytest.raises(SettingsError, match=f"^{name}: this server speaks no TLS"):
-        settings_from({**FOLDER, name: "/secret/place"}, {})
-    with pytest.raises(SettingsError, match=f"^{name}: ") as error:
-        front_settings_from(FrontSettings, {name: "/secret/place"})
+def test_tls_needs_both_files_and_knows_no_more() -> None:
+    pair = {"NIM_TLS_CERT_PATH": "/secret/cert", "NIM_TLS_KEY_PATH": "/secret/key"}
+    settings = settings_from({**FOLDER, **pair}, {})
+    assert (settings.tls_cert_path, settings.tls_key_path) == (Path("/secret/cert"), Path("/secret/key"))
+    for name, other in (tuple(pair), tuple(reversed(pair))):
+        with pytest.raises(SettingsError, match=f"^{other} is not set"):
+            settings_from({**FOLDER, name: "/x", other: ""}, {})
+    with pytest.raises(SettingsError, match=r"^NIM_TLS_CA_PATH: ") as error:
+        front_settings_from(FrontSettings, {**pair, "NIM_TLS_CA_PATH": "/secret/place"})
     assert "secret" not in str(error.value)
-    assert settings_from({**FOLDER, name: ""}, {}).port == 8000
+    assert settings_from({**FOLDER, "NIM_TLS_CERT_PATH": "", "NIM_TLS_CA_PATH": ""}, {}).tls_cert_path is None
 
 
 def test_unknown_variables_are_those_that_change_nothing() -> None:

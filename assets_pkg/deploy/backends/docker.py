@@ -11,26 +11,38 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
 from assets_pkg.config.sections.deploy import DeploySettings
 from assets_pkg.deploy.backends.nim_image import USER, contract_of, host_cache, mounted_model
-from assets_pkg.deploy.configuration import LIMIT_VARIABLE, NAMES_VARIABLE, served_names, with_model
+from assets_pkg.deploy.configuration import (
+    LIMIT_VARIABLE,
+    NAMES_VARIABLE,
+    TLS_VARIABLES,
+    served_names,
+    with_model,
+)
 from assets_pkg.deploy.server_client import KEY_VARIABLE, server_key
 from assets_pkg.deploy.server_state import (
     DEFAULT_DRAIN_SECONDS,
     LOG_LINES_SHOWN,
     STOP_SECONDS,
+    TOLD_SECONDS,
     AtAddress,
     DeployError,
+    Note,
     RunningServer,
     ServedModel,
     SmokeCheck,
+    asks_for_tls,
     await_serving,
+    drain_note,
     is_ready,
     require_memory,
     require_port,
@@ -38,6 +50,7 @@ from assets_pkg.deploy.server_state import (
     write_state,
 )
 from resources.containers import ContainerEngine, ContainerError, ContainerSpec, ContainerStatus
+from storage.progress import no_note
 
 IMAGE_FOLDER = Path(__file__).parents[2] / "nim"
 INNER_PORT = 8000
@@ -46,6 +59,7 @@ DIGEST_LABEL = "retune.model-digest"
 NGC_REGISTRY = "nvcr.io/"
 NGC_USER = "$oauthtoken"
 NGC_KEY = "NGC_API_KEY"
+TLS_INSIDE = ("/tls/certificate.pem", "/tls/key.pem")
 TRIAL, PREVIOUS = "-trial", "-previous"
 
 
@@ -68,6 +82,7 @@ class ContainerState(AtAddress):
     gap_s: float = 0.0
     backend: str = "docker"
     configuration: Mapping[str, str] = field(default_factory=dict[str, str])
+    tls: bool = False
 
     @property
     def handle(self) -> str:
@@ -88,13 +103,21 @@ class ContainerState(AtAddress):
     def serves_its_model(self) -> bool:
         return served_digest(self.url) == self.model_digest if self.tells_digest else is_ready(self.url)
 
-    def stop(self) -> bool:
+    def stop(self, told: Note = no_note) -> bool:
         engine = self._engine()
         if engine.find(self.id) is None:
             return False
-        engine.stop(self.id, int(DEFAULT_DRAIN_SECONDS))
+        _drain(engine, self, told)
         engine.remove(self.id)
         return True
+
+    def kill(self) -> None:
+        engine = self._engine()
+        if engine.find(self.id) is not None:
+            engine.remove(self.id)
+
+    def follow_log(self, lines: int) -> Iterator[str]:
+        return self._engine().follow_log(self.id, lines)
 
     def last_log(self, lines: int = LOG_LINES_SHOWN) -> str:
         try:
@@ -113,6 +136,7 @@ def deploy_container(
     smoke_check: SmokeCheck,
     old: RunningServer | None,
     engine: ContainerEngine,
+    told: Note = no_note,
 ) -> ContainerState:
     """Serve the model in a container on the profile's port.
 
@@ -127,7 +151,7 @@ def deploy_container(
     _remove_leftovers(engine, settings, folder, old)
     preflight(served, settings, old, engine)
     _test_start(served, settings, folder, smoke_check, engine)
-    new = _replace(served, settings, folder, old, engine)
+    new = _replace(served, settings, folder, old, engine, told)
     write_state(folder, asdict(new))
     if isinstance(old, ContainerState):
         engine.remove(old.id)
@@ -148,12 +172,13 @@ def container_spec(served: ServedModel, settings: DeploySettings, folder: Path) 
     )
     variables = {NAMES_VARIABLE: served_names(settings)}
     if settings.server == "retune":
+        mounts = {served.onnx: "/model", **_tls_files()}
         variables |= {
             "NIM_CUSTOM_MODEL": "/model",
             LIMIT_VARIABLE: str(settings.max_client_batch_size),
+            **(dict(zip(TLS_VARIABLES, TLS_INSIDE, strict=True)) if asks_for_tls() else {}),
         }
         secrets = (KEY_VARIABLE,) if server_key() else ()
-        mounts = {served.onnx: "/model"}
         return replace(common, mounts=mounts, environment=variables, secrets=secrets, read_only=True)
     contract = contract_of(settings.nim_image)
     names = (
@@ -167,6 +192,12 @@ def container_spec(served: ServedModel, settings: DeploySettings, folder: Path) 
         secrets=(NGC_KEY,),
         user=USER,
     )
+
+
+def _tls_files() -> dict[Path, str]:
+    """The certificate and its key of the environment, and where a container has them."""
+    files = [os.environ.get(name) for name in TLS_VARIABLES]
+    return {Path(here).absolute(): inside for here, inside in zip(files, TLS_INSIDE, strict=True) if here}
 
 
 def container_configuration(served: ServedModel, settings: DeploySettings) -> dict[str, str]:
@@ -201,6 +232,11 @@ def preflight(
     if not os.environ.get(NGC_KEY):
         raise DeployError(
             f"{NGC_KEY} is not set, and {settings.nim_image} needs it: put it in the environment"
+        )
+    if asks_for_tls():
+        raise DeployError(
+            f"{TLS_VARIABLES[0]} is set, and Retune does not set up TLS in {settings.nim_image}: set "
+            "deploy.server=retune, or unset it and put a proxy with TLS in front"
         )
     mounted_model(served, settings)
     host_cache().mkdir(parents=True, exist_ok=True)
@@ -248,11 +284,12 @@ def _replace(
     folder: Path,
     old: RunningServer | None,
     engine: ContainerEngine,
+    told: Note,
 ) -> ContainerState:
     """Stop the old container and start the new one on its port; on any failure restore the old one."""
     spec = container_spec(served, settings, folder)
     if isinstance(old, ContainerState):
-        engine.stop(old.id, int(DEFAULT_DRAIN_SECONDS))
+        _drain(engine, old, told)
         engine.rename(old.id, old.name + PREVIOUS)
     stopped = time.monotonic()
     try:
@@ -266,6 +303,25 @@ def _replace(
             _restore(old, engine)
         raise
     return replace(state, gap_s=round(time.monotonic() - stopped, 2) if old else 0.0)
+
+
+def _drain(engine: ContainerEngine, server: ContainerState, told: Note) -> None:
+    """Ask the container to end, and wait until it has; an interrupt ends the waiting, not what was asked."""
+    longest, done = DEFAULT_DRAIN_SECONDS, Future[None]()
+
+    def stop() -> None:
+        try:
+            done.set_result(engine.stop(server.id, int(longest)))
+        except Exception as error:  # noqa: BLE001 - raised to the one who waits
+            done.set_exception(error)
+
+    threading.Thread(target=stop, daemon=True, name="drain").start()
+    begun = time.monotonic()
+    while True:
+        try:
+            return done.result(TOLD_SECONDS)
+        except TimeoutError:
+            told(drain_note(server.handle, time.monotonic() - begun, longest))
 
 
 def _restore(old: ContainerState, engine: ContainerEngine) -> None:
@@ -324,6 +380,7 @@ def _state(
         tells_digest=settings.server == "retune",
         engine=engine.base_url,
         configuration=container_configuration(served, settings),
+        tls=asks_for_tls(),
     )
 
 

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,11 +24,13 @@ import psutil
 from assets_pkg.config.sections.deploy import DeploySettings
 from assets_pkg.deploy.configuration import (
     LIMIT_VARIABLE,
+    LOG_VARIABLE,
     NAMES_VARIABLE,
     drain_seconds,
     served_names,
     with_model,
 )
+from assets_pkg.deploy.log_files import begin, follow, last_lines
 from assets_pkg.deploy.server_state import (
     DEFAULT_DRAIN_SECONDS,
     DRAIN_MARGIN_SECONDS,
@@ -36,17 +38,22 @@ from assets_pkg.deploy.server_state import (
     POLL_SECONDS,
     SERVER_MODULE,
     STOP_SECONDS,
+    TOLD_SECONDS,
     AtAddress,
     DeployError,
+    Note,
     RunningServer,
     ServedModel,
     SmokeCheck,
+    asks_for_tls,
     await_serving,
+    drain_note,
     require_memory,
     require_port,
     served_digest,
     write_state,
 )
+from storage.progress import no_note
 
 DEPLOYED_FROM = "RETUNE_DEPLOYED_FROM"
 """The variable by which a server process is known as one that a deployment started: the folder of state and logs."""
@@ -71,6 +78,7 @@ class ServerState(AtAddress):
     backend: str = "process"
     configuration: Mapping[str, str] = field(default_factory=dict[str, str])
     drain_s: float = DEFAULT_DRAIN_SECONDS
+    tls: bool = False
 
     @property
     def handle(self) -> str:
@@ -95,24 +103,28 @@ class ServerState(AtAddress):
             return True
         return any(each.status == psutil.CONN_LISTEN and each.laddr[1] == self.port for each in sockets)
 
-    def stop(self) -> bool:
+    def stop(self, told: Note = no_note) -> bool:
         process = self._process()
         if process is None:
             return False
         process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(self.drain_s)
-        except psutil.TimeoutExpired:
-            process.kill()
-            process.wait(STOP_SECONDS)
+        if wait_for(
+            [process], self.drain_s, lambda waited: told(drain_note(self.handle, waited, self.drain_s))
+        ):
+            self.kill()
         return True
 
+    def kill(self) -> None:
+        process = self._process()
+        if process is not None:
+            process.kill()
+            process.wait(STOP_SECONDS)
+
     def last_log(self, lines: int = LOG_LINES_SHOWN) -> str:
-        try:
-            written = Path(self.log).read_text("utf-8", "replace").splitlines()
-        except OSError:
-            return "(no log)"
-        return "\n".join(written[-lines:]) or "(empty)"
+        return "\n".join(last_lines(Path(self.log), lines)) or "(empty)"
+
+    def follow_log(self, lines: int) -> Iterator[str]:
+        return follow(Path(self.log), lines, self.alive)
 
     def _process(self) -> psutil.Process | None:
         try:
@@ -128,12 +140,14 @@ def deploy_process(
     folder: Path,
     smoke_check: SmokeCheck,
     old: RunningServer | None,
+    told: Note = no_note,
 ) -> ServerState:
     """Serve the exported folder on the profile's port, replacing an older server without refusing a request.
 
     Args:
         folder: the folder of state and logs.
         old: the server process that runs now, if one does.
+        told: hears of the requests that the older server still answers.
 
     Raises:
         DeployError: another program holds the port, memory is short, or the new server failed its test.
@@ -150,7 +164,7 @@ def deploy_process(
         new.stop()
         raise
     if old is not None:
-        old.stop()
+        old.stop(told)
     return new
 
 
@@ -202,7 +216,8 @@ def _start(
     variables: Mapping[str, str] = NO_VARIABLES,
 ) -> ServerState:
     command = command_line(served, settings, port)
-    pid, started = start_process(command, {**environment(settings), **variables}, log)
+    to_file = {LOG_VARIABLE: str(log.absolute())}
+    pid, started = start_process(command, {**environment(settings), **to_file, **variables}, log)
     paths = str(served.onnx), str(log.absolute())
     return ServerState(
         pid,
@@ -213,15 +228,17 @@ def _start(
         *paths,
         configuration=with_model(settings, served.onnx, served.digest),
         drain_s=drain_seconds() + DRAIN_MARGIN_SECONDS,
+        tls=asks_for_tls(),
     )
 
 
 def start_process(command: Sequence[str], variables: Mapping[str, str], log: Path) -> tuple[int, float]:
-    """Start a program that outlives this one, with its output in ``log``.
+    """Start a program that outlives this one, with its output at the end of ``log``.
 
     Returns its pid, and when it started, seconds since the epoch.
     """
-    with log.open("wb") as stream:
+    begin(log)
+    with log.open("ab") as stream:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -233,9 +250,10 @@ def start_process(command: Sequence[str], variables: Mapping[str, str], log: Pat
     return process.pid, psutil.Process(process.pid).create_time()
 
 
-def stop_unrecorded(folder: Path, recorded: RunningServer | None) -> list[int]:
+def stop_unrecorded(folder: Path, recorded: RunningServer | None, told: Note = no_note) -> list[int]:
     """Stop servers that a killed deployment left: tried on a private port, or started or replaced on the public one,
-    where they would go on answering beside the recorded server. Returns their pids.
+    where they would go on answering beside the recorded server. They answer what they have accepted first. Returns
+    their pids.
 
     Args:
         folder: the folder of state and logs; no other deployment may be using it.
@@ -246,10 +264,25 @@ def stop_unrecorded(folder: Path, recorded: RunningServer | None) -> list[int]:
     for process in left:
         with suppress(psutil.NoSuchProcess):
             process.terminate()
-    for process in psutil.wait_procs(left, STOP_SECONDS)[1]:
+    longest = drain_seconds() + DRAIN_MARGIN_SECONDS
+    names = f"processes {', '.join(str(process.pid) for process in left)}"
+    for process in wait_for(left, longest, lambda waited: told(drain_note(names, waited, longest))):
         with suppress(psutil.NoSuchProcess):
             process.kill()
     return [process.pid for process in left]
+
+
+def wait_for(
+    processes: Sequence[psutil.Process], seconds: float, told: Callable[[float], object]
+) -> list[psutil.Process]:
+    """Wait until all have ended, and say every ``TOLD_SECONDS`` how long that has taken; returns those that have not
+    after ``seconds``."""
+    begun, left = time.monotonic(), list(processes)
+    while left and (waited := time.monotonic() - begun) < seconds:
+        if waited >= TOLD_SECONDS:
+            told(waited)
+        left = psutil.wait_procs(left, min(TOLD_SECONDS, seconds - waited))[1]
+    return left
 
 
 def _deployed_from(folder: Path) -> Iterator[psutil.Process]:

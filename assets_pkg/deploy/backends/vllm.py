@@ -17,17 +17,20 @@ from pathlib import Path
 from assets_pkg.config.sections.deploy import DeploySettings
 from assets_pkg.deploy.backends.process import ServerState, start_process
 from assets_pkg.deploy.configuration import with_model
-from assets_pkg.deploy.server_client import get, get_fields, server_key
+from assets_pkg.deploy.server_client import CERTIFICATE_VARIABLE, get, get_fields, server_key
 from assets_pkg.deploy.server_state import (
     STOP_SECONDS,
     DeployError,
+    Note,
     RunningServer,
     ServedModel,
     SmokeCheck,
+    asks_for_tls,
     await_serving,
     require_port,
     write_state,
 )
+from storage.progress import no_note
 
 PROGRAM = "vllm"
 KEY_VARIABLE = "VLLM_API_KEY"
@@ -57,6 +60,7 @@ def deploy_vllm(
     folder: Path,
     smoke_check: SmokeCheck,
     old: RunningServer | None,
+    told: Note = no_note,
 ) -> VllmState:
     """Serve the checkpoint under vLLM on the profile's port, in place of ``old``.
 
@@ -65,9 +69,14 @@ def deploy_vllm(
             one serves again.
     """
     require_vllm()
+    if asks_for_tls():
+        raise DeployError(
+            f"{CERTIFICATE_VARIABLE} is set, and deploy.backend=vllm serves plain HTTP: unset it, and put a proxy with "
+            "TLS in front"
+        )
     require_port(settings, ours=old)
     if old is not None:
-        old.stop()
+        old.stop(told)
     stopped = time.monotonic()
     new = _start(served.checkpoint, served.digest, settings, folder)
     try:

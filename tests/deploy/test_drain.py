@@ -1,0 +1,80 @@
+"""A long request that was accepted is answered while its server is replaced and stopped; TLS is kept."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx2
+import pytest
+
+from assets_pkg.deploy.backends import process as processes
+from assets_pkg.deploy.deploy import deploy, stop_deployed
+from assets_pkg.deploy.server_client import get_fields, server_client
+from assets_pkg.deploy.server_state import DeployError, ServedModel
+from tests.deploy.conftest import NAME, Deployments, no_engine
+from tests.nim.certificates import make_certificate
+
+LONG = [f"{number} " + "many words of a long text " * 60 for number in range(2048)]
+
+
+def _ask(url: str) -> int:
+    body = {"model": NAME, "input": LONG, "input_type": "passage", "truncate": "END"}
+    with server_client(url, 120) as client:
+        answer = client.post("/v1/embeddings", json=body)
+    return len(answer.json()["data"]) if answer.status_code == httpx2.codes.OK else answer.status_code
+
+
+def _busy(url: str) -> bool:
+    with server_client(url, 30) as client:
+        lines = client.get("/v1/metrics").text.splitlines()
+    return any(line.startswith("retune_queued_tokens") and float(line.split()[-1]) > 0 for line in lines)
+
+
+@pytest.mark.slow
+def test_a_long_request_survives_replace_and_stop_over_tls(
+    deployments: Deployments,
+    models: tuple[ServedModel, ServedModel],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    for name, value in make_certificate(tmp_path_factory.mktemp("tls")).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("NIM_ENGINE_COUNT", "1")
+    monkeypatch.setattr(processes, "TOLD_SECONDS", 0.2)
+    said: list[str] = []
+    first = deployments.deploy(models[0])
+    assert first.url.startswith("https://")
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(_ask, first.url)
+        while not _busy(first.url):
+            assert not answer.done()
+        second = deploy(
+            models[1], deployments.settings, deployments.folder, deployments.smoke, no_engine, told=said.append
+        )
+        assert answer.result() == len(LONG)
+        assert get_fields(second.url, "/v1/metadata")["modelDigest"] == models[1].digest
+        answer = pool.submit(_ask, second.url)
+        while not _busy(second.url):
+            assert not answer.done()
+        assert stop_deployed(deployments.folder, said.append) == second
+        assert answer.result() == len(LONG)
+    assert any(line.startswith(f"{second.handle} still answers requests") for line in said)
+
+
+@pytest.mark.slow
+def test_a_server_with_tls_is_never_replaced_by_one_without(
+    deployments: Deployments,
+    models: tuple[ServedModel, ServedModel],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    files = make_certificate(tmp_path_factory.mktemp("tls"))
+    for name, value in files.items():
+        monkeypatch.setenv(name, value)
+    secure = deployments.deploy(models[0])
+    for name in files:
+        monkeypatch.delenv(name)
+    assert "NIM_TLS_CERT_PATH" in str(deployments.changed())
+    with pytest.raises(DeployError, match="speaks TLS, and NIM_TLS_CERT_PATH is not set"):
+        deployments.deploy(models[0])
+    assert secure.alive()
