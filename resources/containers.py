@@ -196,19 +196,32 @@ class ContainerEngine:
         with _readable_errors(f"pull {image}"):
             self._client.images.pull(image, auth_config=auth)
 
-    def build(self, folder: Path, tag: str, arguments: Mapping[str, str]) -> None:
+    def build(
+        self, folder: Path, tag: str, arguments: Mapping[str, str], labels: Mapping[str, str] | None = None
+    ) -> None:
         """Build the ``Dockerfile`` in ``folder`` with the host's network."""
         from docker.errors import BuildError
 
         try:
             with _readable_errors(f"build {tag}"):
                 self._client.images.build(
-                    path=str(folder), tag=tag, buildargs=dict(arguments), network_mode="host", rm=True
+                    path=str(folder),
+                    tag=tag,
+                    buildargs=dict(arguments),
+                    labels=dict(labels or {}),
+                    network_mode="host",
+                    rm=True,
                 )
         except BuildError as error:
             output = [str(line.get("stream") or line.get("error") or "") for line in error.build_log]
             tail = "".join(output).strip().splitlines()[-15:]
             raise ContainerError(f"cannot build {tag}:\n" + "\n".join(tail)) from error
+
+    def image_label(self, image: str, label: str) -> str | None:
+        """The value of a label of an image, or None."""
+        with _readable_errors(f"look for image {image}"):
+            labels: Mapping[str, str] = self._client.images.get(image).labels or {}
+            return labels.get(label)
 
     def image_size(self, image: str) -> int:
         """Bytes of all layers."""

@@ -29,6 +29,7 @@ from assets_pkg.nim.manifest import (
     Pooling,
     QuantizedDtype,
     ServedModelManifest,
+    file_digests,
 )
 from resources.machine.accelerator import Accelerator
 from resources.machine.memory_estimate import export_need
@@ -115,6 +116,7 @@ def export_onnx(
     if settings.layout == "recipe":
         model.tokenizer.save_pretrained(str(folder / TOKENIZER_FOLDER))
     _transformer(model).config.save_pretrained(folder)
+    manifest = manifest.model_copy(update={"sha256": file_digests(folder)})
     manifest.write(folder)
     return manifest
 

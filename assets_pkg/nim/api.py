@@ -130,7 +130,8 @@ def _add_model(app: FastAPI, service: EmbeddingService) -> None:
 
     @app.get("/v1/metadata")
     async def metadata() -> Response:
-        """Which model this is: its names, version and the digest of its checkpoint."""
+        """Which model this is: its names, version, the digest of its checkpoint, and those of the files that were
+        loaded, which have been compared with them."""
         info = {
             "id": name,
             "name": name,
@@ -140,7 +141,8 @@ def _add_model(app: FastAPI, service: EmbeddingService) -> None:
         }
         identity = {"id": name, "name": name, "version": version, "modelDigest": manifest.model_digest}
         shape = {"dimensions": manifest.dimensions, "maxLength": service.max_length}
-        return json_response({**identity, **shape, "modelInfo": [info]})
+        files = {"fileDigests": {name: f"sha256:{digest}" for name, digest in manifest.sha256.items()}}
+        return json_response({**identity, **shape, **files, "modelInfo": [info]})
 
     @app.get("/v1/manifest")
     async def served_manifest() -> Response:

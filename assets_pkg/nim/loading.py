@@ -6,7 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from assets_pkg.nim.manifest import MANIFEST_FILE, FolderError, ServedModelManifest, read_manifest
+from assets_pkg.nim.manifest import (
+    MANIFEST_FILE,
+    FolderError,
+    ServedModelManifest,
+    check_files,
+    read_manifest,
+)
 from assets_pkg.nim.model import Model, OnnxModel
 from assets_pkg.nim.tokenize import TextTokenizer
 
@@ -48,6 +54,7 @@ def load_export(folder: Path, max_length: int | None = None) -> LoadedModel:
             f"run `retune serve --folder {folder}` where all of Retune is installed (pip install retune)"
         )
     manifest = read_manifest(folder)
+    check_files(folder, manifest)
     tokenizer = TextTokenizer(folder, manifest, max_length)
     return LoadedModel(manifest, tokenizer, OnnxModel(folder, manifest), modified(folder / MANIFEST_FILE))
 

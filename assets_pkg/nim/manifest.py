@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -45,6 +46,8 @@ class ServedModelManifest(BaseModel):
     opset: PositiveInt | None = None
     """None for a checkpoint, which has no graph."""
     license: str | None = None
+    sha256: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] = {}
+    """Of the graph with its weights, and of the tokenizer, by file name; empty in exports of earlier versions."""
 
     @model_validator(mode="after")
     def _dims_fit(self) -> Self:
@@ -59,6 +62,34 @@ class ServedModelManifest(BaseModel):
 
     def write(self, folder: Path) -> None:
         (folder / MANIFEST_FILE).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def file_digests(folder: Path) -> dict[str, str]:
+    """The sha256 of each file that decides the vectors: the graph, weights beside it, the tokenizer."""
+    names = [path.name for path in folder.iterdir() if path.name.startswith(MODEL_FILE) and path.is_file()]
+    return {name: _sha256(folder / name) for name in (*sorted(names), TOKENIZER_FILE)}
+
+
+def check_files(folder: Path, manifest: ServedModelManifest) -> None:
+    """Compare the files of a folder with the digests of its manifest, where it has any.
+
+    Raises:
+        FolderError: a file is another one, is missing or is not listed.
+    """
+    if not manifest.sha256:
+        return
+    found = file_digests(folder)
+    for name in sorted({*found, *manifest.sha256}):
+        if found.get(name) != manifest.sha256.get(name):
+            raise FolderError(
+                f"{folder / name} is not the file that was exported: its sha256 is not the one in {MANIFEST_FILE}; "
+                "export the model again"
+            )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def read_manifest(folder: Path) -> ServedModelManifest:

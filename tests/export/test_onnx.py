@@ -127,7 +127,9 @@ def test_prefixes_come_from_the_checkpoint_unless_given(llama: MakeLlama, tmp_pa
 
 def test_settings_are_in_the_manifest(minilm: Path, tmp_path: Path) -> None:
     settings = OnnxExportSettings(max_length=64, matryoshka_dims=(256, 128), license="apache-2.0")
-    assert export(minilm, tmp_path / "model", settings) == ServedModelManifest(
+    manifest = export(minilm, tmp_path / "model", settings)
+    assert set(manifest.sha256) == {"model.onnx", "tokenizer.json"}
+    assert manifest.model_copy(update={"sha256": {}}) == ServedModelManifest(
         model_id="test/model",
         model_digest=DIGEST,
         dimensions=384,

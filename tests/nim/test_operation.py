@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import re
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -13,10 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from assets_pkg.nim import observability
+from assets_pkg.nim.loading import load_export
+from assets_pkg.nim.manifest import FolderError, read_manifest
 from assets_pkg.nim.observability import Access, JsonFormatter, LogFile, Metrics
 from assets_pkg.nim.scheduler import MAX_REPLACED, Scheduler
 from assets_pkg.nim.settings import ServerSettings
@@ -224,6 +229,31 @@ def test_traces_reach_a_collector_as_parts_of_the_clients_trace(
         assert spans[step].parent_span_id == whole.span_id
     numbers = {each.key: each.value.int_value for each in whole.attributes}
     assert (numbers["http.response.status_code"], numbers["retune.texts"]) == (200, 2)
+
+
+def test_what_is_served_is_what_was_exported(tiny_export: Path, tmp_path: Path, local: Local) -> None:
+    graph = (tiny_export / "model.onnx").read_bytes()
+    said = local.ask("GET", "/v1/metadata").json()["fileDigests"]
+    assert said["model.onnx"] == "sha256:" + hashlib.sha256(graph).hexdigest()
+    assert set(said) == {"model.onnx", "tokenizer.json"}
+    copy = tmp_path / "model"
+    shutil.copytree(tiny_export, copy)
+    weights = next(
+        each.raw_data
+        for each in onnx.load_model_from_string(graph).graph.initializer
+        if len(each.raw_data) > 4000
+    )
+    numbers = np.frombuffer(weights, np.float32)[::-1]
+    (copy / "model.onnx").write_bytes(graph.replace(weights, numbers.tobytes()))
+    with pytest.raises(FolderError, match=r"model\.onnx is not the file that was exported"):
+        load_export(copy)
+    manifest = read_manifest(copy)
+    shutil.copy(tiny_export / "model.onnx", copy)
+    (copy / "tokenizer.json").write_text((copy / "tokenizer.json").read_text() + " ")
+    with pytest.raises(FolderError, match=r"tokenizer\.json is not the file"):
+        load_export(copy)
+    manifest.model_copy(update={"sha256": {}}).write(copy)  # as earlier versions exported
+    assert load_export(copy).manifest.sha256 == {}
 
 
 def test_access_and_traces_are_settings() -> None:

@@ -50,12 +50,14 @@ from assets_pkg.deploy.server_state import (
     write_state,
 )
 from resources.containers import ContainerEngine, ContainerError, ContainerSpec, ContainerStatus
+from storage.digests import digest_file, digest_tree
 from storage.progress import no_note
 
 IMAGE_FOLDER = Path(__file__).parents[2] / "nim"
 INNER_PORT = 8000
 OWNER_LABEL = "retune.state"
 DIGEST_LABEL = "retune.model-digest"
+SOURCE_LABEL = "retune.source"
 NGC_REGISTRY = "nvcr.io/"
 NGC_USER = "$oauthtoken"
 NGC_KEY = "NGC_API_KEY"
@@ -221,7 +223,7 @@ def preflight(
             "toolkit, or set deploy.gpus=null"
         )
     if settings.server == "retune":
-        if not engine.has_image(settings.server_image):
+        if _must_be_built(engine, settings.server_image):
             build_image(engine, settings.server_image)
         return
     if server_key():
@@ -245,6 +247,25 @@ def preflight(
         engine.pull(settings.nim_image, user, NGC_KEY if user else None)
 
 
+def _must_be_built(engine: ContainerEngine, image: str) -> bool:
+    """Whether there is no such image, or it was built here from other sources, as by an earlier version.
+
+    An image of the user's own, which has no such label, is left alone.
+    """
+    built_from = engine.image_label(image, SOURCE_LABEL) if engine.has_image(image) else ""
+    return built_from is not None and built_from != _sources()
+
+
+def _sources() -> str:
+    """The digest of what the image is built from."""
+    files = [
+        IMAGE_FOLDER / "Dockerfile",
+        IMAGE_FOLDER / "requirements.txt",
+        *sorted(IMAGE_FOLDER.glob("*.py")),
+    ]
+    return digest_tree((file.name, digest_file(file)) for file in files)
+
+
 def build_image(engine: ContainerEngine, tag: str) -> None:
     """Build Retune's own image. `RETUNE_BASE_IMAGE` and `RETUNE_WHEELS` (a folder) replace the registries."""
     arguments: dict[str, str] = {}
@@ -256,7 +277,7 @@ def build_image(engine: ContainerEngine, tag: str) -> None:
         if wheels := os.environ.get("RETUNE_WHEELS"):
             shutil.copytree(wheels, context / "wheels")
             arguments["PIP_OPTIONS"] = "--no-index"
-        engine.build(context, tag, arguments)
+        engine.build(context, tag, arguments, {SOURCE_LABEL: _sources()})
 
 
 def _test_start(
