@@ -53,7 +53,7 @@ HOSTILE: list[tuple[str, bytes, int]] = [
     ("input_type case", body(input_type="Query"), 422),
     ("truncate", body(truncate=MARK), 422),
     ("encoding_format", body(encoding_format=MARK), 422),
-    ("embedding_type", body(embedding_type="int8"), 422),
+    ("embedding_type", body(embedding_type="int4"), 422),
     ("modality", body(modality="image"), 422),
     ("modality of another number", body(input=["a", "b", "c"], modality=["text", "text"]), 400),
     ("model", body(model=MARK), 404),

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
 from typing import Any
 
 import orjson
-from fastapi import FastAPI, Response, Security
+from fastapi import FastAPI, Request, Response, Security
 from fastapi.responses import PlainTextResponse
 from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
 
+from assets_pkg.nim.dialects import DIALECTS, Dialect
 from assets_pkg.nim.endpoint import EMBEDDINGS_PATH, EmbeddingsEndpoint, EmbeddingsMiddleware
 from assets_pkg.nim.errors import add_error_handlers
 from assets_pkg.nim.schemas import EmbeddingBody, EmbeddingList, resolve_model
@@ -57,14 +60,24 @@ ERRORS: dict[int | str, dict[str, Any]] = dict.fromkeys((400, 401, 404, 408, 413
 """What a request for vectors may be answered with, for OpenAPI."""
 
 
-def build_app(service: EmbeddingService) -> EmbeddingsMiddleware:
+def build_app(service: EmbeddingService) -> ASGIApp:
     """The ASGI application for a loaded service. The service outlives it: close it after the last request."""
     app = new_app("Retune embedding server")
     endpoint = EmbeddingsEndpoint(service)
     _add_embeddings(app, endpoint, service)
+    _add_dialects(app, endpoint, service)
     _add_health(app, service)
     _add_model(app, service)
-    return EmbeddingsMiddleware(app, endpoint, service)
+    whole: ASGIApp = EmbeddingsMiddleware(app, endpoint, service)
+    if origins := service.settings.cors_origins:
+        whole = CORSMiddleware(
+            whole,
+            allow_origins=origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["x-request-id"],
+        )
+    return whole
 
 
 def new_app(title: str) -> FastAPI:
@@ -100,17 +113,62 @@ def _add_embeddings(app: FastAPI, endpoint: EmbeddingsEndpoint, service: Embeddi
     )
 
 
+def _add_dialects(app: FastAPI, endpoint: EmbeddingsEndpoint, service: EmbeddingService) -> None:
+    for path, dialect in DIALECTS.items():
+        app.add_api_route(
+            path,
+            _in_dialect(endpoint, dialect),
+            methods=["POST"],
+            summary="Embed texts",
+            description=" ".join((dialect.body.__doc__ or "").split()),
+            response_class=Response,
+            responses={200: {"model": dialect.answer}, **ERRORS},
+            openapi_extra=request_body(dialect.body, dialect.example),
+            dependencies=[KEY] if service.settings.api_key else [],
+        )
+
+    @app.get("/info")
+    async def info() -> Response:
+        """The model and the limits, as Text Embeddings Inference says them; a text that is too long is cut there."""
+        manifest, settings = service.manifest, service.settings
+        return json_response(
+            {
+                "model_id": service.parser.names[0],
+                "model_sha": manifest.model_digest,
+                "model_dtype": "float16" if manifest.dtype == "fp16" else "float32",
+                "model_type": {"embedding": {"pooling": manifest.pooling}},
+                "max_concurrent_requests": settings.max_queue_requests,
+                "max_input_length": service.max_length,
+                "max_batch_tokens": settings.batch_tokens,
+                "max_batch_requests": None,
+                "max_client_batch_size": settings.client_batch_limit,
+                "auto_truncate": True,
+                "tokenization_workers": service.workers,
+                "version": API_VERSION,
+            }
+        )
+
+
+def _in_dialect(endpoint: EmbeddingsEndpoint, dialect: Dialect) -> Callable[[Request], Awaitable[Response]]:
+    async def embed(request: Request) -> Response:
+        return await endpoint.answer_in(dialect, request)
+
+    return embed
+
+
 def _add_health(app: FastAPI, service: EmbeddingService) -> None:
     @app.get("/v1/health/live", responses={503: {}})
     async def live() -> Response:
         """200 as long as the server can work; 503 when only a restart helps."""
         return _health("live", service.not_live_because)
 
+    @app.get("/health", responses={503: {}})
     @app.get("/v1/health/ready", responses={503: {}})
     async def ready() -> Response:
         """200 when the server accepts requests, 503 when not."""
         return _health("ready", service.not_ready_because)
 
+    @app.get("/metrics", response_class=PlainTextResponse)
     @app.get("/v1/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Prometheus metrics."""

@@ -16,22 +16,25 @@ from fastapi import Response
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from assets_pkg.nim.dialects import DIALECTS, Dialect
 from assets_pkg.nim.front import CLIENT_CLOSED_REQUEST
 from assets_pkg.nim.observability import Access
-from assets_pkg.nim.schemas import embeddings_body
+from assets_pkg.nim.schemas import embeddings_body, parse_json, refuse_token_ids
 from assets_pkg.nim.service import EmbeddingService
 from assets_pkg.nim.tracing import COUNTS, STATUS
 
 access = logging.getLogger("assets_pkg.nim.access")
 
 EMBEDDINGS_PATH = "/v1/embeddings"
-PROBES = frozenset(["/v1/health/live", "/v1/health/ready", "/v1/metrics"])
+PROBES = frozenset(["/v1/health/live", "/v1/health/ready", "/v1/metrics", "/health", "/metrics"])
 """Paths that are asked every few seconds; logged only at the level DEBUG, unless they fail."""
 
 COUNTED_PATHS = frozenset(
     [
         EMBEDDINGS_PATH,
         *PROBES,
+        *DIALECTS,
+        "/info",
         *(f"/v1/{name}" for name in ("models", "metadata", "manifest", "version", "license")),
     ]
 )
@@ -91,12 +94,12 @@ def request_id(scope: Scope) -> bytes:
     """The id that the client gave its request in ``X-Request-Id``, or a new one where that is missing or no id."""
     for name, value in scope["headers"]:
         if name == REQUEST_ID:
-            return value if VALID_ID.fullmatch(value) else _new_id()
-    return _new_id()
+            return usable_id(value)
+    return usable_id(b"")
 
 
-def _new_id() -> bytes:
-    return uuid.uuid4().hex.encode()
+def usable_id(given: bytes) -> bytes:
+    return given if VALID_ID.fullmatch(given) else uuid.uuid4().hex.encode()
 
 
 def _log(scope: Scope, seconds: float, identity: bytes) -> None:
@@ -120,10 +123,17 @@ class EmbeddingsEndpoint:
     async def answer(self, request: Request) -> Response:
         return await self._service.front.answer(request, lambda raw: self._embed(request.scope, raw))
 
-    async def _embed(self, scope: Scope, raw: bytes) -> Response:
-        embedding = self._service.parser.parse(raw)
+    async def answer_in(self, dialect: Dialect, request: Request) -> Response:
+        """The same for another server's client."""
+        return await self._service.front.answer(request, lambda raw: self._embed(request.scope, raw, dialect))
+
+    async def _embed(self, scope: Scope, raw: bytes, dialect: Dialect | None = None) -> Response:
+        document, write = parse_json(raw), embeddings_body
+        if dialect is not None:
+            refuse_token_ids(document)
+            document, write = dialect.read(document)
+        embedding = self._service.parser.check(document)
         vectors, tokens = await self._service.embed(embedding)
         total = sum(tokens)
         scope[COUNTS] = {"texts": len(tokens), "tokens": total}
-        body = await embeddings_body(embedding, vectors, total)
-        return Response(body, media_type="application/json")
+        return Response(await write(embedding, vectors, total), media_type="application/json")

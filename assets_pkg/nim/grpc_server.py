@@ -1,9 +1,10 @@
 """The Open Inference Protocol (KServe V2) over gRPC, with the queue and limits of the HTTP server.
 
 One tensor ``text`` of BYTES in, [texts] or [texts, 1]; out come ``embeddings``, FP32 [texts, dimensions], and
-``token_count``, INT32 [texts]. ``input_type``, ``truncate``, ``dimensions`` and ``embedding_type`` are request
-parameters. The model's name is its id in lower case with ``_`` for everything but letters and digits, as in the
-closed NIM; the id itself is accepted too.
+``token_count``, INT32 [texts]; with another ``embedding_type`` than float, ``embeddings`` is INT8 or UINT8.
+``input_type``, ``truncate``, ``dimensions`` and ``embedding_type`` are request parameters. The model's name is its id
+in lower case with ``_`` for everything but letters and digits, as in the closed NIM; the id itself is accepted too.
+Triton's ``ModelConfig`` and ``ModelStatistics`` are answered, by which clients learn the largest batch.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import asyncio
 import logging
 import re
 import struct
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -23,6 +25,7 @@ from open_inference.grpc.service import (
     add_GRPCInferenceServiceServicer_to_server,
 )
 
+from assets_pkg.nim.endpoint import NO_COUNTS, access, usable_id
 from assets_pkg.nim.errors import (
     ApiError,
     BodyTooLargeError,
@@ -32,15 +35,25 @@ from assets_pkg.nim.errors import (
     UnauthorizedError,
     UnknownModelError,
 )
-from assets_pkg.nim.schemas import EmbeddingRequest
+from assets_pkg.nim.observability import Access
+from assets_pkg.nim.schemas import EmbeddingRequest, Kind, as_kind
 from assets_pkg.nim.service import Embedded, EmbeddingService
 from assets_pkg.nim.settings import FrontSettings
+from assets_pkg.nim.triton_protocol import (
+    MESSAGES,
+    TYPE_FP32,
+    TYPE_INT32,
+    TYPE_STRING,
+    generic_handler,
+)
 
 log = logging.getLogger(__name__)
 
+REQUEST_ID = "x-request-id"
 TEXT, EMBEDDINGS, TOKEN_COUNT = "text", "embeddings", "token_count"
 MODALITY = "modality"
 MODEL_VERSION = "1"
+DATATYPES = {"float32": "FP32", "int8": "INT8", "uint8": "UINT8"}
 PARAMETERS = frozenset(["input_type", "truncate", "dimensions", "embedding_type", "user"])
 
 CODES: dict[type[ApiError], grpc.StatusCode] = {
@@ -69,7 +82,10 @@ async def start_grpc(service: EmbeddingService) -> grpc.aio.Server:
             ("grpc.so_reuseport", int(settings.reuse_port)),
         ]
     )
-    add_GRPCInferenceServiceServicer_to_server(InferenceServicer(service), server)
+    servicer = InferenceServicer(service)
+    add_GRPCInferenceServiceServicer_to_server(servicer, server)
+    triton = {"ModelConfig": servicer.ModelConfig, "ModelStatistics": servicer.ModelStatistics}
+    server.add_generic_rpc_handlers((generic_handler(triton),))
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     try:
         address = f"{host}:{settings.grpc_port}"
@@ -124,22 +140,59 @@ class InferenceServicer(GRPCInferenceServiceServicer):
 
         return await self._answer("ModelMetadata", metadata, context)
 
+    async def ModelConfig(self, request: Any, context: Any) -> Any:
+        async def config() -> Any:
+            self._require(request.name, request.version)
+            text = MESSAGES["ModelInput"](name=TEXT, data_type=TYPE_STRING, dims=[1])
+            size = self._service.manifest.dimensions
+            outputs = [(TOKEN_COUNT, TYPE_INT32, []), (EMBEDDINGS, TYPE_FP32, [size])]
+            found = MESSAGES["ModelConfig"](
+                name=request.name,
+                platform="retune",
+                backend="retune",
+                max_batch_size=self._service.settings.client_batch_limit,
+                input=[text],
+                output=[
+                    MESSAGES["ModelOutput"](name=name, data_type=kind, dims=dims)
+                    for name, kind, dims in outputs
+                ],
+            )
+            return MESSAGES["ModelConfigResponse"](config=found)
+
+        return await self._answer("ModelConfig", config, context)
+
+    async def ModelStatistics(self, request: Any, context: Any) -> Any:
+        async def statistics() -> Any:
+            name = request.name or grpc_name(self._service.parser.names[0])
+            self._require(name, request.version)
+            found = MESSAGES["ModelStatistics"](
+                name=name,
+                version=MODEL_VERSION,
+                inference_count=self._service.metrics.value("retune_texts_total"),
+                execution_count=self._service.metrics.value("retune_batch_rows_count"),
+            )
+            return MESSAGES["ModelStatisticsResponse"](model_stats=[found])
+
+        return await self._answer("ModelStatistics", statistics, context)
+
     async def ModelInfer(self, request: Any, context: Any) -> Any:
         async def infer() -> Any:
             self._require(request.model_name, request.model_version)
             metadata: Mapping[str, Any] = dict(context.invocation_metadata() or ())
             front = self._service.front
             front.check_key(str(metadata.get("authorization", "")))
-            address = context.peer().rpartition(":")[0]
-            with front.holding(address) as take, front.admitted():
+            with front.holding(_address(context)) as take, front.admitted():
                 take(request.ByteSize())
-                return _response(request, await self._service.embed(self._embedding_request(request)))
+                embedding = self._embedding_request(request)
+                return _response(request, await self._service.embed(embedding), embedding.kind)
 
         return await self._answer("ModelInfer", infer, context)
 
     async def _answer(self, method: str, work: Callable[[], Awaitable[Answer]], context: Any) -> Answer:
         """The result of ``work``; its failure becomes the call's status. A client that disconnects cancels it."""
         code, message = grpc.StatusCode.OK, ""
+        started, identity = time.perf_counter(), _request_id(context)
+        context.set_trailing_metadata(((REQUEST_ID, identity),))
         try:
             return await work()
         except ApiError as error:
@@ -153,6 +206,11 @@ class InferenceServicer(GRPCInferenceServiceServicer):
             code, message = grpc.StatusCode.INTERNAL, "Internal error."
         finally:
             self._service.metrics.requests.labels(method, code.name).inc()
+            if self._service.settings.access_log:
+                seconds = time.perf_counter() - started
+                access.info(
+                    Access(_address(context), f"gRPC {method}", code.name, seconds, identity, NO_COUNTS)
+                )
         return await context.abort(code, message)
 
     def _known(self, name: str, version: str) -> bool:
@@ -193,6 +251,15 @@ class InferenceServicer(GRPCInferenceServiceServicer):
         return self._service.parser.check(document)
 
 
+def _address(context: Any) -> str:
+    return context.peer().rpartition(":")[0]
+
+
+def _request_id(context: Any) -> str:
+    given = dict(context.invocation_metadata() or ()).get(REQUEST_ID)
+    return usable_id(given.encode() if isinstance(given, str) else b"").decode()
+
+
 def _tensors(request: Any) -> Iterator[tuple[str, list[str]]]:
     """Each input's name and texts, from raw bytes or from contents."""
     raw = request.raw_input_contents
@@ -223,10 +290,10 @@ def _split(raw: bytes) -> Iterator[bytes]:
         start = end
 
 
-def _response(request: Any, embedded: Embedded) -> Any:
-    vectors = np.ascontiguousarray(embedded.vectors, dtype="<f4")
+def _response(request: Any, embedded: Embedded, kind: Kind) -> Any:
+    vectors = as_kind(embedded.vectors, kind)
     counts = np.array(embedded.tokens, dtype="<i4")
-    arrays = {TOKEN_COUNT: ("INT32", counts), EMBEDDINGS: ("FP32", vectors)}
+    arrays = {TOKEN_COUNT: ("INT32", counts), EMBEDDINGS: (DATATYPES[vectors.dtype.name], vectors)}
     wanted = [output.name for output in request.outputs] or list(arrays)
     if unknown := set(wanted) - set(arrays):
         raise ApiError(f"{len(unknown)} of the outputs asked for do not exist; {', '.join(arrays)} do")

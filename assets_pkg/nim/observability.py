@@ -165,6 +165,10 @@ class Metrics:
             "retune_model_info", "1, labelled with the model", ["model", "digest"], registry=self.registry
         )
 
+    def value(self, name: str) -> int:
+        """The present value of a counter, by the whole name of its sample."""
+        return int(self.registry.get_sample_value(name) or 0)
+
     def text(self) -> bytes:
         """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)

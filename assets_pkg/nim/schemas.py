@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, cast
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -31,6 +32,12 @@ TOKEN_IDS = (
 
 NUMBERS_PER_PART = 65536
 """Numbers written in one go, about 1 ms; then other requests may run on the event loop."""
+
+
+Kind = Literal["float", "int8", "uint8", "binary", "ubinary"]
+"""What a vector's numbers are in an answer."""
+
+Numbers = npt.NDArray[np.float32] | npt.NDArray[np.int8] | npt.NDArray[np.uint8]
 
 
 class Body(BaseModel):
@@ -62,12 +69,18 @@ class EmbeddingBody(Body):
     ] = None
     encoding_format: Annotated[
         Literal["float", "base64"] | None,
-        Field(description="Vectors as numbers, the default, or as base64 of little-endian float32."),
+        Field(description="Vectors as numbers, the default, or as base64 of them (float32 little-endian)."),
     ] = None
     dimensions: Annotated[
         int | None, Field(gt=0, description="Keep so many leading dimensions, scaled to length 1 again.")
     ] = None
-    embedding_type: Annotated[Literal["float"] | None, Field(description="Only float is served.")] = None
+    embedding_type: Annotated[
+        Kind | None,
+        Field(
+            description="float, the default; int8, uint8: each vector scaled to its largest number; binary, ubinary: "
+            "its signs, eight in a byte."
+        ),
+    ] = None
     modality: Annotated[
         Literal["text"] | Annotated[list[Literal["text"]], Field(fail_fast=True)] | None,
         Field(description="Only text is served."),
@@ -85,6 +98,7 @@ class EmbeddingRequest:
     truncate: Truncate
     dimensions: int
     base64: bool
+    kind: Kind = "float"
 
 
 class RequestParser:
@@ -94,10 +108,6 @@ class RequestParser:
         self._manifest = manifest
         self._settings = settings
         self.names = served_names(manifest, settings)
-
-    def parse(self, raw: bytes) -> EmbeddingRequest:
-        """Raises `ApiError`: not JSON (400), and what `check` raises."""
-        return self.check(parse_json(raw))
 
     def check(self, document: object) -> EmbeddingRequest:
         """Raises `ApiError`: wrong shape (422), unknown model (404), over a limit (400)."""
@@ -117,6 +127,7 @@ class RequestParser:
                 body.dimensions, self._manifest.dimensions, self._manifest.matryoshka_dims or None
             ),
             base64=body.encoding_format == "base64",
+            kind=body.embedding_type or "float",
         )
 
     def _check_texts(self, texts: list[str]) -> None:
@@ -231,7 +242,7 @@ def _is_branch(part: int | str) -> bool:
 
 
 class Embedding(BaseModel):
-    """One vector; a string is base64 of little-endian float32."""
+    """One vector; a string is base64 of little-endian float32, or of the bytes of another ``embedding_type``."""
 
     object: str = "embedding"
     index: int
@@ -269,10 +280,26 @@ def truncate(vectors: Vectors, dimensions: int) -> Vectors:
     return vectors if dimensions == vectors.shape[1] else part / norms
 
 
+def as_kind(vectors: Vectors, kind: Kind) -> Numbers:
+    """Unit vectors, float32 [rows, dimensions], as the numbers of an answer.
+
+    int8 is 127 times the vector over its largest absolute number, so that directions stay and cosine similarity with
+    them; lengths do not. uint8 is that plus 128. binary and ubinary have the signs, the first in the highest bit, in
+    ceil(dimensions / 8) bytes, as in sentence-transformers' ``quantize_embeddings``: binary is ubinary less 128.
+    """
+    if kind == "float":
+        return np.ascontiguousarray(vectors, dtype="<f4")
+    if kind in ("binary", "ubinary"):
+        packed = np.packbits(vectors > 0, axis=1)
+        return packed if kind == "ubinary" else (packed.astype(np.int16) - 128).astype(np.int8)
+    scaled = np.rint(vectors * (127 / np.abs(vectors).max(axis=1, keepdims=True)))
+    return scaled.astype(np.int8) if kind == "int8" else (scaled + 128).astype(np.uint8)
+
+
 async def embeddings_body(request: EmbeddingRequest, vectors: Vectors, tokens: int) -> bytes:
     """The JSON of an `EmbeddingList`. Numbers have the fewest digits that give the same float32 back."""
     parts: list[bytes] = []
-    for part in _parts(vectors, request.base64):
+    for part in _parts(as_kind(vectors, request.kind), request.base64):
         if parts:
             await asyncio.sleep(0)
         parts.append(part)
@@ -281,9 +308,8 @@ async def embeddings_body(request: EmbeddingRequest, vectors: Vectors, tokens: i
     return b'{"object":"list","data":[' + b",".join(parts) + b"]," + rest[1:]
 
 
-def _parts(vectors: Vectors, as_base64: bool) -> Iterator[bytes]:
+def _parts(rows: Numbers, as_base64: bool) -> Iterator[bytes]:
     """The items of ``data``, comma separated, at most ``NUMBERS_PER_PART`` numbers in a part."""
-    rows = np.ascontiguousarray(vectors, dtype="<f4")
     step = max(1, NUMBERS_PER_PART // rows.shape[1])
     for start in range(0, len(rows), step):
         items = [
@@ -297,5 +323,5 @@ def _parts(vectors: Vectors, as_base64: bool) -> Iterator[bytes]:
         yield orjson.dumps(items, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
 
 
-def _base64(row: Vectors) -> str:
+def _base64(row: Numbers) -> str:
     return base64.b64encode(row.tobytes()).decode("ascii")

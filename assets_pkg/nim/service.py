@@ -49,7 +49,7 @@ class EmbeddingService:
         self.tracing: Tracing = OtlpTracing() if settings.tracing else NoTracing()
         loaded = load(settings.model_dir, settings.max_length)
         loaded.warm_up()
-        workers = settings.workers or usable_cpus()
+        self.workers = workers = settings.workers or usable_cpus()
         self.settings = settings
         self.metrics = Metrics()
         self.manifest: ServedModelManifest = loaded.manifest

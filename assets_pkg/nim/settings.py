@@ -29,6 +29,7 @@ ENVIRONMENT: dict[str, tuple[str, ...]] = {
     "log_file": ("RETUNE_LOG_FILE",),
     "access_log": ("RETUNE_ACCESS_LOG",),
     "tracing": ("NIM_ENABLE_OTEL",),
+    "cors_origins": ("RETUNE_CORS_ORIGINS",),
     "require_input_type": ("RETUNE_REQUIRE_INPUT_TYPE",),
     "default_truncate": ("RETUNE_DEFAULT_TRUNCATE",),
     "api_key": ("RETUNE_API_KEY",),
@@ -129,6 +130,8 @@ class ServerSettings(DrainSettings):
     """The most texts in a request, where the client limit is not set."""
     max_client_batch_size: PositiveInt | None = None
     """The most texts in a request; 2048 where neither limit is set."""
+    cors_origins: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
+    """The origins whose pages may ask from a browser (CORS), separated by commas; ``*`` for any. By default none."""
     require_input_type: bool = False
     """Refuse a request without ``input_type``, as the closed NIM does."""
     default_truncate: Annotated[Literal["NONE", "END", "START"], BeforeValidator(_upper)] = "NONE"

@@ -19,10 +19,11 @@ COMPOSE = SERVER / "docker" / "docker-compose.yaml"
 OURS = ("assets_pkg", "resources", "storage")
 NAMED = {"PIL": "pillow", "yaml": "pyyaml", "starlette": "fastapi"}
 NOT_SERVED = {
+    "google",
     "grpc",
     "open_inference",
     "opentelemetry",
-}  # of the other server: its second protocol, its traces
+}  # of the other server: its gRPC, its traces
 ADAPTERS = ("registered_text", "dual_tower", "qwen3_vl", "onnx", "http")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import schemathesis
+from huggingface_hub import InferenceClient
 from hypothesis import given
 from langchain_nvidia_ai_endpoints import NVIDIAEmbeddings
 from schemathesis import GenerationMode
@@ -52,6 +53,11 @@ def test_langchain_finds_the_model_by_itself(wide: Any, oracle: Any) -> None:
 def test_langchain_shows_the_servers_message(langchain: NVIDIAEmbeddings) -> None:
     with pytest.raises(Exception, match="exceeds maximum allowed token size 256"):
         langchain.embed_query("word " * 1000)
+
+
+def test_hugging_faces_client(wide: Any, oracle: Any) -> None:
+    found = InferenceClient(wide.url).feature_extraction(["a text"], truncate=True)
+    assert found[0] @ oracle(["passage: a text"])[0] == pytest.approx(1, abs=1e-5)
 
 
 def test_no_request_that_the_description_allows_or_forbids_breaks_the_server(wide: Any) -> None:

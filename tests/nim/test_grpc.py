@@ -111,6 +111,27 @@ def test_same_answer_over_http(client: Any, served: Any) -> None:
     np.testing.assert_array_equal(vectors(infer(client, TEXTS, input_type="query")), over_http)
 
 
+def test_what_triton_clients_ask_for_besides(client: Any) -> None:
+    config = client.get_model_config(MODEL).config
+    assert (config.max_batch_size, config.input[0].name) == (2048, "text")
+    assert [(each.name, each.data_type) for each in config.output] == [("token_count", 8), ("embeddings", 11)]
+    before = client.get_inference_statistics(MODEL).model_stats[0]
+    infer(client, ["a", "b"])
+    after = client.get_inference_statistics(MODEL).model_stats[0]
+    assert (after.inference_count - before.inference_count, after.name) == (2, MODEL)
+    assert after.execution_count > before.execution_count
+    with pytest.raises(triton.InferenceServerException, match="Unsupported model"):
+        client.get_model_config("another")
+
+
+def test_other_numbers(client: Any) -> None:
+    numbers = vectors(infer(client, ["a text"]))
+    signed = infer(client, ["a text"], embedding_type="int8").as_numpy("embeddings")
+    assert (signed.dtype, signed.shape) == (np.int8, numbers.shape)
+    packed = infer(client, ["a text"], embedding_type="ubinary").as_numpy("embeddings")
+    np.testing.assert_array_equal(packed, np.packbits(numbers > 0, axis=1))
+
+
 def test_refusals(client: Any) -> None:
     invalid = "StatusCode.INVALID_ARGUMENT"
     code, message = refusal(client, [LONG])

@@ -70,7 +70,7 @@ def test_routes(server: Any) -> None:
         for method, path, status in [
             ("GET", "/v1/embeddings", 405),
             ("POST", "/v1/embeddings/", 404),
-            ("GET", "/", 404),
+            ("GET", "/", 405),
             ("GET", "/v1/../etc/passwd", 404),
             ("DELETE", "/v1/models", 405),
         ]:

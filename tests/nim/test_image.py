@@ -19,7 +19,7 @@ IMPORTED_AS = {
     "open_inference": "open-inference-grpc",
     "opentelemetry": "opentelemetry-sdk",
 }
-BROUGHT_ALONG = {"starlette": "fastapi"}
+BROUGHT_ALONG = {"starlette": "fastapi", "google": "open-inference-grpc"}
 
 
 def _requirements() -> dict[str, str]:
