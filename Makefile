@@ -82,7 +82,7 @@ clean:  ## Forget the virtual environment; artifacts and history stay
 
 .venv/installed: .venv/torch pyproject.toml
 	@echo 'Installing Retune and its libraries ...'
-	@$(PIP) -c constraints.txt -e . $(SHOWN)
+	@$(PIP) -c constraints.txt -e '.[documents]' $(SHOWN)
 	@touch $@
 
 .venv/installed-dev: .venv/torch pyproject.toml

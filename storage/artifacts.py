@@ -15,6 +15,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
+PAGES_FILE, SKIPPED_FILE, WARNINGS_FILE = "pages.parquet", "skipped.jsonl", "warnings.jsonl"
+
 
 @dataclass(frozen=True)
 class Artifact:
@@ -75,17 +77,38 @@ class Document:
 @dataclass(frozen=True)
 class Corpus(Artifact):
     """``documents.parquet``: rows of :class:`Document` (columns of strings), ordered by ``doc_id``;
-    ``skipped.json``: list of ``{doc_id, reason}``."""
+    ``pages.parquet``, if documents have pages: rows of ``doc_id`` and ``starts``, the offsets in its text at which
+    they begin; ``skipped.jsonl``: rows of ``{doc_id, reason}``; ``warnings.jsonl``: rows of ``{doc_id, warning}``."""
 
-    content: ClassVar[tuple[str, ...]] = ("documents.parquet",)
+    content: ClassVar[tuple[str, ...]] = ("documents.parquet", PAGES_FILE)
     parquet: ClassVar[str] = "documents.parquet"
 
     def documents(self) -> Iterator[Document]:
         for row in _rows(self.path / self.parquet):
             yield Document(**row)
 
+    def pages(self) -> dict[str, list[int]]:
+        """The offsets at which the pages begin, of each document that has pages."""
+        if not (self.path / PAGES_FILE).exists():
+            return {}
+        return {row["doc_id"]: row["starts"] for row in _rows(self.path / PAGES_FILE)}
+
     def skipped(self) -> list[dict[str, str]]:
-        return json.loads((self.path / "skipped.json").read_text("utf-8"))
+        """What was left out, with the reason (an earlier version of Retune wrote one list)."""
+        if (self.path / "skipped.json").exists():
+            return json.loads((self.path / "skipped.json").read_text("utf-8"))
+        return _json_lines(self.path / SKIPPED_FILE)
+
+    def warnings(self) -> list[dict[str, str]]:
+        """What is to be known of documents that were read, ``{doc_id, warning}``."""
+        return _json_lines(self.path / WARNINGS_FILE)
+
+
+def _json_lines(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,9 @@ IMAGE_TEXT_REPORT = "image_text/report"
 STATE_FOLDER = "stage5_deploy"
 """What is deployed, and the server's log."""
 
+CACHE = ".cache"
+"""Of the corpus: digests of files, and the text of those that are no plain text."""
+
 EMBEDDING_CACHE = ".cache/embeddings"
 VERIFIED_FILES = ".cache/verified"
 """For each version, which of its files were found right (`storage.verification`)."""

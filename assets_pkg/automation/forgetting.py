@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from assets_pkg.automation.retention import Removal
+from assets_pkg.corpus.file_reading import READ_CACHE
 from storage.artifact_store import MANIFEST, ArtifactStore
 from storage.artifacts import Artifact, Passages, QAPairs
 from storage.digests import digest_text
 from storage.embedding_cache import EmbeddingCache
 from storage.formats.qa_records import SourceRecord, read_records
-from storage.paths import EMBEDDING_CACHE
+from storage.paths import CACHE, EMBEDDING_CACHE
 
 TELLING = ("passages", "synthetic_qa")
 """Assets that name a document beside every text of it that models embed; what comes after repeats their texts."""
@@ -34,6 +36,11 @@ def forget_vectors(store: ArtifactStore, holders: Sequence[Removal], doc_id: str
     there were. The holders must still be there: the cache has digests of the texts only."""
     texts = {text for holder in holders for text in _texts(store, holder, doc_id)}
     return EmbeddingCache(store.root / EMBEDDING_CACHE).remove({digest_text(text) for text in texts})
+
+
+def forget_kept_text(store: ArtifactStore) -> None:
+    """Delete the text that readers made of all files: it only saves time, and is kept by digests, without names."""
+    shutil.rmtree(store.root / CACHE / READ_CACHE, ignore_errors=True)
 
 
 def kept_after(store: ArtifactStore, holders: Sequence[Removal]) -> Iterator[str]:

@@ -18,7 +18,6 @@ from assets_pkg.automation.detached_jobs import (
 from assets_pkg.automation.jobs import CORPUS_JOB, DEPLOY_JOB, REINDEX_JOB
 from assets_pkg.config.profile import Profile
 from assets_pkg.corpus.assets import SOURCE_FINGERPRINT
-from assets_pkg.corpus.file_digests import DIGEST_CACHE
 from assets_pkg.corpus.sources import CorpusError, seconds_since_change, source_fingerprint
 from assets_pkg.deploy.assets import ALIVE
 from assets_pkg.deploy.deploy import read_state, settings_problem
@@ -40,7 +39,7 @@ from resources.compute.job import JobState
 from resources.configurable import AlertsResource
 from resources.vector_store.base import VectorStoreError
 from storage.artifact_store import ArtifactError, ArtifactStore
-from storage.paths import STATE_FOLDER
+from storage.paths import CACHE, STATE_FOLDER
 from storage.remote_store import open_store
 
 SERVER = "running_nim"
@@ -164,7 +163,7 @@ def _corpus_sensor(profile: Profile) -> dg.SensorDefinition:
             return dg.SkipReason(others)
         try:
             quiet = seconds_since_change(profile.corpus)
-            cache = open_store(profile.artifact_root).root / DIGEST_CACHE
+            cache = open_store(profile.artifact_root).root / CACHE
             now = source_fingerprint(profile.corpus, cache)
         except CorpusError as error:
             return dg.SkipReason(f"the corpus cannot be read now: {error}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +56,21 @@ def check_given(profile: Profile, plan: Plan) -> None:
     for asset, (setting, path) in given.items():
         if asset in plan.to_run and path is not None and not Path(path).expanduser().exists():
             raise DryRunError(f"{setting} = {path}: no such file or folder")
+
+
+def show_files(console: Console, profile: Profile) -> None:
+    """Print how many files of a local corpus would be read, by type, and how many would not, by extension."""
+    from assets_pkg.corpus.sources import files_by_type
+
+    read, others = files_by_type(profile.corpus)
+    if read:
+        console.print(f"[bold]documents[/]  {_counts(read)}", highlight=False)
+    if others:
+        console.print(f"[bold]not read[/]   {_counts(others)}", highlight=False)
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {plain(name) or 'without extension'}" for name, count in counts.items())
 
 
 def show_settings(console: Console, profile: Profile, plan: Plan) -> None:

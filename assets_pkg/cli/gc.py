@@ -47,7 +47,7 @@ def forget(
 ) -> None:
     """Delete every old version, cached vector, kept answer and ended job that may hold text of a document removed from
     the corpus, and say what is kept."""
-    from assets_pkg.automation.forgetting import forget_vectors, kept_after
+    from assets_pkg.automation.forgetting import forget_kept_text, forget_vectors, kept_after
     from assets_pkg.automation.retention import find_damaged, find_half_removed, find_holders
     from storage.remote_store import open_store
 
@@ -63,6 +63,7 @@ def forget(
             # The versions that tell what else there is of the document go last: the command can be repeated after a
             # kill.
             _delete_answers(store.root)
+            forget_kept_text(store)
             console.print(
                 "all kept answers of chat models are deleted: they are kept without the names of documents"
             )

@@ -80,7 +80,7 @@ def run_or_show(
 
 def _show(profile: Profile, plan: Plan, instance: dg.DagsterInstance) -> None:
     """The dry run: the plan, its inputs and settings. Only what would fail for sure is an error."""
-    from assets_pkg.cli.dry_run import check_given, show_engine, show_inputs, show_settings
+    from assets_pkg.cli.dry_run import check_given, show_engine, show_files, show_inputs, show_settings
     from assets_pkg.cli.progress import show_plan
     from assets_pkg.corpus.sources import check_source
 
@@ -92,6 +92,7 @@ def _show(profile: Profile, plan: Plan, instance: dg.DagsterInstance) -> None:
     check_given(profile, plan)
     if "raw_corpus" in plan.to_run:
         check_source(profile.corpus)
+        show_files(console, profile)
     _show_forecast(profile, plan, instance)
 
 

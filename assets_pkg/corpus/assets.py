@@ -1,5 +1,6 @@
 """The ``corpus`` group: documents as they are read, and their passages."""
 
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 
@@ -8,7 +9,6 @@ import dagster as dg
 from assets_pkg.config.base import ModelSettings
 from assets_pkg.config.profile import Profile
 from assets_pkg.config.sections.corpus import PassageSettings, TokenLimitSettings
-from assets_pkg.corpus.file_digests import DIGEST_CACHE
 from assets_pkg.corpus.passages import TokenLimit, split_passages
 from assets_pkg.corpus.sources import read_corpus, source_fingerprint
 from assets_pkg.orchestration.asset_context import UpstreamArtifacts, asset_context, stage_asset
@@ -16,7 +16,8 @@ from assets_pkg.orchestration.metadata import numbers, table
 from resources.configurable import ArtifactStoreResource, ComputeResource
 from resources.encoders.token_counter import token_counter
 from storage.artifact_store import ArtifactStore
-from storage.artifacts import Checkpoint, Corpus, Passages
+from storage.artifacts import SKIPPED_FILE, WARNINGS_FILE, Checkpoint, Corpus, Passages
+from storage.paths import CACHE
 
 SHOWN = 8
 MANY_ENDED = 0.05
@@ -34,14 +35,20 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksD
     ) -> dg.MaterializeResult:
         """The documents as they were last read; those that could not be used are listed with the reason."""
         with asset_context(context, store, compute) as asset:
+            cache = asset.store.root / CACHE
             corpus = asset.build(
                 Corpus,
-                lambda folder: read_corpus(profile.corpus, folder, asset.progress()),
-                outside={"source": source_fingerprint(profile.corpus)},
+                lambda folder: read_corpus(profile.corpus, folder, asset.progress(), cache),
+                outside={"source": source_fingerprint(profile.corpus, cache)},
             )
+            summary = corpus.summary()
+            for said in said_of_corpus(corpus):
+                asset.note(said)
             shown = {
-                **numbers(corpus.summary()),
+                **numbers(summary),
+                "files_by_type": text_of_counts(summary.get("files_by_type", {})),
                 "skipped_files": table(corpus.skipped()[:SHOWN]),
+                "warnings_about_files": table(corpus.warnings()[:SHOWN]),
                 "sample": table(
                     {"document": d.doc_id, "title": d.title} for d in islice(corpus.documents(), SHOWN)
                 ),
@@ -49,6 +56,21 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksD
             return asset.result(corpus, shown)
 
     return [raw_corpus, _passages(profile), _passages_end_at_sentences(profile)]
+
+
+def said_of_corpus(corpus: Corpus) -> Iterator[str]:
+    """What the user should know of what was left out, and of how documents were read."""
+    summary = corpus.summary()
+    if skipped := summary["skipped"]:
+        counts = text_of_counts(summary["skipped_by_reason"])
+        yield f"{skipped:,} documents are skipped ({counts}): {corpus.path / SKIPPED_FILE} lists them"
+    if warned := summary.get("warnings"):
+        yield f"{warned:,} warnings about documents that were read: {corpus.path / WARNINGS_FILE} lists them"
+
+
+def text_of_counts(counts: Mapping[str, int]) -> str:
+    """``12 pdf, 3 html``."""
+    return ", ".join(f"{count:,} {name or 'without extension'}" for name, count in counts.items())
 
 
 def _passages(profile: Profile) -> dg.AssetsDefinition:
@@ -141,7 +163,7 @@ def _truncated(limit: TokenLimitSettings | None, model: ModelSettings) -> str:
 
 def documents_changed(made: dg.AssetMaterialization, profile: Profile, store: ArtifactStore) -> str | None:
     """Whether the documents differ from those that ``raw_corpus`` read."""
-    now = source_fingerprint(profile.corpus, store.root / DIGEST_CACHE)
+    now = source_fingerprint(profile.corpus, store.root / CACHE)
     if now == made.metadata[SOURCE_FINGERPRINT].value:
         return None
     return f"documents in {profile.corpus.corpus_dir} changed"

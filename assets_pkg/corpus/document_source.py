@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -27,8 +27,32 @@ class Skipped:
         return f"{self.kind}: {self.detail}"
 
 
-ReadResult: TypeAlias = tuple[Document | Skipped, str]
-"""A document, or why it was skipped, and the digest of the bytes it was read from."""
+@dataclass(frozen=True)
+class Found:
+    """A document, and what its row does not hold.
+
+    Args:
+        pages: the offsets in its text at which its pages begin; empty for one without pages.
+        warnings: a sentence each.
+        file_fields: the names of its metadata fields that the file itself gave, not the user.
+    """
+
+    document: Document
+    pages: Sequence[int] = ()
+    warnings: Sequence[str] = ()
+    file_fields: Sequence[str] = ()
+
+
+Item: TypeAlias = Found | Skipped
+
+
+@dataclass(frozen=True)
+class FileRead:
+    """A file, the digest of the bytes it was read from, and its documents; most files are one."""
+
+    name: str
+    digest: str
+    items: Iterable[Item]
 
 
 class DocumentSource(Protocol):
@@ -38,8 +62,8 @@ class DocumentSource(Protocol):
         """The number of documents to read, before any is skipped."""
         ...
 
-    def read(self) -> Iterator[ReadResult]:
-        """All documents, ordered by ``doc_id``."""
+    def read(self) -> Iterator[FileRead]:
+        """All files, ordered by name; the documents of each are used up before the next is asked for."""
         ...
 
     def left_out(self) -> list[Skipped]:
@@ -50,8 +74,21 @@ class DocumentSource(Protocol):
         """How many files there are that are no documents, by their extension, the most frequent first."""
         ...
 
+    def not_read(self) -> Iterable[Skipped]:
+        """The same files, each with the reason."""
+        ...
+
+    def files_by_type(self) -> Mapping[str, int]:
+        """How many files of each type there are to read, by the types' names, the most frequent first."""
+        ...
+
+    def figures(self) -> Mapping[str, int]:
+        """How many files :meth:`read` had to convert into text (``files_converted``), and of how many it had the text
+        from before (``files_unchanged``)."""
+        ...
+
     def fingerprint(self, digests: list[tuple[str, str]]) -> str:
-        """The fingerprint of what :meth:`read` yielded, from its ``(doc_id, digest)`` pairs."""
+        """The fingerprint of what :meth:`read` yielded, from its ``(name, digest)`` pairs."""
         ...
 
     def current_fingerprint(self) -> str:

@@ -20,8 +20,8 @@ import orjson
 from storage.artifact_store import write_atomic
 from storage.digests import digest_text
 
-DIGEST_CACHE = ".cache/file_digests"
-"""Below the artifact root."""
+DIGESTS = "file_digests"
+"""Below the cache of the artifact root."""
 
 RACY_NS = 3_000_000_000
 """More than the coarsest resolution of a file system's time stamps: FAT's two seconds."""

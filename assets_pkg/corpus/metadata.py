@@ -17,10 +17,14 @@ from storage.formats.json_values import is_deeper
 
 TITLE = "title"
 NO_METADATA = "{}"
+PLACES = frozenset({"row", "sheet"})
+"""Fields that say where in a file a document is."""
+
 MAX_DEPTH = 50
 """Of lists and mappings within values."""
 
 _NOT_WORD = re.compile(r"\W+")
+_NUMBERS = {"int", "float"}
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -68,6 +72,34 @@ def normalize_fields(
     return found
 
 
+def usable_fields(
+    fields: Mapping[str, Any], columns: Collection[str] | None
+) -> tuple[dict[str, Any], list[str]]:
+    """Fields that a file has without its author meaning columns of an index, and warnings about those left out.
+
+    One that would have the name of a column of the index is named with ``_`` at its end. ``row`` and ``sheet``, the
+    place in the file, are kept whatever ``columns`` are.
+    """
+    found: dict[str, Any] = {}
+    lost: list[str] = []
+    for key, value in fields.items():
+        name = field_name(key)
+        name = f"{name}_" if name in OWN_COLUMNS else name
+        kept = None if name in PLACES else columns
+        try:
+            made = normalize_fields({name: value}, "", kept)
+        except (CorpusError, FieldValueError):
+            lost.append(f"the column {str(key)!r} is no metadata field: its name or a value cannot be one")
+            continue
+        if found.keys() & made.keys():
+            lost.append(
+                f"the column {str(key)!r} is left out: another one has that name, case and signs aside"
+            )
+            continue
+        found |= made
+    return found, lost
+
+
 def as_json(fields: Mapping[str, Any]) -> str:
     """JSON text; the same for equal fields."""
     return json.dumps(fields, sort_keys=True, ensure_ascii=False) if fields else NO_METADATA
@@ -80,6 +112,26 @@ class FieldTypes:
         self.types: dict[str, FieldType] = {}
         self._first: dict[str, str] = {}
 
+    def fit(self, metadata: str, names: Collection[str]) -> tuple[str, list[str]]:
+        """One document's ``metadata``, in which fields ``names`` have the type they have in earlier documents; those
+        that cannot are left out, and named."""
+        fields: dict[str, Any] = json.loads(metadata)
+        lost: list[str] = []
+        for name in names:
+            known = self.types.get(name)
+            if (
+                name not in fields
+                or known in (None, _type(fields[name]))
+                or {known, _type(fields[name])} == _NUMBERS
+            ):
+                continue
+            value = fields.pop(name)
+            if known == "text" and not isinstance(value, list):
+                fields[name] = str(value)
+            else:
+                lost.append(name)
+        return as_json(fields), lost
+
     def add(self, metadata: str, where: str) -> None:
         """Add one document's ``metadata``; a field with integers and floats is ``float``.
 
@@ -91,7 +143,7 @@ class FieldTypes:
             first = self._first.setdefault(name, where)
             if known == new:
                 continue
-            if {known, new} != {"int", "float"}:
+            if {known, new} != _NUMBERS:
                 raise CorpusError(
                     f"the field {name!r} is {known} in {first} and {new} in {where}: use one type (quotes "
                     "make a text), or leave it out of corpus.metadata_fields"

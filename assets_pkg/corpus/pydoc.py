@@ -14,13 +14,13 @@ import re
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from assets_pkg.config.sections.corpus import CorpusSettings
-from assets_pkg.corpus.document_source import CorpusError, ReadResult, Skipped
+from assets_pkg.corpus.document_source import CorpusError, FileRead, Found, Skipped
 from storage.artifacts import Document
 from storage.digests import digest_json
 
@@ -69,14 +69,24 @@ class StdlibSource:
     def describe_empty(self) -> str:
         return "this interpreter lists no standard library modules"
 
-    def read(self) -> Iterator[ReadResult]:
+    def read(self) -> Iterator[FileRead]:
         for name in self._names:
-            yield self._document(name), ""
+            made = self._document(name)
+            yield FileRead(name, "", [Found(made) if isinstance(made, Document) else made])
 
     def left_out(self) -> list[Skipped]:
         return []
 
     def other_files(self) -> dict[str, int]:
+        return {}
+
+    def not_read(self) -> Iterable[Skipped]:
+        return []
+
+    def files_by_type(self) -> dict[str, int]:
+        return {}
+
+    def figures(self) -> dict[str, int]:
         return {}
 
     def fingerprint(self, digests: list[tuple[str, str]]) -> str:

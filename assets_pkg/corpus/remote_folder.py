@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from assets_pkg.config.sections.corpus import CorpusSettings
-from assets_pkg.corpus.document_source import CorpusError, ReadResult, Skipped
+from assets_pkg.corpus.document_source import CorpusError, FileRead, Skipped
 from assets_pkg.corpus.local_folder import LocalFolder
 from assets_pkg.corpus.metadata_file import METADATA_FILES
+from assets_pkg.corpus.readers.registry import EXTENSIONS
 from storage.digests import digest_text, digest_tree
 
 _HUB = re.compile(r"hf://(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?(?:/(?P<path>.+?))?/?")
@@ -28,8 +29,8 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 class RemoteFolder:
     """A folder at an fsspec URL (``s3://``, ``gs://``, ``https://``, ``memory://``...)."""
 
-    def __init__(self, settings: CorpusSettings) -> None:
-        self._settings = settings
+    def __init__(self, settings: CorpusSettings, cache: Path | None = None) -> None:
+        self._settings, self._cache = settings, cache
         self._url = settings.corpus_dir
         self._copied: tempfile.TemporaryDirectory[str] | None = None
         self._links_within: Path | None = None
@@ -37,7 +38,7 @@ class RemoteFolder:
     def __len__(self) -> int:
         return len(self._folder)
 
-    def read(self) -> Iterator[ReadResult]:
+    def read(self) -> Iterator[FileRead]:
         yield from self._folder.read()
 
     def left_out(self) -> list[Skipped]:
@@ -45,6 +46,15 @@ class RemoteFolder:
 
     def other_files(self) -> Mapping[str, int]:
         return self._folder.other_files()
+
+    def not_read(self) -> Iterable[Skipped]:
+        return self._folder.not_read()
+
+    def files_by_type(self) -> Mapping[str, int]:
+        return self._folder.files_by_type()
+
+    def figures(self) -> Mapping[str, int]:
+        return self._folder.figures()
 
     def fingerprint(self, digests: list[tuple[str, str]]) -> str:
         return self._listed
@@ -64,11 +74,11 @@ class RemoteFolder:
     def _folder(self) -> LocalFolder:
         _ = self._listed  # listed before the copy, so that a change meanwhile is noticed
         local = self._settings.model_copy(update={"corpus_dir": str(self._copy())})
-        return LocalFolder(local, links_within=self._links_within)
+        return LocalFolder(local, self._cache, self._links_within, known_as=self._url)
 
     def _list(self) -> str:
         system, root = self._open()
-        extensions = {extension.lower() for extension in self._settings.file_extensions}
+        extensions = self._settings.extensions(EXTENSIONS)
         metadata = {f"{root}/{name}" for name in METADATA_FILES}
         found: dict[str, Any] = self._ask(lambda: system.find(root, detail=True))
         return digest_tree(
@@ -120,8 +130,8 @@ def _mark(entry: dict[str, Any]) -> str:
 class HubFolder(RemoteFolder):
     """``hf://owner/name@revision/path``: a folder of a dataset on the Hugging Face hub, cached by its client."""
 
-    def __init__(self, settings: CorpusSettings) -> None:
-        super().__init__(settings)
+    def __init__(self, settings: CorpusSettings, cache: Path | None = None) -> None:
+        super().__init__(settings, cache)
         match = _HUB.fullmatch(settings.corpus_dir)
         if match is None:
             raise CorpusError(

@@ -5,21 +5,28 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections import Counter
+from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 
 from assets_pkg.config.sections.corpus import CorpusSettings
+from assets_pkg.corpus.corpus_writer import CorpusWriter, write_rows
 from assets_pkg.corpus.document_source import CorpusError, DocumentSource, Skipped
 from assets_pkg.corpus.local_folder import LocalFolder
-from assets_pkg.corpus.metadata import FieldTypes
 from assets_pkg.corpus.pydoc import PYDOC, StdlibSource
 from assets_pkg.corpus.remote_folder import HubFolder, RemoteFolder
-from storage.artifacts import Document
+from storage.artifacts import SKIPPED_FILE
 from storage.files import write_json
-from storage.parquet import RowWriter
 from storage.progress import Progress, no_progress
 
-__all__ = ["CorpusError", "check_source", "read_corpus", "seconds_since_change", "source_fingerprint"]
+__all__ = [
+    "CorpusError",
+    "check_source",
+    "files_by_type",
+    "read_corpus",
+    "seconds_since_change",
+    "source_fingerprint",
+]
 
 NAMED_IN_ERROR = 5
 
@@ -40,68 +47,77 @@ def check_source(settings: CorpusSettings) -> None:
         raise CorpusError(f"corpus.corpus_dir = {settings.corpus_dir!r}: {source.describe_empty()}")
 
 
-def read_corpus(settings: CorpusSettings, folder: Path, progress: Progress = no_progress) -> None:
-    """Write ``documents.parquet``, ``skipped.json`` and ``summary.json`` into ``folder``.
+def read_corpus(
+    settings: CorpusSettings, folder: Path, progress: Progress = no_progress, cache: Path | None = None
+) -> None:
+    """Write ``documents.parquet``, ``pages.parquet`` (if a document has pages), ``skipped.jsonl``, ``warnings.jsonl``
+    and ``summary.json`` into ``folder``.
 
-    ``skipped.json`` is a list of ``{doc_id, reason}``: documents, then rows of the metadata file; the summary
-    has the numbers of documents and characters, of skipped documents by kind of reason, of metadata rows without a
-    document, of files that are no documents by extension, and the ``fingerprint`` of the bytes that were read.
+    ``skipped.jsonl`` has rows of ``{doc_id, reason}``: documents, rows of the metadata file, then files that are no
+    documents; the summary has the numbers of documents and characters, of skipped documents by kind of reason, of
+    metadata rows without a document, of files by type, of files that are no documents by extension, and the
+    ``fingerprint`` of the bytes that were read.
+
+    Args:
+        cache: a folder that keeps what files hold, so that unchanged ones are not read again.
 
     Raises:
         CorpusError: the source is missing, empty or of an unknown kind, every document was skipped, or the user's
             own fields cannot be columns of one table.
     """
-    source = _source(settings)
+    source = _source(settings, cache)
     if not len(source):
         raise CorpusError(f"corpus.corpus_dir = {settings.corpus_dir!r}: {source.describe_empty()}")
-    documents = characters = 0
-    skipped: list[Skipped] = []
-    digests: list[tuple[str, str]] = []
-    fields = FieldTypes()
-    with RowWriter(folder / "documents.parquet", Document) as writer:
-        for done, (item, digest) in enumerate(source.read(), start=1):
-            digests.append((item.doc_id, digest))
-            if isinstance(item, Skipped):
-                skipped.append(item)
-            else:
-                writer.add(item)
-                fields.add(item.metadata, item.doc_id)
-                documents += 1
-                characters += len(item.text)
-            progress(done, len(source), "documents", skipped=len(skipped))
-    if not documents:
-        raise CorpusError(_nothing_left(settings, skipped))
+    with CorpusWriter(folder) as writer:
+        for done, file in enumerate(source.read(), start=1):
+            writer.add(file)
+            progress(done, len(source), "files", documents=writer.documents, skipped=len(writer.skipped))
+    if not writer.documents:
+        raise CorpusError(_nothing_left(settings, writer.skipped))
     left_out, others = source.left_out(), source.other_files()
-    listed = [{"doc_id": item.doc_id, "reason": item.reason} for item in [*skipped, *left_out]]
-    write_json(folder / "skipped.json", listed)
+    write_rows(
+        folder / SKIPPED_FILE,
+        (
+            {"doc_id": s.doc_id, "reason": s.reason}
+            for s in chain(writer.skipped, left_out, source.not_read())
+        ),
+    )
     summary = {
         "source": settings.corpus_dir,
-        "documents": documents,
-        "characters": characters,
-        "metadata_fields": ", ".join(f"{name}: {kind}" for name, kind in sorted(fields.types.items())),
-        "skipped": len(skipped),
-        "skipped_by_reason": dict(sorted(Counter(item.kind for item in skipped).items())),
+        "files": len(source),
+        **writer.summary(),
+        **source.figures(),
         "metadata_rows_left_out": len(left_out),
+        "files_by_type": source.files_by_type(),
         "other_files": sum(others.values()),
         "other_files_by_extension": others,
-        "fingerprint": source.fingerprint(digests),
+        "fingerprint": source.fingerprint(writer.digests),
     }
     write_json(folder / "summary.json", summary)
 
 
-def source_fingerprint(settings: CorpusSettings, digest_cache: Path | None = None) -> str:
+def files_by_type(settings: CorpusSettings) -> tuple[Mapping[str, int], Mapping[str, int]]:
+    """How many files of a local folder would be read, by type, and how many would not, by extension; nothing for other
+    sources, which are not asked."""
+    source = _source(settings)
+    if isinstance(source, LocalFolder):
+        return source.files_by_type(), source.other_files()
+    return {}, {}
+
+
+def source_fingerprint(settings: CorpusSettings, cache: Path | None = None) -> str:
     """Digest of what the source holds now: it equals the summary's ``fingerprint`` as long as nothing
     changed that :func:`read_corpus` would read.
 
     Args:
         settings: the corpus.
-        digest_cache: a folder for the digests of a local corpus's files: those that did not change since are not
-            read again (:mod:`~assets_pkg.corpus.file_digests`). With None all files are read.
+        cache: a folder for the digests of a local corpus's files: those that did not change since are not read again
+            (:mod:`~assets_pkg.corpus.file_digests`). With None all files are read.
 
     Raises:
         CorpusError: the source is missing or of an unknown kind.
     """
-    return _source(settings, digest_cache).current_fingerprint()
+    return _source(settings, cache).current_fingerprint()
 
 
 def seconds_since_change(settings: CorpusSettings) -> float:
@@ -119,14 +135,14 @@ def seconds_since_change(settings: CorpusSettings) -> float:
     return max(0.0, now - newest)
 
 
-def _source(settings: CorpusSettings, digest_cache: Path | None = None) -> DocumentSource:
+def _source(settings: CorpusSettings, cache: Path | None = None) -> DocumentSource:
     if settings.corpus_dir.startswith(PYDOC):
         return StdlibSource(settings)
     if settings.corpus_dir.startswith("hf://"):
-        return HubFolder(settings)
+        return HubFolder(settings, cache)
     if _URL.match(settings.corpus_dir):
-        return RemoteFolder(settings)
-    return LocalFolder(settings, digest_cache)
+        return RemoteFolder(settings, cache)
+    return LocalFolder(settings, cache)
 
 
 def _nothing_left(settings: CorpusSettings, skipped: list[Skipped]) -> str:

@@ -132,7 +132,7 @@ def test_a_file_rewritten_within_a_time_stamps_resolution_is_noticed(
 def test_a_damaged_cache_is_computed_anew(folder: Path, tmp_path: Path, damage: bytes) -> None:
     cache = tmp_path / "cache"
     source_fingerprint(settings(folder), cache)
-    [file] = cache.iterdir()
+    [file] = (cache / file_digests.DIGESTS).iterdir()
     file.write_bytes(damage)
     assert source_fingerprint(settings(folder), cache) == expected(folder)
     assert set(json.loads(file.read_bytes())) == {"a.txt", "b.txt", "sub/c.txt", "metadata.jsonl"}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
+from functools import cache
 from pathlib import Path
 
 import pytest
 
+from assets_pkg.config.profile import load_profile
 from assets_pkg.config.sections.corpus import CorpusSettings
 from assets_pkg.corpus.sources import CorpusError, read_corpus, seconds_since_change, source_fingerprint
 from storage.artifacts import Corpus
@@ -23,8 +24,15 @@ def settings(folder: Path | str, **changes: object) -> CorpusSettings:
         "min_text_length": 50,
         "num_files": None,
         "metadata_fields": None,
+        "reader_processes": 1,
     }
-    return CorpusSettings.model_validate(values | changes)
+    return CorpusSettings.model_validate(defaults() | values | changes)
+
+
+@cache
+def defaults() -> dict[str, object]:
+    """The laptop profile's settings of the corpus."""
+    return load_profile("laptop", []).corpus.model_dump()
 
 
 def read(source: CorpusSettings, out: Path) -> Corpus:
@@ -34,7 +42,9 @@ def read(source: CorpusSettings, out: Path) -> Corpus:
 
 
 def skipped(out: Path) -> dict[str, str]:
-    return {row["doc_id"]: row["reason"] for row in json.loads((out / "skipped.json").read_text())}
+    """Documents that were left out; without files that are no documents."""
+    rows = Corpus(out, "raw_corpus", "v").skipped()
+    return {row["doc_id"]: row["reason"] for row in rows if not row["reason"].startswith("not read: ")}
 
 
 @pytest.fixture
@@ -60,6 +70,21 @@ def test_recursive_by_extension_and_in_order(folder: Path, tmp_path: Path) -> No
     assert documents[0].text == LONG
 
 
+def test_the_default_decides_what_the_four_extensions_decided(folder: Path) -> None:
+    by_default = CorpusSettings.model_validate(defaults() | {"corpus_dir": str(folder)})
+    assert by_default.file_extensions is None
+    assert by_default.decisive() == {
+        "corpus_dir": str(folder),
+        "file_extensions": [".txt", ".md", ".text", ""],
+        "min_text_length": 50,
+        "num_files": None,
+        "metadata_fields": None,
+    }
+    assert source_fingerprint(by_default) != source_fingerprint(settings(folder))
+    (folder / "code.py").unlink()
+    assert source_fingerprint(by_default) == source_fingerprint(settings(folder))
+
+
 def test_bom_and_line_ends_are_normalised(folder: Path, tmp_path: Path) -> None:
     (folder / "b.txt").write_bytes(b"\xef\xbb\xbf# Title\r\n\r\n" + LONG.encode() + b"\r\nEnd.\r")
     first = next(read(settings(folder), tmp_path / "out").documents())
@@ -77,14 +102,16 @@ def test_unusable_files_are_named_with_the_reason(folder: Path, tmp_path: Path) 
     out = tmp_path / "out"
     corpus = read(settings(folder), out)
     reasons = skipped(out)
-    assert len(list(corpus.documents())) == 3
-    assert set(reasons) == {"latin.txt", "utf16.txt", "image", "late.txt", "short.txt", "gone.txt", "pipe"}
-    assert reasons["latin.txt"] == "not UTF-8: byte 0xfc at position 2"
-    assert reasons["utf16.txt"].startswith("not UTF-8: it is UTF-16")
+    texts = {document.doc_id: document.text for document in corpus.documents()}
+    assert len(texts) == 5
+    assert (texts["latin.txt"], texts["utf16.txt"]) == ("Flügel" * 20, LONG)
+    assert [row["doc_id"] for row in corpus.warnings()] == ["latin.txt"]
+    assert set(reasons) == {"image", "late.txt", "short.txt", "gone.txt", "pipe"}
+    assert reasons["image"] == "picture: it is a picture: only text is read"
     assert reasons["short.txt"] == "too short: 10 characters, corpus.min_text_length is 50"
     assert corpus.summary()["skipped_by_reason"] == {
-        "binary": 2,
-        "not UTF-8": 2,
+        "binary": 1,
+        "picture": 1,
         "too short": 1,
         "unreadable": 2,
     }
@@ -93,7 +120,12 @@ def test_unusable_files_are_named_with_the_reason(folder: Path, tmp_path: Path) 
 def test_files_of_other_kinds_are_counted(folder: Path, tmp_path: Path) -> None:
     for name in ("one.PDF", "two.pdf", ".hidden.pdf", "sheet.xlsx"):
         (folder / name).write_bytes(b"{}")
-    summary = read(settings(folder), tmp_path / "out").summary()
+    corpus = read(settings(folder), tmp_path / "out")
+    summary = corpus.summary()
+    assert corpus.skipped()[-1] == {
+        "doc_id": "two.pdf",
+        "reason": "not read: its extension is not in corpus.file_extensions",
+    }
     assert summary["other_files_by_extension"] == {".pdf": 2, ".py": 1, ".xlsx": 1}
     assert (summary["other_files"], summary["skipped"]) == (4, 0)
 

@@ -26,6 +26,12 @@ def settings(url: str) -> CorpusSettings:
         min_text_length=10,
         num_files=None,
         metadata_fields=None,
+        text_columns=None,
+        title_column=None,
+        id_column=None,
+        max_file_seconds=120,
+        max_file_memory_mb=2000,
+        reader_processes=1,
     )
 
 

@@ -2,25 +2,49 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Collection
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from assets_pkg.config.base import LaterSetting, PositiveInt, Settings
+from assets_pkg.config.base import LaterSetting, PositiveInt, RuntimeOnly, Settings
+
+TEXT_EXTENSIONS = (".txt", ".md", ".text", "")
 
 
 class CorpusSettings(Settings):
     """What to read: a folder, or ``pydoc://stdlib`` for the running interpreter's own documentation
     (``pydoc://json,re``: of these modules only).
 
+    ``file_extensions``: null for all types that can be read.
     ``metadata_fields``: which of the documents' own fields (YAML front matter, ``metadata.jsonl``) are kept.
+    ``text_columns``, ``title_column``, ``id_column``: of tables, whose rows are documents.
     """
 
     corpus_dir: str
-    file_extensions: list[str]
+    file_extensions: list[str] | None
     min_text_length: Annotated[int, Field(ge=0)]
     num_files: PositiveInt | None
     metadata_fields: list[str] | None
+    text_columns: Annotated[list[str] | None, LaterSetting()]
+    title_column: Annotated[str | None, LaterSetting()]
+    id_column: Annotated[str | None, LaterSetting()]
+    max_file_seconds: Annotated[float, Field(gt=0), LaterSetting(120.0)]
+    max_file_memory_mb: Annotated[int, Field(ge=64), LaterSetting(2000)]
+    reader_processes: Annotated[PositiveInt | None, RuntimeOnly]
+
+    def extensions(self, readable: Collection[str]) -> frozenset[str]:
+        """The extensions of documents, in lower case; ``readable`` are those of all types that can be read."""
+        chosen = readable if self.file_extensions is None else self.file_extensions
+        return frozenset(extension.lower() for extension in chosen)
+
+    def decisive(self) -> dict[str, Any]:
+        """The settings that decide a result. All types count as the four extensions that were the default: a folder of
+        such files has the same documents, and any other has another fingerprint."""
+        values = super().decisive()
+        if self.file_extensions is None:
+            values["file_extensions"] = list(TEXT_EXTENSIONS)
+        return values
 
 
 class PassageSettings(Settings):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from assets_pkg.config.sections.corpus import CorpusSettings
 from assets_pkg.config.sections.sdg import SdgSettings, requests_per_minute
+from assets_pkg.corpus.readers.registry import EXTENSIONS, bytes_per_character
 from assets_pkg.sdg.llm.documents import read_sources
 from assets_pkg.sdg.llm.extraction import ARTIFACT_TYPES
 from assets_pkg.sdg.llm.prompts import load_prompts
@@ -79,9 +80,10 @@ def estimate_folder(folder: Path, corpus: CorpusSettings, settings: SdgSettings)
 
 
 def _file_sizes(folder: Path, corpus: CorpusSettings) -> Iterator[int]:
+    extensions = corpus.extensions(EXTENSIONS)
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.suffix.lower() in corpus.file_extensions:
-            size = path.stat().st_size
+        if path.is_file() and path.suffix.lower() in extensions:
+            size = path.stat().st_size // bytes_per_character(path.name)
             if size >= corpus.min_text_length:
                 yield size
 

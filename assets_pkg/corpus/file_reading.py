@@ -1,0 +1,278 @@
+"""Reads the files of a folder in order: plain text at once, all other types ahead in reader processes, and none whose
+text is kept from before."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Self, TypeAlias
+
+from assets_pkg.config.sections.corpus import CorpusSettings
+from assets_pkg.corpus.document_source import Skipped
+from assets_pkg.corpus.file_digests import FileDigests
+from assets_pkg.corpus.readers.file_document import FileDocument, FileItem, ReadError, ReadOptions
+from assets_pkg.corpus.readers.pool import ReaderPool, ReadLimits, items_in
+from assets_pkg.corpus.readers.registry import PLAIN, looks_like_text
+from storage.digests import digest_json, digest_text
+
+READERS = "1"
+"""Raised when readers make another text of the same file: it is read again, and the corpus is stale."""
+
+READ_CACHE = "documents"
+"""Below the cache of the artifact root."""
+
+UNREADABLE = "unreadable"
+"""In place of the digest of a file that cannot be read."""
+
+MAX_PROCESSES = 8
+AHEAD = 4
+"""Files for each reader process that wait to be read."""
+
+SNIFF_BYTES = 8192
+
+Contents: TypeAlias = Iterable[FileItem] | Skipped
+"""What a file holds, or why it was skipped."""
+
+Read: TypeAlias = tuple[str, str, Contents]
+"""A file's name, the digest of its bytes, and what it holds."""
+
+
+class FileReader:
+    """Reads files below ``root``; a context manager that ends its processes.
+
+    Args:
+        cache: where the text of files that are no plain text is kept, by their digests; with None nowhere.
+        known_as: the name of the folder, if it is a copy.
+    """
+
+    def __init__(self, root: Path, settings: CorpusSettings, cache: Path | None, known_as: str) -> None:
+        self._root = root
+        self._limits = ReadLimits(settings.max_file_seconds, settings.max_file_memory_mb)
+        self._options = ReadOptions(
+            settings.text_columns, settings.title_column, settings.id_column, self._limits.max_bytes
+        )
+        self._processes = settings.reader_processes or min(MAX_PROCESSES, len(_cores()))
+        how = [READERS, known_as, settings.text_columns, settings.title_column, settings.id_column]
+        self._kept = _Kept(cache / READ_CACHE / digest_json(how)) if cache else None
+        self._digests = FileDigests(root)
+        self._pool: ReaderPool | None = None
+        self.converted = self.unchanged = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool is not None:
+            self._pool.__exit__(kind, error, trace)
+
+    def read_all(self, names: Iterable[str], digests: FileDigests) -> Iterator[Read]:
+        """The files in order. What one holds is used up before the next is asked for."""
+        self._digests = digests
+        ahead: deque[_Reading] = deque()
+        for name in names:
+            ahead.append(self._begin(name))
+            while len(ahead) > AHEAD * self._processes:
+                yield from self._end(ahead.popleft())
+        while ahead:
+            yield from self._end(ahead.popleft())
+        if self._kept:
+            self._kept.drop_unused()
+
+    def _begin(self, name: str) -> _Reading:
+        """A file that is read at its turn, or ahead of it, or was read before."""
+        if reason := _cannot_be_opened(self._root, name):
+            return _Reading(
+                name, digest=digest_of(self._digests, name) if not is_utf8(name) else UNREADABLE, why=reason
+            )
+        if is_plain(name):
+            return _Reading(name)
+        digest = digest_of(self._digests, name)
+        if digest == UNREADABLE:
+            return _Reading(name, digest, why="it cannot be opened")
+        kept = self._kept.find(digest, name) if self._kept else None
+        if kept:
+            self.unchanged += 1
+            return _Reading(name, digest, kept=kept)
+        return _Reading(name, digest, pending=self._submit(name))
+
+    def _submit(self, name: str) -> Future[Path]:
+        if self._pool is None:
+            self._pool = ReaderPool(self._processes, self._limits, self._options)
+        self.converted += 1
+        return self._pool.submit(self._root / name)
+
+    def _end(self, reading: _Reading) -> Iterator[Read]:
+        name = reading.name
+        if reading.why:
+            yield name, reading.digest, Skipped(printable(name), "unreadable", reading.why)
+        elif reading.kept:
+            yield name, self._version(reading), items_in(reading.kept)
+        elif reading.pending:
+            yield from self._read(reading, reading.pending)
+        else:
+            yield from self._plain(name)
+
+    def _plain(self, name: str) -> Iterator[Read]:
+        """A text file; one that is no UTF-8 goes to a reader."""
+        try:
+            with (self._root / name).open("rb") as stream:
+                head = stream.read(SNIFF_BYTES)
+                size = os.fstat(stream.fileno()).st_size
+                if looks_like_text(head) and size <= self._limits.max_bytes:
+                    data = head + stream.read()
+                    digest = hashlib.sha256(data).hexdigest()
+                else:
+                    data, digest = None, _hash(stream)
+        except OSError as error:
+            yield name, UNREADABLE, Skipped(name, "unreadable", error.strerror or str(error))
+            return
+        text = None if data is None else _utf8(data)
+        if text is not None:
+            yield name, digest, [FileDocument(text)]
+        elif size > self._limits.max_bytes:
+            detail = f"{size / 1e6:,.0f} MB, more than corpus.max_file_memory_mb = {self._limits.memory_mb}"
+            yield name, digest, Skipped(name, "too large", detail)
+        else:
+            yield from self._read(_Reading(name, digest), self._submit(name))
+
+    def _read(self, reading: _Reading, pending: Future[Path]) -> Iterator[Read]:
+        name, version = reading.name, self._version(reading)
+        try:
+            path = pending.result()
+        except ReadError as error:
+            yield name, version, Skipped(name, error.kind, error.detail)
+            return
+        # Read again if it changed meanwhile: then what was read belongs to neither digest for sure.
+        if self._kept and not is_plain(name) and digest_of(self._digests, name) == reading.digest:
+            path = self._kept.keep(path, reading.digest, name)
+            yield name, version, items_in(path)
+            return
+        try:
+            yield name, version, items_in(path)
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _version(self, reading: _Reading) -> str:
+        return versioned(reading.name, reading.digest)
+
+
+class _Reading:
+    """A file between the begin and the end of its reading."""
+
+    def __init__(
+        self,
+        name: str,
+        digest: str = "",
+        why: str = "",
+        kept: Path | None = None,
+        pending: Future[Path] | None = None,
+    ) -> None:
+        self.name, self.digest, self.why, self.kept, self.pending = name, digest, why, kept, pending
+
+
+class _Kept:
+    """What was read before: a file for each digest and name. What a whole reading did not use is deleted."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._used: set[str] = set()
+
+    def find(self, digest: str, name: str) -> Path | None:
+        path = self._path(digest, name)
+        if not path.exists():
+            return None
+        self._used.add(path.name)
+        return path
+
+    def keep(self, made: Path, digest: str, name: str) -> Path:
+        """Move what was read into the cache; where that fails it stays where it is."""
+        import shutil
+
+        path = self._path(digest, name)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            beside = path.with_suffix(f".{os.getpid()}")
+            shutil.move(made, beside)
+            beside.rename(path)
+        except OSError:
+            return made
+        self._used.add(path.name)
+        return path
+
+    def drop_unused(self) -> None:
+        for path in self._folder.glob("*/*"):
+            if path.name not in self._used:
+                path.unlink(missing_ok=True)
+
+    def _path(self, digest: str, name: str) -> Path:
+        key = digest_text(f"{digest} {PurePosixPath(name).name}")
+        return self._folder / key[:2] / f"{key}.jsonl"
+
+
+def is_plain(name: str) -> bool:
+    """Whether a file's name says that it is plain text."""
+    return PurePosixPath(name).suffix.lower() in PLAIN
+
+
+def versioned(name: str, digest: str) -> str:
+    """The digest of a file's bytes, and of how they are read where that is more than decoding them."""
+    return digest if is_plain(name) or digest == UNREADABLE else f"{digest}-{READERS}"
+
+
+def _cannot_be_opened(root: Path, name: str) -> str:
+    """Why a path cannot be opened as a file, or nothing. Opening a pipe would block."""
+    if not is_utf8(name):
+        return "its name is not UTF-8"
+    try:
+        mode = (root / name).stat().st_mode
+    except OSError as error:
+        return error.strerror or str(error)
+    if stat.S_ISDIR(mode):
+        return "a folder that may not be opened"
+    return "" if stat.S_ISREG(mode) else "it is not a regular file"
+
+
+def _hash(stream: object) -> str:
+    """The digest of all bytes, in blocks, so that a large binary file is never in memory as a whole."""
+    stream.seek(0)  # type: ignore[attr-defined]
+    return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
+
+
+def _utf8(data: bytes) -> str | None:
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return None
+    return None if "\0" in text else text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def digest_of(files: FileDigests, name: str) -> str:
+    """SHA-256 of the file's bytes, or :data:`UNREADABLE`."""
+    try:
+        return files.of(name)
+    except OSError:
+        return UNREADABLE
+
+
+def _cores() -> set[int]:
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+
+
+def is_utf8(name: str) -> bool:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def printable(name: str) -> str:
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,0 +1,220 @@
+"""Word processing and presentations: DOCX, PPTX, ODT, ODP, RTF, EPUB."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import unquote
+
+from assets_pkg.corpus.readers.archives import open_archive, parse_xml
+from assets_pkg.corpus.readers.decoding import decode
+from assets_pkg.corpus.readers.file_document import FileDocument, FileItem, ReadError, ReadOptions
+from assets_pkg.corpus.readers.html import html_document, markdown_of
+
+_STYLES = "p[style-name='Title'] => h1:fresh\np[style-name='Subtitle'] => p:fresh"
+_DC = "{http://purl.org/dc/elements/1.1/}"
+_TEXT = "{urn:oasis:names:tc:opendocument:xmlns:text:1.0}"
+_TABLE = "{urn:oasis:names:tc:opendocument:xmlns:table:1.0}"
+_DRAW = "{urn:oasis:names:tc:opendocument:xmlns:drawing:1.0}"
+_NOT_READ = {f"{_TEXT}tracked-changes", f"{_TEXT}table-of-content"}
+
+
+def read_docx(path: Path, options: ReadOptions) -> Iterator[FileItem]:
+    """A Word document: headings by style, lists, tables, footnotes; no page headers, macros or comments."""
+    import mammoth
+
+    with open_archive(path, options.max_bytes) as archive:
+        title = _dublin_core(archive, "docProps/core.xml", "title")
+        if "word/document.xml" not in archive.namelist():
+            raise ReadError("damaged", "it has no word/document.xml")
+    with path.open("rb") as stream:
+        try:
+            made: Any = mammoth.convert_to_html(
+                stream, style_map=_STYLES, convert_image=mammoth.images.img_element(lambda _: {})
+            )
+        except (KeyError, ValueError, AttributeError, TypeError, OSError) as error:
+            raise ReadError("damaged", f"not a Word document ({type(error).__name__}: {error})") from error
+    yield FileDocument(markdown_of(made.value), title)
+
+
+def read_pptx(path: Path, options: ReadOptions) -> Iterator[FileItem]:
+    """A presentation: a section for each slide, with its tables and notes; slides are its pages."""
+    from pptx import Presentation
+    from pptx.exc import PythonPptxError
+
+    with open_archive(path, options.max_bytes):
+        pass
+    try:
+        presentation = Presentation(str(path))
+        slides = [_slide(slide) for slide in presentation.slides]
+        title = presentation.core_properties.title or ""
+    except (PythonPptxError, KeyError, ValueError, AttributeError) as error:
+        raise ReadError("damaged", f"not a presentation ({type(error).__name__}: {error})") from error
+    text, pages = joined_pages(slides)
+    yield FileDocument(text, title, pages=pages)
+
+
+def joined_pages(pages: Iterable[str]) -> tuple[str, list[int]]:
+    """The text of all pages, and the offset at which each begins."""
+    text, starts = "", list[int]()
+    parts: list[str] = []
+    length = 0
+    for page in pages:
+        starts.append(length)
+        if page.strip():
+            parts.append(page.strip() + "\n\n")
+            length += len(parts[-1])
+    text = "".join(parts)
+    return text, starts
+
+
+def _slide(slide: Any) -> str:
+    title = slide.shapes.title
+    heading = " ".join(title.text_frame.text.split()) if title is not None else ""
+    parts = [f"## {heading}"] if heading else []
+    for shape in _shapes(slide.shapes):
+        if title is not None and shape.shape_id == title.shape_id:
+            continue
+        if shape.has_text_frame:
+            lines = [paragraph.text.strip() for paragraph in shape.text_frame.paragraphs]
+            parts.append("\n\n".join(line.replace("\v", "\n") for line in lines if line))
+        elif getattr(shape, "has_table", False):
+            parts.append(markdown_table([cell.text for cell in row.cells] for row in shape.table.rows))
+    if slide.has_notes_slide and (notes := slide.notes_slide.notes_text_frame):
+        parts.append(notes.text.strip())
+    return "\n\n".join(part for part in parts if part)
+
+
+def _shapes(shapes: Any) -> Iterator[Any]:
+    for shape in shapes:
+        if hasattr(shape, "shapes"):
+            yield from _shapes(shape.shapes)
+        else:
+            yield shape
+
+
+def markdown_table(rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table; its first row is the header."""
+    lines = [
+        "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in row) + " |" for row in rows
+    ]
+    if lines:
+        lines.insert(1, "|" + " --- |" * max(1, lines[0].count(" | ") + 1))
+    return "\n".join(lines)
+
+
+def read_opendocument(path: Path, options: ReadOptions) -> Iterator[FileItem]:
+    """An OpenDocument text or presentation; slides are its pages."""
+    with open_archive(path, options.max_bytes) as archive:
+        names = archive.namelist()
+        if "META-INF/manifest.xml" in names and b"encryption-data" in archive.read("META-INF/manifest.xml"):
+            raise ReadError("encrypted", "it has a password: save it without one")
+        root = parse_xml(archive.read("content.xml"))
+        title = _dublin_core(archive, "meta.xml", "title")
+    slides = [_odf_blocks(page) for page in root.iter(f"{_DRAW}page")]
+    if slides:
+        text, pages = joined_pages("\n\n".join(blocks) for blocks in slides)
+        yield FileDocument(text, title, pages=pages)
+        return
+    body: Any = next(root.iter("{urn:oasis:names:tc:opendocument:xmlns:office:1.0}text"), root)
+    yield FileDocument("\n\n".join(_odf_blocks(body)) + "\n", title)
+
+
+def _odf_blocks(element: Any) -> list[str]:
+    blocks: list[str] = []
+    for child in element:
+        if child.tag in _NOT_READ:
+            continue
+        if child.tag == f"{_TEXT}h":
+            level = int(child.get(f"{_TEXT}outline-level", "1"))
+            blocks.append(f"{'#' * min(level, 6)} {' '.join(_odf_text(child).split())}")
+        elif child.tag == f"{_TEXT}p":
+            blocks.append(_odf_text(child).strip())
+        elif child.tag == f"{_TEXT}list":
+            items = [" ".join(_odf_blocks(item)) for item in child.iter(f"{_TEXT}list-item")]
+            blocks.append("\n".join(f"- {item}" for item in items if item))
+        elif child.tag == f"{_TABLE}table":
+            rows = child.iter(f"{_TABLE}table-row")
+            blocks.append(markdown_table([" ".join(_odf_blocks(cell)) for cell in row] for row in rows))
+        elif isinstance(child.tag, str):
+            blocks += _odf_blocks(child)
+    return [block for block in blocks if block]
+
+
+def _odf_text(element: Any) -> str:
+    """Its text, with the spaces, tabs and line breaks that are elements."""
+    parts = [element.text or ""]
+    for child in element:
+        if child.tag == f"{_TEXT}s":
+            parts.append(" " * min(int(child.get(f"{_TEXT}c", "1")), 100))
+        elif child.tag == f"{_TEXT}tab":
+            parts.append("\t")
+        elif child.tag == f"{_TEXT}line-break":
+            parts.append("\n")
+        elif isinstance(child.tag, str):
+            parts.append(_odf_text(child))
+        parts.append(child.tail or "")
+    return "".join(parts)
+
+
+def read_rtf(path: Path, options: ReadOptions) -> Iterator[FileItem]:
+    """Rich text without its formatting."""
+    from striprtf.striprtf import rtf_to_text
+
+    data = path.read_bytes()
+    if not data.lstrip().startswith(b"{\\rtf"):
+        raise ReadError("damaged", "it does not begin as rich text does ({\\rtf)")
+    try:
+        text = rtf_to_text(data.decode("cp1252", "replace"), errors="replace")
+    except (ValueError, LookupError, TypeError) as error:
+        raise ReadError("damaged", f"not rich text ({type(error).__name__}: {error})") from error
+    yield FileDocument(_paragraphs(text))
+
+
+def _paragraphs(text: str) -> str:
+    """Each line as a paragraph, as word processors mean them."""
+    return "\n\n".join(line.strip() for line in text.splitlines() if line.strip()) + "\n"
+
+
+def read_epub(path: Path, options: ReadOptions) -> Iterator[FileItem]:
+    """A book: its chapters in reading order."""
+    with open_archive(path, options.max_bytes) as archive:
+        names = set(archive.namelist())
+        if "META-INF/encryption.xml" in names:
+            raise ReadError(
+                "encrypted", "its chapters are protected: only a book without protection can be read"
+            )
+        container = parse_xml(archive.read("META-INF/container.xml"))
+        place = next((e.get("full-path") for e in container.iter("{*}rootfile")), None)
+        if place not in names:
+            raise ReadError("damaged", "it names no package document")
+        package = parse_xml(archive.read(cast("str", place)))
+        hrefs = {item.get("id"): item.get("href", "") for item in package.iter("{*}item")}
+        base = posixpath.dirname(cast("str", place))
+        chapters: list[str] = []
+        missing = 0
+        for reference in package.iter("{*}itemref"):
+            name = posixpath.normpath(posixpath.join(base, unquote(hrefs.get(reference.get("idref"), ""))))
+            if name in names:
+                html, _ = decode(archive.read(name))
+                chapters.append(html_document(html).text.strip())
+            else:
+                missing += 1
+    metadata = {"lang": lang} if (lang := _text_of(package, "language")) else {}
+    warnings = [f"{missing} of its chapters are missing"] if missing else []
+    text = "\n\n".join(chapter for chapter in chapters if chapter) + "\n"
+    yield FileDocument(text, _text_of(package, "title"), metadata, warnings)
+
+
+def _dublin_core(archive: Any, name: str, element: str) -> str:
+    with suppress(KeyError, ReadError):
+        return _text_of(parse_xml(archive.read(name)), element)
+    return ""
+
+
+def _text_of(root: Any, element: str) -> str:
+    found: Any = next(root.iter(f"{_DC}{element}"), None)
+    return " ".join((found.text or "").split()) if found is not None else ""
