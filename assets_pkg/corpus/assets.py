@@ -20,6 +20,12 @@ from storage.artifacts import SKIPPED_FILE, WARNINGS_FILE, Checkpoint, Corpus, P
 from storage.paths import CACHE
 
 SHOWN = 8
+LISTED = 50
+"""Files on the page of the corpus that are skipped, or that something is to be known of."""
+
+NAMED = 5
+"""Of them in the terminal."""
+
 MANY_ENDED = 0.05
 """Share of passages ended by the limit above which the check warns."""
 
@@ -47,8 +53,8 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksD
             shown = {
                 **numbers(summary),
                 "files_by_type": text_of_counts(summary.get("files_by_type", {})),
-                "skipped_files": table(corpus.skipped()[:SHOWN]),
-                "warnings_about_files": table(corpus.warnings()[:SHOWN]),
+                "skipped_files": table(corpus.skipped()[:LISTED]),
+                "warnings_about_files": table(corpus.warnings()[:LISTED]),
                 "sample": table(
                     {"document": d.doc_id, "title": d.title} for d in islice(corpus.documents(), SHOWN)
                 ),
@@ -64,6 +70,8 @@ def said_of_corpus(corpus: Corpus) -> Iterator[str]:
     if skipped := summary["skipped"]:
         counts = text_of_counts(summary["skipped_by_reason"])
         yield f"{skipped:,} documents are skipped ({counts}): {corpus.path / SKIPPED_FILE} lists them"
+        for row in corpus.skipped()[: min(skipped, NAMED)]:
+            yield f"skipped {row['doc_id']}: {row['reason']}"
     if warned := summary.get("warnings"):
         yield f"{warned:,} warnings about documents that were read: {corpus.path / WARNINGS_FILE} lists them"
 

@@ -78,6 +78,8 @@ def _document(
     pages: list[list[_TextLine]], outline: dict[str, int], title: str, damaged: Sequence[int]
 ) -> FileDocument:
     empty = [number for number, lines in enumerate(pages, start=1) if not lines and number not in damaged]
+    if pages and len(damaged) == len(pages):
+        raise ReadError("damaged", f"none of its {len(pages)} pages can be read")
     if not any(pages):
         raise ReadError("scanned", f"none of its {len(pages)} pages has a text layer: run OCR on it first")
     kept = _without_running_lines(pages)
