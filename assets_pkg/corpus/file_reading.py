@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import stat
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -114,7 +115,7 @@ class FileReader:
         if reading.why:
             yield name, reading.digest, Skipped(printable(name), "unreadable", reading.why)
         elif reading.kept:
-            yield name, self._version(reading), items_in(reading.kept)
+            yield name, self._version(reading), items_in(reading.kept, after_lines=1)
         elif reading.pending:
             yield from self._read(reading, reading.pending)
         else:
@@ -152,9 +153,10 @@ class FileReader:
             return
         # Read again if it changed meanwhile: then what was read belongs to neither digest for sure.
         if self._kept and not is_plain(name) and digest_of(self._digests, name) == reading.digest:
-            path = self._kept.keep(path, reading.digest, name)
-            yield name, version, items_in(path)
-            return
+            kept = self._kept.keep(path, reading.digest, name)
+            if kept:
+                yield name, version, items_in(kept, after_lines=1)
+                return
         try:
             yield name, version, items_in(path)
         finally:
@@ -187,24 +189,27 @@ class _Kept:
 
     def find(self, digest: str, name: str) -> Path | None:
         path = self._path(digest, name)
-        if not path.exists():
+        if not _is_whole(path):
             return None
         self._used.add(path.name)
         return path
 
-    def keep(self, made: Path, digest: str, name: str) -> Path:
-        """Move what was read into the cache; where that fails it stays where it is."""
-        import shutil
-
+    def keep(self, made: Path, digest: str, name: str) -> Path | None:
+        """Move what was read into the cache, after a line with its digest; where that fails it stays where it is."""
         path = self._path(digest, name)
+        beside = path.with_suffix(f".{os.getpid()}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            beside = path.with_suffix(f".{os.getpid()}")
-            shutil.move(made, beside)
+            with made.open("rb") as source, beside.open("wb") as target:
+                target.write(hashlib.file_digest(source, "sha256").hexdigest().encode() + b"\n")
+                source.seek(0)
+                shutil.copyfileobj(source, target)
             beside.rename(path)
         except OSError:
-            return made
+            beside.unlink(missing_ok=True)
+            return None
         self._used.add(path.name)
+        made.unlink()
         return path
 
     def drop_unused(self) -> None:
@@ -215,6 +220,16 @@ class _Kept:
     def _path(self, digest: str, name: str) -> Path:
         key = digest_text(f"{digest} {PurePosixPath(name).name}")
         return self._folder / key[:2] / f"{key}.jsonl"
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a kept file is there and undamaged."""
+    try:
+        with path.open("rb") as stream:
+            written = stream.readline().strip()
+            return written == hashlib.file_digest(stream, "sha256").hexdigest().encode()
+    except OSError:
+        return False
 
 
 def is_plain(name: str) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -87,10 +88,10 @@ class ReaderPool:
         return self._own.reader
 
 
-def items_in(path: Path) -> Iterator[FileItem]:
+def items_in(path: Path, after_lines: int = 0) -> Iterator[FileItem]:
     """The documents that a reader wrote into ``path``, one in memory at a time."""
     with path.open("rb") as lines:
-        for line in lines:
+        for line in islice(lines, after_lines, None):
             row: dict[str, Any] = orjson.loads(line)
             yield UnreadPart(**row) if "kind" in row else FileDocument(**row)
 

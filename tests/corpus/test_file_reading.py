@@ -1,0 +1,106 @@
+"""Which files are converted again, and what is kept of those that are not."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assets_pkg.corpus.file_reading import READ_CACHE
+from assets_pkg.corpus.sources import read_corpus, source_fingerprint
+from storage.artifacts import Corpus
+
+from .office_files import SECTIONS, TABLES, write_html
+from .test_folder import LONG, settings
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "in"
+    made.mkdir()
+    for number in range(5):
+        write_html(made / f"{number}.html", [(f"Part {number}", LONG)])
+    (made / "plain.txt").write_text(LONG)
+    TABLES["rows.csv"](made / "rows.csv")
+    return made
+
+
+def read(
+    folder: Path, out: Path, cache: Path | None, **changes: object
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The summary, and the documents' texts."""
+    out.mkdir()
+    chosen = settings(folder, file_extensions=None, min_text_length=10, **changes)
+    read_corpus(chosen, out, cache=cache)
+    corpus = Corpus(out, "raw_corpus", "v")
+    summary = corpus.summary()
+    assert source_fingerprint(chosen, cache) == summary["fingerprint"] == source_fingerprint(chosen)
+    return summary, {document.doc_id: document.text for document in corpus.documents()}
+
+
+def converted(summary: dict[str, Any]) -> tuple[int, int]:
+    return summary["files_converted"], summary["files_unchanged"]
+
+
+def test_only_changed_files_are_converted_again(folder: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    first, texts = read(folder, tmp_path / "one", cache)
+    assert converted(first) == (6, 0)
+    assert first["files_by_type"] == {"html": 5, "text": 1, "csv": 1}
+    assert list(texts) == [*(f"{n}.html" for n in range(5)), "plain.txt", "rows.csv#n4", "rows.csv#k8"]
+    again, same = read(folder, tmp_path / "two", cache)
+    assert (converted(again), same) == ((0, 6), texts)
+    assert again["fingerprint"] == first["fingerprint"]
+    before = (folder / "3.html").stat()
+    write_html(folder / "3.html", [("Part 4", LONG)])
+    os.utime(folder / "3.html", ns=(before.st_atime_ns, before.st_mtime_ns))
+    changed, texts = read(folder, tmp_path / "three", cache)
+    assert converted(changed) == (1, 5)
+    assert "Part 4" in texts["3.html"]
+    assert read(folder, tmp_path / "four", None)[1] == texts
+
+
+def test_other_columns_are_another_reading(folder: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    read(folder, tmp_path / "one", cache)
+    _, texts = read(folder, tmp_path / "two", cache, text_columns=["title", "text"])
+    assert texts["rows.csv#n4"].startswith("title: Nimbus\n")
+
+
+def test_what_is_no_longer_there_is_not_kept(folder: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    read(folder, tmp_path / "one", cache)
+    (folder / "0.html").unlink()
+    read(folder, tmp_path / "two", cache)
+    kept = [path.read_text() for path in (cache / READ_CACHE).rglob("*.jsonl")]
+    assert len(kept) == 5
+    assert not any("Part 0" in text for text in kept)
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"\xff\x00"])
+def test_damaged_kept_text_is_made_anew(folder: Path, tmp_path: Path, damage: bytes) -> None:
+    cache = tmp_path / "cache"
+    _, texts = read(folder, tmp_path / "one", cache)
+    for path in (cache / READ_CACHE).rglob("*.jsonl"):
+        path.write_bytes(damage)
+    assert read(folder, tmp_path / "two", cache)[1] == texts
+
+
+def test_the_extension_decides_between_the_users_fields_and_the_files(folder: Path, tmp_path: Path) -> None:
+    (folder / "metadata.jsonl").write_text(json.dumps({"file_name": "1.html", "lang": "xx", "team": "sales"}))
+    read(folder, tmp_path / "one", None)
+    metadata = {d.doc_id: json.loads(d.metadata) for d in Corpus(tmp_path / "one", "", "").documents()}
+    assert metadata["1.html"] == {"lang": "xx", "team": "sales"}
+    assert metadata["2.html"] == {"lang": "en"}
+    assert metadata["rows.csv#k8"] == {"year": 1957, "code": "12", "row": 3}
+
+
+def test_an_order_of_processes_does_not_decide_the_order_of_documents(folder: Path, tmp_path: Path) -> None:
+    (folder / "0.html").write_text("<p>word and word</p>" * 5_000)
+    write_html(folder / "1.html", SECTIONS)
+    _, one = read(folder, tmp_path / "one", None, reader_processes=1)
+    _, three = read(folder, tmp_path / "three", None, reader_processes=3)
+    assert list(one.items()) == list(three.items())
