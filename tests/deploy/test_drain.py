@@ -49,7 +49,12 @@ def test_a_long_request_survives_replace_and_stop_over_tls(
         while not _busy(first.url):
             assert not answer.done()
         second = deploy(
-            models[1], deployments.settings, deployments.folder, deployments.smoke, no_engine, told=said.append
+            models[1],
+            deployments.settings,
+            deployments.folder,
+            deployments.smoke,
+            no_engine,
+            told=said.append,
         )
         assert answer.result() == len(LONG)
         assert get_fields(second.url, "/v1/metadata")["modelDigest"] == models[1].digest
