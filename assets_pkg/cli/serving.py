@@ -24,7 +24,6 @@ from assets_pkg.cli.common import (
 from assets_pkg.cli.running import run_or_show
 from assets_pkg.config.profile import Profile
 from assets_pkg.config.project import typed_path
-from assets_pkg.config.stages import STAGES
 from storage.paths import ONNX_LINK, PROMOTED_MODEL, STATE_FOLDER, TENSORRT_LINK
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ def deploy(
     elif logs:
         _show_log(profile, follow)
     else:
-        run_or_show(profile, list(STAGES["deploy"]), dry_run)
+        run_or_show(profile, list(profile.stages()["deploy"]), dry_run)
         if dry_run:
             _show_command(profile)
         elif not profile.deploy.detach:

@@ -19,7 +19,7 @@ from assets_pkg.export.onnx import (
 )
 from assets_pkg.export.tensorrt import build_engine, plan_engine
 from assets_pkg.finetune.base_model import licence_of
-from assets_pkg.nim.manifest import QuantizedDtype
+from assets_pkg.nim.manifest import MANIFEST_FILE, QuantizedDtype, read_manifest
 from assets_pkg.orchestration.asset_context import UpstreamArtifacts, asset_context, stage_asset
 from assets_pkg.orchestration.metadata import numbers, table
 from assets_pkg.orchestration.run_observer import run_observer
@@ -98,11 +98,13 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksD
 
         inputs = UpstreamArtifacts(context.instance, store, context.run.run_id)
         model, exported = inputs.input(Checkpoint, "promoted_model"), inputs.input(OnnxModel, "onnx_model")
-        texts = list(SAMPLE_TEXTS)
-        if inputs.previous("passages") is not None:  # a model can be imported without documents
-            texts = [passage.text for passage in inputs.input(Passages, "passages").sample(48)]
+        if (model.model / MANIFEST_FILE).is_file():
+            return dg.AssetCheckResult(passed=True, description="it is the exported model that was imported")
         parity = measure_parity(
-            model.model, exported.folder, texts, trust_remote_code=profile.model.trust_remote_code
+            model.model,
+            exported.folder,
+            _sample_texts(inputs),
+            trust_remote_code=profile.model.trust_remote_code,
         )
         figures = {"max_cosine_distance": parity.max_cosine_distance, "top10_overlap": parity.top10_overlap}
         shown = {**figures, "shapes": table(_shown(shape) for shape in parity.shapes)}
@@ -149,9 +151,14 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksD
 
 
 def _export(model: Checkpoint, profile: Profile, accelerator: AcceleratorResource, folder: Path) -> None:
-    admit_export(model.model, accelerator.host())
     target = folder / "onnx"
     shutil.rmtree(target, ignore_errors=True)
+    if (model.model / MANIFEST_FILE).is_file():  # an exported model that was imported
+        shutil.copytree(model.model, target)
+        names = {"model_id": profile.deploy.served_model_name, "model_digest": model.version}
+        read_manifest(target).model_copy(update=names).write(target)
+        return
+    admit_export(model.model, accelerator.host())
     settings = OnnxExportSettings(
         opset=profile.export.opset,
         export_dtype=profile.export.export_dtype,
@@ -171,6 +178,12 @@ def _export(model: Checkpoint, profile: Profile, accelerator: AcceleratorResourc
         settings=settings,
         trust_remote_code=profile.model.trust_remote_code,
     )
+
+
+def _sample_texts(inputs: UpstreamArtifacts) -> list[str]:
+    if inputs.previous("passages") is None:  # a model can be imported without documents
+        return list(SAMPLE_TEXTS)
+    return [passage.text for passage in inputs.input(Passages, "passages").sample(48)]
 
 
 def _shown(shape: "ShapeParity") -> dict[str, Any]:

@@ -10,9 +10,10 @@ import dagster as dg
 from assets_pkg.config.base import ModelSettings, Settings
 from assets_pkg.finetune.base_model import fetch_base_model
 from assets_pkg.finetune.errors import BaseModelError
+from assets_pkg.finetune.imported_export import exported_from, exported_graph, import_export
 from assets_pkg.orchestration.asset_context import AssetContext
 from resources.configurable import AcceleratorResource
-from storage.artifacts import Checkpoint
+from storage.artifacts import CHECKPOINTS, Checkpoint
 from storage.digests import digest_json
 
 SOURCE, FINGERPRINT = "imported_from", "imported_fingerprint"
@@ -27,8 +28,8 @@ class ImportSettings(Settings):
 def import_model(
     asset: AssetContext, settings: ModelSettings, source: str, accelerator: AcceleratorResource
 ) -> Checkpoint:
-    """The model folder ``source`` as a checkpoint with the prompts and lengths of the settings. Its files are copied,
-    and not changed.
+    """The model folder ``source`` as a checkpoint with the prompts and lengths of the settings, or the exported model
+    in it. Its files are copied, and not changed.
 
     Raises:
         BaseModelError: no such folder, or no model that can be used; the message names the file.
@@ -36,7 +37,15 @@ def import_model(
     fingerprint = folder_fingerprint(source)
     named = settings.model_copy(update={"base_model": str(Path(source).expanduser()), "revision": None})
 
+    graph = exported_graph(Path(source).expanduser())
+    if graph is not None and (own := _exported_here(asset, graph)) is not None:
+        asset.note(f"{source} is the export of {own.asset} {own.version}")
+        return own
+
     def produce(folder: Path) -> None:
+        if graph is not None:
+            import_export(graph, settings, folder)
+            return
         fetch_base_model(named, folder, asset.progress(), accelerator.host())
 
     model = asset.build(Checkpoint, produce, outside={"model": fingerprint})
@@ -44,6 +53,15 @@ def import_model(
     if warning := model.summary().get("warning"):
         asset.note(warning)
     return model
+
+
+def _exported_here(asset: AssetContext, graph: Path) -> Checkpoint | None:
+    """The checkpoint of this project that the graph was exported from, if it was."""
+    version = exported_from(graph)
+    for name in CHECKPOINTS:
+        if version and asset.store.has(name, version):
+            return asset.store.get(Checkpoint, name, version)
+    return None
 
 
 def imported_from(source: str | None) -> dict[str, Any]:

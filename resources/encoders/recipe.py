@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,10 @@ from typing import Any
 from resources.encoders.base import Encoder
 from resources.encoders.cached import CachedEncoder
 from resources.encoders.encoder_config import EncoderConfig
+from resources.encoders.onnx import OnnxEncoder
 from resources.encoders.sentence_transformer import SentenceTransformerEncoder
 from resources.machine.accelerator import Accelerator, find_accelerator
+from resources.models.files import EXPORTED_FILE
 from storage.embedding_cache import EmbeddingCache
 
 
@@ -27,8 +29,11 @@ class EncoderRecipe:
     device: str = "auto"
     check_memory: bool = True
 
-    def make(self, accelerator: Accelerator) -> SentenceTransformerEncoder:
-        """The encoder on this accelerator; its weights are loaded when first needed."""
+    def make(self, accelerator: Accelerator) -> SentenceTransformerEncoder | OnnxEncoder:
+        """The encoder on this accelerator; its weights are loaded when first needed. An exported model runs on the
+        CPU."""
+        if (Path(self.folder) / EXPORTED_FILE).is_file():
+            return OnnxEncoder(Path(self.folder), self.model_digest)
         return SentenceTransformerEncoder(Path(self.folder), self.model_digest, accelerator, self.config)
 
     def open(self) -> Encoder:
@@ -40,7 +45,7 @@ class EncoderRecipe:
         """The encoder on this accelerator (by default the one that the recipe names) with the vectors cached in the
         folder ``cache``; its weights are freed at the end."""
         found = accelerator or find_accelerator(self.device, check_memory=self.check_memory)
-        with self.make(found) as encoder:
+        with closing(self.make(found)) as encoder:
             yield CachedEncoder(encoder, EmbeddingCache(cache))
 
     def dump(self) -> dict[str, Any]:

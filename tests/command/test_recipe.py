@@ -164,6 +164,17 @@ def test_a_model_of_any_trainer_is_exported_measured_and_served(
     assert own.retune("deploy", "--stop", *line)[0] == 0
 
 
+def test_an_exported_model_is_served_without_its_checkpoint(place: Workplace, tmp_path: Path) -> None:
+    own = Workplace(tmp_path, place.port + 2, extra={"RETUNE_PROFILE": ""})
+    exported = place.home / "output" / place.link("stage4_export/onnx")
+    line = ("deploy", "-c", "laptop", f"host_port={own.port}")
+    code, output = own.retune(*line, f"model_dir={exported}")
+    assert code == 0, output
+    served = (tmp_path / "output/embed/stage4_export/onnx/model.onnx").read_bytes()
+    assert served == (exported / "model.onnx").read_bytes()
+    assert own.retune(*line, "--stop")[0] == 0
+
+
 def test_training_starts_from_a_mined_file_and_an_eval_set(
     place: Workplace, tiny_model: Path, tmp_path: Path
 ) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from assets_pkg.config.sections.deploy import DeploySettings
 from assets_pkg.deploy.server_state import DeployError, ServedModel
+from assets_pkg.nim.manifest import MANIFEST_FILE
 
 USER = "root"
 """A NIM writes to its cache, which belongs to another user than its own (the recipe's ``-u root``)."""
@@ -73,6 +74,11 @@ def mounted_model(served: ServedModel, settings: DeploySettings) -> Path:
     if settings.server == "retune":
         return served.onnx
     if contract_of(settings.nim_image).takes == CHECKPOINT:
+        if (served.checkpoint / MANIFEST_FILE).is_file():
+            raise DeployError(
+                f"{settings.nim_image} serves checkpoints, and the promoted model is an ONNX export: give the folder "
+                "of its checkpoint as deploy.model_dir, or an image of version 1"
+            )
         return served.checkpoint
     if settings.use_onnx:
         return served.onnx
