@@ -99,6 +99,19 @@ def test_no_string_acts_on_the_terminal_however_it_is_printed(text: str) -> None
     )
 
 
+def test_a_hit_is_shown_with_its_place_and_its_neighbours(printed: Callable[..., str]) -> None:
+    texts = ("before", "it", "after")
+    places = {"page": 12, "heading_path": "Wings > Spars", "team": "sales"}
+    first, found, last = (
+        Hit(0.5, "d_1", "a.pdf", number, "Gliders", "Spars", text, places)
+        for number, text in enumerate(texts, 1)
+    )
+    output = printed(_show, {"index": [found]}, {("a.pdf", 2): ([first], [last])})
+    assert "1. 0.500  a.pdf #2 (page 12, Wings > Spars)" in output.replace(WORD_JOINER, "")
+    assert [line.strip() for line in output.splitlines()[1:]] == ["before", "it", "after"]
+    assert printed(_show, {"index": [found]}).rstrip().endswith("(page 12, Wings > Spars)  it")
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hit_of_any_name_is_shown(name: str, printed: Callable[..., str]) -> None:
     output = printed(_show, {"index": [hit(name), hit("after.md")]})

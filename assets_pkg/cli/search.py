@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from resources.vector_store.base import Hit
 
 SHOWN_CHARACTERS = 300
+
+Around: TypeAlias = "dict[tuple[str, int], tuple[list[Hit], list[Hit]]]"
+"""The passages before and after each hit, by document and number."""
 
 
 def search(
@@ -39,6 +42,9 @@ def search(
     hybrid: Annotated[
         bool, typer.Option("--hybrid", hidden=True, help="The former name of --method rrf.")
     ] = False,
+    context: Annotated[
+        int, typer.Option("--context", min=0, help="Show so many passages before and after each, too.")
+    ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
     config: ConfigOption = "",
     overrides: Overrides = None,
@@ -61,23 +67,54 @@ def search(
     found = {"base model": search_with_base(store, profile, text, k)} if compare else {}
     with open_searcher(store, profile.model) as searcher:
         found["index"] = searcher.search(text, k, where, chosen).hits
+        around = {
+            (hit.doc_id, hit.chunk_id): searcher.around(hit, context)
+            for hits in (found.values() if context else ())
+            for hit in hits
+        }
     if as_json:
-        _write_json(found)
+        _write_json(found, around)
     else:
-        _show(found)
+        _show(found, around)
 
 
-def _write_json(found: dict[str, list[Hit]]) -> None:
+def _write_json(found: dict[str, list[Hit]], around: Around | None = None) -> None:
     for source, hits in found.items():
         for hit in hits:
-            sys.stdout.write(visible_json({"by": source, **asdict(hit)}) + "\n")
+            shown = {"by": source, **asdict(hit)}
+            if around:
+                before, after = around[hit.doc_id, hit.chunk_id]
+                shown |= {"before": [each.text for each in before], "after": [each.text for each in after]}
+            sys.stdout.write(visible_json(shown) + "\n")
 
 
-def _show(found: dict[str, list[Hit]]) -> None:
+def _show(found: dict[str, list[Hit]], around: Around | None = None) -> None:
     for source, hits in found.items():
         if len(found) > 1:
             console.print(f"[bold]{source}[/]")
         for rank, hit in enumerate(hits, start=1):
-            passage = f"{plain(hit.doc_id, one_line=True)} #{hit.chunk_id}"
+            before, after = (around or {}).get((hit.doc_id, hit.chunk_id), ([], []))
+            passage = (
+                f"{plain(hit.doc_id, one_line=True)} #{hit.chunk_id}{plain(place_of(hit), one_line=True)}"
+            )
             console.print(f"{rank:2}. {hit.score:.3f}  [cyan]{passage}[/]  ", end="", highlight=False)
-            console.print(" ".join(hit.text.split())[:SHOWN_CHARACTERS], markup=False, highlight=False)
+            if before or after:
+                console.print()
+            _show_texts(before, "dim")
+            _show_texts([hit], "" if before or after else None)
+            _show_texts(after, "dim")
+
+
+def _show_texts(hits: list[Hit], style: str | None) -> None:
+    """A line for each; with a style indented, as one of several."""
+    for hit in hits:
+        text = " ".join(hit.text.split())[:SHOWN_CHARACTERS]
+        indent = "" if style is None else " " * 6
+        console.print(indent + text, markup=False, highlight=False, style=style or None)
+
+
+def place_of(hit: Hit) -> str:
+    """Where in its document a hit stands, as far as that is known: page, sheet and row, headings."""
+    names = {"page": "page {}", "sheet": "sheet {}", "row": "row {}", "heading_path": "{}"}
+    known = [shown.format(hit.metadata[name]) for name, shown in names.items() if name in hit.metadata]
+    return f" ({', '.join(known)})" if known else ""

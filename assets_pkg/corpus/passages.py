@@ -19,6 +19,8 @@ from typing import Any, Literal
 
 from assets_pkg.config.sections.corpus import PassageSettings
 from assets_pkg.corpus.document_source import CorpusError
+from assets_pkg.corpus.file_reading import is_plain
+from assets_pkg.corpus.places import Places
 from assets_pkg.corpus.segmentation import Section, split_sections, split_sentences
 from resources.encoders.token_counter import TokenCounter
 from storage.artifacts import Corpus, Document, Passage
@@ -90,11 +92,16 @@ def split_passages(
         CorpusError: no document has a passage.
     """
     figures = _Figures()
-    total = corpus.summary()["documents"]
+    summary, pages = corpus.summary(), corpus.pages()
+    total = summary["documents"]
+    taken = _names_taken(summary.get("metadata_fields", ""))
     with RowWriter(folder / "passages.parquet", Passage) as writer:
         for done, document in enumerate(corpus.documents(), start=1):
+            places = (
+                None if is_plain(document.doc_id) else Places(document, pages.get(document.doc_id, []), taken)
+            )
             for passage, ended in _passages(
-                document, settings.sentences_per_chunk, settings.chunk_overlap_sentences, limit
+                document, settings.sentences_per_chunk, settings.chunk_overlap_sentences, limit, places
             ):
                 writer.add(passage)
                 figures.add(passage, ended)
@@ -104,8 +111,8 @@ def split_passages(
             f"none of the {total} documents of {corpus.path} has a passage: they contain no text"
         )
     shown = f"{MAX_PASSAGE_CHARS:,} characters" if limit is None else f"{limit.most:,} tokens"
-    summary = {"documents": total, **figures.summary(), "limit": shown}
-    write_json(folder / "summary.json", summary, ensure_ascii=True)
+    written = {"documents": total, **figures.summary(), "limit": shown}
+    write_json(folder / "summary.json", written, ensure_ascii=True)
 
 
 def passages_of(
@@ -125,7 +132,7 @@ def passages_of(
 
 
 def _passages(
-    document: Document, sentences: int, overlap: int, limit: TokenLimit | None
+    document: Document, sentences: int, overlap: int, limit: TokenLimit | None, places: Places | None = None
 ) -> Iterator[tuple[Passage, Ended]]:
     words = end = 0
     parts = _split(document.text, sentences, overlap, limit)
@@ -145,7 +152,7 @@ def _passages(
             end=words + length,
             sentence_count=count,
             word_count=length,
-            metadata=document.metadata,
+            metadata=places.metadata_at(span.start, section) if places else document.metadata,
         )
         words += length
         yield passage, ended
@@ -328,6 +335,12 @@ def _line_spans(text: str, start: int, end: int) -> Iterator[_Span]:
         stop = end if found < 0 else found + 1
         yield _Span(start, stop)
         start = stop
+
+
+def _names_taken(shown: str) -> dict[str, str]:
+    """The user's own fields with their types, as the summary of the corpus has them."""
+    pairs = (field.partition(": ") for field in shown.split(", ") if field)
+    return {name: kind for name, _, kind in pairs}
 
 
 class _Figures:

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 MAX_TITLE_WORDS = 40
 """A first line with more words is text, not a title."""
 
+QUESTION_LEVEL = 7
+"""Below every heading."""
+
 MAX_HEADING_CHARS = 300
 """A longer line is never a heading."""
 
@@ -58,6 +61,34 @@ def split_sections(text: str, *, plain_title: bool = True) -> list[Section]:
     return [
         Section(found.heading, found.start, found.body, end) for found, end in zip(starts, ends, strict=True)
     ]
+
+
+def heading_paths(text: str, sections: list[Section]) -> list[list[str]]:
+    """For each section its heading, after those that it stands under; empty for text before the first heading.
+
+    ATX headings have their own level; underlined ones that of their mark, in the order in which the marks first occur;
+    question lines stand under all others.
+    """
+    marks: list[str] = []
+    stack: list[tuple[int, str]] = []
+    paths: list[list[str]] = []
+    for section in sections:
+        if section.heading:
+            level = _level(text[section.start : section.body], marks)
+            stack = [*(above for above in stack if above[0] < level), (level, section.heading)]
+        paths.append([heading for _, heading in stack])
+    return paths
+
+
+def _level(lines: str, marks: list[str]) -> int:
+    first, last = lines.split("\n")[0], lines.rstrip().rpartition("\n")[2]
+    if _ATX.fullmatch(first):
+        return len(first.lstrip()) - len(first.lstrip().lstrip("#"))
+    if mark := _mark(last):
+        if mark not in marks:
+            marks.append(mark)
+        return marks.index(mark) + 1
+    return QUESTION_LEVEL if first.rstrip("* _").endswith("?") else 1
 
 
 def title_of(text: str, stem: str) -> str:

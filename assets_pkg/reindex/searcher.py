@@ -159,6 +159,12 @@ class IndexReader:
         words = self._opened.search_text(text, depth, where) if method.by_words else []
         return self._answer(method.rank(dense, words)[:k])
 
+    def around(self, hit: Hit, count: int) -> tuple[list[Hit], list[Hit]]:
+        """The ``count`` passages before and after a hit in its document, as far as there are any."""
+        found = self._opened.passages_of(hit.doc_id, max(1, hit.chunk_id - count), hit.chunk_id + count)
+        before = [each for each in found if each.chunk_id < hit.chunk_id]
+        return before, [each for each in found if each.chunk_id > hit.chunk_id]
+
     def _answer(self, hits: list[Hit]) -> Answer:
         return Answer(hits, self.version, self.model)
 
@@ -246,6 +252,11 @@ class Searcher:
                     # The version may have been deleted because another one has replaced it.
                     if not self.refresh() and version is self._peek():
                         raise
+
+    def around(self, hit: Hit, count: int) -> tuple[list[Hit], list[Hit]]:
+        """As `IndexReader.around`, by the current version."""
+        with self._acquired() as version:
+            return version.reader.around(hit, count)
 
     def refresh(self) -> bool:
         """Switch now if another version is to be searched; returns whether it did."""

@@ -81,6 +81,11 @@ class PassageIndex(Protocol):
         """Whether a passage of the document is in the index."""
         ...
 
+    def passages_of(self, doc_id: str, first: int, last: int) -> list[Hit]:
+        """The document's passages ``first`` to ``last`` (their ``chunk_id``), as far as there are any, in order; their
+        score is 0."""
+        ...
+
     def search(self, vector: NDArray[np.float32], k: int, where: str | None = None) -> list[Hit]:
         """The ``k`` passages with the highest dot product with ``vector`` (float32 [d], unit length), best
         first. ``where`` is a condition over the columns: comparisons with ``AND``, ``OR``, ``NOT``, ``IN`` and

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 TABLE = "passages"
 RESULT_COLUMNS = ["passage_id", "doc_id", "chunk_id", "title", "section", "text"]
 _UNEXPECTED = re.compile(r"Expected: \), found: (.+?)(?: at Line: \d+, Column: \d+)?\)")
-NOT_METADATA = {*OWN_COLUMNS, "_distance", "_score"}
+NOT_METADATA = {*OWN_COLUMNS, "_distance", "_score", "_rowid"}
 
 
 class LanceIndex:
@@ -104,6 +104,14 @@ class LanceIndex:
         """Whether a passage of the document is in the index."""
         quoted = doc_id.replace("'", "''")
         return int(self._table().count_rows(f"doc_id = '{quoted}'")) > 0
+
+    def passages_of(self, doc_id: str, first: int, last: int) -> list[Hit]:
+        quoted = doc_id.replace("'", "''")
+        condition = f"doc_id = '{quoted}' AND chunk_id BETWEEN {first:d} AND {last:d}"
+        rows = (
+            self._table().search().where(condition).select(self._columns()).limit(last - first + 1).to_list()
+        )
+        return sorted((_hit(row, 0.0) for row in rows), key=lambda hit: hit.chunk_id)
 
     def activate(self) -> None:
         """Nothing to do: the link to the folder is the switch."""

@@ -157,6 +157,17 @@ class MilvusIndex:
             )
         return len(found) > 0
 
+    def passages_of(self, doc_id: str, first: int, last: int) -> list[Hit]:
+        quoted = doc_id.replace("\\", "\\\\").replace("'", "\\'")
+        with self._asked("search"):
+            rows = self._client.query(
+                self.collection,
+                filter=f"doc_id == '{quoted}' and chunk_id >= {first:d} and chunk_id <= {last:d}",
+                output_fields=[*RESULT_COLUMNS, *self._own],
+                limit=last - first + 1,
+            )
+        return sorted((self._hit(row, 0.0) for row in rows), key=lambda hit: hit.chunk_id)
+
     def drop(self) -> None:
         """Drop the collection, and the alias if it still names this version."""
         if not self.exists():

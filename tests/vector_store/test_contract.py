@@ -230,6 +230,10 @@ def test_a_version_knows_its_documents_and_whether_it_is_there(
     assert index.exists()
     assert index.holds("doc7")
     assert not index.holds("doc'7")
+    assert [(hit.doc_id, hit.chunk_id) for hit in index.passages_of("doc7", 0, 3)] == [
+        ("doc7", chunk) for chunk in (1, 2, 3)
+    ]
+    assert index.passages_of("doc'7", 0, 3) == []
     index.drop()
     if isinstance(index, MilvusIndex):
         assert not index.exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +15,9 @@ from assets_pkg.corpus.readers.decoding import decode
 from assets_pkg.corpus.readers.file_document import FileDocument, FileItem, ReadError, ReadOptions
 from assets_pkg.corpus.readers.html import html_document, markdown_of
 
-_STYLES = "p[style-name='Title'] => h1:fresh\np[style-name='Subtitle'] => p:fresh"
+_STYLES = "p[style-name='Title'] => div.title:fresh\np[style-name='Subtitle'] => p:fresh"
+_TITLE = re.compile(r'<div class="title">(.*?)</div>')
+_HEADING_TAG = re.compile(r"(</?h)([0-6])>")
 _DC = "{http://purl.org/dc/elements/1.1/}"
 _TEXT = "{urn:oasis:names:tc:opendocument:xmlns:text:1.0}"
 _TABLE = "{urn:oasis:names:tc:opendocument:xmlns:table:1.0}"
@@ -37,7 +40,15 @@ def read_docx(path: Path, options: ReadOptions) -> Iterator[FileItem]:
             )
         except (KeyError, ValueError, AttributeError, TypeError, OSError) as error:
             raise ReadError("damaged", f"not a Word document ({type(error).__name__}: {error})") from error
-    yield FileDocument(markdown_of(made.value), title)
+    yield FileDocument(markdown_of(_with_title_above(made.value)), title)
+
+
+def _with_title_above(html: str) -> str:
+    """A paragraph in the style *Title* as the one heading above all others. (Text has no literal tags here.)"""
+    titled, count = _TITLE.subn(r"<h0>\1</h0>", html)
+    if not count:
+        return html
+    return _HEADING_TAG.sub(lambda match: f"{match[1]}{min(int(match[2]) + 1, 6)}>", titled)
 
 
 def read_pptx(path: Path, options: ReadOptions) -> Iterator[FileItem]:
