@@ -118,8 +118,8 @@ def _base_model(profile: Profile) -> dg.AssetsDefinition:
             warning = model.summary().get("warning")
             if warning:
                 context.log.warning(warning)
-            told = {**({"warning": warning} if warning else {}), **outside}
-            return asset.result(model, {**numbers(model.summary()), **told})
+            warned = {"warning": warning} if warning else {}
+            return asset.result(model, {**numbers(model.summary()), **warned, **outside})
 
     return base_model
 

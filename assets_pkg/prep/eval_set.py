@@ -75,9 +75,9 @@ def import_beir(path: Path, folder: Path) -> None:
     write_beir(folder / "eval_beir", read_documents(source), queries, qrels)
     own = sum(query in documents for query in qrels)
     oddities = {"questions_that_are_documents": own, "answers_not_in_corpus": missing}
-    told = {name: count for name, count in oddities.items() if count}
+    found = {name: count for name, count in oddities.items() if count}
     origin = {"questions_by": OWN, "questions_from": str(path)}
-    summary = {**_figures(qrels, documents), **told, "source": str(path), **origin}
+    summary = {**_figures(qrels, documents), **found, "source": str(path), **origin}
     write_json(folder / "summary.json", summary, final_newline=True)
 
 
