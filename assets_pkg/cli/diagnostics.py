@@ -14,6 +14,7 @@ from typing import Literal
 
 from assets_pkg.config.profile import Profile
 from assets_pkg.config.sections.finetune import FinetuneSettings
+from assets_pkg.finetune.model_io import use_bf16
 from assets_pkg.finetune.preflight import Workload, mini_batches, savings
 from resources.encoders.sentence_transformer import encoder_need
 from resources.machine.accelerator import Accelerator
@@ -25,6 +26,9 @@ from storage.remote_store import open_store
 
 NEEDED_DISK_GB = 5
 NEEDED_MEMORY_GB = 4
+SHOWN_TOKENS = 100
+"""Length of the texts whose number a second is shown."""
+
 KEYS = ("NVIDIA_API_KEY", "NGC_API_KEY", "HF_TOKEN")
 
 
@@ -146,6 +150,36 @@ def _stages(profile: Profile, accelerator: Accelerator, host: Accelerator) -> It
         level: Literal["note", "problem"] = "problem" if estimate.certain else "note"
         advice = f": {estimate.remedy} would fit" if estimate.remedy else ""
         yield Finding(level, "stage memory", f"{estimate}{advice}")
+    yield from _speed(profile, shape, accelerator)
+
+
+def _speed(profile: Profile, shape: ModelShape, accelerator: Accelerator) -> Iterator[Finding]:
+    from resources.encoders.speed import inference_rate, training_rate
+
+    device, embeds_in_bf16 = accelerator.device, profile.model.embed_precision == "bf16"
+    rate = inference_rate(device, bf16=embeds_in_bf16)
+    yield Finding("ok", "speed", f"embedding: {most_texts(shape, rate, 1)}{_computed(rate, embeds_in_bf16)}")
+    if profile.finetune.method == "full":
+        trains_in_bf16 = use_bf16(profile.finetune, accelerator)
+        rate = training_rate(device, bf16=trains_in_bf16)
+        yield Finding(
+            "ok", "speed", f"finetune: {most_texts(shape, rate, 3)}{_computed(rate, trains_in_bf16)}"
+        )
+
+
+def most_texts(shape: ModelShape, rate: float, passes: int) -> str:
+    """How many texts a second a network of this shape can process at the most.
+
+    Args:
+        rate: FLOP a second of linear layers.
+        passes: 1 to embed; 3 to train, whose backward pass costs twice as much as the forward one.
+    """
+    flop = passes * 2 * sum(outputs * inputs for outputs, inputs in shape.linear) * SHOWN_TOKENS
+    return f"at most {rate / flop:,.0f} texts of {SHOWN_TOKENS} tokens a second" if flop else "not estimated"
+
+
+def _computed(rate: float, bf16: bool) -> str:
+    return f", in {'bf16' if bf16 else 'fp32'} ({rate / 1e9:,.0f} GFLOP/s of linear layers, measured now)"
 
 
 def check_docker(needed: bool) -> Finding:
