@@ -13,7 +13,7 @@ PIP := $(BIN)/pip install --progress-bar off
 SHOWN := | while read -r what name rest; do case "$$what $$name" in \
 	Collecting\ *) n=$$((n + 1)); [ ! -t 1 ] || printf '\r\033[K  %d found, now %s' $$n "$${name%%[^A-Za-z0-9._-]*}" ;; \
 	"Installing collected") set -- $$rest; [ ! -t 1 ] || printf '\r\033[K'; \
-		printf '  unpacking %d packages, which can take some minutes ...' $$(($$# - 1)) ;; \
+		printf '  unpacking %d packages, which can take some minutes ...' $$(($$\# - 1)) ;; \
 	"Successfully installed") echo ' done' ;; esac; done
 
 export OMP_WAIT_POLICY ?= PASSIVE

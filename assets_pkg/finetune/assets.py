@@ -12,6 +12,7 @@ from assets_pkg.finetune.base_model import describe_contract, fetch_base_model, 
 from assets_pkg.finetune.distillation import make_distillation
 from assets_pkg.finetune.imported import (
     ImportSettings,
+    folder_fingerprint,
     import_model,
     imported_folder_changed,
     imported_from,
@@ -31,6 +32,7 @@ from storage.artifacts import Checkpoint, MinedTrainSet, TrainingSet
 from storage.embedding_cache import EmbeddingCache
 from storage.paths import CHECKPOINTS, EMBEDDING_CACHE
 
+MIX_FINGERPRINT = "mix_fingerprint"
 MODELS_YAML = "models.yaml"
 """The registry's facts of the base model, as an input outside the graph."""
 
@@ -143,7 +145,9 @@ def _trained_checkpoint(profile: Profile) -> dg.AssetsDefinition:
         """The model fine-tuned on the training questions, or the base model where training would not help, with the
         reason."""
         with asset_context(context, store, compute) as asset:
-            tuned = asset.build(Checkpoint, _training(asset, profile, accelerator, encoders))
+            mixed = mixed_folder(profile)
+            outside = {MIX_FINGERPRINT: folder_fingerprint(mixed)} if mixed else {}
+            tuned = asset.build(Checkpoint, _training(asset, profile, accelerator, encoders), outside=outside)
             asset.link(f"{CHECKPOINTS}/{tuned.version}", tuned.path)
             asset.link(f"{CHECKPOINTS}/LATEST", tuned.path)
             curves = tuned.path / "loss.png"
@@ -151,7 +155,7 @@ def _trained_checkpoint(profile: Profile) -> dg.AssetsDefinition:
             summary = tuned.summary()
             if "sweep" in summary:
                 shown["sweep"] = table(summary["sweep"])
-            return asset.result(tuned, {**numbers(summary), **shown})
+            return asset.result(tuned, {**numbers(summary), **shown, **outside})
 
     return checkpoint
 
@@ -177,5 +181,13 @@ def _imported_checkpoint(profile: Profile, source: str) -> dg.AssetsDefinition:
 def checkpoint_folder_changed(
     made: dg.AssetMaterialization, profile: Profile, _: ArtifactStore
 ) -> str | None:
-    """Whether the folder that ``checkpoint`` was imported from changed."""
+    """Whether the folder that ``checkpoint`` was imported from changed, or that with the general pairs."""
+    mixed, before = mixed_folder(profile), made.metadata.get(MIX_FINGERPRINT)
+    if mixed and before is not None and before.value != folder_fingerprint(mixed):
+        return f"{mixed} changed"
     return imported_folder_changed(made, profile.eval.finetuned_model_path)
+
+
+def mixed_folder(profile: Profile) -> str | None:
+    """The folder of general pairs that training mixes in, if any."""
+    return profile.finetune.mix.path if profile.finetune.mix else None

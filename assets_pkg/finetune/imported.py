@@ -87,7 +87,7 @@ def folder_fingerprint(source: str) -> str:
     """
     folder = Path(source).expanduser()
     if not folder.is_dir():
-        raise BaseModelError(f"{source}: no such folder: give the folder of a model")
+        raise BaseModelError(f"{source}: no such folder")
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     stats = [(path.relative_to(folder).as_posix(), path.stat()) for path in files]
     return digest_json([[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats])

@@ -13,6 +13,7 @@ from assets_pkg.config.sections.finetune import FinetuneSettings
 from assets_pkg.finetune.curves import draw_curves, read_log
 from assets_pkg.finetune.data import ValidationData, read_train_data, read_validation_data
 from assets_pkg.finetune.distillation import FILE, read_distillation, teaching
+from assets_pkg.finetune.mixing import with_general_pairs
 from assets_pkg.finetune.model_card import model_card
 from assets_pkg.finetune.model_io import attention, copy_unchanged, load_for_training, save_consolidated
 from assets_pkg.finetune.plan import check_settings, describe_plan, plan_training
@@ -70,6 +71,8 @@ def finetune(
     from assets_pkg.finetune.distributed import is_main, main_first, world_size
 
     data = read_train_data(mined.unrolled, settings.train_n_passages - 1)
+    if settings.mix is not None:
+        data = with_general_pairs(data, settings.mix, settings.seed)
     validation = read_validation_data(mined.path / "val.json")
     check_settings(mined, settings, data, validation)
     plan = plan_training(len(data.examples), settings, data.median_negatives)

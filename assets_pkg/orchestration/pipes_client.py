@@ -120,6 +120,7 @@ def make_job(
     folder = (target.remote_job_dir or root.absolute() / JOBS) / name
     at_url = is_url(profile.get("artifact_root", ""))
     named = [profile.get("corpus", {}).get("corpus_dir"), profile.get("model", {}).get("base_model")]
+    named.append((profile.get("finetune", {}).get("mix") or {}).get("path"))
     local = (Path(text).expanduser().absolute() for text in named if text)
     entity = read_wandb(Path(targets.env_file)).get("entity")
     variables = {"WANDB_ENTITY": entity} if entity else {}

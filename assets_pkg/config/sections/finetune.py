@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from assets_pkg.config.base import BatchSize, Fraction, LaterSetting, PositiveInt, RuntimeOnly, Settings
 
 Swept = Literal["learning_rate", "temperature", "num_epochs", "global_batch_size", "teacher_weight"]
 AdapterSide = Literal["both", "query"]
 MergeSelect = Literal["best", "one_standard_error"]
+
+
+class MixSettings(Settings):
+    """General pairs to train on beside those of the documents: ``path`` is a BEIR folder (the questions of
+    ``qrels/train.tsv``, else ``test.tsv``), ``share`` their part of all training rows."""
+
+    path: str
+    share: Annotated[float, Field(gt=0, lt=1)]
 
 
 class FinetuneSettings(Settings):
@@ -20,6 +28,8 @@ class FinetuneSettings(Settings):
 
     ``merge_select``: which share of the tuned weights ``merge_with_base`` takes: the best on the validation questions,
     or the smallest within one standard error of it.
+
+    ``mix``: general pairs among those of the documents, against forgetting.
 
     ``sweep``: values of some settings; every combination is trained, and the best on the validation questions taken.
 
@@ -61,3 +71,12 @@ class FinetuneSettings(Settings):
     teacher_weight: Annotated[float, Field(gt=0), LaterSetting(1.0)]
     teacher_questions: Annotated[int, Field(ge=1), LaterSetting(2000)]
     teacher_candidates: Annotated[int, Field(ge=2), LaterSetting(64)]
+    mix: Annotated[MixSettings | None, LaterSetting()]
+
+    @model_validator(mode="after")
+    def _mix_is_contrasted(self) -> Self:
+        if self.mix is not None and (self.method != "full" or not self.in_batch_negatives):
+            raise ValueError(
+                "mix: general pairs have no mined negatives: needs method=full, in_batch_negatives=true"
+            )
+        return self
