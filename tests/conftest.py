@@ -254,8 +254,8 @@ def engine(engine_address: str, tmp_path_factory: pytest.TempPathFactory) -> Con
 
     make_base_image(engine_address)
     wheels = tmp_path_factory.mktemp("wheels")
-    download = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:"]
-    subprocess.run([*download, "-d", wheels, "-r", IMAGE_FOLDER / "requirements.txt"], check=True)
+    download = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:", "--no-deps"]
+    subprocess.run([*download, "-d", wheels, "-r", IMAGE_FOLDER / "requirements.lock"], check=True)
     started = ContainerEngine(engine_address)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RETUNE_BASE_IMAGE", BASE)

@@ -7,9 +7,9 @@ gives each its id, and closes connections while the server drains. The routes ar
 from __future__ import annotations
 
 import logging
+import os
 import re
 import time
-import uuid
 from collections.abc import Mapping
 
 from fastapi import Response
@@ -99,7 +99,7 @@ def request_id(scope: Scope) -> bytes:
 
 
 def usable_id(given: bytes) -> bytes:
-    return given if VALID_ID.fullmatch(given) else uuid.uuid4().hex.encode()
+    return given if VALID_ID.fullmatch(given) else os.urandom(16).hex().encode()
 
 
 def _log(scope: Scope, seconds: float, identity: bytes) -> None:

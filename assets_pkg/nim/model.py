@@ -100,8 +100,10 @@ class OnnxModel(Model):
     def __init__(self, folder: Path, manifest: ServedModelManifest) -> None:
         path = folder / MODEL_FILE
         super().__init__(path, manifest.dimensions)
+        if "CUDAExecutionProvider" in (providers := _providers()):
+            ort.preload_dlls()  # NVIDIA's libraries from their packages
         try:
-            self._session = ort.InferenceSession(str(path), _options(), providers=_providers())
+            self._session = ort.InferenceSession(str(path), _options(), providers=providers)
         except Exception as error:  # the binding raises bare exceptions
             reason = " ".join(str(error).split())
             raise FolderError(f"{path} cannot be loaded: {reason}") from error

@@ -113,7 +113,9 @@ class EmbeddingService:
         except TimeoutError as error:
             raise OverloadedError("The request took too long; try again later.") from error
         self.metrics.request_seconds.observe(time.monotonic() - started)
-        return Embedded(truncate(vectors, request.dimensions), [len(row) for row in rows])
+        if request.dimensions < self.manifest.dimensions:  # of whole vectors the model has checked the length
+            vectors = truncate(vectors, request.dimensions)
+        return Embedded(vectors, [len(row) for row in rows])
 
     def _deliver(self, resolve: Callable[[], None]) -> None:
         """Called by an inference thread: one call to the event loop for all answers of a batch."""

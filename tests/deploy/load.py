@@ -1,12 +1,16 @@
-"""A steady load on a server, and the longest time without an answer."""
+"""Loads on a server: a steady one, with the longest time without an answer, and one long request."""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 
 import httpx2
+
+from assets_pkg.deploy.server_client import server_client
 
 
 class SteadyLoad:
@@ -57,3 +61,39 @@ class SteadyLoad:
                 self.longest_gap_s = max(self.longest_gap_s, now - self._last)
                 self._last = now
                 self.statuses.append(status)
+
+
+LONG = [f"{number} " + "many words of a long text " * 60 for number in range(2048)]
+"""Texts that keep a tiny model busy for some seconds."""
+
+
+class LongRequest:
+    """A request that the server is working on when the block begins."""
+
+    def __init__(self, url: str, texts: Sequence[str] = LONG, model: str = "tiny") -> None:
+        self.url, self.texts, self.model = url, texts, model
+        self._pool = ThreadPoolExecutor(1)
+
+    def __enter__(self) -> LongRequest:
+        self._answer = self._pool.submit(self._ask)
+        while not self._busy():
+            assert not self._answer.done()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+
+    def answered(self) -> int:
+        """The number of vectors; the status where it is an error."""
+        answer = self._answer.result()
+        return len(answer.json()["data"]) if answer.status_code == httpx2.codes.OK else answer.status_code
+
+    def _ask(self) -> httpx2.Response:
+        body = {"model": self.model, "input": list(self.texts), "input_type": "passage", "truncate": "END"}
+        with server_client(self.url, 130) as client:
+            return client.post("/v1/embeddings", json=body)
+
+    def _busy(self) -> bool:
+        with server_client(self.url, 30) as client:
+            lines = client.get("/v1/metrics").text.splitlines()
+        return any(line.startswith("retune_queued_tokens") and float(line.split()[-1]) > 0 for line in lines)

@@ -24,7 +24,7 @@ from assets_pkg.deploy.server_state import ServedModel, served_digest
 from resources.containers import ContainerEngine
 from tests.apt import install_packages, unpack_package
 from tests.command.conftest import free_port
-from tests.containers.engine import shared_libraries
+from tests.containers.engine import BASE, shared_libraries
 
 COMPOSE = IMAGE_FOLDER / "docker" / "docker-compose.yaml"
 PATIENCE_S = 90
@@ -50,6 +50,31 @@ def prometheus_image(engine: ContainerEngine, tmp_path_factory: pytest.TempPathF
     client.close()
     return image
 
+
+NV_INGEST = IMAGE_FOLDER / "docker" / "nv-ingest.yaml"
+THEIRS = """
+services:
+  embedding:
+    image: nvcr.io/nim/nvidia/llama-3.2-nv-embedqa-1b-v2:1.10.1
+    runtime: nvidia
+    ports: ["8012:8000", "8013:8001", "8014:8002"]
+  nv-ingest-ms-runtime:
+    image: {image}
+    entrypoint: ["python", "-c", "import time; time.sleep(600)"]
+    stop_grace_period: 1s
+    environment: ["EMBEDDING_NIM_ENDPOINT=http://elsewhere:8000/v1"]
+"""
+"""As much of nv-ingest's own file as its two services need; the runtime only asks."""
+
+ASKS = """
+import json, os, urllib.request as r
+base, model = os.environ["EMBEDDING_NIM_ENDPOINT"], os.environ["EMBEDDING_NIM_MODEL_NAME"]
+body = {"model": model, "input": ["text"], "encoding_format": "float", "input_type": "passage", "truncate": "END"}
+head = {"Content-Type": "application/json", "Authorization": "Bearer <no key provided>"}
+answer = json.load(r.urlopen(r.Request(base + "/embeddings", json.dumps(body).encode(), head)))
+about = json.load(r.urlopen(base + "/metadata"))
+print(answer["model"], len(answer["data"]), about["modelInfo"][0]["shortName"].split(":")[0])
+"""
 
 Compose = Callable[..., str]
 
@@ -119,6 +144,37 @@ def test_the_server_in_it_is_hardened(compose: Compose, engine: ContainerEngine)
     assert (host["ReadonlyRootfs"], host["CapDrop"], host["Privileged"]) == (True, ["ALL"], False)
     assert [each.endswith(":/model:ro") for each in host["Binds"]] == [True]
     client.close()
+
+
+def test_it_takes_the_place_of_nv_ingests_service(
+    engine: ContainerEngine, models: tuple[ServedModel, ServedModel], tmp_path: Path
+) -> None:
+    install_packages({"docker-compose": "docker-compose"})
+    theirs = tmp_path / "docker-compose.yaml"
+    theirs.write_text(THEIRS.format(image=BASE))
+    environment = {
+        "PATH": os.environ["PATH"],
+        "DOCKER_HOST": str(engine.base_url),
+        "MODEL_FOLDER": str(models[0].onnx),
+    }
+
+    def run(*arguments: str) -> str:
+        files = ["-f", str(theirs), "-f", str(NV_INGEST)]
+        command = ["docker-compose", "-p", "nv-ingest-test", *files, *arguments]
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    try:
+        run("up", "-d", "--scale", "embedding=0")
+        _eventually(lambda: served_digest("http://127.0.0.1:8012") == models[0].digest)
+        name = "nvidia/llama-3.2-nv-embedqa-1b-v2"
+        asked = run("exec", "-T", "nv-ingest-ms-runtime", "python", "-c", ASKS)
+        assert asked.split() == [name, "1", name]
+    finally:
+        run("down", "--timeout", "2", "--volumes")
 
 
 def test_a_folder_must_be_named(engine: ContainerEngine, compose: Compose) -> None:

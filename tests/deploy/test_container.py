@@ -13,12 +13,13 @@ import httpx2
 import pytest
 
 from assets_pkg.config.sections.deploy import DeploySettings
+from assets_pkg.deploy.backends import docker as docker_backend
 from assets_pkg.deploy.backends.docker import PREVIOUS, ContainerState, container_spec
 from assets_pkg.deploy.deploy import deploy, read_state, shown_command
 from assets_pkg.deploy.server_state import DeployError, ServedModel, SmokeCheck, served_digest
 from resources.containers import ContainerEngine, ContainerError, ContainerSpec, ContainerStatus
 from tests.deploy.conftest import NAME
-from tests.deploy.load import SteadyLoad
+from tests.deploy.load import LONG, LongRequest, SteadyLoad
 
 MEGABYTE = 2**20
 Settings = Callable[..., DeploySettings]
@@ -65,6 +66,27 @@ def test_the_image_is_small_and_runs_hardened(
     assert served_digest(state.url) == models[0].digest
 
 
+def test_an_image_of_other_sources_is_built_anew_or_kept_where_it_cannot_be(
+    deployment: Deployment, models: tuple[ServedModel, ServedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(docker_backend, "_sources", lambda variant: "another version's")
+    said: list[str] = []
+    engine = deployment.engine
+    monkeypatch.setattr(engine, "build", _cannot_build)
+    state = deploy(
+        models[0], deployment.settings, deployment.folder, deployment.smoke, lambda: engine, told=said.append
+    )
+    assert state.alive()
+    assert "is used as it is: cannot build" in said[0]
+    monkeypatch.undo()
+    assert not docker_backend._must_be_built(engine, "retune-nim:latest", "cpu")
+    assert docker_backend._must_be_built(engine, "retune-nim:latest", "gpu")
+
+
+def _cannot_build(*_: object) -> None:
+    raise ContainerError("cannot build it: no registry")
+
+
 def test_deployed_once_and_remembered(
     deployment: Deployment, models: tuple[ServedModel, ServedModel]
 ) -> None:
@@ -92,13 +114,28 @@ def test_replaced_under_load_with_no_more_than_the_stated_gap(
     assert load.longest_gap_s < second.gap_s + 10
 
 
+def test_a_long_request_survives_replace_and_stop(
+    deployment: Deployment, models: tuple[ServedModel, ServedModel]
+) -> None:
+    first = deployment.deploy(models[0])
+    with LongRequest(first.url) as accepted:
+        second = deployment.deploy(models[1])
+        assert accepted.answered() == len(LONG)
+    with LongRequest(second.url) as accepted:
+        assert second.stop()
+        assert accepted.answered() == len(LONG)
+
+
 def test_a_damaged_artifact_leaves_the_old_server_alone(
     deployment: Deployment, models: tuple[ServedModel, ServedModel], tmp_path: Path
 ) -> None:
     old = deployment.deploy(models[0])
     shutil.copytree(models[1].onnx, tmp_path / "broken")
     (tmp_path / "broken" / "model.onnx").write_bytes(b"not a model")
-    with SteadyLoad(old.url, NAME) as load, pytest.raises(DeployError, match=r"model\.onnx cannot be loaded"):
+    with (
+        SteadyLoad(old.url, NAME) as load,
+        pytest.raises(DeployError, match=r"model\.onnx is not the file that"),
+    ):
         deployment.deploy(replace(models[1], onnx=tmp_path / "broken"))
     assert set(load.statuses) == {200}
     assert (load.refused, load.broken) == (0, 0)

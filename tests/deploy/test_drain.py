@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
-import httpx2
 import pytest
 
 from assets_pkg.deploy.backends import process as processes
 from assets_pkg.deploy.deploy import deploy, stop_deployed
-from assets_pkg.deploy.server_client import get_fields, server_client
+from assets_pkg.deploy.server_client import get_fields
 from assets_pkg.deploy.server_state import DeployError, ServedModel
-from tests.deploy.conftest import NAME, Deployments, no_engine
+from tests.deploy.conftest import Deployments, no_engine
+from tests.deploy.load import LONG, LongRequest
 from tests.nim.certificates import make_certificate
-
-LONG = [f"{number} " + "many words of a long text " * 60 for number in range(2048)]
-
-
-def _ask(url: str) -> int:
-    body = {"model": NAME, "input": LONG, "input_type": "passage", "truncate": "END"}
-    with server_client(url, 120) as client:
-        answer = client.post("/v1/embeddings", json=body)
-    return len(answer.json()["data"]) if answer.status_code == httpx2.codes.OK else answer.status_code
-
-
-def _busy(url: str) -> bool:
-    with server_client(url, 30) as client:
-        lines = client.get("/v1/metrics").text.splitlines()
-    return any(line.startswith("retune_queued_tokens") and float(line.split()[-1]) > 0 for line in lines)
 
 
 @pytest.mark.slow
@@ -44,10 +27,7 @@ def test_a_long_request_survives_replace_and_stop_over_tls(
     said: list[str] = []
     first = deployments.deploy(models[0])
     assert first.url.startswith("https://")
-    with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(_ask, first.url)
-        while not _busy(first.url):
-            assert not answer.done()
+    with LongRequest(first.url) as accepted:
         second = deploy(
             models[1],
             deployments.settings,
@@ -56,13 +36,11 @@ def test_a_long_request_survives_replace_and_stop_over_tls(
             no_engine,
             told=said.append,
         )
-        assert answer.result() == len(LONG)
-        assert get_fields(second.url, "/v1/metadata")["modelDigest"] == models[1].digest
-        answer = pool.submit(_ask, second.url)
-        while not _busy(second.url):
-            assert not answer.done()
+        assert accepted.answered() == len(LONG)
+    assert get_fields(second.url, "/v1/metadata")["modelDigest"] == models[1].digest
+    with LongRequest(second.url) as accepted:
         assert stop_deployed(deployments.folder, said.append) == second
-        assert answer.result() == len(LONG)
+        assert accepted.answered() == len(LONG)
     assert any(line.startswith(f"{second.handle} still answers requests") for line in said)
 
 

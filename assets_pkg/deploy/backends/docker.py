@@ -18,6 +18,7 @@ from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from assets_pkg.config.sections.deploy import DeploySettings
 from assets_pkg.deploy.backends.nim_image import USER, contract_of, host_cache, mounted_model
@@ -61,6 +62,7 @@ SOURCE_LABEL = "retune.source"
 NGC_REGISTRY = "nvcr.io/"
 NGC_USER = "$oauthtoken"
 NGC_KEY = "NGC_API_KEY"
+Variant = Literal["cpu", "gpu"]
 TLS_INSIDE = ("/tls/certificate.pem", "/tls/key.pem")
 TRIAL, PREVIOUS = "-trial", "-previous"
 
@@ -151,7 +153,7 @@ def deploy_container(
         ContainerError: the engine does not answer, or refused.
     """
     _remove_leftovers(engine, settings, folder, old)
-    preflight(served, settings, old, engine)
+    preflight(served, settings, old, engine, told)
     _test_start(served, settings, folder, smoke_check, engine)
     new = _replace(served, settings, folder, old, engine, told)
     write_state(folder, asdict(new))
@@ -208,7 +210,11 @@ def container_configuration(served: ServedModel, settings: DeploySettings) -> di
 
 
 def preflight(
-    served: ServedModel, settings: DeploySettings, old: RunningServer | None, engine: ContainerEngine
+    served: ServedModel,
+    settings: DeploySettings,
+    old: RunningServer | None,
+    engine: ContainerEngine,
+    told: Note = no_note,
 ) -> None:
     """Check all requirements before a container is started, and pull or build the image where it is missing.
 
@@ -223,8 +229,9 @@ def preflight(
             "toolkit, or set deploy.gpus=null"
         )
     if settings.server == "retune":
-        if _must_be_built(engine, settings.server_image):
-            build_image(engine, settings.server_image)
+        variant = image_variant(settings)
+        if _must_be_built(engine, settings.server_image, variant):
+            _build_or_keep(engine, settings.server_image, variant, told)
         return
     if server_key():
         raise DeployError(
@@ -247,28 +254,40 @@ def preflight(
         engine.pull(settings.nim_image, user, NGC_KEY if user else None)
 
 
-def _must_be_built(engine: ContainerEngine, image: str) -> bool:
+def image_variant(settings: DeploySettings) -> Variant:
+    """Which of the two images these settings need."""
+    return "gpu" if settings.gpus else "cpu"
+
+
+def _build_or_keep(engine: ContainerEngine, image: str, variant: Variant, told: Note) -> None:
+    """Build the image; where that fails, as without a registry, one that was built here before serves on."""
+    try:
+        build_image(engine, image, variant)
+    except ContainerError as error:
+        if not engine.has_image(image):
+            raise
+        told(f"{image} was built from other sources than this version's, and is used as it is: {error}")
+
+
+def _must_be_built(engine: ContainerEngine, image: str, variant: Variant) -> bool:
     """Whether there is no such image, or it was built here from other sources, as by an earlier version.
 
     An image of the user's own, which has no such label, is left alone.
     """
     built_from = engine.image_label(image, SOURCE_LABEL) if engine.has_image(image) else ""
-    return built_from is not None and built_from != _sources()
+    return built_from is not None and built_from != _sources(variant)
 
 
-def _sources() -> str:
-    """The digest of what the image is built from."""
-    files = [
-        IMAGE_FOLDER / "Dockerfile",
-        IMAGE_FOLDER / "requirements.txt",
-        *sorted(IMAGE_FOLDER.glob("*.py")),
-    ]
-    return digest_tree((file.name, digest_file(file)) for file in files)
+def _sources(variant: Variant) -> str:
+    """The variant, and the digest of what it is built from."""
+    patterns = ("Dockerfile", "*.lock", "*.py")
+    files = [file for pattern in patterns for file in sorted(IMAGE_FOLDER.glob(pattern))]
+    return f"{variant}-{digest_tree((file.name, digest_file(file)) for file in files)}"
 
 
-def build_image(engine: ContainerEngine, tag: str) -> None:
+def build_image(engine: ContainerEngine, tag: str, variant: Variant = "cpu") -> None:
     """Build Retune's own image. `RETUNE_BASE_IMAGE` and `RETUNE_WHEELS` (a folder) replace the registries."""
-    arguments: dict[str, str] = {}
+    arguments: dict[str, str] = {"VARIANT": variant}
     with tempfile.TemporaryDirectory(prefix="retune-image-") as work:
         context = Path(work) / "nim"
         shutil.copytree(IMAGE_FOLDER, context, ignore=shutil.ignore_patterns("__pycache__"))
@@ -277,7 +296,7 @@ def build_image(engine: ContainerEngine, tag: str) -> None:
         if wheels := os.environ.get("RETUNE_WHEELS"):
             shutil.copytree(wheels, context / "wheels")
             arguments["PIP_OPTIONS"] = "--no-index"
-        engine.build(context, tag, arguments, {SOURCE_LABEL: _sources()})
+        engine.build(context, tag, arguments, {SOURCE_LABEL: _sources(variant)})
 
 
 def _test_start(
