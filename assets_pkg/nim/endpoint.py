@@ -111,7 +111,9 @@ def _log(scope: Scope, seconds: float, identity: bytes) -> None:
     path = scope.get("raw_path", b"")[:MAX_PATH_LOGGED].decode("ascii", "backslashreplace")
     client = scope["client"][0] if scope["client"] else "-"
     counts = scope.get(COUNTS, NO_COUNTS)
-    access.log(level, Access(client, f"{scope['method']} {path}", status, seconds, identity.decode(), counts))
+    line = Access(client, f"{scope['method']} {path}", status, seconds, identity.decode(), counts)
+    # As access.log does, without looking for the line of code that calls it.
+    access.handle(logging.LogRecord(access.name, level, "", 0, line, None, None))
 
 
 class EmbeddingsEndpoint:

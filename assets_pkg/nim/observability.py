@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from prometheus_client import (
@@ -32,8 +31,7 @@ LOG_FILE_BYTES = 16 * 2**20
 LOG_FILES_KEPT = 4
 
 
-@dataclass(frozen=True)
-class Access:
+class Access(NamedTuple):
     """A line of the access log: one request that was answered, or whose client left (status 499).
 
     ``seconds``: from its head to the end of its answer; ``counts``: of its texts and tokens, where it was embedded.
@@ -80,6 +78,20 @@ class JsonFormatter(logging.Formatter):
         return orjson.dumps(entry).decode()
 
 
+class TextFormatter(logging.Formatter):
+    """A line of text; the time of a second is written once."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        self._second = 0, ""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        second = int(record.created)
+        if second != self._second[0]:
+            self._second = second, super().formatTime(record, "%Y-%m-%d %H:%M:%S")
+        return f"{self._second[1]},{record.msecs:03.0f}"
+
+
 class LogFile(RotatingFileHandler):
     """A log file that is appended to, and rotated by size; what is written to standard output and error goes there too.
 
@@ -117,10 +129,9 @@ def set_up_logging(settings: ServerSettings) -> None:
         OSError: the file cannot be written.
     """
     handler = logging.StreamHandler() if settings.log_file is None else LogFile(settings.log_file)
-    if settings.log_json:
-        handler.setFormatter(JsonFormatter())
-    else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(JsonFormatter() if settings.log_json else TextFormatter())
+    # No formatter says them, and finding them out for each line takes time.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
 
 
