@@ -15,6 +15,8 @@ from assets_pkg.orchestration.asset_context import UpstreamArtifacts, asset_cont
 from assets_pkg.orchestration.metadata import numbers, table
 from resources.configurable import ArtifactStoreResource, ComputeResource
 from resources.encoders.token_counter import token_counter
+from resources.language import ENGLISH
+from resources.models.registry import load_registry
 from storage.artifact_store import ArtifactStore
 from storage.artifacts import SKIPPED_FILE, WARNINGS_FILE, Checkpoint, Corpus, Passages
 from storage.paths import CACHE
@@ -28,6 +30,9 @@ NAMED = 5
 
 MANY_ENDED = 0.05
 """Share of passages ended by the limit above which the check warns."""
+
+MANY_NOT_ENGLISH = 0.2
+"""Share of documents in other languages above which an English base model is pointed out."""
 
 SOURCE_FINGERPRINT = "fingerprint"
 
@@ -50,9 +55,12 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksD
             summary = corpus.summary()
             for said in said_of_corpus(corpus):
                 asset.note(said)
+            if advice := language_advice(summary.get("languages", {}), profile.model.base_model):
+                asset.note(advice)
             shown = {
                 **numbers(summary),
                 "files_by_type": text_of_counts(summary.get("files_by_type", {})),
+                "languages": text_of_counts(summary.get("languages", {})),
                 "skipped_files": table(corpus.skipped()[:LISTED]),
                 "warnings_about_files": table(corpus.warnings()[:LISTED]),
                 "sample": table(
@@ -74,6 +82,24 @@ def said_of_corpus(corpus: Corpus) -> Iterator[str]:
             yield f"skipped {row['doc_id']}: {row['reason']}"
     if warned := summary.get("warnings"):
         yield f"{warned:,} warnings about documents that were read: {corpus.path / WARNINGS_FILE} lists them"
+
+
+def language_advice(languages: Mapping[str, int], base_model: str) -> str:
+    """What to say of a base model that the registry has as English, and a corpus that is not; else nothing."""
+    others = {name: count for name, count in languages.items() if name != ENGLISH}
+    if sum(others.values()) <= MANY_NOT_ENGLISH * sum(languages.values()):
+        return ""
+    registry = load_registry()
+    known = {base_model, base_model.removeprefix("package://")}
+    entries = (e for name, e in registry if known & {name, e.hub_id, e.package, *e.aliases})
+    entry = next(entries, None)
+    if entry is None or entry.languages != "english":
+        return ""
+    multilingual = ", ".join(name for name, each in registry if each.languages == "multilingual")
+    return (
+        f"{base_model} was trained for English, but documents are in other languages ({text_of_counts(others)}): "
+        f"model.base_model names another; multilingual ones of the registry: {multilingual}"
+    )
 
 
 def text_of_counts(counts: Mapping[str, int]) -> str:

@@ -12,6 +12,7 @@ import orjson
 
 from assets_pkg.corpus.document_source import FileRead, Found, Skipped
 from assets_pkg.corpus.metadata import FieldTypes
+from resources.language import language_of
 from storage.artifacts import PAGES_FILE, WARNINGS_FILE, Document
 from storage.parquet import RowWriter
 
@@ -26,6 +27,7 @@ class CorpusWriter:
         self._pages: dict[str, Sequence[int]] = {}
         self._warnings: list[dict[str, str]] = []
         self._characters = 0
+        self._languages: Counter[str] = Counter()
         self.documents = 0
         self.skipped: list[Skipped] = []
         self.digests: list[tuple[str, str]] = []
@@ -67,6 +69,7 @@ class CorpusWriter:
         self._rows.add(document)
         self.documents += 1
         self._characters += len(document.text)
+        self._languages[language_of(document.text)] += 1
         self._warnings += [{"doc_id": document.doc_id, "warning": warning} for warning in warnings]
         if found.pages:
             self._pages[document.doc_id] = found.pages
@@ -77,6 +80,7 @@ class CorpusWriter:
         return {
             "documents": self.documents,
             "characters": self._characters,
+            "languages": dict(self._languages.most_common()),
             "metadata_fields": ", ".join(f"{name}: {kind}" for name, kind in types),
             "skipped": len(self.skipped),
             "skipped_by_reason": dict(sorted(Counter(item.kind for item in self.skipped).items())),

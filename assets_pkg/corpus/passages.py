@@ -11,7 +11,7 @@ import re
 from array import array
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +23,7 @@ from assets_pkg.corpus.file_reading import is_plain
 from assets_pkg.corpus.places import Places
 from assets_pkg.corpus.segmentation import Section, split_sections, split_sentences
 from resources.encoders.token_counter import TokenCounter
+from resources.language import language_of
 from storage.artifacts import Corpus, Document, Passage
 from storage.digests import passage_id
 from storage.files import write_json
@@ -135,7 +136,8 @@ def _passages(
     document: Document, sentences: int, overlap: int, limit: TokenLimit | None, places: Places | None = None
 ) -> Iterator[tuple[Passage, Ended]]:
     words = end = 0
-    parts = _split(document.text, sentences, overlap, limit)
+    language = language_of(document.text)
+    parts = _split(document.text, sentences, overlap, limit, language)
     for chunk_id, (section, span, count, ended) in enumerate(parts, start=1):
         text = document.text[span.start : span.end].strip()
         length = len(text.split())
@@ -159,7 +161,7 @@ def _passages(
 
 
 def _split(
-    text: str, sentences: int, overlap: int, limit: TokenLimit | None
+    text: str, sentences: int, overlap: int, limit: TokenLimit | None, language: str
 ) -> Iterator[tuple[Section, _Span, int, Ended]]:
     bare: Section | None = None  # the first of a run of headings without text
     last: Section | None = None
@@ -170,7 +172,8 @@ def _split(
             if limit.count([text[start:body].strip()])[0] > limit.most // 2:
                 body = start  # a heading as long as the limit is cut as text
             limits = _Tokens(text, limit, start, body)
-        groups = _grouped(text, _Span(body, section.end), sentences, overlap, limits)
+        units = list(_units(text, body, section.end, limits, language))
+        groups = _grouped(units, sentences, overlap, limits)
         if not groups:
             bare = bare or section
             last = section
@@ -244,11 +247,11 @@ class _Tokens:
 
 
 def _grouped(
-    text: str, body: _Span, sentences: int, overlap: int, limits: _Characters | _Tokens
+    units: Iterable[_Span], sentences: int, overlap: int, limits: _Characters | _Tokens
 ) -> list[list[_Span]]:
     """The section's sentences by passage, within both limits."""
     groups: list[list[_Span]] = []
-    for unit in _units(text, body.start, body.end, limits):
+    for unit in units:
         current = groups[-1] if groups else None
         if current and len(current) < sentences and limits.holds([*current, unit]):
             current.append(unit)
@@ -260,9 +263,9 @@ def _grouped(
     return groups
 
 
-def _units(text: str, start: int, end: int, limits: _Characters | _Tokens) -> Iterator[_Span]:
+def _units(text: str, start: int, end: int, limits: _Characters | _Tokens, language: str) -> Iterator[_Span]:
     for block in _blocks(text, start, end):
-        for unit in _units_of_block(text, block):
+        for unit in _units_of_block(text, block, language):
             if text[unit.start : unit.end].strip():
                 yield from _limited(text, unit, limits)
 
@@ -286,7 +289,7 @@ def _blocks(text: str, start: int, end: int) -> Iterator[_Span]:
     yield _Span(opened, end)
 
 
-def _units_of_block(text: str, block: _Span) -> Iterator[_Span]:
+def _units_of_block(text: str, block: _Span, language: str) -> Iterator[_Span]:
     """Sentences of prose, items of a list; code is not split."""
     lines = [
         line for line in _line_spans(text, block.start, block.end) if text[line.start : line.end].strip()
@@ -298,13 +301,13 @@ def _units_of_block(text: str, block: _Span) -> Iterator[_Span]:
         yield block
         return
     marks = [line.start for line, content in zip(lines, raw, strict=True) if _LIST_ITEM.match(content)]
-    yield from _sentences(text, block.start, marks[0] if marks else block.end)
+    yield from _sentences(text, block.start, marks[0] if marks else block.end, language)
     for start, end in pairwise([*marks, block.end]):
         yield _Span(start, end)
 
 
-def _sentences(text: str, start: int, end: int) -> Iterator[_Span]:
-    for sentence in split_sentences(text[start:end]):
+def _sentences(text: str, start: int, end: int, language: str) -> Iterator[_Span]:
+    for sentence in split_sentences(text[start:end], language):
         yield _Span(start, start + len(sentence))
         start += len(sentence)
 

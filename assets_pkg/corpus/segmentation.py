@@ -6,6 +6,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from assets_pkg.corpus.sentence_rules import joined, split_thai
+from resources.language import ENGLISH
+
 MAX_TITLE_WORDS = 40
 """A first line with more words is text, not a title."""
 
@@ -182,19 +185,24 @@ def _fence_after(text: str, fence: str) -> str:
     return "" if match["mark"] == fence else fence
 
 
-def split_sentences(text: str) -> list[str]:
+def split_sentences(text: str, language: str = ENGLISH) -> list[str]:
     """The sentences of ``text``, each with the white space that follows it: joined they are ``text`` again.
 
     A full stop inside a word (``zipfile.ZipFile``) ends no sentence, unlike in sentencex; scripts that are written
-    without spaces have full stops of their own.
+    without spaces have full stops of their own, and Thai has none.
+
+    Args:
+        language: its ISO 639-1 code (:func:`~resources.language.language_of`).
     """
     import sentencex
 
     sentences: list[str] = []
-    for piece in sentencex.segment("en", text):  # pyright: ignore[reportAttributeAccessIssue]
+    for piece in sentencex.segment(language, text):  # pyright: ignore[reportAttributeAccessIssue]
         last = sentences[-1][-1] if sentences else " "
         if last.isascii() and not last.isspace():
             sentences[-1] += piece
         else:
             sentences.append(piece)
-    return sentences
+    if language == "th":
+        return [part for sentence in sentences for part in split_thai(sentence)]
+    return joined(sentences, language)

@@ -6,6 +6,8 @@ import re
 
 import regex
 
+from resources.language import ENGLISH
+
 MIN_QUESTION_WORDS = 3
 MAX_QUESTION_WORDS = 40
 MIN_ANSWER_WORDS = 8
@@ -48,9 +50,10 @@ def strip_markup(text: str) -> str:
     return " ".join(text.split()).rstrip(" .:;,")
 
 
-def content_words(text: str) -> list[str]:
-    """Lower-case words without stop words and single letters."""
-    return [word for word in words(text) if word not in STOP_WORDS and len(word) > 1]
+def content_words(text: str, language: str = ENGLISH) -> list[str]:
+    """Lower-case words without single letters, and of English texts without stop words."""
+    stop_words = STOP_WORDS if language == ENGLISH else frozenset[str]()
+    return [word for word in words(text) if word not in stop_words and len(word) > 1]
 
 
 def words(text: str) -> list[str]:
@@ -64,9 +67,12 @@ def normalize_question(question: str) -> str:
     return " ".join(words(question))
 
 
-def rejection_reason(question: str, answer: str, least_words: int = MIN_QUESTION_WORDS) -> str:
-    """Why this pair should not be used, or an empty text. ``answer`` is the text that must be found."""
-    count = len(set(content_words(question)))
+def rejection_reason(
+    question: str, answer: str, least_words: int = MIN_QUESTION_WORDS, language: str = ENGLISH
+) -> str:
+    """Why this pair should not be used, or an empty text. ``answer`` is the text that must be found. Rules about
+    English words are for texts in that ``language`` alone."""
+    count = len(set(content_words(question, language)))
     if count < least_words:
         return "question too short"
     if (
@@ -74,11 +80,11 @@ def rejection_reason(question: str, answer: str, least_words: int = MIN_QUESTION
         > MAX_QUESTION_WORDS
     ):
         return "question too long"
-    if _BOILERPLATE.match(question):
+    if language == ENGLISH and _BOILERPLATE.match(question):
         return "boilerplate"
     if _CODE.search(question) or question.count("(") != question.count(")"):
         return "question is code"
-    if len(content_words(answer)) < MIN_ANSWER_WORDS:
+    if len(content_words(answer, language)) < MIN_ANSWER_WORDS:
         return "answer too short"
     return "question copied in the answer" if _is_copied(question, answer) else ""
 

@@ -14,6 +14,7 @@ from typing import Literal
 
 from assets_pkg.corpus.segmentation import split_sections, split_sentences
 from assets_pkg.sdg.question_filters import MIN_QUESTION_WORDS, content_words, rejection_reason, strip_markup
+from resources.language import ENGLISH, language_of
 from storage.artifacts import Passage
 
 Template = Literal["question", "title", "heading", "summary", "definition", "lead"]
@@ -62,9 +63,10 @@ def apply_templates(passage: Passage) -> TemplatePair | None:
     if opening is None or _SPECIAL_NAME.search(opening.heading.partition("(")[0]):
         return None
     rejected: TemplatePair | None = None
-    for kind, question, positive, answer in _candidates(passage, opening):
+    language = language_of(passage.text)
+    for kind, question, positive, answer in _candidates(passage, opening, language):
         least = MIN_QUESTION_WORDS - (kind in ("definition", "question"))
-        reason = rejection_reason(question, answer, least)
+        reason = rejection_reason(question, answer, least, language)
         pair = TemplatePair(kind, question, passage.doc_id, passage.chunk_id, positive, answer, reason)
         if not reason:
             return pair
@@ -87,10 +89,12 @@ def _opening(passage: Passage) -> _Opening | None:
     )
 
 
-def _candidates(passage: Passage, opening: _Opening) -> Iterator[tuple[Template, str, str, str]]:
+def _candidates(
+    passage: Passage, opening: _Opening, language: str
+) -> Iterator[tuple[Template, str, str, str]]:
     """Template, question, positive text and the part of it that answers; the most specific template first."""
     body = opening.body
-    asked = _heading_question(passage.title, opening.heading)
+    asked = _heading_question(passage.title, opening.heading, language)
     if asked:
         kind: Template = "heading"
         if asked.endswith(_QUESTION_MARKS):
@@ -98,34 +102,34 @@ def _candidates(passage: Passage, opening: _Opening) -> Iterator[tuple[Template,
         elif passage.chunk_id == 1 and opening.heading == passage.title:
             kind = "title"
         yield kind, asked, body, body
-    sentence, rest, alone = _first_sentence(body)
+    sentence, rest, alone = _first_sentence(body, language)
     kept = f"{opening.head}\n\n{rest}".strip()
     if alone and rest:
         yield "summary", strip_markup(sentence), kept, rest
-    if term := _defined_term(sentence):
+    if language == ENGLISH and (term := _defined_term(sentence)):
         yield "definition", term, passage.text, body
     if not asked:
         yield "lead", strip_markup(sentence), kept, rest
 
 
-def _heading_question(title: str, heading: str) -> str:
+def _heading_question(title: str, heading: str, language: str) -> str:
     """The heading as a question, with the document's title before a short one; empty if it is code."""
     asked = strip_markup(heading)
     if not asked or _CODE_NAME.fullmatch(asked):
         return ""
     if (
         asked.endswith(_QUESTION_MARKS)
-        or len(set(content_words(asked))) >= MIN_QUESTION_WORDS
+        or len(set(content_words(asked, language))) >= MIN_QUESTION_WORDS
         or title == heading
     ):
         return asked
     return "" if _CODE_NAME.fullmatch(title) else f"{strip_markup(title)}: {asked}"
 
 
-def _first_sentence(body: str) -> tuple[str, str, bool]:
+def _first_sentence(body: str, language: str) -> tuple[str, str, bool]:
     """The body's first sentence, the rest, and whether the sentence is a paragraph by itself."""
     paragraph = re.split(r"\n[ \t]*\n", body, maxsplit=1)[0]
-    sentence = next(iter(split_sentences(paragraph)), "")
+    sentence = next(iter(split_sentences(paragraph, language)), "")
     rest = body[len(sentence) :].strip()
     return sentence.strip(), rest, len(sentence.strip()) == len(paragraph.strip())
 

@@ -71,7 +71,8 @@ class ModelEntry(Facts):
     ``append_eos``: an end token belongs behind every text. ``pad_to_max``: texts are always padded to
     ``max_tokens``. ``folder`` is its name below ``embedding_models/``; ``package`` an installed package (and
     path in it) that holds the weights. ``requires`` are version ranges of packages. ``sources`` names where
-    facts come from, by fact and ``default``; facts in ``unverified`` were not seen first-hand.
+    facts come from, by fact and ``default``; facts in ``unverified`` were not seen first-hand. ``languages``: what the
+    model was trained for, None where unknown.
 
     The second half is how the model is reached over HTTP: ``provider_type`` and the endpoints as in the
     colour benchmark's ``models.yaml`` (github.com/mindthemath/color-perception-bench); ``dialect`` names the
@@ -84,6 +85,7 @@ class ModelEntry(Facts):
     license: str | None = None
     license_url: str | None = None
     commercial_use: bool | None = None
+    languages: Literal["english", "multilingual"] | None = None
     modalities: Annotated[list[Modality], Field(min_length=1)] = ["text"]
     parameters: PositiveInt | None = None
     dimensions: PositiveInt | None = None

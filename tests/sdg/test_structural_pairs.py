@@ -67,6 +67,21 @@ def test_definition() -> None:
     assert pair.positive == f"# boundary.layer\n\n{sentence}"
 
 
+GERMAN = (
+    "Der Prüfer kommt jede zweite Woche und misst den Druck in allen Leitungen der Anlage, bevor er die Werte in ein "
+    "Heft einträgt. Danach werden die Dichtungen erneuert, die nicht mehr halten."
+)
+
+
+def test_rules_about_english_words_are_for_english_texts() -> None:
+    _, pair = pairs(
+        f"# Handbuch der Pumpen\n\n## Wartung der Anlage\n\n{GERMAN}\n\n## Was will der Prüfer\n\n{GERMAN}"
+    )
+    assert (pair.kind, pair.question, pair.rejection) == ("heading", "Was will der Prüfer", "")
+    assert rejection_reason("Like a rolling stone", GERMAN, language="en") == "boilerplate"
+    assert rejection_reason("Like a rolling stone", GERMAN, language="de") == ""
+
+
 def test_markup_is_no_part_of_a_question() -> None:
     pair = only(
         f"# m.f()\n\nOpen the ``archive`` with :class:`~zipfile.ZipFile` and [pathlib](url) paths.\n\n{BODY}"

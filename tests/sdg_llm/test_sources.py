@@ -11,6 +11,8 @@ import pytest
 from material import make_corpus, sdg_settings
 
 from assets_pkg.sdg.llm.documents import ManifestError, SourceDocument, count_sources, read_sources
+from assets_pkg.sdg.llm.pairs import _in_its_language
+from storage.formats.qa_records import Chunk
 
 URL = "http://127.0.0.1/v1"
 
@@ -97,3 +99,25 @@ def test_a_bad_manifest_is_explained(tmp_path: Path, content: str, says: str) ->
     manifest.write_text(content)
     with pytest.raises(ManifestError, match=says):
         sources_of(tmp_path, multi_doc=True, multi_doc_manifest=str(manifest))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "The pump is inspected every two weeks, and then the seals of the pump are renewed by a fitter.",
+            "",
+        ),
+        (
+            "Die Pumpe wird alle zwei Wochen geprüft, und danach werden die Dichtungen von einem Monteur erneuert.",
+            "de",
+        ),
+        ("水泵每两周检查一次。检查员把测得的压力记录在笔记本里。然后更换密封件。", "zh"),
+    ],
+)
+def test_questions_are_asked_in_the_language_of_the_document(text: str, said: str) -> None:
+    source = SourceDocument(
+        "a", ["a"], text, [Chunk(text=text, chunk_id=1, doc_id="a")], [[1]], bundled=False
+    )
+    prompt = _in_its_language(source)
+    assert ("in that language" in prompt, f"'{said}'" in prompt) == (bool(said), bool(said))

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from assets_pkg.retrieval.passage_rows import passage_rows
 from resources.vector_store.base import IndexType, PassageIndex, VectorStoreError, index_schema
 from resources.vector_store.lance import LanceIndex
 from resources.vector_store.milvus import REQUEST_BYTES, MilvusIndex, Owner, request_parts
@@ -319,6 +320,35 @@ def test_lance_finds_words_too(tmp_path: Path, vectors: np.ndarray) -> None:
     hits = index.search_text("kilns", 5)
     assert len(hits) == 5
     assert all("kilns" in hit.text for hit in hits)
+
+
+GERMAN = (
+    "Die Pumpe wird in jeder zweiten Woche von einem Monteur geprüft.",
+    "Wir müssen die Dichtungen der Häuser am See noch in diesem Jahr erneuern.",
+    "Der Kessel ist mit einer Haube aus Blech versehen, die man nicht anheben kann.",
+)
+
+
+@pytest.mark.parametrize(
+    ("word", "number"),
+    [
+        ("prüfen", 0),
+        ("Pumpen", 0),
+        ("geprüften", 0),
+        ("erneuert", 1),
+        ("Haus", 1),
+        ("hebt", None),
+        ("versehen", 2),
+    ],
+)
+def test_words_of_a_german_index_are_found_in_other_forms(
+    word: str, number: int | None, tmp_path: Path
+) -> None:
+    index = LanceIndex(tmp_path / "lance")
+    vectors = np.eye(3, 8, dtype=np.float32)
+    index.write([passage_rows(["0", "1", "2"], GERMAN, vectors)], index_schema(8))
+    found = [hit.doc_id for hit in LanceIndex(tmp_path / "lance").search_text(word, 3)]
+    assert found == ([] if number is None else [str(number)])
 
 
 @pytest.mark.parametrize(

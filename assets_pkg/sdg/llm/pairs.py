@@ -14,6 +14,7 @@ from assets_pkg.sdg.llm.extraction import ArtifactsOfType
 from assets_pkg.sdg.llm.prompts import Prompts
 from assets_pkg.sdg.llm.structured_batch import BatchRequest, BatchResult, Failure, NumberedItem, ask_batch
 from resources.chat_model import ChatSession, Schema
+from resources.language import ENGLISH, language_of
 from storage.digests import digest_text
 from storage.formats.qa_records import HopContext, QAPair
 
@@ -75,6 +76,9 @@ class _Answer(BaseModel):
     pairs: list[DraftPair]
 
 
+SEGMENTS_LOOKED_AT = 20
+"""For the language of a document."""
+
 # The names and docstrings of these classes are in the schema, and with it in the keys of cached answers.
 SCHEMA = Schema.of("pairs", _Answer)
 
@@ -105,19 +109,31 @@ async def write_pairs(
         schema=SCHEMA,
         key="pairs",
         item=DraftPair,
-        prompt=lambda numbers: prompts.fill(
-            "generate",
-            count=len(numbers),
-            pairs="\n".join(map(describe, numbers)),
-            artifacts="\n".join(lines) or "(choose yourself)",
-            min_complexity=settings.min_complexity,
-            text=source.prompt_text(),
+        prompt=lambda numbers: (
+            prompts.fill(
+                "generate",
+                count=len(numbers),
+                pairs="\n".join(map(describe, numbers)),
+                artifacts="\n".join(lines) or "(choose yourself)",
+                min_complexity=settings.min_complexity,
+                text=source.prompt_text(),
+            )
+            + _in_its_language(source)
         ),
         check=lambda draft: check_draft(draft, wanted[draft.number], settings, len(source.chunks)),
         missing="wrong_count",
         describe=describe,
     )
     return await ask_batch(session, request, list(wanted))
+
+
+def _in_its_language(source: SourceDocument) -> str:
+    """What to add for a document that is not in English: a model asked in English would ask in English."""
+    language = language_of("\n".join(chunk.text for chunk in source.chunks[:SEGMENTS_LOOKED_AT]))
+    if language == ENGLISH:
+        return ""
+    asked = f"The text is in the language {language!r} (ISO 639-1)"
+    return f"\n{asked}: write all questions and answers in that language.\n"
 
 
 def check_draft(draft: DraftPair, slot: Slot, settings: SdgSettings, segments: int) -> Failure | None:
