@@ -94,6 +94,23 @@ def test_what_is_around_a_page_is_left_out(folder: Path) -> None:
         assert around not in document.text
 
 
+def test_marks_inside_a_word_do_not_split_it() -> None:
+    page = "<html><body><h1>Macro is_<wbr>riscv, the <b>f</b>irst<br>of two</h1><p>Text.</p></body></html>"
+    assert html_document(page).title == "Macro is_riscv, the first of two"
+
+
+def test_leaders_of_a_table_of_contents_are_left_out(tmp_path: Path) -> None:
+    from reportlab.pdfgen.canvas import Canvas
+
+    canvas = Canvas(str(tmp_path / "contents.pdf"))
+    canvas.drawString(72, 600, "2.1 Syntax . . . . . . . . . . 12")
+    canvas.drawString(72, 500, "Wait... what. . . is it")
+    canvas.save()
+    (document,) = read(tmp_path / "contents.pdf")
+    assert isinstance(document, FileDocument)
+    assert document.text.strip().split("\n\n") == ["2.1 Syntax 12", "Wait... what. . . is it"]
+
+
 def test_elements_nested_too_deep_are_read_as_plain_text() -> None:
     document = html_document("<div>" * 2000 + "<p>At the bottom.</p>" + "</div>" * 2000)
     assert "At the bottom." in document.text

@@ -37,14 +37,24 @@ def html_document(html: str, warnings: list[str] | None = None) -> FileDocument:
     from bs4 import BeautifulSoup
 
     soup: Any = BeautifulSoup(html, "lxml")
-    title = soup.title.get_text(" ", strip=True) if soup.title else ""
+    title = _line_of(soup.title) if soup.title else ""
     lang = soup.html.get("lang", "") if soup.html else ""
     content = _main_content(soup)
     heading = content.find("h1")
     warned = list(warnings or [])
     text = _as_markdown(content, warned)
-    own_title = heading.get_text(" ", strip=True) if heading else ""
+    own_title = _line_of(heading) if heading else ""
     return FileDocument(text, own_title or title, {"lang": lang} if lang else {}, warned)
+
+
+def _line_of(element: Any) -> str:
+    """The text of an element on one line; marks inside a word (``wbr``, ``b``) do not split it."""
+    parts = (
+        "\n" if part.name == "br" else part
+        for part in element.descendants
+        if not part.name or part.name == "br"
+    )
+    return " ".join("".join(parts).split())
 
 
 def markdown_of(html: str) -> str:

@@ -31,6 +31,9 @@ PARAGRAPH_GAP = 0.6
 _DIGITS = re.compile(r"\d+")
 _HYPHENS = ("-", "\x02", "\u00ad", "\ufffe")
 _ITEM = re.compile(r"(?:[•◦▪–*-]|\d{1,3}[.)]|[a-z][.)])\s")
+_LEADERS = re.compile(r"(?: ?\.){5,} ?")
+"""The dots of a table of contents between a title and its page."""
+
 _ENDS_SENTENCE = re.compile(r"[.!?:;。！？…][\"'”’)\]]*$")
 _MARKS = re.compile(r"[\x00-\x08\x0b-\x1f\ufffe]")
 
@@ -159,7 +162,7 @@ def _as_text(codes: list[int]) -> str:
     units = b"".join(chr(code).encode("utf-16-le", "surrogatepass") for code in codes if 0 < code < 0x110000)
     text = units.decode("utf-16-le", "replace")
     hyphened = text.rstrip().endswith(_HYPHENS[1:])
-    return _MARKS.sub("", text).strip() + ("\u00ad" if hyphened else "")
+    return _LEADERS.sub(" ", _MARKS.sub("", text)).strip() + ("\u00ad" if hyphened else "")
 
 
 # ---- what is text -----------------------------------------------------------------------------------------------
