@@ -227,3 +227,12 @@ def _grpc_starter() -> Callable[[EmbeddingService], Awaitable[Any]]:
     except ImportError as error:
         raise PortError("gRPC needs further packages: pip install 'retune-embed[grpc]'") from error
     return start_grpc
+
+
+def __getattr__(name: str) -> Any:
+    """``app``, made when an ASGI server asks for it (``uvicorn assets_pkg.nim.server:app``)."""
+    if name != "app":
+        raise AttributeError(name)
+    from assets_pkg.nim.asgi import app
+
+    return app

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.command.conftest import Workplace, make_workplace
+from tests.apt import install_packages
+from tests.command.conftest import Workplace, free_port, make_workplace
 
 STAGES = ("sdg", "prep", "finetune", "eval", "export", "deploy")
 MADE = {
@@ -22,11 +27,14 @@ MADE = {
 }
 """What each stage leaves, below the artifact root."""
 
+SERVED = "sentence-transformers/all-MiniLM-L6-v2"
+SERVER_FOLDER = Path(__file__).parents[2] / "assets_pkg" / "nim"
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Workplace]:
     """A project that was made stage by stage."""
-    workplace = make_workplace(tmp_path_factory.mktemp("recipe"), tiny_model)
+    workplace = make_workplace(tmp_path_factory.mktemp("recipe"), tiny_model, root="output")
     for stage in STAGES:
         code, output = workplace.retune("embed", stage, "-c", "profile.yaml")
         assert code == 0, output
@@ -52,7 +60,7 @@ def empty(tmp_path: Path) -> Workplace:
 def test_a_dry_run_in_an_empty_folder_shows_what_is_missing_and_writes_nothing(
     empty: Workplace, line: str
 ) -> None:
-    code, output = empty.retune(*line.split())
+    code, output = empty.retune("embed", *line.split())
     assert code == 0, output
     assert "would run" in output
     assert ("not made yet" in output) == ("sdg" not in line), output
@@ -79,9 +87,77 @@ def test_the_recipes_group_has_its_commands(empty: Workplace) -> None:
     assert code == 0
     assert all(f" {stage} " in output for stage in ("info", "run", *STAGES))
     assert empty.retune("embed", "info")[0] == 0
+    assert empty.retune("embed", "info", "-c", "default") == empty.retune("info", "-c", "default")
     code, output = empty.retune("embed", "finetune", "-c", "default", "-d", "lr_decay_style=linear")
     assert code == 0
     assert "lr_scheduler=linear" in output
+
+
+def test_the_cluster_lines_train_there(place: Workplace, tmp_path: Path) -> None:
+    own = Workplace(shutil.copytree(place.home, tmp_path / "own", symlinks=True), place.port)
+    (own.home / "env.toml").write_text('[my-cluster]\nexecutor = "subprocess"\n', "utf-8")
+    line = ("embed", "finetune", "-c", "profile.yaml")
+
+    def trained() -> int:
+        return len(list((own.home / "output/artifacts/checkpoint").iterdir()))
+
+    code, output = own.retune(*line, "--run", "my-cluster", "learning_rate=2.0e-4")
+    assert code == 0, output
+    assert trained() == 2
+    code, output = own.retune(*line, "--batch", "my-cluster", "learning_rate=3.0e-4")
+    assert code == 0, output
+    deadline = time.monotonic() + 120
+    while trained() < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    while "running" in own.retune("jobs", "list")[1]:
+        assert time.monotonic() < deadline
+    code, output = own.retune("jobs", "pick-up")
+    assert code == 0, output
+    assert "nothing is stale" in own.retune(*line, "learning_rate=3.0e-4")[1]
+
+
+def test_the_smoke_tests_are_answered(place: Workplace) -> None:
+    """The deployed server, and the server as the NIM's reference starts it."""
+    curl(
+        f"""curl -X POST http://localhost:{place.port}/v1/embeddings \\
+  -H 'Content-Type: application/json' \\
+  -d '{{"input": ["hello"], "model": "{SERVED}", "input_type": "query"}}'"""
+    )
+    install_packages({"curl": "curl"})
+    port = free_port()
+    exported = place.home / "output/stage4_export/onnx"
+    program = Path(sys.executable).with_name("uvicorn")
+    uvicorn = f"exec {program} server:app --host 0.0.0.0 --port ${{NIM_HTTP_API_PORT:-8000}}"
+    server = subprocess.Popen(
+        ["sh", "-c", uvicorn],
+        cwd=SERVER_FOLDER,
+        env={**place.environment, "NIM_HTTP_API_PORT": str(port), "NIM_CUSTOM_MODEL": str(exported)},
+    )
+    try:
+        curl(
+            f"curl --retry 60 --retry-delay 1 --retry-all-errors http://127.0.0.1:{port}/v1/health/ready", ""
+        )
+        curl(
+            f"""curl -X POST http://127.0.0.1:{port}/v1/embeddings \\
+  -H "content-type: application/json" \\
+  -d '{{"model":"{SERVED}","input":["example passage text"],"input_type":"passage","truncate":"END"}}'"""
+        )
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def curl(line: str, expected: str = '"embedding":[') -> None:
+    done = subprocess.run(
+        ["sh", "-c", line.replace("curl ", "curl --silent --show-error --fail ", 1)],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert expected in done.stdout
 
 
 def test_the_nim_line_measures_the_server_and_leaves_the_comparison(place: Workplace) -> None:
