@@ -1,7 +1,7 @@
 """Tries the embedding server with clients in environments of their own, and writes the table of docs/server.md.
 
     python docs/write_clients.py            # all; needs the package indexes of Python and Node, and minutes
-    python docs/write_clients.py openai     # those alone, without writing
+    python docs/write_clients.py openai     # those alone; the other rows stay
 
 Each client has its default settings and what its script shows. Its vector must be the server's own for the same text as
 a query or a passage.
@@ -156,16 +156,22 @@ CLIENTS = (
 
 def main() -> None:
     wanted = [client for client in CLIENTS if not sys.argv[1:] or client.name in sys.argv[1:]]
-    rows = ["| client | version | called | vector |", "|---|---|---|---|"]
+    head, rows = ["| client | version | called | vector |", "|---|---|---|---|"], _written()
     with tempfile.TemporaryDirectory() as work, _server(Path(work)) as environment:
         expected = [_served(environment["URL"], role) for role in ("query", "passage")]
         for client in wanted:
             version, found = _tried(client, Path(work), environment, expected)
-            rows.append(f"| {client.name} | {version} | {client.call} | {found} |")
-            print(rows[-1], flush=True)
-    if len(wanted) == len(CLIENTS):
-        before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
-        PAGE.write_text(before + BEGIN + "\n".join(rows) + END + rest.partition(END)[2], "utf-8")
+            rows[client.name] = f"| {client.name} | {version} | {client.call} | {found} |"
+            print(rows[client.name], flush=True)
+    lines = [*head, *(rows[client.name] for client in CLIENTS if client.name in rows)]
+    before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
+    PAGE.write_text(before + BEGIN + "\n".join(lines) + END + rest.partition(END)[2], "utf-8")
+
+
+def _written() -> dict[str, str]:
+    """The rows of the table, by client."""
+    table = PAGE.read_text("utf-8").partition(BEGIN)[2].partition(END)[0]
+    return {line.split("|")[1].strip(): line for line in table.splitlines()[2:] if line}
 
 
 @contextmanager

@@ -95,6 +95,7 @@ def test_deployed_once_and_remembered(
     assert read_state(deployment.folder) == state
     assert deployment.deploy(models[0]) == state
     assert "listening" in state.last_log()
+    assert any("listening" in line for line in state.follow_log(100))
     assert state.stop()
     assert not state.alive()
     assert not state.stop()
