@@ -9,7 +9,7 @@ import dagster as dg
 from assets_pkg.config.base import ModelSettings
 from assets_pkg.config.profile import Profile
 from assets_pkg.config.sections.corpus import PassageSettings, TokenLimitSettings
-from assets_pkg.corpus.passages import TokenLimit, split_passages
+from assets_pkg.corpus.passages import REPEATED_FILE, TokenLimit, split_passages
 from assets_pkg.corpus.sources import read_corpus, source_fingerprint
 from assets_pkg.orchestration.asset_context import UpstreamArtifacts, asset_context, stage_asset
 from assets_pkg.orchestration.metadata import numbers, table
@@ -82,6 +82,20 @@ def said_of_corpus(corpus: Corpus) -> Iterator[str]:
             yield f"skipped {row['doc_id']}: {row['reason']}"
     if warned := summary.get("warnings"):
         yield f"{warned:,} warnings about documents that were read: {corpus.path / WARNINGS_FILE} lists them"
+
+
+def _said_of_repetition(made: Passages) -> str:
+    summary = made.summary()
+    said: list[str] = []
+    if lines := summary.get("repeated_lines"):
+        count = summary["repeated_characters"]
+        said.append(
+            f"{lines:,} lines that come again in many documents are left out ({count:,} characters): "
+            f"{made.path / REPEATED_FILE} lists them"
+        )
+    if merged := summary.get("documents_merged"):
+        said.append(f"{merged:,} copies of documents are left out; the index names them in also_in")
+    return "; ".join(said)
 
 
 def language_advice(languages: Mapping[str, int], base_model: str) -> str:

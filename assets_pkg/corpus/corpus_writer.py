@@ -88,7 +88,7 @@ class CorpusWriter:
         }
 
 
-def write_rows(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
+def write_rows(path: Path, rows: Iterable[Mapping[str, str | int]]) -> None:
     """One JSON object a line."""
     with path.open("wb") as out:
         out.writelines(orjson.dumps(row) + b"\n" for row in rows)

@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from assets_pkg.config.sections.corpus import PassageSettings
+from assets_pkg.corpus.corpus_writer import write_rows
 from assets_pkg.corpus.document_source import CorpusError
 from assets_pkg.corpus.file_reading import is_plain
 from assets_pkg.corpus.places import Places
+from assets_pkg.corpus.repetition import Repetition, find_repetition
 from assets_pkg.corpus.segmentation import Section, split_sections, split_sentences
 from resources.encoders.token_counter import TokenCounter
 from resources.language import language_of
@@ -38,6 +40,9 @@ MAX_PASSAGE_CHARS = 1600
 
 SURE_TO_FIT = 0.8
 """Share of the token limit up to which the sum of the sentences' tokens is taken for the passage's."""
+
+REPEATED_FILE = "repeated_lines.jsonl"
+"""Lines that are left out: ``type`` of the documents, how many ``documents`` have it, ``line``."""
 
 EXAMPLES = 8
 """Passages named in the summary of those that a limit ended."""
@@ -96,11 +101,13 @@ def split_passages(
     summary, pages = corpus.summary(), corpus.pages()
     total = summary["documents"]
     taken = _names_taken(summary.get("metadata_fields", ""))
+    repetition = find_repetition(corpus) if settings.leave_out_repeated else Repetition()
     with RowWriter(folder / "passages.parquet", Passage) as writer:
         for done, document in enumerate(corpus.documents(), start=1):
-            places = (
-                None if is_plain(document.doc_id) else Places(document, pages.get(document.doc_id, []), taken)
-            )
+            if document.doc_id in repetition.merged:
+                continue
+            document, starts = repetition.without(document, pages.get(document.doc_id, []))
+            places = None if is_plain(document.doc_id) else Places(document, starts, taken)
             for passage, ended in _passages(
                 document, settings.sentences_per_chunk, settings.chunk_overlap_sentences, limit, places
             ):
@@ -112,8 +119,20 @@ def split_passages(
             f"none of the {total} documents of {corpus.path} has a passage: they contain no text"
         )
     shown = f"{MAX_PASSAGE_CHARS:,} characters" if limit is None else f"{limit.most:,} tokens"
-    written = {"documents": total, **figures.summary(), "limit": shown}
+    written = {"documents": total, **figures.summary(), "limit": shown, **_repeated(repetition)}
+    if repetition.lines:
+        write_rows(folder / REPEATED_FILE, repetition.rows())
     write_json(folder / "summary.json", written, ensure_ascii=True)
+
+
+def _repeated(repetition: Repetition) -> dict[str, int]:
+    """Figures of what is left out, where something is."""
+    figures = {
+        "repeated_lines": sum(map(len, repetition.lines.values())),
+        "repeated_characters": repetition.characters,
+        "documents_merged": len(repetition.merged),
+    }
+    return {name: figure for name, figure in figures.items() if figure}
 
 
 def passages_of(

@@ -57,6 +57,7 @@ class PassageSettings(Settings):
     sentences_per_chunk: PositiveInt
     chunk_overlap_sentences: Annotated[int, Field(ge=0), LaterSetting(0)]
     max_chunk_tokens: Annotated[PositiveInt | Literal["model"] | None, LaterSetting()]
+    leave_out_repeated: Annotated[bool, LaterSetting(True)]
 
     @model_validator(mode="after")
     def _passages_go_on(self) -> PassageSettings:
