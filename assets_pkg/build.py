@@ -22,6 +22,9 @@ from assets_pkg.export.assets import build_assets as export
 from assets_pkg.finetune.assets import build_assets as finetune
 from assets_pkg.image_text.assets import build_assets as image_text
 from assets_pkg.judges.assets import build_assets as judges
+from assets_pkg.orchestration.instance import GPU_POOL
+from assets_pkg.orchestration.names import Names
+from assets_pkg.orchestration.prefixed import Style, placed
 from assets_pkg.orchestration.resources import build_resources
 from assets_pkg.prep.assets import build_assets as prep
 from assets_pkg.reindex.assets import build_assets as reindex
@@ -31,34 +34,60 @@ from storage.remote_store import open_store
 
 GROUPS = (corpus, sdg, prep, finetune, evaluation, export, deploy, reindex)
 BENCHMARK_GROUPS = {"judges": judges, "image_text": image_text}
+SENSORS, SCHEDULES = "sensors", "schedules"
+EVERYTHING = (SENSORS, SCHEDULES, *BENCHMARKS)
+"""What can be left out of a graph."""
 
 
 def build_definitions(
     profile: Profile,
-    resource_overrides: Mapping[str, Any] | None = None,
     *,
-    benchmarks: Collection[str] = tuple(BENCHMARKS),
+    key_prefix: str | Sequence[str] | None = None,
+    resource_overrides: Mapping[str, Any] | None = None,
+    group_prefix: str | None = None,
+    owners: Sequence[str] | None = None,
+    tags: Mapping[str, str] | None = None,
+    accelerator_pool: str = GPU_POOL,
+    include: Collection[str] = EVERYTHING,
 ) -> dg.Definitions:
-    """The graph for one profile.
+    """The graph for one profile, to be loaded as it is or merged with others (``dg.Definitions.merge``).
 
     Args:
-        resource_overrides: replaces resources by name, as tests do.
-        benchmarks: which of the benchmarks belong to it; the UI leaves out those that are not configured
-            (`configured_benchmarks`).
+        key_prefix: precedes the names of all assets. Jobs, sensors, schedules, steps and resources are called by it
+            too, as ``prefix__name``, so that several graphs can be merged: each with an ``artifact_root`` and a
+            ``deploy.host_port`` of its own.
+        resource_overrides: replaces resources by their names without a prefix (``store``, ``chat_model``, ...).
+        group_prefix: precedes the names of the groups; by default the key prefix, with ``""`` nothing.
+        owners: of all assets, as Dagster takes them (``team:search``, an e-mail address).
+        tags: are added to all assets.
+        accelerator_pool: the pool in which steps that train or embed wait. Graphs that share an accelerator share its
+            pool.
+        include: which of :data:`EVERYTHING` belongs to it. The UI of a project leaves out the benchmarks that are not
+            configured (:func:`configured_benchmarks`).
+
+    Raises:
+        NamesError: a key prefix that Dagster's names cannot have.
+        ValueError: ``include`` names something else.
     """
+    if unknown := set(include) - set(EVERYTHING):
+        raise ValueError(f"include: {sorted(unknown)} is unknown; there are {', '.join(EVERYTHING)}")
+    names, style = Names.under(key_prefix), Style(group_prefix, owners, tags, accelerator_pool)
+    benchmarks = [name for name in BENCHMARKS if name in include]
     groups = [*GROUPS, *(BENCHMARK_GROUPS[name] for name in benchmarks)]
+    resources = vars(build_resources(profile))
     parts = list(chain.from_iterable(build_group(profile) for build_group in groups))
+    checks = [part for part in parts if isinstance(part, dg.AssetChecksDefinition)]
+    made = _with_code_references([part for part in parts if not isinstance(part, dg.AssetChecksDefinition)])
+    assets = placed(made, names, resources, style)
+    keys = [key for asset in assets for key in asset.keys]
     return dg.Definitions(
-        assets=_with_code_references(
-            [part for part in parts if not isinstance(part, dg.AssetChecksDefinition)]
-        ),
-        asset_checks=[part for part in parts if isinstance(part, dg.AssetChecksDefinition)],
-        jobs=build_jobs(profile, benchmarks),
-        sensors=build_sensors(profile),
-        schedules=build_schedules(profile),
+        assets=assets,
+        asset_checks=placed(checks, names, resources, style),
+        jobs=build_jobs(profile, benchmarks, names),
+        sensors=build_sensors(profile, keys, names) if SENSORS in include else (),
+        schedules=build_schedules(profile, names) if SCHEDULES in include else (),
         resources={
-            **vars(build_resources(profile)),
-            **(resource_overrides or {}),
+            names.of(name): made for name, made in {**resources, **(resource_overrides or {})}.items()
         },
     )
 

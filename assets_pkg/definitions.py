@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from assets_pkg.build import build_definitions, configured_benchmarks
+from assets_pkg.build import SCHEDULES, SENSORS, build_definitions, configured_benchmarks
 from assets_pkg.config.env_file import load_env_file
 from assets_pkg.config.profile import Profile, load_profile
 from assets_pkg.config.project import enter_project, profile_name
@@ -26,4 +26,4 @@ enter_project()
 load_env_file(Path.cwd())
 bypass_proxies_on_this_machine()
 _profile = profile_from_environment()
-defs = build_definitions(_profile, benchmarks=configured_benchmarks(_profile))
+defs = build_definitions(_profile, include=(SENSORS, SCHEDULES, *configured_benchmarks(_profile)))

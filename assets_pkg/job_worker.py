@@ -24,6 +24,7 @@ from assets_pkg.build import build_definitions
 from assets_pkg.config.profile import Profile
 from assets_pkg.orchestration.asset_context import forced_tag
 from assets_pkg.orchestration.history import data_version, latest
+from assets_pkg.orchestration.names import Names
 from assets_pkg.orchestration.pipes_client import JobRequest
 from assets_pkg.orchestration.run_observer import set_run_observer
 from resources.compute.distributed_embedding import embed_as_array_task
@@ -52,7 +53,7 @@ def run_job(folder: JobFolder) -> bool:
             instance.report_runless_asset_event(dg.deserialize_value(text, dg.AssetMaterialization))
         set_run_observer(_PipesObserver(pipes))
         defs = dg.Definitions.merge(
-            build_definitions(profile, {"compute": _compute(request, folder)}),
+            build_definitions(profile, resource_overrides={"compute": _compute(request, folder)}),
             dg.Definitions(loggers={LOGGER: _logger(pipes)}),
         )
         started = time.monotonic()
@@ -61,7 +62,7 @@ def run_job(folder: JobFolder) -> bool:
         if outcome.succeeded:
             ran = {"host": platform.node(), "seconds": round(time.monotonic() - started, 1)}
             for asset in request.assets:
-                _report(pipes, instance, asset, ran)
+                _report(pipes, instance, asset, ran, Names.under(request.key_prefix))
         for failure in outcome.failures:
             sys.stderr.write(f"{failure.trace}\n{failure.step}: {failure.message}\n")
             pipes.report_custom_message({"failure": failure.message})
@@ -78,7 +79,9 @@ def _compute(request: JobRequest, folder: JobFolder) -> ComputeResource:
     return ComputeResource(profile_targets=StageTargets(inside_job=InsideJob(workers, folder.assignment)))
 
 
-def _report(pipes: PipesContext, instance: dg.DagsterInstance, asset: str, ran: Mapping[str, Any]) -> None:
+def _report(
+    pipes: PipesContext, instance: dg.DagsterInstance, asset: str, ran: Mapping[str, Any], names: Names
+) -> None:
     made = latest(instance, asset)
     if made is None:
         return
@@ -90,7 +93,7 @@ def _report(pipes: PipesContext, instance: dg.DagsterInstance, asset: str, ran: 
     pipes.report_asset_materialization(
         metadata={**plain, **{f"job_{name}": value for name, value in ran.items()}},
         data_version=data_version(made),
-        asset_key=asset,
+        asset_key=names.key(asset).to_escaped_user_string(),
     )
 
 

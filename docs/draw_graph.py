@@ -103,7 +103,7 @@ def groups() -> dict[str, str]:
 
 @cache
 def _graph() -> Any:
-    return build_definitions(load_profile("laptop"), benchmarks=()).resolve_asset_graph()
+    return build_definitions(load_profile("laptop"), include=()).resolve_asset_graph()
 
 
 def _ends(start: str, end: str) -> tuple[tuple[float, float], tuple[float, float]]:

@@ -74,7 +74,7 @@ def test_the_ui_shows_the_benchmarks_that_are_used(tmp_path: Path) -> None:
     def shown(*overrides: str) -> list[str]:
         profile = load_profile("laptop", [f"artifact_root={tmp_path}", *overrides])
         chosen = configured_benchmarks(profile)
-        graph = build_definitions(profile, benchmarks=chosen).resolve_asset_graph()
+        graph = build_definitions(profile, include=chosen).resolve_asset_graph()
         groups = {graph.get(key).group_name for key in graph.get_all_asset_keys()}
         assert groups & set(BENCHMARKS) == set(chosen)
         return chosen

@@ -14,6 +14,7 @@ from assets_pkg.config.stages import STAGE_OF, STAGES
 from assets_pkg.orchestration.history import planned_tag
 from assets_pkg.orchestration.instance import PROCESS_TAG, end_dead_runs, process_tag
 from assets_pkg.orchestration.metadata import in_words
+from assets_pkg.orchestration.names import UNPREFIXED
 from assets_pkg.orchestration.run_origin import as_runs_of_the_code_location
 
 INTERRUPTS = ("DagsterExecutionInterruptedError", "KeyboardInterrupt")
@@ -49,7 +50,8 @@ def run_assets(
     tags: Mapping[str, str] | None = None,
     planned_with: Mapping[str, int] | None = None,
 ) -> Outcome:
-    """Materialize ``assets`` with their checks. Runs that were killed are ended first: theirs may be the accelerator.
+    """Materialize ``assets`` of a graph without a key prefix, with their checks. Runs that were killed
+    are ended first: theirs may be the accelerator.
 
     Args:
         config: run config of ops, by asset name.
@@ -71,7 +73,7 @@ def run_assets(
                 "ops": {name: {"config": value} for name, value in (config or {}).items()},
             },
             instance=instance,
-            asset_selection=[dg.AssetKey(name) for name in assets],
+            asset_selection=[UNPREFIXED.key(name) for name in assets],
             raise_on_error=False,
             tags={**(tags or {}), **planned, PROCESS_TAG: process_tag()},
         )

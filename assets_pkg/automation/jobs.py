@@ -1,12 +1,13 @@
 """The jobs: the whole pipeline, the benchmarks, and what the sensors and schedules run."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import dagster as dg
 
 from assets_pkg.config.profile import Profile
 from assets_pkg.config.stages import BENCHMARKS, STAGES
+from assets_pkg.orchestration.names import UNPREFIXED, Names
 
 MAIN_JOB = "retune"
 BENCHMARK_JOB = "benchmarks"
@@ -14,48 +15,61 @@ REINDEX_JOB = "reindex"
 DEPLOY_JOB = "deploy"
 CORPUS_JOB = "refresh_corpus"
 MEASURE_JOB = "measure"
+JOBS = (MAIN_JOB, BENCHMARK_JOB, REINDEX_JOB, DEPLOY_JOB, CORPUS_JOB, MEASURE_JOB)
 
 
-def build_jobs(profile: Profile, benchmarks: Collection[str]) -> list[Any]:
+def build_jobs(profile: Profile, benchmarks: Collection[str], names: Names = UNPREFIXED) -> list[Any]:
     """The main job (all stages), that of the ``benchmarks`` if there are any, and those of sensors and schedules."""
+
+    def keys(assets: Iterable[str]) -> list[dg.AssetKey]:
+        return [names.key(asset) for asset in assets]
+
     return [
-        *_of_benchmarks([asset for name in benchmarks for asset in BENCHMARKS[name]]),
+        *_of_benchmarks([asset for name in benchmarks for asset in BENCHMARKS[name]], names),
         dg.define_asset_job(
-            MAIN_JOB,
-            selection=sorted(
-                {
-                    asset
-                    for stages in (STAGES, profile.stages())
-                    for assets in stages.values()
-                    for asset in assets
-                }
+            names.of(MAIN_JOB),
+            selection=keys(
+                sorted(
+                    {
+                        asset
+                        for stages in (STAGES, profile.stages())
+                        for assets in stages.values()
+                        for asset in assets
+                    }
+                )
             ),
             description="All stages: from the documents to the index.",
         ),
         dg.define_asset_job(
-            REINDEX_JOB,
-            selection=list(STAGES["reindex"]),
+            names.of(REINDEX_JOB),
+            selection=keys(STAGES["reindex"]),
             description="Embed the corpus with the promoted model, index it, and choose how it is searched.",
             tags={"dagster/max_retries": "1"},
         ),
         dg.define_asset_job(
-            DEPLOY_JOB,
-            selection=["onnx_model", "running_nim"],
+            names.of(DEPLOY_JOB),
+            selection=keys(["onnx_model", "running_nim"]),
             description="Export the promoted model, and replace the embedding server by one that serves it.",
         ),
         dg.define_asset_job(
-            CORPUS_JOB, selection=["raw_corpus", "passages"], description="Read the documents again."
+            names.of(CORPUS_JOB),
+            selection=keys(["raw_corpus", "passages"]),
+            description="Read the documents again.",
         ),
         dg.define_asset_job(
-            MEASURE_JOB,
-            selection=["eval_metrics", "promoted_model"],
+            names.of(MEASURE_JOB),
+            selection=keys(["eval_metrics", "promoted_model"]),
             description="Measure base and fine-tuned model, and decide on the promotion.",
         ),
     ]
 
 
-def _of_benchmarks(assets: list[str]) -> list[Any]:
+def _of_benchmarks(assets: list[str], names: Names) -> list[Any]:
     if not assets:
         return []
     described = "The caption judges and the image-text benchmark."
-    return [dg.define_asset_job(BENCHMARK_JOB, selection=assets, description=described)]
+    return [
+        dg.define_asset_job(
+            names.of(BENCHMARK_JOB), selection=[names.key(asset) for asset in assets], description=described
+        )
+    ]

@@ -4,9 +4,10 @@ import dagster as dg
 
 from assets_pkg.automation.jobs import MAIN_JOB, MEASURE_JOB
 from assets_pkg.config.profile import Profile
+from assets_pkg.orchestration.names import UNPREFIXED, Names
 
 
-def build_schedules(profile: Profile) -> list[dg.ScheduleDefinition]:
+def build_schedules(profile: Profile, names: Names = UNPREFIXED) -> list[dg.ScheduleDefinition]:
     """The nightly refresh and the weekly measurement, off until they are switched on."""
     timetable = {
         "nightly_refresh": (
@@ -22,8 +23,8 @@ def build_schedules(profile: Profile) -> list[dg.ScheduleDefinition]:
     }
     return [
         dg.ScheduleDefinition(
-            name=name,
-            job_name=job,
+            name=names.of(name),
+            job_name=names.of(job),
             cron_schedule=cron,
             description=description,
             execution_timezone=profile.automation.timezone,

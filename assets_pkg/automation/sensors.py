@@ -3,8 +3,8 @@
 import json
 import math
 import time
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, TypeVar
 
 import dagster as dg
 
@@ -15,7 +15,7 @@ from assets_pkg.automation.detached_jobs import (
     pick_up_of,
     same_settings,
 )
-from assets_pkg.automation.jobs import CORPUS_JOB, DEPLOY_JOB, REINDEX_JOB
+from assets_pkg.automation.jobs import CORPUS_JOB, DEPLOY_JOB, JOBS, REINDEX_JOB
 from assets_pkg.config.profile import Profile
 from assets_pkg.corpus.assets import SOURCE_FINGERPRINT
 from assets_pkg.corpus.sources import CorpusError, seconds_since_change, source_fingerprint
@@ -32,6 +32,7 @@ from assets_pkg.orchestration.history import (
     latest_record,
 )
 from assets_pkg.orchestration.instance import PROCESS_TAG
+from assets_pkg.orchestration.names import UNPREFIXED, Names
 from assets_pkg.reindex.assets import IN_STEP, reindex_deps
 from assets_pkg.reindex.searched_index import SearchError, current_index, disagreements
 from resources.compute.errors import ComputeError
@@ -42,6 +43,8 @@ from storage.artifact_store import ArtifactError, ArtifactStore
 from storage.paths import CACHE, STATE_FOLDER
 from storage.remote_store import open_store
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 SERVER = "running_nim"
 DECIDE_THE_INDEX = ("base_model", "raw_corpus", "passages", "corpus_embeddings", "vector_index")
 """What is never rebuilt with other settings than it was made with, unless a person does it."""
@@ -49,24 +52,31 @@ DECIDE_THE_INDEX = ("base_model", "raw_corpus", "passages", "corpus_embeddings",
 NOT_DONE: tuple[PickUp, str] = ("none", "")
 
 
-def build_sensors(profile: Profile) -> list[dg.SensorDefinition]:
-    """All sensors are on unless switched off."""
+def build_sensors(
+    profile: Profile, assets: Collection[dg.AssetKey], names: Names = UNPREFIXED
+) -> list[dg.SensorDefinition]:
+    """All sensors are on unless switched off.
+
+    Args:
+        assets: all of the graph.
+    """
     return [
-        _reindex_sensor(profile),
-        _deploy_sensor(profile),
-        _corpus_sensor(profile),
-        _server_sensor(profile),
-        _index_sensor(profile),
-        _detached_job_sensor(profile),
-        _failure_sensor(),
+        _reindex_sensor(profile, names),
+        _deploy_sensor(profile, names),
+        _corpus_sensor(profile, names),
+        _server_sensor(profile, names),
+        _index_sensor(profile, names),
+        _detached_job_sensor(profile, assets, names),
+        _failure_sensor(assets, names),
     ]
 
 
-def _reindex_sensor(profile: Profile) -> dg.SensorDefinition:
+def _reindex_sensor(profile: Profile, names: Names) -> dg.SensorDefinition:
     followed = reindex_deps(profile.reindex)
 
     @dg.sensor(
-        job_name=REINDEX_JOB,
+        name=names.of("reindex_when_model_or_corpus_changes"),
+        job_name=names.of(REINDEX_JOB),
         description="Rebuilds the index when the promoted model or the passages changed, once for each change. A "
         "failed run is retried once; after that the index stays stale.",
         minimum_interval_seconds=profile.automation.reindex_sensor_seconds,
@@ -75,13 +85,13 @@ def _reindex_sensor(profile: Profile) -> dg.SensorDefinition:
     def reindex_when_model_or_corpus_changes(
         context: dg.SensorEvaluationContext,
     ) -> dg.RunRequest | dg.SkipReason:
-        records = [latest_record(context.instance, key) for key in followed]
+        records = [latest_record(context.instance, names.key(asset)) for asset in followed]
         events = [record.storage_id for record in records if record is not None]
         if len(events) < len(followed):
             return dg.SkipReason("no promoted model, no passages, or no server that embeds them yet")
-        if others := _made_with_other_settings(context, profile):
+        if others := _made_with_other_settings(context, profile, names):
             return dg.SkipReason(others)
-        if SERVER in followed and not _serves_promoted(context.instance):
+        if SERVER in followed and not _serves_promoted(context.instance, names):
             return dg.SkipReason("the server does not serve the promoted model yet: run `retune deploy`")
         # Event ids, not versions: a rollback to an older model is a new event and must re-index again.
         return dg.RunRequest(run_key="-".join(["reindex", *map(str, events)]), stale_assets_only=True)
@@ -89,9 +99,10 @@ def _reindex_sensor(profile: Profile) -> dg.SensorDefinition:
     return reindex_when_model_or_corpus_changes
 
 
-def _deploy_sensor(profile: Profile) -> dg.SensorDefinition:
+def _deploy_sensor(profile: Profile, names: Names) -> dg.SensorDefinition:
     @dg.sensor(
-        job_name=DEPLOY_JOB,
+        name=names.of("deploy_when_model_changes"),
+        job_name=names.of(DEPLOY_JOB),
         description="Replaces a running embedding server when another model is promoted, after the index of that model "
         "is there: searches go on with the old index until then. A server that was stopped is not started.",
         minimum_interval_seconds=profile.automation.reindex_sensor_seconds,
@@ -100,7 +111,7 @@ def _deploy_sensor(profile: Profile) -> dg.SensorDefinition:
     def deploy_when_model_changes(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         store = open_store(profile.artifact_root)
         record, server = (
-            latest_record(context.instance, "promoted_model"),
+            latest_record(context.instance, names.key("promoted_model")),
             read_state(store.root / STATE_FOLDER),
         )
         made = record.asset_materialization if record else None
@@ -108,7 +119,9 @@ def _deploy_sensor(profile: Profile) -> dg.SensorDefinition:
             return dg.SkipReason("no deployed server is running")
         if record is None or made is None or server.model_digest == data_version(made):
             return dg.SkipReason("the server serves the promoted model")
-        if others := _made_with_other_settings(context, profile) or settings_problem(server, profile.deploy):
+        if others := _made_with_other_settings(context, profile, names) or settings_problem(
+            server, profile.deploy
+        ):
             return dg.SkipReason(f"the server is not replaced: {others}")
         if profile.reindex.encoder != "nim" and not _is_current(store, data_version(made)):
             return dg.SkipReason("waits for the index of the promoted model")
@@ -125,19 +138,19 @@ def _is_current(store: ArtifactStore, model: str) -> bool:
         return False
 
 
-def _made_with_other_settings(context: dg.SensorEvaluationContext, profile: Profile) -> str:
+def _made_with_other_settings(context: dg.SensorEvaluationContext, profile: Profile, names: Names) -> str:
     """Why nothing may be rebuilt by itself: a person worked on this history with other settings than these, or in
     another artifact root. Empty if not."""
     assert context.repository_def is not None
     store = open_store(profile.artifact_root)
     for asset in DECIDE_THE_INDEX:
-        made = latest(context.instance, asset)
+        made = latest(context.instance, names.key(asset))
         if made is not None and not is_in(store, made):
             return (
                 f"{asset} was last made in another artifact root than {store.location}, or is gone from there: nothing "
                 "is rebuilt before a person materializes it again"
             )
-        now = context.repository_def.asset_graph.get(dg.AssetKey(asset)).metadata.get(SETTINGS_KEY, {})
+        now = context.repository_def.asset_graph.get(names.key(asset)).metadata.get(SETTINGS_KEY, {})
         if changed := changed_settings(made, now):
             return (
                 f"{asset} was made with other settings ({', '.join(changed)}): nothing is rebuilt before a person "
@@ -146,20 +159,21 @@ def _made_with_other_settings(context: dg.SensorEvaluationContext, profile: Prof
     return ""
 
 
-def _corpus_sensor(profile: Profile) -> dg.SensorDefinition:
+def _corpus_sensor(profile: Profile, names: Names) -> dg.SensorDefinition:
     @dg.sensor(
-        job_name=CORPUS_JOB,
+        name=names.of("corpus_when_documents_change"),
+        job_name=names.of(CORPUS_JOB),
         description=f"Reads the corpus again when its files differ from those that were last read and have not changed "
         f"for {profile.automation.corpus_quiet_seconds:g} seconds.",
         minimum_interval_seconds=profile.automation.corpus_sensor_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def corpus_when_documents_change(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        record = latest_record(context.instance, "raw_corpus")
+        record = latest_record(context.instance, names.key("raw_corpus"))
         read = record.asset_materialization if record else None
         if record is None or read is None:
             return dg.SkipReason("the corpus was never read: run the main job first")
-        if others := _made_with_other_settings(context, profile):
+        if others := _made_with_other_settings(context, profile, names):
             return dg.SkipReason(others)
         try:
             quiet = seconds_since_change(profile.corpus)
@@ -179,13 +193,15 @@ def _corpus_sensor(profile: Profile) -> dg.SensorDefinition:
     return corpus_when_documents_change
 
 
-def _server_sensor(profile: Profile) -> dg.SensorDefinition:
+def _server_sensor(profile: Profile, names: Names) -> dg.SensorDefinition:
     @dg.sensor(
+        name=names.of("server_watch"),
         description="Checks whether the embedding server runs (the check server_is_alive of running_nim), and raises "
         "an alert when it has stopped.",
         minimum_interval_seconds=profile.automation.server_sensor_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
+    @takes_alerts(names)
     def server_watch(
         context: dg.SensorEvaluationContext, alerts: AlertsResource
     ) -> dg.SensorResult | dg.SkipReason:
@@ -199,7 +215,7 @@ def _server_sensor(profile: Profile) -> dg.SensorDefinition:
         if not alive:
             alerts.send("server_died", f"the embedding server at {state.url} is gone; its log: {state.log}")
         evaluation = dg.AssetCheckEvaluation(
-            asset_key=ALIVE.asset_key,
+            asset_key=names.key(SERVER),
             check_name=ALIVE.name,
             passed=alive,
             metadata={"url": state.url, "server": state.handle, "log": dg.MetadataValue.path(state.log)},
@@ -209,24 +225,26 @@ def _server_sensor(profile: Profile) -> dg.SensorDefinition:
     return server_watch
 
 
-def _index_sensor(profile: Profile) -> dg.SensorDefinition:
+def _index_sensor(profile: Profile, names: Names) -> dg.SensorDefinition:
     followed = reindex_deps(profile.reindex)
     max_lag = profile.automation.index_may_lag_minutes * 60
 
     @dg.sensor(
+        name=names.of("index_watch"),
         description="Fails the check index_is_in_step of vector_index, and raises an alert, when the index has been "
         "behind the promoted model or the passages, or the embedding server or the alias of a Milvus server of another "
         f"model than the index, for {profile.automation.index_may_lag_minutes:g} minutes.",
         minimum_interval_seconds=profile.automation.reindex_sensor_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
+    @takes_alerts(names)
     def index_watch(
         context: dg.SensorEvaluationContext, alerts: AlertsResource
     ) -> dg.SensorResult | dg.SkipReason:
-        if latest(context.instance, "vector_index") is None:
+        if latest(context.instance, names.key("vector_index")) is None:
             return dg.SkipReason("nothing is indexed yet")
         before: dict[str, Any] = json.loads(context.cursor or "{}")
-        behind = behind_since(context.instance, followed)
+        behind = behind_since(context.instance, followed, names)
         problems = [f"the index is behind {asset}" for asset in behind] + _disagreements(profile)
         now = time.time()  # the clock may have been set back since the change, or since the last tick
         since = min([*behind.values(), before.get("since") or math.inf, now]) if problems else None
@@ -238,10 +256,11 @@ def _index_sensor(profile: Profile) -> dg.SensorDefinition:
         message = f"for more than {max_lag / 60:g} minutes, {' and '.join(problems)}"
         if late and not was_late:
             alerts.send(
-                "index_behind", f"{message}: look at the runs of the jobs {REINDEX_JOB} and {DEPLOY_JOB}"
+                "index_behind",
+                f"{message}: look at the runs of the jobs {names.of(REINDEX_JOB)} and {names.of(DEPLOY_JOB)}",
             )
         evaluation = dg.AssetCheckEvaluation(
-            asset_key=IN_STEP.asset_key,
+            asset_key=names.key("vector_index"),
             check_name=IN_STEP.name,
             passed=not late,
             metadata={"status": message if late else "in step"},
@@ -260,34 +279,40 @@ def _disagreements(profile: Profile) -> list[str]:
         return [f"the index cannot be looked at: {error}"]
 
 
-def behind_since(instance: dg.DagsterInstance, followed: Sequence[str]) -> dict[str, float]:
+def behind_since(
+    instance: dg.DagsterInstance, followed: Sequence[str], names: Names = UNPREFIXED
+) -> dict[str, float]:
     """Which of the index's inputs changed since it was made, and when (seconds since the epoch)."""
-    index = latest(instance, "vector_index")
+    index = latest(instance, names.key("vector_index"))
     found: dict[str, float] = {}
-    for key in followed:
+    for asset in followed:
+        key = names.key(asset)
         record = latest_record(instance, key)
         now = record.asset_materialization if record else None
         used = input_version(index, key) if index else None
         if record is not None and now is not None and used != data_version(now):
-            found[key] = record.timestamp
+            found[asset] = record.timestamp
     return found
 
 
-def _detached_job_sensor(profile: Profile) -> dg.SensorDefinition:
+def _detached_job_sensor(
+    profile: Profile, assets: Collection[dg.AssetKey], names: Names
+) -> dg.SensorDefinition:
     @dg.sensor(
+        name=names.of("pick_up_batch_jobs"),
         description="Materializes what a detached job has made once it has ended; until then shows the job's state.",
-        asset_selection=dg.AssetSelection.all(),
+        asset_selection=dg.AssetSelection.assets(*assets),
         minimum_interval_seconds=profile.automation.batch_sensor_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
+    @takes_alerts(names)
     def pick_up_batch_jobs(
         context: dg.SensorEvaluationContext, alerts: AlertsResource
     ) -> dg.SensorResult | dg.SkipReason:
         detached = open_detached_jobs(profile)
         states: list[str] = []
         requests: list[dg.RunRequest] = []
-        assert context.repository_def is not None
-        here = {key.to_user_string() for key in context.repository_def.asset_graph.get_all_asset_keys()}
+        here = {names.asset(key) for key in assets}
         try:
             for job, state in detached.open():
                 if state.status in ("failed", "cancelled"):
@@ -297,7 +322,7 @@ def _detached_job_sensor(profile: Profile) -> dg.SensorDefinition:
                     detached.mark_taken(job)
                 known = _takes(job, profile, here)
                 if picked_up == "none" and state.status == "done" and known:
-                    requests.append(_pick_up_request(job))
+                    requests.append(_pick_up_request(job, names))
                 states.append(f"{job.name}: {_describe(state, picked_up, run, known=known)}")
         except ComputeError as error:
             states.append(str(error))
@@ -308,11 +333,11 @@ def _detached_job_sensor(profile: Profile) -> dg.SensorDefinition:
     return pick_up_batch_jobs
 
 
-def _pick_up_request(job: DetachedJob) -> dg.RunRequest:
+def _pick_up_request(job: DetachedJob, names: Names) -> dg.RunRequest:
     # Dagster launches one run for each run key: the job is not requested again before its run is in the history.
     return dg.RunRequest(
         run_key=job.name,
-        asset_selection=[dg.AssetKey(asset) for asset in job.assets],
+        asset_selection=[names.key(asset) for asset in job.assets],
         tags={**job.tags, "retune/compute_target": job.target_name},
     )
 
@@ -336,22 +361,39 @@ def _describe(state: JobState, picked_up: PickUp, run: str, *, known: bool) -> s
     return str(state)
 
 
-def _failure_sensor() -> dg.SensorDefinition:
+def _failure_sensor(assets: Collection[dg.AssetKey], names: Names) -> dg.SensorDefinition:
+    own, jobs = frozenset(assets), {names.of(job) for job in JOBS}
+
     @dg.run_failure_sensor(
+        name=names.of("alert_when_a_run_fails"),
         description="Raises an alert for each failed run that was not started by the command: in the log, and to "
         "RETUNE_ALERT_WEBHOOK where that is set.",
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
+    @takes_alerts(names)
     def alert_when_a_run_fails(context: dg.RunFailureSensorContext, alerts: AlertsResource) -> None:
         run = context.dagster_run
         if PROCESS_TAG in run.tags:
             return  # of the command: whoever started it sees it
+        if not _makes_any(run, own, jobs):
+            return  # of other assets in the same code location
         alerts.send("run_failed", f"{run.job_name} {run.run_id}: {context.failure_event.message}")
 
     return alert_when_a_run_fails
 
 
-def _serves_promoted(instance: dg.DagsterInstance) -> bool:
+def _makes_any(run: dg.DagsterRun, own: Collection[dg.AssetKey], jobs: Collection[str]) -> bool:
+    """Whether a run makes or checks any of the assets ``own``, or is one of ``jobs``."""
+    checked = {check.asset_key for check in run.asset_check_selection or ()}
+    return run.job_name in jobs or any(key in own for key in {*(run.asset_selection or ()), *checked})
+
+
+def takes_alerts(names: Names) -> Callable[[F], F]:
+    """For the function of a sensor that takes the resource ``alerts``: it takes the one of its graph."""
+    return lambda function: names.taking(function, ("alerts",))
+
+
+def _serves_promoted(instance: dg.DagsterInstance, names: Names) -> bool:
     """Whether the last deployment was of the model that is promoted now."""
-    served, promoted = (latest(instance, key) for key in (SERVER, "promoted_model"))
+    served, promoted = (latest(instance, names.key(asset)) for asset in (SERVER, "promoted_model"))
     return bool(served and promoted and served.metadata["model_digest"].value == data_version(promoted))

@@ -11,7 +11,7 @@ from assets_pkg.config.profile import Profile
 from assets_pkg.config.sections.corpus import PassageSettings, TokenLimitSettings
 from assets_pkg.corpus.passages import REPEATED_FILE, TokenLimit, split_passages
 from assets_pkg.corpus.sources import read_corpus, source_fingerprint
-from assets_pkg.orchestration.asset_context import UpstreamArtifacts, asset_context, stage_asset
+from assets_pkg.orchestration.asset_context import asset_context, inputs_of_check, stage_asset
 from assets_pkg.orchestration.metadata import numbers, table
 from resources.configurable import ArtifactStoreResource, ComputeResource
 from resources.encoders.token_counter import token_counter
@@ -167,7 +167,7 @@ def _passages_end_at_sentences(profile: Profile) -> dg.AssetChecksDefinition:
     def few_ended_by_limit(
         context: dg.AssetCheckExecutionContext, store: ArtifactStoreResource
     ) -> dg.AssetCheckResult:
-        made = UpstreamArtifacts(context.instance, store, context.run.run_id).input(Passages, "passages")
+        made = inputs_of_check(context, store).input(Passages, "passages")
         summary, said = made.summary(), _ended(made, profile.passages)
         names = ("limit", "ended_by_limit", "ended_in_sentence")
         shown = numbers({name: summary[name] for name in names if name in summary})

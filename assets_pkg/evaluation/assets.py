@@ -30,7 +30,7 @@ from assets_pkg.orchestration.asset_context import (
     asset_context,
     stage_asset,
 )
-from assets_pkg.orchestration.history import ARTIFACT_KEY, latest
+from assets_pkg.orchestration.history import ARTIFACT_KEY
 from assets_pkg.orchestration.instance import GPU_POOL
 from assets_pkg.orchestration.metadata import numbers, picture, table
 from assets_pkg.retrieval.metrics import main_metric
@@ -134,7 +134,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             asset.note(decision.reason)
             if not decision.passed:
                 alerts.send("gate_failed", decision.reason)
-            before = latest(asset.instance, "promoted_model", asset.store)
+            before = asset.latest("promoted_model")
             shown = {
                 "decision": dg.MetadataValue.text(decision.reason),
                 "moved": decision.passed,
@@ -144,7 +144,8 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
                 ),
                 "previous": str(before.metadata[ARTIFACT_KEY].value) if before else "(none)",
                 "history": table(
-                    _short_history(promotions(asset.instance, asset.store, SHOWN_HISTORY)), REASON_CHARS
+                    _short_history(promotions(asset.instance, asset.store, SHOWN_HISTORY, asset.names)),
+                    REASON_CHARS,
                 ),
                 **imported_from(brought),
             }

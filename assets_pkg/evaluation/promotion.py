@@ -11,6 +11,7 @@ from assets_pkg.config.sections.evaluation import GateSettings
 from assets_pkg.evaluation.compare import Difference
 from assets_pkg.orchestration.history import ARTIFACT_KEY, artifact_ref, latest, was_made_in
 from assets_pkg.orchestration.instance import RUNNING
+from assets_pkg.orchestration.names import UNPREFIXED, Names
 from storage.artifact_store import ArtifactStore
 from storage.artifacts import Checkpoint, EvalReport, EvalSet
 from storage.errors import RetuneError
@@ -171,12 +172,12 @@ class Promotion:
         return self.model.partition("/")[2]
 
 
-def promotions(instance: dg.DagsterInstance, store: ArtifactStore, most: int = MOST) -> list[Promotion]:
+def promotions(
+    instance: dg.DagsterInstance, store: ArtifactStore, most: int = MOST, names: Names = UNPREFIXED
+) -> list[Promotion]:
     """The latest decisions about this artifact root's model, newest first, of the latest ``most`` of the history."""
-    import dagster as dg
-
     found: list[Promotion] = []
-    for record in instance.fetch_materializations(dg.AssetKey("promoted_model"), limit=most).records:
+    for record in instance.fetch_materializations(names.key("promoted_model"), limit=most).records:
         event = record.asset_materialization
         if event is not None and was_made_in(store, event):
             metadata = event.metadata

@@ -20,7 +20,12 @@ from assets_pkg.export.onnx import (
 from assets_pkg.export.tensorrt import build_engine, plan_engine
 from assets_pkg.finetune.base_model import licence_of
 from assets_pkg.nim.manifest import MANIFEST_FILE, QuantizedDtype, read_manifest
-from assets_pkg.orchestration.asset_context import UpstreamArtifacts, asset_context, stage_asset
+from assets_pkg.orchestration.asset_context import (
+    UpstreamArtifacts,
+    asset_context,
+    inputs_of_check,
+    stage_asset,
+)
 from assets_pkg.orchestration.metadata import numbers, table
 from assets_pkg.orchestration.run_observer import run_observer
 from resources.configurable import (
@@ -45,7 +50,7 @@ if TYPE_CHECKING:
 def can_be_exported(
     context: dg.AssetCheckExecutionContext, store: ArtifactStoreResource
 ) -> dg.AssetCheckResult:
-    base = UpstreamArtifacts(context.instance, store, context.run.run_id).input(Checkpoint, "base_model")
+    base = inputs_of_check(context, store).input(Checkpoint, "base_model")
     try:
         check_exportable(base.model)
     except ExportError as error:
@@ -96,7 +101,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksD
     ) -> dg.AssetCheckResult:
         from assets_pkg.export.parity import measure_parity  # loads onnxruntime
 
-        inputs = UpstreamArtifacts(context.instance, store, context.run.run_id)
+        inputs = inputs_of_check(context, store)
         model, exported = inputs.input(Checkpoint, "promoted_model"), inputs.input(OnnxModel, "onnx_model")
         if (model.model / MANIFEST_FILE).is_file():
             return dg.AssetCheckResult(passed=True, description="it is the exported model that was imported")

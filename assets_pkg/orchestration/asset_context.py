@@ -34,6 +34,7 @@ from assets_pkg.orchestration.history import (
     visible_to,
 )
 from assets_pkg.orchestration.instance import GPU_POOL
+from assets_pkg.orchestration.names import UNPREFIXED, Names
 from assets_pkg.orchestration.pipes_client import run_remote
 from assets_pkg.orchestration.run_observer import run_observer
 from resources.compute.errors import ComputeError
@@ -116,11 +117,19 @@ def forced_tag(assets: Collection[str]) -> dict[str, str]:
 
 class UpstreamArtifacts:
     """The artifacts of the latest materializations, typed; for a run, those that it works with
-    (:func:`~assets_pkg.orchestration.history.visible_to`)."""
+    (:func:`~assets_pkg.orchestration.history.visible_to`). Assets are named as without a key prefix; ``names`` says
+    under which they are."""
 
-    def __init__(self, instance: dg.DagsterInstance, store: ArtifactStoreResource, run_id: str | None = None):
+    def __init__(
+        self,
+        instance: dg.DagsterInstance,
+        store: ArtifactStoreResource,
+        run_id: str | None = None,
+        names: Names = UNPREFIXED,
+    ):
         self.instance = instance
         self.store = store.get()
+        self.names = names
         self._run_id = run_id
 
     def input(self, kind: type[A], asset: str) -> A:
@@ -134,10 +143,14 @@ class UpstreamArtifacts:
     def current(self, kind: type[A], asset: str) -> A | None:
         """The artifact of the latest materialization of ``asset`` in this artifact root, whichever run made it; None
         if there is none."""
-        made = latest(self.instance, asset, self.store)
+        made = self.latest(asset)
         return None if made is None else self._artifact(kind, made)
 
-    def previous(self, asset: str) -> dg.AssetMaterialization | None:
+    def latest(self, asset: str) -> dg.AssetMaterialization | None:
+        """The latest materialization of ``asset`` in this artifact root, whichever run made it, if there is one."""
+        return latest(self.instance, self.names.key(asset), self.store)
+
+    def previous(self, asset: str | dg.AssetKey) -> dg.AssetMaterialization | None:
         """The latest materialization of ``asset`` that is seen from here, if there is one."""
         record = self._record(asset)
         return None if record is None else record.asset_materialization
@@ -147,20 +160,30 @@ class UpstreamArtifacts:
         assert recorded is not None, f"{materialization.asset_key.to_user_string()} records no artifact"
         return self.store.get(kind, *recorded)
 
-    def _record(self, asset: str) -> dg.EventLogRecord | None:
+    def _record(self, asset: str | dg.AssetKey) -> dg.EventLogRecord | None:
+        key = self.names.key(asset)
         if self._run_id is None:
-            return latest_record(self.instance, asset, self.store)
-        return visible_to(self.instance, self._run_id, asset, self.store)
+            return latest_record(self.instance, key, self.store)
+        return visible_to(self.instance, self._run_id, key, self.store)
 
-    def _recorded(self, asset: str) -> dg.AssetMaterialization:
+    def _recorded(self, asset: str | dg.AssetKey) -> dg.AssetMaterialization:
         materialization = self.previous(asset)
         if materialization is None:
             raise dg.Failure(
-                f"'{asset}' was never materialized: run an earlier stage first (retune run --from sdg), "
+                f"'{self.names.key(asset).to_user_string()}' was never materialized: run an earlier stage "
+                "first (retune run --from sdg), "
                 "or materialize it in the UI",
                 allow_retries=False,
             )
         return materialization
+
+
+def inputs_of_check(
+    context: dg.AssetCheckExecutionContext, store: ArtifactStoreResource
+) -> UpstreamArtifacts:
+    """The artifacts that the run of a check works with."""
+    names = Names.around([spec.asset_key for spec in context.check_specs])
+    return UpstreamArtifacts(context.instance, store, context.run.run_id, names)
 
 
 class AssetContext(UpstreamArtifacts):
@@ -175,7 +198,8 @@ class AssetContext(UpstreamArtifacts):
         store: ArtifactStoreResource,
         compute: ComputeResource | None = None,
     ):
-        super().__init__(context.instance, store, context.run_id)
+        names = Names.around(context.assets_def.keys)
+        super().__init__(context.instance, store, context.run_id, names)
         self.context = context
         self.targets = (compute or ComputeResource()).get()
         self._reported: dict[str, Mapping[str, Any]] = {}
@@ -269,7 +293,7 @@ class AssetContext(UpstreamArtifacts):
             SETTINGS_KEY: self._spec(asset).metadata[SETTINGS_KEY],
         }
         return dg.MaterializeResult(
-            asset_key=asset,
+            asset_key=None if asset is None else self.names.key(asset),
             metadata=recorded,
             data_version=dg.DataVersion(artifact.version),
             tags=self._input_tags(asset),
@@ -279,9 +303,8 @@ class AssetContext(UpstreamArtifacts):
         """What it was made from; Dagster itself would name the latest, which may be another run's."""
         tags: dict[str, str] = {}
         for dep in self._spec(asset).deps:
-            name = dep.asset_key.to_user_string()
-            record = self._record(name)
-            tags |= input_tags(name, record) if record is not None else {}
+            record = self._record(dep.asset_key)
+            tags |= input_tags(dep.asset_key, record) if record is not None else {}
         return tags
 
     def note(self, text: str) -> None:
@@ -307,16 +330,15 @@ class AssetContext(UpstreamArtifacts):
         return report
 
     def _spec(self, asset: str | None) -> dg.AssetSpec:
-        key = dg.AssetKey(asset) if asset else self.context.asset_key
+        key = self.names.key(asset) if asset else self.context.asset_key
         return self.context.assets_def.specs_by_key[key]
 
     def _build_key(self, asset: str | None, outside: Mapping[str, str]) -> BuildKey:
         spec = self._spec(asset)
         inputs = {
-            dep.asset_key.to_user_string(): data_version(self._recorded(dep.asset_key.to_user_string()))
-            for dep in spec.deps
+            self.names.asset(dep.asset_key): data_version(self._recorded(dep.asset_key)) for dep in spec.deps
         }
-        return BuildKey(spec.key.to_user_string(), spec.code_version or "", {**inputs, **outside})
+        return BuildKey(self.names.asset(spec.key), spec.code_version or "", {**inputs, **outside})
 
 
 def _place(item: tuple[str, Any]) -> int:

@@ -1,6 +1,7 @@
 """What the history of runs has recorded of an asset: its latest materialization, and what that says of the artifact.
 
-Whoever asks the instance about an asset asks here. What is asked about runs, pools or sensors is not here.
+Whoever asks the instance about an asset asks here, by its key, or by its name in a graph without a key prefix. What is
+asked about runs, pools or sensors is not here.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple, cast
 import dagster as dg
 
 from assets_pkg.config.profile import later_settings
+from assets_pkg.orchestration.names import UNPREFIXED
 from storage.artifact_store import ArtifactStore
 
 ARTIFACT_KEY = "retune/artifact"
@@ -118,16 +120,16 @@ def _is_record_in(store: ArtifactStore, record: dg.EventLogRecord) -> bool:
 
 
 def _key(asset: str | dg.AssetKey) -> dg.AssetKey:
-    return asset if isinstance(asset, dg.AssetKey) else dg.AssetKey(asset)
+    return UNPREFIXED.key(asset)
 
 
-def input_tags(asset: str, record: dg.EventLogRecord) -> dict[str, str]:
+def input_tags(asset: dg.AssetKey, record: dg.EventLogRecord) -> dict[str, str]:
     """The tags with which a materialization says that it was made from ``record`` of its input ``asset``."""
-    made = record.asset_materialization
+    made, name = record.asset_materialization, asset.to_user_string()
     assert made is not None
     return {
-        f"{INPUT_VERSION_TAG}{asset}": data_version(made),
-        f"{INPUT_EVENT_TAG}{asset}": str(record.storage_id),
+        f"{INPUT_VERSION_TAG}{name}": data_version(made),
+        f"{INPUT_EVENT_TAG}{name}": str(record.storage_id),
     }
 
 
@@ -136,9 +138,9 @@ def data_version(materialization: dg.AssetMaterialization) -> str:
     return (materialization.tags or {})[DATA_VERSION_TAG]
 
 
-def input_version(materialization: dg.AssetMaterialization, asset: str) -> str | None:
+def input_version(materialization: dg.AssetMaterialization, asset: str | dg.AssetKey) -> str | None:
     """The data version of the input ``asset`` from which it was made; None if it had no such input."""
-    return (materialization.tags or {}).get(f"{INPUT_VERSION_TAG}{asset}")
+    return (materialization.tags or {}).get(f"{INPUT_VERSION_TAG}{_key(asset).to_user_string()}")
 
 
 def changed_settings(made: dg.AssetMaterialization | None, now: Mapping[str, Any]) -> list[str]:

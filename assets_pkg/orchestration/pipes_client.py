@@ -14,6 +14,7 @@ from dagster_pipes import PipesContextData, PipesDefaultContextLoader, PipesPara
 
 from assets_pkg.config.stages import EMBEDDED_BY_WORKERS, TRAINED_ON_NODES
 from assets_pkg.orchestration.history import latest_record, visible_to
+from assets_pkg.orchestration.names import UNPREFIXED, Names
 from assets_pkg.orchestration.run_observer import run_observer
 from resources.compute.errors import JobFailed
 from resources.compute.host import Host
@@ -43,6 +44,7 @@ class JobRequest:
         recorded: the materializations of the graph's assets that the run sees, as Dagster serializes them.
         workers: the target, as JSON, if its workers are to embed the corpus together; else empty.
         forced: those of ``assets`` that are built even if they were built before from the same inputs.
+        key_prefix: of the graph of the run that waits for the job; in the job's own there is none.
     """
 
     assets: Sequence[str]
@@ -50,6 +52,7 @@ class JobRequest:
     recorded: Sequence[str]
     workers: str = ""
     forced: Sequence[str] = ()
+    key_prefix: Sequence[str] = ()
 
     def dump(self) -> str:
         payload = {
@@ -59,6 +62,7 @@ class JobRequest:
             "recorded": list(self.recorded),
             "spread": self.workers,
             "forced": list(self.forced),
+            "key_prefix": list(self.key_prefix),
         }
         return json.dumps(payload, indent=1)
 
@@ -68,7 +72,14 @@ class JobRequest:
         if payload["schema_version"] != SCHEMA:
             raise ValueError("this job was written by another version of Retune: submit it again")
         forced = payload.get("forced", ())
-        return cls(payload["assets"], payload["profile"], payload["recorded"], payload["spread"], forced)
+        return cls(
+            payload["assets"],
+            payload["profile"],
+            payload["recorded"],
+            payload["spread"],
+            forced,
+            payload.get("key_prefix", ()),
+        )
 
 
 def make_request(
@@ -80,6 +91,7 @@ def make_request(
     store: ArtifactStore,
     run_id: str | None = None,
     forced: Collection[str] = (),
+    names: Names = UNPREFIXED,
 ) -> JobRequest:
     """The request to make ``assets`` on ``target``, with what ``instance`` has recorded of the ``known`` assets in
     ``store``, as the run ``run_id`` sees it if it is for one."""
@@ -87,9 +99,17 @@ def make_request(
         visible_to(instance, run_id, key, store) if run_id else latest_record(instance, key, store)
         for key in known
     )
-    recorded = [dg.serialize_value(record.asset_materialization) for record in found if record is not None]
+    recorded = [
+        dg.serialize_value(_without_prefix(record.asset_materialization, names))
+        for record in found
+        if record is not None and record.asset_materialization is not None
+    ]
     workers = target.model_dump_json() if is_distributed(assets, target) else ""
-    return JobRequest(assets, _profile_for_jobs(targets), recorded, workers, sorted(forced))
+    return JobRequest(assets, _profile_for_jobs(targets), recorded, workers, sorted(forced), names.prefix)
+
+
+def _without_prefix(made: dg.AssetMaterialization, names: Names) -> dg.AssetMaterialization:
+    return made._replace(asset_key=UNPREFIXED.key(names.asset(made.asset_key)))
 
 
 def is_distributed(assets: Iterable[str], target: ComputeTarget) -> bool:
@@ -160,7 +180,8 @@ def run_remote(
         ComputeError: the target cannot be reached, or the job failed there.
     """
     target_name, described = target
-    assets = [key.to_user_string() for key in context.selected_asset_keys]
+    names = Names.around(context.assets_def.keys)
+    assets = [names.asset(key) for key in context.selected_asset_keys]
     job = make_job(name, described, targets, store.root, assets)
     monitor = JobMonitor(target_name, described, job.folder)
     reporter = _Reporter(context, target_name, progress)
@@ -173,7 +194,10 @@ def run_remote(
     ):
         if monitor.handle is None:
             known = {*context.assets_def.keys, *context.assets_def.dependency_keys}
-            request = make_request(context.instance, known, assets, targets, described, store, context.run_id)
+            known = {key for key in known if names.has(key)}
+            request = make_request(
+                context.instance, known, assets, targets, described, store, context.run_id, names=names
+            )
             variables = {**job.variables, **session.get_bootstrap_env_vars()}
             monitor.submit(replace(job, variables=variables), request.dump())
             reporter.log(f"submitted as {monitor.handle}; its files lie in {job.folder.path}")
@@ -192,7 +216,7 @@ def run_remote(
                 f"{target_name}: {reporter.failure}" if reporter.failure else str(error)
             ) from error
     return {
-        result.asset_key.to_user_string(): dict(result.metadata or {})
+        names.asset(result.asset_key): dict(result.metadata or {})
         for result in session.get_results()
         if isinstance(result, dg.MaterializeResult) and result.asset_key
     }

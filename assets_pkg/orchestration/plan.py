@@ -1,4 +1,4 @@
-"""What a run would do: which assets are missing or stale, and why.
+"""What a run of the command would do: which assets are missing or stale, and why.
 
 Dagster compares an asset with its direct parents only. The plan adds what follows from that: everything selected below
 a stale asset runs too, and reuses its artifact if its inputs are unchanged by then.
@@ -20,6 +20,7 @@ from assets_pkg.orchestration.history import (
     latest,
     latest_record,
 )
+from assets_pkg.orchestration.names import UNPREFIXED
 from assets_pkg.orchestration.stale_status import StaleStatuses
 from storage.errors import RetuneError
 
@@ -138,7 +139,7 @@ def _own_reasons(
     probe: Probe | None,
 ) -> PlannedAsset | None:
     """The asset as missing or stale by itself, or None."""
-    key = dg.AssetKey(name)
+    key = UNPREFIXED.key(name)
     status = statuses.status(key)
     if status == "missing":
         return PlannedAsset(name, "missing", ("never made",))

@@ -13,7 +13,7 @@ import dagster as dg
 import numpy as np
 
 from assets_pkg.config.profile import Profile
-from assets_pkg.orchestration.asset_context import UpstreamArtifacts
+from assets_pkg.orchestration.asset_context import UpstreamArtifacts, inputs_of_check
 from assets_pkg.orchestration.metadata import in_words, numbers, table
 from assets_pkg.prep.filtering import question_key
 from assets_pkg.prep.leakage import Leaks, find_leaks
@@ -184,11 +184,12 @@ def build_checks(profile: Profile) -> list[dg.AssetChecksDefinition]:
     def check_training_set(
         context: dg.AssetCheckExecutionContext, store: ArtifactStoreResource
     ) -> Iterator[dg.AssetCheckResult]:
-        inputs = UpstreamArtifacts(context.instance, store, context.run.run_id)
+        inputs = inputs_of_check(context, store)
         training = inputs.input(TrainingSet, "training_set")
         eval_set = inputs.input(EvalSet, "eval_set")
         leaks = find_leaks(training, eval_set, profile.prep.near_duplicate_threshold)
         yield from _results(
+            inputs,
             "training_set",
             {
                 "no_leakage": check_exact_leaks(leaks),
@@ -210,8 +211,10 @@ def build_checks(profile: Profile) -> list[dg.AssetChecksDefinition]:
     def check_eval_set(
         context: dg.AssetCheckExecutionContext, store: ArtifactStoreResource
     ) -> Iterator[dg.AssetCheckResult]:
-        eval_set = UpstreamArtifacts(context.instance, store, context.run.run_id).input(EvalSet, "eval_set")
+        inputs = inputs_of_check(context, store)
+        eval_set = inputs.input(EvalSet, "eval_set")
         yield from _results(
+            inputs,
             "eval_set",
             {
                 "answers_in_corpus": check_eval_set_answers(eval_set),
@@ -231,7 +234,7 @@ def build_checks(profile: Profile) -> list[dg.AssetChecksDefinition]:
     def check_mined_train_set(
         context: dg.AssetCheckExecutionContext, store: ArtifactStoreResource
     ) -> Iterator[dg.AssetCheckResult]:
-        inputs = UpstreamArtifacts(context.instance, store, context.run.run_id)
+        inputs = inputs_of_check(context, store)
         mined = inputs.input(MinedTrainSet, "mined_train_set")
         base = inputs.input(Checkpoint, "base_model")
         counter = token_counter(
@@ -240,6 +243,7 @@ def build_checks(profile: Profile) -> list[dg.AssetChecksDefinition]:
             trust_remote_code=profile.model.trust_remote_code,
         )
         yield from _results(
+            inputs,
             "mined_train_set",
             {
                 "answers_in_corpus": check_training_answers(mined, "train_mined.automodel.json"),
@@ -255,12 +259,14 @@ def _spec(asset: str, name: str, description: str, blocking: bool = False) -> dg
     return dg.AssetCheckSpec(name, asset=asset, description=description, blocking=blocking)
 
 
-def _results(asset: str, findings: Mapping[str, Finding]) -> Iterator[dg.AssetCheckResult]:
+def _results(
+    inputs: UpstreamArtifacts, asset: str, findings: Mapping[str, Finding]
+) -> Iterator[dg.AssetCheckResult]:
     for name, finding in findings.items():
         samples = {"samples": table(finding.rows)} if finding.rows else {}
         yield dg.AssetCheckResult(
             passed=finding.passed,
-            asset_key=asset,
+            asset_key=inputs.names.key(asset),
             check_name=name,
             severity=dg.AssetCheckSeverity[finding.severity],
             description=None if finding.passed else in_words(finding.figures),

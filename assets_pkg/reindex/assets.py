@@ -131,7 +131,10 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             yield asset.result(index, numbers(index.describe()), asset="vector_index")
             yield check
             yield dg.AssetCheckResult(
-                check_name=IN_STEP.name, asset_key=IN_STEP.asset_key, passed=check.passed, severity=WARN
+                check_name=IN_STEP.name,
+                asset_key=asset.names.key("vector_index"),
+                passed=check.passed,
+                severity=WARN,
             )
 
     return [_search_method(profile), embed_and_index]
@@ -281,7 +284,7 @@ def _verify(
     problems = [*check.problems(profile.reindex.min_index_recall), *([problem] if problem else [])]
     return dg.AssetCheckResult(
         check_name=INDEX_CHECK.name,
-        asset_key=INDEX_CHECK.asset_key,
+        asset_key=asset.names.key("vector_index"),
         passed=not problems,
         description="; ".join(problems) or None,
         metadata={

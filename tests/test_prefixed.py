@@ -1,0 +1,180 @@
+"""Several graphs in one code location, each under a key prefix of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+import assets_pkg
+from assets_pkg.build import build_definitions
+from assets_pkg.config.profile import load_profile
+from assets_pkg.orchestration.history import latest
+from assets_pkg.orchestration.names import Names, NamesError
+from resources.configurable import AlertsResource
+from tests.conftest import write_corpus, write_profile
+
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+DOCUMENTS = ["raw_corpus", "passages"]
+
+
+@pytest.fixture(scope="module")
+def plain() -> dg.Definitions:
+    return build_definitions(load_profile("laptop"))
+
+
+@pytest.fixture(scope="module")
+def merged(plain: dg.Definitions) -> dg.Definitions:
+    """Two prefixed graphs, one without a prefix, and a resource of the host's own that is called as one of ours."""
+    two = [
+        build_definitions(load_profile("laptop"), key_prefix=prefix) for prefix in ("faq", ["team", "wiki"])
+    ]
+    host = dg.Definitions(resources={"database": "host's"}, assets=[dg.AssetSpec("orders")])
+    return dg.Definitions.merge(plain, *two, host)
+
+
+def names_of(defs: dg.Definitions) -> dict[str, set[str]]:
+    repository = defs.get_repository_def()
+    return {
+        "assets": {key.to_user_string() for key in defs.resolve_asset_graph().get_all_asset_keys()}
+        - {"orders"},
+        "jobs": {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")},
+        "sensors": {sensor.name for sensor in repository.sensor_defs},
+        "schedules": {schedule.name for schedule in repository.schedule_defs},
+        "steps": {asset.op.name for asset in repository.assets_defs_by_key.values() if asset.is_executable},
+        "resources": set(repository.get_top_level_resources()) - {"database"},
+        "checks": {
+            f"{key.asset_key.to_user_string()}:{key.name}" for key in repository.asset_graph.asset_check_keys
+        },
+    }
+
+
+def test_graphs_under_prefixes_have_all_names_of_their_own(
+    plain: dg.Definitions, merged: dg.Definitions
+) -> None:
+    dg.Definitions.validate_loadable(merged)
+    alone, together = names_of(plain), names_of(merged)
+    for kind, names in alone.items():
+        by_path = kind in ("assets", "checks")
+        prefixes = ("", "faq/", "team/wiki/") if by_path else ("", "faq__", "team__wiki__")
+        assert together[kind] == {f"{prefix}{name}" for prefix in prefixes for name in names}, kind
+
+
+def test_a_prefixed_graph_has_the_edges_code_versions_and_descriptions_of_the_plain_one(
+    plain: dg.Definitions, merged: dg.Definitions
+) -> None:
+    one, all_of_them = plain.resolve_asset_graph(), merged.resolve_asset_graph()
+    names = Names.under(["team", "wiki"])
+    for key in one.get_all_asset_keys():
+        here, there = one.get(key), all_of_them.get(names.key(key.path[-1]))
+        assert there.parent_keys == {names.key(parent.path[-1]) for parent in here.parent_keys}
+        assert there.code_version == here.code_version
+        assert (there.description, there.owners, there.pools) == (here.description, here.owners, here.pools)
+        assert there.group_name == f"team_wiki_{here.group_name}"
+    for check in one.asset_check_keys:
+        moved = dg.AssetCheckKey(names.key(check.asset_key.path[-1]), check.name)
+        read = {dep.asset_key for dep in all_of_them.get_check_spec(moved).additional_deps}
+        assert read == {
+            names.key(dep.asset_key.path[-1]) for dep in one.get_check_spec(check).additional_deps
+        }
+        assert all_of_them.get_check_spec(moved).blocking == one.get_check_spec(check).blocking
+
+
+def test_a_user_sets_groups_owners_tags_and_the_pool() -> None:
+    defs = build_definitions(
+        load_profile("laptop"),
+        key_prefix="faq",
+        group_prefix="",
+        owners=["team:support"],
+        tags={"domain": "support"},
+        accelerator_pool="second_gpu",
+        include=["sensors"],
+    )
+    graph = defs.resolve_asset_graph()
+    checkpoint = graph.get(dg.AssetKey(["faq", "checkpoint"]))
+    assert (checkpoint.group_name, checkpoint.owners, checkpoint.pools) == (
+        "finetune",
+        ["team:support"],
+        {"second_gpu"},
+    )
+    assert checkpoint.tags["domain"] == "support"
+    assert not graph.has(dg.AssetKey(["faq", "judge_scores"])), "benchmarks are not included"
+    assert not defs.get_repository_def().schedule_defs
+    with pytest.raises(ValueError, match="include"):
+        build_definitions(load_profile("laptop"), include=["everything"])
+
+
+@pytest.mark.parametrize("prefix", ["a/b", "a b", "", ["a", "b-c"]])
+def test_a_prefix_that_is_no_name_is_refused(prefix: Any) -> None:
+    with pytest.raises(NamesError, match="key_prefix"):
+        Names.under(prefix)
+
+
+@pytest.fixture
+def two(tmp_path: Path, tiny_model: Path) -> dg.Definitions:
+    """Two graphs over documents of different numbers."""
+
+    def graph(name: str, documents: int) -> dg.Definitions:
+        home = tmp_path / name
+        corpus = write_corpus(home / "documents", documents)
+        profile = write_profile(home / "p.yaml", corpus=corpus, model=tiny_model, root=home / "output")
+        return build_definitions(load_profile(str(profile)), key_prefix=name)
+
+    return dg.Definitions.merge(graph("faq", 8), graph("wiki", 5))
+
+
+def read_documents(defs: dg.Definitions, instance: dg.DagsterInstance, *prefixes: str) -> None:
+    keys = [dg.AssetKey([prefix, name]) for prefix in prefixes for name in DOCUMENTS]
+    job = defs.resolve_implicit_global_asset_job_def()
+    assert job.execute_in_process(run_config=QUIET, instance=instance, asset_selection=keys).success
+
+
+def test_two_graphs_run_side_by_side(two: dg.Definitions, tmp_path: Path) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        read_documents(two, instance, "faq", "wiki")
+        faq, wiki = (latest(instance, dg.AssetKey([prefix, "raw_corpus"])) for prefix in ("faq", "wiki"))
+        assert faq is not None
+        assert wiki is not None
+        assert (faq.metadata["documents"].value, wiki.metadata["documents"].value) == (8, 5)
+        assert str(faq.metadata["path"].value).startswith(str(tmp_path / "faq" / "output"))
+        cut = latest(instance, dg.AssetKey(["faq", "passages"]))
+        assert cut is not None
+        assert (cut.tags or {})["dagster/input_data_version/faq/raw_corpus"] == (faq.tags or {})[
+            "dagster/data_version"
+        ]
+        checks = instance.event_log_storage.get_latest_asset_check_execution_by_key(
+            [
+                dg.AssetCheckKey(dg.AssetKey([prefix, "passages"]), "few_ended_by_limit")
+                for prefix in ("faq", "wiki")
+            ]
+        )
+        assert len(checks) == 2
+
+
+def test_the_sensors_of_a_graph_see_its_own_documents_only(two: dg.Definitions, tmp_path: Path) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        read_documents(two, instance, "faq", "wiki")
+        new = tmp_path / "wiki" / "documents" / "new.md"
+        new.write_text("# New\n\nA document that was not there before.\n", "utf-8")
+
+        def tick(sensor: str) -> Any:
+            definition = two.resolve_sensor_def(sensor)
+            given = {"faq__alerts": AlertsResource()}
+            with dg.build_sensor_context(instance=instance, definitions=two, resources=given) as context:
+                return definition(context)
+
+        unchanged, changed = (tick(f"{name}__corpus_when_documents_change") for name in ("faq", "wiki"))
+        assert isinstance(unchanged, dg.SkipReason)
+        assert unchanged.skip_message == "no document changed"
+        assert isinstance(changed, dg.RunRequest)
+        assert isinstance(tick("faq__server_watch"), dg.SkipReason), "it takes the alerts of its own graph"
+
+
+def test_the_public_names_are_there() -> None:
+    assert set(assets_pkg.__all__) == set(dir(assets_pkg))
+    assert assets_pkg.build_definitions is build_definitions
+    assert all(getattr(assets_pkg, name) for name in assets_pkg.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'anything'"):
+        assets_pkg.anything  # noqa: B018
