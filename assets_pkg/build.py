@@ -16,6 +16,7 @@ from assets_pkg.automation.sensors import build_sensors
 from assets_pkg.config.profile import Profile, load_profile
 from assets_pkg.config.stages import BENCHMARKS
 from assets_pkg.corpus.assets import build_assets as corpus
+from assets_pkg.corpus.upstream import ASSET
 from assets_pkg.deploy.assets import build_assets as deploy
 from assets_pkg.evaluation.assets import build_assets as evaluation
 from assets_pkg.export.assets import build_assets as export
@@ -32,7 +33,7 @@ from assets_pkg.sdg.assets import build_assets as sdg
 from storage.paths import IMAGE_TEXT_RESULTS, JUDGE_RESULTS
 from storage.remote_store import open_store
 
-GROUPS = (corpus, sdg, prep, finetune, evaluation, export, deploy, reindex)
+GROUPS = (sdg, prep, finetune, evaluation, export, deploy, reindex)
 BENCHMARK_GROUPS = {"judges": judges, "image_text": image_text}
 SENSORS, SCHEDULES = "sensors", "schedules"
 EVERYTHING = (SENSORS, SCHEDULES, *BENCHMARKS)
@@ -43,6 +44,7 @@ def build_definitions(
     profile: Profile,
     *,
     key_prefix: str | Sequence[str] | None = None,
+    corpus_asset: str | Sequence[str] | dg.AssetKey | dg.AssetSpec | dg.AssetsDefinition | None = None,
     resource_overrides: Mapping[str, Any] | None = None,
     group_prefix: str | None = None,
     owners: Sequence[str] | None = None,
@@ -56,6 +58,8 @@ def build_definitions(
         key_prefix: precedes the names of all assets. Jobs, sensors, schedules, steps and resources are called by it
             too, as ``prefix__name``, so that several graphs can be merged: each with an ``artifact_root`` and a
             ``deploy.host_port`` of its own.
+        corpus_asset: of the user's own, in place of ``corpus.corpus_dir``: its materializations name the documents, in
+            the metadata ``path`` (a folder or a table's file) or ``url``.
         resource_overrides: replaces resources by their names without a prefix (``store``, ``chat_model``, ...).
         group_prefix: precedes the names of the groups; by default the key prefix, with ``""`` nothing.
         owners: of all assets, as Dagster takes them (``team:search``, an e-mail address).
@@ -71,25 +75,43 @@ def build_definitions(
     """
     if unknown := set(include) - set(EVERYTHING):
         raise ValueError(f"include: {sorted(unknown)} is unknown; there are {', '.join(EVERYTHING)}")
+    source = None if corpus_asset is None else dg.AssetDep(corpus_asset).asset_key  # type: ignore[arg-type]
+    profile = profile if source is None else _with_documents_of(profile, source)
     names, style = Names.under(key_prefix), Style(group_prefix, owners, tags, accelerator_pool)
     benchmarks = [name for name in BENCHMARKS if name in include]
     groups = [*GROUPS, *(BENCHMARK_GROUPS[name] for name in benchmarks)]
     resources = vars(build_resources(profile))
-    parts = list(chain.from_iterable(build_group(profile) for build_group in groups))
+    parts = [*corpus(profile, source), *chain.from_iterable(build_group(profile) for build_group in groups)]
     checks = [part for part in parts if isinstance(part, dg.AssetChecksDefinition)]
     made = _with_code_references([part for part in parts if not isinstance(part, dg.AssetChecksDefinition)])
     assets = placed(made, names, resources, style)
+    assets = assets if source is None else _reading(assets, names.key("raw_corpus"), source)
     keys = [key for asset in assets for key in asset.keys]
     return dg.Definitions(
         assets=assets,
         asset_checks=placed(checks, names, resources, style),
         jobs=build_jobs(profile, benchmarks, names),
-        sensors=build_sensors(profile, keys, names) if SENSORS in include else (),
+        sensors=build_sensors(profile, keys, names, source) if SENSORS in include else (),
         schedules=build_schedules(profile, names) if SCHEDULES in include else (),
         resources={
             names.of(name): made for name, made in {**resources, **(resource_overrides or {})}.items()
         },
     )
+
+
+def _with_documents_of(profile: Profile, source: dg.AssetKey) -> Profile:
+    """``profile``, in which the documents are those of the asset ``source``, wherever it makes them."""
+    documents = profile.corpus.model_copy(update={"corpus_dir": f"{ASSET}{source.to_user_string()}"})
+    return profile.model_copy(update={"corpus": documents})
+
+
+def _reading(assets: Sequence[Any], corpus_key: dg.AssetKey, source: dg.AssetKey) -> list[Any]:
+    """``assets``, of which the corpus depends on ``source``."""
+
+    def reading(spec: dg.AssetSpec) -> dg.AssetSpec:
+        return spec.replace_attributes(deps=[source]) if spec.key == corpus_key else spec
+
+    return list(dg.map_asset_specs(reading, assets))
 
 
 def _with_code_references(assets: Sequence[Any]) -> list[Any]:

@@ -28,6 +28,7 @@ from assets_pkg.orchestration.history import (
     data_version,
     input_version,
     is_in,
+    is_made_from,
     latest,
     latest_record,
 )
@@ -53,17 +54,23 @@ NOT_DONE: tuple[PickUp, str] = ("none", "")
 
 
 def build_sensors(
-    profile: Profile, assets: Collection[dg.AssetKey], names: Names = UNPREFIXED
+    profile: Profile,
+    assets: Collection[dg.AssetKey],
+    names: Names = UNPREFIXED,
+    corpus_asset: dg.AssetKey | None = None,
 ) -> list[dg.SensorDefinition]:
     """All sensors are on unless switched off.
 
     Args:
         assets: all of the graph.
+        corpus_asset: of the user's own, which names the documents, if they come from one.
     """
     return [
         _reindex_sensor(profile, names),
         _deploy_sensor(profile, names),
-        _corpus_sensor(profile, names),
+        _corpus_sensor(profile, names)
+        if corpus_asset is None
+        else _corpus_asset_sensor(profile, names, corpus_asset),
         _server_sensor(profile, names),
         _index_sensor(profile, names),
         _detached_job_sensor(profile, assets, names),
@@ -189,6 +196,29 @@ def _corpus_sensor(profile: Profile, names: Names) -> dg.SensorDefinition:
                 f"documents changed {quiet:.0f} s ago: waiting for {wanted:g} s without changes"
             )
         return dg.RunRequest(run_key=f"corpus-{now}-{record.storage_id}")
+
+    return corpus_when_documents_change
+
+
+def _corpus_asset_sensor(profile: Profile, names: Names, corpus_asset: dg.AssetKey) -> dg.SensorDefinition:
+    @dg.sensor(
+        name=names.of("corpus_when_documents_change"),
+        job_name=names.of(CORPUS_JOB),
+        description=f"Reads the corpus again when {corpus_asset.to_user_string()} has made another version than the "
+        "one that was last read.",
+        minimum_interval_seconds=profile.automation.corpus_sensor_seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+    )
+    def corpus_when_documents_change(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        read = latest(context.instance, names.key("raw_corpus"))
+        made = latest_record(context.instance, corpus_asset)
+        if read is None or made is None:
+            return dg.SkipReason("the corpus was never read: run the main job first")
+        if others := _made_with_other_settings(context, profile, names):
+            return dg.SkipReason(others)
+        if is_made_from(read, corpus_asset, made):
+            return dg.SkipReason(f"{corpus_asset.to_user_string()} has made no other version")
+        return dg.RunRequest(run_key=f"corpus-{made.storage_id}")
 
     return corpus_when_documents_change
 

@@ -11,6 +11,7 @@ from assets_pkg.config.profile import Profile
 from assets_pkg.config.sections.corpus import PassageSettings, TokenLimitSettings
 from assets_pkg.corpus.passages import REPEATED_FILE, TokenLimit, split_passages
 from assets_pkg.corpus.sources import read_corpus, source_fingerprint
+from assets_pkg.corpus.upstream import documents_of
 from assets_pkg.orchestration.asset_context import asset_context, inputs_of_check, stage_asset
 from assets_pkg.orchestration.metadata import numbers, table
 from resources.configurable import ArtifactStoreResource, ComputeResource
@@ -37,20 +38,30 @@ MANY_NOT_ENGLISH = 0.2
 SOURCE_FINGERPRINT = "fingerprint"
 
 
-def build_assets(profile: Profile) -> list[dg.AssetsDefinition | dg.AssetChecksDefinition]:
-    """The ``corpus`` group."""
+def build_assets(
+    profile: Profile, corpus_asset: dg.AssetKey | None = None
+) -> list[dg.AssetsDefinition | dg.AssetChecksDefinition]:
+    """The ``corpus`` group.
+
+    Args:
+        corpus_asset: of the user's own, which names the documents; it becomes an input of ``raw_corpus`` when the whole
+            graph is put together.
+    """
 
     @stage_asset("corpus", profile.corpus, kinds={"parquet"}, logic="2")
     def raw_corpus(
         context: dg.AssetExecutionContext, store: ArtifactStoreResource, compute: ComputeResource
     ) -> dg.MaterializeResult:
         """The documents as they were last read; those that could not be used are listed with the reason."""
-        with asset_context(context, store, compute) as asset:
-            cache = asset.store.root / CACHE
+        # What the user's asset has made is read here: a job knows only what the settings say.
+        with asset_context(context, store, compute if corpus_asset is None else None) as asset:
+            cache, settings = asset.store.root / CACHE, profile.corpus
+            if corpus_asset is not None:
+                settings = documents_of(settings, asset.recorded(corpus_asset))
             corpus = asset.build(
                 Corpus,
-                lambda folder: read_corpus(profile.corpus, folder, asset.progress(), cache),
-                outside={"source": source_fingerprint(profile.corpus, cache)},
+                lambda folder: read_corpus(settings, folder, asset.progress(), cache),
+                outside={"source": source_fingerprint(settings, cache)},
             )
             summary = corpus.summary()
             for said in said_of_corpus(corpus):

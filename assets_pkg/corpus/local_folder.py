@@ -56,7 +56,7 @@ _UNREADABLE_TYPES = {
 
 class LocalFolder:
     """All files below a folder that have one of the extensions, or can be read; names that begin with a dot are left
-    out.
+    out. If the settings name one file, that file alone, whatever its extension.
 
     Links to folders are followed, each real folder once, so that a loop ends. A link that leads out of the folder is
     skipped: whoever may put files into it must not be able to publish others. ``num_files`` takes the first files in
@@ -70,7 +70,7 @@ class LocalFolder:
         known_as: the name of the folder, if it is a copy.
 
     Raises:
-        CorpusError: no such folder, two metadata files, or one that is a link out of the folder.
+        CorpusError: no such folder or file, two metadata files, or one that is a link out of the folder.
     """
 
     def __init__(
@@ -86,12 +86,10 @@ class LocalFolder:
         self._known_as = known_as or str(self._root.absolute())
         if not self._root.exists():
             raise CorpusError(f"corpus.corpus_dir = {settings.corpus_dir!r}: no such folder")
-        if not self._root.is_dir():
-            raise CorpusError(
-                f"corpus.corpus_dir = {settings.corpus_dir!r}: a file; give the folder it is in"
-            )
+        self._only = None if self._root.is_dir() else self._root.name
+        self._root = self._root if self._only is None else self._root.parent
         self._within = (links_within or self._root).resolve()
-        self._metadata_file = find_metadata_file(self._root)
+        self._metadata_file = find_metadata_file(self._root) if self._only is None else None
         if self._metadata_file and _leads_out(self._metadata_file, self._within):
             raise CorpusError(f"{self._metadata_file}: a link out of the corpus: put the file itself there")
         self._links_out: set[str] = set()
@@ -234,6 +232,8 @@ class LocalFolder:
         return Skipped(document.doc_id, "too short", detail)
 
     def _list(self) -> list[str]:
+        if self._only is not None:
+            return [self._only]
         extensions = self._settings.extensions(EXTENSIONS)
         names: list[str] = []
         for path, leads_out in _walk(self._root, self._within):

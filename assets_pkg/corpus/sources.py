@@ -121,13 +121,13 @@ def source_fingerprint(settings: CorpusSettings, cache: Path | None = None) -> s
 
 
 def seconds_since_change(settings: CorpusSettings) -> float:
-    """Seconds since a file or folder of the corpus last changed; infinity for a source that is not a local folder.
+    """Seconds since a file or folder of the corpus last changed; infinity for a source that is not on this machine.
 
     Folders count too, since a deletion changes only its folder. A time more than a minute in the future says nothing:
     it came with the file, or the clock was set back since.
     """
     root = Path(settings.corpus_dir).expanduser()
-    if not root.is_dir():
+    if not root.exists():
         return math.inf
     now = time.time()
     times = (path.stat().st_mtime for path in [root, *root.rglob("*")] if path.exists())

@@ -138,7 +138,7 @@ class UpstreamArtifacts:
         Raises:
             dg.Failure: the upstream asset was never materialized here.
         """
-        return self._artifact(kind, self._recorded(asset))
+        return self._artifact(kind, self.recorded(asset))
 
     def current(self, kind: type[A], asset: str) -> A | None:
         """The artifact of the latest materialization of ``asset`` in this artifact root, whichever run made it; None
@@ -162,12 +162,20 @@ class UpstreamArtifacts:
 
     def _record(self, asset: str | dg.AssetKey) -> dg.EventLogRecord | None:
         key = self.names.key(asset)
+        store = self.store if self.names.makes(key) else None
         if self._run_id is None:
-            return latest_record(self.instance, key, self.store)
-        return visible_to(self.instance, self._run_id, key, self.store)
+            return latest_record(self.instance, key, store)
+        return visible_to(self.instance, self._run_id, key, store)
 
-    def _recorded(self, asset: str | dg.AssetKey) -> dg.AssetMaterialization:
+    def recorded(self, asset: str | dg.AssetKey) -> dg.AssetMaterialization:
+        """The latest materialization of the upstream ``asset`` that is seen from here.
+
+        Raises:
+            dg.Failure: it was never materialized here.
+        """
         materialization = self.previous(asset)
+        if materialization is None and not self.names.makes(key := self.names.key(asset)):
+            raise dg.Failure(f"{key.to_user_string()} was never materialized", allow_retries=False)
         if materialization is None:
             raise dg.Failure(
                 f"'{self.names.key(asset).to_user_string()}' was never materialized: run an earlier stage "
@@ -335,8 +343,11 @@ class AssetContext(UpstreamArtifacts):
 
     def _build_key(self, asset: str | None, outside: Mapping[str, str]) -> BuildKey:
         spec = self._spec(asset)
+        # Of a user's own asset the step passes the digest of what it has read: ``outside``.
         inputs = {
-            self.names.asset(dep.asset_key): data_version(self._recorded(dep.asset_key)) for dep in spec.deps
+            self.names.asset(dep.asset_key): data_version(self.recorded(dep.asset_key))
+            for dep in spec.deps
+            if self.names.makes(dep.asset_key)
         }
         return BuildKey(self.names.asset(spec.key), spec.code_version or "", {**inputs, **outside})
 

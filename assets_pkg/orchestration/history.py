@@ -27,6 +27,8 @@ INPUT_VERSION_TAG = "dagster/input_data_version/"
 INPUT_EVENT_TAG = "dagster/input_event_pointer/"
 """Both followed by an input's name."""
 
+DEFAULT_DATA_VERSION = "INITIAL"
+
 PLANNED_TAG = ".dagster/retune_planned_with"
 """On a run: its id, and the events that its plan was made with. A re-executed run gets its tags, but has another id."""
 
@@ -52,11 +54,14 @@ def latest(
 
 
 def visible_to(
-    instance: dg.DagsterInstance, run_id: str, asset: str | dg.AssetKey, store: ArtifactStore
+    instance: dg.DagsterInstance,
+    run_id: str,
+    asset: str | dg.AssetKey,
+    store: ArtifactStore | None = None,
 ) -> dg.EventLogRecord | None:
     """The materialization of ``asset`` that a run works with: its own, or that of the run it re-executes, else the
     latest when it was planned (or began, if it had no plan). What other runs make meanwhile is not seen, so that runs
-    at once do not mix, nor is what is recorded of another artifact root than ``store``."""
+    at once do not mix, nor is what is recorded of another artifact root than ``store``, if one is given."""
     run = instance.get_run_record_by_id(run_id)
     if run is None:
         return latest_record(instance, asset, store)
@@ -110,8 +115,10 @@ def latest_record(
     return next(_in_store(_newest_first(instance, asset), store), None)
 
 
-def _in_store(records: Iterator[dg.EventLogRecord], store: ArtifactStore) -> Iterator[dg.EventLogRecord]:
-    return (record for record in records if _is_record_in(store, record))
+def _in_store(
+    records: Iterator[dg.EventLogRecord], store: ArtifactStore | None
+) -> Iterator[dg.EventLogRecord]:
+    return (record for record in records if store is None or _is_record_in(store, record))
 
 
 def _is_record_in(store: ArtifactStore, record: dg.EventLogRecord) -> bool:
@@ -134,13 +141,25 @@ def input_tags(asset: dg.AssetKey, record: dg.EventLogRecord) -> dict[str, str]:
 
 
 def data_version(materialization: dg.AssetMaterialization) -> str:
-    """The data version that a materialization recorded."""
-    return (materialization.tags or {})[DATA_VERSION_TAG]
+    """The data version that a materialization recorded; Dagster's default where another program recorded none."""
+    return (materialization.tags or {}).get(DATA_VERSION_TAG, DEFAULT_DATA_VERSION)
 
 
 def input_version(materialization: dg.AssetMaterialization, asset: str | dg.AssetKey) -> str | None:
     """The data version of the input ``asset`` from which it was made; None if it had no such input."""
     return (materialization.tags or {}).get(f"{INPUT_VERSION_TAG}{_key(asset).to_user_string()}")
+
+
+def is_made_from(made: dg.AssetMaterialization, asset: dg.AssetKey, record: dg.EventLogRecord) -> bool:
+    """Whether ``made`` has used ``record`` of its input ``asset``, or one of the same data version."""
+    assert record.asset_materialization is not None
+    now, used = input_tags(asset, record), made.tags or {}
+    told = (
+        INPUT_VERSION_TAG
+        if DATA_VERSION_TAG in (record.asset_materialization.tags or {})
+        else INPUT_EVENT_TAG
+    )
+    return now[f"{told}{asset.to_user_string()}"] == used.get(f"{told}{asset.to_user_string()}")
 
 
 def changed_settings(made: dg.AssetMaterialization | None, now: Mapping[str, Any]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import dagster as dg
 
+from assets_pkg.config.stages import STAGE_OF
 from storage.errors import RetuneError
 
 PREFIX_PART = re.compile(r"[A-Za-z0-9_]+")
@@ -60,6 +61,10 @@ class Names:
     def has(self, key: dg.AssetKey) -> bool:
         """Whether ``key`` is under this graph's prefix."""
         return tuple(key.path[:-1]) == self.prefix
+
+    def makes(self, key: dg.AssetKey) -> bool:
+        """Whether ``key`` is an asset of this graph, and none of the user's own."""
+        return self.has(key) and key.path[-1] in STAGE_OF
 
     def of(self, name: str) -> str:
         """What a job, schedule, sensor, step or resource ``name`` of this graph is called."""

@@ -155,7 +155,7 @@ def make_job(
         folder=JobFolder(folder),
         module=WORKER,
         cwd=Path.cwd(),
-        needs=(*shared, *(path for path in local if path.is_dir())),
+        needs=(*shared, *(path if path.is_dir() else path.parent for path in local if path.exists())),
         variables=variables,
         detached=detached,
         distributed=is_distributed(assets, target),

@@ -199,11 +199,17 @@ def test_reading_twice_gives_the_same_bytes(folder: Path, tmp_path: Path) -> Non
     assert one.read_bytes() == two.read_bytes()
 
 
+def test_one_file_is_a_corpus_of_its_own(folder: Path, tmp_path: Path) -> None:
+    (folder / "metadata.jsonl").write_text('{"file_name": "another.txt", "year": 2020}\n', "utf-8")
+    corpus = read(settings(folder / "b.txt"), tmp_path / "out")
+    assert [document.doc_id for document in corpus.documents()] == ["b.txt"]
+    assert corpus.summary()["fingerprint"] == source_fingerprint(settings(folder / "b.txt"))
+    assert corpus.skipped() == []
+
+
 def test_errors_say_what_was_found(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="no such folder"):
         read(settings(folder / "missing"), tmp_path / "out")
-    with pytest.raises(CorpusError, match="a file; give the folder"):
-        read(settings(folder / "b.txt"), tmp_path / "out")
     with pytest.raises(CorpusError, match=r"extensions \.rst \(corpus\.file_extensions\)"):
         read(settings(folder, file_extensions=[".rst"]), tmp_path / "out")
     with pytest.raises(CorpusError, match=r"none of its 3 files can be used: b\.txt \(too short: "):
