@@ -195,7 +195,7 @@ class LocalFolder:
 
     def _item(self, name: str, doc_id: str, read: FileDocument, row: Mapping[Any, Any]) -> Item:
         found = self._with_fields(name, doc_id, read, row)
-        return self._check_length(found) if isinstance(found, Found) else found
+        return self._check_length(found, is_row=bool(read.part)) if isinstance(found, Found) else found
 
     def _with_fields(self, name: str, doc_id: str, read: FileDocument, row: Mapping[Any, Any]) -> Item:
         """The document without its front matter. Fields of the metadata file override those of the front matter, and
@@ -223,10 +223,11 @@ class LocalFolder:
         except FieldValueError as error:
             raise CorpusError(f"{where}: {error}") from error
 
-    def _check_length(self, found: Found) -> Item:
+    def _check_length(self, found: Found, is_row: bool) -> Item:
+        """The document unless it is too short; a row of a table is as long as it is meant to be."""
         document = found.document
         length, least = len(document.text.strip()), self._settings.min_text_length
-        if length >= max(least, 1):
+        if length >= max(0 if is_row else least, 1):
             return found
         detail = f"{length} characters, corpus.min_text_length is {least}"
         return Skipped(document.doc_id, "too short", detail)

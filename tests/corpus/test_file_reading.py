@@ -34,7 +34,7 @@ def read(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """The summary, and the documents' texts."""
     out.mkdir()
-    chosen = settings(folder, file_extensions=None, min_text_length=10, **changes)
+    chosen = settings(folder, file_extensions=None, min_text_length=50, **changes)
     read_corpus(chosen, out, cache=cache)
     corpus = Corpus(out, "raw_corpus", "v")
     summary = corpus.summary()

@@ -43,7 +43,7 @@ def passages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[tuple[s
     (folder / "in" / "d.md").write_text(f"# Wings\n\n## Spars\n\n{LONG}")
     for name in ("corpus", "passages"):
         (folder / name).mkdir()
-    read_corpus(settings(folder / "in", file_extensions=None, min_text_length=10), folder / "corpus")
+    read_corpus(settings(folder / "in", file_extensions=None), folder / "corpus")
     split_passages(Corpus(folder / "corpus", "raw_corpus", "v"), chunks(3), folder / "passages")
     found: dict[str, list[tuple[str, dict[str, object]]]] = {}
     for passage in Passages(folder / "passages", "passages", "v").passages():
