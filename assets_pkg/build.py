@@ -85,7 +85,6 @@ def build_definitions(
     checks = [part for part in parts if isinstance(part, dg.AssetChecksDefinition)]
     made = _with_code_references([part for part in parts if not isinstance(part, dg.AssetChecksDefinition)])
     assets = placed(made, names, resources, style)
-    assets = assets if source is None else _reading(assets, names.key("raw_corpus"), source)
     keys = [key for asset in assets for key in asset.keys]
     return dg.Definitions(
         assets=assets,
@@ -103,15 +102,6 @@ def _with_documents_of(profile: Profile, source: dg.AssetKey) -> Profile:
     """``profile``, in which the documents are those of the asset ``source``, wherever it makes them."""
     documents = profile.corpus.model_copy(update={"corpus_dir": f"{ASSET}{source.to_user_string()}"})
     return profile.model_copy(update={"corpus": documents})
-
-
-def _reading(assets: Sequence[Any], corpus_key: dg.AssetKey, source: dg.AssetKey) -> list[Any]:
-    """``assets``, of which the corpus depends on ``source``."""
-
-    def reading(spec: dg.AssetSpec) -> dg.AssetSpec:
-        return spec.replace_attributes(deps=[source]) if spec.key == corpus_key else spec
-
-    return list(dg.map_asset_specs(reading, assets))
 
 
 def _with_code_references(assets: Sequence[Any]) -> list[Any]:

@@ -21,17 +21,17 @@ CORPUS, PASSAGES = dg.AssetKey(["faq", "raw_corpus"]), dg.AssetKey(["faq", "pass
 
 
 class Host:
-    """A project with an asset ``articles`` that makes ``made`` documents, and one that counts passages."""
+    """A project with an asset ``texts`` that makes ``made`` documents, and one that counts passages."""
 
     def __init__(self, home: Path, model: Path, instance: dg.DagsterInstance):
         self.instance, self.home = instance, home
-        self.metadata: dict[str, Any] = {"path": dg.MetadataValue.path(home / "articles")}
+        self.metadata: dict[str, Any] = {"path": dg.MetadataValue.path(home / "texts")}
         self.version: str | None = "1"
         profile = write_profile(home / "p.yaml", corpus=home / "none", model=model, root=home / "output")
         host = self
 
         @dg.asset
-        def articles() -> dg.MaterializeResult:
+        def texts() -> dg.MaterializeResult:
             version = None if host.version is None else dg.DataVersion(host.version)
             return dg.MaterializeResult(metadata=host.metadata, data_version=version)
 
@@ -43,9 +43,9 @@ class Host:
 
         self.defs = dg.Definitions.merge(
             build_definitions(
-                load_profile(str(profile)), key_prefix="faq", corpus_asset=articles, include=["sensors"]
+                load_profile(str(profile)), key_prefix="faq", corpus_asset=texts, include=["sensors"]
             ),
-            dg.Definitions(assets=[articles, counted]),
+            dg.Definitions(assets=[texts, counted]),
         )
 
     def run(self, *assets: str | dg.AssetKey) -> dg.ExecuteInProcessResult:
@@ -71,11 +71,11 @@ def host(tmp_path: Path, tiny_model: Path) -> Iterator[Host]:
 
 
 def test_documents_come_from_the_asset_and_are_read_again_when_it_makes_others(host: Host) -> None:
-    write_corpus(host.home / "articles", 6)
+    write_corpus(host.home / "texts", 6)
     graph = host.defs.resolve_asset_graph()
-    assert graph.get(CORPUS).parent_keys == {dg.AssetKey("articles")}
+    assert graph.get(CORPUS).parent_keys == {dg.AssetKey("texts")}
     assert isinstance(host.tick(), dg.SkipReason), "never read"
-    assert host.run("articles", CORPUS, PASSAGES, "counted").success
+    assert host.run("texts", CORPUS, PASSAGES, "counted").success
     read = latest(host.instance, CORPUS)
     assert read is not None
     assert read.metadata["documents"].value == 6
@@ -86,9 +86,9 @@ def test_documents_come_from_the_asset_and_are_read_again_when_it_makes_others(h
     assert counted is not None
     assert counted.metadata["passages"].value == passages.row_count()
 
-    write_corpus(host.home / "articles", 7)
+    write_corpus(host.home / "texts", 7)
     host.version = "2"
-    assert host.run("articles").success
+    assert host.run("texts").success
     assert host.status() == "stale"
     assert isinstance(host.tick(), dg.RunRequest)
     assert host.run(CORPUS).success
@@ -99,10 +99,10 @@ def test_documents_come_from_the_asset_and_are_read_again_when_it_makes_others(h
 
 
 def test_the_same_documents_under_another_version_leave_what_is_below_fresh(host: Host) -> None:
-    write_corpus(host.home / "articles", 5)
-    assert host.run("articles", CORPUS, PASSAGES).success
+    write_corpus(host.home / "texts", 5)
+    assert host.run("texts", CORPUS, PASSAGES).success
     host.version = None
-    assert host.run("articles", CORPUS).success
+    assert host.run("texts", CORPUS).success
     assert StaleStatuses(host.defs, host.instance).status(PASSAGES) == "fresh"
 
 
@@ -114,17 +114,17 @@ def test_a_table_of_documents(host: Host) -> None:
     }
     pq.write_table(pa.table(rows), table)
     host.metadata = {"path": str(table)}
-    assert host.run("articles", CORPUS).success
+    assert host.run("texts", CORPUS).success
     made = load_artifact(host.instance, CORPUS)
     assert {document.doc_id for document in made.documents()} == {"articles.parquet#a", "articles.parquet#b"}  # type: ignore[attr-defined]
 
 
 def test_an_asset_that_names_no_documents_is_told_what_to_return(host: Host) -> None:
     host.metadata = {"rows": 3}
-    done = host.run("articles", CORPUS)
+    done = host.run("texts", CORPUS)
     (failure,) = [event for event in done.all_events if event.is_step_failure]
     said = failure.step_failure_data.user_failure_data
     assert said is not None
-    assert "latest materialization of articles names no documents" in (said.description or "")
+    assert "latest materialization of texts names no documents" in (said.description or "")
     with pytest.raises(NoArtifactError, match=r"faq/vector_index has no artifact: materialize it first"):
         load_artifact(host.instance, ["faq", "vector_index"])

@@ -44,11 +44,12 @@ def build_assets(
     """The ``corpus`` group.
 
     Args:
-        corpus_asset: of the user's own, which names the documents; it becomes an input of ``raw_corpus`` when the whole
-            graph is put together.
+        corpus_asset: of the user's own, which names the documents.
     """
 
-    @stage_asset("corpus", profile.corpus, kinds={"parquet"}, logic="2")
+    read = () if corpus_asset is None else (corpus_asset,)
+
+    @stage_asset("corpus", profile.corpus, deps=read, kinds={"parquet"}, logic="2")
     def raw_corpus(
         context: dg.AssetExecutionContext, store: ArtifactStoreResource, compute: ComputeResource
     ) -> dg.MaterializeResult:

@@ -69,7 +69,7 @@ def stage_asset(
     group: str,
     *settings: Settings,
     kinds: set[str],
-    deps: tuple[str, ...] = (),
+    deps: tuple[str | dg.AssetKey, ...] = (),
     pool: str | None = None,
     check_specs: Sequence[dg.AssetCheckSpec] = (),
     optional: bool = False,

@@ -13,7 +13,10 @@ from typing import Any, TypeVar, cast
 import dagster as dg
 
 from assets_pkg.orchestration.instance import GPU_POOL
-from assets_pkg.orchestration.names import Names
+from assets_pkg.orchestration.names import UNPREFIXED, Names
+
+FIRST = UNPREFIXED.key("raw_corpus")
+"""Reads no other asset of the graph, only one that the user names."""
 
 A = TypeVar("A", bound=dg.AssetsDefinition)
 
@@ -72,7 +75,8 @@ def _named(
 def _keys(part: dg.AssetsDefinition) -> set[dg.AssetKey]:
     """The graph's assets that it makes, reads or checks."""
     read = {dep.asset_key for spec in part.specs for dep in spec.deps} | set(part.keys_by_input_name.values())
-    return {*part.keys, *read, *(check.asset_key for check in part.check_keys)}
+    own = set() if FIRST in part.keys else {key for key in read if UNPREFIXED.makes(key)}
+    return {*part.keys, *own, *(check.asset_key for check in part.check_keys)}
 
 
 def _step(step: dg.OpDefinition, names: Names, resources: Collection[str], pool: str) -> dg.OpDefinition:
