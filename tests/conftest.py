@@ -13,12 +13,17 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 import yaml
 
 if TYPE_CHECKING:
     from resources.containers import ContainerEngine
     from tests.s3.server import S3Server
+
+# On a busy machine an example may take any time.
+hypothesis.settings.register_profile("without-deadline", deadline=None)
+hypothesis.settings.load_profile("without-deadline")
 
 TOPICS = {
     "pump": ["pressure", "valve", "rotor", "bearing", "seal", "flow"],

@@ -60,13 +60,15 @@ def generate_offline(
         raise SdgError(_none_found(rejected))
     selected = list(pairs.values())
     total = passages.summary()["distinct_texts"]
+    positives = {pair.positive for pair in selected}
     ranks = ranks_of_positives(
         [pair.question for pair in selected],
         [pair.positive for pair in selected],
         _other_texts(passages, pairs),
         encoder,
         progress,
-        total,
+        # Not ``total``: of copies of one passage, one may answer a question, and the others stay as they are.
+        len(positives) + sum(1 for _ in _other_texts(passages, pairs)),
     )
     ranked = {key: int(rank) for key, rank in zip(pairs, ranks, strict=True)}
     records = _records(corpus, passages, pairs, ranked, total, settings.generator)

@@ -44,7 +44,7 @@ def edited(rng, text, changes):
 # ---- groups in a file ----------------------------------------------------------------------------------------
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=4), max_size=10))
 def test_union_find_equals_connected_components(joins):
     from scipy.sparse import coo_matrix
@@ -151,7 +151,7 @@ def test_near_pairs_are_those_that_comparing_all_finds():
     assert all(similarity(sets[p.left], sets[150 + p.right]) == pytest.approx(p.similarity) for p in first)
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 10**6))
 def test_planted_near_duplicates_never_straddle_the_split(make_pairs, seed):
     rng = random.Random(seed)

@@ -144,7 +144,7 @@ def check_no_leak(records, data):
     assert not test_questions & {each.pair.question for each in data.questions["train"]}
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 10**6))
 def test_no_answer_and_no_question_of_the_eval_set_is_in_training(make_pairs, seed):
     draw = random.Random(seed)

@@ -107,6 +107,24 @@ def test_summary(made: tuple[Path, dict[str, SourceRecord]]) -> None:
     assert summary["rank_within_100"] == 3
 
 
+def test_progress_ends_at_its_total_with_copies_of_a_passage(tmp_path: Path, settings: SdgSettings) -> None:
+    """Of the copies one is cut to answer its question, and the other is searched as it is: two texts of one."""
+    corpus = write_corpus(tmp_path / "corpus", {"a.md": TEXTS["drag.md"], "b.md": TEXTS["drag.md"]})
+    passages = cut(corpus, tmp_path / "passages", 2)
+    (tmp_path / "qa").mkdir()
+    seen: list[tuple[int, int]] = []
+    generate_offline(
+        corpus,
+        passages,
+        settings,
+        WordEncoder(),
+        tmp_path / "qa",
+        lambda done, total, *_, **__: seen.append((done, total)),
+    )
+    assert seen[-1] == (5, 5)  # two questions' passages, their two copies, and the filler
+    assert passages.summary()["distinct_texts"] == 3
+
+
 def test_the_same_question_over_the_same_text_counts_once(tmp_path: Path, settings: SdgSettings) -> None:
     records = generate({"a.md": TEXTS["drag.md"], "b.md": TEXTS["drag.md"]}, tmp_path, settings)
     assert [len(record.deduplicated_qa_pairs) for record in records.values()] == [2, 0]
