@@ -30,11 +30,14 @@ _CELLS = 2**22
 _SAME = 1e-9
 """Differences below this are rounding."""
 
+LANGUAGE = "language"
+
 KINDS = {
     "query type": "query_type",
     "reasoning type": "reasoning_type",
     "hops": "hop_count",
     "document": "file_name",
+    "language": LANGUAGE,
 }
 """How the eval set is sliced, and the field of a query's metadata that holds the value."""
 

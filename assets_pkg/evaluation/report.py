@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assets_pkg.config.sections.evaluation import EvalSettings
-from assets_pkg.evaluation.compare import compare, compare_slices
+from assets_pkg.evaluation.compare import LANGUAGE, compare, compare_slices
 from assets_pkg.evaluation.errors import EvaluationError
 from assets_pkg.evaluation.html_page import write_page
 from assets_pkg.evaluation.plots import draw_bars, draw_dimensions, draw_gains, draw_slices
 from assets_pkg.evaluation.questions import describe_questions
 from assets_pkg.retrieval.metrics import FAMILIES, RetrievalScores, Run, main_metric, ranked
+from resources.language import language_of
 from storage.artifacts import EvalReport, EvalSet
 from storage.files import write_json
-from storage.formats.beir import Qrels, read_documents, read_qrels, read_queries
+from storage.formats.beir import BeirQuery, Qrels, read_documents, read_qrels, read_queries
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -134,7 +135,7 @@ def _write_details(
     settings: EvalSettings,
 ) -> None:
     metric = main_metric("NDCG", settings.k_values)
-    queries = {each.query_id: each for each in read_queries(eval_set.beir)}
+    queries = with_languages({each.query_id: each for each in read_queries(eval_set.beir)}, eval_set)
     slices = compare_slices(
         base, finetuned, queries, [metric, main_metric("Recall", settings.k_values)], settings
     )
@@ -151,6 +152,25 @@ def _write_details(
     draw_gains(finetuned.per_query[metric] - base.per_query[metric], metric, folder / "gains.png")
     if shown := [row for row in rows if row["metric"] == metric]:
         draw_slices(shown, metric, folder / "slices.png")
+
+
+def with_languages(queries: Mapping[str, BeirQuery], eval_set: EvalSet) -> dict[str, BeirQuery]:
+    """``queries``, each with the language of the passage that answers it best, unless its metadata have one: of a
+    question's few words it is often not sure."""
+    qrels = read_qrels(eval_set.beir)
+    best = {name: max(sorted(judged), key=judged.__getitem__) for name, judged in qrels.items() if judged}
+    wanted = set(best.values())
+    languages = {
+        each.doc_id: language_of(each.joined)
+        for each in read_documents(eval_set.beir)
+        if each.doc_id in wanted
+    }
+    return {
+        name: replace(each, metadata={LANGUAGE: languages[best[name]], **each.metadata})
+        if best.get(name) in languages
+        else each
+        for name, each in queries.items()
+    }
 
 
 def _write_dimensions(

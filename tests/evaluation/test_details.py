@@ -17,7 +17,7 @@ from assets_pkg.evaluation.errors import EvaluationError
 from assets_pkg.evaluation.evaluate import evaluate_dimensions, evaluate_retrieval
 from assets_pkg.evaluation.headline import answer_rank, headline
 from assets_pkg.evaluation.html_page import verdict
-from assets_pkg.evaluation.report import read_run, read_scores, write_eval_report
+from assets_pkg.evaluation.report import read_run, read_scores, with_languages, write_eval_report
 from assets_pkg.retrieval.metrics import RetrievalScores, score_run
 from storage.artifacts import EvalReport, EvalSet
 from storage.formats.beir import BeirDocument, BeirQuery, read_qrels, write_beir
@@ -96,6 +96,27 @@ def report(eval_set: EvalSet, tmp_path: Path, settings: EvalSettings) -> EvalRep
 
 def read(report: EvalReport, name: str):
     return json.loads((report.path / name).read_text("utf-8"))
+
+
+def test_a_questions_language_is_that_of_its_best_answer(tmp_path: Path) -> None:
+    english = "The valve at the inlet of the pump is closed by hand before the filter is changed."
+    german = "Das Ventil am Einlass der Pumpe wird von Hand geschlossen, und der Filter ist dann zu wechseln."
+    documents = [BeirDocument("en", english), BeirDocument("de", german)]
+    qrels = {"q0": {"en": 1, "de": 2}, "q1": {"en": 1}, "q2": {"de": 1}}
+    queries = {
+        "q0": BeirQuery("q0", "Filter?"),
+        "q1": BeirQuery("q1", "Ventil?"),
+        "q2": BeirQuery("q2", "vanne ?", {"language": "fr"}),
+        "q3": BeirQuery("q3", "not judged"),
+    }
+    write_beir(tmp_path / "eval_beir", documents, queries.values(), qrels)
+    found = with_languages(queries, EvalSet(tmp_path, "eval_set", "e"))
+    assert {name: each.metadata.get("language") for name, each in found.items()} == {
+        "q0": "de",
+        "q1": "en",
+        "q2": "fr",
+        "q3": None,
+    }
 
 
 def test_parts_are_compared_as_the_whole_is(report: EvalReport, settings: EvalSettings) -> None:
