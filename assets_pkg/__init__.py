@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from assets_pkg.build import build_definitions
+    from assets_pkg.component import RetuneComponent
     from assets_pkg.config.profile import Profile, load_profile
     from assets_pkg.orchestration.downstream import load_artifact
 
-__all__ = ["Profile", "build_definitions", "load_artifact", "load_profile"]
+__all__ = ["Profile", "RetuneComponent", "build_definitions", "load_artifact", "load_profile"]
 
 _HOMES = {
     "Profile": "assets_pkg.config.profile",
+    "RetuneComponent": "assets_pkg.component",
     "build_definitions": "assets_pkg.build",
     "load_artifact": "assets_pkg.orchestration.downstream",
     "load_profile": "assets_pkg.config.profile",

@@ -32,7 +32,7 @@ class Layer:
 
 
 LAYERS = (
-    Layer("entry points", ("definitions", "build", "cli", "job_worker")),
+    Layer("entry points", ("definitions", "component", "build", "cli", "job_worker")),
     Layer("jobs, sensors, schedules", ("automation",)),
     Layer(
         "stages: the assets",

@@ -7,6 +7,7 @@ from assets_pkg import __all__ as __all__
 
 if TYPE_CHECKING:
     from assets_pkg import Profile as Profile
+    from assets_pkg import RetuneComponent as RetuneComponent
     from assets_pkg import build_definitions as build_definitions
     from assets_pkg import load_artifact as load_artifact
     from assets_pkg import load_profile as load_profile
