@@ -30,7 +30,7 @@ from assets_pkg.nim.model import Model, TokenMatrix, Vectors
 from assets_pkg.nim.observability import TextFormatter
 from assets_pkg.nim.service import EmbeddingService
 from assets_pkg.nim.settings import ServerSettings
-from assets_pkg.nim.tokenize import TokenIds
+from assets_pkg.nim.tokens import TokenIds
 
 REQUESTS, ROUNDS = 1000, 7
 TEXT = "what is the best retriever for short questions?"

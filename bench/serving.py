@@ -45,7 +45,7 @@ from assets_pkg.export.onnx import OnnxExportSettings, export_onnx
 from assets_pkg.nim.batching import DEFAULT_BATCH_TOKENS, plan_batches
 from assets_pkg.nim.manifest import read_manifest
 from assets_pkg.nim.model import OnnxModel
-from assets_pkg.nim.tokenize import TextTokenizer
+from assets_pkg.nim.tokens import TextTokenizer
 
 CACHE = Path.home() / ".cache" / "retune-bench"
 MODEL = "minilm"

@@ -86,7 +86,7 @@ def deploy(
     smoke_check: SmokeCheck,
     engine: Callable[[], ContainerEngine],
     anew: bool = False,
-    told: Note = no_note,
+    note: Note = no_note,
 ) -> RunningServer:
     """Serve the model with the profile's settings and the key of the environment; a server that already does so is
     kept.
@@ -95,14 +95,14 @@ def deploy(
         folder: the folder of state and logs.
         engine: connects to the Docker engine; called only where a container is wanted.
         anew: replace the server even if it already does so.
-        told: hears of the requests that the previous server still answers.
+        note: hears of the requests that the previous server still answers.
 
     Raises:
         DeployError, ContainerError: the deployment failed; the previous server still serves.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".deploying.lock"):
-        return _deploy(served, settings, folder, smoke_check, engine, anew, told)
+        return _deploy(served, settings, folder, smoke_check, engine, anew, note)
 
 
 def _deploy(
@@ -112,10 +112,10 @@ def _deploy(
     smoke_check: SmokeCheck,
     engine: Callable[[], ContainerEngine],
     anew: bool,
-    told: Note,
+    note: Note,
 ) -> RunningServer:
     old = _running(folder)
-    stop_unrecorded(folder, old, told)
+    stop_unrecorded(folder, old, note)
     if old is not None:
         if not anew and _is_current(old, served, settings):
             await_serving(old, settings.startup_timeout_s)
@@ -123,13 +123,13 @@ def _deploy(
                 return old
         _require_replaceable(old, settings)
     if settings.backend == "process":
-        return deploy_process(served, settings, folder, smoke_check, old, told)
+        return deploy_process(served, settings, folder, smoke_check, old, note)
     if settings.backend == "vllm":
-        return deploy_vllm(served, settings, folder, smoke_check, old, told)
-    return deploy_container(served, settings, folder, smoke_check, old, engine(), told)
+        return deploy_vllm(served, settings, folder, smoke_check, old, note)
+    return deploy_container(served, settings, folder, smoke_check, old, engine(), note)
 
 
-def stop_deployed(folder: Path, told: Note = no_note, interrupts: int = 1) -> RunningServer | None:
+def stop_deployed(folder: Path, note: Note = no_note, interrupts: int = 1) -> RunningServer | None:
     """Stop the deployed server, and those that killed deployments left; returns the deployed one if it ran.
 
     They answer the requests that they have accepted first. An interrupt (Ctrl-C) after ``interrupts`` others ends the
@@ -142,18 +142,18 @@ def stop_deployed(folder: Path, told: Note = no_note, interrupts: int = 1) -> Ru
         return None
     with FileLock(folder / ".deploying.lock"):
         server = read_state(folder)
-        stopped = server is not None and _stop(server, told, interrupts)
-        stop_unrecorded(folder, None, told)
+        stopped = server is not None and _stop(server, note, interrupts)
+        stop_unrecorded(folder, None, note)
     return server if stopped else None
 
 
-def _stop(server: RunningServer, told: Note, interrupts: int) -> bool:
+def _stop(server: RunningServer, note: Note, interrupts: int) -> bool:
     for left in range(interrupts, -1, -1):
         try:
-            return server.stop(told)
+            return server.stop(note)
         except KeyboardInterrupt:
             if left:
-                told(
+                note(
                     f"{server.handle} still answers requests that it has accepted: Ctrl-C again ends it at once"
                 )
     server.kill()

@@ -120,10 +120,10 @@ class RunningServer(Protocol):
         """Whether it is ready and, where it reports the digest of its model, serves ``model_digest``."""
         ...
 
-    def stop(self, told: Note = no_note) -> bool:
+    def stop(self, note: Note = no_note) -> bool:
         """Let it finish its requests and end; kill it where it takes longer than its own deadline of requests.
 
-        ``told`` hears every ``TOLD_SECONDS`` how long that has taken. Returns whether it still existed.
+        ``note`` hears every ``TOLD_SECONDS`` how long that has taken. Returns whether it still existed.
         """
         ...
 

@@ -17,7 +17,7 @@ from assets_pkg.export.onnx import ExportError, OnnxExportSettings, embedder, lo
 from assets_pkg.nim.loading import CHECKPOINT_FILE, LoadedModel, modified
 from assets_pkg.nim.manifest import FolderError, ServedModelManifest
 from assets_pkg.nim.model import Model, TokenMatrix, Vectors
-from assets_pkg.nim.tokenize import TextTokenizer
+from assets_pkg.nim.tokens import TextTokenizer
 from resources.encoders.packed_linear import for_inference
 
 HASH_BLOCK_BYTES = 2**22

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from assets_pkg.export.onnx import ExportError, load_checkpoint
 from assets_pkg.nim.manifest import FolderError, read_manifest
 from assets_pkg.nim.model import BadOutputError, OnnxModel, Vectors
-from assets_pkg.nim.tokenize import Role, TextError, TextTokenizer
+from assets_pkg.nim.tokens import Role, TextError, TextTokenizer
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

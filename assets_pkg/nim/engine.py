@@ -11,7 +11,7 @@ import numpy as np
 from assets_pkg.nim.batching import DEFAULT_BATCH_TOKENS, plan_batches
 from assets_pkg.nim.manifest import ServedModelManifest, read_manifest
 from assets_pkg.nim.model import Model, OnnxModel, Vectors, usable_cpus
-from assets_pkg.nim.tokenize import Role, TextTokenizer
+from assets_pkg.nim.tokens import Role, TextTokenizer
 
 
 class OnnxEncoder:

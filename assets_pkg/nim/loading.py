@@ -14,7 +14,7 @@ from assets_pkg.nim.manifest import (
     read_manifest,
 )
 from assets_pkg.nim.model import Model, OnnxModel
-from assets_pkg.nim.tokenize import TextTokenizer
+from assets_pkg.nim.tokens import TextTokenizer
 
 CHECKPOINT_FILE = "modules.json"
 """The file by which a sentence-transformers folder is recognised."""

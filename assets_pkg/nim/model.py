@@ -20,7 +20,7 @@ from assets_pkg.nim.manifest import (
     FolderError,
     ServedModelManifest,
 )
-from assets_pkg.nim.tokenize import TokenIds
+from assets_pkg.nim.tokens import TokenIds
 
 Vectors = npt.NDArray[np.float32]
 TokenMatrix = npt.NDArray[np.int64]

@@ -17,7 +17,7 @@ import numpy as np
 from assets_pkg.nim.batching import LengthQueue
 from assets_pkg.nim.model import Vectors
 from assets_pkg.nim.observability import Metrics
-from assets_pkg.nim.tokenize import TokenIds
+from assets_pkg.nim.tokens import TokenIds
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from assets_pkg.nim.errors import ApiError, InternalError, UnknownModelError, Un
 from assets_pkg.nim.manifest import ServedModelManifest
 from assets_pkg.nim.model import Vectors
 from assets_pkg.nim.settings import ServerSettings
-from assets_pkg.nim.tokenize import Role, Truncate
+from assets_pkg.nim.tokens import Role, Truncate
 
 SYNONYMS = ("nvidia/llama-3.2-nv-embedqa-1b-v2", "nvidia/llama-nemotron-embed-1b-v2")
 """One model that NVIDIA renamed: a server with either name answers to both."""

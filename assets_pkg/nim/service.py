@@ -18,7 +18,7 @@ from assets_pkg.nim.observability import Metrics
 from assets_pkg.nim.scheduler import QueuedRequest, QueueFullError, Scheduler
 from assets_pkg.nim.schemas import EmbeddingRequest, RequestParser, truncate
 from assets_pkg.nim.settings import ServerSettings
-from assets_pkg.nim.tokenize import TextError, TokenIds
+from assets_pkg.nim.tokens import TextError, TokenIds
 from assets_pkg.nim.tracing import NoTracing, OtlpTracing, Tracing
 
 log = logging.getLogger(__name__)

@@ -154,12 +154,12 @@ def is_made_from(made: dg.AssetMaterialization, asset: dg.AssetKey, record: dg.E
     """Whether ``made`` has used ``record`` of its input ``asset``, or one of the same data version."""
     assert record.asset_materialization is not None
     now, used = input_tags(asset, record), made.tags or {}
-    told = (
+    prefix = (
         INPUT_VERSION_TAG
         if DATA_VERSION_TAG in (record.asset_materialization.tags or {})
         else INPUT_EVENT_TAG
     )
-    return now[f"{told}{asset.to_user_string()}"] == used.get(f"{told}{asset.to_user_string()}")
+    return now[f"{prefix}{asset.to_user_string()}"] == used.get(f"{prefix}{asset.to_user_string()}")
 
 
 def changed_settings(made: dg.AssetMaterialization | None, now: Mapping[str, Any]) -> list[str]:

@@ -50,7 +50,7 @@ class HubOnnxEncoder(OnnxEncoder):
     def _make(self) -> Engine:
         from assets_pkg.nim.engine import OnnxEncoder as Engine
         from assets_pkg.nim.manifest import ServedModelManifest
-        from assets_pkg.nim.tokenize import TextTokenizer
+        from assets_pkg.nim.tokens import TextTokenizer
         from resources.encoders.hub_graph import HubGraph
 
         path = graph_file(self.folder)

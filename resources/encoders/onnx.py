@@ -54,7 +54,7 @@ class OnnxEncoder:
         """
         import numpy as np
 
-        from assets_pkg.nim.tokenize import TextError
+        from assets_pkg.nim.tokens import TextError
 
         rows = [item.text or "" for item in as_items(texts, MODALITIES, self.folder.name)]
         engine = self._load()

@@ -74,7 +74,7 @@ def test_an_image_of_other_sources_is_built_anew_or_kept_where_it_cannot_be(
     engine = deployment.engine
     monkeypatch.setattr(engine, "build", _cannot_build)
     state = deploy(
-        models[0], deployment.settings, deployment.folder, deployment.smoke, lambda: engine, told=said.append
+        models[0], deployment.settings, deployment.folder, deployment.smoke, lambda: engine, note=said.append
     )
     assert state.alive()
     assert "is used as it is: cannot build" in said[0]

@@ -34,7 +34,7 @@ def test_a_long_request_survives_replace_and_stop_over_tls(
             deployments.folder,
             deployments.smoke,
             no_engine,
-            told=said.append,
+            note=said.append,
         )
         assert accepted.answered() == len(LONG)
     assert get_fields(second.url, "/v1/metadata")["modelDigest"] == models[1].digest

@@ -12,7 +12,7 @@ from assets_pkg.export.onnx import OnnxExportSettings, export_onnx
 from assets_pkg.export.parity import Parity, cosine_distances, measure_parity
 from assets_pkg.nim.manifest import read_manifest
 from assets_pkg.nim.model import OnnxModel
-from assets_pkg.nim.tokenize import TextTokenizer
+from assets_pkg.nim.tokens import TextTokenizer
 
 pytestmark = pytest.mark.slow
 

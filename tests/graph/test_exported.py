@@ -15,7 +15,7 @@ import pytest
 from assets_pkg.automation.execute import run_assets
 from assets_pkg.nim.manifest import read_manifest
 from assets_pkg.nim.model import OnnxModel
-from assets_pkg.nim.tokenize import Role, TextTokenizer
+from assets_pkg.nim.tokens import Role, TextTokenizer
 from tests.graph.harness import Project
 
 PARITY = dg.AssetCheckKey(dg.AssetKey("onnx_model"), "onnx_parity")

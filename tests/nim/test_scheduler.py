@@ -17,7 +17,7 @@ import pytest
 from assets_pkg.nim.model import Vectors
 from assets_pkg.nim.observability import Metrics
 from assets_pkg.nim.scheduler import QueueFullError, Scheduler
-from assets_pkg.nim.tokenize import TokenIds
+from assets_pkg.nim.tokens import TokenIds
 
 POISON = 666
 PATIENCE_S = 30

@@ -107,11 +107,11 @@ class ContainerState(AtAddress):
     def serves_its_model(self) -> bool:
         return served_digest(self.url) == self.model_digest if self.tells_digest else is_ready(self.url)
 
-    def stop(self, told: Note = no_note) -> bool:
+    def stop(self, note: Note = no_note) -> bool:
         engine = self._engine()
         if engine.find(self.id) is None:
             return False
-        _drain(engine, self, told)
+        _drain(engine, self, note)
         engine.remove(self.id)
         return True
 
@@ -140,7 +140,7 @@ def deploy_container(
     smoke_check: SmokeCheck,
     old: RunningServer | None,
     engine: ContainerEngine,
-    told: Note = no_note,
+    note: Note = no_note,
 ) -> ContainerState:
     """Serve the model in a container on the profile's port.
 
@@ -153,9 +153,9 @@ def deploy_container(
         ContainerError: the engine does not answer, or refused.
     """
     _remove_leftovers(engine, settings, folder, old)
-    preflight(served, settings, old, engine, told)
+    preflight(served, settings, old, engine, note)
     _test_start(served, settings, folder, smoke_check, engine)
-    new = _replace(served, settings, folder, old, engine, told)
+    new = _replace(served, settings, folder, old, engine, note)
     write_state(folder, asdict(new))
     if isinstance(old, ContainerState):
         engine.remove(old.id)
@@ -214,7 +214,7 @@ def preflight(
     settings: DeploySettings,
     old: RunningServer | None,
     engine: ContainerEngine,
-    told: Note = no_note,
+    note: Note = no_note,
 ) -> None:
     """Check all requirements before a container is started, and pull or build the image where it is missing.
 
@@ -231,7 +231,7 @@ def preflight(
     if settings.server == "retune":
         variant = image_variant(settings)
         if _must_be_built(engine, settings.server_image, variant):
-            _build_or_keep(engine, settings.server_image, variant, told)
+            _build_or_keep(engine, settings.server_image, variant, note)
         return
     if server_key():
         raise DeployError(
@@ -259,14 +259,14 @@ def image_variant(settings: DeploySettings) -> Variant:
     return "gpu" if settings.gpus else "cpu"
 
 
-def _build_or_keep(engine: ContainerEngine, image: str, variant: Variant, told: Note) -> None:
+def _build_or_keep(engine: ContainerEngine, image: str, variant: Variant, note: Note) -> None:
     """Build the image; where that fails, as without a registry, one that was built here before serves on."""
     try:
         build_image(engine, image, variant)
     except ContainerError as error:
         if not engine.has_image(image):
             raise
-        told(f"{image} was built from other sources than this version's, and is used as it is: {error}")
+        note(f"{image} was built from other sources than this version's, and is used as it is: {error}")
 
 
 def _must_be_built(engine: ContainerEngine, image: str, variant: Variant) -> bool:
@@ -324,12 +324,12 @@ def _replace(
     folder: Path,
     old: RunningServer | None,
     engine: ContainerEngine,
-    told: Note,
+    note: Note,
 ) -> ContainerState:
     """Stop the old container and start the new one on its port; on any failure restore the old one."""
     spec = container_spec(served, settings, folder)
     if isinstance(old, ContainerState):
-        _drain(engine, old, told)
+        _drain(engine, old, note)
         engine.rename(old.id, old.name + PREVIOUS)
     stopped = time.monotonic()
     try:
@@ -345,7 +345,7 @@ def _replace(
     return replace(state, gap_s=round(time.monotonic() - stopped, 2) if old else 0.0)
 
 
-def _drain(engine: ContainerEngine, server: ContainerState, told: Note) -> None:
+def _drain(engine: ContainerEngine, server: ContainerState, note: Note) -> None:
     """Ask the container to end, and wait until it has; an interrupt ends the waiting, not what was asked."""
     longest, done = DEFAULT_DRAIN_SECONDS, Future[None]()
 
@@ -361,7 +361,7 @@ def _drain(engine: ContainerEngine, server: ContainerState, told: Note) -> None:
         try:
             return done.result(TOLD_SECONDS)
         except TimeoutError:
-            told(drain_note(server.handle, time.monotonic() - begun, longest))
+            note(drain_note(server.handle, time.monotonic() - begun, longest))
 
 
 def _restore(old: ContainerState, engine: ContainerEngine) -> None:

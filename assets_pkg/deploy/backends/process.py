@@ -103,13 +103,13 @@ class ServerState(AtAddress):
             return True
         return any(each.status == psutil.CONN_LISTEN and each.laddr[1] == self.port for each in sockets)
 
-    def stop(self, told: Note = no_note) -> bool:
+    def stop(self, note: Note = no_note) -> bool:
         process = self._process()
         if process is None:
             return False
         process.send_signal(signal.SIGTERM)
         if wait_for(
-            [process], self.drain_s, lambda waited: told(drain_note(self.handle, waited, self.drain_s))
+            [process], self.drain_s, lambda waited: note(drain_note(self.handle, waited, self.drain_s))
         ):
             self.kill()
         return True
@@ -140,14 +140,14 @@ def deploy_process(
     folder: Path,
     smoke_check: SmokeCheck,
     old: RunningServer | None,
-    told: Note = no_note,
+    note: Note = no_note,
 ) -> ServerState:
     """Serve the exported folder on the profile's port, replacing an older server without refusing a request.
 
     Args:
         folder: the folder of state and logs.
         old: the server process that runs now, if one does.
-        told: hears of the requests that the older server still answers.
+        note: hears of the requests that the older server still answers.
 
     Raises:
         DeployError: another program holds the port, memory is short, or the new server failed its test.
@@ -164,7 +164,7 @@ def deploy_process(
         new.stop()
         raise
     if old is not None:
-        old.stop(told)
+        old.stop(note)
     return new
 
 
@@ -250,7 +250,7 @@ def start_process(command: Sequence[str], variables: Mapping[str, str], log: Pat
     return process.pid, psutil.Process(process.pid).create_time()
 
 
-def stop_unrecorded(folder: Path, recorded: RunningServer | None, told: Note = no_note) -> list[int]:
+def stop_unrecorded(folder: Path, recorded: RunningServer | None, note: Note = no_note) -> list[int]:
     """Stop servers that a killed deployment left: tried on a private port, or started or replaced on the public one,
     where they would go on answering beside the recorded server. They answer what they have accepted first. Returns
     their pids.
@@ -266,21 +266,21 @@ def stop_unrecorded(folder: Path, recorded: RunningServer | None, told: Note = n
             process.terminate()
     longest = drain_seconds() + DRAIN_MARGIN_SECONDS
     names = f"processes {', '.join(str(process.pid) for process in left)}"
-    for process in wait_for(left, longest, lambda waited: told(drain_note(names, waited, longest))):
+    for process in wait_for(left, longest, lambda waited: note(drain_note(names, waited, longest))):
         with suppress(psutil.NoSuchProcess):
             process.kill()
     return [process.pid for process in left]
 
 
 def wait_for(
-    processes: Sequence[psutil.Process], seconds: float, told: Callable[[float], object]
+    processes: Sequence[psutil.Process], seconds: float, note: Callable[[float], object]
 ) -> list[psutil.Process]:
     """Wait until all have ended, and say every ``TOLD_SECONDS`` how long that has taken; returns those that have not
     after ``seconds``."""
     begun, left = time.monotonic(), list(processes)
     while left and (waited := time.monotonic() - begun) < seconds:
         if waited >= TOLD_SECONDS:
-            told(waited)
+            note(waited)
         left = psutil.wait_procs(left, min(TOLD_SECONDS, seconds - waited))[1]
     return left
 

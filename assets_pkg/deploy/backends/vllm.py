@@ -60,7 +60,7 @@ def deploy_vllm(
     folder: Path,
     smoke_check: SmokeCheck,
     old: RunningServer | None,
-    told: Note = no_note,
+    note: Note = no_note,
 ) -> VllmState:
     """Serve the checkpoint under vLLM on the profile's port, in place of ``old``.
 
@@ -76,7 +76,7 @@ def deploy_vllm(
         )
     require_port(settings, ours=old)
     if old is not None:
-        old.stop(told)
+        old.stop(note)
     stopped = time.monotonic()
     new = _start(served.checkpoint, served.digest, settings, folder)
     try:

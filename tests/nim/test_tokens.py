@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 
 from assets_pkg.export.onnx import OnnxExportSettings, export_onnx
 from assets_pkg.nim.manifest import read_manifest
-from assets_pkg.nim.tokenize import TextError, TextTokenizer, TooLongError
+from assets_pkg.nim.tokens import TextError, TextTokenizer, TooLongError
 from tests.export.checkpoints import make_llama
 
 MAX_LENGTH = 32
