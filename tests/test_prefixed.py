@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from assets_pkg.build import build_definitions
 from assets_pkg.config.profile import load_profile
 from assets_pkg.orchestration.history import latest
 from assets_pkg.orchestration.names import Names, NamesError
+from assets_pkg.orchestration.run_tags import job_tags
 from resources.configurable import AlertsResource
 from tests.conftest import write_corpus, write_profile
 
@@ -178,3 +180,27 @@ def test_the_public_names_are_there() -> None:
     assert all(getattr(assets_pkg, name) for name in assets_pkg.__all__)
     with pytest.raises(AttributeError, match="no attribute 'anything'"):
         assets_pkg.anything  # noqa: B018
+
+
+def test_runs_say_which_settings_and_data_they_worked_with(two: dg.Definitions) -> None:
+    job = two.resolve_job_def("wiki__refresh_corpus")
+    assert job.tags["retune/settings"] != two.resolve_job_def("faq__refresh_corpus").tags["retune/settings"]
+    with dg.DagsterInstance.ephemeral() as instance:
+        keys = [dg.AssetKey(["wiki", "raw_corpus"])]
+        done = job.execute_in_process(run_config=QUIET, instance=instance, asset_selection=keys)
+        (made,) = done.asset_materializations_for_node("wiki__raw_corpus")
+        run = instance.get_run_by_id(done.run_id)
+        assert run is not None
+        assert run.tags["retune/wiki__raw_corpus"] == (made.tags or {})["dagster/data_version"]
+        assert run.tags["retune/settings"] == job.tags["retune/settings"]
+
+
+def test_the_revision_is_that_of_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    profile = load_profile("laptop")
+    assert "retune/revision" not in job_tags(profile)
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c"]
+    for command in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "first"]):
+        subprocess.run([*git, *command], check=True)
+    written = next((tmp_path / ".git/refs/heads").iterdir()).read_text().strip()
+    assert job_tags(profile)["retune/revision"] == written

@@ -99,7 +99,10 @@ def _reindex_sensor(profile: Profile, names: Names) -> dg.SensorDefinition:
         if others := _made_with_other_settings(context, profile, names):
             return dg.SkipReason(others)
         if SERVER in followed and not _serves_promoted(context.instance, names):
-            return dg.SkipReason("the server does not serve the promoted model yet: run `retune deploy`")
+            return dg.SkipReason(
+                "the server does not serve the promoted model yet: materialize "
+                f"{names.key(SERVER).to_user_string()}, or run `retune deploy`"
+            )
         # Event ids, not versions: a rollback to an older model is a new event and must re-index again.
         return dg.RunRequest(run_key="-".join(["reindex", *map(str, events)]), stale_assets_only=True)
 

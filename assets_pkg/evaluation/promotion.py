@@ -62,7 +62,7 @@ def check_report(report: EvalReport, base: Checkpoint, candidate: Checkpoint, ev
         if name in measured and measured[name] != version:
             raise GateError(
                 f"the report measured {name} {measured[name]}, but the current one is {version}: "
-                "measure again first (retune eval)"
+                "measure again first (retune eval), or materialize eval_metrics"
             )
 
 
@@ -88,7 +88,9 @@ def decide(
     """
     metrics = comparison["metrics"]
     if not metrics:
-        raise GateError("the report compares no models: measure both first (retune eval)")
+        raise GateError(
+            "the report compares no models: measure both first (retune eval, or materialize eval_metrics)"
+        )
     if settings.metric not in metrics:
         raise GateError(f"the report compares no {settings.metric}: add its cut-off to eval.k_values")
     own = metrics[settings.metric]

@@ -37,6 +37,7 @@ from assets_pkg.orchestration.instance import GPU_POOL
 from assets_pkg.orchestration.names import UNPREFIXED, Names
 from assets_pkg.orchestration.pipes_client import run_remote
 from assets_pkg.orchestration.run_observer import run_observer
+from assets_pkg.orchestration.run_tags import data_set_tags
 from resources.compute.errors import ComputeError
 from resources.compute.stage_targets import StageTargets
 from resources.compute.targets import ComputeTarget
@@ -178,9 +179,8 @@ class UpstreamArtifacts:
             raise dg.Failure(f"{key.to_user_string()} was never materialized", allow_retries=False)
         if materialization is None:
             raise dg.Failure(
-                f"'{self.names.key(asset).to_user_string()}' was never materialized: run an earlier stage "
-                "first (retune run --from sdg), "
-                "or materialize it in the UI",
+                f"'{self.names.key(asset).to_user_string()}' was never materialized: materialize it and what it is "
+                "made of first, in the UI or with the command (retune run --from sdg)",
                 allow_retries=False,
             )
         return materialization
@@ -287,6 +287,8 @@ class AssetContext(UpstreamArtifacts):
     ) -> dg.MaterializeResult[Any]:
         """The materialization of ``artifact``: its version, its path, the resources that building it took (if it was
         built just now), and ``metadata``."""
+        if tags := data_set_tags(self.names, artifact.asset, artifact.version):
+            self.instance.add_run_tags(self.context.run_id, tags)
         shown = sorted(metadata.items(), key=_place)
         recorded = {
             **dict(shown),

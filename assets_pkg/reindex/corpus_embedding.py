@@ -196,8 +196,8 @@ def served_encoder(
     def check_model() -> None:
         if not server.serves_its_model():
             raise DeployError(
-                f"the server at {server.url} no longer serves {model.version}: run `retune reindex` again; the blocks "
-                "that were finished are kept"
+                f"the server at {server.url} no longer serves {model.version}: materialize vector_index again (`retune "
+                "reindex`); the blocks that were finished are kept"
             )
 
     server_type = [settings.server, settings.nim_image, settings.use_onnx] if settings.server == "nim" else []

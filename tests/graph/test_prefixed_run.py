@@ -14,7 +14,10 @@ QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 @pytest.mark.slow
-def test_a_prefixed_graph_takes_what_the_plain_one_has_built(project: Project) -> None:
+def test_a_prefixed_graph_takes_what_the_plain_one_has_built(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project.profile_path.parent)
     names = Names.under(["team", "faq"])
     defs = build_definitions(project.profile, key_prefix=names.prefix)
     keys = [names.key(asset) for asset in WITHOUT_SERVER]

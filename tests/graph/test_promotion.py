@@ -77,7 +77,7 @@ def test_a_checkpoint_that_was_not_measured_is_not_promoted(
     other.run(["checkpoint"])
     outcome = run_assets(other.defs, other.instance, ["promoted_model"])
     assert not outcome.succeeded
-    assert "measure again first (retune eval)" in outcome.failures[0].message
+    assert "measure again first (retune eval), or materialize eval_metrics" in outcome.failures[0].message
     assert project.version("promoted_model") == kept
 
 
