@@ -204,3 +204,46 @@ def test_the_revision_is_that_of_the_working_folder(tmp_path: Path, monkeypatch:
         subprocess.run([*git, *command], check=True)
     written = next((tmp_path / ".git/refs/heads").iterdir()).read_text().strip()
     assert job_tags(profile)["retune/revision"] == written
+
+
+class RecordedAlerts(AlertsResource):
+    """Writes what is sent into a file."""
+
+    file: str
+
+    def send(self, event: str, text: str) -> bool:
+        with Path(self.file).open("a", encoding="utf-8") as lines:
+            lines.write(f"{event}: {text}\n")
+        return True
+
+
+@pytest.mark.parametrize(
+    ("asset", "alerts"), [(["faq", "raw_corpus"], 1), (["wiki", "raw_corpus"], 0), (["orders"], 0)]
+)
+def test_alerts_are_about_runs_of_the_graph(
+    two: dg.Definitions, tmp_path: Path, asset: list[str], alerts: int
+) -> None:
+    @dg.asset
+    def orders() -> None:
+        raise RuntimeError("no orders")
+
+    sent = tmp_path / "alerts.txt"
+    sent.touch()
+    for name in ("faq", "wiki"):
+        for document in (tmp_path / name / "documents").rglob("*.*"):
+            document.unlink()
+    defs = dg.Definitions.merge(two, dg.Definitions(assets=[orders]))
+    with dg.DagsterInstance.ephemeral() as instance:
+        job = defs.resolve_implicit_global_asset_job_def()
+        failed = job.execute_in_process(
+            run_config=QUIET, instance=instance, asset_selection=[dg.AssetKey(asset)], raise_on_error=False
+        )
+        context = dg.build_run_status_sensor_context(
+            sensor_name="faq__alert_when_a_run_fails",
+            dagster_event=failed.get_run_failure_event(),
+            dagster_instance=instance,
+            dagster_run=failed.dagster_run,
+            resources={"faq__alerts": RecordedAlerts(file=str(sent))},
+        ).for_run_failure()
+        defs.resolve_sensor_def("faq__alert_when_a_run_fails")(context)
+    assert len(sent.read_text().splitlines()) == alerts

@@ -9,25 +9,30 @@ import pytest
 
 from assets_pkg.build import build_definitions
 from assets_pkg.config.profile import load_profile
+from assets_pkg.orchestration.names import UNPREFIXED, Names
 from tests.conftest import write_corpus, write_profile
 
 
 @pytest.mark.slow
-def test_a_run_can_name_the_target_of_one_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("names", [UNPREFIXED, Names.under(["team", "faq"])], ids=["plain", "prefixed"])
+def test_a_run_can_name_the_target_of_one_stage(
+    names: Names, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "env.toml").write_text('[child]\nexecutor = "subprocess"\n', "utf-8")
     corpus = write_corpus(tmp_path / "documents", 8)
     settings = write_profile(tmp_path / "p.yaml", corpus=corpus, model=tmp_path, root=tmp_path / "output")
-    job = build_definitions(load_profile(str(settings))).resolve_job_def("retune")
+    defs = build_definitions(load_profile(str(settings)), key_prefix=names.prefix)
+    job = defs.resolve_job_def(names.of("retune"))
 
     def launch(stages: dict[str, str], instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
         return job.execute_in_process(
             run_config={
-                "resources": {"compute": {"config": {"stages": stages}}},
+                "resources": {names.of("compute"): {"config": {"stages": stages}}},
                 "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
             },
             instance=instance,
-            asset_selection=[dg.AssetKey("raw_corpus")],
+            asset_selection=[names.key("raw_corpus")],
             raise_on_error=False,
         )
 
@@ -39,7 +44,7 @@ def test_a_run_can_name_the_target_of_one_stage(tmp_path: Path, monkeypatch: pyt
         assert failed.description == "env.toml has no compute target 'nowhere'; it has: child"
         done = launch({"sdg": "child"}, instance)
         assert done.success
-        (made,) = done.asset_materializations_for_node("raw_corpus")
+        (made,) = done.asset_materializations_for_node(names.of("raw_corpus"))
         assert made.metadata["job_host"].value
     (folder,) = (tmp_path / "output" / ".jobs").iterdir()
     assert folder.name.startswith("raw_corpus-")
