@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import difflib
 import re
 from pathlib import Path
@@ -137,6 +138,15 @@ def test_each_row_of_a_table_is_a_document(name: str, folder: Path) -> None:
     assert [document.metadata["code"] for document in documents] == ["007", "12"]
     first = {"jsonl": 1, "parquet": 1}.get(name.partition(".")[2], 2)
     assert [document.metadata["row"] for document in documents] == [first, first + 1]
+
+
+def test_long_fields_are_read_and_the_limit_of_others_stays(tmp_path: Path) -> None:
+    limit = csv.field_size_limit()
+    (tmp_path / "long.csv").write_text(f'id,text\n1,"{"x" * (limit + 1)}"\n', "utf-8")
+    (document,) = read(tmp_path / "long.csv")
+    assert isinstance(document, FileDocument)
+    assert "x" * (limit + 1) in document.text
+    assert csv.field_size_limit() == limit
 
 
 def test_columns_are_chosen_by_name(folder: Path) -> None:

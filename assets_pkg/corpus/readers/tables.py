@@ -7,6 +7,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,6 @@ DELIMITERS = ",;\t|"
 SNIFFED_ROWS = 50
 DAMAGED_ROW = "damaged row"
 
-
 _INTEGER = re.compile(r"0|-?[1-9]\d{0,17}")
 _DECIMAL = re.compile(r"-?\d{1,15}\.\d{1,15}")
 
@@ -37,14 +37,24 @@ def read_csv(path: Path, options: ReadOptions) -> Iterator[FileItem]:
     # A sample that ends within a character is not UTF-8.
     whole = sample[: sample.rfind(b"\n") + 1] or sample if len(sample) == SAMPLE_BYTES else sample
     encoding, warnings = encoding_of(whole)
-    csv.field_size_limit(MAX_FIELD_CHARS)
-    delimiter = _delimiter(whole.decode(encoding, "replace"), path)
 
     def rows() -> Iterator[tuple[int, dict[str, Any] | UnreadPart]]:
         with path.open(encoding=encoding, errors="replace", newline="") as lines:
             yield from _named(_numbered(csv.reader(lines, delimiter=delimiter)))
 
-    yield from _documents(_with_numbers(rows), options, warnings, where="")
+    with _long_fields():
+        delimiter = _delimiter(whole.decode(encoding, "replace"), path)
+        yield from _documents(_with_numbers(rows), options, warnings, where="")
+
+
+@contextmanager
+def _long_fields() -> Iterator[None]:
+    """Fields may have :data:`MAX_FIELD_CHARS`; the limit is the whole process's, and others rely on theirs."""
+    before = csv.field_size_limit(MAX_FIELD_CHARS)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
 
 
 def _delimiter(sample: str, path: Path) -> str:
