@@ -10,6 +10,8 @@ import stat
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
+from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Self, TypeAlias
@@ -166,18 +168,15 @@ class FileReader:
         return versioned(reading.name, reading.digest)
 
 
+@dataclass(frozen=True)
 class _Reading:
     """A file between the begin and the end of its reading."""
 
-    def __init__(
-        self,
-        name: str,
-        digest: str = "",
-        why: str = "",
-        kept: Path | None = None,
-        pending: Future[Path] | None = None,
-    ) -> None:
-        self.name, self.digest, self.why, self.kept, self.pending = name, digest, why, kept, pending
+    name: str
+    digest: str = ""
+    why: str = ""
+    kept: Path | None = None
+    pending: Future[Path] | None = None
 
 
 class _Kept:
@@ -255,10 +254,10 @@ def _cannot_be_opened(root: Path, name: str) -> str:
     return "" if stat.S_ISREG(mode) else "it is not a regular file"
 
 
-def _hash(stream: object) -> str:
+def _hash(stream: BufferedReader) -> str:
     """The digest of all bytes, in blocks, so that a large binary file is never in memory as a whole."""
-    stream.seek(0)  # type: ignore[attr-defined]
-    return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
+    stream.seek(0)
+    return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _utf8(data: bytes) -> str | None:

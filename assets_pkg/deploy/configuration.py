@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from assets_pkg.config.sections.deploy import DeploySettings
+from assets_pkg.deploy.server_client import TLS_VARIABLES
 from assets_pkg.nim.settings import ENVIRONMENT, DrainSettings, SettingsError, front_settings_from
 from storage.digests import digest_text
 
@@ -16,7 +17,6 @@ Configuration = Mapping[str, str]
 NAMES_VARIABLE = "NIM_SERVED_MODEL_NAME"
 LIMIT_VARIABLE = "NIM_MAX_CLIENT_BATCH_SIZE"
 LOG_VARIABLE = "RETUNE_LOG_FILE"
-TLS_VARIABLES = ("NIM_TLS_CERT_PATH", "NIM_TLS_KEY_PATH")
 COMMON = ("backend", "host", "host_port", "served_model_name")
 OF_RETUNE = ("max_client_batch_size",)
 OF_CONTAINERS = ("server", "container_name", "gpus", "shm_size")

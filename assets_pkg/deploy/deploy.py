@@ -32,7 +32,6 @@ from assets_pkg.deploy.server_client import CERTIFICATE_VARIABLE, KEY_VARIABLE, 
 from assets_pkg.deploy.server_state import (
     STATE_FILE,
     DeployError,
-    Note,
     RunningServer,
     ServedModel,
     SmokeCheck,
@@ -42,7 +41,7 @@ from assets_pkg.deploy.server_state import (
     load_state,
 )
 from resources.containers import ContainerEngine
-from storage.progress import no_note
+from storage.progress import Note, no_note
 
 STATES: dict[str, Callable[..., RunningServer]] = {
     "process": ServerState,

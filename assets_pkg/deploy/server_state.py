@@ -31,7 +31,7 @@ from resources.encoders.service_calls import AnswerError, as_vector, json_value
 from storage.disk import bytes_below
 from storage.errors import RetuneError
 from storage.files import write_json
-from storage.progress import no_note
+from storage.progress import Note, no_note
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,7 +40,7 @@ STATE_FILE = "server.json"
 SERVER_MODULE = "assets_pkg.nim"
 POLL_SECONDS = 0.1
 STOP_SECONDS = 20
-TOLD_SECONDS = 5.0
+NOTE_SECONDS = 5.0
 DRAIN_MARGIN_SECONDS = 10.0
 DEFAULT_DRAIN_SECONDS = 131.0
 """How long a server that was started with the default deadline of a request may take to end."""
@@ -50,7 +50,6 @@ LOG_LINES_SHOWN = 15
 TOLERANCES = {"fp32": 1e-3, "fp16": 1e-3, "int8_weights": 1e-2, "int8_dynamic": 1e-1}
 """The largest cosine distance to the checkpoint's vectors, by the dtype of the exported model."""
 
-Note = Callable[[str], object]
 SmokeCheck = Callable[[str], None]
 """Called with the base URL of a started server; raises `DeployError` if its embeddings are wrong."""
 
@@ -123,7 +122,7 @@ class RunningServer(Protocol):
     def stop(self, note: Note = no_note) -> bool:
         """Let it finish its requests and end; kill it where it takes longer than its own deadline of requests.
 
-        ``note`` hears every ``TOLD_SECONDS`` how long that has taken. Returns whether it still existed.
+        ``note`` hears every ``NOTE_SECONDS`` how long that has taken. Returns whether it still existed.
         """
         ...
 

@@ -17,7 +17,7 @@ from assets_pkg.retrieval.metrics import FAMILIES, RetrievalScores, Run, main_me
 from resources.language import language_of
 from storage.artifacts import EvalReport, EvalSet
 from storage.files import write_json
-from storage.formats.beir import BeirQuery, Qrels, read_documents, read_qrels, read_queries
+from storage.formats.beir import BeirQuery, Qrels, best_judged, read_documents, read_qrels, read_queries
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -135,7 +135,8 @@ def _write_details(
     settings: EvalSettings,
 ) -> None:
     metric = main_metric("NDCG", settings.k_values)
-    queries = with_languages({each.query_id: each for each in read_queries(eval_set.beir)}, eval_set)
+    qrels = read_qrels(eval_set.beir)
+    queries = with_languages({each.query_id: each for each in read_queries(eval_set.beir)}, eval_set, qrels)
     slices = compare_slices(
         base, finetuned, queries, [metric, main_metric("Recall", settings.k_values)], settings
     )
@@ -146,7 +147,7 @@ def _write_details(
     ]
     write_json(folder / "slices.json", rows, final_newline=True)
     texts = {query_id: each.text for query_id, each in queries.items()}
-    changes = largest_changes(base, finetuned, metric, eval_set, texts, read_qrels(eval_set.beir))
+    changes = largest_changes(base, finetuned, metric, eval_set, texts, qrels)
     listed = {side: [_rounded(asdict(change)) for change in chosen] for side, chosen in changes.items()}
     write_json(folder / "changes.json", {"metric": metric, **listed}, final_newline=True)
     draw_gains(finetuned.per_query[metric] - base.per_query[metric], metric, folder / "gains.png")
@@ -154,11 +155,10 @@ def _write_details(
         draw_slices(shown, metric, folder / "slices.png")
 
 
-def with_languages(queries: Mapping[str, BeirQuery], eval_set: EvalSet) -> dict[str, BeirQuery]:
+def with_languages(queries: Mapping[str, BeirQuery], eval_set: EvalSet, qrels: Qrels) -> dict[str, BeirQuery]:
     """``queries``, each with the language of the passage that answers it best, unless its metadata have one: of a
     question's few words it is often not sure."""
-    qrels = read_qrels(eval_set.beir)
-    best = {name: max(sorted(judged), key=judged.__getitem__) for name, judged in qrels.items() if judged}
+    best = {name: best_judged(judged) for name, judged in qrels.items() if judged}
     wanted = set(best.values())
     languages = {
         each.doc_id: language_of(each.joined)

@@ -11,7 +11,7 @@ from pathlib import Path
 from assets_pkg.config.sections.finetune import MixSettings
 from assets_pkg.finetune.data import Example, TrainData
 from assets_pkg.finetune.errors import TrainingDataError
-from storage.formats.beir import read_documents, read_qrels, read_queries
+from storage.formats.beir import best_judged, read_documents, read_qrels, read_queries
 
 PREFIX = "mix:"
 """Of the ids of general questions and passages, so that they are no ids of the documents'."""
@@ -26,7 +26,10 @@ def with_general_pairs(data: TrainData, mix: MixSettings, seed: int) -> TrainDat
         TrainingDataError: it has no judged question, or an answer that its corpus lacks.
     """
     folder = Path(mix.path).expanduser()
-    rows = sorted(_rows(folder), key=lambda row: row.question_id)
+    split = "train" if (folder / "qrels" / "train.tsv").exists() else "test"
+    rows = sorted(_rows(folder, split), key=lambda row: row.question_id)
+    if not rows:
+        raise TrainingDataError(f"finetune.mix: {folder} has no question with an answer in qrels/{split}.tsv")
     wanted = round(len(data.examples) * mix.share / (1 - mix.share))
     drawn = random.Random(seed).sample(rows, min(wanted, len(rows)))
     texts = _texts(folder, {row.positive for row in drawn})
@@ -41,19 +44,13 @@ def with_general_pairs(data: TrainData, mix: MixSettings, seed: int) -> TrainDat
     )
 
 
-def _rows(folder: Path) -> Iterator[Example]:
+def _rows(folder: Path, split: str) -> Iterator[Example]:
     """Each judged question with its best answer."""
-    split = "train" if (folder / "qrels" / "train.tsv").exists() else "test"
     qrels = read_qrels(folder, split)
-    found = False
     for query in read_queries(folder):
         judged = {name: score for name, score in qrels.get(query.query_id, {}).items() if score > 0}
         if judged:
-            found = True
-            best = max(sorted(judged), key=lambda name: judged[name])
-            yield Example(f"{PREFIX}{query.query_id}", query.text, f"{PREFIX}{best}", ())
-    if not found:
-        raise TrainingDataError(f"finetune.mix: {folder} has no question with an answer in qrels/{split}.tsv")
+            yield Example(f"{PREFIX}{query.query_id}", query.text, f"{PREFIX}{best_judged(judged)}", ())
 
 
 def _texts(folder: Path, wanted: set[str]) -> dict[str, str]:

@@ -269,7 +269,7 @@ class AssetContext(UpstreamArtifacts):
         return accelerator_lock(pool, self.instance, self.note) if pool else nullcontext()
 
     def is_forced(self, asset: str) -> bool:
-        """Whether the run was told to make ``asset`` even if the same was made before: :func:`forced_tag`."""
+        """Whether the run is to make ``asset`` even if the same was made before: :func:`forced_tag`."""
         return asset in json.loads(self.context.run.tags.get(FORCED_TAG, "[]"))
 
     @property

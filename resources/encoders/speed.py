@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from itertools import count
 
 SIZE = 1024
 """Inputs, outputs and rows of the layer that is measured."""
@@ -54,11 +53,9 @@ def _repetitions_per_second(step: Callable[[], None], device: str) -> float:
 
     step()  # chooses kernels, and fills caches
     synchronize()
-    started = time.perf_counter()
-    for done in count(1):
+    started, done, elapsed = time.perf_counter(), 0, 0.0
+    while not done or elapsed < MEASURED_SECONDS:
         step()
         synchronize()
-        elapsed = time.perf_counter() - started
-        if elapsed >= MEASURED_SECONDS:
-            return done / elapsed
-    raise AssertionError
+        done, elapsed = done + 1, time.perf_counter() - started
+    return done / elapsed

@@ -129,6 +129,11 @@ def read_qrels(folder: Path, split: str = "test") -> Qrels:
     return qrels
 
 
+def best_judged(judged: Mapping[str, int]) -> str:
+    """The document that is judged best, the first by id among equals; ``judged`` has at least one."""
+    return max(sorted(judged), key=judged.__getitem__)
+
+
 def count_missing_answers(folder: Path, qrels: Qrels, documents: Container[str]) -> int:
     """How many answers are not among the corpus's ``documents``.
 

@@ -23,7 +23,7 @@ def test_a_long_request_survives_replace_and_stop_over_tls(
     for name, value in make_certificate(tmp_path_factory.mktemp("tls")).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("NIM_ENGINE_COUNT", "1")
-    monkeypatch.setattr(processes, "TOLD_SECONDS", 0.2)
+    monkeypatch.setattr(processes, "NOTE_SECONDS", 0.2)
     said: list[str] = []
     first = deployments.deploy(models[0])
     assert first.url.startswith("https://")

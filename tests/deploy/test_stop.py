@@ -59,7 +59,7 @@ def test_the_waiting_is_told_and_the_second_interrupt_ends_it(
     server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process, state = server
-    monkeypatch.setattr(processes, "TOLD_SECONDS", 0.05)
+    monkeypatch.setattr(processes, "NOTE_SECONDS", 0.05)
     write_state(tmp_path, asdict(state))
     said: list[str] = []
 

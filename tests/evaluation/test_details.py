@@ -110,7 +110,7 @@ def test_a_questions_language_is_that_of_its_best_answer(tmp_path: Path) -> None
         "q3": BeirQuery("q3", "not judged"),
     }
     write_beir(tmp_path / "eval_beir", documents, queries.values(), qrels)
-    found = with_languages(queries, EvalSet(tmp_path, "eval_set", "e"))
+    found = with_languages(queries, EvalSet(tmp_path, "eval_set", "e"), qrels)
     assert {name: each.metadata.get("language") for name, each in found.items()} == {
         "q0": "de",
         "q1": "en",

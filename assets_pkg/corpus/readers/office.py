@@ -70,7 +70,7 @@ def read_pptx(path: Path, options: ReadOptions) -> Iterator[FileItem]:
 
 def joined_pages(pages: Iterable[str]) -> tuple[str, list[int]]:
     """The text of all pages, and the offset at which each begins."""
-    text, starts = "", list[int]()
+    starts: list[int] = []
     parts: list[str] = []
     length = 0
     for page in pages:
@@ -78,8 +78,7 @@ def joined_pages(pages: Iterable[str]) -> tuple[str, list[int]]:
         if page.strip():
             parts.append(page.strip() + "\n\n")
             length += len(parts[-1])
-    text = "".join(parts)
-    return text, starts
+    return "".join(parts), starts
 
 
 def _slide(slide: Any) -> str:

@@ -25,19 +25,17 @@ from assets_pkg.deploy.backends.nim_image import USER, contract_of, host_cache, 
 from assets_pkg.deploy.configuration import (
     LIMIT_VARIABLE,
     NAMES_VARIABLE,
-    TLS_VARIABLES,
     served_names,
     with_model,
 )
-from assets_pkg.deploy.server_client import KEY_VARIABLE, server_key
+from assets_pkg.deploy.server_client import KEY_VARIABLE, TLS_VARIABLES, server_key
 from assets_pkg.deploy.server_state import (
     DEFAULT_DRAIN_SECONDS,
     LOG_LINES_SHOWN,
+    NOTE_SECONDS,
     STOP_SECONDS,
-    TOLD_SECONDS,
     AtAddress,
     DeployError,
-    Note,
     RunningServer,
     ServedModel,
     SmokeCheck,
@@ -52,7 +50,7 @@ from assets_pkg.deploy.server_state import (
 )
 from resources.containers import ContainerEngine, ContainerError, ContainerSpec, ContainerStatus
 from storage.digests import digest_file, digest_tree
-from storage.progress import no_note
+from storage.progress import Note, no_note
 
 IMAGE_FOLDER = Path(__file__).parents[2] / "nim"
 INNER_PORT = 8000
@@ -359,7 +357,7 @@ def _drain(engine: ContainerEngine, server: ContainerState, note: Note) -> None:
     begun = time.monotonic()
     while True:
         try:
-            return done.result(TOLD_SECONDS)
+            return done.result(NOTE_SECONDS)
         except TimeoutError:
             note(drain_note(server.handle, time.monotonic() - begun, longest))
 

@@ -35,13 +35,12 @@ from assets_pkg.deploy.server_state import (
     DEFAULT_DRAIN_SECONDS,
     DRAIN_MARGIN_SECONDS,
     LOG_LINES_SHOWN,
+    NOTE_SECONDS,
     POLL_SECONDS,
     SERVER_MODULE,
     STOP_SECONDS,
-    TOLD_SECONDS,
     AtAddress,
     DeployError,
-    Note,
     RunningServer,
     ServedModel,
     SmokeCheck,
@@ -53,7 +52,7 @@ from assets_pkg.deploy.server_state import (
     served_digest,
     write_state,
 )
-from storage.progress import no_note
+from storage.progress import Note, no_note
 
 DEPLOYED_FROM = "RETUNE_DEPLOYED_FROM"
 """The variable by which a server process is known as one that a deployment started: the folder of state and logs."""
@@ -275,13 +274,13 @@ def stop_unrecorded(folder: Path, recorded: RunningServer | None, note: Note = n
 def wait_for(
     processes: Sequence[psutil.Process], seconds: float, note: Callable[[float], object]
 ) -> list[psutil.Process]:
-    """Wait until all have ended, and say every ``TOLD_SECONDS`` how long that has taken; returns those that have not
+    """Wait until all have ended, and say every ``NOTE_SECONDS`` how long that has taken; returns those that have not
     after ``seconds``."""
     begun, left = time.monotonic(), list(processes)
     while left and (waited := time.monotonic() - begun) < seconds:
-        if waited >= TOLD_SECONDS:
+        if waited >= NOTE_SECONDS:
             note(waited)
-        left = psutil.wait_procs(left, min(TOLD_SECONDS, seconds - waited))[1]
+        left = psutil.wait_procs(left, min(NOTE_SECONDS, seconds - waited))[1]
     return left
 
 

@@ -21,7 +21,6 @@ from assets_pkg.deploy.server_client import CERTIFICATE_VARIABLE, get, get_field
 from assets_pkg.deploy.server_state import (
     STOP_SECONDS,
     DeployError,
-    Note,
     RunningServer,
     ServedModel,
     SmokeCheck,
@@ -30,7 +29,7 @@ from assets_pkg.deploy.server_state import (
     require_port,
     write_state,
 )
-from storage.progress import no_note
+from storage.progress import Note, no_note
 
 PROGRAM = "vllm"
 KEY_VARIABLE = "VLLM_API_KEY"
