@@ -9,10 +9,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import dagster as dg
+
 from assets_pkg.build import SCHEDULES, SENSORS, build_definitions, configured_benchmarks
 from assets_pkg.config.env_file import load_env_file
 from assets_pkg.config.profile import Profile, load_profile
 from assets_pkg.config.project import enter_project, profile_name
+from assets_pkg.orchestration.executor import step_processes
 from resources.http_client import bypass_proxies_on_this_machine
 
 
@@ -26,4 +29,7 @@ enter_project()
 load_env_file(Path.cwd())
 bypass_proxies_on_this_machine()
 _profile = profile_from_environment()
-defs = build_definitions(_profile, include=(SENSORS, SCHEDULES, *configured_benchmarks(_profile)))
+defs = dg.Definitions.merge(
+    build_definitions(_profile, include=(SENSORS, SCHEDULES, *configured_benchmarks(_profile))),
+    dg.Definitions(executor=step_processes),
+)
