@@ -18,8 +18,16 @@ if TYPE_CHECKING:
     from assets_pkg.component import RetuneComponent
     from assets_pkg.config.profile import Profile, load_profile
     from assets_pkg.orchestration.downstream import load_artifact
+    from assets_pkg.orchestration.executor import step_processes
 
-__all__ = ["Profile", "RetuneComponent", "build_definitions", "load_artifact", "load_profile"]
+__all__ = [
+    "Profile",
+    "RetuneComponent",
+    "build_definitions",
+    "load_artifact",
+    "load_profile",
+    "step_processes",
+]
 
 _HOMES = {
     "Profile": "assets_pkg.config.profile",
@@ -27,6 +35,7 @@ _HOMES = {
     "build_definitions": "assets_pkg.build",
     "load_artifact": "assets_pkg.orchestration.downstream",
     "load_profile": "assets_pkg.config.profile",
+    "step_processes": "assets_pkg.orchestration.executor",
 }
 
 

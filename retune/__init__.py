@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from assets_pkg import build_definitions as build_definitions
     from assets_pkg import load_artifact as load_artifact
     from assets_pkg import load_profile as load_profile
+    from assets_pkg import step_processes as step_processes
 
 __getattr__ = assets_pkg.__getattr__
 __dir__ = assets_pkg.__dir__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +41,14 @@ host = "127.0.0.1"
 user = "nobody-here"
 """
 
+OWN_PAIRS = ("sdg", "sdg.sdg_input_path=pairs.jsonl")
+"""What a command is given for a job that needs no model: reading pairs takes a quarter of the CPU time of training."""
+
+
+def made_of_own_pairs(place: Workplace) -> bool:
+    """Whether there is a version of ``synthetic_qa`` beside that of the prepared project."""
+    return len(list((place.home / "output/artifacts/synthetic_qa").glob("*/manifest.json"))) == 2
+
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Workplace:
@@ -51,6 +60,11 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Work
         settings = yaml.safe_load(profile.read_text("utf-8"))
         profile.write_text(yaml.safe_dump({**settings, "artifact_root": "output"}), "utf-8")
         (made.home / "env.toml").write_text(TARGETS, "utf-8")
+        pairs = [
+            {"question": f"what is checked in case {n}?", "positive": f"Seal {n} is checked."}
+            for n in range(9)
+        ]
+        (made.home / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)), "utf-8")
         code, output = made.retune("run", "--to", "prep")
         assert code == 0, output
 

@@ -18,6 +18,7 @@ from resources.compute.targets import ComputeTarget
 from tests.apt import install_packages
 from tests.command.conftest import Workplace, free_port
 from tests.compute.accelerator_lock_steps import busy_accelerator
+from tests.compute.conftest import OWN_PAIRS, made_of_own_pairs
 from tests.compute.slurm_cluster import Cluster
 from tests.small_disk import small_disk
 
@@ -37,10 +38,6 @@ def queue(state: str) -> list[str]:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
 
 
-def whole(place: Workplace, asset: str) -> bool:
-    return any((place.home / "output" / "artifacts" / asset).glob("*/manifest.json"))
-
-
 def test_the_stages_run_on_the_cluster(place: Workplace, cluster: Cluster) -> None:
     code, output = place.retune("run", "--to", "eval", "--run", "my-cluster")
     assert code == 0, output
@@ -58,22 +55,22 @@ def test_a_step_that_waits_for_the_cluster_leaves_the_accelerator_to_others(
 
 
 def test_a_cancelled_job_is_told_and_leaves_nothing_half_made(place: Workplace, cluster: Cluster) -> None:
-    code, output = place.retune("finetune", "--batch", "gated")
+    code, output = place.retune(*OWN_PAIRS, "--batch", "gated")
     assert code == 0, output
     until(lambda: bool(queue("running")))
     assert f"running on {cluster.node}" in place.retune(*JOBS)[1]
     cluster.run("scancel", *queue("running"))
     until(lambda: not queue("running,completing"))
     assert "cancelled by scancel" in place.retune(*JOBS)[1]
-    assert not whole(place, "checkpoint")
+    assert not made_of_own_pairs(place)
     assert place.retune("jobs", "pick-up")[0] == 0
     (place.home / "gate").touch()
-    code, output = place.retune("finetune", "--run", "gated")
+    code, output = place.retune(*OWN_PAIRS, "--run", "gated")
     assert code == 0, output
 
 
 def test_a_job_whose_node_goes_down_runs_again_when_it_is_back(place: Workplace, cluster: Cluster) -> None:
-    command = place.start("finetune", "--run", "gated")
+    command = place.start(*OWN_PAIRS, "--run", "gated")
     until(lambda: bool(queue("running")))
     cluster.set_node("down")
     until(lambda: bool(queue("pending")))
@@ -85,13 +82,13 @@ def test_a_job_whose_node_goes_down_runs_again_when_it_is_back(place: Workplace,
     assert command.returncode == 0, output
     assert output.count("submitted as") == 1  # put back into the queue, not submitted anew
     assert "pending (" in output
-    assert whole(place, "checkpoint")
+    assert made_of_own_pairs(place)
 
 
 def test_an_interrupt_cancels_the_job(place: Workplace, cluster: Cluster) -> None:
     import signal
 
-    command = place.start("finetune", "--run", "gated")
+    command = place.start(*OWN_PAIRS, "--run", "gated")
     until(lambda: bool(queue("running")))
     command.send_signal(signal.SIGINT)
     command.communicate(timeout=60)
@@ -102,14 +99,14 @@ def test_an_interrupt_cancels_the_job(place: Workplace, cluster: Cluster) -> Non
 def test_a_detached_job_waits_its_turn_and_is_picked_up(place: Workplace, cluster: Cluster) -> None:
     cluster.set_node("down")
     try:
-        code, output = place.retune("finetune", "--batch", "my-cluster")
+        code, output = place.retune(*OWN_PAIRS, "--batch", "my-cluster")
         assert code == 0, output
         until(lambda: "pending (" in place.retune(*JOBS)[1])
     finally:
         cluster.set_node("resume")
     until(lambda: "done" in place.retune(*JOBS)[1])
     assert place.retune("jobs", "pick-up")[0] == 0
-    assert "nothing is stale" in place.retune("finetune")[1]
+    assert "nothing is stale" in place.retune(*OWN_PAIRS)[1]
 
 
 @pytest.mark.parametrize(
@@ -200,7 +197,7 @@ def test_a_full_disk_for_job_folders_is_said_plainly(place: Workplace, cluster: 
     with small_disk(jobs, "64k") as disk:
         disk.fill()
         for how in ("--run", "--batch"):
-            code, output = place.retune("finetune", how, "small")
+            code, output = place.retune(*OWN_PAIRS, how, "small")
             assert code == 1
             assert f"cannot write {jobs}/" in output
             assert "No space left on device: free some space there, and run again" in output
@@ -208,19 +205,19 @@ def test_a_full_disk_for_job_folders_is_said_plainly(place: Workplace, cluster: 
         assert not (place.home / "output" / ".jobs").exists()
         assert not queue("running,pending,completing")
         disk.grow("8m")
-        command = place.start("finetune", "--run", "gated")
+        command = place.start(*OWN_PAIRS, "--run", "gated")
         until(lambda: bool(queue("running")))
         disk.fill()
         (place.home / "gate").touch()
         output, _ = command.communicate(timeout=120)
         assert command.returncode == 1
-        assert f"cannot write {jobs}/checkpoint-" in output
+        assert f"cannot write {jobs}/synthetic_qa-" in output
         assert "No space left on device: free some space there, and run again" in output
-        assert not whole(place, "checkpoint")
+        assert not made_of_own_pairs(place)
 
         disk.grow("16m")
         (place.home / "gate").unlink()
-        code, output = place.retune("finetune", "--batch", "gated")
+        code, output = place.retune(*OWN_PAIRS, "--batch", "gated")
         assert code == 0, output
         until(lambda: bool(queue("running")))
         disk.fill()
@@ -230,10 +227,10 @@ def test_a_full_disk_for_job_folders_is_said_plainly(place: Workplace, cluster: 
         assert code == 0, output
         assert "cannot write" in output
         assert "free some space there, and run again" in " ".join(output.split())
-        assert not whole(place, "checkpoint")
+        assert not made_of_own_pairs(place)
 
         disk.grow("32m")
-        code, output = place.retune("finetune", "--run", "small")
+        code, output = place.retune(*OWN_PAIRS, "--run", "small")
         assert code == 0, output
 
 
@@ -282,17 +279,17 @@ def test_a_cluster_behind_ssh(place: Workplace, cluster: Cluster, ssh_config: Pa
     )
     with small_disk(remote, "64k") as disk:
         disk.fill()
-        code, output = place.retune("finetune", "--run", "behind")
+        code, output = place.retune(*OWN_PAIRS, "--run", "behind")
         assert code == 1
         assert "on cluster: " in output
         assert "No space left on device: free some space there, and run again" in output
         disk.grow("8m")
-        code, output = place.retune("finetune", "--run", "behind")
+        code, output = place.retune(*OWN_PAIRS, "--run", "behind")
         assert code == 0, output
         assert f"behind: running on {cluster.node}" in output
-        assert {path.name.rpartition("-")[0] for path in remote.glob("*-*")} == {"checkpoint"}
+        assert {path.name.rpartition("-")[0] for path in remote.glob("*-*")} == {"synthetic_qa"}
     (ssh_config.parent / "authorized").write_text("", "utf-8")  # the key is withdrawn
-    code, output = place.retune("eval", "--run", "behind")
+    code, output = place.retune("finetune", "--run", "behind")
     assert code == 1
     assert "cannot reach cluster: " in output
     assert "Permission denied" in output

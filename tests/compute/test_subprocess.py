@@ -16,6 +16,7 @@ from assets_pkg.build import build_definitions
 from assets_pkg.config.profile import load_profile
 from resources.configurable import AlertsResource
 from tests.command.conftest import Workplace
+from tests.compute.conftest import OWN_PAIRS, made_of_own_pairs
 
 PREP = ("eval_set", "training_set", "mined_train_set")
 
@@ -51,7 +52,7 @@ def test_jobs_make_the_same_versions_as_this_process(
 
 
 def test_an_error_of_the_job_is_one_plain_line(untouched: Workplace) -> None:
-    code, output = untouched.retune("sdg", "--run", "child", "corpus_dir=nowhere")
+    code, output = untouched.retune("sdg", "--run", "child", "sdg_input_path=nowhere.jsonl")
     assert code == 1
     assert "child: " in output
     assert "nowhere" in output
@@ -83,7 +84,7 @@ def await_job(place: Workplace) -> psutil.Process:
 
 
 def test_an_interrupt_ends_the_job_too(place: Workplace) -> None:
-    command = place.start("finetune", "--run", "child")
+    command = place.start(*OWN_PAIRS, "--run", "child")
     job = await_job(place)
     command.send_signal(signal.SIGINT)
     command.communicate(timeout=60)
@@ -93,23 +94,23 @@ def test_an_interrupt_ends_the_job_too(place: Workplace) -> None:
 
 
 def test_a_job_whose_command_was_killed_is_waited_for_by_the_next_one(place: Workplace) -> None:
-    command = place.start("finetune", "--run", "child")
+    command = place.start(*OWN_PAIRS, "--run", "child")
     job = await_job(place)
     command.kill()
     command.communicate(timeout=60)
     assert job.is_running()
-    code, output = place.retune("finetune", "--run", "child")
+    code, output = place.retune(*OWN_PAIRS, "--run", "child")
     assert code == 0, output
     assert "still runs: waiting for it" in output or "reused" in output
 
 
 def test_a_killed_job_is_reported_and_made_again(place: Workplace) -> None:
-    command = place.start("finetune", "--run", "child")
+    command = place.start(*OWN_PAIRS, "--run", "child")
     await_job(place).kill()
     output, _ = command.communicate(timeout=120)
     assert command.returncode == 1
     assert "child: exit code 137" in output or "its process was killed" in output
-    code, output = place.retune("finetune", "--run", "child")
+    code, output = place.retune(*OWN_PAIRS, "--run", "child")
     assert code == 0, output
 
 
@@ -134,9 +135,9 @@ def test_the_sensor_shows_the_state_of_jobs_and_picks_up_those_that_are_done(
 ) -> None:
     monkeypatch.chdir(place.home)
     monkeypatch.setenv("DAGSTER_HOME", str(place.home / ".dagster"))
-    code, output = place.retune("finetune", "--batch", "child")
+    code, output = place.retune(*OWN_PAIRS, "--batch", "child")
     assert code == 0, output
-    defs = build_definitions(load_profile("profile.yaml"))
+    defs = build_definitions(load_profile("profile.yaml", OWN_PAIRS[1:]))
     sensor = defs.resolve_sensor_def("pick_up_batch_jobs")
     with dg.DagsterInstance.get() as instance:
 
@@ -153,23 +154,23 @@ def test_the_sensor_shows_the_state_of_jobs_and_picks_up_those_that_are_done(
             ticked = tick()
         (request,) = ticked.run_requests
         assets = [key.to_user_string() for key in request.asset_selection]
-        assert set(assets) == {"checkpoint"}
+        assert set(assets) == {"synthetic_qa"}
         jobs = len(list((place.home / "output" / ".jobs").iterdir()))
         assert run_assets(defs, instance, assets, tags=request.tags).succeeded
         assert len(list((place.home / "output" / ".jobs").iterdir())) == jobs
         assert isinstance(tick(), dg.SkipReason)
-    assert "nothing is stale" in place.retune("finetune")[1]
+    assert "nothing is stale" in place.retune(*OWN_PAIRS)[1]
 
 
 def test_a_staged_job_is_not_submitted_and_runs_by_hand(place: Workplace) -> None:
     import subprocess
 
-    code, output = place.retune("finetune", "--batch", "child", "--stage")
+    code, output = place.retune(*OWN_PAIRS, "--batch", "child", "--stage")
     assert code == 0, output
     folder = next((place.home / "output" / ".jobs").iterdir())
-    assert not (place.home / "output" / "artifacts" / "checkpoint").exists()
+    assert not made_of_own_pairs(place)
     done = subprocess.run(
         ["bash", str(folder / "job.sh")], env=place.environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert versions(place, "checkpoint")
+    assert made_of_own_pairs(place)
