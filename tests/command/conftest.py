@@ -6,12 +6,15 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import pytest
 
+from resources.compute.job import JobFolder
 from tests.command.forked import CommandServer
 from tests.conftest import write_corpus, write_profile
 
@@ -61,6 +64,26 @@ class Workplace:
         process = self.start(*arguments)
         output, _ = process.communicate(timeout=300)
         return process.returncode, output
+
+    def await_job(self) -> psutil.Process:
+        """The process of a job in this folder, once there is one."""
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            for process in psutil.process_iter(["cmdline"]):
+                line = process.info["cmdline"] or []
+                if "assets_pkg.job_worker" in line and str(self.home) in line[-1]:
+                    return process
+            time.sleep(0.1)
+        raise AssertionError("no job was started")
+
+    def await_ends_of_jobs(self) -> None:
+        """Wait until every job in this folder has left its exit code."""
+        deadline = time.monotonic() + 120
+        folders = [JobFolder(script.parent) for script in (self.home / "output/.jobs").glob("*/job.sh")]
+        assert folders
+        while not all(folder.has_ended() for folder in folders):
+            assert time.monotonic() < deadline, [folder.log.read_text() for folder in folders]
+            time.sleep(0.1)
 
     def link(self, name: str) -> str:
         """The version that a recipe-named path points at."""

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -106,12 +105,8 @@ def test_the_cluster_lines_train_there(place: Workplace, tmp_path: Path) -> None
     assert trained() == 2
     code, output = own.retune(*line, "--batch", "my-cluster", "learning_rate=3.0e-4")
     assert code == 0, output
-    deadline = time.monotonic() + 120
-    while trained() < 3:
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    while "running" in own.retune("jobs", "list")[1]:
-        assert time.monotonic() < deadline
+    own.await_ends_of_jobs()
+    assert trained() == 3
     code, output = own.retune("jobs", "pick-up")
     assert code == 0, output
     assert "nothing is stale" in own.retune(*line, "learning_rate=3.0e-4")[1]

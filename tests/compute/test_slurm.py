@@ -29,7 +29,7 @@ def until(found: Callable[[], bool], seconds: float = 90) -> None:
     deadline = time.monotonic() + seconds
     while not found():
         assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.1)
+        time.sleep(0.25)
 
 
 def queue(state: str) -> list[str]:
@@ -101,10 +101,12 @@ def test_a_detached_job_waits_its_turn_and_is_picked_up(place: Workplace, cluste
     try:
         code, output = place.retune(*OWN_PAIRS, "--batch", "my-cluster")
         assert code == 0, output
-        until(lambda: "pending (" in place.retune(*JOBS)[1])
+        until(lambda: bool(queue("pending")))
+        assert "pending (" in place.retune(*JOBS)[1]
     finally:
         cluster.set_node("resume")
-    until(lambda: "done" in place.retune(*JOBS)[1])
+    until(lambda: not queue("running,pending,completing"))
+    assert "done" in place.retune(*JOBS)[1]
     assert place.retune("jobs", "pick-up")[0] == 0
     assert "nothing is stale" in place.retune(*OWN_PAIRS)[1]
 

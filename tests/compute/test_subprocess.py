@@ -65,27 +65,9 @@ def test_an_unknown_place_ends_the_command_before_anything_is_recorded(untouched
     assert not (untouched.home / ".dagster").exists()
 
 
-def job_process(place: Workplace) -> psutil.Process | None:
-    for process in psutil.process_iter(["cmdline"]):
-        line = process.info["cmdline"] or []
-        if "assets_pkg.job_worker" in line and str(place.home) in line[-1]:
-            return process
-    return None
-
-
-def await_job(place: Workplace) -> psutil.Process:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        found = job_process(place)
-        if found is not None:
-            return found
-        time.sleep(0.1)
-    raise AssertionError("no job was started")
-
-
 def test_an_interrupt_ends_the_job_too(place: Workplace) -> None:
     command = place.start(*OWN_PAIRS, "--run", "child")
-    job = await_job(place)
+    job = place.await_job()
     command.send_signal(signal.SIGINT)
     command.communicate(timeout=60)
     assert command.returncode != 0
@@ -95,7 +77,7 @@ def test_an_interrupt_ends_the_job_too(place: Workplace) -> None:
 
 def test_a_job_whose_command_was_killed_is_waited_for_by_the_next_one(place: Workplace) -> None:
     command = place.start(*OWN_PAIRS, "--run", "child")
-    job = await_job(place)
+    job = place.await_job()
     command.kill()
     command.communicate(timeout=60)
     assert job.is_running()
@@ -106,7 +88,7 @@ def test_a_job_whose_command_was_killed_is_waited_for_by_the_next_one(place: Wor
 
 def test_a_killed_job_is_reported_and_made_again(place: Workplace) -> None:
     command = place.start(*OWN_PAIRS, "--run", "child")
-    await_job(place).kill()
+    place.await_job().kill()
     output, _ = command.communicate(timeout=120)
     assert command.returncode == 1
     assert "child: exit code 137" in output or "its process was killed" in output
@@ -120,9 +102,8 @@ def test_a_detached_job_is_recorded_and_picked_up(place: Workplace) -> None:
     record = next((place.home / "output" / ".jobs" / "batches").iterdir())
     name = json.loads(record.read_text())["name"]
     assert name in output
-    deadline = time.monotonic() + 120
-    while "done" not in (listed := place.retune("jobs", "list")[1]):
-        assert time.monotonic() < deadline, listed + place.retune("jobs", "logs", name)[1]
+    place.await_ends_of_jobs()
+    assert "done" in place.retune("jobs", "list")[1], place.retune("jobs", "logs", name)[1]
     code, output = place.retune("jobs", "pick-up")
     assert code == 0, output
     assert (place.home / "output" / "promoted_model").is_symlink()
