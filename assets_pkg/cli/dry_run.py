@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
 
 from assets_pkg.cli.common import plain
-from assets_pkg.config.profile import Profile
+from assets_pkg.config.profile import Profile, load_profile
 from assets_pkg.config.stages import SECTIONS, STAGE_OF, STAGES
 from storage.errors import RetuneError
+from storage.printable import visible
 
 if TYPE_CHECKING:
     from assets_pkg.orchestration.plan import Plan
@@ -74,21 +77,30 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 
 def show_settings(console: Console, profile: Profile, plan: Plan) -> None:
-    """Print the settings of the stages that would run, a section a line, in the form in which they are typed. Those
-    that are null or empty are left out."""
+    """Print the settings of the stages that would run, by section, in the form in which they are typed; those that the
+    default profile has too are dim. Those that are null or empty are left out."""
     stages = dict.fromkeys(STAGE_OF[asset] for asset in plan.to_run if asset != FETCHED)
+    default = load_profile("default")
+    console.print("settings, dim where they are the default's:")
     for section in dict.fromkeys(section for stage in stages for section in SECTIONS[stage]):
         if section in STAGES and section not in stages:
             continue
-        shown = " ".join(_typed(profile, section))
-        console.print(f"[bold]{section}[/]  {plain(shown)}", highlight=False)
+        usual = set(_typed(default, section))
+        typed = Text(" ").join(
+            Text(each, "dim" if each in usual else "bold") for each in _typed(profile, section)
+        )
+        console.print(f"  [bold]{section}[/]", highlight=False)
+        if console.is_terminal:
+            console.print(Padding(typed, (0, 0, 0, 4), expand=False))
+        else:  # a section a line, whatever reads it
+            console.print(Text("    ") + typed, soft_wrap=True)
 
 
 def _typed(profile: Profile, section: str) -> Iterator[str]:
     values: dict[str, Any] = getattr(profile, section).model_dump(mode="json")
     for name, value in values.items():
         if value not in (None, "", [], {}):
-            yield shlex.quote(f"{name}={_text(value)}")
+            yield visible(shlex.quote(f"{name}={_text(value)}"))
 
 
 def _text(value: Any) -> str:
