@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import dagster as dg
 
@@ -27,6 +27,7 @@ from assets_pkg.orchestration.instance import GPU_POOL
 from assets_pkg.orchestration.names import Names
 from assets_pkg.orchestration.prefixed import Style, placed
 from assets_pkg.orchestration.resources import build_resources
+from assets_pkg.orchestration.run_settings import with_run_settings
 from assets_pkg.prep.assets import build_assets as prep
 from assets_pkg.reindex.assets import build_assets as reindex
 from assets_pkg.sdg.assets import build_assets as sdg
@@ -81,14 +82,18 @@ def build_definitions(
     benchmarks = [name for name in BENCHMARKS if name in include]
     groups = [*GROUPS, *(BENCHMARK_GROUPS[name] for name in benchmarks)]
     resources = vars(build_resources(profile))
-    parts = [*corpus(profile, source), *chain.from_iterable(build_group(profile) for build_group in groups)]
-    checks = [part for part in parts if isinstance(part, dg.AssetChecksDefinition)]
-    made = _with_code_references([part for part in parts if not isinstance(part, dg.AssetChecksDefinition)])
-    assets = placed(made, names, resources, style)
+
+    def build(settings: Profile) -> list[dg.AssetsDefinition]:
+        made = chain(corpus(settings, source), *(build_group(settings) for build_group in groups))
+        return placed(_with_code_references(made), names, resources, style)
+
+    parts = with_run_settings(build(profile), profile, build)
+    checks = [part for part in parts if not part.keys]
+    assets = [part for part in parts if part.keys]
     keys = [key for asset in assets for key in asset.keys]
     return dg.Definitions(
         assets=assets,
-        asset_checks=placed(checks, names, resources, style),
+        asset_checks=cast("list[dg.AssetChecksDefinition]", checks),
         jobs=build_jobs(profile, benchmarks, names),
         sensors=build_sensors(profile, keys, names, source) if SENSORS in include else (),
         schedules=build_schedules(profile, names) if SCHEDULES in include else (),
@@ -104,11 +109,15 @@ def _with_documents_of(profile: Profile, source: dg.AssetKey) -> Profile:
     return profile.model_copy(update={"corpus": documents})
 
 
-def _with_code_references(assets: Sequence[Any]) -> list[Any]:
-    """The assets, each with the file and line of its function, which the UI links to."""
+def _with_code_references(parts: Iterable[dg.AssetsDefinition]) -> list[dg.AssetsDefinition]:
+    """The assets, each with the file and line of its function, which the UI links to; checks as they are."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)
-        return list(dg.with_source_code_references(assets))
+        made: list[Any] = [
+            part if isinstance(part, dg.AssetChecksDefinition) else dg.with_source_code_references([part])[0]
+            for part in parts
+        ]
+        return made
 
 
 def configured_benchmarks(profile: Profile) -> list[str]:

@@ -1,7 +1,7 @@
 """The resources that assets are handed, as Dagster configures them; what they open is free of Dagster.
 
-What decides a result is not a field of a resource but an object that it depends on: the Launchpad offers the fields of
-every run, and no code version knows what was typed there.
+What decides a result is not a field of a resource but an object that it depends on: no code version knows what was
+typed into a resource's fields in the Launchpad. Settings of a run are the config of its steps.
 """
 
 import os

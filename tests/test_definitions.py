@@ -152,7 +152,7 @@ def test_the_sensors_are_on_and_the_schedules_off(definitions: dg.Definitions) -
         assert definitions.resolve_schedule_def(schedule).default_status is stopped
 
 
-def test_the_launchpad_offers_nothing_that_decides_a_result(definitions: dg.Definitions) -> None:
+def test_the_resources_in_the_launchpad_decide_no_result(definitions: dg.Definitions) -> None:
     job = definitions.resolve_job_def(MAIN_JOB)
     fields = {
         f"{name}.{field}"

@@ -19,6 +19,11 @@ class RuntimeOnly:
     """Marks a setting that changes how a stage runs but not what it makes (batch sizes, time limits)."""
 
 
+class ProfileOnly:
+    """Marks a setting that a single run cannot change: it decides which assets there are, where documents, pairs and
+    models come from, where those and keys are sent, or what the command does beside the run."""
+
+
 @dataclass(frozen=True)
 class LaterSetting:
     """Marks a setting that earlier versions did not have: while it has ``value`` it decides nothing, so that what they

@@ -62,7 +62,7 @@ def describe(profile: Profile, section: str | None = None) -> Iterator[Setting]:
             continue
         for key, line in descriptions()[name].items():
             field = type(group).model_fields[key]
-            kind = _kind(field.annotation, field.metadata)
+            kind = kind_of(field.annotation, field.metadata)
             yield Setting(name, key, kind, getattr(group, key), line, RuntimeOnly not in field.metadata)
 
 
@@ -72,19 +72,19 @@ def descriptions() -> dict[str, Any]:
     return yaml.safe_load(DESCRIPTIONS.read_text("utf-8"))
 
 
-def _kind(annotation: Any, metadata: Any = ()) -> str:
+def kind_of(annotation: Any, metadata: Any = ()) -> str:
     """A type as people say it: ``one of a, b``, ``whole number >= 1``, ``text or null``."""
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return _kind(inner[0], (*inner[1:], *metadata))
+        return kind_of(inner[0], (*inner[1:], *metadata))
     if origin is Literal:
         return "one of " + ", ".join(map(str, inner))
     if origin in (Union, UnionType):
-        return " or ".join(_kind(each, metadata if each is not NoneType else ()) for each in inner)
+        return " or ".join(kind_of(each, metadata if each is not NoneType else ()) for each in inner)
     if origin is list:
-        return f"list of {_kind(inner[0])}"
+        return f"list of {kind_of(inner[0])}"
     if origin is dict:
-        return f"map to {_kind(inner[1])}"
+        return f"map to {kind_of(inner[1])}"
     limits = " and ".join(_limits(metadata))
     return " ".join(filter(None, [NAMES.get(annotation, str(annotation)), limits]))
 

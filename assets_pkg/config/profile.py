@@ -179,6 +179,25 @@ def load_profile(name: str, overrides: Sequence[str] = (), *, section: str | Non
     return profile
 
 
+def with_changes(profile: Profile, changes: Mapping[str, Mapping[str, Any]], source: str) -> Profile:
+    """``profile`` with other values of some settings.
+
+    Args:
+        changes: the values, by section and setting.
+        source: where they were given, for the message of an error.
+
+    Raises:
+        ProfileError: a value of a wrong type or out of range, also together with the other settings.
+    """
+    values = profile.model_dump()
+    for section, given in changes.items():
+        values[section] = {**values[section], **given}
+    try:
+        return Profile.model_validate(values)
+    except ValidationError as error:
+        raise ProfileError("\n".join(f"{source}: {line}" for line in _explain(error))) from None
+
+
 def _resolved(values: dict[str, Any]) -> dict[str, Any]:
     """The profile with values for what it leaves to the base model; one that is wrong in another way stays as it is."""
     model, root = values.get("model"), values.get("artifact_root")
@@ -195,7 +214,7 @@ def later_settings() -> Mapping[str, Any]:
     """The settings that earlier versions did not have, by bare name, with the value at which they decide nothing."""
     return {
         name: mark.value
-        for group in _sections().values()
+        for group in sections().values()
         for name, field in group.model_fields.items()
         for mark in field.metadata
         if isinstance(mark, LaterSetting)
@@ -235,7 +254,7 @@ def _read(name: str, seen: tuple[str, ...]) -> DictConfig:
 
 def _drop_empty_sections(config: DictConfig) -> None:
     """Without its sections that are null, since all their lines are comments: they change nothing."""
-    for section in _sections():
+    for section in sections():
         if section in config and config[section] is None:
             del config[section]
 
@@ -298,7 +317,7 @@ def _calls_a_resolver(tree: Any) -> bool:
 def _settings_of(key: str, value: Any, section: str | None) -> dict[str, Any]:
     """The settings that an override sets, by their full names."""
     stage, _, rest = key.rpartition(".")
-    alias = rest in ALIASES and stage in ("", *_sections()) and rest not in _fields(stage or section)
+    alias = rest in ALIASES and stage in ("", *sections()) and rest not in _fields(stage or section)
     settings: dict[str, Any] = {}
     for full in ALIASES[rest] if alias else (_full_key(key, section),):
         other = VALUES.get((full, value)) if value is None or isinstance(value, str) else None
@@ -307,28 +326,28 @@ def _settings_of(key: str, value: Any, section: str | None) -> dict[str, Any]:
 
 
 def _fields(section: str | None) -> Iterable[str]:
-    group = _sections().get(section or "")
+    group = sections().get(section or "")
     return () if group is None else group.model_fields
 
 
 def _full_key(key: str, section: str | None) -> str:
     """``stage.key`` for a bare or full override key."""
-    sections = _sections()
-    if key in Profile.model_fields and key not in sections:
+    groups = sections()
+    if key in Profile.model_fields and key not in groups:
         return key
     stage, dot, rest = key.partition(".")
     if not dot:
         return f"{_home(key, section)}.{key}"
-    if stage in sections and rest.partition(".")[0] in sections[stage].model_fields:
+    if stage in groups and rest.partition(".")[0] in groups[stage].model_fields:
         return key
-    if any(stage in group.model_fields for group in sections.values()):
+    if any(stage in group.model_fields for group in groups.values()):
         return f"{_home(stage, section)}.{key}"  # one entry of a setting: query_counts.multi_hop
     raise ProfileError(f"override key {key!r}: no such setting{_suggest(key, list(_all_keys()))}")
 
 
 def _home(key: str, section: str | None) -> str:
     """The section that a bare key belongs to."""
-    homes = [name for name, group in _sections().items() if key in group.model_fields]
+    homes = [name for name, group in sections().items() if key in group.model_fields]
     near = [home for home in SECTIONS.get(section or "", (section,)) if home in homes]
     if near:
         return str(near[0])
@@ -343,7 +362,8 @@ def _home(key: str, section: str | None) -> str:
     raise ProfileError(f"override key {key!r}: no such setting{_suggest(key, bare)}")
 
 
-def _sections() -> dict[str, type[Settings]]:
+def sections() -> dict[str, type[Settings]]:
+    """The sections of a profile and their types."""
     return {
         name: field.annotation
         for name, field in Profile.model_fields.items()
@@ -353,7 +373,7 @@ def _sections() -> dict[str, type[Settings]]:
 
 def _all_keys() -> Iterator[str]:
     for name in Profile.model_fields:
-        group = _sections().get(name)
+        group = sections().get(name)
         yield from [name] if group is None else [f"{name}.{key}" for key in group.model_fields]
 
 

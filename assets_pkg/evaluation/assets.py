@@ -57,11 +57,14 @@ GATE = dg.AssetCheckSpec(
 )
 
 
-class PromotionChoice(dg.Config):
-    """For a promotion by hand: the ``version`` of ``checkpoint`` or ``base_model`` to promote, and the reason."""
-
-    version: str = ""
-    because: str = ""
+PROMOTION_BY_HAND = {
+    "version": dg.Field(
+        str,
+        default_value="",
+        description="Promote this version of checkpoint or base_model, whatever the gate says.",
+    ),
+    "because": dg.Field(str, default_value="", description="The reason to promote it."),
+}
 
 
 def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
@@ -73,6 +76,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         "eval",
         measured,
         profile.model,
+        offered=(profile.eval,),
         deps=("checkpoint", "base_model", "eval_set"),
         pool=accelerator_pool(profile.compute, "eval"),
         kinds={"json"},
@@ -111,6 +115,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         pool=GPU_POOL,
         kinds={"huggingface"},
         check_specs=[GATE],
+        config=PROMOTION_BY_HAND,
         logic="2",
     )
     def promoted_model(
@@ -119,12 +124,12 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         encoders: EncoderResource,
         accelerator: AcceleratorResource,
         alerts: AlertsResource,
-        config: PromotionChoice,
     ) -> dg.MaterializeResult:
         """The model that server and index use: the fine-tuned one if it passed the gate, or one that a person chose."""
         with asset_context(context, store) as asset:
-            if config.version:
-                model, decision = _by_hand(asset, config)
+            choice = context.op_execution_context.op_config
+            if choice["version"]:
+                model, decision = _by_hand(asset, choice["version"], choice["because"])
             elif brought is not None:
                 model, decision = _by_import(asset, profile, brought, accelerator)
             else:
@@ -172,6 +177,7 @@ def _single_model_metrics(profile: Profile, measured: EvalSettings, name: str) -
         measured,
         profile.model,
         SingleModelSettings(single_model=name),
+        offered=(profile.eval,),
         deps=(source, "eval_set"),
         pool=accelerator_pool(profile.compute, "eval"),
         kinds={"json"},
@@ -314,10 +320,10 @@ def promoted_folder_changed(made: dg.AssetMaterialization, profile: Profile, _: 
     return imported_folder_changed(made, profile.imported_model)
 
 
-def _by_hand(asset: AssetContext, config: PromotionChoice) -> tuple[Checkpoint, Decision]:
+def _by_hand(asset: AssetContext, version: str, because: str) -> tuple[Checkpoint, Decision]:
     for name in CHECKPOINTS:
-        if config.version in asset.store.versions(name):
-            model = asset.store.get(Checkpoint, name, config.version)
-            return model, Decision(True, f"set by hand to {name} {config.version}: {config.because}")
+        if version in asset.store.versions(name):
+            model = asset.store.get(Checkpoint, name, version)
+            return model, Decision(True, f"set by hand to {name} {version}: {because}")
     known = ", ".join(version for name in CHECKPOINTS for version in asset.store.versions(name))
-    raise dg.Failure(f"no model {config.version} in the store; there are {known}", allow_retries=False)
+    raise dg.Failure(f"no model {version} in the store; there are {known}", allow_retries=False)

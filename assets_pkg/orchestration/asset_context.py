@@ -22,6 +22,7 @@ from assets_pkg.config.stages import STAGE_OF
 from assets_pkg.orchestration.accelerator_lock import accelerator_lock
 from assets_pkg.orchestration.history import (
     ARTIFACT_KEY,
+    CODE_VERSION_TAG,
     REUSED_KEY,
     SETTINGS_KEY,
     STORE_KEY,
@@ -36,6 +37,7 @@ from assets_pkg.orchestration.history import (
 from assets_pkg.orchestration.instance import GPU_POOL
 from assets_pkg.orchestration.names import UNPREFIXED, Names
 from assets_pkg.orchestration.pipes_client import run_remote
+from assets_pkg.orchestration.run_config import config_fields
 from assets_pkg.orchestration.run_observer import run_observer
 from assets_pkg.orchestration.run_tags import data_set_tags
 from resources.compute.errors import ComputeError
@@ -75,6 +77,8 @@ def stage_asset(
     check_specs: Sequence[dg.AssetCheckSpec] = (),
     optional: bool = False,
     logic: str = "1",
+    offered: Sequence[Settings] = (),
+    config: Mapping[str, dg.Field] | None = None,
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """``@dg.asset`` with what every asset of the graph has.
 
@@ -83,18 +87,26 @@ def stage_asset(
         pool: for a step that trains or embeds: :func:`accelerator_pool`, in which it waits for the accelerator.
         optional: the step may make nothing.
         logic: raised when the step's code gives another result for the same inputs and settings.
+        offered: the settings that a run can change, if they are not ``settings``.
+        config: what a run can be given besides.
     """
-    return dg.asset(
-        group_name=group,
-        code_version=code_version(logic, *settings),
-        deps=list(deps),
-        kinds=kinds,
-        owners=OWNERS,
-        pool=pool,
-        check_specs=check_specs,
-        output_required=not optional,
-        metadata={SETTINGS_KEY: shown_settings(*settings)},
-    )
+
+    def decorate(function: Callable[..., Any]) -> dg.AssetsDefinition:
+        fields = {**config_fields(function.__name__, *offered or settings), **(config or {})}
+        return dg.asset(
+            group_name=group,
+            code_version=code_version(logic, *settings),
+            deps=list(deps),
+            kinds=kinds,
+            owners=OWNERS,
+            pool=pool,
+            check_specs=check_specs,
+            output_required=not optional,
+            metadata={SETTINGS_KEY: shown_settings(*settings)},
+            config_schema=fields or None,
+        )(function)
+
+    return decorate
 
 
 def accelerator_pool(compute: ComputeSettings, stage: str) -> str | None:
@@ -306,7 +318,7 @@ class AssetContext(UpstreamArtifacts):
             asset_key=None if asset is None else self.names.key(asset),
             metadata=recorded,
             data_version=dg.DataVersion(artifact.version),
-            tags=self._input_tags(asset),
+            tags={CODE_VERSION_TAG: self._spec(asset).code_version or "", **self._input_tags(asset)},
         )
 
     def _input_tags(self, asset: str | None) -> dict[str, str]:

@@ -23,6 +23,7 @@ REUSED_KEY = "retune/reused"
 
 STORE_KEY = "retune/store"
 DATA_VERSION_TAG = "dagster/data_version"
+CODE_VERSION_TAG = "dagster/code_version"
 INPUT_VERSION_TAG = "dagster/input_data_version/"
 INPUT_EVENT_TAG = "dagster/input_event_pointer/"
 """Both followed by an input's name."""

@@ -1,16 +1,16 @@
 """The names of one graph in Dagster: one place maps the name of an asset, job, sensor or resource to what Dagster calls
 it there, so that several graphs, each under a key prefix of its own, can live in one code location."""
 
-import functools
 import inspect
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import dagster as dg
 
 from assets_pkg.config.stages import STAGE_OF
+from assets_pkg.orchestration.steps import standing_for
 from storage.errors import RetuneError
 
 PREFIX_PART = re.compile(r"[A-Za-z0-9_]+")
@@ -85,17 +85,12 @@ class Names:
         def called(*arguments: Any, **named: Any) -> Any:
             return function(*arguments, **{own.get(name, name): value for name, value in named.items()})
 
-        def generated(*arguments: Any, **named: Any) -> Iterator[Any]:
-            yield from called(*arguments, **named)
-
         signature = inspect.signature(function)
         renamed = [
             each.replace(name=self.of(each.name)) if each.name in resources else each
             for each in signature.parameters.values()
         ]
-        # Dagster asks what kind of function it is.
-        chosen = generated if inspect.isgeneratorfunction(function) else called
-        shown: Any = functools.wraps(function)(chosen)
+        shown: Any = standing_for(function, called)
         shown.__signature__ = signature.replace(parameters=renamed)
         shown.__annotations__ = {
             self.of(name) if name in resources else name: kind

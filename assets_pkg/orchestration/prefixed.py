@@ -1,19 +1,19 @@
 """Assets and checks as a graph under a key prefix has them: with its keys, steps, groups and resources.
 
-Every stage builds its assets without a prefix; here they get it. Dagster's loaders change keys and groups only, and the
-names of steps and resources, which must be unique in a code location too, are changed by no public API:
-``tests/test_prefixed.py`` fails when a version of Dagster changes what is used here.
+Every stage builds its assets without a prefix; here they get it. Dagster's loaders change keys and groups only; the
+names of steps and resources must be unique in a code location too.
 """
 
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import dagster as dg
 
 from assets_pkg.orchestration.instance import GPU_POOL
 from assets_pkg.orchestration.names import UNPREFIXED, Names
+from assets_pkg.orchestration.steps import function_of, with_function
 
 FIRST = UNPREFIXED.key("raw_corpus")
 """Reads no other asset of the graph, only one that the user names."""
@@ -66,9 +66,17 @@ def _named(
         )
         for output, spec in attributes["check_specs_by_output_name"].items()
     }
-    step = _step(attributes["node_def"], names, resources, pool)
-    return part.__class__.dagster_internal_init(
-        **{**attributes, "node_def": step, "check_specs_by_output_name": checks}
+    # It takes its resources under the graph's names, and waits in its pool for the accelerator.
+    return with_function(
+        part,
+        names.taking(function_of(part), resources),
+        name=names.of(attributes["node_def"].name),
+        resources=[
+            names.of(key) if key in resources else key
+            for key in attributes["node_def"].required_resource_keys
+        ],
+        pool=pool if attributes["node_def"].pool == GPU_POOL else None,
+        check_specs_by_output_name=checks,
     )
 
 
@@ -77,26 +85,6 @@ def _keys(part: dg.AssetsDefinition) -> set[dg.AssetKey]:
     read = {dep.asset_key for spec in part.specs for dep in spec.deps} | set(part.keys_by_input_name.values())
     own = set() if FIRST in part.keys else {key for key in read if UNPREFIXED.makes(key)}
     return {*part.keys, *own, *(check.asset_key for check in part.check_keys)}
-
-
-def _step(step: dg.OpDefinition, names: Names, resources: Collection[str], pool: str) -> dg.OpDefinition:
-    """The step under its name, which takes its resources under theirs, and waits in ``pool`` for the accelerator."""
-    compute: Any = step.compute_fn
-    return dg.OpDefinition(
-        compute_fn=compute._replace(decorated_fn=names.taking(compute.decorated_fn, resources)),
-        name=names.of(step.name),
-        description=step.description,
-        ins={each.name: dg.In.from_definition(each) for each in step.input_defs},
-        outs={each.name: dg.Out.from_definition(each) for each in step.output_defs},
-        config_schema=step.config_schema,
-        required_resource_keys={
-            names.of(key) if key in resources else key for key in step.required_resource_keys
-        },
-        tags=step.tags,
-        code_version=step._version,
-        retry_policy=step.retry_policy,
-        pool=pool if step.pool == GPU_POOL else step.pool,
-    )
 
 
 def _styled(part: dg.AssetsDefinition, names: Names, style: Style) -> dg.AssetsDefinition:

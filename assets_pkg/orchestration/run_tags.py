@@ -22,10 +22,15 @@ GIT_SECONDS = 5.0
 
 def job_tags(profile: Profile) -> dict[str, str]:
     """The digest of all settings that decide a result, and the commit of the working folder in a git checkout."""
+    revision = _revision()
+    return {SETTINGS_TAG: settings_digest(profile), **({REVISION_TAG: revision} if revision else {})}
+
+
+def settings_digest(profile: Profile) -> str:
+    """The digest of all settings that decide a result."""
     sections = {name: getattr(profile, name) for name in type(profile).model_fields}
     digests = {name: each.digest() for name, each in sections.items() if isinstance(each, Settings)}
-    revision = _revision()
-    return {SETTINGS_TAG: digest_json(digests), **({REVISION_TAG: revision} if revision else {})}
+    return digest_json(digests)
 
 
 def data_set_tags(names: Names, asset: str, version: str) -> dict[str, str]:

@@ -25,6 +25,7 @@ from assets_pkg.orchestration.asset_context import (
 )
 from assets_pkg.orchestration.history import SETTINGS_KEY, data_version
 from assets_pkg.orchestration.metadata import numbers, picture, table
+from assets_pkg.orchestration.run_config import config_fields
 from assets_pkg.reindex.corpus_embedding import embed_corpus, served_encoder
 from assets_pkg.reindex.index import build_index, is_lost, open_index
 from assets_pkg.reindex.index_checks import (
@@ -104,6 +105,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         ],
         check_specs=[INDEX_CHECK, IN_STEP],
         pool=accelerator_pool(profile.compute, "reindex"),
+        config_schema=config_fields("vector_index", profile.reindex),
     )
     def embed_and_index(
         context: dg.AssetExecutionContext,

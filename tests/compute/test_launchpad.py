@@ -1,4 +1,4 @@
-"""The compute target of a stage, chosen for one run in the UI's launchpad."""
+"""The compute target of a stage and its settings, chosen for one run in the UI's launchpad."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import pytest
 
 from assets_pkg.build import build_definitions
 from assets_pkg.config.profile import load_profile
+from assets_pkg.orchestration.history import SETTINGS_KEY
 from assets_pkg.orchestration.names import UNPREFIXED, Names
 from tests.conftest import write_corpus, write_profile
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("names", [UNPREFIXED, Names.under(["team", "faq"])], ids=["plain", "prefixed"])
-def test_a_run_can_name_the_target_of_one_stage(
+def test_a_run_can_name_the_target_and_the_settings_of_one_stage(
     names: Names, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -28,6 +29,7 @@ def test_a_run_can_name_the_target_of_one_stage(
     def launch(stages: dict[str, str], instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
         return job.execute_in_process(
             run_config={
+                "ops": {names.of("raw_corpus"): {"config": {"corpus": {"num_files": 5}}}},
                 "resources": {names.of("compute"): {"config": {"stages": stages}}},
                 "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
             },
@@ -46,5 +48,9 @@ def test_a_run_can_name_the_target_of_one_stage(
         assert done.success
         (made,) = done.asset_materializations_for_node(names.of("raw_corpus"))
         assert made.metadata["job_host"].value
+        assert made.metadata["documents"].value == 5, "the job has the settings of the run"
+        settings_of_run = made.metadata[SETTINGS_KEY].value
+        assert isinstance(settings_of_run, dict)
+        assert settings_of_run["num_files"] == 5
     (folder,) = (tmp_path / "output" / ".jobs").iterdir()
     assert folder.name.startswith("raw_corpus-")

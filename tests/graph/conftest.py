@@ -12,8 +12,7 @@ import pytest
 
 from tests.conftest import made_once, write_corpus, write_profile
 from tests.graph.harness import Project
-
-OVERRIDES = {"telemetry": {"enabled": False}}
+from tests.graph.launchpad import IN_THIS_PROCESS
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +23,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path
         write_corpus(home / "documents")
         (home / "dagster").mkdir()
         with (
-            dg.DagsterInstance.local_temp(str(home / "dagster"), overrides=OVERRIDES) as instance,
+            dg.DagsterInstance.local_temp(str(home / "dagster"), overrides=IN_THIS_PROCESS) as instance,
             contextlib.chdir(home),
         ):
             Project(_profile(home, tiny_model), instance).run()
@@ -37,7 +36,7 @@ def project(finished: Path, tiny_model: Path, tmp_path: Path) -> Iterator[Projec
     """A copy of the finished project that the test may change."""
     home = tmp_path / "project"
     shutil.copytree(finished, home, symlinks=True)
-    with dg.DagsterInstance.local_temp(str(home / "dagster"), overrides=OVERRIDES) as instance:
+    with dg.DagsterInstance.local_temp(str(home / "dagster"), overrides=IN_THIS_PROCESS) as instance:
         yield Project(_profile(home, tiny_model), instance)
 
 

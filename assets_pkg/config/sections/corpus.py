@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from assets_pkg.config.base import LaterSetting, PositiveInt, RuntimeOnly, Settings
+from assets_pkg.config.base import LaterSetting, PositiveInt, ProfileOnly, RuntimeOnly, Settings
 
 TEXT_EXTENSIONS = (".txt", ".md", ".text", "")
 
@@ -21,7 +21,7 @@ class CorpusSettings(Settings):
     ``text_columns``, ``title_column``, ``id_column``: of tables, whose rows are documents.
     """
 
-    corpus_dir: str
+    corpus_dir: Annotated[str, ProfileOnly]
     file_extensions: list[str] | None
     min_text_length: Annotated[int, Field(ge=0)]
     num_files: PositiveInt | None

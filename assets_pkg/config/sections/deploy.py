@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from assets_pkg.config.base import RuntimeOnly, Settings
+from assets_pkg.config.base import ProfileOnly, RuntimeOnly, Settings
 
 
 def _text(value: object) -> object:
@@ -30,8 +30,8 @@ class DeploySettings(Settings):
     """Stage 5. ``model_dir``: a model folder of the user's own, as ``export.model_path``. Without ``detach`` the
     command stays until it is interrupted, and then stops the server."""
 
-    model_dir: Annotated[str | None, RuntimeOnly]
-    detach: Annotated[bool, RuntimeOnly]
+    model_dir: Annotated[str | None, RuntimeOnly, ProfileOnly]
+    detach: Annotated[bool, RuntimeOnly, ProfileOnly]
 
     backend: Literal["process", "docker", "vllm"]
     served_model_name: str

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from assets_pkg.config.base import BatchSize, LaterSetting, PositiveInt, RuntimeOnly, Settings
+from assets_pkg.config.base import BatchSize, LaterSetting, PositiveInt, ProfileOnly, RuntimeOnly, Settings
 
 
 class IntervalSettings(Settings):
@@ -23,12 +23,12 @@ class EvalSettings(IntervalSettings):
 
     k_values: Annotated[list[PositiveInt], Field(min_length=1)]
     eval_dimensions: list[PositiveInt]
-    eval_base: bool
-    eval_finetuned: bool
-    eval_nim: Annotated[bool, RuntimeOnly]
+    eval_base: Annotated[bool, ProfileOnly]
+    eval_finetuned: Annotated[bool, ProfileOnly]
+    eval_nim: Annotated[bool, RuntimeOnly, ProfileOnly]
     fail_on_nim_metric_drift: Annotated[bool, RuntimeOnly]
     eval_batch_size: BatchSize
-    finetuned_model_path: Annotated[str | None, RuntimeOnly]
+    finetuned_model_path: Annotated[str | None, RuntimeOnly, ProfileOnly]
 
     def decisive(self) -> dict[str, Any]:
         """As for every section, but a comparison is always of both models: which of them are asked for decides what

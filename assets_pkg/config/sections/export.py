@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from assets_pkg.config.base import LaterSetting, PositiveInt, RuntimeOnly, Settings
+from assets_pkg.config.base import LaterSetting, PositiveInt, ProfileOnly, RuntimeOnly, Settings
 
 
 class TensorrtSettings(Settings):
@@ -56,4 +56,4 @@ class DimensionSettings(Settings):
 class ExportSettings(GraphSettings, TensorrtSettings):
     """Stage 4. ``model_path``: a model folder of the user's own, which is promoted in place of the gate's choice."""
 
-    model_path: Annotated[str | None, RuntimeOnly]
+    model_path: Annotated[str | None, RuntimeOnly, ProfileOnly]

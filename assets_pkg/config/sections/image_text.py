@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from assets_pkg.config.base import LaterSetting, PositiveInt, Settings
+from assets_pkg.config.base import LaterSetting, PositiveInt, ProfileOnly, Settings
 from storage.digests import digest_json
 
 
@@ -22,7 +22,7 @@ class CaptionSettings(Settings):
 
     captioner: Literal["none", "nearest_colour", "vlm"]
     caption_model: str
-    caption_base_url: str
+    caption_base_url: Annotated[str, ProfileOnly]
     caption_prompt: str
     caption_system: str | None
     caption_max_tokens: PositiveInt

@@ -7,7 +7,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from assets_pkg.config.base import BatchSize, Fraction, LaterSetting, PositiveInt, RuntimeOnly, Settings
+from assets_pkg.config.base import (
+    BatchSize,
+    Fraction,
+    LaterSetting,
+    PositiveInt,
+    ProfileOnly,
+    RuntimeOnly,
+    Settings,
+)
 
 
 class SplitSettings(Settings):
@@ -40,13 +48,13 @@ class SplitSettings(Settings):
 class TrainingSourceSettings(Settings):
     """Where training questions come from, if not from the pairs: a ``train.json`` or a mined file."""
 
-    train_input_file: str | None
+    train_input_file: Annotated[str | None, ProfileOnly]
 
 
 class EvalSetSettings(Settings):
     """The eval set: split from the pairs, or the BEIR folder ``eval_data_path``; once frozen it stays as it is."""
 
-    eval_data_path: str | None
+    eval_data_path: Annotated[str | None, ProfileOnly]
     use_group_id_in_eval: bool
     freeze_eval_set: bool
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from assets_pkg.config.base import PositiveInt, RuntimeOnly, Settings
+from assets_pkg.config.base import PositiveInt, ProfileOnly, RuntimeOnly, Settings
 
 
 class ReindexSettings(Settings):
@@ -15,9 +15,9 @@ class ReindexSettings(Settings):
 
     encoder: Literal["local", "nim"]
     store: Literal["lancedb", "milvus"]
-    milvus_uri: str
+    milvus_uri: Annotated[str, ProfileOnly]
     milvus_collection: str
-    milvus_token_env: Annotated[str, Field(pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$"), RuntimeOnly]
+    milvus_token_env: Annotated[str, Field(pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$"), RuntimeOnly, ProfileOnly]
     index_type: Literal["auto", "exact", "ivf", "hnsw"]
     index_parameters: dict[str, PositiveInt]
     exact_below: Annotated[int, Field(ge=0)]

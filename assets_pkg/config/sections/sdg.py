@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from assets_pkg.config.base import PositiveInt, RuntimeOnly, Settings
+from assets_pkg.config.base import PositiveInt, ProfileOnly, RuntimeOnly, Settings
 from resources.chat_model.config import ChatConfig
 from resources.chat_model.consent import endpoint_host
 from storage.digests import digest_json
@@ -31,7 +31,7 @@ class QuestionSettings(Settings):
     artifact_extraction_model: str
     qa_generation_model: str
     quality_judge_model: str
-    base_url: str
+    base_url: Annotated[str, ProfileOnly]
     generation_temperature: Annotated[float, Field(ge=0, le=2)]
     max_output_tokens: PositiveInt
     max_artifacts_per_type: PositiveInt
@@ -101,14 +101,14 @@ class EndpointSettings(Settings):
     million tokens; ``resume: never`` repeats every request.
     """
 
-    api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$"), RuntimeOnly]
+    api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$"), RuntimeOnly, ProfileOnly]
     max_parallel_requests_for_gen: Annotated[int, Field(ge=1), RuntimeOnly]
     requests_per_minute: Annotated[Annotated[float, Field(gt=0)] | Literal["auto"] | None, RuntimeOnly]
     tokens_per_minute: Annotated[Annotated[float, Field(gt=0)] | None, RuntimeOnly]
     request_timeout_s: Annotated[float, Field(gt=0), RuntimeOnly]
     retry_deadline_s: Annotated[float, Field(gt=0), RuntimeOnly]
-    allow_corpus_egress: Annotated[bool, RuntimeOnly]
-    approved_endpoints: Annotated[list[str], RuntimeOnly]
+    allow_corpus_egress: Annotated[bool, RuntimeOnly, ProfileOnly]
+    approved_endpoints: Annotated[list[str], RuntimeOnly, ProfileOnly]
     max_calls: Annotated[PositiveInt | None, RuntimeOnly]
     max_tokens: Annotated[PositiveInt | None, RuntimeOnly]
     max_cost: Annotated[Annotated[float, Field(gt=0)] | None, RuntimeOnly]
@@ -116,7 +116,7 @@ class EndpointSettings(Settings):
     output_price: Annotated[Annotated[float, Field(ge=0)] | None, RuntimeOnly]
     min_accept_rate: Annotated[float, Field(ge=0, le=1), RuntimeOnly]
     resume: Annotated[Literal["always", "never"], RuntimeOnly]
-    preview: Annotated[bool, RuntimeOnly]
+    preview: Annotated[bool, RuntimeOnly, ProfileOnly]
 
     def consent(self) -> dict[str, Any]:
         """Where documents may be sent, as encoders behind HTTP take it."""
@@ -135,7 +135,7 @@ class SdgSettings(QuestionSettings, BundleSettings, EndpointSettings):
     """Synthetic questions: from an OpenAI-compatible chat model, or offline from the documents' structure."""
 
     generator: Literal["llm", "offline"]
-    sdg_input_path: str | None
+    sdg_input_path: Annotated[str | None, ProfileOnly]
     embedding_model: str
 
     def digest(self) -> str:
