@@ -33,6 +33,7 @@ from resources.compute.stage_targets import InsideJob, StageTargets
 from resources.compute.targets import ComputeTarget
 from resources.configurable import ComputeResource
 from resources.http_client import bypass_proxies_on_this_machine
+from resources.machine.garbage_collection import spare_imports
 
 PLAIN = {
     dg.TextMetadataValue: "text",
@@ -139,6 +140,7 @@ def _logger(pipes: PipesContext) -> dg.LoggerDefinition:
 
 
 if __name__ == "__main__":
+    spare_imports()
     bypass_proxies_on_this_machine()
     task, job_folder = int(os.environ.get(TASK, "0")), JobFolder(Path(sys.argv[1]))
     if task:

@@ -21,7 +21,7 @@ sys.path += [str(ROOT / "tests" / "chat_model"), str(ROOT / "tests" / "sdg_llm")
 from material import generate, make_corpus, sdg_settings  # noqa: E402
 from scripted_endpoint import ScriptedEndpoint  # noqa: E402
 
-from resources.chat_model import BudgetReachedError, ConsentError  # noqa: E402
+from resources.chat_model.errors import BudgetReachedError, ConsentError  # noqa: E402
 from storage.formats.qa_records import read_records  # noqa: E402
 
 DOCUMENTS = 500

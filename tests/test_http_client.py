@@ -20,7 +20,9 @@ import pytest
 from assets_pkg.deploy.backends.vllm import VllmState
 from assets_pkg.deploy.served_encoder import ServedEncoder
 from assets_pkg.deploy.server_state import DeployError, is_ready, served_digest, smoke_check
-from resources.chat_model import ChatConfig, ChatModel, EndpointError
+from resources.chat_model.client import ChatModel
+from resources.chat_model.config import ChatConfig
+from resources.chat_model.errors import EndpointError
 from resources.encoders.http import HttpEncoder, ServiceError, server_problem
 from resources.endpoints import is_this_machine
 from resources.http_client import (

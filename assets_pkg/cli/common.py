@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import IO, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
-from assets_pkg.config.profile import Profile, load_profile
 from assets_pkg.config.project import profile_name, typed_override
 from storage.printable import visible
+
+if TYPE_CHECKING:
+    from assets_pkg.config.profile import Profile
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -70,6 +72,8 @@ def load_settings(
     config: str, overrides: Sequence[str] | None = None, *, section: str | None = None
 ) -> Profile:
     """The profile that a command works with; see :func:`~assets_pkg.config.profile.load_profile`."""
+    from assets_pkg.config.profile import load_profile
+
     given = [typed_override(text) for text in overrides or ()]
     return load_profile(profile_name(config), given, section=section)
 

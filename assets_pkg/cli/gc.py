@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from assets_pkg.cli.common import ConfigOption, DryRunOption, Overrides, console, load_settings, plain
-from assets_pkg.config.profile import Profile
 
 if TYPE_CHECKING:
     import dagster as dg
 
     from assets_pkg.automation.retention import Removal
+    from assets_pkg.config.profile import Profile
     from storage.artifact_store import ArtifactStore
 
 

@@ -18,12 +18,12 @@ from assets_pkg.cli.common import (
     plain,
     tables,
 )
-from assets_pkg.config.profile import Profile
 
 if TYPE_CHECKING:
     import dagster as dg
 
     from assets_pkg.automation.detached_jobs import DetachedJobs
+    from assets_pkg.config.profile import Profile
 
 jobs = typer.Typer(help="Detached jobs: list, logs, cancel, pick-up.", no_args_is_help=True)
 NameArgument = Annotated[str, typer.Argument(help="The job's name, or a unique prefix of it.")]

@@ -25,10 +25,11 @@ from assets_pkg.cli.serving import deploy, serve
 from assets_pkg.cli.settings_table import command_with_settings
 from assets_pkg.cli.stages import SECTIONS, add_benchmarks, add_stages, run, sdg
 from assets_pkg.config.env_file import EnvFileError, load_env_file
-from assets_pkg.config.profile import ProfileError
+from assets_pkg.config.errors import ProfileError
 from assets_pkg.config.project import enter_project
 from assets_pkg.config.stages import StageError
 from resources.http_client import bypass_proxies_on_this_machine
+from resources.machine.garbage_collection import spare_imports
 from storage.errors import RetuneError
 
 DISTRIBUTIONS = ("retune-embed", "retune")
@@ -86,6 +87,7 @@ app.add_typer(jobs, name="jobs")
 
 def main() -> None:
     """Entry point of ``retune``. An error that Retune raises itself is printed as its message, without traceback."""
+    spare_imports()
     enter_project()
     try:
         load_env_file(Path.cwd())

@@ -26,7 +26,6 @@ from assets_pkg.cli.common import (
 )
 from assets_pkg.cli.settings_table import print_settings
 from assets_pkg.config.env_file import load_env_file
-from assets_pkg.config.profile import Profile, profile_names
 from assets_pkg.config.project import PROJECT_FILE, make_project, profile_name, typed_override, typed_path
 from storage.printable import visible_json
 
@@ -50,6 +49,8 @@ def init(
     ] = "laptop",
 ) -> None:
     """Make a project: a folder with its settings (retune.yaml), and later its artifacts and history."""
+    from assets_pkg.config.profile import profile_names
+
     where, source = typed_path(folder), documents and typed_path(documents)
     if profile not in profile_names():
         raise usage(f"--profile {profile}: choose from {', '.join(profile_names())}")
@@ -75,6 +76,7 @@ def info(
     overrides: Overrides = None,
 ) -> None:
     """Show the stages, the profiles, and every setting of this project with what it is."""
+    from assets_pkg.config.profile import profile_names
     from storage.remote_store import open_store
 
     profile = load_settings(config, overrides)
@@ -91,7 +93,7 @@ def info(
         f"\nsettings of [bold]{plain(profile_name(config))}[/] (bold: other than the recipe's)",
         highlight=False,
     )
-    print_settings(tables, profile, Profile.model_fields)
+    print_settings(tables, profile, type(profile).model_fields)
 
 
 def doctor(config: ConfigOption = "", overrides: Overrides = None) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from assets_pkg.cli.common import ConfigOption, Overrides, console, failed, load_settings, usage
 from assets_pkg.cli.running import definitions
-from assets_pkg.config.profile import Profile
+
+if TYPE_CHECKING:
+    from assets_pkg.config.profile import Profile
 
 
 def promote(

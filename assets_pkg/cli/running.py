@@ -10,12 +10,12 @@ import typer
 
 from assets_pkg.cli.common import EXIT_FAILED, EXIT_INTERRUPTED, console, errors, plain
 from assets_pkg.cli.jobs import IN_PROCESS, JobOptions, submit_or_write
-from assets_pkg.config.profile import Profile
 from assets_pkg.config.stages import STAGE_OF, STAGES
 
 if TYPE_CHECKING:
     import dagster as dg
 
+    from assets_pkg.config.profile import Profile
     from assets_pkg.orchestration.plan import Plan
 
 QUIET_LIBRARIES = {

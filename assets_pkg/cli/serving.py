@@ -22,11 +22,11 @@ from assets_pkg.cli.common import (
     plain,
 )
 from assets_pkg.cli.running import run_or_show
-from assets_pkg.config.profile import Profile
 from assets_pkg.config.project import typed_path
 from storage.paths import ONNX_LINK, PROMOTED_MODEL, STATE_FOLDER, TENSORRT_LINK
 
 if TYPE_CHECKING:
+    from assets_pkg.config.profile import Profile
     from assets_pkg.deploy.server_state import RunningServer
 
 LOG_LINES = 200

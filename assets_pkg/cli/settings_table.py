@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from typer.core import TyperCommand
 
 from assets_pkg.cli.common import load_settings, plain, tables
-from assets_pkg.config.describe import describe
-from assets_pkg.config.profile import Profile, load_profile
 from storage.errors import RetuneError
+
+if TYPE_CHECKING:
+    from assets_pkg.config.profile import Profile
 
 LONGEST_VALUE = 60
 """Characters of a value; `retune info --json` has it in full."""
@@ -20,6 +21,9 @@ LONGEST_VALUE = 60
 
 def print_settings(console: Console, profile: Profile, sections: Iterable[str]) -> None:
     """Print the settings of some sections: name, value (bold where it is not the recipe's default), and what it is."""
+    from assets_pkg.config.describe import describe
+    from assets_pkg.config.profile import load_profile
+
     defaults = {setting.key: setting.value for setting in describe(load_profile("default"))}
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column("setting", no_wrap=True, style="cyan")
@@ -50,6 +54,8 @@ def command_with_settings(sections: Sequence[str]) -> type[TyperCommand]:
 
 
 def _profile() -> Profile:
+    from assets_pkg.config.profile import load_profile
+
     try:
         return load_settings("")
     except RetuneError:  # help does not need a project that is whole

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,8 +23,10 @@ from assets_pkg.cli.common import (
 from assets_pkg.cli.jobs import JobOptions
 from assets_pkg.cli.running import run_or_show
 from assets_pkg.cli.settings_table import command_with_settings
-from assets_pkg.config.profile import Profile
 from assets_pkg.config.stages import BENCHMARKS, STAGES, assets_between
+
+if TYPE_CHECKING:
+    from assets_pkg.config.profile import Profile
 
 
 def run(

@@ -30,6 +30,7 @@ from assets_pkg.config.base import (
     ModelSettings,
     Settings,
 )
+from assets_pkg.config.errors import ProfileError
 from assets_pkg.config.own_settings import with_own_settings
 from assets_pkg.config.recipe_names import ALIASES, VALUES, WITHOUT_COUNTERPART
 from assets_pkg.config.remote_code import remote_code_problem
@@ -48,15 +49,10 @@ from assets_pkg.config.stages import SECTIONS, STAGES
 from resources.models.registry import RegistryError
 from resources.secret_values import SecretValueError, hide_secrets, refuse_secrets, shown, texts_in
 from storage.artifact_store import ArtifactError
-from storage.errors import RetuneError
 from storage.remote import check_url, is_url
 
 TARGET_PREFIX = "run.env."
 PROFILE_FOLDER = Path(__file__).parent / "profiles"
-
-
-class ProfileError(RetuneError, ValueError):
-    """A profile or an override that cannot be used; the message names key, value and what is allowed."""
 
 
 class Profile(Settings):

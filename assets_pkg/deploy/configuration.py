@@ -8,7 +8,6 @@ from pathlib import Path
 
 from assets_pkg.config.sections.deploy import DeploySettings
 from assets_pkg.deploy.server_client import TLS_VARIABLES
-from assets_pkg.nim.settings import ENVIRONMENT, DrainSettings, SettingsError, front_settings_from
 from storage.digests import digest_text
 
 Configuration = Mapping[str, str]
@@ -67,6 +66,8 @@ def served_names(settings: DeploySettings, environment: Mapping[str, str] = os.e
 
 def drain_seconds(environment: Mapping[str, str] = os.environ) -> float:
     """How long a server with these variables answers the requests that it has accepted after SIGTERM."""
+    from assets_pkg.nim.settings import DrainSettings, SettingsError, front_settings_from
+
     try:
         found = front_settings_from(DrainSettings, environment)
     except SettingsError:  # the server says it, and does not start
@@ -76,6 +77,8 @@ def drain_seconds(environment: Mapping[str, str] = os.environ) -> float:
 
 def _variables(settings: DeploySettings, environment: Mapping[str, str]) -> set[str]:
     """The variables that the server reads in this environment."""
+    from assets_pkg.nim.settings import ENVIRONMENT
+
     if settings.backend == "vllm":
         return {name for name in environment if name.startswith(VLLM_PREFIX) and name != VLLM_KEY}
     if settings.backend == "docker":

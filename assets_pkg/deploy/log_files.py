@@ -10,8 +10,6 @@ from datetime import UTC, datetime
 from io import BufferedReader
 from pathlib import Path
 
-from assets_pkg.nim.observability import LOG_FILE_BYTES
-
 POLL_SECONDS = 0.2
 
 
@@ -20,6 +18,8 @@ STARTED = "---- started "
 
 def begin(log: Path) -> None:
     """Begin the part of one start. A file that is full is set aside; a server of Retune does that by itself, too."""
+    from assets_pkg.nim.observability import LOG_FILE_BYTES
+
     if log.exists() and log.stat().st_size > LOG_FILE_BYTES:
         log.replace(log.with_name(f"{log.name}.1"))
     with log.open("a", encoding="utf-8") as stream:

@@ -20,8 +20,9 @@ from assets_pkg.config.sections.image_text import CaptionSettings
 from assets_pkg.image_text.colour import nearest_colour
 from assets_pkg.image_text.errors import BenchmarkError
 from assets_pkg.image_text.pairs import COLOURS, Pair
-from resources.chat_model import CallFailedError, ChatAnswer, ChatModel, ChatSession, Message
+from resources.chat_model.client import ChatAnswer, ChatModel, ChatSession, Message
 from resources.chat_model.consent import Sent
+from resources.chat_model.errors import CallFailedError
 from resources.encoders.items import data_uri
 from storage.files import write_json
 from storage.progress import Progress, no_progress

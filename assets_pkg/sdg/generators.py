@@ -10,7 +10,7 @@ from assets_pkg.config.sections.sdg import SdgSettings
 from assets_pkg.sdg.llm import generate_with_llm, prompts_digest
 from assets_pkg.sdg.offline import generate_offline
 from assets_pkg.sdg.own_pairs import find_files
-from resources.chat_model import ChatModel
+from resources.chat_model.client import ChatModel
 from resources.encoders.base import Encoder
 from resources.encoders.factory import UnavailableError, look_up, opener
 from resources.machine.accelerator import Accelerator

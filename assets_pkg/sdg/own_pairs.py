@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, ValidationError
 
-from resources.chat_model import clean_surrogates
+from resources.chat_model.structured import clean_surrogates
 from storage.digests import digest_text
 from storage.files import write_json
 from storage.formats.json_values import explain, parse_json, read_lines, read_whole

@@ -14,21 +14,19 @@ import pytest
 from pydantic import BaseModel
 from scripted_endpoint import ScriptedEndpoint
 
-from resources.chat_model import (
+from resources.chat_model import retries
+from resources.chat_model.budget import Usage
+from resources.chat_model.client import ChatAnswer, ChatModel, Message
+from resources.chat_model.config import ChatConfig
+from resources.chat_model.errors import (
     BudgetReachedError,
     CallFailedError,
-    ChatAnswer,
-    ChatConfig,
-    ChatModel,
     ChatModelError,
     ConsentError,
     EndpointError,
-    Message,
-    Schema,
-    Usage,
-    retries,
 )
 from resources.chat_model.limits import Pace
+from resources.chat_model.structured import Schema
 
 KEY = "nvapi-0123456789-secret"
 

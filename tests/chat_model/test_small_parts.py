@@ -16,10 +16,11 @@ import dagster as dg
 import pytest
 from scripted_endpoint import ScriptedEndpoint
 
-from resources.chat_model import ChatConfig, endpoint_host, is_allowed
 from resources.chat_model.cache import AnswerCache, answer_key
+from resources.chat_model.config import ChatConfig
 from resources.chat_model.retries import RequestFailure, delay_before, failure_of_status, retry_after
 from resources.configurable import ChatModelResource
+from resources.endpoints import endpoint_host, is_allowed
 
 KEY = "nvapi-0123456789-secret"
 REMOTE = "https://integrate.api.nvidia.com/v1"

@@ -7,8 +7,8 @@ import json
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from resources.chat_model import clean_surrogates
-from resources.chat_model import json_values as lazy_values
+from resources.chat_model.structured import clean_surrogates
+from resources.chat_model.structured import json_values as lazy_values
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),

@@ -22,7 +22,8 @@ from assets_pkg.image_text.pairs import Pair, write_pairs
 from assets_pkg.image_text.report import write_report
 from assets_pkg.image_text.scores import score_models, split_models
 from assets_pkg.sdg.llm import chat_config
-from resources.chat_model import BudgetReachedError, ChatModel, ConsentError
+from resources.chat_model.client import ChatModel
+from resources.chat_model.errors import BudgetReachedError, ConsentError
 from resources.encoders.factory import look_up, open_encoder
 from resources.encoders.registered_text import RegisteredTextEncoder
 from resources.machine.accelerator import Accelerator

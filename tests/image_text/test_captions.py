@@ -6,7 +6,7 @@ import pytest
 
 from assets_pkg.image_text.captions import Caption, check_captioner, read_caption
 from assets_pkg.image_text.errors import BenchmarkError
-from resources.chat_model import ChatAnswer
+from resources.chat_model.client import ChatAnswer
 
 
 def read(text: str, *, truncated: bool = False, refused: bool = False) -> Caption:

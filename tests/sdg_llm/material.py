@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from assets_pkg.config.profile import load_profile
 from assets_pkg.config.sections.sdg import SdgSettings
 from assets_pkg.sdg.llm import chat_config, generate_with_llm
-from resources.chat_model import ChatModel
+from resources.chat_model.client import ChatModel
 from resources.encoders.base import Role
 from storage.artifacts import Corpus, Passages
 from storage.digests import passage_id

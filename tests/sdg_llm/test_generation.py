@@ -18,7 +18,8 @@ from scripted_endpoint import ScriptedEndpoint
 
 from assets_pkg.sdg.llm import AcceptRateError
 from assets_pkg.sdg.llm.extraction import ARTIFACT_TYPES
-from resources.chat_model import BudgetReachedError, ConsentError, EndpointError, retries
+from resources.chat_model import retries
+from resources.chat_model.errors import BudgetReachedError, ConsentError, EndpointError
 from storage.formats.qa_records import SourceRecord, read_records
 
 CONTENT = "qa_records.jsonl"

@@ -16,7 +16,7 @@ from scripted_endpoint import ScriptedEndpoint
 
 from assets_pkg.sdg.llm import chat_config, preview
 from assets_pkg.sdg.own_pairs import SimpleRow, _group, load_own_pairs
-from resources.chat_model import ChatModel
+from resources.chat_model.client import ChatModel
 from storage.formats.qa_records import RecordError, SourceRecord, read_records
 
 

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from assets_pkg.config.base import PositiveInt, ProfileOnly, RuntimeOnly, Settings
 from resources.chat_model.config import ChatConfig
-from resources.chat_model.consent import endpoint_host
+from resources.endpoints import endpoint_host
 from storage.digests import digest_json
 from storage.formats.qa_records import QueryType, ReasoningType
 

@@ -13,7 +13,7 @@ from assets_pkg.sdg.llm.judging import judge
 from assets_pkg.sdg.llm.pairs import DraftPair, Slot, slots, write_pairs
 from assets_pkg.sdg.llm.prompts import Prompts
 from assets_pkg.sdg.llm.structured_batch import BatchResult, Failure
-from resources.chat_model import ChatSession
+from resources.chat_model.client import ChatSession
 from storage.formats.qa_records import QAEvaluation, QAPair
 
 

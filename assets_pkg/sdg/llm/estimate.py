@@ -12,8 +12,8 @@ from assets_pkg.corpus.readers.registry import EXTENSIONS, bytes_per_character
 from assets_pkg.sdg.llm.documents import read_sources
 from assets_pkg.sdg.llm.extraction import ARTIFACT_TYPES
 from assets_pkg.sdg.llm.prompts import load_prompts
-from resources.chat_model import endpoint_host, is_allowed
 from resources.chat_model.client import CHARS_PER_TOKEN
+from resources.endpoints import endpoint_host, is_allowed
 from storage.artifacts import Corpus, Passages
 
 CALLS_PER_SOURCE = 3

@@ -8,7 +8,8 @@ from assets_pkg.config.sections.sdg import SdgSettings
 from assets_pkg.sdg.llm.documents import SourceDocument
 from assets_pkg.sdg.llm.prompts import Prompts
 from assets_pkg.sdg.llm.structured_batch import BatchRequest, BatchResult, Failure, NumberedItem, ask_batch
-from resources.chat_model import ChatSession, Schema
+from resources.chat_model.client import ChatSession
+from resources.chat_model.structured import Schema
 
 ARTIFACT_TYPES = (
     "key_concepts",

@@ -18,7 +18,8 @@ from assets_pkg.sdg.llm.documents import SourceDocument, count_sources, read_sou
 from assets_pkg.sdg.llm.prompts import load_prompts
 from assets_pkg.sdg.llm.structured_batch import Failure
 from assets_pkg.sdg.llm.tally import Tally
-from resources.chat_model import ChatModel, Usage
+from resources.chat_model.budget import Usage
+from resources.chat_model.client import ChatModel
 from resources.encoders.base import Encoder
 from storage.artifacts import Corpus, Passages
 from storage.errors import RetuneError

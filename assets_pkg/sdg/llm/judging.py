@@ -12,7 +12,8 @@ from assets_pkg.sdg.llm.documents import SourceDocument
 from assets_pkg.sdg.llm.pairs import DraftPair
 from assets_pkg.sdg.llm.prompts import Prompts
 from assets_pkg.sdg.llm.structured_batch import BatchRequest, BatchResult, Failure, NumberedItem, ask_batch
-from resources.chat_model import ChatSession, Schema
+from resources.chat_model.client import ChatSession
+from resources.chat_model.structured import Schema
 from storage.formats.qa_records import Judgement, OverallJudgement, QAEvaluation
 
 _Score = Annotated[float, Field(ge=1, le=10)]

@@ -13,7 +13,8 @@ from assets_pkg.sdg.llm.documents import SourceDocument
 from assets_pkg.sdg.llm.extraction import ArtifactsOfType
 from assets_pkg.sdg.llm.prompts import Prompts
 from assets_pkg.sdg.llm.structured_batch import BatchRequest, BatchResult, Failure, NumberedItem, ask_batch
-from resources.chat_model import ChatSession, Schema
+from resources.chat_model.client import ChatSession
+from resources.chat_model.structured import Schema
 from resources.language import ENGLISH, language_of
 from storage.digests import digest_text
 from storage.formats.qa_records import HopContext, QAPair

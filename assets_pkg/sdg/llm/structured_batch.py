@@ -13,7 +13,9 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from assets_pkg.sdg.llm.prompts import Prompts
-from resources.chat_model import CallFailedError, ChatAnswer, ChatSession, Message, Schema, json_values
+from resources.chat_model.client import ChatAnswer, ChatSession, Message
+from resources.chat_model.errors import CallFailedError
+from resources.chat_model.structured import Schema, json_values
 
 I = TypeVar("I", bound="NumberedItem")  # noqa: E741
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from assets_pkg.config.sections.sdg import SdgSettings
 from assets_pkg.sdg.llm.ask import JudgedPair, Rejected
-from resources.chat_model import Usage
+from resources.chat_model.budget import Usage
 from storage.digests import digest_text
 
 _SAMPLES = 10
