@@ -11,6 +11,7 @@ import dagster as dg
 import pytest
 
 from tests.conftest import made_once, write_corpus, write_profile
+from tests.graph.embedded import FILE, written_to
 from tests.graph.harness import Project
 from tests.graph.launchpad import IN_THIS_PROCESS
 
@@ -25,6 +26,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path
         with (
             dg.DagsterInstance.local_temp(str(home / "dagster"), overrides=IN_THIS_PROCESS) as instance,
             contextlib.chdir(home),
+            written_to(home / FILE),
         ):
             Project(_profile(home, tiny_model), instance).run()
 
