@@ -83,6 +83,34 @@ def write_docx(path: Path, sections: Sequence[tuple[str, str]] = SECTIONS) -> No
     document.save(str(path))
 
 
+WORD_ELEMENT = """
+<w:{element} xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main" {attributes}>{content}</w:{element}>
+"""
+
+
+def write_docx_with_numbering_style(path: Path, steps: Sequence[str]) -> None:
+    """Steps that are numbered by a style, which Word calls a list style."""
+    from docx import Document
+    from docx.oxml import parse_xml
+
+    def element(name: str, attributes: str, content: str) -> Any:
+        return parse_xml(WORD_ELEMENT.format(element=name, attributes=attributes, content=content))
+
+    document = Document()
+    numbers = document.part.numbering_part.element
+    level = '<w:lvl w:ilvl="0"><w:numFmt w:val="decimal"/></w:lvl>'
+    contents = {90: level, 91: '<w:numStyleLink w:val="Steps"/>'}
+    for number, content in contents.items():
+        numbers.insert(0, element("abstractNum", f'w:abstractNumId="{number}"', content))
+        numbers.append(element("num", f'w:numId="{number}"', f'<w:abstractNumId w:val="{number}"/>'))
+    numbered_as_90 = '<w:name w:val="Steps"/><w:pPr><w:numPr><w:numId w:val="90"/></w:numPr></w:pPr>'
+    document.styles.element.append(element("style", 'w:type="numbering" w:styleId="Steps"', numbered_as_90))
+    for step in steps:
+        properties = document.add_paragraph(step)._p.get_or_add_pPr()
+        properties.append(element("numPr", "", '<w:ilvl w:val="0"/><w:numId w:val="91"/>'))
+    document.save(str(path))
+
+
 def write_pptx(path: Path, sections: Sequence[tuple[str, str]] = SECTIONS) -> None:
     from pptx import Presentation
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import difflib
 import re
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from assets_pkg.corpus.readers.decoding import decode
 from assets_pkg.corpus.readers.file_document import FileDocument, ReadError, ReadOptions, UnreadPart
 from assets_pkg.corpus.readers.html import html_document
+from assets_pkg.corpus.readers.office import what_mammoth_reads
 from assets_pkg.corpus.readers.registry import read
 from assets_pkg.corpus.segmentation import split_sections
 
@@ -61,6 +63,21 @@ def test_no_word_is_added_or_lost(name: str, folder: Path) -> None:
     assert words(document.text) == wanted
     assert document.title == TITLE
     assert "| Nimbus | 26 m |" in document.text
+
+
+def test_steps_that_a_list_style_numbers(tmp_path: Path) -> None:
+    office_files.write_docx_with_numbering_style(tmp_path / "steps.docx", ["Open the valve.", "Close it."])
+    assert one(tmp_path / "steps.docx").text.split("\n")[:2] == ["1. Open the valve.", "2. Close it."]
+
+
+def test_a_style_sheet_is_not_read_whole(folder: Path) -> None:
+    """Of python-docx's style sheet, 9,000 elements, the library that reads documents gets the few that it uses."""
+    with zipfile.ZipFile(folder / "gliders.docx") as archive:
+        whole = archive.read("word/styles.xml")
+        with zipfile.ZipFile(what_mammoth_reads(archive)) as copy:
+            part = copy.read("word/styles.xml")
+    assert whole.count(b"<w:style ") == part.count(b"<w:style ") > 100
+    assert part.count(b"<w:") < whole.count(b"<w:") / 10
 
 
 def test_a_pdf_has_its_words_in_order_and_its_pages(folder: Path) -> None:

@@ -159,8 +159,8 @@ def _lines(text_page: Any, count: int, width: float, height: float) -> Iterator[
 
 
 def _as_text(codes: list[int]) -> str:
-    units = b"".join(chr(code).encode("utf-16-le", "surrogatepass") for code in codes if 0 < code < 0x110000)
-    text = units.decode("utf-16-le", "replace")
+    units = "".join([chr(code) for code in codes if 0 < code < 0x110000])
+    text = units.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")  # joins surrogate pairs
     hyphened = text.rstrip().endswith(_HYPHENS[1:])
     return _LEADERS.sub(" ", _MARKS.sub("", text)).strip() + ("\u00ad" if hyphened else "")
 
