@@ -3,6 +3,7 @@
     python bench/serving.py                   # three loads on all servers, a table
     python bench/serving.py --soak 10         # ten minutes at twice the load that Retune's server can carry
     python bench/serving.py --servers retune,plain --loads short --rounds 5
+    python bench/serving.py --rates 50,100,200      # one short text a request, sent whether or not others are answered
 
 Loads: ``short`` 16 connections of one text of about 20 tokens; ``long`` 4 of 30 texts of about 200; ``mixed`` 8 of
 16 texts of lengths drawn from a lognormal distribution. CPU milliseconds are of the server's process (and its
@@ -11,6 +12,10 @@ embeds the same texts offline on one thread, in batches cut from all of them sor
 after every server, on the same load, because the speed of a shared machine changes by the minute. Every round restarts
 the servers; figures are medians of the rounds.
 
+With ``--rates`` requests come as those of many independent people do: at random moments (a Poisson process), so many a
+second on average. The model's own time is that of the same text alone; "others" is what other programs took of the
+machine's cores meanwhile, which the latencies include.
+
 infinity-emb gets a virtual environment of its own in ``~/.cache/retune-bench/infinity`` (its requirements are not
 compatible with Retune's); on a machine without a GPU use ``--pip-options`` to make pip install a CPU build of torch.
 """
@@ -18,9 +23,11 @@ compatible with Retune's); on a machine without a GPU use ``--pip-options`` to m
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import platform
+import re
 import shlex
 import socket
 import subprocess
@@ -82,6 +89,39 @@ async def embeddings(body: Body):  # one request at a time: the event loop waits
 uvicorn.run(app, port=int(sys.argv[2]), log_level="error")
 """
 """A minimal server: no batching."""
+
+
+SLEEPING_SERVER = """
+import sys
+import time
+from pathlib import Path
+import numpy as np
+from assets_pkg.nim.__main__ import main
+from assets_pkg.nim.batching import fixed_share
+from assets_pkg.nim.loading import LoadedModel, load_export
+from assets_pkg.nim.model import Model
+
+seconds_of_one = float(sys.argv[1])
+
+class Sleeper(Model):
+    provider = "none"
+
+    def embed(self, rows):
+        longest = max(map(len, rows))
+        time.sleep(seconds_of_one * fixed_share(longest, 512) / fixed_share(len(rows) * longest, 512))
+        return np.full((len(rows), self.dimensions), self.dimensions**-0.5, np.float32)
+
+    def _run(self, input_ids, attention_mask):
+        raise NotImplementedError
+
+def load(folder, max_length):
+    real = load_export(folder, max_length)
+    return LoadedModel(real.manifest, real.tokenizer, Sleeper(Path(), real.manifest.dimensions), real.created)
+
+sys.exit(main(sys.argv[2:], load))
+"""
+"""Retune's server with a model that sleeps for as long as a text takes: on a busy machine too, only the server's own
+work and its batching delay an answer."""
 
 
 @dataclass(frozen=True)
@@ -227,8 +267,9 @@ def _await_ready(url: str, process: subprocess.Popen[bytes]) -> None:
     raise SystemExit(f"the server at {url} did not start")
 
 
-def retune(folder: Path) -> Any:
-    command = [sys.executable, "-m", "assets_pkg.nim", "--model-dir", str(folder), "--port", "{port}"]
+def retune(folder: Path, sleep_ms: float | None = None) -> Any:
+    program = ["-m", "assets_pkg.nim"] if sleep_ms is None else ["-c", SLEEPING_SERVER, str(sleep_ms / 1000)]
+    command = [sys.executable, *program, "--model-dir", str(folder), "--port", "{port}"]
     return running(command, "/v1/health/ready", "/v1/embeddings", NIM_SERVED_MODEL_NAME=MODEL)
 
 
@@ -274,6 +315,79 @@ def compare(
             rows.append({"load": load.name, "server": name, **row})
             print(_line(rows[-1]), flush=True)
     return rows
+
+
+class _Connection(asyncio.Protocol):
+    """Sends one request at a time: much less of the cores than a whole HTTP client takes."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport, self._received = transport, b""
+
+    async def ask(self, request: bytes) -> bool:
+        """Whether the answer has status 200."""
+        self._answered = asyncio.get_running_loop().create_future()
+        self._transport.write(request)
+        return await self._answered
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        head, ended, body = self._received.partition(b"\r\n\r\n")
+        if ended and len(body) == int(re.findall(rb"content-length: (\d+)", head)[0]):
+            self._received = b""
+            self._answered.set_result(head.startswith(b"HTTP/1.1 200"))
+
+
+async def send_at_rate(server: Server, text: str, rate: float, seconds: float) -> list[float]:
+    """Latencies in seconds. Raises `SystemExit`: a request was not answered with 200."""
+    body = json.dumps({"input": [text], "input_type": "query"}).encode()
+    request = (
+        f"POST {server.path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n"
+        f"content-length: {len(body)}\r\n\r\n"
+    ).encode() + body
+    loop, (host, port) = asyncio.get_running_loop(), server.url.removeprefix("http://").split(":")
+    idle: list[_Connection] = []
+    latencies: list[float] = []
+
+    async def send() -> None:
+        started = loop.time()
+        connection = idle.pop() if idle else (await loop.create_connection(_Connection, host, int(port)))[1]
+        if not await connection.ask(request):
+            raise SystemExit("a request was refused")
+        latencies.append(loop.time() - started)
+        idle.append(connection)
+
+    gaps = np.random.default_rng(0).exponential(1 / rate, round(rate * seconds))
+    start = loop.time()
+    async with asyncio.TaskGroup() as tasks:
+        for due in np.cumsum(gaps):
+            await asyncio.sleep(max(0.0, start + due - loop.time()))
+            tasks.create_task(send())
+    return latencies
+
+
+def measure_rates(
+    folder: Path, rates: Sequence[float], seconds: float, rounds: int, sleep_ms: float | None
+) -> None:
+    text = make_loads()[0].requests[0][0]
+    alone = Ideal(folder, Load("one text", 1, 1, [[text]]))
+    for _ in range(rounds):
+        for rate in rates:
+            own = sleep_ms or alone.measure()
+            with retune(folder, sleep_ms) as server:
+                asyncio.run(send_at_rate(server, text, rate, 1))
+                cpu, system, client = server.cpu_seconds(), psutil.cpu_times(), time.process_time()
+                latencies = asyncio.run(send_at_rate(server, text, rate, seconds))
+                cpu, client = server.cpu_seconds() - cpu, time.process_time() - client
+                others = _busy(psutil.cpu_times()) - _busy(system) - cpu - client
+            p50, p99 = np.quantile(latencies, [0.5, 0.99]) * 1000
+            row = {"requests/s": rate, "model ms": own, "p50 ms": float(p50), "p99 ms": float(p99)}
+            row |= {"of model": float(p99) / own, "CPU-ms": 1000 * cpu / len(latencies)}
+            print(_line(row | {"others (cores)": others / (len(latencies) / rate)}), flush=True)
+
+
+def _busy(times: Any) -> float:
+    return times.user + times.nice + times.system
 
 
 def figures(outcome: Outcome) -> dict[str, float]:
@@ -343,6 +457,13 @@ def main() -> None:
     parser.add_argument("--loads", default="short,long,mixed")
     parser.add_argument("--scale", type=float, default=1, help="times the usual number of requests")
     parser.add_argument("--rounds", type=int, default=3, help="of every server with every load")
+    parser.add_argument(
+        "--rates", help="requests a second, each for --seconds; then nothing else is measured"
+    )
+    parser.add_argument("--seconds", type=float, default=15)
+    parser.add_argument(
+        "--sleep-ms", type=float, help="with --rates: a model that sleeps so long, and takes no core"
+    )
     parser.add_argument("--soak", type=float, metavar="MINUTES")
     parser.add_argument("--infinity-venv", type=Path, help="an environment that has infinity-emb")
     parser.add_argument("--pip-options", default="", help="for the installation of infinity-emb")
@@ -356,6 +477,9 @@ def main() -> None:
         export_onnx(weights, folder, model_id=MODEL, model_digest="0", settings=OnnxExportSettings())
         if options.soak:
             return soak(folder, options.soak)
+        if options.rates:
+            rates = [float(rate) for rate in options.rates.split(",")]
+            return measure_rates(folder, rates, options.seconds, options.rounds, options.sleep_ms)
         print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores", flush=True)
         chosen = options.servers.split(",")
         servers: dict[str, Callable[[], Any]] = {

@@ -46,6 +46,11 @@ def price(rows: int, longest: int, tokens: int, budget: int) -> float:
     return math.inf if rows > 1 and padded > budget else (OVERHEAD * budget + padded) / tokens
 
 
+def fixed_share(padded: int, budget: int) -> float:
+    """The share of a batch's time that does not depend on its texts, with ``padded`` tokens in total."""
+    return OVERHEAD * budget / (OVERHEAD * budget + padded)
+
+
 def neighbours(lengths: Sequence[int], start: int, budget: int) -> tuple[int, int]:
     """The range of ascending ``lengths`` around ``start`` that makes a good batch.
 

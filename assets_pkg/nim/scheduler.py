@@ -14,7 +14,7 @@ from functools import partial
 
 import numpy as np
 
-from assets_pkg.nim.batching import LengthQueue
+from assets_pkg.nim.batching import LengthQueue, fixed_share
 from assets_pkg.nim.model import Vectors
 from assets_pkg.nim.observability import Metrics
 from assets_pkg.nim.tokens import TokenIds
@@ -22,9 +22,15 @@ from assets_pkg.nim.tokens import TokenIds
 log = logging.getLogger(__name__)
 
 RATE_WEIGHT = 0.05
-"""The weight of the latest batch in the running estimate of tokens per second."""
+"""The weight of the latest batch in the running estimates of tokens per second and of a batch's fixed cost."""
 
 MAX_RETRY_AFTER_S = 30
+
+BURST_WEIGHT = 0.05
+"""The weight of the latest request in the running share of those that come in bursts."""
+
+BURSTS = 0.5
+"""A batch waits for more requests while more than this share of them come in bursts."""
 
 USUAL_DECAY = 0.05
 """The share by which, with each batch, the usual number of open requests falls to the present one."""
@@ -81,13 +87,15 @@ class Scheduler:
     So a short request does not wait behind every text of a large one. While all threads are busy the queue fills.
     When fewer requests are open than lately, a free thread waits up to ``gather_s`` for more, until its share of the
     usual number is there: a batch reads all weights once, however few texts are in it, but work for every thread
-    matters more.
+    matters more. It does so only while requests come in bursts, as from clients that ask again as soon as they are
+    answered. To wait for requests that come one by one would take longer than a batch more, and delay them all.
 
     Args:
         run: embeds rows of token ids as one batch; called from many threads at once.
         max_wait_s: refuse a request when the work before it is expected to take longer.
         gather_s: how long a batch may wait for more requests, in seconds; a single client never waits.
         deliver: called once for a batch, with the function that resolves its requests.
+        clock: seconds, for everything that is measured.
     """
 
     def __init__(
@@ -102,6 +110,7 @@ class Scheduler:
         metrics: Metrics,
         gather_s: float = 0.0,
         deliver: Deliver = lambda resolve: resolve(),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._run = run
         self._dimensions = dimensions
@@ -117,7 +126,11 @@ class Scheduler:
         self._all_arrived = threading.Condition(self._lock)
         self._gathering = False
         self._open: set[QueuedRequest] = set()
+        self._clock = clock
         self._usual = 0.0
+        self._last_arrival = -math.inf
+        self._bursts = 1.0
+        self._batch_overhead_s = math.inf
         self._queue: LengthQueue[_QueuedText] = LengthQueue()
         self._rotation: OrderedDict[QueuedRequest, None] = OrderedDict()
         self._queued_tokens = 0
@@ -142,11 +155,11 @@ class Scheduler:
             QueueFullError: too many tokens are waiting. An empty queue takes any request.
         """
         tokens = sum(len(row) for row in rows)
-        request = QueuedRequest(
-            np.empty((len(rows), self._dimensions), np.float32), len(rows), time.monotonic()
-        )
+        now = self._clock()
+        request = QueuedRequest(np.empty((len(rows), self._dimensions), np.float32), len(rows), now)
         with self._lock:
             self._admit(tokens)
+            self._arrived(now)
             for index, ids in enumerate(rows):
                 item = _QueuedText(ids, request, index, self._next_order)
                 self._next_order += 1
@@ -181,6 +194,13 @@ class Scheduler:
         elif not self._more_may_come():
             self._all_arrived.notify()
 
+    def _arrived(self, now: float) -> None:
+        """Note whether the request belongs to a burst: whether the one before it could have waited for it at less than
+        the fixed cost of a batch, shared by the threads."""
+        in_burst = (now - self._last_arrival) * self._workers < self._batch_overhead_s
+        self._bursts += BURST_WEIGHT * (in_burst - self._bursts)
+        self._last_arrival = now
+
     def _admit(self, tokens: int) -> None:
         wait = self._queued_tokens / self._tokens_per_second
         overloaded = self._queued_tokens + tokens > self._max_tokens or wait > self._max_wait_s
@@ -196,7 +216,7 @@ class Scheduler:
         batch: list[_QueuedText] = []
         try:
             while batch := self._next_batch():
-                started = time.monotonic()
+                started = self._clock()
                 self._run_batch(batch)
                 self._observe(batch, started)
                 self._replaced, batch = 0, []
@@ -262,7 +282,9 @@ class Scheduler:
         self._gathering = False
 
     def _more_may_come(self) -> bool:
-        """Whether fewer requests than usual are open, and the batch is below one thread's share of them."""
+        """Whether requests come in bursts, fewer than usual are open, and the batch is below one thread's share."""
+        if self._bursts <= BURSTS:
+            return False
         usual = int(self._usual)
         missing = len(self._open) < usual and len(self._rotation) < usual // self._workers
         return missing and self._queued_tokens < self._batch_tokens and not self._closing
@@ -273,7 +295,7 @@ class Scheduler:
         request = item.request
         if not request.started:
             request.started = True
-            self._metrics.queue_seconds.observe(time.monotonic() - request.submitted)
+            self._metrics.queue_seconds.observe(self._clock() - request.submitted)
         while request.waiting and not request.waiting[0].waiting:
             request.waiting.popleft()
         if not request.waiting:
@@ -321,18 +343,25 @@ class Scheduler:
         self._open.discard(request)
 
     def _observe(self, batch: list[_QueuedText], started: float) -> None:
-        seconds = time.monotonic() - started
+        seconds = self._clock() - started
         tokens = sum(item.length for item in batch)
+        longest = max(item.length for item in batch)
         rate = tokens / max(seconds, 1e-6) * len(self._threads)
+        overhead = seconds * fixed_share(len(batch) * longest, self._batch_tokens)
         with self._lock:
-            known = self._tokens_per_second
-            self._tokens_per_second = rate if math.isinf(known) else known + RATE_WEIGHT * (rate - known)
+            self._tokens_per_second = _follow(self._tokens_per_second, rate)
+            self._batch_overhead_s = _follow(self._batch_overhead_s, overhead)
         metrics = self._metrics
         metrics.batch_seconds.observe(seconds)
         metrics.batch_rows.observe(len(batch))
-        metrics.batch_fill.observe(tokens / (len(batch) * max(item.length for item in batch)))
+        metrics.batch_fill.observe(tokens / (len(batch) * longest))
         metrics.tokens.inc(tokens)
         metrics.texts.inc(len(batch))
+
+
+def _follow(known: float, latest: float) -> float:
+    """The running estimate, infinite before the first value."""
+    return latest if math.isinf(known) else known + RATE_WEIGHT * (latest - known)
 
 
 def _resolve(done: Sequence[QueuedRequest]) -> None:

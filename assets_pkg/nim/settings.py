@@ -141,7 +141,8 @@ class ServerSettings(DrainSettings):
     batch_tokens: PositiveInt = DEFAULT_BATCH_TOKENS
     """The most tokens in a batch, padding included."""
     gather_ms: Annotated[float, Field(ge=0)] = 10.0
-    """How many milliseconds a batch may wait for more texts while fewer requests are open than lately."""
+    """How many milliseconds a batch may wait for more texts, where requests come in bursts and fewer are open than
+    lately."""
     workers: PositiveInt | None = None
     """Batches run in parallel; by default one for each core that the process may use."""
     log_level: Annotated[LogLevel, BeforeValidator(_level)] = "INFO"

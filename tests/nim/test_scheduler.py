@@ -16,7 +16,7 @@ import pytest
 
 from assets_pkg.nim.model import Vectors
 from assets_pkg.nim.observability import Metrics
-from assets_pkg.nim.scheduler import QueueFullError, Scheduler
+from assets_pkg.nim.scheduler import QueuedRequest, QueueFullError, Scheduler
 from assets_pkg.nim.tokens import TokenIds
 
 POISON = 666
@@ -175,10 +175,24 @@ def test_an_empty_queue_takes_a_request_of_any_size(scheduler: Scheduler, model:
     assert len(job.vectors.result(PATIENCE_S)) == 10
 
 
+class Clock:
+    """Seconds that pass only when a test says so."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 @pytest.fixture
-def gathering(model: StepModel) -> Generator[Scheduler]:
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def gathering(model: StepModel, clock: Clock) -> Generator[Scheduler]:
     """One thread, which waits for more requests longer than any test runs."""
-    made = make_scheduler(model, gather_s=1e9)
+    made = make_scheduler(model, gather_s=1e9, clock=clock)
     yield made
     model.release(1000)
     made.close()
@@ -214,9 +228,46 @@ def test_a_batch_waits_for_the_clients_that_are_usual(gathering: Scheduler, mode
         job.vectors.result(PATIENCE_S)
 
 
-def test_as_many_clients_as_threads_wait_for_nobody(model: StepModel) -> None:
+def _requests_come(scheduler: Scheduler, model: StepModel, clock: Clock, every: float) -> None:
+    """Batches of a second, of which the fixed cost is 0.24 s; then many requests in a row, which are withdrawn."""
+    for _ in range(30):
+        job = scheduler.submit(rows((1, 5)))
+        model.started()
+        clock.now += 1
+        model.release()
+        job.vectors.result(PATIENCE_S)
+    running = scheduler.submit(rows((1, 5)))
+    model.started()
+    clock.now += 1
+    others: list[QueuedRequest] = []
+    for _ in range(30):
+        others.append(scheduler.submit(rows((2, 5))))
+        clock.now += every
+    for job in others:
+        scheduler.cancel(job)
+    model.release()
+    running.vectors.result(PATIENCE_S)
+
+
+def test_a_batch_waits_for_the_rest_of_a_burst(gathering: Scheduler, model: StepModel, clock: Clock) -> None:
+    _requests_come(gathering, model, clock, every=0.05)
+    gathering.submit(rows((4, 5)))
+    with pytest.raises(queue.Empty):
+        model.batches.get(timeout=0.2)
+
+
+def test_a_batch_waits_for_nobody_where_requests_come_one_by_one(
+    gathering: Scheduler, model: StepModel, clock: Clock
+) -> None:
+    """To wait for the next would take longer than to embed it in a batch of its own."""
+    _requests_come(gathering, model, clock, every=1)
+    gathering.submit(rows((4, 5)))
+    assert model.started() == [[4, 5]]
+
+
+def test_as_many_clients_as_threads_wait_for_nobody(model: StepModel, clock: Clock) -> None:
     """Each has a thread of its own: together in one batch they would leave the other threads idle."""
-    scheduler = make_scheduler(model, workers=3, gather_s=1e9)
+    scheduler = make_scheduler(model, workers=3, gather_s=1e9, clock=clock)
     _three_clients(scheduler, model)
     scheduler.submit(rows((4, 5)))
     assert model.started() == [[4, 5]]

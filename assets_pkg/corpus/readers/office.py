@@ -49,8 +49,8 @@ def read_docx(path: Path, options: ReadOptions) -> Iterator[FileItem]:
 def what_mammoth_reads(archive: zipfile.ZipFile) -> io.BytesIO:
     """An archive of the archive's XML, and of its style sheet the styles' names and numbering.
 
-    A style sheet may have ten thousand elements. mammoth, which uses no others of them, takes nine tenths of its time to
-    read them all.
+    A style sheet may have ten thousand elements. mammoth, which uses no others of them, takes nine tenths of its time
+    to read them all.
     """
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as copy:
