@@ -19,6 +19,9 @@ LEAST_LETTERS = 60
 LEAST_SHARE = 0.3
 """Of a text's letters that a script other than Latin must have."""
 
+LEAST_KANA_SHARE = LEAST_SHARE / 3
+"""Japanese is written with Chinese characters, too."""
+
 _SCRIPTS = {
     name: regex.compile(pattern)
     for name, pattern in {
@@ -45,16 +48,20 @@ _SHARED_SCRIPTS = {
 }
 _LATIN = tuple("en de fr es it pt nl sv da no nb fi hu pl cs sk sl hr ro tr id vi ca et lv lt is".split())  # noqa: SIM905
 _FREQUENT = {
-    "de": "der die das und ist nicht ein eine mit den von zu wird sich auf für",
-    "fr": "le la les des et est une que dans pour qui sur pas avec sont du",
-    "es": "el la los las de que y en un una es por con para del se",
-    "it": "il la di che e un una per non sono con del della i nel gli",
-    "pt": "o a os as de que e em um uma para com não do da se",
-    "nl": "de het een en van is dat niet met op voor te zijn wordt aan",
+    name: frozenset(words.split())
+    for name, words in {
+        "de": "der die das und ist nicht ein eine mit den von zu wird sich auf für",
+        "fr": "le la les des et est une que dans pour qui sur pas avec sont du",
+        "es": "el la los las de que y en un una es por con para del se",
+        "it": "il la di che e un una per non sono con del della i nel gli",
+        "pt": "o a os as de que e em um uma para com não do da se",
+        "nl": "de het een en van is dat niet met op voor te zijn wordt aan",
+    }.items()
 }
 """Words of which running text has some in every sentence: code and lists of names have none."""
 
 _LETTER = regex.compile(r"\p{L}")
+_OTHER_SCRIPT = regex.compile(r"[^\p{Latin}\p{Common}\p{Inherited}]")
 _WORD = re.compile(r"[^\W\d_]+")
 LEAST_FREQUENT_SHARE = 0.12
 
@@ -78,8 +85,10 @@ def main_language(languages: Counter[str]) -> str:
 
 
 def _by_script(sample: str, letters: int) -> str:
+    if sample.isascii() or len(_OTHER_SCRIPT.findall(sample)) < LEAST_KANA_SHARE * letters:
+        return ""
     shares = {name: len(pattern.findall(sample)) / letters for name, pattern in _SCRIPTS.items()}
-    if shares["ja"] >= LEAST_SHARE / 3:  # written together with Chinese characters
+    if shares["ja"] >= LEAST_KANA_SHARE:
         return "ja"
     name = max(shares, key=lambda each: shares[each])
     if shares[name] >= LEAST_SHARE:
@@ -93,13 +102,17 @@ def _by_script(sample: str, letters: int) -> str:
 
 def _by_words(sample: str) -> str:
     """The language of a text in Latin letters."""
-    found = _most_likely(sample, _LATIN)
-    if found not in _FREQUENT:
-        return found if found and not sample.isascii() else ENGLISH
     words = [word.lower() for word in _WORD.findall(sample)]
-    frequent = set(_FREQUENT[found].split())
-    share = sum(word in frequent for word in words) / max(1, len(words))
-    return found if share >= LEAST_FREQUENT_SHARE else ENGLISH
+    least = LEAST_FREQUENT_SHARE * max(1, len(words))
+    running = {
+        name for name, frequent in _FREQUENT.items() if sum(word in frequent for word in words) >= least
+    }
+    if sample.isascii() and not running:
+        return ENGLISH
+    found = _most_likely(sample, _LATIN)
+    if found in _FREQUENT:
+        return found if found in running else ENGLISH
+    return found if found and not sample.isascii() else ENGLISH
 
 
 def _most_likely(sample: str, languages: tuple[str, ...]) -> str:
