@@ -5,10 +5,12 @@ Names, dimensions, errors and answers are handled as in `assets_pkg.nim`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel
+from starlette.types import ASGIApp, Scope
 
 from assets_pkg.model_server.bodies import (
     ImageBody,
@@ -20,6 +22,7 @@ from assets_pkg.model_server.bodies import (
     text_items,
 )
 from assets_pkg.model_server.engine import Engine
+from assets_pkg.nim.access import AccessMiddleware
 from assets_pkg.nim.api import ERRORS, add_model_list, json_response, new_app, request_body
 from assets_pkg.nim.errors import ApiError
 from assets_pkg.nim.schemas import (
@@ -33,6 +36,10 @@ from assets_pkg.nim.schemas import (
     truncate,
     validate_body,
 )
+from assets_pkg.nim.tracing import COUNTS
+
+if TYPE_CHECKING:
+    from resources.encoders.base import Role, Vectors
 
 
 class LocalAnswer(BaseModel):
@@ -41,25 +48,34 @@ class LocalAnswer(BaseModel):
     embedding: list[float] | list[list[float]]
 
 
-def build_app(engine: Engine) -> FastAPI:
+LOCAL_PATHS = ("/txt/embed", "/img/embed")
+EMBEDDINGS_PATHS = ("/v1/embeddings", "/embeddings", "/v1/multimodalembeddings")
+
+
+def build_app(engine: Engine) -> ASGIApp:
     """The ASGI application of one loaded model."""
     app = new_app(f"Retune: {engine.served.name}")
     _add_local(app, engine)
     _add_embeddings(app, engine)
     _add_model(app, engine)
-    return app
+    return AccessMiddleware(
+        app,
+        tracing=engine.tracing,
+        log=engine.settings.access_log,
+        traced=[*LOCAL_PATHS, *EMBEDDINGS_PATHS],
+    )
 
 
 def _add_local(app: FastAPI, engine: Engine) -> None:
     async def texts(request: Request) -> Response:
         """Vectors of texts."""
-        return await engine.front.answer(request, lambda raw: _local(engine, TextBody, raw, text_items))
+        return await engine.front.answer(request, lambda raw: _local(engine, request.scope, TextBody, raw))
 
     async def images(request: Request) -> Response:
         """Vectors of images."""
-        return await engine.front.answer(request, lambda raw: _local(engine, ImageBody, raw, image_items))
+        return await engine.front.answer(request, lambda raw: _local(engine, request.scope, ImageBody, raw))
 
-    for path, route, kind in (("/txt/embed", texts, TextBody), ("/img/embed", images, ImageBody)):
+    for path, route, kind in zip(LOCAL_PATHS, (texts, images), (TextBody, ImageBody), strict=True):
         app.add_api_route(
             path,
             route,
@@ -77,9 +93,9 @@ def _add_local(app: FastAPI, engine: Engine) -> None:
 def _add_embeddings(app: FastAPI, engine: Engine) -> None:
     async def embeddings(request: Request) -> Response:
         """Vectors of texts, images, or both together, in the shapes that many clients send."""
-        return await engine.front.answer(request, lambda raw: _multimodal(engine, raw))
+        return await engine.front.answer(request, lambda raw: _multimodal(engine, request.scope, raw))
 
-    for path in ("/v1/embeddings", "/embeddings", "/v1/multimodalembeddings"):
+    for path in EMBEDDINGS_PATHS:
         app.add_api_route(
             path, embeddings, methods=["POST"], openapi_extra=request_body(MultimodalBody),
             responses={200: {"model": EmbeddingList}, **ERRORS},
@@ -113,7 +129,7 @@ def _add_model(app: FastAPI, engine: Engine) -> None:
         return json_response(description)
 
 
-async def _multimodal(engine: Engine, raw: bytes) -> Response:
+async def _multimodal(engine: Engine, scope: Scope, raw: bytes) -> Response:
     document = parse_json(raw)
     refuse_token_ids(document)
     body = validate_body(MultimodalBody, document)
@@ -124,7 +140,7 @@ async def _multimodal(engine: Engine, raw: bytes) -> Response:
     items = items_of(body)
     if body.input_type == "query" and any(item.modality == "image" for item in items):
         raise ApiError("an image is a passage: leave input_type out, or send passage")
-    vectors = truncate(await engine.embed(items, role), dimensions)
+    vectors = truncate(await _embedded(engine, scope, items, role), dimensions)
     shape = EmbeddingRequest(
         texts=[], role=role, model=name, truncate="END", dimensions=dimensions,
         base64=body.encoding_format == "base64",
@@ -133,11 +149,18 @@ async def _multimodal(engine: Engine, raw: bytes) -> Response:
 
 
 async def _local(
-    engine: Engine,
-    kind: type[TextBody] | type[ImageBody],
-    raw: bytes,
-    items: Callable[[Sequence[str]], list[SentItem]],
+    engine: Engine, scope: Scope, kind: type[TextBody] | type[ImageBody], raw: bytes
 ) -> Response:
     inputs = validate_body(kind, parse_json(raw)).input
-    vectors = await engine.embed(items([inputs] if isinstance(inputs, str) else inputs), "passage")
+    items = (text_items if kind is TextBody else image_items)([inputs] if isinstance(inputs, str) else inputs)
+    vectors = await _embedded(engine, scope, items, "passage")
     return json_response({"embedding": vectors[0] if isinstance(inputs, str) else list(vectors)})
+
+
+async def _embedded(engine: Engine, scope: Scope, items: Sequence[SentItem], role: Role) -> Vectors:
+    vectors = await engine.embed(items, role)
+    scope[COUNTS] = {
+        "texts": sum(item.text is not None for item in items),
+        "images": sum(len(item.images) for item in items),
+    }
+    return vectors

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from assets_pkg.model_server.bodies import SentItem, decoded
 from assets_pkg.nim.errors import ApiError, OverloadedError
 from assets_pkg.nim.front import Front
-from assets_pkg.nim.settings import FrontSettings, PositiveInt
+from assets_pkg.nim.settings import ObservedSettings, PositiveInt
+from assets_pkg.nim.tracing import tracing_of
 from resources.encoders.base import Role
 from resources.encoders.items import ItemEncoder, ItemError
 from resources.models.entry import ModelEntry
@@ -23,8 +24,8 @@ BODIES_HELD = 4
 """The limit on bodies in memory, in bodies of the largest allowed size; these are larger than the NIM server's."""
 
 
-class ModelServerSettings(FrontSettings):
-    """The settings of `FrontSettings` with room for images, and for what one thread can work off."""
+class ModelServerSettings(ObservedSettings):
+    """The settings of the embedding server that apply, with room for images, and for what one thread can work off."""
 
     body_limit_bytes: PositiveInt = 64 * 2**20
     max_queue_requests: PositiveInt = 64
@@ -48,11 +49,15 @@ class Engine:
     """Runs a model's work one request after the other, off the event loop.
 
     A torch model uses all cores by itself, so a second thread would only slow the first.
+
+    Raises:
+        TracingError: traces are asked for, and packages are missing.
     """
 
     def __init__(self, served: Served, settings: ModelServerSettings | None = None):
         settings = settings or ModelServerSettings()
-        self.served = served
+        self.settings, self.served = settings, served
+        self.tracing = tracing_of(settings)
         self.front = Front(settings, bodies_held=BODIES_HELD)
         self._timeout_s = settings.request_timeout_s
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="embed")
@@ -70,13 +75,15 @@ class Engine:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await loop.run_in_executor(self._thread, self._embed, items, role)
+                with self.tracing.step("embed"):
+                    return await loop.run_in_executor(self._thread, self._embed, items, role)
         except TimeoutError as error:
             raise OverloadedError("The request took too long; try again later.") from error
 
     def close(self) -> None:
         self._thread.shutdown(cancel_futures=True)
         self.served.encoder.close()
+        self.tracing.close()
 
     def _embed(self, items: Sequence[SentItem], role: Role) -> Vectors:
         served = self.served

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 from assets_pkg.model_server.api import build_app
 from assets_pkg.model_server.engine import Engine, ModelServerSettings, Served
 from assets_pkg.nim.errors import PortError
+from assets_pkg.nim.observability import set_up_logging
 from assets_pkg.nim.server import bind, guarded_config
 from assets_pkg.nim.settings import SettingsError, front_settings_from
+from assets_pkg.nim.tracing import TracingError
 from resources.encoders.factory import UnavailableError, look_up, open_encoder
 from resources.machine.accelerator import Accelerator
 from resources.models.registry import load_registry
@@ -60,23 +62,29 @@ def serve_model(
     """Serve until SIGINT or SIGTERM; requests in progress are answered first. ``ready`` is called with the URL when it
     answers.
 
-    The key that clients must send, and the limits, are those of the embedding server's environment variables
-    (``RETUNE_API_KEY``, ...).
+    The key that clients must send, the limits, the log and the traces are those of the embedding server's environment
+    variables (``RETUNE_API_KEY``, ...).
 
     Raises:
         ServeError: a variable's value is invalid, it cannot listen on the port, or see `open_served`.
     """
     try:
         settings = front_settings_from(ModelServerSettings, os.environ)
+        set_up_logging(settings)
         listener = bind(host, port)  # before the model is loaded, so that a port in use is reported at once
     except SettingsError as error:
         raise ServeError(str(error)) from error
+    except OSError as error:
+        raise ServeError(f"RETUNE_LOG_FILE: {error.filename}: {error.strerror}") from error
     except PortError as error:
         raise ServeError(f"{error}: choose another --port") from error
     with listener:
-        engine = Engine(open_served(name, accelerator), settings)
         try:
-            config = guarded_config(build_app(engine), settings, grace_s=GRACE_S, log_level="info")
+            engine = Engine(open_served(name, accelerator), settings)
+        except TracingError as error:
+            raise ServeError(str(error)) from error
+        try:
+            config = guarded_config(build_app(engine), settings, grace_s=GRACE_S, log_config=None)
             url = shown_url(listener, tls=settings.tls_cert_path is not None)
             server_type()(config, partial(ready, url)).run(sockets=[listener])
         except PortError as error:

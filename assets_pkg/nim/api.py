@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -16,6 +17,7 @@ from pydantic import BaseModel
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
+from assets_pkg.nim.access import PROBES, AccessMiddleware
 from assets_pkg.nim.dialects import DIALECTS, Dialect
 from assets_pkg.nim.endpoint import EMBEDDINGS_PATH, EmbeddingsEndpoint, EmbeddingsMiddleware
 from assets_pkg.nim.errors import add_error_handlers
@@ -23,6 +25,17 @@ from assets_pkg.nim.schemas import EmbeddingBody, EmbeddingList, resolve_model
 from assets_pkg.nim.service import EmbeddingService
 
 API_VERSION = "1.0.0"
+
+EMBEDDINGS_PATHS = frozenset([EMBEDDINGS_PATH, *DIALECTS])
+COUNTED_PATHS = frozenset(
+    [
+        *EMBEDDINGS_PATHS,
+        *PROBES,
+        "/info",
+        *(f"/v1/{name}" for name in ("models", "metadata", "manifest", "version", "license")),
+    ]
+)
+"""Paths counted by name; any other counts as ``other``, so that clients cannot make up label values."""
 
 KEY = Security(HTTPBearer(auto_error=False))
 """Has the page ``/docs`` ask for the key; it is checked by `assets_pkg.nim.front`."""
@@ -68,7 +81,14 @@ def build_app(service: EmbeddingService) -> ASGIApp:
     _add_dialects(app, endpoint, service)
     _add_health(app, service)
     _add_model(app, service)
-    whole: ASGIApp = EmbeddingsMiddleware(app, endpoint, service)
+    whole: ASGIApp = AccessMiddleware(
+        EmbeddingsMiddleware(app, endpoint),
+        tracing=service.tracing,
+        log=service.settings.access_log,
+        traced=EMBEDDINGS_PATHS,
+        answered=partial(_count, service),
+        draining=lambda: service.draining,
+    )
     if origins := service.settings.cors_origins:
         whole = CORSMiddleware(
             whole,
@@ -78,6 +98,11 @@ def build_app(service: EmbeddingService) -> ASGIApp:
             expose_headers=["x-request-id"],
         )
     return whole
+
+
+def _count(service: EmbeddingService, path: str, status: int) -> None:
+    label = path if path in COUNTED_PATHS else "other"
+    service.metrics.requests.labels(label, str(status)).inc()
 
 
 def new_app(title: str) -> FastAPI:

@@ -25,7 +25,7 @@ from open_inference.grpc.service import (
     add_GRPCInferenceServiceServicer_to_server,
 )
 
-from assets_pkg.nim.endpoint import NO_COUNTS, access, usable_id
+from assets_pkg.nim.access import NO_COUNTS, access, usable_id
 from assets_pkg.nim.errors import (
     ApiError,
     BodyTooLargeError,

@@ -20,7 +20,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from assets_pkg.nim.settings import ServerSettings
+from assets_pkg.nim.settings import ObservedSettings
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -122,7 +122,7 @@ class LogFile(RotatingFileHandler):
             return False
 
 
-def set_up_logging(settings: ServerSettings) -> None:
+def set_up_logging(settings: ObservedSettings) -> None:
     """Log to standard error, or to the configured file, in the configured format and level.
 
     Raises:

@@ -19,7 +19,7 @@ from assets_pkg.nim.scheduler import QueuedRequest, QueueFullError, Scheduler
 from assets_pkg.nim.schemas import EmbeddingRequest, RequestParser, truncate
 from assets_pkg.nim.settings import ServerSettings
 from assets_pkg.nim.tokens import TextError, TokenIds
-from assets_pkg.nim.tracing import NoTracing, OtlpTracing, Tracing
+from assets_pkg.nim.tracing import tracing_of
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class EmbeddingService:
     """
 
     def __init__(self, settings: ServerSettings, load: Load = load_export) -> None:
-        self.tracing: Tracing = OtlpTracing() if settings.tracing else NoTracing()
+        self.tracing = tracing_of(settings)
         loaded = load(settings.model_dir, settings.max_length)
         loaded.warm_up()
         self.workers = workers = settings.workers or usable_cpus()

@@ -101,6 +101,21 @@ class FrontSettings(BaseModel):
     """The seconds in which a request's body must arrive; then it is answered with 408."""
 
 
+class ObservedSettings(FrontSettings):
+    """What a server says of itself."""
+
+    log_level: Annotated[LogLevel, BeforeValidator(_level)] = "INFO"
+    """DEBUG, INFO, WARNING, ERROR or CRITICAL."""
+    log_json: bool = False
+    """Log one JSON object a line."""
+    log_file: Path | None = None
+    """A file to log to, in place of standard error; at 16 MiB it is rotated, and four older ones are kept."""
+    access_log: bool = True
+    """Log one line for each request; for probes of health and metrics that succeed only at the level DEBUG."""
+    tracing: bool = False
+    """Send OpenTelemetry traces over OTLP, to where the standard ``OTEL_*`` variables say; needs the extra `otel`."""
+
+
 class DrainSettings(FrontSettings):
     """What decides how long a server takes to stop."""
 
@@ -108,7 +123,7 @@ class DrainSettings(FrontSettings):
     """How many seconds after a signal to stop the server still accepts connections, reporting that it is not ready."""
 
 
-class ServerSettings(DrainSettings):
+class ServerSettings(DrainSettings, ObservedSettings):
     """All settings, with the closed NIM's defaults where these are documented."""
 
     model_dir: Path
@@ -145,16 +160,6 @@ class ServerSettings(DrainSettings):
     lately."""
     workers: PositiveInt | None = None
     """Batches run in parallel; by default one for each core that the process may use."""
-    log_level: Annotated[LogLevel, BeforeValidator(_level)] = "INFO"
-    """DEBUG, INFO, WARNING, ERROR or CRITICAL."""
-    log_json: bool = False
-    """Log one JSON object a line."""
-    log_file: Path | None = None
-    """A file to log to, in place of standard error; at 16 MiB it is rotated, and four older ones are kept."""
-    access_log: bool = True
-    """Log one line for each request; for probes of health and metrics that succeed only at the level DEBUG."""
-    tracing: bool = False
-    """Send OpenTelemetry traces over OTLP, to where the standard ``OTEL_*`` variables say; needs the extra `otel`."""
 
     @property
     def client_batch_limit(self) -> int:

@@ -13,6 +13,8 @@ from typing import Protocol
 
 from starlette.types import Scope
 
+from assets_pkg.nim.settings import ObservedSettings
+
 COUNTS = "retune.counts"
 """Key in the scope of a request: how many texts and tokens it had."""
 
@@ -50,6 +52,11 @@ class NoTracing:
 
     def close(self) -> None:
         return None
+
+
+def tracing_of(settings: ObservedSettings) -> Tracing:
+    """Raises `TracingError`."""
+    return OtlpTracing() if settings.tracing else NoTracing()
 
 
 class OtlpTracing:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,11 +29,13 @@ from assets_pkg.model_server.bodies import MultimodalBody, decoded, items_of
 from assets_pkg.model_server.engine import Engine, ModelServerSettings, Served
 from assets_pkg.model_server.serve import ServeError, serve_model
 from assets_pkg.nim.errors import ApiError
+from assets_pkg.nim.observability import Access
 from assets_pkg.nim.schemas import validate_body
 from resources.encoders.items import data_uri, encode_png
 from resources.models.entry import ModelEntry
 from tests.model_server.conftest import listening
 from tests.models.conftest import CLIP
+from tests.nim.collector import collecting
 
 RED = Image.new("RGB", (64, 48), (255, 0, 0))
 PIXELS = 64 * 48
@@ -224,6 +227,47 @@ class TestDataUris:
     def test_a_long_list_is_refused_before_its_items_are_read(self, field: str) -> None:
         with pytest.raises(ApiError, match="Batch size 1000000 exceeds limit 256"):
             validate_body(MultimodalBody, {field: [7] * 1_000_000})
+
+
+class TestWhatAnOperatorSees:
+    def test_one_line_for_each_request_with_the_clients_id(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO, "assets_pkg.nim.access")
+        client = TestClient(build_app(engine_of(TextEncoder())), client=("127.0.0.1", 1))
+        answer = client.post(
+            "/v1/embeddings", json={"input": ["a", "b"]}, headers={"X-Request-Id": "order-7"}
+        )
+        assert answer.headers["x-request-id"] == "order-7"
+        client.post("/txt/embed", json={"input": ""})
+        client.get("/health")
+        lines = [record.msg for record in caplog.records if isinstance(record.msg, Access)]
+        assert [(line.request, line.status, line.counts) for line in lines] == [
+            ("POST /v1/embeddings", 200, {"texts": 2, "images": 0}),
+            ("POST /txt/embed", 400, {}),
+        ]
+        assert lines[0].request_id == "order-7"
+
+    def test_the_log_can_be_off(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO, "assets_pkg.nim.access")
+        TestClient(build_app(engine_of(TextEncoder(), access_log=False))).post(
+            "/txt/embed", json={"input": "a"}
+        )
+        assert not caplog.records
+
+    def test_traces_reach_a_collector(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with collecting(monkeypatch) as collected:
+            engine = engine_of(TextEncoder(), tracing=True)
+            TestClient(build_app(engine)).post("/v1/embeddings", json={"input": ["a", "b"]})
+            engine.close()
+        spans = collected.spans()
+        assert set(spans) == {"POST /v1/embeddings", "embed"}
+        assert spans["embed"].parent_span_id == spans["POST /v1/embeddings"].span_id
+
+    def test_its_settings_come_from_the_environment(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setenv("RETUNE_LOG_FILE", str(tmp_path / "none" / "server.log"))
+        with pytest.raises(ServeError, match=r"RETUNE_LOG_FILE: .*server\.log: No such file"):
+            serve_model("tiny", port=0)
 
 
 def test_the_page_of_the_interface_loads_nothing_from_elsewhere() -> None:

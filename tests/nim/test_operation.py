@@ -10,14 +10,12 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from assets_pkg.nim import observability
 from assets_pkg.nim.loading import load_export
@@ -25,7 +23,7 @@ from assets_pkg.nim.manifest import FolderError, read_manifest
 from assets_pkg.nim.observability import Access, JsonFormatter, LogFile, Metrics
 from assets_pkg.nim.scheduler import MAX_REPLACED, Scheduler
 from assets_pkg.nim.settings import ServerSettings
-from tests.loopback import serving
+from tests.nim.collector import collecting
 from tests.nim.inprocess import Local
 
 NIM = Path(observability.__file__).parent
@@ -198,30 +196,15 @@ def test_the_documentation_has_an_example_that_succeeds_and_loads_nothing_from_e
 def test_traces_reach_a_collector_as_parts_of_the_clients_trace(
     tiny_export: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    received: list[bytes] = []
-
-    class Collector(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            received.append(self.rfile.read(int(self.headers["Content-Length"])))
-            self.send_response(200)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            """Nothing."""
-
     trace, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Collector)) as collector:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{collector.server_port}")
-        with closing(Local(tiny_export, tracing=True)) as traced:
-            headers = {"traceparent": f"00-{trace}-{parent}-01"}
-            traced.ask("POST", "/v1/embeddings", json={"input": ["a", "b"]}, headers=headers)
-    requests = [ExportTraceServiceRequest.FromString(body) for body in received]
-    resources = [each for request in requests for each in request.resource_spans]
-    assert {
-        a.value.string_value for r in resources for a in r.resource.attributes if a.key == "service.name"
-    } == {"retune-embedding"}
-    spans = {span.name: span for r in resources for scope in r.scope_spans for span in scope.spans}
+    with collecting(monkeypatch) as collected, closing(Local(tiny_export, tracing=True)) as traced:
+        headers = {"traceparent": f"00-{trace}-{parent}-01"}
+        traced.ask("POST", "/v1/embeddings", json={"input": ["a", "b"]}, headers=headers)
+    attributes = [each for resource in collected.resources() for each in resource.resource.attributes]
+    assert {each.value.string_value for each in attributes if each.key == "service.name"} == {
+        "retune-embedding"
+    }
+    spans = collected.spans()
     assert set(spans) == {"POST /v1/embeddings", "tokenize", "embed"}
     whole = spans["POST /v1/embeddings"]
     assert (whole.trace_id.hex(), whole.parent_span_id.hex()) == (trace, parent)
