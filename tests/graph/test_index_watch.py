@@ -7,7 +7,7 @@ import time
 import dagster as dg
 import pytest
 
-from assets_pkg.automation.sensors import behind_since
+from assets_pkg.automation.sensors.watch import behind_since
 from resources.configurable import AlertsResource
 from tests.graph.harness import Project
 
