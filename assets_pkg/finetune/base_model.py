@@ -5,24 +5,29 @@
 from __future__ import annotations
 
 import glob
-import json
 import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from assets_pkg.config.base import ModelSettings
 from assets_pkg.finetune.errors import BaseModelError
 from assets_pkg.finetune.model_io import check_tokenizer, check_weights, parameter_count
+from assets_pkg.finetune.model_modules import (
+    check_code_is_here,
+    ensure_modules,
+    pad_with_the_end_token,
+    read_json,
+    replace_json,
+    set_stock_architecture,
+    transformer_folder,
+    write_max_length,
+)
 from assets_pkg.finetune.registered_facts import APPLIED, write_facts
 from resources.encoders.loading import admit_weights
-from resources.encoders.registered_text import POOLINGS
 from resources.machine.accelerator import Accelerator
 from resources.models.entry import ModelEntry
-from resources.models.files import tokenizer_folder
 from resources.models.naming import (
-    TRANSFORMER_CONFIGS,
     ModelNameError,
     NamedModel,
     find_named,
@@ -42,10 +47,6 @@ OF_A_TRAINER = (
     "training_args.bin",
 )  # fmt: skip
 TRAINER_CHECKPOINT = re.compile(r"checkpoint-\d+")
-# Model types of bidirectional embedding models, and the decoder they are derived from: the only difference is
-# bidirectional attention, which ``is_causal: false`` turns on.
-BIDIRECTIONAL = {"llama_bidirec": ("llama", "LlamaModel")}
-POOLING = {"avg": "mean", "mean": "mean", "cls": "cls", "last": "lasttoken"}
 
 
 @dataclass(frozen=True)
@@ -83,12 +84,12 @@ def fetch_base_model(
     target = folder / "model" / "consolidated"
     shutil.rmtree(folder / "model", ignore_errors=True)
     _copy_files(source.folder, target, progress)
-    _stock_architecture(target, settings)
-    _ensure_modules(target, source.entry)
+    set_stock_architecture(target, settings)
+    ensure_modules(target, source.entry)
     if settings.trust_remote_code:
-        _check_code_is_here(target)
-    check_weights(_transformer_folder(target))
-    check_tokenizer(_transformer_folder(target))
+        check_code_is_here(target)
+    check_weights(transformer_folder(target))
+    check_tokenizer(transformer_folder(target))
     if source.entry is not None:
         write_facts(target, source.entry)
     warning = replaced_prompts(source, settings)
@@ -212,11 +213,11 @@ def _check_whole(source: Path) -> None:
     Raises:
         BaseModelError: it is not; says what to do.
     """
-    for folder in (source, _transformer_folder(source)):
+    for folder in (source, transformer_folder(source)):
         path = folder / "adapter_config.json"
         if path.exists() and not (folder / "config.json").exists():
             raise BaseModelError(
-                f"{folder}: an adapter of {_read_json(path).get('base_model_name_or_path')!r}, not a model: merge it. "
+                f"{folder}: an adapter of {read_json(path).get('base_model_name_or_path')!r}, not a model: merge it. "
                 "Load that base as model = SentenceTransformer(...), set model[0].model = PeftModel.from_pretrained("
                 f"model[0].model, {str(folder)!r}).merge_and_unload(), save it with model.save_pretrained(...), and "
                 "set model.base_model to that folder"
@@ -244,118 +245,6 @@ def _unwanted(path: Path, root: Path) -> bool:
     ) or any(relative.match(pattern) for pattern in (*UNWANTED, *OF_A_TRAINER))
 
 
-def _write_json(path: Path, value: Any) -> None:
-    """Replace a JSON file."""
-    write_json(path, value, indent=2, ensure_ascii=True)
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise BaseModelError(f"{path}: not readable as JSON: {error}") from error
-
-
-def _stock_architecture(target: Path, settings: ModelSettings) -> None:
-    """Set the architecture of transformers for a bidirectional decoder that would need remote code."""
-    path = _transformer_folder(target) / "config.json"
-    config = _read_json(path) if path.exists() else {}
-    kind = config.get("model_type")
-    if settings.trust_remote_code or kind not in BIDIRECTIONAL:
-        return
-    model_type, architecture = BIDIRECTIONAL[kind]
-    config |= {"model_type": model_type, "architectures": [architecture], "is_causal": False}
-    config.pop("auto_map", None)
-    _write_json(path, config)
-
-
-def _check_code_is_here(target: Path) -> None:
-    """Check that the code which is run lies in the folder, and is not fetched from another repository at every load.
-
-    Raises:
-        BaseModelError: it is not.
-    """
-    for path in {target, _transformer_folder(target)}:
-        for name in ("config.json", "tokenizer_config.json"):
-            config = _read_json(path / name) if (path / name).exists() else {}
-            if other := re.findall(r"([\w./-]+)--", json.dumps(config.get("auto_map", {}))):
-                raise BaseModelError(
-                    f"{path / name}: auto_map names code of another repository, {other[0]}, in whatever state that is "
-                    "now: copy its files into the model's folder, and name them without the repository"
-                )
-
-
-def _ensure_modules(target: Path, entry: ModelEntry | None) -> None:
-    """Add sentence-transformers modules to a plain transformers folder, and a normalisation as the last module."""
-    path = target / "modules.json"
-    modules = _read_json(path) if path.exists() else _wrap(target, entry)
-    if not modules or not _kind(modules[0]).endswith("Transformer"):
-        kinds = ", ".join(_kind(module) for module in modules)
-        raise BaseModelError(
-            f"{path}: modules [{kinds}]: only models that begin with a Transformer can be tuned"
-        )
-    if all(_kind(module) != "Normalize" for module in modules):
-        number = len(modules)
-        modules = [*modules, _module(number, f"{number}_Normalize", "Normalize")]
-        _write_json(path, modules)
-
-
-def _wrap(target: Path, entry: ModelEntry | None) -> list[dict[str, Any]]:
-    config_path = target / "config.json"
-    if not config_path.exists():
-        raise BaseModelError(f"{target}: neither modules.json nor config.json: this is not a model folder")
-    config = _read_json(config_path)
-    if "vision_config" in config:
-        raise BaseModelError(
-            f"{config_path}: model_type {config.get('model_type')!r} reads images too: only text models can be tuned "
-            "(`retune image-text` measures models of images)"
-        )
-    own = POOLING.get(str(config.get("pooling", "mean")), "mean")
-    pooling = own if entry is None else POOLINGS.get(str(entry.pooling), own)
-    _write_json(
-        target / "1_Pooling" / "config.json",
-        {"word_embedding_dimension": _width(target, config), "pooling_mode": pooling},
-    )
-    return [_module(0, "", "Transformer"), _module(1, "1_Pooling", "Pooling")]
-
-
-def _width(target: Path, config: dict[str, Any]) -> int:
-    """The length of a token's vector; architectures have names of their own for it, which transformers knows."""
-    if "hidden_size" in config:
-        return int(config["hidden_size"])
-    from transformers import AutoConfig
-
-    try:
-        known = AutoConfig.from_pretrained(str(target), local_files_only=True, trust_remote_code=False)
-        return int(known.get_text_config().hidden_size)
-    except (OSError, ValueError, AttributeError, KeyError) as error:
-        raise BaseModelError(
-            f"{target / 'config.json'}: says nothing of hidden_size, and transformers does not know the length of the "
-            f"vectors of model_type {config.get('model_type')!r} either: save it with sentence-transformers, and set "
-            "model.base_model to that folder"
-        ) from error
-
-
-def _module(number: int, path: str, kind: str) -> dict[str, Any]:
-    # Names that every release of sentence-transformers and vLLM supports.
-    return {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
-
-
-def _kind(module: dict[str, Any]) -> str:
-    return str(module["type"]).rpartition(".")[2]
-
-
-def _transformer_folder(target: Path) -> Path:
-    """The folder of the transformer's own files: the first that modules.json names; ``target`` where there is none."""
-    path = target / "modules.json"
-    if not path.exists():
-        return target
-    try:
-        return target / _read_json(path)[0]["path"]
-    except (LookupError, TypeError) as error:
-        raise BaseModelError(f"{path}: not a list of modules with a path each") from error
-
-
 def replaced_prompts(source: _Source, settings: ModelSettings) -> str | None:
     """What to tell a user whose settings have other prompts than the model brings; None where they agree, or where the
     model brings none. A base measured without its prompts looks worse than it is, and the gain of tuning better."""
@@ -379,22 +268,13 @@ def replaced_prompts(source: _Source, settings: ModelSettings) -> str | None:
 def _write_contract(target: Path, settings: ModelSettings) -> None:
     """Write the profile's prompts and maximum length to sentence-transformers' configuration."""
     path = target / "config_sentence_transformers.json"
-    config = _read_json(path) if path.exists() else {}
+    config = read_json(path) if path.exists() else {}
     query, passage = settings.query_prefix, settings.passage_prefix
     config["prompts"] = {"query": query, "document": passage, "passage": passage}
     config["default_prompt_name"] = None
-    _write_json(path, config)
+    replace_json(path, config)
     wanted = max(settings.query_max_length, settings.passage_max_length)
-    _write_max_length(target, min(max_tokens(_transformer_folder(target)) or wanted, wanted))
-
-
-def _write_max_length(target: Path, tokens: int) -> None:
-    own = _transformer_folder(target)
-    named = (own / name for name in TRANSFORMER_CONFIGS)
-    path = next((path for path in named if path.exists()), own / TRANSFORMER_CONFIGS[0])
-    config = _read_json(path) if path.exists() else {}
-    config["max_seq_length"] = tokens
-    _write_json(path, config)
+    write_max_length(target, min(max_tokens(transformer_folder(target)) or wanted, wanted))
 
 
 def _test_encode(target: Path, settings: ModelSettings) -> tuple[int, int]:
@@ -405,10 +285,10 @@ def _test_encode(target: Path, settings: ModelSettings) -> tuple[int, int]:
 
     try:
         model = load_model(target, "cpu", trust_remote_code=settings.trust_remote_code)
-        _pad_with_the_end_token(target, model.tokenizer)
+        pad_with_the_end_token(target, model.tokenizer)
         positions = token_positions(model.config, model.modules())
         if positions is not None and positions < int(model.max_seq_length or 0):
-            _write_max_length(target, positions)
+            write_max_length(target, positions)
             model.max_seq_length = positions
         vector = model.encode_query("a short text", convert_to_tensor=True)
     except Exception as error:
@@ -421,22 +301,12 @@ def _test_encode(target: Path, settings: ModelSettings) -> tuple[int, int]:
     return int(vector.numel()), int(model.max_seq_length or 0)
 
 
-def _pad_with_the_end_token(target: Path, tokenizer: Any) -> None:
-    """Give a tokenizer without a padding token (GPT-2's) its end token for that: padding is masked, whatever it is."""
-    if tokenizer.pad_token is not None or tokenizer.eos_token is None:
-        return
-    path = tokenizer_folder(target) / "tokenizer_config.json"
-    config = _read_json(path) if path.exists() else {}
-    _write_json(path, {**config, "pad_token": tokenizer.eos_token})
-    tokenizer.pad_token = tokenizer.eos_token
-
-
 def _needs_code(target: Path) -> str:
     """What to do if it is the model's own code that is missing."""
-    path = _transformer_folder(target) / "config.json"
-    modules = _read_json(target / "modules.json")
+    path = transformer_folder(target) / "config.json"
+    modules = read_json(target / "modules.json")
     own_modules = any(not str(module["type"]).startswith("sentence_transformers.") for module in modules)
-    if not own_modules and (not path.exists() or "auto_map" not in _read_json(path)):
+    if not own_modules and (not path.exists() or "auto_map" not in read_json(path)):
         return "(is the copy complete, and the model one of sentence-transformers or transformers?)"
     return "(a model that needs its own code also needs model.trust_remote_code=true and a pinned revision)"
 
