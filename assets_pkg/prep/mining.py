@@ -8,10 +8,9 @@ of a teacher.
 
 from __future__ import annotations
 
-import shutil
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,12 +22,12 @@ from assets_pkg.config.sections.prep import MiningSettings
 from assets_pkg.prep.errors import PrepError
 from assets_pkg.prep.filtering import question_key
 from assets_pkg.prep.mining_report import describe_margin, describe_mining, draw_scores
+from assets_pkg.prep.stored_vectors import stored_vectors, vector_file
 from assets_pkg.retrieval.exact_search import TopK, pair_scores
 from assets_pkg.retrieval.parallel_search import search_file
 from assets_pkg.retrieval.teachers import Ranking, Teacher
 from resources.compute.distributed_embedding import MakeShards
-from resources.encoders.base import Encoder, Role
-from resources.encoders.shards import Shards
+from resources.encoders.base import Encoder
 from storage.artifacts import TrainingSet
 from storage.files import copy_file, write_json
 from storage.formats.retriever_json import (
@@ -49,10 +48,6 @@ OpenTeacher = Callable[[Sequence[str]], AbstractContextManager[Teacher]]
 
 TEACHER_DEPTH = 100
 """Passages that a teacher ranks for each question: those that it does not list are not suspected."""
-
-SHARDS = ".passage_shards"
-TEXTS_AT_ONCE = 16384
-"""Texts whose vectors are in memory at once, before they are written to the file."""
 
 DECIMALS = 6
 """Of scores in files; further digits differ between encoder runs."""
@@ -130,23 +125,20 @@ def mine_hard_negatives(
     positives = [_positive_rows(example, pool) for example in source.examples]
     excluded = _excluded(source.examples, positives, pool)
     with (
-        _stored_vectors(encoder, [each.question for each in source.examples], "query", folder, progress) as q,
-        _stored_vectors(encoder, pool.texts, "passage", folder, progress, make_shards) as p,
+        stored_vectors(encoder, [each.question for each in source.examples], "query", folder, progress) as q,
+        stored_vectors(encoder, pool.texts, "passage", folder, progress, make_shards) as p,
     ):
         positive_scores = _positive_scores(q, p, positives)
         tops = ceilings(np.array([scores.min() for scores in positive_scores]), settings)
         wanted = settings.hard_negatives_to_mine
         if settings.hard_neg_filter == "teacher":
             assert open_teacher is not None
-            with open_teacher(pool.texts) as teacher:
-                depth = min(TEACHER_DEPTH, len(pool.ids))
-                texts = [each.question for each in source.examples]
-                ranking = teacher.rank(texts, [-1] * len(texts), depth, progress)
+            ranking = _ranking(source.examples, pool, open_teacher, progress)
             excluded = with_suspects(excluded, positives, ranking, settings)
             tops = np.full(len(tops), np.inf)
         search = partial(search_file, devices=devices, progress=progress)
         last = min(settings.mine_to or settings.mine_from + wanted, len(pool.ids))
-        found = search(q, _vector_file(folder, "passage"), last, ceilings=tops, excluded=excluded)
+        found = search(q, vector_file(folder, "passage"), last, ceilings=tops, excluded=excluded)
         found = window(found, settings)
         above_margin: dict[int, list[tuple[int, float]]] = {}
         short = np.flatnonzero((found.ids < 0).any(axis=1))
@@ -154,7 +146,7 @@ def mine_hard_negatives(
             # The lowest scores above the ceiling are the highest below it for the negated question vector.
             below = np.nextafter(-tops[short], -np.inf)
             hidden = [excluded[row] for row in short]
-            passages = _vector_file(folder, "passage")
+            passages = vector_file(folder, "passage")
             opposite = search(-q[short], passages, wanted, ceilings=below, excluded=hidden)
             above_margin = {int(row): _listed(opposite, at, negate=True) for at, row in enumerate(short)}
     mined = Mined(source.examples, pool, positives, positive_scores, found, above_margin)
@@ -192,6 +184,14 @@ def with_suspects(
     return suspected
 
 
+def _ranking(
+    examples: Sequence[RetrieverExample], pool: Pool, open_teacher: OpenTeacher, progress: Progress
+) -> Ranking:
+    texts = [each.question for each in examples]
+    with open_teacher(pool.texts) as teacher:
+        return teacher.rank(texts, [-1] * len(texts), min(TEACHER_DEPTH, len(pool.ids)), progress)
+
+
 def window(found: TopK, settings: MiningSettings) -> TopK:
     """The negatives of the ranks ``mine_from`` to ``mine_to``: as many as are mined, drawn at random, in the order of
     their ranks; without ``mine_to`` the first from ``mine_from`` on."""
@@ -203,84 +203,6 @@ def window(found: TopK, settings: MiningSettings) -> TopK:
     keys = np.random.default_rng(0).random(ids.shape) + 2 * (ids < 0)
     drawn = np.sort(np.argsort(keys, axis=1)[:, :wanted], axis=1)
     return TopK(np.take_along_axis(ids, drawn, 1), np.take_along_axis(scores, drawn, 1), found.above)
-
-
-# ---- vectors -------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _stored_vectors(
-    encoder: Encoder,
-    texts: Sequence[str],
-    role: Role,
-    folder: Path,
-    progress: Progress,
-    make_shards: MakeShards | None = None,
-) -> Generator[NDArray[np.float32]]:
-    """Vectors of ``texts``, float32 [n, d], in a memory-mapped file that is removed at the end."""
-    path = _vector_file(folder, role)
-    if make_shards is None:
-        blocks = _embed(encoder, texts, role, progress)
-    else:
-        blocks = _embed_on_workers(encoder, texts, role, folder, progress, make_shards)
-    try:
-        stored: NDArray[np.float32] | None = None
-        start = 0
-        for vectors in blocks:
-            if stored is None:
-                shape = (len(texts), vectors.shape[1])
-                stored = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-            stored[start : start + len(vectors)] = vectors
-            start += len(vectors)
-        del stored  # flushes
-        yield np.load(path, mmap_mode="r")
-    finally:
-        path.unlink(missing_ok=True)
-
-
-def _embed(
-    encoder: Encoder, texts: Sequence[str], role: Role, progress: Progress
-) -> Iterator[NDArray[np.float32]]:
-    for start in range(0, len(texts), TEXTS_AT_ONCE):
-        part = texts[start : start + TEXTS_AT_ONCE]
-        yield encoder.embed(part, role, _Offset(progress, start, len(texts)))
-
-
-def _embed_on_workers(
-    encoder: Encoder,
-    texts: Sequence[str],
-    role: Role,
-    folder: Path,
-    progress: Progress,
-    make_shards: MakeShards,
-) -> Iterator[NDArray[np.float32]]:
-    """Vectors in blocks, from several workers; shards that an interrupted run completed are reused."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    shard_folder = folder / SHARDS
-    shard_folder.mkdir(exist_ok=True)
-    pq.write_table(pa.table({"text": texts}), shard_folder / "texts.parquet", row_group_size=TEXTS_AT_ONCE)
-    shards = Shards(shard_folder / "texts.parquet", shard_folder, role, TEXTS_AT_ONCE)
-    make_shards(shards, progress)
-    yield from shards.vectors(encoder)
-    shutil.rmtree(shard_folder)
-
-
-def _vector_file(folder: Path, role: Role) -> Path:
-    return folder / f".{role}_vectors.npy"
-
-
-@dataclass(frozen=True)
-class _Offset:
-    """Reports the progress of a part as progress of the whole."""
-
-    progress: Progress
-    before: int
-    total: int
-
-    def __call__(self, done: int, total: int, unit: str, **figures: float) -> None:
-        self.progress(self.before + done, self.total, unit, **figures)
 
 
 # ---- reading -------------------------------------------------------------------------------------------------
