@@ -253,7 +253,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 @pytest.fixture(scope="session")
 def engine(engine_address: str, tmp_path_factory: pytest.TempPathFactory) -> ContainerEngine:
     """The engine with Retune's image built in it, without a registry."""
-    from assets_pkg.deploy.backends.docker import IMAGE_FOLDER, build_image
+    from assets_pkg.deploy.backends.own_image import IMAGE_FOLDER, build_image
     from resources.containers import ContainerEngine
     from tests.containers.engine import BASE, make_base_image
 

@@ -19,7 +19,7 @@ import httpx2
 import pytest
 import yaml
 
-from assets_pkg.deploy.backends.docker import IMAGE_FOLDER
+from assets_pkg.deploy.backends.own_image import IMAGE_FOLDER
 from assets_pkg.deploy.server_state import ServedModel, served_digest
 from resources.containers import ContainerEngine
 from tests.apt import install_packages, unpack_package

@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 from assets_pkg.config.sections.deploy import DeploySettings
-from assets_pkg.deploy.backends.docker import IMAGE_FOLDER, container_spec, preflight
+from assets_pkg.deploy.backends.docker import container_spec, preflight
+from assets_pkg.deploy.backends.own_image import IMAGE_FOLDER
 from assets_pkg.deploy.deploy import shown_command
 from assets_pkg.deploy.served_encoder import ServedEncoder
 from assets_pkg.deploy.server_client import ServerKeyError, guard_of, server_key

@@ -9,8 +9,6 @@ is removed and the old one started again.
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -18,10 +16,10 @@ from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Literal
 
 from assets_pkg.config.sections.deploy import DeploySettings
 from assets_pkg.deploy.backends.nim_image import USER, contract_of, host_cache, mounted_model
+from assets_pkg.deploy.backends.own_image import image_variant, provide_image
 from assets_pkg.deploy.configuration import (
     LIMIT_VARIABLE,
     NAMES_VARIABLE,
@@ -49,18 +47,14 @@ from assets_pkg.deploy.server_state import (
     write_state,
 )
 from resources.containers import ContainerEngine, ContainerError, ContainerSpec, ContainerStatus
-from storage.digests import digest_file, digest_tree
 from storage.progress import Note, no_note
 
-IMAGE_FOLDER = Path(__file__).parents[2] / "nim"
 INNER_PORT = 8000
 OWNER_LABEL = "retune.state"
 DIGEST_LABEL = "retune.model-digest"
-SOURCE_LABEL = "retune.source"
 NGC_REGISTRY = "nvcr.io/"
 NGC_USER = "$oauthtoken"
 NGC_KEY = "NGC_API_KEY"
-Variant = Literal["cpu", "gpu"]
 TLS_INSIDE = ("/tls/certificate.pem", "/tls/key.pem")
 TRIAL, PREVIOUS = "-trial", "-previous"
 
@@ -227,9 +221,7 @@ def preflight(
             "toolkit, or set deploy.gpus=null"
         )
     if settings.server == "retune":
-        variant = image_variant(settings)
-        if _must_be_built(engine, settings.server_image, variant):
-            _build_or_keep(engine, settings.server_image, variant, note)
+        provide_image(engine, settings.server_image, image_variant(settings), note)
         return
     if server_key():
         raise DeployError(
@@ -250,51 +242,6 @@ def preflight(
     if not engine.has_image(settings.nim_image):
         user = NGC_USER if settings.nim_image.startswith(NGC_REGISTRY) else None
         engine.pull(settings.nim_image, user, NGC_KEY if user else None)
-
-
-def image_variant(settings: DeploySettings) -> Variant:
-    """Which of the two images these settings need."""
-    return "gpu" if settings.gpus else "cpu"
-
-
-def _build_or_keep(engine: ContainerEngine, image: str, variant: Variant, note: Note) -> None:
-    """Build the image; where that fails, as without a registry, one that was built here before serves on."""
-    try:
-        build_image(engine, image, variant)
-    except ContainerError as error:
-        if not engine.has_image(image):
-            raise
-        note(f"{image} was built from other sources than this version's, and is used as it is: {error}")
-
-
-def _must_be_built(engine: ContainerEngine, image: str, variant: Variant) -> bool:
-    """Whether there is no such image, or it was built here from other sources, as by an earlier version.
-
-    An image of the user's own, which has no such label, is left alone.
-    """
-    built_from = engine.image_label(image, SOURCE_LABEL) if engine.has_image(image) else ""
-    return built_from is not None and built_from != _sources(variant)
-
-
-def _sources(variant: Variant) -> str:
-    """The variant, and the digest of what it is built from."""
-    patterns = ("Dockerfile", "*.lock", "*.py")
-    files = [file for pattern in patterns for file in sorted(IMAGE_FOLDER.glob(pattern))]
-    return f"{variant}-{digest_tree((file.name, digest_file(file)) for file in files)}"
-
-
-def build_image(engine: ContainerEngine, tag: str, variant: Variant = "cpu") -> None:
-    """Build Retune's own image. `RETUNE_BASE_IMAGE` and `RETUNE_WHEELS` (a folder) replace the registries."""
-    arguments: dict[str, str] = {"VARIANT": variant}
-    with tempfile.TemporaryDirectory(prefix="retune-image-") as work:
-        context = Path(work) / "nim"
-        shutil.copytree(IMAGE_FOLDER, context, ignore=shutil.ignore_patterns("__pycache__"))
-        if base := os.environ.get("RETUNE_BASE_IMAGE"):
-            arguments["BASE"] = base
-        if wheels := os.environ.get("RETUNE_WHEELS"):
-            shutil.copytree(wheels, context / "wheels")
-            arguments["PIP_OPTIONS"] = "--no-index"
-        engine.build(context, tag, arguments, {SOURCE_LABEL: _sources(variant)})
 
 
 def _test_start(
