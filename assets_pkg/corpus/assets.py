@@ -9,7 +9,8 @@ import dagster as dg
 from assets_pkg.config.base import ModelSettings
 from assets_pkg.config.profile import Profile
 from assets_pkg.config.sections.corpus import PassageSettings, TokenLimitSettings
-from assets_pkg.corpus.passages import REPEATED_FILE, TokenLimit, split_passages
+from assets_pkg.corpus.passage_units import TokenLimit
+from assets_pkg.corpus.passages import REPEATED_FILE, split_passages
 from assets_pkg.corpus.sources import read_corpus, source_fingerprint
 from assets_pkg.corpus.upstream import documents_of
 from assets_pkg.orchestration.asset_context import asset_context, inputs_of_check, stage_asset

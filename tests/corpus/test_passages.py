@@ -12,13 +12,8 @@ from hypothesis import strategies as st
 
 from assets_pkg.config.profile import ProfileError
 from assets_pkg.corpus.document_source import CorpusError
-from assets_pkg.corpus.passages import (
-    MAX_PASSAGE_CHARS,
-    MAX_UNIT_CHARS,
-    TokenLimit,
-    passages_of,
-    split_passages,
-)
+from assets_pkg.corpus.passage_units import MAX_PASSAGE_CHARS, MAX_UNIT_CHARS, TokenLimit
+from assets_pkg.corpus.passages import passages_of, split_passages
 from storage.artifacts import Corpus, Document, Passages
 from storage.digests import passage_id
 from tests.corpus.making import chunks, write_corpus
