@@ -25,6 +25,7 @@ from assets_pkg.image_text.assets import build_assets as image_text
 from assets_pkg.judges.assets import build_assets as judges
 from assets_pkg.orchestration.instance import GPU_POOL
 from assets_pkg.orchestration.names import Names
+from assets_pkg.orchestration.places import with_places
 from assets_pkg.orchestration.prefixed import Style, placed
 from assets_pkg.orchestration.resources import build_resources
 from assets_pkg.orchestration.run_settings import with_run_settings
@@ -70,6 +71,9 @@ def build_definitions(
         include: which of :data:`EVERYTHING` belongs to it. The UI of a project leaves out the benchmarks that are not
             configured (:func:`configured_benchmarks`).
 
+    When the code location is loaded, a graph that has the artifact root or the server port of another one there is
+    refused with a ``PlacesError``, except for one without a prefix.
+
     Raises:
         NamesError: a key prefix that Dagster's names cannot have.
         ValueError: ``include`` names something else.
@@ -89,7 +93,7 @@ def build_definitions(
 
     parts = with_run_settings(build(profile), profile, build)
     checks = [part for part in parts if not part.keys]
-    assets = [part for part in parts if part.keys]
+    assets = [with_places(part, profile, names) for part in parts if part.keys]
     keys = [key for asset in assets for key in asset.keys]
     return dg.Definitions(
         assets=assets,

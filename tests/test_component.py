@@ -48,7 +48,9 @@ def test_the_attributes_are_settings_of_the_graph(monkeypatch: pytest.MonkeyPatc
 
 
 def test_two_components_are_two_graphs() -> None:
-    both = dg.Definitions.merge(load(key_prefix="faq"), load(key_prefix="wiki"))
+    faq = load(key_prefix="faq", artifact_root="output/faq", deploy={"host_port": 8001})
+    wiki = load(key_prefix="wiki", artifact_root="output/wiki", deploy={"host_port": 8002})
+    both = dg.Definitions.merge(faq, wiki)
     keys = both.resolve_asset_graph().get_all_asset_keys()
     assert {dg.AssetKey(["faq", "vector_index"]), dg.AssetKey(["wiki", "vector_index"])} <= keys
 

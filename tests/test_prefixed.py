@@ -14,6 +14,7 @@ from assets_pkg.build import build_definitions
 from assets_pkg.config.profile import load_profile
 from assets_pkg.orchestration.history import latest
 from assets_pkg.orchestration.names import Names, NamesError
+from assets_pkg.orchestration.places import PlacesError
 from assets_pkg.orchestration.run_tags import job_tags
 from resources.configurable import AlertsResource
 from tests.conftest import write_corpus, write_profile
@@ -31,7 +32,11 @@ def plain() -> dg.Definitions:
 def merged(plain: dg.Definitions) -> dg.Definitions:
     """Two prefixed graphs, one without a prefix, and a resource of the host's own that is called as one of ours."""
     two = [
-        build_definitions(load_profile("laptop"), key_prefix=prefix) for prefix in ("faq", ["team", "wiki"])
+        build_definitions(
+            load_profile("laptop", [f"artifact_root=output/{port}", f"deploy.host_port={port}"]),
+            key_prefix=prefix,
+        )
+        for prefix, port in (("faq", 8001), (["team", "wiki"], 8000))
     ]
     host = dg.Definitions(resources={"database": "host's"}, assets=[dg.AssetSpec("orders")])
     return dg.Definitions.merge(plain, *two, host)
@@ -108,6 +113,25 @@ def test_a_user_sets_groups_owners_tags_and_the_pool() -> None:
         build_definitions(load_profile("laptop"), include=["everything"])
 
 
+@pytest.mark.parametrize(
+    ("shared", "said"),
+    [
+        ("artifact_root=output/both", f"artifact_root, {Path('output/both').resolve()}"),
+        ("deploy.host_port=9000", "deploy.host_port, 9000"),
+    ],
+)
+def test_graphs_that_share_a_place_are_refused(shared: str, said: str) -> None:
+    def graph(prefix: str, port: int) -> dg.Definitions:
+        own = [f"artifact_root=output/{prefix}", f"deploy.host_port={port}", shared]
+        return build_definitions(load_profile("laptop", own), key_prefix=prefix)
+
+    merged = dg.Definitions.merge(graph("faq", 8001), graph("wiki", 8002))
+    with pytest.raises(dg.DagsterInvalidDefinitionError) as raised:
+        dg.Definitions.validate_loadable(merged)
+    assert isinstance(raised.value.__cause__, PlacesError)
+    assert str(raised.value.__cause__).startswith(f"the graphs faq and wiki have the same {said}: give each")
+
+
 @pytest.mark.parametrize("prefix", ["a/b", "a b", "", ["a", "b-c"]])
 def test_a_prefix_that_is_no_name_is_refused(prefix: Any) -> None:
     with pytest.raises(NamesError, match="key_prefix"):
@@ -121,7 +145,8 @@ def two(tmp_path: Path, tiny_model: Path) -> dg.Definitions:
     def graph(name: str, documents: int) -> dg.Definitions:
         home = tmp_path / name
         corpus = write_corpus(home / "documents", documents)
-        profile = write_profile(home / "p.yaml", corpus=corpus, model=tiny_model, root=home / "output")
+        root, port = home / "output", 18000 + documents
+        profile = write_profile(home / "p.yaml", corpus=corpus, model=tiny_model, root=root, port=port)
         return build_definitions(load_profile(str(profile)), key_prefix=name)
 
     return dg.Definitions.merge(graph("faq", 8), graph("wiki", 5))

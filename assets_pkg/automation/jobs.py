@@ -8,6 +8,7 @@ import dagster as dg
 from assets_pkg.config.profile import Profile
 from assets_pkg.config.stages import BENCHMARKS, STAGES
 from assets_pkg.orchestration.names import UNPREFIXED, Names
+from assets_pkg.orchestration.places import OwnAssets
 from assets_pkg.orchestration.run_tags import job_tags
 
 MAIN_JOB = "retune"
@@ -30,15 +31,16 @@ def build_jobs(profile: Profile, benchmarks: Collection[str], names: Names = UNP
         *_of_benchmarks([asset for name in benchmarks for asset in BENCHMARKS[name]], names, tags),
         dg.define_asset_job(
             names.of(MAIN_JOB),
-            selection=keys(
-                sorted(
+            selection=OwnAssets(
+                keys(
                     {
                         asset
                         for stages in (STAGES, profile.stages())
                         for assets in stages.values()
                         for asset in assets
                     }
-                )
+                ),
+                names,
             ),
             description="All stages: from the documents to the index.",
             tags=tags,
