@@ -17,13 +17,17 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from storage.errors import RetuneError
+from storage.errors import RetuneError, TransientError
 
 TIMEOUT_SECONDS = 60
 
 
 class ContainerError(RetuneError):
     """The engine does not answer or refused; the message says what to do where that is known."""
+
+
+class EngineUnreachable(ContainerError, TransientError):
+    """No container engine answers."""
 
 
 @dataclass(frozen=True)
@@ -342,6 +346,6 @@ def _readable_errors(doing: str) -> Generator[None]:
     except APIError as error:
         raise ContainerError(f"cannot {doing}: {error.explanation or error}") from error
     except (DockerException, RequestException, OSError) as error:
-        raise ContainerError(
+        raise EngineUnreachable(
             f"cannot {doing}: no Docker engine answers. Start it, or do without it (for deploy: backend=process)"
         ) from error

@@ -18,6 +18,10 @@ class RetuneError(Exception):
         return visible(super().__str__())
 
 
+class TransientError(RetuneError):
+    """A service did not answer: the same may succeed later, with nothing mended."""
+
+
 class ArtifactError(RetuneError):
     """An artifact is missing, incomplete or damaged, or could not be stored; or a store names what is outside it."""
 

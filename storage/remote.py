@@ -19,6 +19,7 @@ from urllib.parse import urlsplit, urlunsplit
 from storage.artifact_store import ArtifactError
 from storage.digests import digest_file
 from storage.disk import FULL_ERRNOS
+from storage.errors import TransientError
 from storage.progress import Progress
 
 PARALLEL_FILES = 4
@@ -57,6 +58,10 @@ T = TypeVar("T")
 
 class RemoteError(ArtifactError):
     """The remote store refuses, is full, or cannot be reached; the message names the URL and what to do."""
+
+
+class RemoteUnreachable(RemoteError, TransientError):
+    """The remote store does not answer, or not with success, for as long as requests are repeated."""
 
 
 class LocalDiskFull(ArtifactError):
@@ -284,7 +289,7 @@ class RemoteRoot:
             fix = f"pip install '{package}'" if package else str(error)
             raise RemoteError(f"artifact_root = {self.url!r}: its client is not installed: {fix}") from None
         except Exception as error:  # noqa: BLE001
-            raise RemoteError(explain(self.url, error)) from None
+            raise _as_remote_error(self.url, error) from None
         return system, str(root).rstrip("/")
 
     def _path(self, name: str) -> str:
@@ -311,7 +316,7 @@ class RemoteRoot:
             raise
         except Exception as error:  # noqa: BLE001
             # Without its cause: a client's message may contain credentials.
-            raise RemoteError(explain(self.url, error)) from None
+            raise _as_remote_error(self.url, error) from None
 
 
 # ---- errors --------------------------------------------------------------------------------------------------
@@ -323,6 +328,10 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, (ArtifactError, *permanent)) or not isinstance(error, Exception):
         return False
     return not (_is_full(error) or _is_refusal(error) or isinstance(error, (TypeError, ValueError)))
+
+
+def _as_remote_error(url: str, error: Exception) -> RemoteError:
+    return (RemoteUnreachable if is_transient(error) else RemoteError)(explain(url, error))
 
 
 def explain(url: str, error: Exception) -> str:

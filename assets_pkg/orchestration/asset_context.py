@@ -34,7 +34,7 @@ from assets_pkg.orchestration.history import (
     latest_record,
     visible_to,
 )
-from assets_pkg.orchestration.instance import GPU_POOL
+from assets_pkg.orchestration.instance import GPU_POOL, PROCESS_TAG
 from assets_pkg.orchestration.names import UNPREFIXED, Names
 from assets_pkg.orchestration.pipes_client import run_remote
 from assets_pkg.orchestration.run_config import config_fields
@@ -48,12 +48,13 @@ from resources.machine.usage import UsageMeter
 from storage.artifact_store import BuildKey
 from storage.artifacts import Artifact
 from storage.digests import digest_json
-from storage.errors import RetuneError
+from storage.errors import RetuneError, TransientError
 from storage.progress import Progress, Rate, shown_figures
 
 FORCED_TAG = "retune/force"
 OWNERS = ["team:retrieval"]
 LOG_EVERY_SECONDS = 5.0
+RETRY_AFTER_SECONDS = (30.0, 300.0)
 
 VERDICT = "verdict"
 DECISION = "decision"
@@ -386,12 +387,24 @@ def _described_table(artifact: Artifact) -> dict[str, Any]:
     }
 
 
+def _delay_before_retry(context: dg.AssetExecutionContext, error: BaseException) -> float | None:
+    """Seconds after which the step is tried again; None if it is not: only where a service did not answer, and not in
+    a run of the command, whose user sees it and decides."""
+    done = context.op_execution_context.retry_number
+    if PROCESS_TAG in context.run.tags or done >= len(RETRY_AFTER_SECONDS):
+        return None
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, TransientError):
+        cause = cause.__cause__
+    return None if cause is None else RETRY_AFTER_SECONDS[done]
+
+
 @contextmanager
 def asset_context(
     context: dg.AssetExecutionContext, store: ArtifactStoreResource, compute: ComputeResource | None = None
 ) -> Iterator[AssetContext]:
     """An :class:`AssetContext`. A :class:`RetuneError` fails the step with its message, without traceback or retry; so
-    does a full disk. Any other error keeps its traceback."""
+    does a full disk. After a :class:`TransientError` the step is tried again. Any other error keeps its traceback."""
     step = context.op_execution_context.op.name
     run_observer().started(step)
     try:
@@ -406,5 +419,8 @@ def asset_context(
         message = str(error) if foreseen else store.get().explain_full_disk(error, f"making {step}")
         if message is None:
             raise
+        if (delay := _delay_before_retry(context, error)) is not None:
+            context.log.warning(f"{message}: tried again in {delay} s")
+            raise dg.RetryRequested(max_retries=len(RETRY_AFTER_SECONDS), seconds_to_wait=delay) from error
         raise dg.Failure(message, allow_retries=False) from error
     run_observer().finished(step)

@@ -19,6 +19,7 @@ from resources.chat_model.errors import (
     CallFailedError,
     ChatModelError,
     EndpointError,
+    NoAnswerError,
 )
 from resources.chat_model.limits import AdaptiveGate, Pace
 from resources.chat_model.retries import RequestFailure, delay_before
@@ -234,7 +235,7 @@ class ChatSession:
             waited = f"given up after {self._config.retry_deadline_s:g} s of tries (retry_deadline_s)"
             if failure.refused or self._exhausted >= _EXHAUSTED_MEANS_DOWN:
                 self._stop(
-                    EndpointError(
+                    NoAnswerError(
                         f"{host} does not answer ({failure.detail}), {waited}. Every answer so far is kept: "
                         "run the same command again when it is up"
                     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from storage.errors import RetuneError
+from storage.errors import RetuneError, TransientError
 
 
 class ChatModelError(RetuneError):
@@ -15,6 +15,10 @@ class ConsentError(ChatModelError):
 
 class EndpointError(ChatModelError):
     """The endpoint is down, refuses the key, or does not know the model."""
+
+
+class NoAnswerError(EndpointError, TransientError):
+    """The endpoint did not answer for as long as requests are repeated."""
 
 
 class BudgetReachedError(ChatModelError):

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from resources.compute.errors import ComputeError
 from resources.compute.targets import ComputeTarget
+from storage.errors import TransientError
 from storage.files import write_atomic
 
 SECONDS = 60
@@ -21,7 +22,7 @@ SSH_FAILED = 255
 SSH_OPTIONS = ("-o", "BatchMode=yes", "-o", "ConnectTimeout=15", "-o", "ServerAliveInterval=15")
 
 
-class Unreachable(ComputeError):
+class Unreachable(ComputeError, TransientError):
     """The machine does not answer now; it may later."""
 
 

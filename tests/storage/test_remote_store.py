@@ -15,7 +15,8 @@ import pytest
 
 from storage.artifact_store import ArtifactError, ArtifactStore
 from storage.digests import digest_file
-from storage.remote import RemoteError, check_url
+from storage.errors import TransientError
+from storage.remote import RemoteError, RemoteUnreachable, check_url
 from storage.remote_store import RemoteArtifactStore, open_remote, open_store
 from tests.s3.server import (
     Answer,
@@ -283,7 +284,7 @@ def test_a_missing_bucket_and_wrong_keys_are_told_apart(
                 machine(f"s3://{bucket}", tmp_path / "here").check()
                 answers[bucket] = "fine"
             except ArtifactError as error:
-                answers[bucket] = str(error)
+                answers[bucket] = f"{'transient: ' if isinstance(error, TransientError) else ''}{error}"
         assert answers["good"] == "fine"
         assert answers["good/signed"].startswith("s3://good/signed: access refused (SignatureDoesNotMatch)")
         assert answers["good/known"].startswith("s3://good/known: access refused (InvalidAccessKeyId)")
@@ -297,7 +298,9 @@ def test_an_address_where_nobody_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3: S3Server
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    with pytest.raises(RemoteError, match=r"s3://nobody/there cannot be reached \(EndpointConnectionError\)"):
+    with pytest.raises(
+        RemoteUnreachable, match=r"s3://nobody/there cannot be reached \(EndpointConnectionError\)"
+    ):
         machine("s3://nobody/there", tmp_path).check()
 
 
