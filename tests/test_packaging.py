@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import runpy
 import tomllib
 from pathlib import Path
+
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("assets_pkg", "resources", "storage")
@@ -22,3 +25,14 @@ def test_every_file_beside_the_code_is_installed() -> None:
         if path.is_file() and path.suffix not in (".py", ".pyc")
     }
     assert {str(path.relative_to(ROOT)) for path in files - installed} == set()
+
+
+def test_the_constraints_have_every_library_that_these_tests_run_with() -> None:
+    """Whatever an installation may fetch has one version, so that pip and uv install what was tested."""
+    needed = runpy.run_path(str(ROOT / "docs/write_constraints.py"))["needed"]
+    lines = [line.partition("==") for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines()]
+    constrained = {canonicalize_name(name): version for name, _, version in lines if version}
+    missing = {
+        name: each for name, each in needed().items() if constrained.get(canonicalize_name(name)) != each
+    }
+    assert missing == {}, "docs/write_constraints.py writes them"
