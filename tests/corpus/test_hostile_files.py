@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from assets_pkg.corpus.readers.file_document import ReadError, ReadOptions
+from assets_pkg.corpus.readers.file_document import FileDocument, ReadError, ReadOptions
 from assets_pkg.corpus.readers.pool import ReaderPool, ReadLimits, items_in
 from assets_pkg.corpus.sources import read_corpus, source_fingerprint
 from storage.artifacts import Corpus
@@ -62,6 +62,19 @@ def long_pdf(pages: int, *, kids: str = "") -> bytes:
     out.writelines(objects)
     out.write(b"trailer <</Root 1 0 R/Size %d>>\n%%%%EOF\n" % (5 + pages))
     return out.getvalue()
+
+
+def test_a_row_keeps_what_json_cannot_hold_as_text(tmp_path: Path) -> None:
+    big = 10**30
+    (tmp_path / "rows.jsonl").write_text(
+        f'{{"text": "one", "n": {big}, "s": "a\\ud800"}}\n{{"text": "two"}}\n'
+    )
+    with ReaderPool(1, ReadLimits(SECONDS, MEMORY_MB), ReadOptions()) as pool:
+        first, second = items_in(pool.submit(tmp_path / "rows.jsonl").result())
+    assert isinstance(first, FileDocument)
+    assert isinstance(second, FileDocument)
+    assert first.metadata == {"n": str(big), "s": "a?", "row": 1}
+    assert second.text == "two"
 
 
 def write_hostile_folder(folder: Path) -> dict[str, str]:

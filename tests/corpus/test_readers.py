@@ -219,6 +219,12 @@ def test_the_encoding_is_found(text: str, encoding: str, is_detected: bool) -> N
     assert bool(warnings) is is_detected
 
 
+def test_code_without_a_definition_is_read_whole(tmp_path: Path) -> None:
+    script = "import os\n\nprint(os.sep)\n"
+    (tmp_path / "script.py").write_text(script)
+    assert one(tmp_path / "script.py").text == f"```py\n{script}```\n"
+
+
 def test_a_file_is_read_as_what_it_is(folder: Path, tmp_path: Path) -> None:
     wrong = tmp_path / "gliders.docx"
     wrong.write_bytes((folder / "gliders.pdf").read_bytes())

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import json
 import random
+import re
 import sys
 import time
+import warnings
+import zipfile
+import zlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -101,10 +106,13 @@ VALUES: tuple[Any, ...] = (
 )
 
 
+_ELEMENT = re.compile(rb"(<[^<>]{1,300}>|/\w+|\d+ \d+ (?:obj|R)|\\[a-z]+)")
+
+
 def mutate(rng: random.Random, data: bytes, others: list[bytes]) -> bytes:
     """``data`` changed in one to four places."""
     for _ in range(rng.randint(1, 4)):
-        data = rng.choice((_byte, _cut, _insert, _repeat, _splice, _value, _encode))(rng, data, others)
+        data = rng.choice(MUTATIONS)(rng, data, others)
     return data
 
 
@@ -161,12 +169,46 @@ def _replaced(rng: random.Random, value: Any) -> Any:
     return rng.choice(VALUES)
 
 
+def _elements(rng: random.Random, data: bytes, _: list[bytes]) -> bytes:
+    """A tag or a PDF's object changed for another, left out or nested."""
+    pieces = _ELEMENT.split(data)
+    if len(pieces) < 3:
+        return data
+    place = rng.randrange(1, len(pieces), 2)
+    other = pieces[rng.randrange(1, len(pieces), 2)]
+    pieces[place] = rng.choice((other, b"", pieces[place] * rng.choice((2, 2000)), other + pieces[place]))
+    return b"".join(pieces)
+
+
 def _encode(rng: random.Random, data: bytes, _: list[bytes]) -> bytes:
     if rng.random() < 0.8:
         return data
     return data.decode("utf-8", "replace").encode(
         rng.choice(("utf-16", "utf-8-sig", "latin-1", "cp1252")), "replace"
     )
+
+
+def _packed(rng: random.Random, data: bytes, others: list[bytes]) -> bytes:
+    """One file of a zip archive changed, or left out, or twice: what a document of an office program is."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            entries = [(name, archive.read(name)) for name in archive.namelist()]
+    except (zipfile.BadZipFile, zlib.error, ValueError, NotImplementedError, RuntimeError, OSError, EOFError):
+        return data
+    if not entries:
+        return data
+    place = rng.randrange(len(entries))
+    name, content = entries[place]
+    changed = (name, rng.choice(MUTATIONS[:-1])(rng, content, [each for _, each in entries]))
+    entries[place : place + 1] = rng.choice(([changed],) * 6 + ([], [changed, changed]))
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive, warnings.catch_warnings(action="ignore"):
+        for each in entries:
+            archive.writestr(*each)
+    return stream.getvalue()
+
+
+MUTATIONS = (_byte, _cut, _insert, _repeat, _splice, _value, _encode, _elements, _packed)
 
 
 def kept_seeds(name: str) -> list[bytes]:

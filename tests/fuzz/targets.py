@@ -27,6 +27,7 @@ from storage.errors import RetuneError
 from storage.formats.beir import read_documents, read_qrels, read_queries
 from storage.formats.retriever_json import read_corpus, read_retriever_file
 from storage.manifest import read_manifest
+from tests.fuzz.documents import read_document, right_files
 
 VERSION = "0123456789abcdef"
 
@@ -226,4 +227,5 @@ TARGETS = {
     "env_toml": Target("env.toml", _environment, (ENVIRONMENT,)),
     "profile": Target("profile.yaml", _profile, (PROFILE,)),
     "models_yaml": Target("models.yaml", load_registry, (REGISTRY,)),
+    **{name.replace(".", "_"): Target(name, read_document, (data,)) for name, data in right_files().items()},
 }

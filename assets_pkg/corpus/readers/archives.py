@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ MAX_ENTRIES = 50_000
 
 @contextmanager
 def open_archive(path: Path, max_bytes: int) -> Iterator[zipfile.ZipFile]:
-    """The archive, if it does not unpack to more than ``max_bytes``.
+    """The archive, if it does not unpack to more than ``max_bytes``; to be read within the block.
 
     Raises:
         ReadError: it is damaged, encrypted or too large.
@@ -33,7 +34,7 @@ def open_archive(path: Path, max_bytes: int) -> Iterator[zipfile.ZipFile]:
             if any(entry.flag_bits & 1 for entry in entries):
                 raise ReadError("encrypted", "its archive has a password: save it without one")
             yield archive
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, KeyError) as error:
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, OSError, KeyError) as error:
         raise ReadError("damaged", f"its archive cannot be read ({error})") from error
 
 

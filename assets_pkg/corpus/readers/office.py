@@ -30,6 +30,8 @@ _NOT_READ = {f"{_TEXT}tracked-changes", f"{_TEXT}table-of-content"}
 
 def read_docx(path: Path, options: ReadOptions) -> Iterator[FileItem]:
     """A Word document: headings by style, lists, tables, footnotes; no page headers, macros or comments."""
+    from xml.parsers.expat import ExpatError
+
     import mammoth
 
     with open_archive(path, options.max_bytes) as archive:
@@ -41,7 +43,7 @@ def read_docx(path: Path, options: ReadOptions) -> Iterator[FileItem]:
         made: Any = mammoth.convert_to_html(
             stream, style_map=_STYLES, convert_image=mammoth.images.img_element(lambda _: {})
         )
-    except (KeyError, ValueError, AttributeError, TypeError, OSError) as error:
+    except (KeyError, ValueError, AttributeError, TypeError, OSError, ExpatError) as error:
         raise ReadError("damaged", f"not a Word document ({type(error).__name__}: {error})") from error
     yield FileDocument(markdown_of(_with_title_above(made.value)), title)
 
@@ -93,13 +95,12 @@ def read_pptx(path: Path, options: ReadOptions) -> Iterator[FileItem]:
     from pptx.exc import PythonPptxError
 
     with open_archive(path, options.max_bytes):
-        pass
-    try:
-        presentation = Presentation(str(path))
-        slides = [_slide(slide) for slide in presentation.slides]
-        title = presentation.core_properties.title or ""
-    except (PythonPptxError, KeyError, ValueError, AttributeError) as error:
-        raise ReadError("damaged", f"not a presentation ({type(error).__name__}: {error})") from error
+        try:
+            presentation = Presentation(str(path))
+            slides = [_slide(slide) for slide in presentation.slides]
+            title = presentation.core_properties.title or ""
+        except (PythonPptxError, KeyError, ValueError, AttributeError, TypeError, SyntaxError) as error:
+            raise ReadError("damaged", f"not a presentation ({type(error).__name__}: {error})") from error
     text, pages = joined_pages(slides)
     yield FileDocument(text, title, pages=pages)
 

@@ -171,7 +171,7 @@ def read_parquet(path: Path, options: ReadOptions) -> Iterator[FileItem]:
         with pq.ParquetFile(path) as file:
             rows = (row for batch in file.iter_batches(batch_size=256) for row in batch.to_pylist())
             yield from _documents(enumerate(rows, start=1), options, [], where="")
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ReadError("damaged", f"not readable as Parquet ({str(error).splitlines()[0]})") from error
 
 

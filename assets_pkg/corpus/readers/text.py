@@ -72,9 +72,9 @@ def read_notebook(path: Path, options: ReadOptions) -> Iterator[FileItem]:
 
 def _code_as_markdown(text: str, language: str) -> str:
     starts = [(match.start(), match["name"]) for match in _DEFINITION.finditer(text)]
-    ends = [start for start, _ in starts[1:]] + [len(text)]
-    parts = [_fenced(text[: starts[0][0] if starts else len(text)], language)]
-    for (start, name), end in zip(starts, ends, strict=True):
+    ends = [start for start, _ in starts] + [len(text)]
+    parts = [_fenced(text[: ends[0]], language)]
+    for (start, name), end in zip(starts, ends[1:], strict=True):
         parts += [f"## {name}", _fenced(text[start:end], language)]
     return "\n\n".join(part for part in parts if part) + "\n"
 

@@ -21,11 +21,14 @@ from typing import IO, Any
 
 import orjson
 
-from assets_pkg.corpus.readers.file_document import FileDocument, ReadError, ReadOptions
+from assets_pkg.corpus.readers.file_document import ReadError, ReadOptions
 from assets_pkg.corpus.readers.registry import read
 
 GRACE_SECONDS = 5
 """After its limit a file is given up by the process that asked; this long after, by this process itself."""
+
+UNFORESEEN = "the library that reads it fails on it"
+"""The reason of a file with which a reader's library does something that the reader does not expect."""
 
 STACK_FRAMES = 3000
 """Of nested elements: beyond Python's own limit, well within the stack of a process."""
@@ -70,7 +73,8 @@ def _answer(request: dict[str, Any]) -> dict[str, str]:
             return {"kind": "too large", "detail": "its text has more than corpus.max_file_memory_mb"}
         return {"kind": "unreadable", "detail": error.strerror or str(error)}
     except Exception as error:  # noqa: BLE001 - a library's own error for a damaged file can be any
-        return {"kind": "damaged", "detail": f"{type(error).__name__}: {str(error)[:300]}"}
+        detail = f"{UNFORESEEN} ({type(error).__name__}: {str(error)[:300]})"
+        return {"kind": "damaged", "detail": _valid(detail)}
     finally:
         signal.alarm(0)
     return {}
@@ -78,11 +82,18 @@ def _answer(request: dict[str, Any]) -> dict[str, str]:
 
 def _write(path: Path, options: ReadOptions, out: IO[bytes]) -> None:
     for item in read(path, options):
-        row = asdict(item)
-        if isinstance(item, FileDocument):
-            row["text"] = _valid(item.text)
-            row["title"] = _valid(item.title)
-        out.write(orjson.dumps(row, default=str) + b"\n")
+        out.write(orjson.dumps(_storable(asdict(item)), default=str) + b"\n")
+
+
+def _storable(value: Any) -> Any:
+    """A value of a document without what JSON in UTF-8 cannot hold; larger numbers than 64 bits become text."""
+    if isinstance(value, str):
+        return _valid(value)
+    if isinstance(value, int):
+        return value if -(2**63) <= value < 2**63 else str(value)
+    if isinstance(value, dict):
+        return {_valid(str(key)): _storable(each) for key, each in value.items()}
+    return [_storable(each) for each in value] if isinstance(value, list) else value
 
 
 def _valid(text: str) -> str:
