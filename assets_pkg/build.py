@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Any, cast
+from typing import Any
 
 import dagster as dg
 
@@ -92,12 +92,12 @@ def build_definitions(
         return placed(_with_code_references(made), names, resources, style)
 
     parts = with_run_settings(build(profile), profile, build)
-    checks = [part for part in parts if not part.keys]
+    checks = [_as_check(part) for part in parts if not part.keys]
     assets = [with_places(part, profile, names) for part in parts if part.keys]
     keys = [key for asset in assets for key in asset.keys]
     return dg.Definitions(
         assets=assets,
-        asset_checks=cast("list[dg.AssetChecksDefinition]", checks),
+        asset_checks=checks,
         jobs=build_jobs(profile, benchmarks, names),
         sensors=build_sensors(profile, keys, names, source) if SENSORS in include else (),
         schedules=build_schedules(profile, names) if SCHEDULES in include else (),
@@ -111,6 +111,13 @@ def _with_documents_of(profile: Profile, source: dg.AssetKey) -> Profile:
     """``profile``, in which the documents are those of the asset ``source``, wherever it makes them."""
     documents = profile.corpus.model_copy(update={"corpus_dir": f"{ASSET}{source.to_user_string()}"})
     return profile.model_copy(update={"corpus": documents})
+
+
+def _as_check(part: dg.AssetsDefinition) -> dg.AssetChecksDefinition:
+    """Of the class that Dagster expects of a check; it would make one itself, and warn in each command."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        return dg.AssetChecksDefinition(**part.get_attributes_dict())
 
 
 def _with_code_references(parts: Iterable[dg.AssetsDefinition]) -> list[dg.AssetsDefinition]:

@@ -53,6 +53,14 @@ def definitions() -> dg.Definitions:
     return build_definitions(load_profile("laptop"))
 
 
+@pytest.mark.parametrize("key_prefix", [None, "faq"])
+def test_checks_are_of_the_class_that_dagster_expects(key_prefix: str | None) -> None:
+    """Of another it makes one itself, with a warning in the output of each command."""
+    checks = list(build_definitions(load_profile("laptop"), key_prefix=key_prefix).asset_checks or ())
+    assert len(checks) > 3
+    assert {type(check) for check in checks} == {dg.AssetChecksDefinition}
+
+
 def test_loading_the_definitions_imports_nothing_heavy() -> None:
     script = "import sys, json, assets_pkg.definitions; print(json.dumps(sorted(sys.modules)))"
     loaded = set(json.loads(subprocess.check_output([sys.executable, "-c", script], text=True)))
