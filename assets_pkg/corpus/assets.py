@@ -1,6 +1,6 @@
 """The ``corpus`` group: documents as they are read, and their passages."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -74,8 +74,8 @@ def build_assets(
                 **numbers(summary),
                 "files_by_type": text_of_counts(summary.get("files_by_type", {})),
                 "languages": text_of_counts(summary.get("languages", {})),
-                "skipped_files": table(corpus.skipped()[:LISTED]),
-                "warnings_about_files": table(corpus.warnings()[:LISTED]),
+                "skipped_files": _listed(corpus.skipped(), "reason"),
+                "warnings_about_files": _listed(corpus.warnings(), "warning"),
                 "sample": table(
                     {"document": d.doc_id, "title": d.title} for d in islice(corpus.documents(), SHOWN)
                 ),
@@ -83,6 +83,10 @@ def build_assets(
             return asset.result(corpus, shown)
 
     return [raw_corpus, _passages(profile), _passages_end_at_sentences(profile)]
+
+
+def _listed(rows: Sequence[Mapping[str, str]], said: str) -> dg.MarkdownMetadataValue:
+    return table({"document": row["doc_id"], said: row[said]} for row in rows[:LISTED])
 
 
 def said_of_corpus(corpus: Corpus) -> Iterator[str]:

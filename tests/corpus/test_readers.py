@@ -191,7 +191,7 @@ def test_a_damaged_row_is_named_and_the_others_are_read(tmp_path: Path) -> None:
     found = list(read(tmp_path / "rows.jsonl"))
     assert [item.part for item in found] == ["1", "2", "3", "4"]
     assert [item.detail for item in found if isinstance(item, UnreadPart)] == [
-        "not JSON (JSONDecodeError)",
+        "not JSON in UTF-8",
         "not a JSON object",
     ]
 

@@ -97,9 +97,10 @@ def _spelt_as(value: str) -> set[type]:
 
 
 def _number(value: str, fits: set[type]) -> Any:
-    if not fits or not value.strip():
+    digits = value.strip()  # of more kinds of blanks than int and float ignore
+    if not fits or not digits:
         return value
-    return int(value) if int in fits else float(value)
+    return int(digits) if int in fits else float(digits)
 
 
 def _numbered(rows: Any) -> Iterator[tuple[int, list[str] | UnreadPart]]:
@@ -154,8 +155,11 @@ def _json_rows(stream: Iterable[bytes]) -> Iterator[tuple[int, dict[str, Any] | 
             continue
         try:
             row: Any = json.loads(line.decode("utf-8-sig"))
-        except (ValueError, RecursionError) as error:
-            yield number, UnreadPart(str(number), DAMAGED_ROW, f"not JSON ({type(error).__name__})")
+        except ValueError:
+            yield number, UnreadPart(str(number), DAMAGED_ROW, "not JSON in UTF-8")
+            continue
+        except RecursionError:
+            yield number, UnreadPart(str(number), DAMAGED_ROW, "its values are nested too deep")
             continue
         yield (
             number,
