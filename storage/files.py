@@ -7,11 +7,12 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import orjson
 from filelock import FileLock
 
 DAMAGED = ".damaged"
@@ -87,6 +88,12 @@ def write_json(
     """
     text = json.dumps(value, indent=indent, ensure_ascii=ensure_ascii, sort_keys=sort_keys)
     write_atomic(path, text + "\n" if final_newline else text)
+
+
+def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a file of one JSON object a line, in UTF-8."""
+    with path.open("wb") as out:
+        out.writelines(orjson.dumps(row) + b"\n" for row in rows)
 
 
 def copy_file(source: Path | str, target: Path | str) -> None:

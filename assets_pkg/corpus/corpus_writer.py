@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-
-import orjson
 
 from assets_pkg.corpus.document_source import FileRead, Found, Skipped
 from assets_pkg.corpus.metadata import FieldTypes
 from resources.language import language_of
 from storage.artifacts import PAGES_FILE, WARNINGS_FILE, Document
+from storage.files import write_json_lines
 from storage.parquet import RowWriter
 
 
@@ -42,7 +41,7 @@ class CorpusWriter:
         if self._pages:
             _write_pages(self._folder / PAGES_FILE, self._pages)
         if self._warnings:
-            write_rows(self._folder / WARNINGS_FILE, self._warnings)
+            write_json_lines(self._folder / WARNINGS_FILE, self._warnings)
 
     def add(self, file: FileRead) -> None:
         """Write a file's documents.
@@ -86,12 +85,6 @@ class CorpusWriter:
             "skipped_by_reason": dict(sorted(Counter(item.kind for item in self.skipped).items())),
             "warnings": len(self._warnings),
         }
-
-
-def write_rows(path: Path, rows: Iterable[Mapping[str, str | int]]) -> None:
-    """One JSON object a line."""
-    with path.open("wb") as out:
-        out.writelines(orjson.dumps(row) + b"\n" for row in rows)
 
 
 def _write_pages(path: Path, pages: Mapping[str, Sequence[int]]) -> None:

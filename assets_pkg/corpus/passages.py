@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from assets_pkg.config.sections.corpus import PassageSettings
-from assets_pkg.corpus.corpus_writer import write_rows
 from assets_pkg.corpus.document_source import CorpusError
 from assets_pkg.corpus.file_reading import is_plain
 from assets_pkg.corpus.passage_units import (
@@ -32,7 +31,7 @@ from assets_pkg.corpus.segmentation import Section, split_sections
 from resources.language import language_of
 from storage.artifacts import Corpus, Document, Passage
 from storage.digests import passage_id
-from storage.files import write_json
+from storage.files import write_json, write_json_lines
 from storage.parquet import RowWriter
 from storage.progress import Progress, no_progress
 
@@ -92,7 +91,7 @@ def split_passages(
     shown = f"{MAX_PASSAGE_CHARS:,} characters" if limit is None else f"{limit.most:,} tokens"
     written = {"documents": total, **figures.summary(), "limit": shown, **_repeated(repetition)}
     if repetition.lines:
-        write_rows(folder / REPEATED_FILE, repetition.rows())
+        write_json_lines(folder / REPEATED_FILE, repetition.rows())
     write_json(folder / "summary.json", written, ensure_ascii=True)
 
 

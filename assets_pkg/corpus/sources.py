@@ -10,13 +10,13 @@ from itertools import chain
 from pathlib import Path
 
 from assets_pkg.config.sections.corpus import CorpusSettings
-from assets_pkg.corpus.corpus_writer import CorpusWriter, write_rows
+from assets_pkg.corpus.corpus_writer import CorpusWriter
 from assets_pkg.corpus.document_source import CorpusError, DocumentSource, Skipped
 from assets_pkg.corpus.local_folder import LocalFolder
 from assets_pkg.corpus.pydoc import PYDOC, StdlibSource
 from assets_pkg.corpus.remote_folder import HubFolder, RemoteFolder
 from storage.artifacts import SKIPPED_FILE
-from storage.files import write_json
+from storage.files import write_json, write_json_lines
 from storage.progress import Progress, no_progress
 
 __all__ = [
@@ -75,7 +75,7 @@ def read_corpus(
     if not writer.documents:
         raise CorpusError(_nothing_left(settings, writer.skipped))
     left_out, others = source.left_out(), source.other_files()
-    write_rows(
+    write_json_lines(
         folder / SKIPPED_FILE,
         (
             {"doc_id": s.doc_id, "reason": s.reason}

@@ -10,8 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from assets_pkg.config.sections.prep import SplitSettings
 from assets_pkg.prep.errors import PrepError
 from assets_pkg.prep.eval_set import answer_keys
@@ -19,7 +17,7 @@ from assets_pkg.prep.filtering import Question, Rejections, question_key
 from assets_pkg.prep.split import FixedEvalSet, SplitData, SplitName, split_pairs
 from storage.artifacts import QAPairs, TrainingSet
 from storage.digests import digest_file, digest_json
-from storage.files import write_json
+from storage.files import write_json, write_json_lines
 from storage.formats.beir import BeirDocument, BeirQuery, write_beir
 from storage.formats.retriever_json import (
     PassageRef,
@@ -70,7 +68,7 @@ def write_training_set(
     write_corpus(folder / "corpus", data.passages.items())
     write_retriever_file(folder / "train.json", _examples(data.questions["train"]))
     write_retriever_file(folder / VALIDATION, _examples(data.questions["val"]))
-    (folder / "rejected.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in data.rejected.rows))
+    write_json_lines(folder / "rejected.jsonl", data.rejected.rows)
     held_out = data.held_out_passages()
     write_json(
         folder / "splits.json",

@@ -10,8 +10,6 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from assets_pkg.config.sections.sdg import SdgSettings
 from assets_pkg.sdg.errors import SdgError
 from assets_pkg.sdg.question_filters import normalize_question
@@ -20,7 +18,7 @@ from assets_pkg.sdg.templates import TemplatePair, apply_templates
 from resources.encoders.base import Encoder
 from storage.artifacts import Corpus, Passage, Passages
 from storage.digests import passage_id
-from storage.files import write_json
+from storage.files import write_json, write_json_lines
 from storage.formats.qa_records import (
     Chunk,
     HopContext,
@@ -179,15 +177,16 @@ def _evaluation(pair: TemplatePair, rank: int, total: int) -> QAEvaluation:
 
 
 def _write_rejected(path: Path, rejected: list[TemplatePair]) -> None:
-    with path.open("wb") as stream:
-        for pair in rejected:
-            row = {
-                "document": pair.doc_id,
-                "chunk_id": pair.chunk_id,
-                "question": pair.question,
-                "reason": pair.rejection,
-            }
-            stream.write(orjson.dumps(row) + b"\n")
+    rows = (
+        {
+            "document": pair.doc_id,
+            "chunk_id": pair.chunk_id,
+            "question": pair.question,
+            "reason": pair.rejection,
+        }
+        for pair in rejected
+    )
+    write_json_lines(path, rows)
 
 
 def _figures(
