@@ -24,7 +24,7 @@ def test_the_tasks_of_an_array_embed_the_corpus(place: Workplace, cluster: Clust
     (place.home / "env.toml").write_text(ARRAY, "utf-8")
     code, output = place.retune("run", "--to", "eval", "finetune.headroom_ndcg=0")
     assert code == 0, output
-    code, output = place.retune("reindex", "--run", "array")
+    code, output = place.retune("reindex", "--run", "array", "search.method=dense")
     assert code == 0, output
     assert "_0; its files lie in" in output
     job = next((place.home / "output" / ".jobs").glob("corpus_embeddings-*"))

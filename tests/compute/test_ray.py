@@ -171,7 +171,7 @@ def test_stages_run_as_jobs_of_a_cluster_and_in_a_ray_of_their_own(ray_place: Wo
     code, output = ray_place.retune("run", "--to", "eval", *settings)
     assert code == 0, output
     assert "ray: running" in output
-    code, output = ray_place.retune("reindex", "--run", "local-ray")
+    code, output = ray_place.retune("reindex", "--run", "local-ray", "search.method=dense")
     assert code == 0, output
     assert "local-ray: submitted as" in output
     made = ray_place.home / "output" / "artifacts"
