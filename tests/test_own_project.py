@@ -10,6 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+
+from assets_pkg.config.profile import load_profile
 
 CHECKOUT = Path(__file__).parents[1]
 HEAVY = ("torch", "transformers", "datasets", "lancedb")
@@ -103,6 +106,20 @@ def test_a_project_has_resources_of_its_own(
     done = run(sys.executable, "-c", script, cwd=tmp_path / "host")
     assert (done.returncode, done.stdout) == (0 if ok else 1, "1\n"), done.stderr
     assert ok or "has a 'compute' of its own, and so has Retune: rename it" in done.stderr
+
+
+def test_the_values_for_a_cluster_start_what_the_image_has(project: Path) -> None:
+    values = yaml.safe_load((project / "values.yaml").read_text("utf-8"))
+    (deployment,) = values["dagster-user-deployments"]["deployments"]
+    image = (project / "Dockerfile").read_text("utf-8")
+    command = json.loads(
+        next(line for line in image.splitlines() if line.startswith("CMD")).removeprefix("CMD")
+    )
+    assert command[-2:] == deployment["codeServerArgs"] == ["--module-name", "definitions"]
+    assert f"EXPOSE {deployment['port']}" in image
+    (mount,) = deployment["volumeMounts"]
+    root = load_profile(str(project / "faq.yaml")).artifact_root
+    assert (Path("/app") / root).is_relative_to(mount["mountPath"])
 
 
 def test_retune_is_the_same_as_the_public_package() -> None:
