@@ -27,6 +27,7 @@ PROSE = st.text(st.characters(blacklist_characters="{}[]`<>", blacklist_categori
 
 @given(OBJECTS, PROSE, PROSE)
 def test_an_object_is_found_in_prose(value: dict[str, object], before: str, after: str) -> None:
+    assume("</think>" not in json.dumps(value))
     assert json_values(before + json.dumps(value) + after)[0] == value
 
 
