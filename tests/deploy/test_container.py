@@ -20,6 +20,7 @@ from assets_pkg.deploy.server_state import DeployError, ServedModel, SmokeCheck,
 from resources.containers import ContainerEngine, ContainerError, ContainerSpec, ContainerStatus
 from tests.deploy.conftest import NAME
 from tests.deploy.load import LONG, LongRequest, SteadyLoad
+from tests.nim.certificates import make_certificate
 
 MEGABYTE = 2**20
 Settings = Callable[..., DeploySettings]
@@ -64,6 +65,25 @@ def test_the_image_is_small_and_runs_hardened(
     health = container.attrs["Config"]["Healthcheck"]["Test"]
     assert container.exec_run(health[1:]).exit_code == 0
     assert served_digest(state.url) == models[0].digest
+
+
+def test_with_tls_the_container_speaks_nothing_else(
+    deployment: Deployment,
+    models: tuple[ServedModel, ServedModel],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    tmp_path.chmod(0o755)
+    for name, value in make_certificate(tmp_path).items():
+        Path(value).chmod(0o644)  # the user in the container reads them
+        monkeypatch.setenv(name, value)
+    state = deployment.deploy(models[0])  # ends with the smoke test
+    assert state.url.startswith("https://")
+    assert served_digest(state.url) == models[0].digest
+    with pytest.raises(httpx2.TransportError):
+        httpx2.get(state.url.replace("https", "http") + "/v1/health/live", timeout=10)
+    container = docker.DockerClient(base_url=deployment.engine.base_url).containers.get(state.id)
+    assert container.exec_run(container.attrs["Config"]["Healthcheck"]["Test"][1:]).exit_code == 0
 
 
 def test_an_image_of_other_sources_is_built_anew_or_kept_where_it_cannot_be(
