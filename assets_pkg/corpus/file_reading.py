@@ -247,6 +247,8 @@ def _cannot_be_opened(root: Path, name: str) -> str:
         return "its name is not UTF-8"
     try:
         mode = (root / name).stat().st_mode
+    except FileNotFoundError:
+        return "it is a link to a file that does not exist, or has just been deleted"
     except OSError as error:
         return error.strerror or str(error)
     if stat.S_ISDIR(mode):

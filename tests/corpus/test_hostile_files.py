@@ -129,7 +129,7 @@ def write_hostile_folder(folder: Path) -> dict[str, str]:
     expected |= {
         "pipe.pdf": "unreadable: it is not a",
         "out.pdf": "link out",
-        "gone.docx": "unreadable: No such file",
+        "gone.docx": "unreadable: it is a link to a file that does not exist",
     }
     with (folder / "sparse.csv").open("wb") as out:
         out.write(b"text\nrow\n" * 1000)
