@@ -219,6 +219,16 @@ def test_the_encoding_is_found(text: str, encoding: str, is_detected: bool) -> N
     assert bool(warnings) is is_detected
 
 
+def test_a_level_that_is_no_number_is_the_first(folder: Path, tmp_path: Path) -> None:
+    with (
+        zipfile.ZipFile(folder / "gliders.odt") as right,
+        zipfile.ZipFile(tmp_path / "odd.odt", "w") as odd,
+    ):
+        for name in right.namelist():
+            odd.writestr(name, re.sub(rb'outline-level="\d"', b'outline-level="f"', right.read(name)))
+    assert f"# {SECTIONS[0][0]}\n" in one(tmp_path / "odd.odt").text
+
+
 def test_code_without_a_definition_is_read_whole(tmp_path: Path) -> None:
     script = "import os\n\nprint(os.sep)\n"
     (tmp_path / "script.py").write_text(script)

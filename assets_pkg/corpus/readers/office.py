@@ -176,8 +176,8 @@ def _odf_blocks(element: Any) -> list[str]:
         if child.tag in _NOT_READ:
             continue
         if child.tag == f"{_TEXT}h":
-            level = int(child.get(f"{_TEXT}outline-level", "1"))
-            blocks.append(f"{'#' * min(level, 6)} {' '.join(_odf_text(child).split())}")
+            level = _number_in(child, "outline-level", most=6)
+            blocks.append(f"{'#' * level} {' '.join(_odf_text(child).split())}")
         elif child.tag == f"{_TEXT}p":
             blocks.append(_odf_text(child).strip())
         elif child.tag == f"{_TEXT}list":
@@ -191,12 +191,18 @@ def _odf_blocks(element: Any) -> list[str]:
     return [block for block in blocks if block]
 
 
+def _number_in(element: Any, attribute: str, most: int) -> int:
+    """From 1 to ``most``; 1 where the attribute is missing or no number."""
+    value = element.get(f"{_TEXT}{attribute}", "")
+    return max(1, min(int(value), most)) if re.fullmatch("[0-9]{1,9}", value) else 1
+
+
 def _odf_text(element: Any) -> str:
     """Its text, with the spaces, tabs and line breaks that are elements."""
     parts = [element.text or ""]
     for child in element:
         if child.tag == f"{_TEXT}s":
-            parts.append(" " * min(int(child.get(f"{_TEXT}c", "1")), 100))
+            parts.append(" " * _number_in(child, "c", most=100))
         elif child.tag == f"{_TEXT}tab":
             parts.append("\t")
         elif child.tag == f"{_TEXT}line-break":
