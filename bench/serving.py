@@ -377,13 +377,15 @@ def measure_rates(
             with retune(folder, sleep_ms) as server:
                 asyncio.run(send_at_rate(server, text, rate, 1))
                 cpu, system, client = server.cpu_seconds(), psutil.cpu_times(), time.process_time()
+                started = time.monotonic()
                 latencies = asyncio.run(send_at_rate(server, text, rate, seconds))
                 cpu, client = server.cpu_seconds() - cpu, time.process_time() - client
+                elapsed = time.monotonic() - started
                 others = _busy(psutil.cpu_times()) - _busy(system) - cpu - client
             p50, p99 = np.quantile(latencies, [0.5, 0.99]) * 1000
             row = {"requests/s": rate, "model ms": own, "p50 ms": float(p50), "p99 ms": float(p99)}
             row |= {"of model": float(p99) / own, "CPU-ms": 1000 * cpu / len(latencies)}
-            print(_line(row | {"others (cores)": others / (len(latencies) / rate)}), flush=True)
+            print(_line(row | {"others (cores)": others / elapsed}), flush=True)
 
 
 def _busy(times: Any) -> float:
