@@ -115,6 +115,7 @@ def pick_up(config: ConfigOption = "", overrides: Overrides = None) -> None:
     """Materialize what completed jobs have built. Exit code 1 if a job or a materialization failed."""
     from assets_pkg.automation.execute import run_assets
     from assets_pkg.build import build_definitions
+    from assets_pkg.config.profile import Profile
     from assets_pkg.orchestration.instance import open_instance
 
     detached = _detached_jobs(load_settings(config, overrides))

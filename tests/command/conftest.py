@@ -65,14 +65,20 @@ class Workplace:
         output, _ = process.communicate(timeout=300)
         return process.returncode, output
 
+    def job(self) -> psutil.Process | None:
+        """The process of a job in this folder, if there is one."""
+        for process in psutil.process_iter(["cmdline"]):
+            line = process.info["cmdline"] or []
+            if "assets_pkg.job_worker" in line and str(self.home) in line[-1]:
+                return process
+        return None
+
     def await_job(self) -> psutil.Process:
-        """The process of a job in this folder, once there is one."""
+        """The same, once there is one."""
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
-            for process in psutil.process_iter(["cmdline"]):
-                line = process.info["cmdline"] or []
-                if "assets_pkg.job_worker" in line and str(self.home) in line[-1]:
-                    return process
+            if (found := self.job()) is not None:
+                return found
             time.sleep(0.1)
         raise AssertionError("no job was started")
 

@@ -11,7 +11,6 @@ from assets_pkg.build import build_definitions
 from assets_pkg.config.profile import load_profile
 from tests.command.conftest import Workplace
 from tests.compute.accelerator_lock_steps import busy_accelerator, run_at_once
-from tests.compute.test_subprocess import job_process
 from tests.conftest import write_profile
 
 DOCKED = 'executor = "docker"\ncontainer_image = "retune:latest"'
@@ -25,7 +24,7 @@ def test_a_child_waits_for_the_lock(place: Workplace) -> None:
             assert time.monotonic() < deadline
             assert command.poll() is None, command.communicate()[0]
             time.sleep(0.1)
-        assert job_process(place) is None
+        assert place.job() is None
     output, _ = command.communicate(timeout=120)
     assert command.returncode == 0, output
 

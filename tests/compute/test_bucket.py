@@ -20,7 +20,6 @@ from storage.artifacts import Passages
 from storage.remote_store import RemoteArtifactStore, local_folder
 from tests.command.conftest import Workplace
 from tests.compute.slurm_cluster import Cluster
-from tests.compute.test_subprocess import await_job
 from tests.s3.server import Answer, Network, Request, S3Server, network_to, require_keys, running_s3
 
 MADE = ("raw_corpus", "passages")
@@ -94,7 +93,7 @@ def test_what_a_job_makes_reaches_the_bucket_whole_or_not_at_all(
     def kills_the_job(request: Request) -> Answer | None:
         if request.method != "PUT" or "/passages.parquet" not in request.path:
             return None
-        job = await_job(here)
+        job = here.await_job()
         commands.extend(job.cmdline())
         job.kill()
         return Answer(0)

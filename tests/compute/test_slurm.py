@@ -107,7 +107,8 @@ def test_a_detached_job_waits_its_turn_and_is_picked_up(place: Workplace, cluste
         cluster.set_node("resume")
     until(lambda: not queue("running,pending,completing"))
     assert "done" in place.retune(*JOBS)[1]
-    assert place.retune("jobs", "pick-up")[0] == 0
+    code, output = place.retune("jobs", "pick-up")
+    assert code == 0, output
     assert "nothing is stale" in place.retune(*OWN_PAIRS)[1]
 
 
