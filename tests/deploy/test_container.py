@@ -13,7 +13,7 @@ import httpx2
 import pytest
 
 from assets_pkg.config.sections.deploy import DeploySettings
-from assets_pkg.deploy.backends import docker as docker_backend
+from assets_pkg.deploy.backends import own_image
 from assets_pkg.deploy.backends.docker import PREVIOUS, ContainerState, container_spec
 from assets_pkg.deploy.deploy import deploy, read_state, shown_command
 from assets_pkg.deploy.server_state import DeployError, ServedModel, SmokeCheck, served_digest
@@ -89,7 +89,7 @@ def test_with_tls_the_container_speaks_nothing_else(
 def test_an_image_of_other_sources_is_built_anew_or_kept_where_it_cannot_be(
     deployment: Deployment, models: tuple[ServedModel, ServedModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(docker_backend, "_sources", lambda variant: "another version's")
+    monkeypatch.setattr(own_image, "_sources", lambda variant: "another version's")
     said: list[str] = []
     engine = deployment.engine
     monkeypatch.setattr(engine, "build", _cannot_build)
@@ -99,8 +99,8 @@ def test_an_image_of_other_sources_is_built_anew_or_kept_where_it_cannot_be(
     assert state.alive()
     assert "is used as it is: cannot build" in said[0]
     monkeypatch.undo()
-    assert not docker_backend._must_be_built(engine, "retune-nim:latest", "cpu")
-    assert docker_backend._must_be_built(engine, "retune-nim:latest", "gpu")
+    assert not own_image._must_be_built(engine, "retune-nim:latest", "cpu")
+    assert own_image._must_be_built(engine, "retune-nim:latest", "gpu")
 
 
 def _cannot_build(*_: object) -> None:
