@@ -60,7 +60,7 @@ _FREQUENT = {
 }
 """Words of which running text has some in every sentence: code and lists of names have none."""
 
-_LETTER = regex.compile(r"\p{L}")
+_OTHER_THAN_LETTERS = regex.compile(r"\P{L}+")
 _OTHER_SCRIPT = regex.compile(r"[^\p{Latin}\p{Common}\p{Inherited}]")
 _WORD = re.compile(r"[^\W\d_]+")
 LEAST_FREQUENT_SHARE = 0.12
@@ -70,7 +70,7 @@ LEAST_FREQUENT_SHARE = 0.12
 def language_of(text: str) -> str:
     """The ISO 639-1 code of the language of the text's beginning."""
     sample = text[:SAMPLE_CHARACTERS]
-    letters = len(_LETTER.findall(sample))
+    letters = len(_OTHER_THAN_LETTERS.sub("", sample))
     if not letters:
         return ENGLISH
     if by_script := _by_script(sample, letters):
@@ -102,10 +102,10 @@ def _by_script(sample: str, letters: int) -> str:
 
 def _by_words(sample: str) -> str:
     """The language of a text in Latin letters."""
-    words = [word.lower() for word in _WORD.findall(sample)]
-    least = LEAST_FREQUENT_SHARE * max(1, len(words))
+    counts = Counter(word.lower() for word in _WORD.findall(sample))
+    least = LEAST_FREQUENT_SHARE * max(1, counts.total())
     running = {
-        name for name, frequent in _FREQUENT.items() if sum(word in frequent for word in words) >= least
+        name for name, frequent in _FREQUENT.items() if sum(counts[word] for word in frequent) >= least
     }
     if sample.isascii() and not running:
         return ENGLISH
