@@ -113,7 +113,7 @@ def _clock() -> tuple[float, float]:
 
 @contextlib.contextmanager
 def counting(stopwatch: Stopwatch) -> Iterator[None]:
-    """Tells the stopwatch of every batch that goes through a network in this process meanwhile."""
+    """Within the block, reports every batch that goes through a network in this process to the stopwatch."""
     import torch
     from sentence_transformers import SentenceTransformer
 

@@ -116,6 +116,7 @@ def grouped(
 
 
 def units_of(text: str, start: int, end: int, limits: Characters | Tokens, language: str) -> Iterator[Span]:
+    """The units between two offsets that have text, each of a size that fits into a passage."""
     for block in _blocks(text, start, end):
         for unit in _units_of_block(text, block, language):
             if text[unit.start : unit.end].strip():

@@ -25,7 +25,7 @@ BODIES_HELD = 4
 
 
 class ModelServerSettings(ObservedSettings):
-    """The settings of the embedding server that apply, with room for images, and for what one thread can work off."""
+    """The settings of the embedding server that apply, with limits for images and a single thread."""
 
     body_limit_bytes: PositiveInt = 64 * 2**20
     max_queue_requests: PositiveInt = 64

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 
 from resources.models.shape import ModelShape
+from tests.bench.conftest import load_script
 
 TOY = ModelShape(
     parameters=700,
@@ -27,13 +25,7 @@ TOY = ModelShape(
 
 @pytest.fixture(scope="module")
 def demo() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("bench_demo", Path(__file__).parents[2] / "bench/demo.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["bench_demo"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return load_script("demo")
 
 
 def test_work_and_shares_of_a_stage(demo: ModuleType) -> None:

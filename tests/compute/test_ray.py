@@ -8,8 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,13 +32,7 @@ from resources.encoders.shards import Shards
 from storage.progress import no_progress
 from tests.command.conftest import Workplace, free_port
 from tests.compute.slow_encoder import SlowRecipe, expected
-
-
-def until(found: Callable[[], bool], seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while not found():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.1)
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,15 +20,9 @@ from tests.compute.accelerator_lock_steps import busy_accelerator
 from tests.compute.conftest import OWN_PAIRS, made_of_own_pairs
 from tests.compute.slurm_cluster import Cluster
 from tests.small_disk import small_disk
+from tests.waiting import until
 
 JOBS = ("jobs", "list")
-
-
-def until(found: Callable[[], bool], seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while not found():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.25)
 
 
 def queue(state: str) -> list[str]:

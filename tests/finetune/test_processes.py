@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,11 +25,11 @@ from storage.embedding_cache import EmbeddingCache
 from storage.progress import Note, no_note
 from tests.finetune.conftest import CPU, TrainingInputs, content_of
 from tests.finetune.short_of_memory import MEMORY
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 
 Train = Callable[..., Path]
-DEADLINE = 90
 
 
 @pytest.fixture
@@ -137,13 +136,6 @@ def ended(pid: int) -> bool:
         return True
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def test_killed_processes_are_resumed(train: Train, inputs: TrainingInputs, tmp_path: Path) -> None:
     """First one of the processes is killed, later the parent process, which none of them outlives."""
     changes: dict[str, Any] = {"dropout": 0.1, "num_epochs": 7, "checkpoint_every_steps": 4}
@@ -163,7 +155,7 @@ def test_killed_processes_are_resumed(train: Train, inputs: TrainingInputs, tmp_
     command = [sys.executable, "-c", COMMAND, *arguments, str(folder), str(first + 8)]
     assert subprocess.run(command, check=False).returncode == -9
     children: list[int] = json.loads((folder / "children.json").read_text())
-    wait_until(lambda: all(ended(pid) for pid in children))
+    until(lambda: all(ended(pid) for pid in children))
     (folder / "children.json").unlink()
 
     steps: list[int] = []

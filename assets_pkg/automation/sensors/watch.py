@@ -10,6 +10,7 @@ import dagster as dg
 
 from assets_pkg.automation.jobs import DEPLOY_JOB, JOBS, REINDEX_JOB
 from assets_pkg.automation.sensors.alerts import takes_alerts
+from assets_pkg.automation.sensors.model import SERVER
 from assets_pkg.config.profile import Profile
 from assets_pkg.deploy.assets import ALIVE
 from assets_pkg.deploy.deploy import read_state
@@ -48,7 +49,7 @@ def server_sensor(profile: Profile, names: Names) -> dg.SensorDefinition:
         if not alive:
             alerts.send("server_died", f"the embedding server at {state.url} is gone; its log: {state.log}")
         evaluation = dg.AssetCheckEvaluation(
-            asset_key=names.key("running_nim"),
+            asset_key=names.key(SERVER),
             check_name=ALIVE.name,
             passed=alive,
             metadata={"url": state.url, "server": state.handle, "log": dg.MetadataValue.path(state.log)},
