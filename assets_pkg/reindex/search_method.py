@@ -1,9 +1,9 @@
-"""Which search method answers best with a model: measured on one half of the eval set, and checked on the other."""
+"""Which search method answers best with a model: chosen on the whole eval set, its gain cross-validated."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,50 +31,87 @@ CANDIDATES = tuple(
 )
 """The simplest and the one that is best in general first: of methods that do equally well, the first is taken."""
 
-FEWEST_QUESTIONS = 20
-"""In each half; with fewer, search stays dense."""
+FEWEST_QUESTIONS = 40
+"""With fewer, search stays dense."""
+
+FOLDS = 5
+"""Of the cross-validation. Of these parts of the questions each is answered by the method that the others choose."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen method, why, and what it gains over dense search on the questions that it was not chosen on."""
+    """The chosen method and why.
+
+    ``gain``: what choosing so gains over dense search on questions that nothing was chosen on. ``searched``: the scores
+    that it is the gain of. Both are None if dense search was not beaten.
+    """
 
     method: SearchMethod
     reason: str
-    gain: Difference | None
+    gain: Difference | None = None
+    searched: RetrievalScores | None = None
 
 
 def choose(scores: Mapping[SearchMethod, RetrievalScores], settings: EvalSettings) -> Choice:
-    """The first of :data:`CANDIDATES` that is not significantly worse than the best, on one half of the questions.
-    Dense search if the other half shows that it loses.
+    """The first of :data:`CANDIDATES` that is not significantly worse than the best. Dense search if the choice does
+    not hold in cross-validation: if methods that are chosen so lose on the questions left out.
 
     Args:
         scores: of every candidate, on the same questions.
         settings: number of resamples, confidence and seed of the paired bootstrap.
     """
     queries = scores[DENSE].query_ids
-    half = first_half(queries)
-    if min(half.sum(), (~half).sum()) < FEWEST_QUESTIONS:
-        few = f"only {len(queries)} questions: at least {FEWEST_QUESTIONS} in each half are needed to choose"
-        return Choice(DENSE, few, None)
-    chosen_on = {method: _part(each, half) for method, each in scores.items()}
-    best = max(CANDIDATES, key=lambda method: chosen_on[method].means()[METRIC])
-    chosen = next(
+    if len(queries) < FEWEST_QUESTIONS:
+        return Choice(
+            DENSE, f"only {len(queries)} questions: at least {FEWEST_QUESTIONS} are needed to choose"
+        )
+    chosen = _first_of_the_best(scores, settings)
+    if chosen == DENSE:
+        return Choice(DENSE, "no other method is significantly better")
+    searched = _cross_validated(scores, settings)
+    gain = compare(scores[DENSE], searched, settings)[METRIC]
+    if gain.delta <= 0:
+        return Choice(
+            DENSE, f"{chosen} was best, but not on questions left out of the choice", gain, searched
+        )
+    return Choice(
+        chosen, "best on the eval set; the gain is that on questions left out of the choice", gain, searched
+    )
+
+
+def _first_of_the_best(
+    scores: Mapping[SearchMethod, RetrievalScores], settings: EvalSettings
+) -> SearchMethod:
+    """The first candidate that is the best, or whose interval below the best reaches zero."""
+    best = max(CANDIDATES, key=lambda method: scores[method].means()[METRIC])
+    return next(
         method
         for method in CANDIDATES
-        if method == best or compare(chosen_on[method], chosen_on[best], settings)[METRIC].low <= 0
+        if method == best or compare(scores[method], scores[best], settings)[METRIC].low <= 0
     )
-    if chosen == DENSE:
-        return Choice(DENSE, "no other method is significantly better", None)
-    gain = compare(_part(scores[DENSE], ~half), _part(scores[chosen], ~half), settings)[METRIC]
-    if gain.high < 0:
-        return Choice(DENSE, f"{chosen} was best on one half of the questions and loses on the other", gain)
-    return Choice(chosen, "best on one half of the questions; the gain is that on the other half", gain)
 
 
-def first_half(queries: Sequence[str]) -> NDArray[np.bool_]:
-    """The questions that the method is chosen on: bool [n]."""
-    return np.array([int(digest_text(query), 16) % 2 == 0 for query in queries])
+def _cross_validated(
+    scores: Mapping[SearchMethod, RetrievalScores], settings: EvalSettings
+) -> RetrievalScores:
+    """Every question's scores by the method chosen on the questions of the other folds."""
+    dense = scores[DENSE]
+    folds = fold_of(dense.query_ids)
+    per_query = {name: values.copy() for name, values in dense.per_query.items()}
+    run = dict(dense.run)
+    for fold in set(folds.tolist()):
+        left_out = folds == fold
+        others = {method: _part(each, ~left_out) for method, each in scores.items()}
+        taken = scores[_first_of_the_best(others, settings)]
+        for name, values in per_query.items():
+            values[left_out] = taken.per_query[name][left_out]
+        run |= {query: taken.run[query] for query in _part(taken, left_out).query_ids if query in taken.run}
+    return replace(dense, per_query=per_query, run=run)
+
+
+def fold_of(queries: Sequence[str]) -> NDArray[np.int64]:
+    """The part of the cross-validation that each question is in, the same for every model: int64 [n]."""
+    return np.array([int(digest_text(query), 16) % FOLDS for query in queries])
 
 
 def choose_search_method(
@@ -92,7 +129,7 @@ def choose_search_method(
     ``method``: what search uses (``search.method``, or the choice if that is ``auto``), with ``reason`` and ``gain``
     over dense search (as :class:`~assets_pkg.evaluation.compare.Difference`, null if it was not measured);
     ``measured``: the mean metrics of every method over all questions; ``model_digest``, ``questions``. Beside it what
-    each part gains (:func:`~assets_pkg.reindex.gains.write_gains`), on the questions that the method was not chosen on.
+    each part gains (:func:`~assets_pkg.reindex.gains.write_gains`), that of the search cross-validated.
 
     Args:
         base: of the base model; None if ``model`` is it.
@@ -101,7 +138,7 @@ def choose_search_method(
     if search.method == "auto":
         choice = choose(scores, settings)
     else:
-        choice = Choice(SearchMethod.parse(search.method), "set by search.method", None)
+        choice = Choice(SearchMethod.parse(search.method), "set by search.method")
     document: dict[str, Any] = {
         "schema_version": 1,
         "method": str(choice.method),
@@ -116,10 +153,7 @@ def choose_search_method(
     if base is not None:
         parts.insert(0, ("base, dense", measure_methods(eval_set, base, [DENSE])[DENSE]))
     if choice.method != DENSE:
-        parts.append((f"search: {choice.method}", scores[choice.method]))
-    if choice.gain is not None:
-        other = ~first_half(scores[DENSE].query_ids)
-        parts = [(name, _part(each, other)) for name, each in parts]
+        parts.append((f"search: {choice.method}", choice.searched or scores[choice.method]))
     texts = {each.query_id: each.text for each in read_queries(eval_set.beir)}
     write_gains(folder, parts, texts, settings)
 
