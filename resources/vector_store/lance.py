@@ -22,7 +22,7 @@ from resources.vector_store.base import (
     refused_parameters,
 )
 from resources.vector_store.condition import refused, tokens, whole
-from resources.vector_store.word_forms import with_other_forms
+from resources.vector_store.word_forms import STEMMERS, with_other_forms
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,14 +33,6 @@ TABLE = "passages"
 LANGUAGE_FILE = "language"
 SAMPLED = 50
 """Texts of a batch whose language is looked at."""
-
-STEMMERS = {
-    **{"en": "English", "de": "German", "fr": "French", "es": "Spanish", "it": "Italian", "pt": "Portuguese"},
-    **{"nl": "Dutch", "sv": "Swedish", "da": "Danish", "no": "Norwegian", "nb": "Norwegian", "fi": "Finnish"},
-    **{"hu": "Hungarian", "ro": "Romanian", "tr": "Turkish", "ru": "Russian", "el": "Greek", "ar": "Arabic"},
-    "ta": "Tamil",
-}
-"""Snowball's, by language; the words of others are kept as they are, but for English ones."""
 
 RESULT_COLUMNS = ["passage_id", "doc_id", "chunk_id", "title", "section", "text"]
 _UNEXPECTED = re.compile(r"Expected: \), found: (.+?)(?: at Line: \d+, Column: \d+)?\)")

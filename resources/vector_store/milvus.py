@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from resources.endpoints import is_loopback
+from resources.language import ENGLISH
 from resources.vector_store.base import (
     OWN_COLUMNS,
-    TEXT_COLUMNS,
     Hit,
     IndexType,
     VectorStoreError,
@@ -27,6 +27,8 @@ from resources.vector_store.base import (
     refused_parameters,
 )
 from resources.vector_store.condition import whole
+from resources.vector_store.milvus_collection import BM25, STEMS, collection_schema, request_parts, with_stems
+from resources.vector_store.word_forms import stems, with_other_forms
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,17 +36,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 RESULT_COLUMNS = ["passage_id", "doc_id", "chunk_id", "title", "section", "text"]
-LONGEST_TEXT_BYTES = 65_535
-"""Milvus's own limit of a VARCHAR field."""
-
-LONGEST_LIST = 4096
-"""Milvus's own limit of an ARRAY field."""
-
-REQUEST_BYTES = 16 * 2**20
-"""Of rows sent at once: a server takes 64 MB in one message unless configured otherwise."""
-
-PROJECT, ROOT = "retune.project", "retune.artifact_root"
-"""Properties of a collection: its owner."""
+PROJECT, ROOT, LANGUAGES = "retune.project", "retune.artifact_root", "retune.languages"
+"""Properties of a collection: its owner, and the languages of its passages."""
 
 _SQL = re.compile(r"""'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.)*"|<>|[<>!=]=|=|\bin\s*\(|[()]""", re.IGNORECASE)
 
@@ -77,8 +70,6 @@ class MilvusIndex:
         VectorStoreError: no Milvus answers there.
     """
 
-    full_text = False
-
     def __init__(self, uri: str, collection: str, token: str = "", owner: Owner | None = None):
         from pymilvus import MilvusClient, MilvusException
 
@@ -93,22 +84,36 @@ class MilvusIndex:
                 f"no Milvus answers at {uri}: start it, or correct reindex.milvus_uri"
             ) from error
 
+    @property
+    def full_text(self) -> bool:
+        """No for a collection that an earlier version of Retune wrote."""
+        return BM25 in self._fields
+
     def write(self, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> int:
-        """Write the whole collection; nothing is touched where the alias is another project's."""
+        """Write the whole collection; nothing is touched where the alias is another project's.
+
+        The server gets stems besides the passages, each by its passage's language: what analyzers there are, and for
+        which languages, differs between Milvus and Milvus Lite.
+        """
         owner = self._writer()
         self._check_alias(owner)
-        rows = 0
+        rows, languages = 0, set[str]()
         with self._asked("write"):
             if self._client.has_collection(self.collection):
                 self._client.drop_collection(self.collection)
             properties = {PROJECT: owner.project, ROOT: owner.root}
             self._client.create_collection(
-                self.collection, schema=self._schema(schema), properties=properties
+                self.collection, schema=collection_schema(schema), properties=properties
             )
             for part in (part for batch in batches for part in request_parts(batch)):
+                sent, found = with_stems(part.to_pylist())
+                languages |= found
                 # Counted here: a server counts the rows of loaded collections only.
-                rows += int(self._client.insert(self.collection, part.to_pylist())["insert_count"])
+                rows += int(self._client.insert(self.collection, sent)["insert_count"])
             self._client.flush(self.collection)
+            self._client.alter_collection_properties(
+                self.collection, {LANGUAGES: ",".join(sorted(languages))}
+            )
         return rows
 
     def optimise(
@@ -126,6 +131,7 @@ class MilvusIndex:
         chosen = {**chosen, **(parameters or {})} if kind != "exact" else {}
         index = self._client.prepare_index_params()
         index.add_index("vector", index_type=name, metric_type="IP", params=chosen)
+        index.add_index(BM25, index_type="SPARSE_INVERTED_INDEX", metric_type="BM25")
         try:
             self._client.create_index(self.collection, index)
         except MilvusException as error:
@@ -178,26 +184,49 @@ class MilvusIndex:
             self._client.drop_collection(self.collection)
 
     def search(self, vector: NDArray[np.float32], k: int, where: str | None = None) -> list[Hit]:
+        return self._search(
+            "vector", vector.tolist(), k, where, {"metric_type": "IP", "params": self._effort(k)}
+        )
+
+    def search_text(self, text: str, k: int, where: str | None = None) -> list[Hit]:
+        """The ``k`` passages with the highest BM25 score for the words of ``text``, each stemmed as in every language
+        of the index."""
+        if not self.full_text:
+            raise VectorStoreError(
+                f"the collection {self.collection} has no full-text index: an earlier version of Retune wrote it; run "
+                "`retune run --force reindex`, or search with --method dense"
+            )
+        forms = " ".join(dict.fromkeys(with_other_forms(text, language) for language in self._languages))
+        words = dict.fromkeys(stems(forms, self._languages))
+        if not words:
+            return []
+        return self._search(BM25, " ".join(words), k, where, {"metric_type": "BM25"})
+
+    def _search(
+        self, field: str, query: Any, k: int, where: str | None, parameters: Mapping[str, Any]
+    ) -> list[Hit]:
         from pymilvus import MilvusException
 
         condition = from_sql(whole(where, backslash_escapes=True)) if where else ""
         try:
             found = self._client.search(
                 self.collection,
-                [vector.tolist()],
+                [query],
+                anns_field=field,
                 limit=k,
                 filter=condition,
                 output_fields=[*RESULT_COLUMNS, *self._own],
-                search_params={"params": self._effort(k)},
+                search_params=dict(parameters),
             )
         except MilvusException as error:
             raise VectorStoreError(
                 f"Milvus refused the search (filter {where!r}): {error.message}"
             ) from error
-        return [self._hit(row["entity"], float(row["distance"])) for row in found[0]]
-
-    def search_text(self, text: str, k: int, where: str | None = None) -> list[Hit]:
-        raise VectorStoreError("no full-text search here: bm25, rrf and convex need reindex.store=lancedb")
+        # Milvus Lite gives BM25 scores as distances below zero.
+        return [
+            self._hit(row["entity"], abs(float(row["distance"])) if field == BM25 else float(row["distance"]))
+            for row in found[0]
+        ]
 
     def activate(self) -> None:
         """Point the alias at this collection: one step, so that readers see the old one or this one whole.
@@ -255,10 +284,22 @@ class MilvusIndex:
             ) from error
 
     @cached_property
+    def _described(self) -> dict[str, Any]:
+        return self._client.describe_collection(self.collection)
+
+    @cached_property
+    def _fields(self) -> list[str]:
+        return [field["name"] for field in self._described["fields"]]
+
+    @cached_property
+    def _languages(self) -> list[str]:
+        properties: dict[str, str] = self._described.get("properties") or {}
+        return properties.get(LANGUAGES, ENGLISH).split(",")
+
+    @cached_property
     def _own(self) -> list[str]:
         """The user's own columns."""
-        fields: list[dict[str, Any]] = self._client.describe_collection(self.collection)["fields"]
-        return [field["name"] for field in fields if field["name"] not in OWN_COLUMNS]
+        return [name for name in self._fields if name not in (*OWN_COLUMNS, STEMS, BM25)]
 
     @cached_property
     def _kind(self) -> str:
@@ -272,42 +313,6 @@ class MilvusIndex:
     def _hit(self, entity: dict[str, Any], score: float) -> Hit:
         metadata = {name: _listed(entity[name]) for name in self._own if entity.get(name) is not None}
         return Hit(score=score, metadata=metadata, **{name: entity[name] for name in RESULT_COLUMNS})
-
-    def _schema(self, wanted: pa.Schema) -> Any:
-        from pymilvus import DataType
-
-        types: list[Any] = wanted.types
-        columns = dict(zip(wanted.names, types, strict=True))
-        schema = self._client.create_schema(auto_id=False)
-        for name in TEXT_COLUMNS:
-            schema.add_field(
-                name, DataType.VARCHAR, max_length=LONGEST_TEXT_BYTES, is_primary=name == "row_id"
-            )
-        schema.add_field("chunk_id", DataType.INT64)
-        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=columns["vector"].list_size)
-        text = {"max_length": LONGEST_TEXT_BYTES}
-        kinds: dict[str, tuple[Any, dict[str, Any]]] = {
-            "string": (DataType.VARCHAR, text),
-            "int64": (DataType.INT64, {}),
-            "double": (DataType.DOUBLE, {}),
-            "bool": (DataType.BOOL, {}),
-        }
-        list_of_texts = {"element_type": DataType.VARCHAR, "max_capacity": LONGEST_LIST, **text}
-        for name, column in columns.items():
-            if name not in OWN_COLUMNS:
-                kind, limits = kinds.get(str(column), (DataType.ARRAY, list_of_texts))
-                schema.add_field(name, kind, nullable=True, **limits)
-        return schema
-
-
-def request_parts(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    """The rows in parts of at most ``REQUEST_BYTES``, or of one row."""
-    half = batch.num_rows // 2
-    if not half or batch.nbytes <= REQUEST_BYTES:
-        yield batch
-        return
-    yield from request_parts(batch.slice(0, half))
-    yield from request_parts(batch.slice(half))
 
 
 def from_sql(where: str) -> str:

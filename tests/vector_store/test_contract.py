@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,8 @@ import pytest
 from assets_pkg.retrieval.passage_rows import passage_rows
 from resources.vector_store.base import IndexType, PassageIndex, VectorStoreError, index_schema
 from resources.vector_store.lance import LanceIndex
-from resources.vector_store.milvus import REQUEST_BYTES, MilvusIndex, Owner, request_parts
+from resources.vector_store.milvus import MilvusIndex, Owner
+from resources.vector_store.milvus_collection import REQUEST_BYTES, request_parts
 
 DIMENSIONS = 16
 ROWS = 300
@@ -314,12 +315,17 @@ def test_no_request_to_milvus_is_larger_than_a_server_takes() -> None:
     assert len(parts) < len(sizes)
 
 
-def test_lance_finds_words_too(tmp_path: Path, vectors: np.ndarray) -> None:
-    index = LanceIndex(tmp_path / "lance")
-    index.write(batches(vectors), index_schema(DIMENSIONS))
-    hits = index.search_text("kilns", 5)
+def test_words_are_found_and_a_filter_narrows_them(small: PassageIndex) -> None:
+    assert small.full_text
+    hits = small.search_text("kilns", 5)
     assert len(hits) == 5
     assert all("kilns" in hit.text for hit in hits)
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    assert hits[0].score > 0
+    (only,) = small.search_text("passage 74", 1, where="doc_id = 'doc7'")
+    assert (only.doc_id, only.chunk_id) == ("doc7", 5)
+    assert small.search_text("nowhere", 5) == []
+    assert small.search_text("?!", 5) == []
 
 
 GERMAN = (
@@ -329,47 +335,66 @@ GERMAN = (
 )
 
 
-@pytest.mark.parametrize(
-    ("word", "number"),
-    [
-        ("prüfen", 0),
-        ("Pumpen", 0),
-        ("geprüften", 0),
-        ("erneuert", 1),
-        ("Haus", 1),
-        ("hebt", None),
-        ("versehen", 2),
-    ],
-)
-def test_words_of_a_german_index_are_found_in_other_forms(
-    word: str, number: int | None, tmp_path: Path
-) -> None:
-    index = LanceIndex(tmp_path / "lance")
-    vectors = np.eye(3, 8, dtype=np.float32)
-    index.write([passage_rows(["0", "1", "2"], GERMAN, vectors)], index_schema(8))
+FORMS = {
+    "prüfen": [0],
+    "Pumpen": [0],
+    "geprüften": [0],
+    "erneuert": [1],
+    "Haus": [1],
+    "hebt": [],
+    "versehen": [2],
+}
+OTHER_SCRIPTS = {
+    "阀门": (
+        "锅炉的阀门每天早上都要检查，然后把压力记在日志里。",
+        "窑炉的皮带需要每周更换一次，请戴上手套。",
+    ),
+    "圧力": ("ボイラーの弁は毎朝点検し、圧力を帳面に記録します。", "窯のベルトは毎週交換してください。"),
+    "วาล์ว": ("ตรวจสอบวาล์วของหม้อไอน้ำทุกเช้า", "ล้างตัวกรองด้วยน้ำอุ่น"),
+    "path": ("Call os.path_join() for the valves.", "Call the other one for the belts."),
+    "valve": ("Call os.path_join() for the valves.", "Call the other one for the belts."),
+}
+
+
+def texts_index(index: PassageIndex, texts: Sequence[str]) -> PassageIndex:
+    vectors = np.eye(len(texts), 8, dtype=np.float32)
+    index.write([passage_rows([str(n) for n in range(len(texts))], texts, vectors)], index_schema(8))
+    index.optimise("exact", len(texts), 8)
+    return index
+
+
+@pytest.mark.parametrize("word", FORMS)
+def test_words_of_a_german_index_are_found_in_other_forms(word: str, tmp_path: Path) -> None:
+    texts_index(LanceIndex(tmp_path / "lance"), GERMAN)
     found = [hit.doc_id for hit in LanceIndex(tmp_path / "lance").search_text(word, 3)]
-    assert found == ([] if number is None else [str(number)])
+    assert found == [str(number) for number in FORMS[word]]
 
 
-@pytest.mark.parametrize(
-    ("word", "text", "other"),
-    [
-        (
-            "阀门",
-            "锅炉的阀门每天早上都要检查，然后把压力记在日志里。",
-            "窑炉的皮带需要每周更换一次，请戴上手套。",
-        ),
-        ("圧力", "ボイラーの弁は毎朝点検し、圧力を帳面に記録します。", "窯のベルトは毎週交換してください。"),
-        ("วาล์ว", "ตรวจสอบวาล์วของหม้อไอน้ำทุกเช้า", "ล้างตัวกรองด้วยน้ำอุ่น"),
-        ("path", "Call os.path_join() for the valves.", "Call the other one for the belts."),
-        ("valve", "Call os.path_join() for the valves.", "Call the other one for the belts."),
-    ],
-)
-def test_lance_finds_words_of_scripts_without_spaces_and_of_code(
-    word: str, text: str, other: str, tmp_path: Path
+@pytest.mark.parametrize("word", OTHER_SCRIPTS)
+def test_lance_finds_words_of_scripts_without_spaces_and_of_code(word: str, tmp_path: Path) -> None:
+    index = texts_index(LanceIndex(tmp_path / "lance"), OTHER_SCRIPTS[word])
+    assert [hit.doc_id for hit in index.search_text(word, 2)] == ["0"]
+
+
+@pytest.mark.slow
+def test_milvus_finds_words_of_every_language_in_one_index(tmp_path: Path) -> None:
+    texts = [*GERMAN, *dict.fromkeys(text for pair in OTHER_SCRIPTS.values() for text in pair)]
+    texts_index(milvus(tmp_path, "ours_a"), texts)
+    index = milvus(tmp_path, "ours_a", owner=None)
+    for word, numbers in FORMS.items():
+        assert [hit.doc_id for hit in index.search_text(word, 3)] == [str(number) for number in numbers], word
+    for word, (text, _) in OTHER_SCRIPTS.items():
+        assert [hit.text for hit in index.search_text(word, 2)] == [text], word
+
+
+@pytest.mark.slow
+def test_a_milvus_collection_of_an_earlier_version_says_what_to_do(
+    tmp_path: Path, vectors: np.ndarray
 ) -> None:
-    index, schema = LanceIndex(tmp_path / "lance"), index_schema(8)
-    columns = {name: ["a", "b"] for name in schema.names}
-    columns |= {"text": [text, other], "chunk_id": [1, 1], "vector": [[1.0, 0.0] * 4, [0.0, 1.0] * 4]}
-    index.write([pa.RecordBatch.from_pydict(columns, schema=schema)], schema)
-    assert [hit.text for hit in index.search_text(word, 2)] == [text]
+    from pymilvus import MilvusClient
+
+    MilvusClient(str(tmp_path / "milvus.db")).create_collection("ours_a", dimension=DIMENSIONS)
+    index = milvus(tmp_path, "ours_a")
+    assert not index.full_text
+    with pytest.raises(VectorStoreError, match="earlier version of Retune"):
+        index.search_text("kilns", 5)
