@@ -26,7 +26,9 @@ from assets_pkg.deploy.server_client import (
     server_client,
     server_key,
 )
+from assets_pkg.nim.manifest import QUERY_MAP_FILE
 from resources.encoders.base import Role
+from resources.encoders.sentence_transformer import passage_model
 from resources.encoders.service_calls import AnswerError, as_vector, json_value
 from storage.disk import bytes_below
 from storage.errors import RetuneError
@@ -67,6 +69,19 @@ class ServedModel:
     checkpoint: Path
     digest: str
     engine: Path | None = None
+
+    def refuse_query_map(self, server: str) -> None:
+        """Refuse a server that would answer questions with the vectors of passages.
+
+        Raises:
+            DeployError: the model embeds questions and passages in two ways.
+        """
+        if (self.onnx / QUERY_MAP_FILE).is_file() or passage_model(self.checkpoint) is not None:
+            raise DeployError(
+                "the model has a matrix on the vectors of questions alone (finetune.adapter_side=query), which "
+                f"{server} does not apply: set deploy.server=retune and a backend of it, or train with "
+                "finetune.adapter_side=both"
+            )
 
 
 class AtAddress:

@@ -10,13 +10,8 @@ import dagster as dg
 
 from assets_pkg.config.profile import Profile
 from assets_pkg.config.sections.export import DimensionSettings, GraphSettings, TensorrtSettings
-from assets_pkg.export.onnx import (
-    ExportError,
-    OnnxExportSettings,
-    admit_export,
-    check_exportable,
-    export_onnx,
-)
+from assets_pkg.export.exportable import ExportError, check_exportable
+from assets_pkg.export.onnx import OnnxExportSettings, admit_export, export_onnx
 from assets_pkg.export.tensorrt import build_engine, plan_engine
 from assets_pkg.finetune.base_model import licence_of
 from assets_pkg.nim.manifest import MANIFEST_FILE, QuantizedDtype, read_manifest

@@ -13,10 +13,12 @@ from typing import cast
 
 import torch
 
-from assets_pkg.export.onnx import ExportError, OnnxExportSettings, embedder, load_checkpoint, manifest_of
+from assets_pkg.export.exportable import ExportError, query_matrix
+from assets_pkg.export.onnx import OnnxExportSettings, embedder, load_checkpoint, manifest_of
 from assets_pkg.nim.loading import CHECKPOINT_FILE, LoadedModel, modified
 from assets_pkg.nim.manifest import FolderError, ServedModelManifest
 from assets_pkg.nim.model import Model, TokenMatrix, Vectors
+from assets_pkg.nim.query_map import QueryMap
 from assets_pkg.nim.tokens import TextTokenizer
 from resources.encoders.packed_linear import for_inference
 
@@ -47,6 +49,8 @@ class CheckpointModel(Model):
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.provider = f"torch on {self._device.type}"
         torch.set_num_threads(1)
+        matrix = query_matrix(checkpoint)
+        self.query_map = None if matrix is None else QueryMap(matrix)
         self._module = for_inference(embedder(checkpoint), self._device.type)
 
     def _run(self, input_ids: TokenMatrix, attention_mask: TokenMatrix) -> Vectors:
@@ -63,7 +67,7 @@ def load_checkpoint_model(folder: Path, max_length: int | None = None) -> Loaded
     """
     model = CheckpointModel(folder)
     tokenizer = TextTokenizer(folder / _transformer_folder(folder), model.manifest, max_length)
-    return LoadedModel(model.manifest, tokenizer, model, modified(folder / CHECKPOINT_FILE))
+    return LoadedModel(model.manifest, tokenizer, model, modified(folder / CHECKPOINT_FILE), model.query_map)
 
 
 def _transformer_folder(folder: Path) -> str:

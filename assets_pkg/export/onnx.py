@@ -9,22 +9,23 @@ optimised the graph. Its known weakness, a branch on a shape frozen at the trace
 
 from __future__ import annotations
 
-import json
 import logging
 import tempfile
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from assets_pkg.export.exportable import ExportError, admit_modules, query_matrix, require_fast_tokenizer
 from assets_pkg.nim.manifest import (
     DIMENSIONS_INPUT,
     MODEL_FILE,
     OUTPUT_NAME,
-    TOKENIZER_FILE,
+    QUERY_MAP_FILE,
     ExportDtype,
     Pooling,
     QuantizedDtype,
@@ -34,12 +35,10 @@ from assets_pkg.nim.manifest import (
 from resources.machine.accelerator import Accelerator
 from resources.machine.memory_estimate import export_need
 from resources.models.shape import read_shape, token_positions
-from storage.errors import RetuneError
 
 if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Pooling as PoolingModule
 
 log = logging.getLogger(__name__)
 
@@ -50,12 +49,6 @@ TOKENIZER_FOLDER = "tokenizer"
 EXTERNAL_DATA_FILE = "model.onnx.data"
 PROTOBUF_LIMIT_BYTES = 2**31 - 2**20
 """An ONNX file is one protobuf message, at most 2 GiB; the margin is for the graph itself."""
-
-SUPPORTED_POOLING: tuple[Pooling, ...] = ("mean", "cls", "lasttoken")
-
-
-class ExportError(RetuneError):
-    """The checkpoint cannot be exported, or its export is not usable; the message says why."""
 
 
 class OnnxExportSettings(BaseModel):
@@ -97,6 +90,9 @@ def export_onnx(
     (int64 [batch, sequence], both axes dynamic) and one output ``embeddings`` (float32 [batch, dimensions],
     rows of length 1). The same weights and settings give the same bytes.
 
+    A model that embeds questions and passages in two ways (``finetune.adapter_side=query``) has the matrix on the
+    vectors of questions in a file of its own, float32 [dimensions, dimensions]; the graph gives those of passages.
+
     In the recipe's layout it has a third input ``dimensions`` (int64 [batch]): values of a row beyond its number are 0,
     and the others have length 1 together; and the tokenizer is in ``tokenizer/`` too.
 
@@ -110,6 +106,8 @@ def export_onnx(
     model = load_checkpoint(checkpoint, settings.attn_implementation, trust_remote_code=trust_remote_code)
     manifest = manifest_of(model, model_id=model_id, model_digest=model_digest, settings=settings)
     _trace(model, folder / MODEL_FILE, settings)
+    if (matrix := query_matrix(model)) is not None:
+        np.save(folder / QUERY_MAP_FILE, matrix)
     if settings.export_dtype in get_args(QuantizedDtype):
         _quantize(folder, settings.export_dtype)
     _write_tokenizer(model, folder)
@@ -150,21 +148,6 @@ def manifest_of(
         opset=settings.opset,
         license=settings.license,
     )
-
-
-def check_exportable(checkpoint: Path) -> None:
-    """Check what a sentence-transformers folder says of its modules, pooling and tokenizer; no weights are loaded.
-
-    Raises:
-        ExportError: the model cannot be exported, before or after training.
-    """
-    from sentence_transformers.sentence_transformer.modules import Pooling as PoolingModule
-
-    modules = json.loads((checkpoint / "modules.json").read_text("utf-8"))
-    folders = {str(each["type"]).rpartition(".")[2]: checkpoint / str(each["path"]) for each in modules}
-    pooling = PoolingModule.load(str(folders["Pooling"])) if "Pooling" in folders else None
-    _admit_modules(list(folders), pooling)
-    _require_fast_tokenizer(folders["Transformer"])
 
 
 def admit_export(checkpoint: Path, host: Accelerator) -> None:
@@ -215,26 +198,7 @@ def _pooling_of(model: SentenceTransformer) -> Pooling:
     from sentence_transformers.sentence_transformer.modules import Pooling as PoolingModule
 
     pooling = next((module for module in model if isinstance(module, PoolingModule)), None)
-    return _admit_modules([type(module).__name__ for module in model], pooling)
-
-
-def _admit_modules(names: Sequence[str], pooling: PoolingModule | None) -> Pooling:
-    allowed = {"Transformer", "Pooling", "Dense", "Normalize"}
-    if "Router" in names:
-        raise ExportError(
-            "a model that embeds questions and passages in two ways (a Router module; finetune.adapter_side=query) "
-            "cannot be exported: retune search and the index use it; adapter_side=both makes one that can be served"
-        )
-    if pooling is None or names[0] != "Transformer" or not set(names) <= allowed:
-        raise ExportError(
-            f"modules {names} cannot be exported; Transformer, Pooling, Dense and Normalize can"
-        )
-    if not pooling.include_prompt:
-        raise ExportError("pooling that leaves the prompt out (include_prompt=false) cannot be exported")
-    for mode in SUPPORTED_POOLING:
-        if pooling.pooling_mode == mode:
-            return mode
-    raise ExportError(f"pooling {pooling.pooling_mode!r} cannot be exported; one of {SUPPORTED_POOLING} can")
+    return admit_modules([type(module).__name__ for module in model], pooling)
 
 
 def _max_length(model: SentenceTransformer, wanted: int | None) -> int:
@@ -259,24 +223,21 @@ def _prefix(model: SentenceTransformer, wanted: str | None, prompt_names: tuple[
 
 def _write_tokenizer(model: SentenceTransformer, folder: Path) -> None:
     model.tokenizer.save_pretrained(str(folder))
-    _require_fast_tokenizer(folder)
-
-
-def _require_fast_tokenizer(folder: Path) -> None:
-    if not (folder / TOKENIZER_FILE).is_file():
-        raise ExportError(
-            f"the checkpoint's tokenizer has no fast form, so no {TOKENIZER_FILE} can be written"
-        )
+    require_fast_tokenizer(folder)
 
 
 def embedder(model: SentenceTransformer) -> torch.nn.Module:
-    """The checkpoint as a module of two tensors: its own modules, then normalisation in float32."""
+    """The checkpoint as a module of two tensors: its own modules, then normalisation in float32. Of a model with a
+    :func:`query_matrix` it gives the vectors of passages."""
     import torch
+    from sentence_transformers.sentence_transformer.modules import Router
+
+    modules = [module for module in model if not isinstance(module, Router)]
 
     class Embedder(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.pipeline = model
+            self.pipeline = torch.nn.ModuleList(modules)
 
         def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
             features: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}

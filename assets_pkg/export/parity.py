@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from assets_pkg.export.onnx import ExportError, load_checkpoint
+from assets_pkg.export.exportable import ExportError
+from assets_pkg.export.onnx import load_checkpoint
 from assets_pkg.nim.manifest import FolderError, read_manifest
 from assets_pkg.nim.model import BadOutputError, OnnxModel, Vectors
+from assets_pkg.nim.query_map import read_query_map
 from assets_pkg.nim.tokens import Role, TextError, TextTokenizer
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ def measure_parity(
 
     The checkpoint runs under sentence-transformers, from text, in batches of similar length; the export runs on the
     server's own tokenisation, at several batch sizes and all lengths, with padding. So a fault in tokenizer, prefix,
-    truncation, padding or graph shows. Roles with the same prefix are compared once.
+    truncation, padding or graph shows. Roles that do not differ are compared once.
 
     Raises:
         ValueError: fewer than two different texts.
@@ -77,12 +79,15 @@ def _measure(source: SentenceTransformer, folder: Path, texts: Sequence[str]) ->
     shapes: list[ShapeParity] = []
     overlaps: list[float] = []
     source.max_seq_length = manifest.max_length
-    for role in ROLES[: len({manifest.query_prefix, manifest.passage_prefix})]:
-        reference = _reference(source, [manifest.prefix(role) + text for text in cuts])
+    query_map = read_query_map(folder, manifest.dimensions)
+    alike = query_map is None and manifest.query_prefix == manifest.passage_prefix
+    for role in ROLES[:1] if alike else ROLES:
+        reference = _reference(source, role, [manifest.prefix(role) + text for text in cuts])
         rows = tokenizer.encode(cuts, role)
         exported = np.empty_like(reference)
         for batch in _batches([len(row) for row in rows]):
-            exported[batch] = model.embed([rows[index] for index in batch])
+            vectors = model.embed([rows[index] for index in batch])
+            exported[batch] = query_map.apply(vectors) if query_map and role == "query" else vectors
             distance = cosine_distances(reference[batch], exported[batch]).max()
             longest = max(len(rows[index]) for index in batch)
             shapes.append(ShapeParity(role, len(batch), longest, float(distance)))
@@ -144,9 +149,10 @@ def _batches(lengths: Sequence[int]) -> list[list[int]]:
     return batches
 
 
-def _reference(source: SentenceTransformer, texts: Sequence[str]) -> Vectors:
+def _reference(source: SentenceTransformer, role: Role, texts: Sequence[str]) -> Vectors:
     """The checkpoint's own embeddings: float32 [n, dimensions], rows of length 1."""
-    encoded: Any = source.encode(
+    encode = source.encode_query if role == "query" else source.encode_document
+    encoded: Any = encode(
         list(texts), prompt="", batch_size=16, normalize_embeddings=True, show_progress_bar=False
     )
     return np.asarray(encoded, dtype=np.float32)

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from assets_pkg.config.sections.export import TensorrtSettings
-from assets_pkg.export.onnx import INPUT_NAMES, ExportError
-from assets_pkg.nim.manifest import DIMENSIONS_INPUT, MODEL_FILE
+from assets_pkg.export.exportable import ExportError
+from assets_pkg.export.onnx import INPUT_NAMES
+from assets_pkg.nim.manifest import DIMENSIONS_INPUT, MODEL_FILE, QUERY_MAP_FILE
 from resources.machine.accelerator import find_accelerator
 
 ENGINE_FILE = "model.plan"
@@ -63,6 +64,11 @@ def build_engine(plan: TensorrtPlan, exported: Path, folder: Path) -> Path:
         ExportError: there is no GPU or no ``trtexec`` (the message has the command for a machine with both), or
             ``trtexec`` failed.
     """
+    if (exported / QUERY_MAP_FILE).is_file():
+        raise ExportError(
+            "a TensorRT engine would give questions the vectors of passages: the model has a matrix on those of "
+            "questions alone (finetune.adapter_side=query), which only Retune's server applies"
+        )
     command, where = (
         plan.command(exported / MODEL_FILE, folder / ENGINE_FILE),
         _where(plan.shell(exported, folder)),

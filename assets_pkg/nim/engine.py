@@ -11,6 +11,7 @@ import numpy as np
 from assets_pkg.nim.batching import DEFAULT_BATCH_TOKENS, plan_batches
 from assets_pkg.nim.manifest import ServedModelManifest, read_manifest
 from assets_pkg.nim.model import Model, OnnxModel, Vectors, usable_cpus
+from assets_pkg.nim.query_map import QueryMap, read_query_map
 from assets_pkg.nim.tokens import Role, TextTokenizer
 
 
@@ -27,21 +28,36 @@ class OnnxEncoder:
 
     def __init__(self, folder: Path, threads: int | None = None) -> None:
         manifest = read_manifest(folder)
-        self._start(manifest, TextTokenizer(folder, manifest), OnnxModel(folder, manifest), threads)
+        query_map = read_query_map(folder, manifest.dimensions)
+        self._start(
+            manifest, TextTokenizer(folder, manifest), OnnxModel(folder, manifest), query_map, threads
+        )
 
     @classmethod
-    def of(cls, manifest: ServedModelManifest, tokenizer: TextTokenizer, model: Model) -> OnnxEncoder:
+    def of(
+        cls,
+        manifest: ServedModelManifest,
+        tokenizer: TextTokenizer,
+        model: Model,
+        query_map: QueryMap | None = None,
+    ) -> OnnxEncoder:
         """The same of any model, whatever its folder looks like."""
         made = cls.__new__(cls)
-        made._start(manifest, tokenizer, model, None)
+        made._start(manifest, tokenizer, model, query_map, None)
         return made
 
     def _start(
-        self, manifest: ServedModelManifest, tokenizer: TextTokenizer, model: Model, threads: int | None
+        self,
+        manifest: ServedModelManifest,
+        tokenizer: TextTokenizer,
+        model: Model,
+        query_map: QueryMap | None,
+        threads: int | None,
     ) -> None:
         self.manifest: ServedModelManifest = manifest
         self._tokenizer = tokenizer
         self._model = model
+        self._query_map = query_map
         self._threads = threads or usable_cpus()
 
     def embed(
@@ -74,4 +90,5 @@ class OnnxEncoder:
                 done.result()
         finally:  # after a failure the remaining batches are not needed
             pool.shutdown(cancel_futures=True)
-        return vectors
+        mapped = self._query_map if role == "query" and texts else None
+        return vectors if mapped is None else mapped.apply(vectors)

@@ -14,6 +14,7 @@ from assets_pkg.nim.manifest import (
     read_manifest,
 )
 from assets_pkg.nim.model import Model, OnnxModel
+from assets_pkg.nim.query_map import QueryMap, read_query_map
 from assets_pkg.nim.tokens import TextTokenizer
 
 CHECKPOINT_FILE = "modules.json"
@@ -28,6 +29,7 @@ class LoadedModel:
     tokenizer: TextTokenizer
     model: Model
     created: int
+    query_map: QueryMap | None = None
 
     def warm_up(self) -> None:
         """Run the model once: the first run is slow, and shows whether graph, tokenizer and manifest agree.
@@ -56,7 +58,13 @@ def load_export(folder: Path, max_length: int | None = None) -> LoadedModel:
     manifest = read_manifest(folder)
     check_files(folder, manifest)
     tokenizer = TextTokenizer(folder, manifest, max_length)
-    return LoadedModel(manifest, tokenizer, OnnxModel(folder, manifest), modified(folder / MANIFEST_FILE))
+    return LoadedModel(
+        manifest,
+        tokenizer,
+        OnnxModel(folder, manifest),
+        modified(folder / MANIFEST_FILE),
+        read_query_map(folder, manifest.dimensions),
+    )
 
 
 def is_checkpoint(folder: Path) -> bool:

@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 MANIFEST_FILE = "retune_model.json"
 MODEL_FILE = "model.onnx"
 TOKENIZER_FILE = "tokenizer.json"
+QUERY_MAP_FILE = "query_map.npy"
+"""A matrix on the vectors of queries; only in models that embed queries and passages in two ways."""
+
 OUTPUT_NAME = "embeddings"
 DIMENSIONS_INPUT = "dimensions"
 """An input of graphs in the layout of NVIDIA's exporter: how many dimensions each row is to have."""
@@ -65,8 +68,12 @@ class ServedModelManifest(BaseModel):
 
 
 def file_digests(folder: Path) -> dict[str, str]:
-    """The sha256 of each file that decides the vectors: the graph, weights beside it, the tokenizer."""
-    names = [path.name for path in folder.iterdir() if path.name.startswith(MODEL_FILE) and path.is_file()]
+    """The sha256 of each file that decides the vectors: the graph, weights beside it, the query map, the tokenizer."""
+    names = [
+        path.name
+        for path in folder.iterdir()
+        if path.is_file() and (path.name.startswith(MODEL_FILE) or path.name == QUERY_MAP_FILE)
+    ]
     return {name: _sha256(folder / name) for name in (*sorted(names), TOKENIZER_FILE)}
 
 

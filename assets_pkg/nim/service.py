@@ -60,6 +60,7 @@ class EmbeddingService:
         self._loop: asyncio.AbstractEventLoop | None = None
         self.front = Front(settings, on_left=self.metrics.abandoned.inc)
         self._tokenizer = loaded.tokenizer
+        self._query_map = loaded.query_map
         self.max_length = self._tokenizer.max_length
         self._tokenizer_threads = ThreadPoolExecutor(workers, thread_name_prefix="tokenize")
         self._scheduler = Scheduler(
@@ -113,6 +114,8 @@ class EmbeddingService:
         except TimeoutError as error:
             raise OverloadedError("The request took too long; try again later.") from error
         self.metrics.request_seconds.observe(time.monotonic() - started)
+        if self._query_map is not None and request.role == "query":
+            vectors = self._query_map.apply(vectors)
         if request.dimensions < self.manifest.dimensions:  # of whole vectors the model has checked the length
             vectors = truncate(vectors, request.dimensions)
         return Embedded(vectors, [len(row) for row in rows])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,8 @@ import numpy as np
 import pytest
 
 from assets_pkg.cli.main import main
-from assets_pkg.export.onnx import ExportError, OnnxExportSettings, check_exportable, export_onnx
+from assets_pkg.export.exportable import ExportError, check_exportable
+from assets_pkg.export.onnx import OnnxExportSettings, export_onnx
 from assets_pkg.export.parity import measure_parity
 from assets_pkg.nim.model import OnnxModel
 from assets_pkg.reindex.searcher import exported_encoder
@@ -135,14 +135,3 @@ def test_a_model_without_a_fast_tokenizer_is_known_from_the_folder(llama: Callab
     (folder / "tokenizer.json").unlink()
     with pytest.raises(ExportError, match="fast form"):
         check_exportable(folder)
-
-
-def test_a_matrix_on_questions_only_is_not_exported(checkpoint: Path, tmp_path: Path) -> None:
-    modules = json.loads((checkpoint / "modules.json").read_text())
-    router = {"path": "3_Router", "type": "sentence_transformers.models.Router"}
-    for path in checkpoint.iterdir():
-        if path.name != "modules.json":
-            (tmp_path / path.name).symlink_to(path)
-    (tmp_path / "modules.json").write_text(json.dumps([*modules[:-1], router, modules[-1]]))
-    with pytest.raises(ExportError, match=r"finetune\.adapter_side=query"):
-        check_exportable(tmp_path)

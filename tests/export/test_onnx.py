@@ -11,7 +11,8 @@ import onnx
 import pytest
 
 from assets_pkg.export import onnx as export_module
-from assets_pkg.export.onnx import ExportError, OnnxExportSettings, export_onnx
+from assets_pkg.export.exportable import ExportError
+from assets_pkg.export.onnx import OnnxExportSettings, export_onnx
 from assets_pkg.export.parity import measure_parity
 from assets_pkg.nim.engine import OnnxEncoder
 from assets_pkg.nim.manifest import ServedModelManifest, read_manifest

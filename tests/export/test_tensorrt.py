@@ -9,7 +9,7 @@ import pytest
 from assets_pkg.config.profile import ProfileError, load_profile
 from assets_pkg.config.sections.export import TensorrtSettings
 from assets_pkg.export import tensorrt
-from assets_pkg.export.onnx import ExportError
+from assets_pkg.export.exportable import ExportError
 from assets_pkg.export.tensorrt import build_engine, plan_engine
 from resources.machine.accelerator import Accelerator
 

@@ -10,6 +10,7 @@ from typing import Any
 import httpx2
 
 from assets_pkg.nim.api import build_app
+from assets_pkg.nim.loading import Load, load_export
 from assets_pkg.nim.service import EmbeddingService
 from assets_pkg.nim.settings import ServerSettings
 
@@ -17,8 +18,8 @@ from assets_pkg.nim.settings import ServerSettings
 class Local:
     """One server's application; ``ask`` sends one request and waits for its answer."""
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
-        self.service = EmbeddingService(ServerSettings(model_dir=folder, workers=1, **settings))
+    def __init__(self, folder: Path, load: Load = load_export, **settings: Any) -> None:
+        self.service = EmbeddingService(ServerSettings(model_dir=folder, workers=1, **settings), load)
         self.app: Any = build_app(self.service)
 
     def ask(self, method: str, path: str, **options: Any) -> httpx2.Response:

@@ -73,6 +73,7 @@ def mounted_model(served: ServedModel, settings: DeploySettings) -> Path:
     """
     if settings.server == "retune":
         return served.onnx
+    served.refuse_query_map(settings.nim_image)
     if contract_of(settings.nim_image).takes == CHECKPOINT:
         if (served.checkpoint / MANIFEST_FILE).is_file():
             raise DeployError(

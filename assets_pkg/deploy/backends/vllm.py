@@ -67,6 +67,7 @@ def deploy_vllm(
         DeployError: no GPU or no vLLM, another program holds the port, or the new server failed its test; the old
             one serves again.
     """
+    served.refuse_query_map("vLLM")
     require_vllm()
     if asks_for_tls():
         raise DeployError(
