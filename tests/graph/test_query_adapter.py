@@ -6,7 +6,9 @@ import re
 
 import pytest
 
+from assets_pkg.nim.manifest import QUERY_MAP_FILE
 from assets_pkg.reindex.searched_index import current_index
+from storage.artifacts import OnnxModel
 from tests.graph.harness import Project
 
 REINDEX = "reindex_when_model_or_corpus_changes"
@@ -36,3 +38,7 @@ def test_a_new_one_re_embeds_no_passage(project: Project, monkeypatch: pytest.Mo
     (run,) = project.instance.get_run_records(limit=1)
     said = "\n".join(entry.user_message for entry in project.instance.all_logs(run.dagster_run.run_id))
     assert re.search(r"\b(\d+) of \1 texts, cached \1\b", said), said
+
+    project.run(["onnx_model"])  # and the check of its vectors, in both roles
+    exported = project.store.get(OnnxModel, "onnx_model", project.version("onnx_model"))
+    assert (exported.folder / QUERY_MAP_FILE).is_file()
