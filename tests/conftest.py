@@ -156,6 +156,7 @@ def write_profile(path: Path, *, corpus: Path, model: Path, root: Path | str, po
             "headroom_loss": 0.0,
             "global_batch_size": 16,
             "local_batch_size": 16,
+            "merge_with_base": False,
         },
         "prep": {"quality_threshold": 0.0},
         "eval": {"bootstrap_samples": 200},

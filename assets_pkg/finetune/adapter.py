@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-INCOMPATIBLE = ("lora_rank", "merge_with_base", "early_stop_patience", "matryoshka_dims")
+INCOMPATIBLE = ("lora_rank", "early_stop_patience", "matryoshka_dims")
 
 
 def train_adapter(
@@ -82,6 +82,7 @@ def train_adapter(
     started = time.perf_counter()
     matrix, log = _fit(vectors, data, taught, plan, settings, progress)
     seconds = time.perf_counter() - started
+    matrix, validated = _validate(matrix, settings, validation, encoder)
     _save(matrix, base, settings.adapter_side, folder / "model" / "consolidated")
     _check(matrix, encoder, folder / "model" / "consolidated", model)
     draw_curves(log, folder / "loss.png")
@@ -90,7 +91,7 @@ def train_adapter(
         "trained": True,
         "method": "adapter",
         "steps_done": len(log),
-        **_validate(matrix, settings.adapter_side, validation, encoder),
+        **validated,
         **teaching(settings, taught),
         "plan": plan.as_dict(),
         "initial_loss": log[0]["loss"],
@@ -175,19 +176,34 @@ def _fit(
 
 
 def _validate(
-    matrix: torch.Tensor, side: AdapterSide, data: ValidationData | None, encoder: Encoder
-) -> dict[str, float | None]:
-    from assets_pkg.finetune.validation import ndcg_of
+    matrix: torch.Tensor, settings: FinetuneSettings, data: ValidationData | None, encoder: Encoder
+) -> tuple[torch.Tensor, dict[str, Any]]:
+    """The matrix, with ``merge_with_base`` between the unit matrix and this one as
+    :func:`~assets_pkg.finetune.validation.choose_share` says; and values of ``summary.json``."""
+    import torch
+
+    from assets_pkg.finetune.validation import SHARES, choose_share, scores_of
 
     if data is None:
-        return {"validation_ndcg_before": None, "validation_ndcg_after": None}
+        return matrix, {"validation_ndcg_before": None, "validation_ndcg_after": None}
     questions = encoder.embed(list(data.questions.values()), "query")
     passages = encoder.embed(list(data.pool.values()), "passage")
-    after = (_apply(matrix, questions), passages if side == "query" else _apply(matrix, passages))
-    return {
-        "validation_ndcg_before": ndcg_of(data, questions, passages),
-        "validation_ndcg_after": ndcg_of(data, *after),
+    merged = {share: torch.lerp(torch.eye(len(matrix)), matrix, share) for share in (0.0, *SHARES, 1.0)}
+    tried = merged if settings.merge_with_base else (0.0, 1.0)
+    scores = {
+        share: scores_of(
+            data,
+            _apply(merged[share], questions),
+            passages if settings.adapter_side == "query" else _apply(merged[share], passages),
+        )
+        for share in tried
     }
+    means = {share: float(each.mean()) for share, each in scores.items()}
+    best = choose_share(scores, settings.merge_select) if settings.merge_with_base else 1.0
+    figures = {"validation_ndcg_before": means[0.0], "validation_ndcg_after": means[best]}
+    if settings.merge_with_base:
+        figures |= {"merge_weight": best, "merge_scores": means}
+    return merged[best], figures
 
 
 def _apply(matrix: torch.Tensor, vectors: NDArray[np.float32]) -> NDArray[np.float32]:

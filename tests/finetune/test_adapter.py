@@ -62,6 +62,33 @@ def test_it_learns_and_says_what_it_did(train: Callable[..., Path]) -> None:
     assert "base0" in (folder / "model" / "consolidated" / "README.md").read_text()
 
 
+@pytest.mark.parametrize("side", ["both", "query"])
+def test_merged_with_the_base_it_takes_the_share_that_validates_best(
+    side: str, train: Callable[..., Path]
+) -> None:
+    tuned, merged = (
+        train("tuned", adapter_side=side),
+        train("merged", adapter_side=side, merge_with_base=True),
+    )
+    recorded = json.loads((merged / "summary.json").read_text())
+    scores = {float(share): score for share, score in recorded["merge_scores"].items()}
+    assert set(scores) == {0, 0.25, 0.5, 0.75, 1}
+    share = recorded["merge_weight"]
+    assert scores[share] == max(scores.values()) == recorded["validation_ndcg_after"]
+    assert scores[1] == json.loads((tuned / "summary.json").read_text())["validation_ndcg_after"]
+    np.testing.assert_allclose(
+        matrix_of(merged), (1 - share) * np.eye(32) + share * matrix_of(tuned), atol=1e-6
+    )
+
+
+def matrix_of(folder: Path) -> np.ndarray:
+    from sentence_transformers import SentenceTransformer
+
+    state = SentenceTransformer(str(folder / "model" / "consolidated"), device="cpu").state_dict()
+    (name,) = (each for each in state if each.endswith("linear.weight") and ".document." not in each)
+    return state[name].numpy()
+
+
 def test_same_inputs_same_bytes_over_leftovers(train: Callable[..., Path]) -> None:
     first = content_of(train(num_epochs=1))
     assert content_of(train(num_epochs=1)) == first
