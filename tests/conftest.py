@@ -160,6 +160,7 @@ def write_profile(path: Path, *, corpus: Path, model: Path, root: Path | str, po
         },
         "prep": {"quality_threshold": 0.0},
         "eval": {"bootstrap_samples": 200},
+        "gate": {"guard_sets": []},
         "deploy": {"host_port": port},
         "automation": {"reindex_sensor_seconds": 5, "corpus_sensor_seconds": 5, "corpus_quiet_seconds": 0},
     }

@@ -16,13 +16,17 @@ from resources.encoders.base import Encoder
 from storage.artifacts import EvalSet
 from storage.progress import Progress, no_progress
 
+GENERAL = "general"
+"""The guard set that comes with Retune: 104 English questions on 26 everyday subjects, with one passage each, written
+for this purpose. Passages of one subject are alike, and questions share few words with theirs."""
+
 OpenEncoder = Callable[[], AbstractContextManager[Encoder]]
 """Opens the encoder of one of the two models."""
 
 
 @dataclass(frozen=True)
 class GuardSet(EvalSet):
-    """A BEIR folder of the user's."""
+    """A BEIR folder of the user's, or Retune's own."""
 
     @property
     def beir(self) -> Path:
@@ -45,7 +49,7 @@ def guard_checks(
         GateError: a guard set is no BEIR folder.
         BeirError: a file of a guard set cannot be read.
     """
-    sets = [_guard_set(Path(folder)) for folder in gate.guard_sets]
+    sets = [_guard_set(name) for name in gate.guard_sets]
     if not sets:
         return []
 
@@ -59,10 +63,12 @@ def guard_checks(
     ]
 
 
-def _guard_set(folder: Path) -> GuardSet:
+def _guard_set(name: str) -> GuardSet:
+    folder = Path(__file__).with_name(GENERAL) if name == GENERAL else Path(name)
     if not (folder / "corpus.jsonl").is_file():
         raise GateError(
-            f"gate.guard_sets: {folder} is no BEIR folder (corpus.jsonl, queries.jsonl, qrels/test.tsv)"
+            f"gate.guard_sets: {folder} is no BEIR folder (corpus.jsonl, queries.jsonl, qrels/test.tsv); {GENERAL} is "
+            "the set that comes with Retune"
         )
     return GuardSet(folder, "eval_set", folder.name)
 

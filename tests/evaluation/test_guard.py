@@ -15,8 +15,10 @@ from assets_pkg.config.sections.evaluation import EvalSettings
 from assets_pkg.evaluation.guard import guard_checks
 from assets_pkg.evaluation.promotion import GateError
 from resources.encoders.base import Encoder, Role
+from resources.encoders.sentence_transformer import SentenceTransformerEncoder
 from storage.formats.beir import BeirDocument, BeirQuery, write_beir
 from storage.progress import Progress, no_progress
+from tests.finetune.conftest import CPU
 
 
 class OneHot:
@@ -67,8 +69,31 @@ def test_a_real_loss_beyond_the_limit_is_refused(
 def test_no_guard_sets_measure_nothing_and_a_wrong_one_is_named(
     tmp_path: Path, settings: EvalSettings
 ) -> None:
-    gate = load_profile("laptop").gate
+    gate = load_profile("laptop", ["gate.guard_sets=[]"]).gate
     assert guard_checks(gate, model(0), model(0), settings) == []
     assert set(gate.decisive()) == {"metric", "min_delta", "max_regression"}
     with pytest.raises(GateError, match="is no BEIR folder"):
         guard_checks(gate.model_copy(update={"guard_sets": [str(tmp_path)]}), model(0), model(0), settings)
+
+
+@pytest.mark.slow
+def test_the_set_that_comes_with_retune_sees_damaged_weights(
+    minilm: Path, settings: EvalSettings, tmp_path: Path
+) -> None:
+    """Every tenth of MiniLM's tokens has lost its vector."""
+    from sentence_transformers import SentenceTransformer
+
+    damaged = SentenceTransformer(str(minilm), device="cpu")
+    embeddings = damaged[0].auto_model.embeddings.word_embeddings.weight
+    embeddings.data[::10] = 0
+    damaged.save_pretrained(str(tmp_path))
+    profile = load_profile("laptop")
+
+    def opened(folder: Path) -> Callable[[], SentenceTransformerEncoder]:
+        return lambda: SentenceTransformerEncoder(folder, folder.name, CPU, profile.model.encoder_config())
+
+    (same,) = guard_checks(profile.gate, opened(minilm), opened(minilm), settings)
+    assert same.passed
+    assert same.figures.startswith("NDCG@10 0.7488 -> 0.7488")
+    (worse,) = guard_checks(profile.gate, opened(minilm), opened(tmp_path), settings)
+    assert not worse.passed
