@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from assets_pkg.corpus.document_source import FileRead, Found, Skipped
 from assets_pkg.corpus.metadata import FieldTypes
-from resources.language import language_of
 from storage.artifacts import PAGES_FILE, WARNINGS_FILE, Document
 from storage.files import write_json_lines
-from storage.parquet import RowWriter
+from storage.parquet import RowWriter, integer_lists, strings
 
 
 class CorpusWriter:
-    """A context manager; what was counted is known after it."""
+    """A context manager; what was counted is known after it.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        language_of: says the ISO 639-1 code of a text's language.
+    """
+
+    def __init__(self, folder: Path, language_of: Callable[[str], str]) -> None:
         self._folder = folder
+        self._language_of = language_of
         self._rows = RowWriter(folder / "documents.parquet", Document)
         self._fields = FieldTypes()
         self._pages: dict[str, Sequence[int]] = {}
@@ -68,7 +72,7 @@ class CorpusWriter:
         self._rows.add(document)
         self.documents += 1
         self._characters += len(document.text)
-        self._languages[language_of(document.text)] += 1
+        self._languages[self._language_of(document.text)] += 1
         self._warnings += [{"doc_id": document.doc_id, "warning": warning} for warning in warnings]
         if found.pages:
             self._pages[document.doc_id] = found.pages
@@ -92,5 +96,5 @@ def _write_pages(path: Path, pages: Mapping[str, Sequence[int]]) -> None:
     import pyarrow.parquet as pq
 
     schema = pa.schema([("doc_id", pa.string()), ("starts", pa.list_(pa.int64()))])
-    rows = [{"doc_id": doc_id, "starts": list(starts)} for doc_id, starts in pages.items()]
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
+    columns = [strings(pages), integer_lists(list(pages.values()))]
+    pq.write_table(pa.Table.from_arrays(columns, schema=schema), path)

@@ -37,7 +37,7 @@ class FileDigests:
     """
 
     def __init__(self, root: Path, cache: Path | None = None) -> None:
-        self._root = root
+        self._root = str(root)
         self._path = cache / f"{digest_text(str(root.absolute()))}.json" if cache else None
         self._known = _load(self._path) if self._path else {}
         self._current: dict[str, list[Any]] = {}
@@ -56,14 +56,14 @@ class FileDigests:
         Raises:
             OSError: it cannot be read, or is not a regular file.
         """
-        path = self._root / name
+        path = os.path.join(self._root, name)
         key = name.encode("utf-8", "backslashreplace").decode()
-        found = path.stat()
+        found = os.stat(path)
         if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for ever
             raise OSError(f"{path}: not a regular file")
         entry = self._known.get(key)
         if entry is None or entry[:-1] != _stamp(found):
-            entry = _hash(path)
+            entry = _hash(Path(path))
         if entry[:-1]:
             self._current[key] = entry
         return entry[-1]

@@ -10,9 +10,10 @@ import stat
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BufferedReader
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeAlias
 
@@ -20,8 +21,8 @@ from assets_pkg.config.sections.corpus import CorpusSettings
 from assets_pkg.corpus.document_source import Skipped
 from assets_pkg.corpus.file_digests import FileDigests
 from assets_pkg.corpus.readers.file_document import FileDocument, FileItem, ReadError, ReadOptions
-from assets_pkg.corpus.readers.pool import ReaderPool, ReadLimits, items_in
-from assets_pkg.corpus.readers.registry import PLAIN, looks_like_text
+from assets_pkg.corpus.readers.pool import ReaderPool, ReadLimits, item_of, items_in
+from assets_pkg.corpus.readers.registry import PLAIN, extension_of, looks_like_text
 from storage.digests import digest_json, digest_text
 
 READERS = "1"
@@ -36,6 +37,12 @@ UNREADABLE = "unreadable"
 MAX_PROCESSES = 8
 AHEAD = 4
 """Files for each reader process that wait to be read."""
+
+LOOKED_AT_AHEAD = 2000
+"""Files among which those are found that wait: unchanged ones lie between."""
+
+IN_MEMORY_BYTES = 1 << 20
+"""Of a file's kept text that is read at once; that of a longer one is read line by line."""
 
 SNIFF_BYTES = 8192
 
@@ -80,9 +87,12 @@ class FileReader:
         """The files in order. What one holds is used up before the next is asked for."""
         self._digests = digests
         ahead: deque[_Reading] = deque()
+        waiting = 0
         for name in names:
             ahead.append(self._begin(name))
-            while len(ahead) > AHEAD * self._processes:
+            waiting += ahead[-1].pending is not None
+            while waiting > AHEAD * self._processes or len(ahead) > LOOKED_AT_AHEAD:
+                waiting -= ahead[0].pending is not None
                 yield from self._end(ahead.popleft())
         while ahead:
             yield from self._end(ahead.popleft())
@@ -91,18 +101,14 @@ class FileReader:
 
     def _begin(self, name: str) -> _Reading:
         """A file that is read at its turn, or ahead of it, or was read before."""
-        if reason := _cannot_be_opened(self._root, name):
-            return _Reading(
-                name, digest=digest_of(self._digests, name) if not is_utf8(name) else UNREADABLE, why=reason
-            )
+        if not is_utf8(name):
+            return _Reading(name, digest_of(self._digests, name), why="its name is not UTF-8")
         if is_plain(name):
-            return _Reading(name)
+            return _Reading(name, UNREADABLE, why=_why_not_opened(self._root, name))
         digest = digest_of(self._digests, name)
         if digest == UNREADABLE:
-            return _Reading(name, digest, why="it cannot be opened")
-        kept = self._kept.find(digest, name) if self._kept else None
-        if kept:
-            self.unchanged += 1
+            return _Reading(name, digest, why=_why_not_opened(self._root, name) or "it cannot be opened")
+        if self._kept and (kept := self._kept.find(digest, name)):
             return _Reading(name, digest, kept=kept)
         return _Reading(name, digest, pending=self._submit(name))
 
@@ -117,11 +123,20 @@ class FileReader:
         if reading.why:
             yield name, reading.digest, Skipped(printable(name), "unreadable", reading.why)
         elif reading.kept:
-            yield name, self._version(reading), items_in(reading.kept, after_lines=1)
+            yield from self._unchanged(reading)
         elif reading.pending:
             yield from self._read(reading, reading.pending)
         else:
             yield from self._plain(name)
+
+    def _unchanged(self, reading: _Reading) -> Iterator[Read]:
+        """A file whose text is kept; one whose kept text is damaged is read again."""
+        items = self._kept.items(reading.kept) if self._kept else None
+        if items is None:
+            yield from self._read(reading, self._submit(reading.name))
+        else:
+            self.unchanged += 1
+            yield reading.name, self._version(reading), items
 
     def _plain(self, name: str) -> Iterator[Read]:
         """A text file; one that is no UTF-8 goes to a reader."""
@@ -175,27 +190,45 @@ class _Reading:
     name: str
     digest: str = ""
     why: str = ""
-    kept: Path | None = None
+    kept: str = ""
     pending: Future[Path] | None = None
 
 
 class _Kept:
-    """What was read before: a file for each digest and name. What a whole reading did not use is deleted."""
+    """What was read before: a file for each digest and name, after a line with the digest of its own lines. What a
+    whole reading did not use is deleted."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._there = _names_two_levels_below(folder)
         self._used: set[str] = set()
 
-    def find(self, digest: str, name: str) -> Path | None:
-        path = self._path(digest, name)
-        if not _is_whole(path):
+    def find(self, digest: str, name: str) -> str:
+        """The name of the file, which may be damaged; empty if there is none."""
+        key = _key(digest, name)
+        return key if key in self._there else ""
+
+    def items(self, key: str) -> Iterator[FileItem] | None:
+        """What was read; None if it is damaged or gone."""
+        path = self._path(key)
+        try:
+            with open(path, "rb") as stream:
+                written = stream.readline().strip()
+                lines = stream.read(IN_MEMORY_BYTES)
+                is_long = len(lines) == IN_MEMORY_BYTES
+                found = hashlib.sha256(lines)
+                while block := stream.read(IN_MEMORY_BYTES):
+                    found.update(block)
+        except OSError:
             return None
-        self._used.add(path.name)
-        return path
+        if found.hexdigest().encode() != written:
+            return None
+        self._used.add(key)
+        return items_in(Path(path), after_lines=1) if is_long else map(item_of, lines.splitlines())
 
     def keep(self, made: Path, digest: str, name: str) -> Path | None:
-        """Move what was read into the cache, after a line with its digest; where that fails it stays where it is."""
-        path = self._path(digest, name)
+        """Move what was read into the cache; where that fails it stays where it is."""
+        path = Path(self._path(_key(digest, name)))
         beside = path.with_suffix(f".{os.getpid()}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -207,33 +240,34 @@ class _Kept:
         except OSError:
             beside.unlink(missing_ok=True)
             return None
+        self._there.add(path.name)
         self._used.add(path.name)
         made.unlink()
         return path
 
     def drop_unused(self) -> None:
-        for path in self._folder.glob("*/*"):
-            if path.name not in self._used:
-                path.unlink(missing_ok=True)
+        for name in self._there - self._used:
+            Path(self._path(name)).unlink(missing_ok=True)
 
-    def _path(self, digest: str, name: str) -> Path:
-        key = digest_text(f"{digest} {PurePosixPath(name).name}")
-        return self._folder / key[:2] / f"{key}.jsonl"
+    def _path(self, key: str) -> str:
+        return f"{self._folder}/{key[:2]}/{key}"
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether a kept file is there and undamaged."""
-    try:
-        with path.open("rb") as stream:
-            written = stream.readline().strip()
-            return written == hashlib.file_digest(stream, "sha256").hexdigest().encode()
-    except OSError:
-        return False
+def _key(digest: str, name: str) -> str:
+    return digest_text(f"{digest} {name.rpartition('/')[2]}") + ".jsonl"
+
+
+def _names_two_levels_below(folder: Path) -> set[str]:
+    names: set[str] = set()
+    for below in folder.glob("*"):
+        with suppress(OSError):
+            names.update(os.listdir(below))
+    return names
 
 
 def is_plain(name: str) -> bool:
     """Whether a file's name says that it is plain text."""
-    return PurePosixPath(name).suffix.lower() in PLAIN
+    return extension_of(name) in PLAIN
 
 
 def versioned(name: str, digest: str) -> str:
@@ -241,10 +275,8 @@ def versioned(name: str, digest: str) -> str:
     return digest if is_plain(name) or digest == UNREADABLE else f"{digest}-{READERS}"
 
 
-def _cannot_be_opened(root: Path, name: str) -> str:
+def _why_not_opened(root: Path, name: str) -> str:
     """Why a path cannot be opened as a file, or nothing. Opening a pipe would block."""
-    if not is_utf8(name):
-        return "its name is not UTF-8"
     try:
         mode = (root / name).stat().st_mode
     except FileNotFoundError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from assets_pkg.config.sections.corpus import CorpusSettings
 from assets_pkg.corpus.document_source import CorpusError, FileRead, Found, Item, Skipped
 from assets_pkg.corpus.file_digests import DIGESTS, FileDigests
+from assets_pkg.corpus.file_listing import leads_out, list_files
 from assets_pkg.corpus.file_reading import (
     UNREADABLE,
     Contents,
@@ -31,7 +31,7 @@ from assets_pkg.corpus.metadata import (
 )
 from assets_pkg.corpus.metadata_file import find_metadata_file, read_metadata_file
 from assets_pkg.corpus.readers.file_document import FileDocument, UnreadPart
-from assets_pkg.corpus.readers.registry import EXTENSIONS, kind_by_name
+from assets_pkg.corpus.readers.registry import EXTENSIONS, extension_of, kind_by_name
 from assets_pkg.corpus.segmentation import title_of
 from storage.artifacts import Document
 from storage.digests import digest_tree
@@ -90,8 +90,10 @@ class LocalFolder:
         self._root = self._root if self._only is None else self._root.parent
         self._within = (links_within or self._root).resolve()
         self._metadata_file = find_metadata_file(self._root) if self._only is None else None
-        if self._metadata_file and _leads_out(self._metadata_file, self._within):
+        if self._metadata_file and leads_out(self._metadata_file, self._within):
             raise CorpusError(f"{self._metadata_file}: a link out of the corpus: put the file itself there")
+        selected = settings.metadata_fields
+        self._columns = None if selected is None else {field_name(name) for name in selected}
         self._links_out: set[str] = set()
         self._others: list[str] = []
         self._figures: dict[str, int] = {}
@@ -135,7 +137,7 @@ class LocalFolder:
         return self._unmatched
 
     def other_files(self) -> dict[str, int]:
-        return dict(Counter(Path(name).suffix.lower() for name in self._others).most_common())
+        return dict(Counter(map(extension_of, self._others)).most_common())
 
     def files_by_type(self) -> dict[str, int]:
         return dict(Counter(kind_by_name(name) or "text" for name in self._names).most_common())
@@ -143,7 +145,7 @@ class LocalFolder:
     def not_read(self) -> Iterator[Skipped]:
         """The files that are no documents, each with the reason."""
         for name in sorted(self._others):
-            extension = Path(name).suffix.lower()
+            extension = extension_of(name)
             if extension in EXTENSIONS:
                 detail = "its extension is not in corpus.file_extensions"
             else:
@@ -200,8 +202,7 @@ class LocalFolder:
     def _with_fields(self, name: str, doc_id: str, read: FileDocument, row: Mapping[Any, Any]) -> Item:
         """The document without its front matter. Fields of the metadata file override those of the front matter, and
         these override what a file of another type says of itself."""
-        selected = self._settings.metadata_fields
-        columns = None if selected is None else {field_name(name) for name in selected}
+        columns = self._columns
         text, front_matter = read.text, {}
         if is_plain(name) or kind_by_name(name) in _WITH_FRONT_MATTER:
             try:
@@ -217,6 +218,8 @@ class LocalFolder:
         return Found(document, read.pages, [*read.warnings, *lost], list(of_file))
 
     def _fields_of(self, row: Mapping[Any, Any], name: str, columns: set[str] | None) -> dict[str, Any]:
+        if not row:
+            return {}
         where = f"{self._metadata_file}, {name}"
         try:
             return normalize_fields(row, where, columns)
@@ -236,17 +239,16 @@ class LocalFolder:
         if self._only is not None:
             return [self._only]
         extensions = self._settings.extensions(EXTENSIONS)
+        metadata_file = self._metadata_file and self._metadata_file.name
         names: list[str] = []
-        for path, leads_out in _walk(self._root, self._within):
-            name = path.relative_to(self._root).as_posix()
-            if path == self._metadata_file:
+        for name, is_link_out, is_folder in list_files(self._root, self._within):
+            if name == metadata_file:
                 continue
-            extension = path.suffix.lower()
-            if extension not in extensions and not _is_folder_link(path, leads_out):
+            if extension_of(name) not in extensions and not is_folder:
                 self._others.append(name)
                 continue
             names.append(name)
-            if leads_out:
+            if is_link_out:
                 self._links_out.add(name)
         return sorted(names)
 
@@ -254,50 +256,3 @@ class LocalFolder:
 def _link_out(name: str) -> Skipped:
     detail = "put the files themselves there, or name their own folder in corpus_dir"
     return Skipped(printable(name), LINK_OUT, detail)
-
-
-# ---- listing files -------------------------------------------------------------------------------------------
-
-
-def _walk(root: Path, within: Path) -> Iterator[tuple[Path, bool]]:
-    """Files below ``root``, folders that cannot be opened, and links that lead out of ``within``, each with whether it
-    is such a link. Linked folders come after all real ones, so that a file that is reached both ways gets its real
-    path."""
-    pending, seen = [root], set[tuple[int, int]]()
-    while pending:
-        linked: list[Path] = []
-        for folder in pending:
-            for path in _walk_real(folder, seen, linked):
-                yield path, _leads_out(path, within)
-        outside = [path for path in linked if _leads_out(path, within)]
-        yield from ((path, True) for path in outside)
-        pending = [path for path in linked if path not in outside]
-
-
-def _leads_out(path: Path, within: Path) -> bool:
-    """Whether a path is a link to something that is not below ``within``."""
-    if not path.is_symlink():
-        return False
-    try:
-        return not path.resolve().is_relative_to(within)
-    except (OSError, RuntimeError):  # a link to itself, which reading will name
-        return False
-
-
-def _is_folder_link(path: Path, leads_out: bool) -> bool:
-    return leads_out and path.is_dir()
-
-
-def _walk_real(root: Path, seen: set[tuple[int, int]], linked: list[Path]) -> Iterator[Path]:
-    """Files below ``root`` without following links; those to folders are added to ``linked``."""
-    errors: list[OSError] = []
-    for path, folders, files in os.walk(root, onerror=errors.append):
-        status = Path(path).stat()
-        if (status.st_dev, status.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        linked += [Path(path, name) for name in folders if Path(path, name).is_symlink()]
-        yield from (Path(path, name) for name in files if not name.startswith("."))
-    yield from (Path(error.filename) for error in errors)

@@ -138,6 +138,8 @@ class FieldTypes:
         Raises:
             CorpusError: a field has another type than in an earlier document.
         """
+        if metadata == NO_METADATA:
+            return
         for name, value in json.loads(metadata).items():
             known, new = self.types.setdefault(name, _type(value)), _type(value)
             first = self._first.setdefault(name, where)

@@ -12,6 +12,8 @@ from pathlib import Path
 from assets_pkg.config.sections.corpus import CorpusSettings
 from assets_pkg.corpus.corpus_writer import CorpusWriter
 from assets_pkg.corpus.document_source import CorpusError, DocumentSource, Skipped
+from assets_pkg.corpus.file_reading import READ_CACHE
+from assets_pkg.corpus.known_languages import KnownLanguages
 from assets_pkg.corpus.local_folder import LocalFolder
 from assets_pkg.corpus.pydoc import PYDOC, StdlibSource
 from assets_pkg.corpus.remote_folder import HubFolder, RemoteFolder
@@ -68,7 +70,11 @@ def read_corpus(
     source = _source(settings, cache)
     if not len(source):
         raise CorpusError(f"corpus.corpus_dir = {settings.corpus_dir!r}: {source.describe_empty()}")
-    with CorpusWriter(folder) as writer:
+    kept = cache / READ_CACHE if cache else None
+    with (
+        KnownLanguages(kept, settings.corpus_dir) as languages,
+        CorpusWriter(folder, languages.of) as writer,
+    ):
         for done, file in enumerate(source.read(), start=1):
             writer.add(file)
             progress(done, len(source), "files", documents=writer.documents, skipped=len(writer.skipped))

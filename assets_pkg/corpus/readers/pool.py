@@ -91,9 +91,13 @@ class ReaderPool:
 def items_in(path: Path, after_lines: int = 0) -> Iterator[FileItem]:
     """The documents that a reader wrote into ``path``, one in memory at a time."""
     with path.open("rb") as lines:
-        for line in islice(lines, after_lines, None):
-            row: dict[str, Any] = orjson.loads(line)
-            yield UnreadPart(**row) if "kind" in row else FileDocument(**row)
+        yield from map(item_of, islice(lines, after_lines, None))
+
+
+def item_of(line: bytes) -> FileItem:
+    """The document that a line of such a file holds."""
+    row: dict[str, Any] = orjson.loads(line)
+    return UnreadPart(**row) if "kind" in row else FileDocument(**row)
 
 
 class _ReaderProcess:

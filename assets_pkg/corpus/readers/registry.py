@@ -6,7 +6,7 @@ import re
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from assets_pkg.corpus.readers import office, pdf, tables, text
 from assets_pkg.corpus.readers.file_document import FileItem, Reader, ReadError, ReadOptions
@@ -77,8 +77,15 @@ _PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*", b"RIFF")
 
 def kind_by_name(name: str) -> str:
     """The type that a file's name says it has; empty for none that is read."""
-    kind = BY_EXTENSION.get(PurePosixPath(name).suffix.lower())
+    kind = BY_EXTENSION.get(extension_of(name))
     return kind.name if kind else ""
+
+
+def extension_of(name: str) -> str:
+    """The extension of a file's name in lower case, with its dot; empty for none, as in ``.hidden`` and ``name.``."""
+    base = name.rpartition("/")[2]
+    dot = base.rfind(".")
+    return base[dot:].lower() if 0 < dot < len(base) - 1 else ""
 
 
 def bytes_per_character(name: str) -> int:
