@@ -281,3 +281,26 @@ def write_folder(folder: Path) -> None:
     folder.mkdir(parents=True)
     for name, write in {**WITH_SECTIONS, **TABLES}.items():
         write(folder / name)
+
+
+def write_pdf_with_font(path: Path, meant: dict[str, str]) -> None:
+    """The lines ``ABC wings`` and ``glide far``, some letters of which mean others, each given as UTF-16 in hex."""
+    pairs = " ".join(f"<{ord(letter):02x}> <{units}>" for letter, units in meant.items())
+    cmap = f"begincmap 1 begincodespacerange <00> <ff> endcodespacerange {len(meant)} beginbfchar {pairs} endbfchar"
+    content = "BT /F1 12 Tf 72 700 Td (ABC wings) Tj 0 -14 Td (glide far) Tj ET"
+    page = "/Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 4 0 R"
+    objects = [
+        "<< /Type /Catalog /Pages 2 0 R >>",
+        "<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+        f"<< {page} /Resources << /Font << /F1 5 0 R >> >> >>",
+        f"<< /Length {len(content)} >> stream\n{content}\nendstream",
+        "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /ToUnicode 6 0 R >>",
+        f"<< /Length {len(cmap)} >> stream\n{cmap}\nendstream",
+    ]
+    data, places = "%PDF-1.4\n", list[int]()
+    for number, each in enumerate(objects, start=1):
+        places.append(len(data))
+        data += f"{number} 0 obj\n{each}\nendobj\n"
+    table = "".join(f"{place:010} 00000 n \n" for place in places)
+    end = f"trailer << /Size 7 /Root 1 0 R >>\nstartxref\n{len(data)}\n%%EOF\n"
+    path.write_text(f"{data}xref\n0 7\n0000000000 65535 f \n{table}{end}")

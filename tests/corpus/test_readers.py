@@ -117,6 +117,24 @@ def test_marks_inside_a_word_do_not_split_it() -> None:
     assert html_document(page).title == "Macro is_riscv, the first of two"
 
 
+@pytest.mark.parametrize(
+    ("meant", "text"),
+    [
+        ({}, "ABC wings glide far"),
+        ({"A": "00e9", "B": "2019"}, "é’C wings glide far"),
+        ({"B": "00660069"}, "AfiC wings glide far"),
+        ({"A": "d83dde00"}, "😀BC wings glide far"),
+        ({"A": "0093", "B": "0002"}, "\x93C wings glide far"),
+        ({"C": "0000"}, "AB wings glide far"),
+    ],
+)
+def test_characters_of_a_pdf_are_those_that_its_font_means(
+    tmp_path: Path, meant: dict[str, str], text: str
+) -> None:
+    office_files.write_pdf_with_font(tmp_path / "a.pdf", meant)
+    assert one(tmp_path / "a.pdf").text.strip() == text
+
+
 def test_leaders_of_a_table_of_contents_are_left_out(tmp_path: Path) -> None:
     from reportlab.pdfgen.canvas import Canvas
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from ctypes import byref
+from ctypes import byref, c_ushort
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -28,6 +28,7 @@ MAX_LEVELS = 4
 PARAGRAPH_GAP = 0.6
 """White space between two paragraphs, in heights of a line."""
 
+_LINE = re.compile(r"[^\r\n]+")
 _DIGITS = re.compile(r"\d+")
 _HYPHENS = ("-", "\x02", "\u00ad", "\ufffe")
 _ITEM = re.compile(r"(?:[•◦▪–*-]|\d{1,3}[.)]|[a-z][.)])\s")
@@ -146,23 +147,50 @@ def _lines_of_pages(document: Any) -> tuple[list[list[_TextLine]], list[int]]:
 def _lines(text_page: Any, count: int, width: float, height: float) -> Iterator[_TextLine]:
     from pypdfium2 import raw
 
-    codes = [raw.FPDFText_GetUnicode(text_page, index) for index in range(count)]
-    start = 0
-    for end in [index for index, code in enumerate(codes) if code in (10, 13)] + [count]:
-        if text := _as_text(codes[start:end]):
-            first = next(index for index in range(start, end) if codes[index] not in (32, 160, 9))
+    for line in _LINE.finditer(_characters(text_page, count)):
+        if text := _as_text(line[0]):
+            first = line.end() - len(line[0].lstrip(" \t\xa0"))
             box = raw.FS_RECTF()
             raw.FPDFText_GetLooseCharBox(text_page, first, byref(box))
             top, bottom = (1 - box.top / height, 1 - box.bottom / height) if height else (0.0, 0.0)
             yield _TextLine(text, round(abs(box.top - box.bottom), 1), top, bottom)
-        start = end + 1
 
 
-def _as_text(codes: list[int]) -> str:
-    units = "".join([chr(code) for code in codes if 0 < code < 0x110000])
-    text = units.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")  # joins surrogate pairs
+def _characters(text_page: Any, count: int) -> str:
+    """The page's characters at their indices: by one call, or by one for each where that gives others."""
+    from pypdfium2 import raw
+
+    buffer = (c_ushort * (count + 1))()
+    if raw.FPDFText_GetText(text_page, 0, count, buffer) == count + 1:
+        text = bytes(buffer)[:-2].decode("utf-16-le", "surrogatepass").replace(_HYPHENS[3], _HYPHENS[1])
+        if len(text) == count and _has_characters_at_indices(text, text_page):
+            return text
+    codes = (raw.FPDFText_GetUnicode(text_page, index) for index in range(count))
+    return "".join(chr(code) if code < 0x110000 else "\0" for code in codes)
+
+
+def _has_characters_at_indices(text: str, text_page: Any) -> bool:
+    """Whether a page's text is that of PDFium's list of characters: it lacks control characters, and has only a part of
+    what a damaged font gives for one. Compared are a character of each kind, and the place of each line."""
+    from pypdfium2 import raw
+
+    kinds = dict(zip(text, range(len(text)), strict=True))
+    starts = (line.start() for line in _LINE.finditer(text))
+    return all(
+        raw.FPDFText_GetUnicode(text_page, index) == ord(kind) for kind, index in kinds.items()
+    ) and all(raw.FPDFText_GetCharIndexFromTextIndex(text_page, index) == index for index in starts)
+
+
+def _as_text(units: str) -> str:
+    text = units.replace("\0", "")
+    if not text.isascii():  # joins surrogate pairs
+        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     hyphened = text.rstrip().endswith(_HYPHENS[1:])
-    return _LEADERS.sub(" ", _MARKS.sub("", text)).strip() + ("\u00ad" if hyphened else "")
+    if not text.isprintable():
+        text = _MARKS.sub("", text)
+    if ".." in text or ". ." in text:
+        text = _LEADERS.sub(" ", text)
+    return text.strip() + ("\u00ad" if hyphened else "")
 
 
 # ---- what is text -----------------------------------------------------------------------------------------------
