@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
+from functools import cached_property
 from itertools import accumulate, chain
 from operator import attrgetter
 from pathlib import Path
@@ -12,22 +13,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 BATCH_ROWS = 2000
 BATCH_CHARACTERS = 8_000_000
 
 
 class RowWriter:
-    """Writes rows of one dataclass (fields ``str`` and ``int``) as Parquet columns of the same names."""
+    """Writes rows of one dataclass (fields ``str`` and ``int``) as Parquet columns of the same names.
+
+    The file is made when the first rows are written: whatever yields them is at work while pyarrow is imported.
+    """
 
     def __init__(self, path: Path, row_type: type) -> None:
-        import pyarrow.parquet as pq
-
-        self._schema = _schema(row_type)
-        self._values = attrgetter(*self._schema.names)
+        self._path, self._row_type = path, row_type
+        self._values = attrgetter(*(field.name for field in fields(row_type)))
         self._rows: list[tuple[Any, ...]] = []
         self._characters = 0
-        self._writer = pq.ParquetWriter(path, self._schema)
 
     def __enter__(self) -> RowWriter:
         return self
@@ -35,6 +37,16 @@ class RowWriter:
     def __exit__(self, *_: object) -> None:
         self._flush()
         self._writer.close()
+
+    @cached_property
+    def _writer(self) -> pq.ParquetWriter:
+        import pyarrow.parquet as pq
+
+        return pq.ParquetWriter(self._path, self._schema)
+
+    @cached_property
+    def _schema(self) -> pa.Schema:
+        return _schema(self._row_type)
 
     def add(self, row: Any) -> None:
         self._rows.append(self._values(row))

@@ -16,7 +16,6 @@ from assets_pkg.corpus.file_reading import (
     Contents,
     FileReader,
     digest_of,
-    is_plain,
     printable,
     versioned,
 )
@@ -204,7 +203,7 @@ class LocalFolder:
         these override what a file of another type says of itself."""
         columns = self._columns
         text, front_matter = read.text, {}
-        if is_plain(name) or kind_by_name(name) in _WITH_FRONT_MATTER:
+        if kind_by_name(name) in _WITH_FRONT_MATTER:
             try:
                 front_matter, text = split_front_matter(text)
                 front_matter = normalize_fields(front_matter, doc_id, columns)

@@ -97,7 +97,7 @@ def _level(lines: str, marks: list[str]) -> int:
 def title_of(text: str, stem: str) -> str:
     """The document's title: its first heading where the text starts with one or with a short line that a
     blank line follows, else the first heading further down, else ``stem`` (the file's name)."""
-    return next((section.heading for section in split_sections(text) if section.heading), stem)
+    return next((found.heading for found in _headings(_lines(text), plain_title=True) if found.heading), stem)
 
 
 def _lines(text: str) -> list[_Line]:
