@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 
 def until(found: Callable[[], object], seconds: float = 90) -> None:
-    """Poll until ``found`` is true; an error after so many seconds."""
-    deadline = time.monotonic() + seconds
+    """Poll until ``found`` is true, the less often the longer it takes; an error after so many seconds."""
+    started = time.monotonic()
     while not found():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.1)
+        waited = time.monotonic() - started
+        assert waited < seconds, "it did not come to pass"
+        time.sleep(min(max(waited / 10, 0.1), 1))

@@ -21,6 +21,7 @@ from resources.compute.targets import LOCAL, ComputeTarget
 from resources.encoders.base import Encoder
 from resources.encoders.recipe import EncoderRecipe
 from resources.encoders.shards import Shards
+from resources.machine.garbage_collection import spare_imports
 from storage.files import write_json
 from storage.progress import Progress, no_progress
 
@@ -157,6 +158,7 @@ class ShardMaker:
     """An actor of the pool: makes shards with an encoder that is loaded once."""
 
     def __init__(self, shards: Shards, recipe: EncoderRecipe):
+        spare_imports()
         self._shards = shards
         self._recipe = recipe
         self._encoder: Encoder | None = None

@@ -7,9 +7,13 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import dagster as dg
 import pytest
 import yaml
 
+from assets_pkg.automation.execute import run_assets
+from assets_pkg.build import build_definitions
+from assets_pkg.config.profile import load_profile
 from tests.command.conftest import Workplace, free_port, make_workplace
 from tests.compute.slurm_cluster import Cluster, running_cluster
 from tests.conftest import made_once
@@ -48,6 +52,21 @@ OWN_PAIRS = ("sdg", "sdg.sdg_input_path=pairs.jsonl")
 def made_of_own_pairs(place: Workplace) -> bool:
     """Whether there is a version of ``synthetic_qa`` beside that of the prepared project."""
     return len(list((place.home / "output/artifacts/synthetic_qa").glob("*/manifest.json"))) == 2
+
+
+def embed_in_a_job(place: Workplace, target: str) -> None:
+    """Let ``target`` embed the corpus with the promoted model, and index the vectors here.
+
+    The command would also choose the search method, in a job of its own that needs a model.
+    """
+    settings = (f"compute.stages={{reindex: {target}}}", "search.method=dense")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place.home)
+        patch.setenv("DAGSTER_HOME", str(place.home / ".dagster"))
+        with dg.DagsterInstance.get() as instance:
+            defs = build_definitions(load_profile("profile.yaml", settings))
+            outcome = run_assets(defs, instance, ["corpus_embeddings", "vector_index"])
+    assert outcome.succeeded, outcome.failures
 
 
 @pytest.fixture(scope="session")

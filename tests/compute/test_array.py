@@ -10,7 +10,9 @@ import pytest
 
 from assets_pkg.finetune.errors import TrainingStopped
 from assets_pkg.finetune.launch import torchrun
+from resources.compute.job import JobFolder
 from tests.command.conftest import Workplace
+from tests.compute.conftest import embed_in_a_job
 from tests.compute.slurm_cluster import Cluster
 
 ARRAY = """
@@ -24,9 +26,7 @@ def test_the_tasks_of_an_array_embed_the_corpus(place: Workplace, cluster: Clust
     (place.home / "env.toml").write_text(ARRAY, "utf-8")
     code, output = place.retune("run", "--to", "eval", "finetune.headroom_ndcg=0")
     assert code == 0, output
-    code, output = place.retune("reindex", "--run", "array", "search.method=dense")
-    assert code == 0, output
-    assert "_0; its files lie in" in output
+    embed_in_a_job(place, "array")
     job = next((place.home / "output" / ".jobs").glob("corpus_embeddings-*"))
     assert "#SBATCH --array=0-1" in (job / "job.sh").read_text()
     assigned = json.loads((job / "share.json").read_text())
@@ -34,6 +34,7 @@ def test_the_tasks_of_an_array_embed_the_corpus(place: Workplace, cluster: Clust
     assert not Path(assigned["folder"]).exists()
     vectors = next((place.home / "output" / "artifacts" / "corpus_embeddings").iterdir())
     assert json.loads((vectors / "embeddings.json").read_text())["count"] > 0
+    assert json.loads(JobFolder(job).submission.read_text())["handle"].endswith("_0")
     assert (place.home / "output" / "reindex" / "index").exists()
 
 

@@ -31,6 +31,7 @@ from resources.encoders.recipe import EncoderRecipe
 from resources.encoders.shards import Shards
 from storage.progress import no_progress
 from tests.command.conftest import Workplace, free_port
+from tests.compute.conftest import OWN_PAIRS, embed_in_a_job, made_of_own_pairs
 from tests.compute.slow_encoder import SlowRecipe, expected
 from tests.waiting import until
 
@@ -88,30 +89,9 @@ def write_texts(folder: Path, texts: list[str], block: int) -> Shards:
     return Shards(folder / "texts.parquet", folder / "shards", "passage", block)
 
 
-def test_two_workers_make_what_one_process_makes(
-    two_workers: ComputeTarget, tmp_path: Path, tiny_model: Path
+def test_two_workers_make_all_vectors_and_a_killed_one_costs_its_shard(
+    two_workers: ComputeTarget, tmp_path: Path
 ) -> None:
-    texts = [
-        f"Valve {number % 1700} of pump {number} has pressure {number * 7 % 1000}." for number in range(5000)
-    ]
-    shards = write_texts(tmp_path, texts, 500)
-    recipe = EncoderRecipe(
-        str(tiny_model), "tiny", EncoderConfig("", "", 32, 32, batch_size=64), device="cpu"
-    )
-    reported: list[int] = []
-
-    def progress(done: int, total: int, unit: str, **figures: float) -> None:
-        reported.append(done)
-
-    RayEmbedding(two_workers, recipe)(shards, progress)
-    assert not shards.missing()
-    assert reported[-1] == 5000
-    encoder = recipe.open()
-    together = np.concatenate(list(shards.vectors(encoder)))
-    np.testing.assert_allclose(together, encoder.embed(texts, "passage"), atol=1e-6)
-
-
-def test_a_killed_worker_costs_its_shard(two_workers: ComputeTarget, tmp_path: Path) -> None:
     texts = [f"text {number}" for number in range(200)]
     shards = write_texts(tmp_path, texts, 10)
 
@@ -122,8 +102,15 @@ def test_a_killed_worker_costs_its_shard(two_workers: ComputeTarget, tmp_path: P
     killer = threading.Thread(target=kill)
     killer.start()
     recipe = SlowRecipe(str(tmp_path), "text 57", EncoderConfig())
-    RayEmbedding(two_workers, recipe)(shards, no_progress)
+    reported: list[int] = []
+
+    def progress(done: int, total: int, unit: str, **figures: float) -> None:
+        reported.append(done)
+
+    RayEmbedding(two_workers, recipe)(shards, progress)
     killer.join()
+    assert not shards.missing()
+    assert reported[-1] == len(texts)
     encoder = recipe.open()
     np.testing.assert_array_equal(np.concatenate(list(shards.vectors(encoder))), expected(texts))
     asked = (tmp_path / "asked.txt").read_text().splitlines()
@@ -159,14 +146,17 @@ num_workers = 2
     return place
 
 
-def test_stages_run_as_jobs_of_a_cluster_and_in_a_ray_of_their_own(ray_place: Workplace) -> None:
-    settings = ("compute.stages={finetune: ray}", "finetune.headroom_ndcg=0")
-    code, output = ray_place.retune("run", "--to", "eval", *settings)
+def test_a_stage_runs_as_a_job_of_the_cluster(ray_place: Workplace) -> None:
+    code, output = ray_place.retune(*OWN_PAIRS, "--run", "ray")
     assert code == 0, output
     assert "ray: running" in output
-    code, output = ray_place.retune("reindex", "--run", "local-ray", "search.method=dense")
+    assert made_of_own_pairs(ray_place)
+
+
+def test_a_corpus_is_embedded_in_a_ray_of_its_own(ray_place: Workplace) -> None:
+    code, output = ray_place.retune("run", "--to", "eval", "finetune.headroom_ndcg=0")
     assert code == 0, output
-    assert "local-ray: submitted as" in output
+    embed_in_a_job(ray_place, "local-ray")
     made = ray_place.home / "output" / "artifacts"
     embeddings = next((made / "corpus_embeddings").iterdir())
     assert {each.name for each in embeddings.iterdir()} == {

@@ -31,20 +31,14 @@ def queue(state: str) -> list[str]:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
 
 
-def test_the_stages_run_on_the_cluster(place: Workplace, cluster: Cluster) -> None:
-    code, output = place.retune("run", "--to", "eval", "--run", "my-cluster")
-    assert code == 0, output
-    assert f"my-cluster: running on {cluster.node}" in output
-    assert (place.home / "output" / "promoted_model").is_symlink()
-    assert "nothing is stale" in place.retune("run", "--to", "eval")[1]
-
-
-def test_a_step_that_waits_for_the_cluster_leaves_the_accelerator_to_others(
+def test_a_stage_runs_on_the_cluster_and_leaves_the_accelerator_here_to_others(
     place: Workplace, cluster: Cluster
 ) -> None:
     with busy_accelerator(place):
         code, output = place.retune("finetune", "--run", "my-cluster")
     assert code == 0, output
+    assert f"my-cluster: running on {cluster.node}" in output
+    assert "nothing is stale" in place.retune("finetune")[1]
 
 
 def test_a_cancelled_job_is_told_and_leaves_nothing_half_made(place: Workplace, cluster: Cluster) -> None:

@@ -51,8 +51,8 @@ def test_jobs_make_the_same_versions_as_this_process(
     assert (again, "nothing is stale" in said) == (0, True)
 
 
-def test_an_error_of_the_job_is_one_plain_line(untouched: Workplace) -> None:
-    code, output = untouched.retune("sdg", "--run", "child", "sdg_input_path=nowhere.jsonl")
+def test_an_error_of_the_job_is_one_plain_line(place: Workplace) -> None:
+    code, output = place.retune("sdg", "--run", "child", "sdg_input_path=nowhere.jsonl")
     assert code == 1
     assert "child: " in output
     assert "nowhere" in output
