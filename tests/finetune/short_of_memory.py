@@ -1,11 +1,6 @@
-"""What torchrun runs in a test: one of several training processes, of which the second has little memory.
+"""Several training processes, of which the second has little memory."""
 
-Leaves the size of every mini-batch that went through, in tokens, in ``tokens<rank>.txt`` below
-``RETUNE_TEST_FOLDER``.
-"""
-
-import os
-import sys
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +17,26 @@ _embed = ContrastiveLoss.embed_minibatch
 
 
 def embed_in_little_memory(
-    self: Any, sentence_feature: Any, begin: int, end: int, with_grad: bool, **kwargs: Any
+    self: Any,
+    sentence_feature: Any,
+    begin: int,
+    end: int,
+    with_grad: bool,
+    notes: Path,
+    **kwargs: Any,
 ) -> Any:
     sequences = sentence_feature["attention_mask"][begin:end].sum(1)
     tokens = len(sequences) * int(sequences.max())
     if rank() == 1 and with_grad and tokens > MEMORY:
         raise torch.OutOfMemoryError
     if with_grad:
-        with (Path(os.environ["RETUNE_TEST_FOLDER"]) / f"tokens{rank()}.txt").open("a") as stream:
+        with (notes / f"tokens{rank()}.txt").open("a") as stream:
             stream.write(f"{tokens}\n")
     return _embed(self, sentence_feature, begin, end, with_grad, **kwargs)
 
 
-if __name__ == "__main__":
-    ContrastiveLoss.embed_minibatch = embed_in_little_memory
-    run_worker(Path(sys.argv[1]))
+def run_short_of_memory(notes: Path, folder: Path) -> None:
+    """One of the processes. Leaves the size of every mini-batch that went through, in tokens, in ``tokens<rank>.txt``
+    below ``notes``."""
+    ContrastiveLoss.embed_minibatch = partialmethod(embed_in_little_memory, notes=notes)  # type: ignore[assignment]
+    run_worker(folder)

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ from assets_pkg.finetune.errors import TrainingStopped
 from assets_pkg.finetune.launch import launch_training
 from assets_pkg.finetune.model_io import load_model
 from resources.encoders.sentence_transformer import SentenceTransformerEncoder
-from storage.artifacts import MinedTrainSet, TrainingSet
+from storage.artifacts import TrainingSet
 from storage.embedding_cache import EmbeddingCache
 from storage.progress import Note, no_note
 from tests.finetune.conftest import CPU, TrainingInputs, content_of
-from tests.finetune.short_of_memory import MEMORY
+from tests.finetune.forked_workers import launch_forked
+from tests.finetune.short_of_memory import MEMORY, run_short_of_memory
 from tests.waiting import until
 
 pytestmark = pytest.mark.slow
@@ -72,6 +74,13 @@ def assert_same_training(one: Path, two: Path) -> None:
         torch.testing.assert_close(value, theirs[name], rtol=1e-3, atol=2e-4)
 
 
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training processes are forked; torchrun is left to the tests of how it starts and ends them."""
+    monkeypatch.setattr(launch, "_launch", launch_forked)
+
+
+@pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize(
     "changes",
     [
@@ -95,8 +104,8 @@ def test_all_halve_when_one_runs_out_of_memory(
     train: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, local_batch_size: int
 ) -> None:
     one = train(1, local_batch_size=local_batch_size)
-    monkeypatch.setattr(launch, "WORKER", (str(Path(__file__).with_name("short_of_memory.py")),))
-    monkeypatch.setenv("RETUNE_TEST_FOLDER", str(tmp_path))
+    work = partial(run_short_of_memory, tmp_path)
+    monkeypatch.setattr(launch, "_launch", partial(launch_forked, work=work))
     assert_same_training(one, train(2, local_batch_size=local_batch_size))
     rich, poor = ([int(n) for n in (tmp_path / f"tokens{rank}.txt").read_text().split()] for rank in (0, 1))
     assert max(poor) <= MEMORY
@@ -136,7 +145,9 @@ def ended(pid: int) -> bool:
         return True
 
 
-def test_killed_processes_are_resumed(train: Train, inputs: TrainingInputs, tmp_path: Path) -> None:
+def test_killed_processes_are_resumed(
+    train: Train, inputs: TrainingInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """First one of the processes is killed, later the parent process, which none of them outlives."""
     changes: dict[str, Any] = {"dropout": 0.1, "num_epochs": 7, "checkpoint_every_steps": 4}
     folder = tmp_path / "killed"
@@ -158,6 +169,7 @@ def test_killed_processes_are_resumed(train: Train, inputs: TrainingInputs, tmp_
     until(lambda: all(ended(pid) for pid in children))
     (folder / "children.json").unlink()
 
+    monkeypatch.setattr(launch, "_launch", launch_forked)
     steps: list[int] = []
     train(2, lambda done, *_, **__: steps.append(done), name="killed", **changes)
     assert first < steps[0] < 28
@@ -165,7 +177,10 @@ def test_killed_processes_are_resumed(train: Train, inputs: TrainingInputs, tmp_
     assert content_of(folder) == content_of(train(2, name="whole", **changes))
 
 
-def test_an_error_of_one_process_is_raised_by_the_parent(inputs: TrainingInputs, tmp_path: Path) -> None:
-    nothing = MinedTrainSet(tmp_path / "nothing", "mined_train_set", "none")
-    with pytest.raises(TrainingStopped, match=r"RetrieverFileError: .*nothing"):
-        launch_training(nothing, inputs.base, inputs.model, inputs.settings(num_processes=2), CPU, tmp_path)
+def test_an_error_of_a_process_is_raised_by_the_parent(
+    inputs: TrainingInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "WORKER", (str(Path(__file__).with_name("failing_worker.py")),))
+    settings = inputs.settings(num_processes=2)
+    with pytest.raises(TrainingStopped, match=r"^ValueError: no such training set$"):
+        launch_training(inputs.mined, inputs.base, inputs.model, settings, CPU, tmp_path)

@@ -1,0 +1,55 @@
+"""Training processes that are forked from one which has imported torch, in place of those that torchrun starts.
+
+Importing takes most of the processor time of a short training.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from assets_pkg.finetune.launch import _forward, run_worker
+from storage.progress import Note, Progress
+from tests.command.conftest import free_port
+
+HEAVY = ["assets_pkg.finetune.train", __name__]
+SECONDS = 120
+
+
+def launch_forked(
+    files: Any, count: int, progress: Progress, note: Note, work: Callable[[Path], None] = run_worker
+) -> None:
+    """What ``assets_pkg.finetune.launch._launch`` does, with ``work`` in each process."""
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(HEAVY)
+    group = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    printed = files.folder / "printed.txt"
+    workers = []
+    for rank in range(count):
+        place = {**group, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        arguments = (work, files.folder, printed, place, max(1, (os.cpu_count() or 1) // count))
+        workers.append(processes.Process(target=_run, args=arguments))
+    for each in workers:
+        each.start()
+    try:
+        for each in workers:
+            each.join(SECONDS)
+        assert [each.exitcode for each in workers] == [0] * count
+    finally:
+        for each in workers:
+            each.kill()
+    _forward(printed.read_text("utf-8").splitlines(), progress, note)
+
+
+def _run(
+    work: Callable[[Path], None], folder: Path, printed: Path, place: Mapping[str, str], threads: int
+) -> None:
+    import torch
+
+    os.environ.update(place)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", threads)))
+    os.dup2(os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
+    work(folder)
