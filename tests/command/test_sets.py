@@ -1,14 +1,11 @@
-"""The stage prep by command: pairs from a file in every format, files that are broken, the eval set's life."""
+"""The stage prep by command: pairs from a file, a file that is broken, the eval set's life."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from tests.command.conftest import Workplace, make_workplace
@@ -61,21 +58,6 @@ def as_lines(path: Path, rows: list[Any]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def as_list(path: Path, rows: list[Any]) -> None:
-    path.write_text(json.dumps(rows))
-
-
-def as_table(path: Path, rows: list[Any]) -> None:
-    pq.write_table(pa.Table.from_pylist(rows), path)
-
-
-WRITERS: dict[str, Callable[[Path, list[Any]], None]] = {
-    ".json": as_list,
-    ".jsonl": as_lines,
-    ".parquet": as_table,
-}
-
-
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Workplace:
     return make_workplace(tmp_path_factory.mktemp("sets"), tiny_model, documents=1)
@@ -103,84 +85,42 @@ def read(path: Path) -> Any:
 
 
 @pytest.fixture(scope="module")
-def made(workplace: Workplace, tiny_model: Path) -> dict[str, str]:
-    """What was printed and which mined set was made, after the same records in every format; one of them mined in
-    two processes."""
-    outputs: dict[str, str] = {}
-    mined: set[str] = set()
-    for suffix, write in WRITERS.items():
-        file = workplace.home / f"pairs{suffix}"
-        write(file, documents_with_faults())
-        code, outputs[suffix] = prep(
-            workplace, tiny_model, file, f"mining_processes={2 if suffix == '.json' else 1}"
-        )
-        assert code == 0, outputs[suffix]
-        rows = [
-            json.loads(line) for line in (workplace.home / PREP / "rejected.jsonl").read_text().splitlines()
-        ]
-        at = f"pairs{suffix}:" if suffix == ".jsonl" else f"pairs{suffix}: row "
-        assert {row["where"]: row["reason"] for row in rows} == {
-            f"{at}{record}, pair {pair}": reason for (record, pair), reason in FAULTS.items()
-        }
-        mined.add(version(workplace, "train_mined.automodel_unrolled.json"))
-    assert len(mined) == 1
-    return outputs
+def made(workplace: Workplace, tiny_model: Path) -> str:
+    """What was printed while the sets were made."""
+    file = workplace.home / "pairs.jsonl"
+    as_lines(file, documents_with_faults())
+    code, output = prep(workplace, tiny_model, file)
+    assert code == 0, output
+    return output
 
 
-def test_every_format_makes_the_same_sets_and_every_rejection_has_its_place(
-    workplace: Workplace, made: dict[str, str]
-) -> None:
+def test_the_sets_are_made_and_every_rejection_has_its_place(workplace: Workplace, made: str) -> None:
     training, validation = (read(workplace.home / PREP / f"{name}.json")["data"] for name in ("train", "val"))
     eval_set = (workplace.home / PREP / "eval_beir/queries.jsonl").read_text().splitlines()
     assert len(training) + len(validation) + len(eval_set) == 2 * DOCUMENTS - 2
-    for suffix, output in made.items():
-        at = "pairs.jsonl:31" if suffix == ".jsonl" else f"pairs{suffix}: row 31"
-        assert f"6 pairs left out, such as {at}, pair 1: repeated_pair" in output
+    rejected = map(json.loads, (workplace.home / PREP / "rejected.jsonl").read_text().splitlines())
+    assert {row["where"]: row["reason"] for row in rejected} == {
+        f"pairs.jsonl:{record}, pair {pair}": reason for (record, pair), reason in FAULTS.items()
+    }
+    assert "6 pairs left out, such as pairs.jsonl:31, pair 1: repeated_pair" in made
     mined = read(workplace.home / PREP / "train_mined.automodel_unrolled.json")["data"]
     assert len(mined) == len(training)
     assert all(len(row["neg_doc"]) <= 5 and len(row["pos_doc"]) == 1 for row in mined)
     assert any(len(row["neg_doc"]) == 5 for row in mined)  # the margin leaves some fewer
 
 
-def wrong_type(records: list[dict[str, Any]]) -> None:
-    records[6]["deduplicated_qa_pairs"][0]["question"] = 7
-
-
-def wrong_score(records: list[dict[str, Any]]) -> None:
-    records[8]["qa_evaluations"]["evaluations"][1]["overall"]["score"] = 10.5
-
-
-@pytest.mark.parametrize(
-    ("suffix", "spoil", "cut", "says"),
-    [
-        (".jsonl", None, 40, "damaged.jsonl:30: not JSON"),
-        (".json", None, 40, "damaged.json: not JSON"),
-        (".parquet", None, 40, "damaged.parquet: not a Parquet file"),
-        (".jsonl", wrong_type, 0, "damaged.jsonl:7: deduplicated_qa_pairs.0.question: "),
-        (".parquet", wrong_score, 0, "damaged.parquet: row 9: qa_evaluations.evaluations.1.overall.score: "),
-    ],
-)
 def test_a_file_that_cannot_be_read_says_where_and_nothing_made_is_lost(
-    workplace: Workplace,
-    made: dict[str, str],
-    tiny_model: Path,
-    suffix: str,
-    spoil: Callable[[list[dict[str, Any]]], None] | None,
-    cut: int,
-    says: str,
+    workplace: Workplace, made: str, tiny_model: Path
 ) -> None:
     names = ("train.json", "eval_beir", "train_mined.automodel_unrolled.json")
     before = {name: version(workplace, name) for name in names}
     records = [document(number) for number in range(DOCUMENTS)]
-    if spoil:
-        spoil(records)
-    file = workplace.home / f"damaged{suffix}"
-    WRITERS[suffix](file, records)
-    if cut:
-        file.write_bytes(file.read_bytes()[:-cut])
-    code, output = prep(workplace, tiny_model, file)
+    records[6]["deduplicated_qa_pairs"][0]["question"] = 7
+    damaged = workplace.home / "damaged.jsonl"
+    as_lines(damaged, records)
+    code, output = prep(workplace, tiny_model, damaged)
     assert code == 1
-    assert says in output
+    assert "damaged.jsonl:7: deduplicated_qa_pairs.0.question: " in output
     assert "Traceback" not in output
     assert {name: version(workplace, name) for name in names} == before
     assert all(Path(path).exists() for path in before.values())
@@ -212,17 +152,6 @@ def test_the_eval_set_is_shown_frozen_replaced_and_released(tmp_path: Path, tiny
     code, output = eval_set_command("freeze")
     assert (code, "is now frozen" in output) == (0, True)
     assert ": frozen" in eval_set_command("show")[1]
-    as_lines(pairs, [document(number) for number in range(2 * DOCUMENTS)])
-    assert prep(workplace, tiny_model, pairs)[0] == 0
-    assert version(workplace, "eval_beir") == first
-    training = [
-        row for name in ("train", "val") for row in read(workplace.home / PREP / f"{name}.json")["data"]
-    ]
-    assert len(training) == 4 * DOCUMENTS - 12  # every new document is for training
-    evaluated = {
-        json.loads(line)["text"] for line in (Path(first) / "queries.jsonl").read_text().splitlines()
-    }
-    assert not evaluated & {row["question"] for row in training}
 
     broken = workplace.home / "broken"
     write_beir(broken, "q\tgone\t1")
@@ -241,9 +170,6 @@ def test_the_eval_set_is_shown_frozen_replaced_and_released(tmp_path: Path, tiny
 
     assert "is released" in eval_set_command("release")[1]
     assert "no eval set is frozen" in eval_set_command("release")[1]
-    assert prep(workplace, tiny_model, pairs)[0] == 0
-    assert "not frozen" in eval_set_command("show")[1]
-    assert len((workplace.home / PREP / "eval_beir/queries.jsonl").read_text().splitlines()) == 24
 
 
 def write_beir(folder: Path, judgement: str) -> None:
