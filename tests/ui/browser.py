@@ -14,6 +14,12 @@ from tests.apt import install_packages
 CHROMIUM = "/usr/bin/chromium"
 WINDOW = (1600, 1000)
 PATIENCE_MS = 30_000
+STILL = """document.addEventListener("DOMContentLoaded", () => {
+    const style = document.createElement("style");
+    style.textContent = "*, *::before, *::after { animation: none !important; transition: none !important }";
+    document.head.append(style);
+});"""
+"""Nothing moves: without a GPU, each frame of a spinner is drawn by the processor."""
 
 
 class Screen:
@@ -30,6 +36,10 @@ class Screen:
 
     def open(self, path: str) -> None:
         self.page.goto(self.url + path)
+
+    def leave(self) -> None:
+        """Show nothing, so that a wait for something else costs no drawing."""
+        self.page.goto("about:blank")
 
     def keep(self, name: str) -> None:
         """Keep what is to be seen, once nothing more is being fetched, as ``name.png``."""
@@ -72,6 +82,7 @@ def open_screen(url: str, pictures: Path, window: tuple[int, int] = WINDOW) -> I
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": window[0], "height": window[1]})
+        page.add_init_script(STILL)
         page.set_default_timeout(PATIENCE_MS)
         yield Screen(page, url, pictures)
         browser.close()

@@ -63,7 +63,7 @@ class Ui:
                     return
             except (httpx2.HTTPError, TypeError, KeyError):
                 pass  # still starting
-            time.sleep(0.5)
+            time.sleep(1)
         log = (self.workplace.home / "ui.log").read_text("utf-8", "replace")
         raise AssertionError(f"waited in vain for: {what}\n{log[-4000:]}")
 
@@ -75,7 +75,7 @@ class Ui:
 @pytest.fixture(scope="module")
 def ui(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Ui]:
     """Measured, promoted and indexed; its sensors are on."""
-    workplace = make_workplace(tmp_path_factory.mktemp("ui"), tiny_model)
+    workplace = make_workplace(tmp_path_factory.mktemp("ui"), tiny_model, documents=16)
     for arguments in (("run", "--to", "eval"), ("reindex",)):
         code, output = workplace.retune(*arguments)
         assert code == 0, output
