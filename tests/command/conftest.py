@@ -14,8 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from assets_pkg.cli.running import QUIET_LIBRARIES
 from resources.compute.job import JobFolder
-from tests.command.forked import CommandServer
+from tests.command.forked import Command, CommandServer
 from tests.conftest import write_corpus, write_profile
 
 _SERVERS: list[CommandServer] = []
@@ -36,10 +37,10 @@ class Workplace:
         kept = {
             name: value for name, value in os.environ.items() if not name.startswith(("DAGSTER", "RETUNE"))
         }
-        ours = {"RETUNE_PROFILE": str(self.home / "profile.yaml"), "OMP_WAIT_POLICY": "PASSIVE"}
-        return {**kept, **ours, **self.extra}
+        return {**kept, **QUIET_LIBRARIES, "RETUNE_PROFILE": str(self.home / "profile.yaml"), **self.extra}
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """The command in a process that imports everything itself and has a hash seed of its own."""
         return subprocess.Popen(
             [sys.executable, "-m", "assets_pkg.cli", *arguments],
             cwd=self.home,
@@ -50,20 +51,24 @@ class Workplace:
             start_new_session=True,
         )
 
-    def retune(self, *arguments: str, kill_after: float | None = None) -> tuple[int, str]:
-        """Exit code and everything printed; in a process forked from one that has imported torch, and killed with
-        SIGKILL after so many seconds."""
+    def retune_anew(self, *arguments: str) -> tuple[int, str]:
+        """Exit code and everything printed, of such a process."""
+        process = self.start(*arguments)
+        output, _ = process.communicate(timeout=300)
+        return process.returncode, output
+
+    def start_forked(self, *arguments: str, kill_after: float | None = None) -> Command:
+        """The command in a process forked from one that has imported torch, killed with SIGKILL after so many
+        seconds. It has to be waited for before the next."""
         environment = self.environment
         server = next((each for each in _SERVERS if each.serves(environment)), None)
         if server is None:
             _SERVERS.append(server := CommandServer(environment))
-        return server.run(arguments, self.home, environment, kill_after)
+        return server.start(arguments, self.home, environment, kill_after)
 
-    def retune_anew(self, *arguments: str) -> tuple[int, str]:
-        """The same in a process that imports everything itself and has a hash seed of its own."""
-        process = self.start(*arguments)
-        output, _ = process.communicate(timeout=300)
-        return process.returncode, output
+    def retune(self, *arguments: str, kill_after: float | None = None) -> tuple[int, str]:
+        """Exit code and everything printed."""
+        return self.start_forked(*arguments, kill_after=kill_after).wait()
 
     def job(self) -> psutil.Process | None:
         """The process of a job in this folder, if there is one."""
@@ -121,7 +126,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator
 
     Versions are compared with those of this run, so it is a process of its own with its own hash seed.
     """
-    workplace = make_workplace(tmp_path_factory.mktemp("done"), tiny_model)
+    workplace = make_workplace(tmp_path_factory.mktemp("done"), tiny_model, root="output")
     code, output = workplace.retune_anew("run", "--to", "reindex")
     assert code == 0, output
     workplace.printed = output

@@ -21,22 +21,43 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 COMMAND = "assets_pkg.cli"
 IMPORTED = (
     "assets_pkg.automation.execute",
+    "assets_pkg.automation.external_changes",
     "assets_pkg.build",
-    "typer.rich_utils",
+    "assets_pkg.finetune.preflight",
+    "assets_pkg.finetune.run",
+    "assets_pkg.nim.batching",
+    "assets_pkg.nim.settings",
+    "assets_pkg.orchestration.compute_logs",
+    "assets_pkg.orchestration.plan",
+    "dagster._core.execution.execute_in_process",
+    "dagster._core.instance.factory",
     "dagster._core.storage.sqlite_storage",
     "datasketch",
+    "dotenv.main",
     "ir_measures",
+    "lance_namespace",
+    "matplotlib.backends.backend_agg",
     "matplotlib.pyplot",
     "onnx",
     "pyarrow.parquet",
+    "requests",
+    "resources.encoders.packed_linear",
+    "resources.encoders.speed",
+    "scipy.cluster.hierarchy",
     "sentence_transformers.sentence_transformer.losses",
+    "sentencex",
     "torch.utils.tensorboard",
     "transformers.models.bert.modeling_bert",
+    "transformers.models.bert.tokenization_bert",
+    "typer.rich_utils",
+    "upath.implementations.local",
 )
 """Imported before the fork. Not lancedb and onnxruntime: the threads they start would not exist in a forked process.
 Not assets_pkg.cli: it reads ``RETUNE_PROFILE`` while it is imported."""
@@ -49,7 +70,10 @@ READ_LATER = (
     "HF_TOKEN",
     "HTTPS_PROXY",
     "HTTP_PROXY",
+    "KMP_DUPLICATE_LIB_OK",
+    "KMP_INIT_AT_FORK",
     "MILVUS_TOKEN",
+    "NGC_API_KEY",
     "NO_PROXY",
     "NVIDIA_API_KEY",
     "OPENAI_API_KEY",
@@ -58,13 +82,58 @@ READ_LATER = (
     "RAY_",
     "RETUNE",
     "SLURM_CONF",
+    "TORCHINDUCTOR_CACHE_DIR",
     "WANDB_",
     "all_proxy",
     "http_proxy",
     "https_proxy",
     "no_proxy",
 )
-"""Beginnings of environment variables that nothing in ``IMPORTED`` reads while it is imported."""
+"""Beginnings of environment variables that nothing in ``IMPORTED`` reads while it is imported, or that torch sets
+then."""
+
+
+class Command:
+    """A command in a process and session of its own, by the id of both."""
+
+    def __init__(self, channel: socket.socket, output: IO[bytes]):
+        self._channel = channel
+        self._output = output
+        self.pid = int(_answer(channel))
+        self.waited_for = False
+
+    def printed(self) -> str:
+        """Everything printed so far."""
+        # Not through the file, whose position is also where the command writes.
+        content = os.pread(self._output.fileno(), os.fstat(self._output.fileno()).st_size, 0)
+        return content.decode("utf-8")
+
+    def await_step(self, step: str) -> None:
+        """Wait until it has printed a line that begins with the word ``step``."""
+        handle = os.pidfd_open(self.pid)
+        while not any(line.split()[:1] == [step] for line in self.printed().splitlines()):
+            ended, _, _ = select.select([handle], [], [], 0.02)
+            assert not ended, f"the command ended before {step} began:\n{self.printed()}"
+        os.close(handle)
+
+    def wait(self) -> tuple[int, str]:
+        """Exit code and everything printed."""
+        code = int(_answer(self._channel))
+        self.waited_for = True
+        with self._output:
+            return code, self.printed()
+
+    def kill(self) -> str:
+        """Kill it, and what it has started in its own session; gives everything printed."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        return self.wait()[1]
+
+
+def _answer(channel: socket.socket) -> bytes:
+    answer = channel.recv(64)
+    assert answer, "the process that commands are forked from has ended"
+    return answer
 
 
 class CommandServer:
@@ -72,6 +141,7 @@ class CommandServer:
 
     def __init__(self, environment: Mapping[str, str]):
         self._environment = _read_early(environment)
+        self._last: Command | None = None
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
@@ -86,25 +156,25 @@ class CommandServer:
         """Whether the imported libraries would be the same in a process with this environment."""
         return self._environment == _read_early(environment)
 
-    def run(
+    def start(
         self,
         arguments: Sequence[str],
         folder: Path,
         environment: Mapping[str, str],
         kill_after: float | None = None,
-    ) -> tuple[int, str]:
-        """Exit code and everything printed.
+    ) -> Command:
+        """Start a command, after the end of the one before: a test that failed did not wait for it.
 
         Args:
             kill_after: seconds after which the process, and nothing that it has started, is killed with SIGKILL.
         """
+        if self._last is not None and not self._last.waited_for:
+            self._last.kill()
         request = json.dumps([kill_after, list(arguments), str(folder), dict(environment)])
-        with tempfile.TemporaryFile() as output:
-            socket.send_fds(self._channel, [request.encode()], [output.fileno()])
-            status = self._channel.recv(64)
-            assert status, "the process that commands are forked from has ended"
-            output.seek(0)
-            return int(status), output.read().decode("utf-8")
+        output = tempfile.TemporaryFile()  # noqa: SIM115 - closed once the command was waited for
+        socket.send_fds(self._channel, [request.encode()], [output.fileno()])
+        self._last = Command(self._channel, output)
+        return self._last
 
     def _end(self) -> None:
         self._channel.close()
@@ -128,6 +198,7 @@ def _serve(channel: socket.socket) -> None:
             _become(outputs[0], *command)
             return
         os.close(outputs[0])
+        channel.send(str(child).encode())
         if kill_after is not None:
             _kill_after(child, kill_after)
         _, status = os.waitpid(child, 0)

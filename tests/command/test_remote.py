@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -58,10 +56,9 @@ def story(
     with network_to(s3) as network:
         network.meddle = hold = Hold(sends_checkpoint, passing=3)
         disturbed = replace(workplace, extra={**workplace.extra, "AWS_ENDPOINT_URL": network.url})
-        command = disturbed.start(*RUN)
+        command = disturbed.start_forked(*RUN)
         assert hold.reached.wait(120)
-        os.killpg(command.pid, signal.SIGKILL)
-        killed, _ = command.communicate()
+        killed = command.kill()
         sent = s3.objects(bucket, "team/artifacts/checkpoint/")
         deadline = time.monotonic() + 30
         while not sent and time.monotonic() < deadline:  # what passed may still be on its way

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 from pathlib import Path
-from typing import IO
 
 import httpx2
 import numpy as np
@@ -150,52 +150,43 @@ def test_too_few_documents_are_an_error_that_says_so(fresh: Workplace) -> None:
     assert "Traceback" not in output
 
 
-def test_a_port_in_use_is_named_and_nothing_is_left_running(done: Workplace, fresh: Workplace) -> None:
-    code, output = fresh.retune("run", "--to", "deploy", f"host_port={done.port}")
+def test_a_port_in_use_is_named_and_nothing_is_left_running(done: Workplace, tmp_path: Path) -> None:
+    other = Workplace(shutil.copytree(done.home, tmp_path / "other", symlinks=True), done.port)
+    shutil.rmtree(other.home / "output/stage5_deploy")  # the copy has no server
+    code, output = other.retune("run", "--to", "deploy")
     assert code == 1
     assert f"port {done.port} on 127.0.0.1 is in use" in output
-    assert not _servers_of(fresh.home)
+    assert not _servers_of(other.home)
 
 
-@pytest.mark.parametrize("moment", ["checkpoint", "running_nim", "embed_and_index"])
-def test_killed_at_any_moment_the_same_command_completes_to_the_same_versions(
-    moment: str, done: Workplace, fresh: Workplace
+def test_interrupted_and_killed_the_same_command_completes_to_the_same_versions(
+    done: Workplace, fresh: Workplace
 ) -> None:
-    process = fresh.start("run", "--to", "reindex")
-    _read_until(process.stdout, moment)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    code, output = fresh.retune("run", "--to", "reindex")
-    assert code == 0, output
-    assert "had been killed" in output
-    for name in LINKS:
-        assert fresh.link(name) == done.link(name)
-
-
-def test_an_interrupt_stops_the_run_and_its_children(fresh: Workplace) -> None:
-    process = fresh.start("run", "--to", "reindex")
-    _read_until(process.stdout, "checkpoint")
-    children = psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 130
+    run = ("run", "--to", "reindex")
+    command = fresh.start_forked(*run)
+    command.await_step("checkpoint")
+    children = psutil.Process(command.pid).children(recursive=True)
+    os.kill(command.pid, signal.SIGINT)
+    code, output = command.wait()
+    assert code == 130, output
     last = output.strip().splitlines()[-1]
     assert last == "stopped in checkpoint; finished steps are kept: the same command continues from there"
     assert "Traceback" not in output
     _, alive = psutil.wait_procs(children, timeout=60)
     assert not alive
     assert not (fresh.home / "output/stage2_finetune/checkpoints/LATEST").exists()
-    code, output = fresh.retune("run", "--to", "finetune")
+
+    continued = "checkpoint"
+    for moment in ("checkpoint", "embed_and_index", "running_nim"):
+        command = fresh.start_forked(*run)
+        command.await_step(moment)
+        assert re.findall(r"^(\w+) \(1 of", command.kill(), re.MULTILINE) == [continued]
+        continued = moment
+    code, output = fresh.retune(*run)
     assert code == 0, output
-    assert output.splitlines()[0].startswith("checkpoint "), output
-
-
-def _read_until(stream: IO[str] | None, step: str) -> None:
-    assert stream is not None
-    for line in stream:
-        if line.split()[:1] == [step]:
-            return
-    raise AssertionError(f"the run ended before {step} began")
+    assert "had been killed" in output
+    for name in LINKS:
+        assert fresh.link(name) == done.link(name)
 
 
 def _servers_of(home: Path) -> list[int]:
@@ -210,19 +201,15 @@ def _servers_of(home: Path) -> list[int]:
 def test_another_artifact_root_in_the_same_folder_gets_all_of_its_own(
     tmp_path: Path, tiny_model: Path
 ) -> None:
-    workplace = make_workplace(tmp_path / "project", tiny_model, documents=16)
+    workplace = make_workplace(tmp_path / "project", tiny_model, documents=8)
     code, output = workplace.retune("run", "--to", "sdg")
     assert code == 0, output
     code, output = workplace.retune("run", "--to", "sdg", "artifact_root=./other")
     assert code == 0, output
     made = {path.name for path in (workplace.home / "other" / "artifacts").iterdir() if any(path.iterdir())}
     assert made >= {"raw_corpus", "passages", "synthetic_qa"}
-    for root in ("./output", "./other"):
-        code, output = workplace.retune("run", "--to", "sdg", f"artifact_root={root}")
-        assert code == 0, output
-        assert "nothing is stale" in output or "0 assets made" in output, (
-            output
-        )  # recorded for this root again
-        code, output = workplace.retune("run", "--to", "sdg", f"artifact_root={root}")
-        assert code == 0, output
-        assert "nothing is stale" in output, output
+    code, output = workplace.retune("run", "--to", "sdg")
+    assert code == 0, output
+    assert "nothing is stale" in output or "0 assets made" in output, output  # recorded for this root again
+    code, output = workplace.retune("run", "--to", "sdg", "-d")
+    assert (code, "nothing is stale" in output) == (0, True), output
