@@ -118,6 +118,20 @@ def save_tiny_model(folder: Path, minilm: Path) -> None:
     model.save_pretrained(str(folder / "st"))
 
 
+@pytest.fixture(scope="session")
+def indexed_home(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """The folder of a project that was measured, promoted and indexed by the command; tests change copies of it."""
+    from tests.command.conftest import make_workplace
+
+    def make(folder: Path) -> None:
+        workplace = make_workplace(folder, tiny_model, documents=16, root="output")
+        for arguments in (("run", "--to", "eval"), ("reindex",)):
+            code, output = workplace.retune(*arguments)
+            assert code == 0, output
+
+    return made_once(tmp_path_factory, "indexed", make)
+
+
 def write_corpus(folder: Path, documents: int = 40, seed: int = 0) -> Path:
     """Markdown files with three headed sections each, about one topic."""
     rng = random.Random(seed)

@@ -273,14 +273,14 @@ def holders(folder: Path) -> list[Path]:
         {"profile": {"corpus": {"corpus_dir": HOLD_SECRETS[0]}}},
         {"profile": {"reindex": {"milvus_uri": HOLD_SECRETS[5]}}},
         {"profile": {"image_text": {"caption_base_url": HOLD_SECRETS[12]}}},
-        {"profile": {"corpus": {"corpus_dir": "${oc.env:CANARY}"}}},
+        {"profile": {"corpus": {"corpus_dir": "${oc.env:RETUNE_CANARY}"}}},
         {"targets": f'env_vars = {{ SOME_URL = "{HOLD_SECRETS[18]}" }}\n'},
         {"targets": f'setup = ["pip install -i {HOLD_SECRETS[0]}"]\n'},
     ],
     ids=["corpus_dir", "milvus_uri", "caption_base_url", "resolver", "webhook", "setup"],
 )
 def test_no_command_shows_or_writes_a_secret(project: Workplace, place: dict[str, Any]) -> None:
-    project.extra = {"CANARY": CANARY}
+    project.extra = {"RETUNE_CANARY": CANARY}  # forked from the same process as others
     profile, targets = project.home / "profile.yaml", project.home / "env.toml"
     settings = yaml.safe_load(profile.read_text("utf-8"))
     for section, values in place.get("profile", {}).items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -118,6 +119,11 @@ def make_workplace(home: Path, tiny_model: Path, documents: int = 40, root: str 
         port=port,
     )
     return Workplace(home.resolve(), port)
+
+
+def copy_workplace(home: Path, folder: Path) -> Workplace:
+    """A project of its own with the documents, artifacts and history of the one at ``home``, but no server."""
+    return Workplace(shutil.copytree(home, folder, symlinks=True).resolve(), 0)
 
 
 @pytest.fixture(scope="module")

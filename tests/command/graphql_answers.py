@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from dagster._core.remote_origin import InProcessCodeLocationOrigin
@@ -42,6 +44,20 @@ def _results(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Of a query with one field."""
     (field,) = answer.values()
     return field["results"]
+
+
+def answers_of_the_ui(folder: Path, environment: Mapping[str, str]) -> str:
+    """What ``main`` prints in a process of its own, in a project's folder."""
+    done = subprocess.run(
+        [sys.executable, "-m", __name__],
+        cwd=folder,
+        env={**environment, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def main() -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import stat
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ import psutil
 import pytest
 
 from tests.command.conftest import Workplace, make_workplace
+from tests.command.graphql_answers import answers_of_the_ui
 from tests.image_text.vision_stub import Vision, vision_model
 from tests.loopback import serving
 from tests.test_http_client import PROXIES, Recorder
@@ -60,7 +59,7 @@ class Ran:
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Ran]:
-    place = make_workplace(tmp_path_factory.mktemp("leaks"), tiny_model)
+    place = make_workplace(tmp_path_factory.mktemp("leaks"), tiny_model, documents=16)
     with serving(Recorder()) as proxy, serving(Recorder()) as hook, watched_arguments() as arguments:
         proxies = {each: proxy.url for name in PROXIES for each in (name, name.lower())}
         keys = {name: f"{CANARY}-{name.lower()}" for name in KEYS}
@@ -80,16 +79,8 @@ def ran(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[
             list(proxy.seen),
             list(hook.seen),
             len(vision.asked),
-            answers_of_the_ui(place),
+            answers_of_the_ui(place.home, place.environment),
         )
-
-
-def answers_of_the_ui(place: Workplace) -> str:
-    command = [sys.executable, "-m", "tests.command.graphql_answers"]
-    environment = {**place.environment, "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run(command, cwd=place.home, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @contextmanager

@@ -7,17 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.command.conftest import Workplace, make_workplace
+from tests.command.conftest import Workplace, copy_workplace
 from tests.small_disk import read_only
 
 
 @pytest.fixture(scope="module")
-def indexed(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Workplace:
-    workplace = make_workplace(tmp_path_factory.mktemp("indexed"), tiny_model, documents=16)
-    for arguments in (("run", "--to", "eval"), ("reindex", "eval_tolerance=1.0")):
-        code, output = workplace.retune(*arguments)
-        assert code == 0, output
-    return workplace
+def indexed(tmp_path_factory: pytest.TempPathFactory, indexed_home: Path) -> Workplace:
+    return copy_workplace(indexed_home, tmp_path_factory.mktemp("read-only") / "project")
 
 
 def test_search_needs_no_right_to_write(indexed: Workplace) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.apt import install_packages
-from tests.command.conftest import Workplace, free_port, make_workplace
+from tests.command.conftest import Workplace, copy_workplace, free_port, make_workplace
 from tests.waiting import until
 
 STAGES = ("sdg", "prep", "finetune", "eval", "export", "deploy")
@@ -95,7 +94,7 @@ def test_the_recipes_group_has_its_commands(empty: Workplace) -> None:
 
 
 def test_the_cluster_lines_train_there(place: Workplace, tmp_path: Path) -> None:
-    own = Workplace(shutil.copytree(place.home, tmp_path / "own", symlinks=True), place.port)
+    own = copy_workplace(place.home, tmp_path / "own")
     (own.home / "env.toml").write_text('[my-cluster]\nexecutor = "subprocess"\n', "utf-8")
     line = ("embed", "finetune", "-c", "profile.yaml")
 

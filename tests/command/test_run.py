@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.command.conftest import Workplace, make_workplace
+from tests.command.conftest import Workplace, copy_workplace, make_workplace
 
 LINKS = (
     "stage1_data_prep/train.json",
@@ -151,7 +151,7 @@ def test_too_few_documents_are_an_error_that_says_so(fresh: Workplace) -> None:
 
 
 def test_a_port_in_use_is_named_and_nothing_is_left_running(done: Workplace, tmp_path: Path) -> None:
-    other = Workplace(shutil.copytree(done.home, tmp_path / "other", symlinks=True), done.port)
+    other = copy_workplace(done.home, tmp_path / "other")
     shutil.rmtree(other.home / "output/stage5_deploy")  # the copy has no server
     code, output = other.retune("run", "--to", "deploy")
     assert code == 1

@@ -62,12 +62,12 @@ class Screen:
         self.open(f"/assets/{asset}")
         expect(self.page.get_by_placeholder("Filter metadata keys")).to_be_visible()
 
-    def show_picture(self, asset: str, key: str) -> Locator:
-        """Open a picture of the asset's metadata; gives the image."""
-        self.show_asset(asset)
+    def show_picture(self, key: str) -> Locator:
+        """Open a picture of the metadata of the asset that is shown; gives the image."""
         row = self.page.locator("tr", has=self.page.get_by_text(key, exact=True))
         row.get_by_text("[Show Markdown]").click()
-        return self.page.locator("img[src^='data:image/png']")
+        shown = self.page.get_by_role("dialog").filter(has_text=key)
+        return shown.locator("img[src^='data:image/png']")
 
     def _note(self, status: int, url: str) -> None:
         if status >= 400:

@@ -13,7 +13,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.command.conftest import Workplace, free_port, make_workplace
+from tests.command.conftest import Workplace, copy_workplace, free_port
 
 PATIENCE_SECONDS = 180
 STATUS = "{ assetNodes { assetKey { path } staleStatus } }"
@@ -73,12 +73,9 @@ class Ui:
 
 
 @pytest.fixture(scope="module")
-def ui(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Ui]:
+def ui(tmp_path_factory: pytest.TempPathFactory, indexed_home: Path) -> Iterator[Ui]:
     """Measured, promoted and indexed; its sensors are on."""
-    workplace = make_workplace(tmp_path_factory.mktemp("ui"), tiny_model, documents=16)
-    for arguments in (("run", "--to", "eval"), ("reindex",)):
-        code, output = workplace.retune(*arguments)
-        assert code == 0, output
+    workplace = copy_workplace(indexed_home, tmp_path_factory.mktemp("ui") / "project")
     running = Ui(workplace, free_port())
     index = ("corpus_embeddings", "vector_index")
     try:

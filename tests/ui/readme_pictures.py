@@ -37,7 +37,8 @@ def take_lineage(screen: Screen) -> None:
 
 def take_measurement(screen: Screen) -> None:
     """The bars of base and fine-tuned model."""
-    screen.show_picture("eval_metrics", "bars").click(trial=True)
+    screen.show_asset("eval_metrics")
+    screen.show_picture("bars").click(trial=True)
     screen.keep("ui-eval-metrics")
 
 
