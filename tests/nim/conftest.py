@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from assets_pkg.export.onnx import OnnxExportSettings, export_onnx
+from tests.conftest import made_once
 from tests.nim.serving import Server, serving
 
 MODEL_ID = "retune/minilm"
@@ -23,12 +24,14 @@ Start = Callable[..., Any]
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory, minilm: Path) -> Path:
     """MiniLM with the prefixes of a retrieval model, and two Matryoshka sizes."""
-    target = tmp_path_factory.mktemp("served") / "model"
     settings = OnnxExportSettings(
         query_prefix="query: ", passage_prefix="passage: ", matryoshka_dims=(64, 128), license="apache-2.0"
     )
-    export_onnx(minilm, target, model_id=MODEL_ID, model_digest=DIGEST, settings=settings)
-    return target
+
+    def make(folder: Path) -> None:
+        export_onnx(minilm, folder / "model", model_id=MODEL_ID, model_digest=DIGEST, settings=settings)
+
+    return made_once(tmp_path_factory, "served-minilm", make) / "model"
 
 
 @pytest.fixture(scope="session")

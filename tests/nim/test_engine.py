@@ -18,7 +18,7 @@ from tests.nim.serving import environment
 
 pytestmark = pytest.mark.slow
 
-TEXTS = [f"text {number} " + "and more of it " * (number * 7 % 40) for number in range(60)]
+TEXTS = [f"text {number} " + "and more of it " * (number * 7 % 40) for number in range(24)]
 
 
 @pytest.fixture(scope="module")
@@ -64,12 +64,12 @@ def test_not_a_number_never_gets_out(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_large_batch_gives_its_memory_back(folder: Path) -> None:
-    """16 rows of 500 tokens need most of a gigabyte while they run."""
+    """8 rows of 500 tokens need half a gigabyte while they run."""
     script = (
         "import numpy as np, psutil; from pathlib import Path\n"
         "from assets_pkg.nim.manifest import read_manifest; from assets_pkg.nim.model import OnnxModel\n"
         f"folder = Path({str(folder)!r}); model = OnnxModel(folder, read_manifest(folder))\n"
-        "rows = [np.full(500, 7, dtype=np.int64)] * 16\n"
+        "rows = [np.full(500, 7, dtype=np.int64)] * 8\n"
         "model.embed(rows[:1]); before = psutil.Process().memory_info().rss\n"
         "model.embed(rows); print(psutil.Process().memory_info().rss - before)"
     )
