@@ -22,14 +22,19 @@ the one to name here."""
 CHECKOUT = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 300
 
-# Names of modules as they were in the previous version: they stay when this version's change.
-PREVIOUS_COMMAND = "assets_pkg.cli"
-ONE_AFTER_ANOTHER = """
+PROMOTED = "(the promoted model)"
+"""An argument that becomes the version that is promoted when its command begins."""
+
+# The command as it was in the previous version: it stays when this version's changes.
+ONE_AFTER_ANOTHER = f"""
 import json, sys
+from pathlib import Path
 from assets_pkg.cli.main import app
 for arguments in json.loads(sys.argv[1]):
+    promoted = Path("output/promoted_model").resolve().name
+    arguments = [promoted if each == "{PROMOTED}" else each for each in arguments]
     if app(arguments, standalone_mode=False):
-        sys.exit(f"failed: {arguments}")
+        sys.exit(f"failed: {{arguments}}")
 """
 
 
@@ -46,14 +51,9 @@ def why_absent() -> str:
 
 @dataclass(frozen=True)
 class Code:
-    """A tree of Retune's source, whose ``command`` (a module) runs whatever is installed."""
+    """A tree of Retune's source, run instead of whatever is installed."""
 
     tree: Path
-    command: str
-
-    def retune(self, place: Workplace, *arguments: str) -> str:
-        """What the command printed in ``place``; it has to succeed."""
-        return self._python(place, "-m", self.command, *arguments)
 
     def retune_each(self, place: Workplace, commands: Sequence[Sequence[str]]) -> None:
         """Several commands of the previous version in one process, which loads torch but once."""
@@ -87,8 +87,8 @@ def extract_previous(folder: Path) -> Code:
     archive = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         tar.extractall(folder, filter="data")
-    return Code(folder, PREVIOUS_COMMAND)
+    return Code(folder)
 
 
-NOW = Code(CHECKOUT, "assets_pkg.cli")
-"""This version, run in the same way."""
+NOW = Code(CHECKOUT)
+"""This version."""

@@ -16,7 +16,7 @@ import pytest
 
 from assets_pkg.automation.execute import run_assets
 from tests.command.conftest import Workplace, make_workplace
-from tests.compatibility.previous_version import NOW, Code, extract_previous, why_absent
+from tests.compatibility.previous_version import NOW, PROMOTED, Code, extract_previous, why_absent
 from tests.conftest import write_corpus
 from tests.graph.harness import Project, assets_between
 
@@ -62,11 +62,18 @@ def made(previous: Code, tmp_path_factory: pytest.TempPathFactory, tiny_model: P
     write_corpus(place.home / "fewer", documents=11)
     fewer = ("run", "--to", "prep", "corpus_dir=fewer")
     try:
-        previous.retune_each(place, [fewer, ("eval-set", "freeze"), WHOLE_LINE, ("judge", *JUDGED)])
-        previous.retune(place, "promote", promoted(place), "--because", BY_HAND)
+        by_hand = ("promote", PROMOTED, "--because", BY_HAND)
+        previous.retune_each(place, [fewer, ("eval-set", "freeze"), WHOLE_LINE, ("judge", *JUDGED), by_hand])
         yield place
     finally:
-        previous.retune(place, "deploy", "--stop")
+        now(place, "deploy", "--stop")
+
+
+def now(place: Workplace, *arguments: str) -> str:
+    """What the command of this version printed in ``place``; it has to succeed."""
+    code, output = place.retune(*arguments)
+    assert code == 0, output
+    return output
 
 
 @pytest.fixture
@@ -128,15 +135,15 @@ def test_the_plan_finds_everything_fresh_and_no_sensor_asks_for_a_run(made: Work
 
 def test_the_command_finds_nothing_stale_and_makes_nothing(made: Workplace) -> None:
     before, stored_before = materializations(made), stored(made)
-    NOW.retune(made, *WHOLE_LINE)
+    now(made, *WHOLE_LINE)
     events, versions = materializations(made), stored(made)
     assert set((events - before).elements()) <= {NEW}
     assert stored_before.items() <= versions.items()
     assert set(events) == {*MAIN_LINE, NEW, *BENCHMARK}
-    shown = NOW.retune(made, *WHOLE_LINE, "-d")
+    shown = now(made, *WHOLE_LINE, "-d")
     assert states(shown) == dict.fromkeys(MAIN_LINE, "fresh")
     for command in (WHOLE_LINE, ("judge", *JUDGED)):
-        assert "nothing is stale: nothing to run" in NOW.retune(made, *command)
+        assert "nothing is stale: nothing to run" in now(made, *command)
     assert materializations(made) == events
     assert stored(made) == versions
 
@@ -167,7 +174,7 @@ def test_vectors_that_were_kept_make_the_same_embeddings(copy: Workplace) -> Non
 
 
 def test_search_reads_the_index(made: Workplace) -> None:
-    output = NOW.retune(made, "search", "How the kiln handles glaze and firing", "--json", "-k", "3")
+    output = now(made, "search", "How the kiln handles glaze and firing", "--json", "-k", "3")
     hits = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
     assert len(hits) == 3
     assert all((made.home / "documents" / hit["doc_id"]).exists() for hit in hits)
@@ -175,8 +182,8 @@ def test_search_reads_the_index(made: Workplace) -> None:
 
 def test_the_frozen_eval_set_and_the_promotions_are_read(made: Workplace) -> None:
     eval_set = made.link("stage1_data_prep/eval_beir").split("/")[2]
-    assert f"eval set {eval_set}: frozen" in NOW.retune(made, "eval-set", "show")
-    history = " ".join(NOW.retune(made, "promote", "--show").split())
+    assert f"eval set {eval_set}: frozen" in now(made, "eval-set", "show")
+    history = " ".join(now(made, "promote", "--show").split())
     assert BY_HAND in history
     assert "promoted: NDCG@10" in history
     assert promoted(made) in history
@@ -184,7 +191,7 @@ def test_the_frozen_eval_set_and_the_promotions_are_read(made: Workplace) -> Non
 
 def test_old_versions_are_found_and_only_those(made: Workplace) -> None:
     versions = stored(made)
-    listed = NOW.retune(made, "gc", "-d", "--keep", "1")
+    listed = now(made, "gc", "-d", "--keep", "1")
     removable = [tuple(line.split()[:2]) for line in listed.splitlines() if line.endswith(" MB")]
     assert {asset for asset, _ in removable} == MADE_TWICE
     assert {f"artifacts/{asset}/{version}/manifest.json" for asset, version in removable} < set(versions)
