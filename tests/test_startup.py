@@ -25,3 +25,26 @@ def test_help_loads_no_settings_and_the_process_ends_without_a_search_for_garbag
     assert "retune" in done.stdout
     assert "rollback" in done.stdout
     assert json.loads(done.stderr) == {"loaded": [], "spared": True}
+
+
+LANCEDB = """
+import json, sys
+from resources.vector_store.lance_import import CLIENTS, import_lancedb
+
+lancedb = import_lancedb()
+before = [name for name in sys.modules if name.startswith(f"{CLIENTS}.api.")]
+import lance_namespace, lance_namespace_urllib3_client
+from lance_namespace_urllib3_client import TableApi
+print(json.dumps({
+    "connects": hasattr(lancedb.connect("memory://"), "open_table"),
+    "models": lance_namespace.ListTablesRequest.__module__.startswith(CLIENTS),
+    "before": before,
+    "later": TableApi.__module__ in sys.modules and lance_namespace_urllib3_client.ApiClient.__name__,
+}))
+"""
+
+
+def test_lancedb_is_loaded_without_its_rest_clients_which_come_when_they_are_wanted() -> None:
+    done = subprocess.run([sys.executable, "-c", LANCEDB], capture_output=True, text=True, check=True)
+    expected = {"connects": True, "models": True, "before": [], "later": "ApiClient"}
+    assert json.loads(done.stdout) == expected

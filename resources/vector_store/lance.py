@@ -22,6 +22,7 @@ from resources.vector_store.base import (
     refused_parameters,
 )
 from resources.vector_store.condition import refused, tokens, whole
+from resources.vector_store.lance_import import import_lancedb
 from resources.vector_store.word_forms import STEMMERS, with_other_forms
 
 if TYPE_CHECKING:
@@ -45,10 +46,8 @@ class LanceIndex:
     full_text = True
 
     def __init__(self, folder: Path):
-        import lancedb
-
         self._folder = folder
-        self._db: Any = lancedb.connect(str(folder))
+        self._db: Any = import_lancedb().connect(str(folder))
         self._opened: Any = None
 
     def write(self, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> int:
