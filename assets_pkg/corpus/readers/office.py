@@ -8,6 +8,7 @@ import re
 import zipfile
 from collections.abc import Iterable, Iterator, Set
 from contextlib import suppress
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import unquote
@@ -18,6 +19,11 @@ from assets_pkg.corpus.readers.file_document import FileDocument, FileItem, Read
 from assets_pkg.corpus.readers.html import html_document, markdown_of
 
 _STYLES = "p[style-name='Title'] => div.title:fresh\np[style-name='Subtitle'] => p:fresh"
+_STYLE_SHEET = "word/styles.xml"
+_OTHER_STYLE_SHEET = "word/stylesWithEffects"
+_NUMBERING = "word/numbering.xml"
+_ATTRIBUTE = re.compile(rb"""=\s*["']([^"'<]*)["']""")
+_PLAIN_NAME = re.compile(r"[\w .-]+", re.ASCII)
 _TITLE = re.compile(r'<div class="title">(.*?)</div>')
 _HEADING_TAG = re.compile(r"(</?h)([0-6])>")
 _DC = "{http://purl.org/dc/elements/1.1/}"
@@ -48,31 +54,52 @@ def read_docx(path: Path, options: ReadOptions) -> Iterator[FileItem]:
 
 
 def what_mammoth_reads(archive: zipfile.ZipFile) -> io.BytesIO:
-    """An archive of the archive's XML: of styles their names, and the numbering of those of lists; of lists what their
-    numbers are.
+    """An archive of the archive's XML: of the styles that are used their names, and the numbering of those of lists; of
+    lists what their numbers are.
 
     A style sheet may have ten thousand elements. mammoth, which uses no others of them, takes nine tenths of its time
     to read them all.
     """
-    slimmed = {"word/styles.xml": _named_styles, "word/numbering.xml": _numbered_levels}
+    names = dict.fromkeys(name for name in archive.namelist() if name.endswith((".xml", ".rels")))
+    parts = {name: archive.read(name) for name in names}
+    if sheet := parts.pop(_STYLE_SHEET, None):
+        others = (data for name, data in parts.items() if not name.startswith(_OTHER_STYLE_SHEET))
+        parts[_STYLE_SHEET] = _named_styles(sheet, others)
+    if numbering := parts.get(_NUMBERING):
+        parts[_NUMBERING] = _numbered_levels(numbering)
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as copy:
-        for name in dict.fromkeys(archive.namelist()):
-            if name.endswith((".xml", ".rels")):
-                data = archive.read(name)
-                copy.writestr(name, slimmed[name](data) if name in slimmed else data)
+        for name, data in parts.items():
+            copy.writestr(name, data)
     return stream
 
 
-def _named_styles(data: bytes) -> bytes:
+def _named_styles(data: bytes, others: Iterable[bytes]) -> bytes:
+    """The style sheet with the styles that the other parts may use."""
     from lxml import etree  # pyright: ignore[reportAttributeAccessIssue]
 
-    sheet = parse_xml(data)
-    _keep_children(sheet, {"style"})
+    sheet, values = parse_xml(data), _attribute_values(others)
+    named = etree.Element(sheet.tag, nsmap=sheet.nsmap)
     for style in sheet:
-        is_of_lists = any(key.endswith("}type") and value == "numbering" for key, value in style.items())
-        _keep_children(style, {"name", "pPr"} if is_of_lists else {"name"})
-    return etree.tostring(sheet)
+        if _name(style) != "style":
+            continue
+        own = {key.rpartition("}")[2]: value for key, value in style.items()}
+        name = own.get("styleId", "")
+        if values is None or name in values or "type" not in own or not _PLAIN_NAME.fullmatch(name):
+            kept = {"name", "pPr"} if own.get("type") == "numbering" else {"name"}
+            copy = etree.SubElement(named, style.tag, style.attrib)
+            copy.extend(deepcopy(child) for child in style if _name(child) in kept)
+    return etree.tostring(named)
+
+
+def _attribute_values(parts: Iterable[bytes]) -> set[str] | None:
+    """The values of all attributes; None where they are not written as they are."""
+    values: set[str] = set()
+    for data in parts:
+        if b"\0" in data or b"&#" in data:
+            return None
+        values.update(match[1].decode("utf-8", "replace") for match in _ATTRIBUTE.finditer(data))
+    return values
 
 
 def _numbered_levels(data: bytes) -> bytes:
