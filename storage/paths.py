@@ -38,7 +38,7 @@ STATE_FOLDER = "stage5_deploy"
 """What is deployed, and the server's log."""
 
 CACHE = ".cache"
-"""Of the corpus: digests of files, and the text of those that are no plain text."""
+"""Of the corpus: digests of files, the text of those that are no plain text, and the languages of texts."""
 
 EMBEDDING_CACHE = ".cache/embeddings"
 VERIFIED_FILES = ".cache/verified"

@@ -16,7 +16,7 @@ from storage.files import write_atomic
 LANGUAGES = "languages"
 
 MOST_KEPT = 100_000
-"""Of one corpus. Without the others' it takes a minute longer at most."""
+"""Of one corpus: about 20 MB of memory."""
 
 
 class KnownLanguages:
