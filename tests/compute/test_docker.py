@@ -11,6 +11,7 @@ import pytest
 
 from resources.containers import ContainerEngine
 from tests.command.conftest import Workplace, free_port
+from tests.compute.conftest import OWN_PAIRS
 from tests.containers.engine import BASE, make_base_image
 
 
@@ -54,7 +55,7 @@ def test_a_container_trains_the_same_checkpoint(
 def test_an_interrupt_removes_the_container(docked: Workplace, engine_address: str) -> None:
     import signal
 
-    command = docked.start("finetune", "--run", "local-docker")
+    command = docked.start(*OWN_PAIRS, "--run", "local-docker")
     engine = ContainerEngine(engine_address)
     deadline = time.monotonic() + 60
     while not engine.labelled("retune", "job"):

@@ -43,7 +43,7 @@ class Project:
 
     @property
     def profile(self) -> Profile:
-        return load_profile(str(self.profile_path), self.overrides)
+        return _profile(self.profile_path, tuple(self.overrides), self.profile_path.read_text("utf-8"))
 
     @property
     def store(self) -> ArtifactStore:
@@ -106,6 +106,12 @@ class Project:
 
     def events(self, asset: str) -> int:
         return len(self.instance.fetch_materializations(dg.AssetKey(asset), limit=1000).records)
+
+
+@cache
+def _profile(path: Path, overrides: tuple[str, ...], text: str) -> Profile:
+    """``text`` is what is in the file now."""
+    return load_profile(str(path), overrides)
 
 
 @cache

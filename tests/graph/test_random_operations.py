@@ -25,9 +25,9 @@ from tests.graph.harness import Project
 from tests.graph.killed import KILLED, Ticker
 
 STATE = Path("output") / STATE_FOLDER
-OPERATIONS = 32
-SETTLE_EVERY = 16
-KILLS = 4
+OPERATIONS = 16
+SETTLE_EVERY = 8
+KILLS = 3
 QUERIES = ["the rotor of the pump", "glaze and firing", "a changed sentence about cargo"]
 CORPUS, REINDEX = "corpus_when_documents_change", "reindex_when_model_or_corpus_changes"
 DEPLOY = "deploy_when_model_changes"

@@ -9,15 +9,10 @@ import pytest
 
 from assets_pkg.evaluation import assets as evaluation
 from assets_pkg.finetune import assets as finetune
+from assets_pkg.orchestration.history import input_version
 from assets_pkg.prep import assets as prep
 from tests.graph.harness import Project
-from tests.graph.runs import assert_whole, save_other_weights, version_in
-
-MOMENTS = {
-    "mining": (prep, "mine_hard_negatives"),
-    "training": (finetune, "launch_training"),
-    "evaluation": (evaluation, "write_eval_report"),
-}
+from tests.graph.runs import assert_whole, made_in, save_other_weights, version_in
 
 
 @pytest.fixture(scope="session")
@@ -37,22 +32,40 @@ def during(module: object, name: str, happens: Callable[[], None], patch: pytest
     patch.setattr(module, name, once)
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_a_run_that_another_one_overtakes_keeps_to_its_own_base(
-    moment: str, project: Project, another_base: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.slow
+def test_a_run_that_others_overtake_keeps_to_its_own_base(
+    project: Project, another_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Others make a base model, then mined pairs, then a checkpoint, each just before the run reads its own."""
     monkeypatch.chdir(project.profile_path.parent)
     base = project.version("base_model")
-    theirs = project.with_overrides(f"base_model={another_base}")
+    theirs = [f"base_model={another_base}", "prep.hard_negatives_to_mine=2", "finetune.learning_rate=2e-3"]
     overtaking: list[str] = []
-    during(*MOMENTS[moment], lambda: overtaking.append(theirs.run().run_id), monkeypatch)
+
+    def while_mining() -> None:
+        overtaking.append(project.with_overrides(theirs[0]).run().run_id)
+        during(finetune, "launch_training", while_training, monkeypatch)
+
+    def while_training() -> None:
+        overtaking.append(project.with_overrides(*theirs[:2]).run(["mined_train_set"]).run_id)
+        during(evaluation, "write_eval_report", while_evaluating, monkeypatch)
+
+    def while_evaluating() -> None:
+        overtaking.append(project.with_overrides(*theirs).run(["checkpoint"]).run_id)
+
+    during(prep, "mine_hard_negatives", while_mining, monkeypatch)
     changes = ["finetune.learning_rate=1e-3", "prep.hard_negatives_to_mine=3", "eval.bootstrap_samples=300"]
     run = project.with_overrides(*changes).run().run_id
-    (other,) = overtaking
-    root, theirs_base = Path(project.profile.artifact_root), version_in(project.instance, other, "base_model")
-    assert_whole(root, project.instance, run, base)
-    assert_whole(root, project.instance, other, theirs_base)
+    root, instance = Path(project.profile.artifact_root), project.instance
+    whole, mined, _ = overtaking
+    theirs_base = version_in(instance, whole, "base_model")
+    assert_whole(root, instance, run, base)
+    assert_whole(root, instance, whole, theirs_base)
     assert theirs_base != base
+    used = input_version(made_in(instance, run, "checkpoint"), "mined_train_set")
+    assert (
+        used == version_in(instance, run, "mined_train_set") != version_in(instance, mined, "mined_train_set")
+    )
 
 
 def test_a_run_works_with_what_its_plan_was_made_of(
