@@ -6,7 +6,7 @@ a stale asset runs too, and reuses its artifact if its inputs are unchanged by t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,8 +17,7 @@ from assets_pkg.orchestration.history import (
     SETTINGS_KEY,
     changed_settings,
     data_version,
-    latest,
-    latest_record,
+    latest_records,
 )
 from assets_pkg.orchestration.names import UNPREFIXED
 from assets_pkg.orchestration.stale_status import StaleStatuses
@@ -87,34 +86,48 @@ def make_plan(
     """
     parents_of = _parents_in_order(defs)
     while True:
-        events = _latest_events(instance, parents_of)
-        assets, inputs = _planned(parents_of, defs, instance, selection, probes, forced)
-        if events == _latest_events(instance, parents_of):  # else another run has made one of them meanwhile
-            return Plan(assets, inputs, events)
+        history = _History(
+            defs, instance, latest_records(instance, parents_of), StaleStatuses(defs, instance)
+        )
+        assets, inputs = _planned(parents_of, history, selection, probes, forced)
+        now = _events(latest_records(instance, parents_of))
+        if now == _events(history.records):  # else another run has made one of them meanwhile
+            return Plan(assets, inputs, now)
 
 
-def _latest_events(instance: dg.DagsterInstance, assets: Iterable[str]) -> dict[str, int]:
-    records = {asset: latest_record(instance, asset) for asset in assets}
-    return {asset: record.storage_id for asset, record in records.items() if record is not None}
+@dataclass(frozen=True)
+class _History:
+    """What is known of the assets of ``defs``. ``records``: the latest materialization of each that was made."""
+
+    defs: dg.Definitions
+    instance: dg.DagsterInstance
+    records: Mapping[str, dg.EventLogRecord]
+    statuses: StaleStatuses
+
+    def made(self, name: str) -> dg.AssetMaterialization | None:
+        record = self.records.get(name)
+        return None if record is None else record.asset_materialization
+
+
+def _events(records: Mapping[str, dg.EventLogRecord]) -> dict[str, int]:
+    return {asset: record.storage_id for asset, record in records.items()}
 
 
 def _planned(
     parents_of: Mapping[str, Sequence[str]],
-    defs: dg.Definitions,
-    instance: dg.DagsterInstance,
+    history: _History,
     selection: Sequence[str],
     probes: Mapping[str, Probe],
     forced: Collection[str],
 ) -> tuple[tuple[PlannedAsset, ...], dict[str, str | None]]:
-    statuses = StaleStatuses(defs, instance)
     roots = {parent for name in selection for parent in parents_of[name] if not parents_of.get(parent)}
     selected = {*selection, *roots}
     planned: dict[str, PlannedAsset] = {}
     inputs: dict[str, str | None] = {}
     for name, parents in parents_of.items():
         if name in selected:
-            inputs |= {parent: _version(instance, parent) for parent in parents if parent not in selected}
-            reasons = _own_reasons(name, defs, instance, statuses, probes.get(name))
+            inputs |= {parent: _version(history, parent) for parent in parents if parent not in selected}
+            reasons = _own_reasons(name, history, probes.get(name))
             if reasons is None and name in forced:
                 reasons = PlannedAsset(name, "stale", ("asked for by --force",))
             planned[name] = reasons or _as_above(name, parents, planned)
@@ -131,39 +144,30 @@ def _parents_in_order(defs: dg.Definitions) -> dict[str, list[str]]:
     }
 
 
-def _own_reasons(
-    name: str,
-    defs: dg.Definitions,
-    instance: dg.DagsterInstance,
-    statuses: StaleStatuses,
-    probe: Probe | None,
-) -> PlannedAsset | None:
+def _own_reasons(name: str, history: _History, probe: Probe | None) -> PlannedAsset | None:
     """The asset as missing or stale by itself, or None."""
-    key = UNPREFIXED.key(name)
-    status = statuses.status(key)
+    status = history.statuses.status(UNPREFIXED.key(name))
     if status == "missing":
         return PlannedAsset(name, "missing", ("never made",))
     if status == "stale":
-        return PlannedAsset(name, "stale", tuple(_stale_reasons(key, defs, instance, statuses)))
-    failed = _failed_check(key, defs, instance)
+        return PlannedAsset(name, "stale", tuple(_stale_reasons(name, history)))
+    failed = _failed_check(name, history)
     if failed:
         return PlannedAsset(name, "stale", (failed,))
-    outside = probe(instance) if probe else None
+    outside = probe(history.instance) if probe else None
     return PlannedAsset(name, "stale", (outside,)) if outside else None
 
 
-def _failed_check(key: dg.AssetKey, defs: dg.Definitions, instance: dg.DagsterInstance) -> str | None:
+def _failed_check(name: str, history: _History) -> str | None:
     """The blocking check that the asset's latest version failed, or that its run did not come to. Nothing may be made
     of that version, by a later run either: it is made and checked again."""
-    graph, record = defs.resolve_asset_graph(), latest_record(instance, key)
-    blocking = [
-        each for each in graph.get_check_keys_for_assets({key}) if graph.get_check_spec(each).blocking
-    ]
+    graph, record = history.defs.resolve_asset_graph(), history.records.get(name)
+    checks = graph.get_check_keys_for_assets({UNPREFIXED.key(name)})
+    blocking = [each for each in checks if graph.get_check_spec(each).blocking]
     if record is None or not blocking:
         return None
-    for check, latest_run in instance.event_log_storage.get_latest_asset_check_execution_by_key(
-        blocking
-    ).items():
+    log = history.instance.event_log_storage
+    for check, latest_run in log.get_latest_asset_check_execution_by_key(blocking).items():
         made = latest_run.evaluation
         if not isinstance(made, dg.AssetCheckEvaluation):
             if latest_run.run_id == record.run_id:
@@ -192,23 +196,20 @@ def _with_one_step(planned: Mapping[str, PlannedAsset]) -> Iterator[PlannedAsset
             yield asset
 
 
-def _stale_reasons(
-    key: dg.AssetKey, defs: dg.Definitions, instance: dg.DagsterInstance, statuses: StaleStatuses
-) -> Iterator[str]:
-    for cause in statuses.causes(key):
+def _stale_reasons(name: str, history: _History) -> Iterator[str]:
+    for cause in history.statuses.causes(UNPREFIXED.key(name)):
         if cause.code_changed:
-            yield _changed_settings(key, defs, instance)
+            yield _changed_settings(name, history)
         else:
             yield f"{cause.parent} changed" if cause.parent is not None else cause.reason
 
 
-def _changed_settings(key: dg.AssetKey, defs: dg.Definitions, instance: dg.DagsterInstance) -> str:
-    changed = changed_settings(
-        latest(instance, key), defs.resolve_asset_graph().get(key).metadata.get(SETTINGS_KEY, {})
-    )
+def _changed_settings(name: str, history: _History) -> str:
+    now = history.defs.resolve_asset_graph().get(UNPREFIXED.key(name)).metadata.get(SETTINGS_KEY, {})
+    changed = changed_settings(history.made(name), now)
     return "settings changed: " + ", ".join(changed) if changed else "the code of this step changed"
 
 
-def _version(instance: dg.DagsterInstance, name: str) -> str | None:
-    made = latest(instance, name)
+def _version(history: _History, name: str) -> str | None:
+    made = history.made(name)
     return None if made is None else data_version(made)

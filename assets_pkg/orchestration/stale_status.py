@@ -17,6 +17,7 @@ from dagster._core.definitions.data_version import (
     StaleStatus,
 )
 from dagster._core.loader import LoadingContextForTest
+from dagster._core.storage.event_log.base import AssetRecord
 
 Status = Literal["missing", "stale", "fresh"]
 STATUSES: dict[StaleStatus, Status] = {
@@ -40,8 +41,9 @@ class StaleStatuses:
     """The statuses of all assets of ``defs`` by the history of ``instance``, each looked up once."""
 
     def __init__(self, defs: dg.Definitions, instance: dg.DagsterInstance):
-        graph = defs.resolve_asset_graph()
-        self._resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
+        graph, context = defs.resolve_asset_graph(), LoadingContextForTest(instance)
+        AssetRecord.prepare(context, graph.get_all_asset_keys())  # one query, not one for each asset
+        self._resolver = CachingStaleStatusResolver(instance, graph, context)
 
     def status(self, key: dg.AssetKey) -> Status:
         """Compared with its direct parents only: below a stale asset others may still be fresh."""

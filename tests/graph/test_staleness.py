@@ -6,6 +6,8 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import sqlalchemy
+from sqlalchemy import event
 
 from tests.conftest import write_corpus
 from tests.graph.harness import Project
@@ -28,6 +30,20 @@ def change_one_document(project: Project) -> None:
 
 def test_after_a_whole_run_nothing_is_stale_and_nothing_would_run(project: Project) -> None:
     assert project.plan().to_run == []
+
+
+def test_a_plan_asks_for_all_assets_at_once(project: Project) -> None:
+    asked: list[str] = []
+
+    def count(connection: object, cursor: object, statement: str, *_: object) -> None:
+        asked.append(statement)
+
+    event.listen(sqlalchemy.Engine, "before_cursor_execute", count)
+    try:
+        plan = project.plan()
+    finally:
+        event.remove(sqlalchemy.Engine, "before_cursor_execute", count)
+    assert len([each for each in asked if "FROM event_logs" in each]) < 2 * len(plan.assets)
 
 
 def test_a_changed_document_makes_the_corpus_stale_and_the_models_only_follow(project: Project) -> None:
