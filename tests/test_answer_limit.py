@@ -81,15 +81,15 @@ def endless() -> Iterator[bytes]:
 
 
 def bomb() -> Iterator[bytes]:
-    """2 GiB in 2 MB."""
+    """512 MiB in half a megabyte."""
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
-    for _ in range(2048):
+    for _ in range(512):
         yield packer.compress(bytes(MIB))
     yield packer.flush()
 
 
 def bomb_in_bomb() -> Iterator[bytes]:
-    """2 GiB in some kilobytes, compressed twice."""
+    """512 MiB in some kilobytes, compressed twice."""
     yield gzip.compress(b"".join(bomb()), 9)
 
 

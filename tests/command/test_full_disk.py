@@ -16,7 +16,7 @@ def test_a_full_artifact_root_is_reported_and_the_same_command_goes_on(
     with small_disk(tmp_path / "disk", "2m") as disk:
         store = ArtifactStore(disk.folder / "output")
         workplace = make_workplace(tmp_path / "project", tiny_model, documents=12, root=store.root)
-        run = ("run", "--to", "eval")
+        run = ("run", "--to", "finetune")
         met = f"disk full while making base_model: 0.0 GB free at {store.root}. Free some space or set artifact_root"
         foreseen = "has 0.00 GB free: free some space, set artifact_root to another disk"
         for size, asset, words in (("2m", "base_model", met), ("8m", "checkpoint", foreseen)):

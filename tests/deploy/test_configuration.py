@@ -91,10 +91,10 @@ def test_a_changed_setting_replaces_the_server(
 ) -> None:
     running = deployments.deploy(models[0])
 
-    def replaced(reason: str | None, served: ServedModel = models[0]) -> Any:
+    def replaced(*reasons: str, served: ServedModel = models[0]) -> Any:
         nonlocal running
         changed = deployments.changed()
-        assert changed is None if reason is None else reason in str(changed)
+        assert all(reason in str(changed) for reason in reasons) if reasons else changed is None
         old, running = running, deployments.deploy(served)
         assert old.handle != running.handle
         assert not old.alive()
@@ -102,28 +102,24 @@ def test_a_changed_setting_replaces_the_server(
         assert deployments.deploy(served) == running
         return running
 
-    deployments.settings = deployments.settings.model_copy(update={"served_model_name": "renamed"})
+    changes = {"served_model_name": "renamed", "max_client_batch_size": 3}
+    deployments.settings = deployments.settings.model_copy(update=changes)
     deployments.smoke = lambda url: None
-    assert _names(replaced("other values of deploy.served_model_name").url) == ["renamed", NAME]
-
     monkeypatch.setenv("NIM_SERVED_MODEL_NAME", "alias")
-    assert _names(replaced("other values of NIM_SERVED_MODEL_NAME").url) == ["renamed", "alias", NAME]
-    assert _embed(running.url, "alias") == 200
-
-    deployments.settings = deployments.settings.model_copy(update={"max_client_batch_size": 3})
-    replaced("other values of deploy.max_client_batch_size")
-    assert [_embed(running.url, NAME, texts) for texts in (3, 4)] == [200, 400]
-
     monkeypatch.setenv("NIM_TRITON_MAX_SEQ_LENGTH", "16")
-    replaced("other values of NIM_TRITON_MAX_SEQ_LENGTH")
-    assert httpx2.get(f"{running.url}/v1/metadata").json()["maxLength"] == 16
+    variables = ("NIM_SERVED_MODEL_NAME", "NIM_TRITON_MAX_SEQ_LENGTH")
+    url = replaced("other values of ", *(f"deploy.{name}" for name in changes), *variables).url
+    assert _names(url) == ["renamed", "alias", NAME]
+    assert _embed(url, "alias") == 200
+    assert [_embed(url, NAME, texts) for texts in (3, 4)] == [200, 400]
+    assert httpx2.get(f"{url}/v1/metadata").json()["maxLength"] == 16
 
     deployments.settings = deployments.settings.model_copy(update={"host": "127.0.0.2"})
     assert replaced("other values of deploy.host").url.startswith("http://127.0.0.2:")
 
     again = replace(models[0], onnx=tmp_path / "another export")
     shutil.copytree(models[0].onnx, again.onnx)
-    process = psutil.Process(int(replaced(None, again).handle.split()[1]))
+    process = psutil.Process(int(replaced(served=again).handle.split()[1]))
     assert str(again.onnx) in process.cmdline()
 
 
