@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ INLINE = re.compile(r"`(retune [^`\n]+)`")
 PLACEHOLDER = re.compile(r"\.\.\.|\|")
 """In a line that shows several commands at once."""
 
+COMMAND = typer.main.get_command(app)
 WRONG = re.compile(r"no such setting|ambiguous")
 
 
@@ -41,21 +43,22 @@ def test_the_command_can_be_typed(line: str) -> None:
         words.pop()
     if any(PLACEHOLDER.search(word) and word != "..." and "=" not in word for word in words):
         words = [word.split("|")[0] for word in words]
-    command: Any = typer.main.get_command(app)
+    command: Any = COMMAND
     while hasattr(command, "commands") and words and not words[0].startswith("-"):
         assert words[0] in command.commands, f"no such command: {words[0]}"
         command = command.commands[words.pop(0)]
     if hasattr(command, "commands"):
         return  # the name of a group, or its own option
     context = command.make_context(command.name, words, resilient_parsing=True)
-    given = [setting for setting in context.params.get("overrides") or () if "=" in setting]
+    given = tuple(setting for setting in context.params.get("overrides") or () if "=" in setting)
     assert WRONG.search(_problem(given, command.name)) is None
 
 
-def _problem(overrides: list[str], section: str) -> str:
+@cache
+def _problem(overrides: tuple[str, ...], section: str) -> str:
     """What is wrong with settings; with values that stand for others, such as FILE, something may be."""
     try:
-        load_profile("laptop", overrides, section=section)
+        load_profile("laptop", list(overrides), section=section)
     except ProfileError as error:
         return str(error)
     return ""

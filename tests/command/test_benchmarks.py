@@ -28,10 +28,7 @@ def workplace(tmp_path: Path) -> Workplace:
 @pytest.mark.parametrize(
     ("command", "settings", "message"),
     [
-        ("judge", (), "nothing to judge: set judges.references"),
-        ("judge", ("references=absent.json", GIVEN[1]), "absent.json: cannot be read: No such file"),
         ("judge", (GIVEN[0], "predictions_dir=nowhere"), "nowhere: no such folder"),
-        ("image-text", ("pairs=nowhere",), "image_text.pairs = 'nowhere': no such file or folder"),
         ("image-text", ("pairs=pairs.csv",), "image 'gone.png': no such file"),
         ("image-text", ("pairs=whole.csv",), "nearest_colour only reads the colour of plain swatches"),
     ],

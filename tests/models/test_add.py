@@ -47,7 +47,7 @@ def as_plain(folder: Path, target: Path) -> Path:
     return target
 
 
-@pytest.mark.parametrize(("pooling", "theirs"), [("mean", "mean"), ("cls", "cls"), ("last", "lasttoken")])
+@pytest.mark.parametrize(("pooling", "theirs"), [("mean", "mean"), ("last", "lasttoken")])
 def test_a_plain_model_is_added_with_the_pooling_that_is_given(
     pooling: Any, theirs: str, tiny_model: Path, cpu: Accelerator, place: Path
 ) -> None:

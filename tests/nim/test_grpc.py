@@ -174,7 +174,7 @@ def test_api_key(start: Any) -> None:
 @pytest.mark.slow
 def test_a_full_house_refuses_and_a_cancelled_call_leaves_the_queue(start: Any) -> None:
     port = free_port()
-    slow = ["a text of some length that takes the model a while to embed " * 16] * 30
+    slow = ["a text of some length that takes the model a while to embed " * 16] * 15
     with start("--workers", "1", NIM_GRPC_API_PORT=str(port), NIM_SERVER_MAX_QUEUE_SIZE="2") as served:
         address = f"127.0.0.1:{port}"
 
@@ -186,7 +186,7 @@ def test_a_full_house_refuses_and_a_cancelled_call_leaves_the_queue(start: Any) 
                     return error.status()
 
         with ThreadPoolExecutor(6) as pool:
-            assert set(pool.map(call, range(6))) == {"30", "StatusCode.RESOURCE_EXHAUSTED"}
+            assert set(pool.map(call, range(6))) == {"15", "StatusCode.RESOURCE_EXHAUSTED"}
 
         async def leave() -> None:
             async with triton_aio.InferenceServerClient(address) as client:
