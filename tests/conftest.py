@@ -46,9 +46,8 @@ LONGEST = (
     "compatibility/test_previous_version.py",
     "command/test_run.py",
     "ui/test_browser.py",
+    "command/test_recipe.py",
     "command/test_remote.py",
-    "command/test_sets.py",
-    "postgres/test_history.py",
     "graph/test_search_while_reindexing.py",
 )
 """Files that take a minute or more: they come first, so that no process is left alone with one at the end."""
