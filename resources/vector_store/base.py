@@ -45,9 +45,12 @@ class Hit:
 
 
 class PassageIndex(Protocol):
-    """One version of an index: written once, then only read. ``full_text``: whether it can be searched by words."""
+    """One version of an index: written once, then only read."""
 
-    full_text: bool
+    @property
+    def full_text(self) -> bool:
+        """Whether it can be searched by words."""
+        ...
 
     def write(self, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> int:
         """Write the whole table (``schema``: of :func:`index_schema`), replacing the rows of an interrupted attempt;
