@@ -26,8 +26,11 @@ def install_packages(programs: Mapping[str, str]) -> None:
 def unpack_package(package: str, folder: Path) -> None:
     """Put a package's files under ``folder``; nothing is installed or started."""
     with FileLock(LOCK):
-        _apt_get("update")
-        _apt_get("download", package, cwd=folder)
+        try:
+            _apt_get("download", package, cwd=folder)
+        except subprocess.CalledProcessError:  # its lists are missing, or name a version that has gone
+            _apt_get("update")
+            _apt_get("download", package, cwd=folder)
     for archive in folder.glob("*.deb"):
         subprocess.run(["dpkg-deb", "-x", archive, folder], check=True)
         archive.unlink()

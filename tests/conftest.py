@@ -266,19 +266,26 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 
 @pytest.fixture(scope="session")
-def engine(engine_address: str, tmp_path_factory: pytest.TempPathFactory) -> ContainerEngine:
-    """The engine with Retune's image built in it, without a registry."""
-    from assets_pkg.deploy.backends.own_image import IMAGE_FOLDER, build_image
-    from resources.containers import ContainerEngine
+def base_image(engine_address: str) -> str:
+    """The name of this interpreter's image in the engine, in place of the one that a registry has."""
     from tests.containers.engine import BASE, make_base_image
 
     make_base_image(engine_address)
+    return BASE
+
+
+@pytest.fixture(scope="session")
+def engine(engine_address: str, base_image: str, tmp_path_factory: pytest.TempPathFactory) -> ContainerEngine:
+    """The engine with Retune's image built in it, without a registry."""
+    from assets_pkg.deploy.backends.own_image import IMAGE_FOLDER, build_image
+    from resources.containers import ContainerEngine
+
     wheels = tmp_path_factory.mktemp("wheels")
     download = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:", "--no-deps"]
     subprocess.run([*download, "-d", wheels, "-r", IMAGE_FOLDER / "requirements.lock"], check=True)
     started = ContainerEngine(engine_address)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RETUNE_BASE_IMAGE", BASE)
+        patch.setenv("RETUNE_BASE_IMAGE", base_image)
         patch.setenv("RETUNE_WHEELS", str(wheels))
         build_image(started, "retune-nim:latest")
     return started

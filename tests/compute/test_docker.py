@@ -12,18 +12,10 @@ import pytest
 from resources.containers import ContainerEngine
 from tests.command.conftest import Workplace, free_port
 from tests.compute.conftest import OWN_PAIRS
-from tests.containers.engine import BASE, make_base_image
-
-
-@pytest.fixture(scope="module")
-def image(engine_address: str) -> str:
-    """This interpreter in an image, in place of the one that a registry has."""
-    make_base_image(engine_address)
-    return BASE
 
 
 @pytest.fixture
-def docked(place: Workplace, image: str, monkeypatch: pytest.MonkeyPatch) -> Workplace:
+def docked(place: Workplace, base_image: str, monkeypatch: pytest.MonkeyPatch) -> Workplace:
     """With the recipe's table, which names no image."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as inside: sums of floats depend on the number of threads
     (place.home / "env.toml").write_text(
@@ -31,7 +23,7 @@ def docked(place: Workplace, image: str, monkeypatch: pytest.MonkeyPatch) -> Wor
         'mounts = ["./data:/workspace/data", "./output:/workspace/output"]\nenv_vars = { OMP_NUM_THREADS = "1" }\n',
         "utf-8",
     )
-    return replace(place, extra={"RETUNE_BASE_IMAGE": image})
+    return replace(place, extra={"RETUNE_BASE_IMAGE": base_image})
 
 
 def versions(place: Workplace, asset: str) -> list[str]:

@@ -8,6 +8,7 @@ and the shared libraries that they need.
 from __future__ import annotations
 
 import io
+import os
 import re
 import subprocess
 import sys
@@ -107,7 +108,7 @@ def _base_files() -> Iterator[tuple[Path, str]]:
     yield python, "usr/local/bin/python3"
     yield programs[1], "bin/sh"
     yield Path("/etc/passwd"), "etc/passwd"  # the recipe's `-u root` is looked up there
-    modules = [path for path in stdlib.rglob("*") if path.is_file() and _wanted(path.relative_to(stdlib))]
+    modules = list(_modules(stdlib))
     for path in modules:
         yield path, f"usr/local/lib/{version}/{path.relative_to(stdlib)}"
     pip = Path(str(find_spec("pip").origin)).parent  # type: ignore[union-attr]
@@ -120,8 +121,10 @@ def _base_files() -> Iterator[tuple[Path, str]]:
         yield library, str(library).lstrip("/")
 
 
-def _wanted(path: Path) -> bool:
-    return not LEFT_OUT & set(path.parts) and "config-" not in str(path) and path.suffix != ".a"
+def _modules(stdlib: Path) -> Iterator[Path]:
+    for folder, inside, names in os.walk(stdlib):
+        inside[:] = (name for name in inside if name not in LEFT_OUT and "config-" not in name)
+        yield from (Path(folder, name) for name in names if not name.endswith(".a"))
 
 
 def shared_libraries(programs: list[Path]) -> list[Path]:
