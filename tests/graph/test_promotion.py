@@ -99,7 +99,7 @@ def test_another_artifact_root_in_the_same_history_has_a_promoted_model_of_its_o
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(project.profile_path.parent)
-    first = project.version("promoted_model")
+    base, first = project.version("base_model"), project.version("promoted_model")
     elsewhere = project.with_overrides("artifact_root=second", "finetune.learning_rate=1e-3")
     elsewhere.run()
     second = elsewhere.version("promoted_model")
@@ -116,16 +116,9 @@ def test_another_artifact_root_in_the_same_history_has_a_promoted_model_of_its_o
         second,
     ]
 
-
-@pytest.mark.slow
-def test_a_rollback_goes_back_within_its_artifact_root(
-    project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(project.profile_path.parent)
-    base, first = project.version("base_model"), project.version("promoted_model")
     project.promote(base)
-    project.with_overrides("artifact_root=second", "finetune.learning_rate=1e-3").run()
     history = promotions(project.instance, project.store)
-    assert [each.version for each in history] == [base, first]
+    assert history[0].version == base
+    assert {each.version for each in history} == {base, first}
     project.store.remove("checkpoint", first)
     assert promotions(project.instance, project.store) == history  # what was decided stays known

@@ -83,20 +83,11 @@ def test_the_old_value_back_is_fresh_again_after_a_rerun_to_the_same_bytes(proje
     assert project.plan().to_run == []
 
 
-def test_promotion_makes_only_the_index_stale_and_one_tick_clears_it_once(project: Project) -> None:
-    assert project.tick(REINDEX) == []
-    _promote_another(project)
-    assert project.stale(INDEX) == INDEX
-    assert project.tick(REINDEX) == INDEX
-    assert project.stale(INDEX) == []
-    assert project.tick(REINDEX) == []
-
-
 def test_sensors_rebuild_nothing_that_a_person_made_with_other_settings(
     project: Project, tmp_path: Path
 ) -> None:
     """A person runs the command with their own documents; a UI with the old settings goes on beside it."""
-    own = project.with_overrides(f"corpus.corpus_dir={write_corpus(tmp_path / 'own', documents=24, seed=5)}")
+    own = project.with_overrides(f"corpus.corpus_dir={write_corpus(tmp_path / 'own', documents=12, seed=5)}")
     own.run()
     built = project.version("vector_index")
     assert project.tick(CORPUS) == []
@@ -113,14 +104,20 @@ def test_sensors_rebuild_nothing_that_a_person_made_with_other_settings(
     assert own.tick(REINDEX) == INDEX
 
 
-def test_a_rollback_reindexes_once_and_embeds_nothing_anew(project: Project) -> None:
+def test_a_promotion_and_its_rollback_each_make_the_index_stale_and_one_tick_clears_it(
+    project: Project,
+) -> None:
     first, built = project.version("promoted_model"), project.version("vector_index")
+    assert project.tick(REINDEX) == []
     _promote_another(project)
+    assert project.stale(INDEX) == INDEX
     assert project.tick(REINDEX) == INDEX
+    assert project.stale(INDEX) == []
+    assert project.tick(REINDEX) == []
     assert project.version("vector_index") != built
     project.promote(first)
     assert project.tick(REINDEX) == INDEX
-    assert project.version("vector_index") == built
+    assert project.version("vector_index") == built  # embeds nothing anew
     assert project.tick(REINDEX) == []
 
 
