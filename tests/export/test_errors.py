@@ -101,6 +101,8 @@ def test_retune_serve_ends_with_the_message_alone(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         monkeypatch.setattr("sys.argv", ["retune", "serve", "--model", "all-minilm", "--port", port])
+        # It replaces the handlers of the whole process, for tests that come later too.
+        monkeypatch.setattr("assets_pkg.model_server.serve.set_up_logging", lambda _: None)
         with pytest.raises(SystemExit) as ended:
             main()
     assert ended.value.code == 1

@@ -13,7 +13,7 @@ from tests.apt import install_packages
 
 CHROMIUM = "/usr/bin/chromium"
 WINDOW = (1600, 1000)
-PATIENCE_MS = 30_000
+PATIENCE_MS = 90_000
 STILL = """document.addEventListener("DOMContentLoaded", () => {
     const style = document.createElement("style");
     style.textContent = "*, *::before, *::after { animation: none !important; transition: none !important }";
