@@ -8,12 +8,14 @@ from pathlib import Path
 from urllib.parse import quote
 
 from playwright.sync_api import Locator, Page, expect, sync_playwright
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from tests.apt import install_packages
 
 CHROMIUM = "/usr/bin/chromium"
 WINDOW = (1600, 1000)
 PATIENCE_MS = 90_000
+CLICKS = 6
 STILL = """document.addEventListener("DOMContentLoaded", () => {
     const style = document.createElement("style");
     style.textContent = "*, *::before, *::after { animation: none !important; transition: none !important }";
@@ -65,8 +67,14 @@ class Screen:
     def show_picture(self, key: str) -> Locator:
         """Open a picture of the metadata of the asset that is shown; gives the image."""
         row = self.page.locator("tr", has=self.page.get_by_text(key, exact=True))
-        row.get_by_text("[Show Markdown]").click()
         shown = self.page.get_by_role("dialog").filter(has_text=key)
+        for _ in range(CLICKS):
+            row.get_by_text("[Show Markdown]").click()
+            try:
+                shown.wait_for(timeout=PATIENCE_MS / CLICKS)
+                break
+            except PlaywrightTimeout:
+                continue  # the page was drawn anew under the click
         return shown.locator("img[src^='data:image/png']")
 
     def _note(self, status: int, url: str) -> None:
