@@ -56,15 +56,11 @@ class Validator:
         return scores_of(self.data, questions, embed(model, self._passages, self.bf16))
 
 
-def ndcg_of(data: ValidationData, questions: NDArray[np.float32], passages: NDArray[np.float32]) -> float:
-    """Mean nDCG@10 of unit vectors of all questions and of the pool, float32 [n, d] and [m, d] in their order."""
-    return float(scores_of(data, questions, passages).mean())
-
-
 def scores_of(
     data: ValidationData, questions: NDArray[np.float32], passages: NDArray[np.float32]
 ) -> NDArray[np.float64]:
-    """As :func:`ndcg_of`, of every question: float64 [n]."""
+    """nDCG@10 of every question, float64 [n]: of unit vectors of all questions and of the pool, float32 [n, d] and
+    [m, d] in their order."""
     names = list(data.pool)
     found = exact_search(questions, passages, min(CUTOFF, len(names)))
     rows = zip(data.questions, found.ids.tolist(), found.scores.tolist(), strict=True)

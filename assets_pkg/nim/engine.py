@@ -34,16 +34,10 @@ class OnnxEncoder:
         )
 
     @classmethod
-    def of(
-        cls,
-        manifest: ServedModelManifest,
-        tokenizer: TextTokenizer,
-        model: Model,
-        query_map: QueryMap | None = None,
-    ) -> OnnxEncoder:
+    def of(cls, manifest: ServedModelManifest, tokenizer: TextTokenizer, model: Model) -> OnnxEncoder:
         """The same of any model, whatever its folder looks like."""
         made = cls.__new__(cls)
-        made._start(manifest, tokenizer, model, query_map, None)
+        made._start(manifest, tokenizer, model, None, None)
         return made
 
     def _start(

@@ -43,7 +43,7 @@ class Choice:
     """The chosen method and why.
 
     ``gain``: what choosing so gains over dense search on questions that nothing was chosen on. ``searched``: the scores
-    that it is the gain of. Both are None if dense search was not beaten.
+    that it is the gain of. Both are None where no other method was significantly better, or none was to be chosen.
     """
 
     method: SearchMethod

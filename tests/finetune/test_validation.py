@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from assets_pkg.finetune.data import ValidationData
-from assets_pkg.finetune.validation import choose_share, ndcg_of
+from assets_pkg.finetune.validation import choose_share, scores_of
 
 
 def test_the_tenth_passage_in_float64_is_found_among_nearly_equal_ones() -> None:
@@ -21,13 +21,13 @@ def test_the_tenth_passage_in_float64_is_found_among_nearly_equal_ones() -> None
         tenth = int(np.lexsort((np.arange(1000), -scores))[9])
         pool = {f"p{number:04}": "" for number in range(1000)}
         data = ValidationData({"q": ""}, {"q": frozenset({f"p{tenth:04}"})}, pool)
-        assert ndcg_of(data, question, passages) > 0, row
+        assert scores_of(data, question, passages).mean() > 0, row
 
 
 def test_a_pool_smaller_than_the_cut_off() -> None:
     vectors = np.eye(3, dtype=np.float32)
     data = ValidationData({"q": ""}, {"q": frozenset({"b"})}, {"a": "", "b": "", "c": ""})
-    assert ndcg_of(data, vectors[1:2], vectors) == 1.0
+    assert scores_of(data, vectors[1:2], vectors).mean() == 1.0
 
 
 def test_the_smallest_share_within_one_standard_error_is_chosen() -> None:
