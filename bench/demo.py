@@ -32,6 +32,7 @@ from assets_pkg.config.profile import Profile, load_profile
 from assets_pkg.config.project import PROJECT_FILE, make_project
 from assets_pkg.config.stages import assets_between
 from assets_pkg.deploy.deploy import stop_deployed
+from assets_pkg.finetune.model_io import attention_of
 from assets_pkg.orchestration.instance import open_instance
 from assets_pkg.orchestration.plan import make_plan
 from assets_pkg.orchestration.run_observer import set_run_observer
@@ -96,14 +97,14 @@ class Stopwatch:
 
     def progress(self, step: str, done: int, total: int, unit: str, **figures: float) -> None: ...
 
-    def passed(self, kind: Kind, mask: Any) -> None:
-        """Count a batch by its attention mask, [texts, padded length]."""
+    def passed(self, kind: Kind, mask: Any, *, packed: bool = False) -> None:
+        """Count a batch by its attention mask, [texts, padded length]; ``packed``: its padding is not computed."""
         lengths = mask.sum(axis=1).tolist()
         stage = self.current
         stage.texts[kind] += len(lengths)
         stage.tokens[kind] += sum(lengths)
         stage.squares[kind] += sum(length**2 for length in lengths)
-        stage.padded += int(mask.shape[0] * mask.shape[1])
+        stage.padded += sum(lengths) if packed else int(mask.shape[0] * mask.shape[1])
 
 
 def _clock() -> tuple[float, float]:
@@ -117,6 +118,7 @@ def counting(stopwatch: Stopwatch) -> Iterator[None]:
     import torch
     from sentence_transformers import SentenceTransformer
 
+    from assets_pkg.finetune.packing import PACKED
     from assets_pkg.nim.model import OnnxModel
 
     forward: Any = SentenceTransformer.forward
@@ -124,7 +126,7 @@ def counting(stopwatch: Stopwatch) -> Iterator[None]:
 
     def counted(self: Any, features: Any, **options: Any) -> Any:
         kind = Kind(torch.is_grad_enabled(), torch.is_autocast_enabled("cpu"))
-        stopwatch.passed(kind, features["attention_mask"])
+        stopwatch.passed(kind, features["attention_mask"], packed=attention_of(self) == PACKED)
         return forward(self, features, **options)
 
     def counted_export(self: Any, input_ids: Any, attention_mask: Any) -> Any:

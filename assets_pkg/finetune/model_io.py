@@ -104,8 +104,11 @@ def load_model(
 def load_for_training(
     folder: Path, model: ModelSettings, settings: FinetuneSettings, accelerator: Accelerator
 ) -> SentenceTransformer:
-    """The model in float32 (the master weights of mixed precision), with the profile's attention and dropout."""
+    """The model in float32 (the master weights of mixed precision), with the profile's attention and dropout; on a CPU
+    it computes nothing for padding, where that is possible."""
     import torch
+
+    from assets_pkg.finetune.packing import pack_texts
 
     loaded = load_model(
         folder,
@@ -115,6 +118,8 @@ def load_for_training(
         attn_implementation=attention(model, settings, accelerator),
     )
     _limit_dropout(loaded, settings.dropout)
+    if accelerator.device == "cpu" and model.attn_implementation == "auto":
+        pack_texts(loaded)
     return loaded
 
 
@@ -134,6 +139,12 @@ def attention(model: ModelSettings, settings: FinetuneSettings, accelerator: Acc
         return "eager"
     flash = importlib.util.find_spec("flash_attn") is not None and use_bf16(settings, accelerator)
     return "flash_attention_2" if flash else "sdpa"
+
+
+def attention_of(model: SentenceTransformer) -> str:
+    """The attention implementation of a loaded model."""
+    transformer: Any = model[0]
+    return str(transformer.model.config._attn_implementation)
 
 
 def _limit_dropout(model: SentenceTransformer, most: float) -> None:

@@ -15,7 +15,7 @@ from assets_pkg.finetune.data import ValidationData, read_train_data, read_valid
 from assets_pkg.finetune.distillation import FILE, read_distillation, teaching
 from assets_pkg.finetune.mixing import with_general_pairs
 from assets_pkg.finetune.model_card import model_card
-from assets_pkg.finetune.model_io import attention, copy_unchanged, load_for_training, save_consolidated
+from assets_pkg.finetune.model_io import attention_of, copy_unchanged, load_for_training, save_consolidated
 from assets_pkg.finetune.plan import check_settings, describe_plan, plan_training
 from assets_pkg.finetune.preflight import check_disk_space, check_memory
 from assets_pkg.finetune.run import TrainingRun, discard_other_run
@@ -101,7 +101,7 @@ def _run(run: TrainingRun, validation: ValidationData | None) -> dict[str, Any]:
     loss = build_loss(run, tuned)
     before = validator.scores(tuned) if validator else None
     ndcg = None if before is None else float(before.mean())
-    results: dict[str, Any] = {"validation_ndcg_before": ndcg}
+    results: dict[str, Any] = {"validation_ndcg_before": ndcg, "attention": attention_of(tuned)}
     reason = broadcast(no_headroom(run, ndcg, loss, collator))
     if reason is not None:
         if is_main():
@@ -232,7 +232,6 @@ def write_results(run: TrainingRun, results: dict[str, Any]) -> None:
         "device": run.accelerator.name,
         "precision": "bf16" if run.bf16 else "fp32",
         **teaching(run.settings, run.taught),
-        "attention": attention(run.model, run.settings, run.accelerator),
     }
     if results["trained"] and results.get("merge_weight") != 0:
         _write_card(run, results)

@@ -202,7 +202,7 @@ class TestTraining:
         settings = load_profile("laptop").finetune
         model = load_profile("laptop").model
         assert mini_batches(settings, model, 64, "cpu").cached
-        assert mini_batches(settings, model, 64, "cpu").tokens == 768
+        assert mini_batches(settings, model, 64, "cpu").tokens == 1024
         assert not mini_batches(settings, model, 32, "cpu").cached
 
     def test_a_refusal_has_the_figures_and_a_setting_that_fits(self, minilm: Path) -> None:
