@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
+
+from resources.compute.job import TASK, JobFolder
 
 CODE = """
 import atexit, gc, json, sys
@@ -48,3 +52,18 @@ def test_lancedb_is_loaded_without_its_rest_clients_which_come_when_they_are_wan
     done = subprocess.run([sys.executable, "-c", LANCEDB], capture_output=True, text=True, check=True)
     expected = {"connects": True, "models": True, "before": [], "later": "ApiClient"}
     assert json.loads(done.stdout) == expected
+
+
+TASK_OF_AN_ENDED_JOB = """
+import json, sys
+from assets_pkg.job_worker.__main__ import main
+main()
+print(json.dumps(sorted({"assets_pkg.build", "dagster", "torch"} & set(sys.modules))))
+"""
+
+
+def test_a_task_of_a_job_array_loads_no_graph(tmp_path: Path) -> None:
+    JobFolder(tmp_path).exit_code.write_text("0\n", "utf-8")
+    command = [sys.executable, "-c", TASK_OF_AN_ENDED_JOB, str(tmp_path)]
+    done = subprocess.run(command, env={**os.environ, TASK: "1"}, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == []

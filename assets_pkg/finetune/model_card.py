@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from huggingface_hub import ModelCard, ModelCardData
-
 from assets_pkg.config.base import ModelSettings
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -78,6 +76,8 @@ def model_card(
         settings: values that the result depends on, by name.
         results: figures of the training, by name.
     """
+    from huggingface_hub import ModelCard, ModelCardData
+
     licence = base_summary.get("licence")
     source = base_summary.get("source", "unknown base model")
     linked = base_summary.get("hub_id", source if HUB_ID.fullmatch(source) else None)

@@ -1,4 +1,4 @@
-"""What runs in a job: ``python -m assets_pkg.job_worker FOLDER`` makes the assets that the folder's request names.
+"""Making the assets that the request in a job's folder names.
 
 It materializes the same assets as any run, in an ephemeral instance with the materializations that the submitter knew.
 What is built goes to the artifact store under the key that the submitter looks for; log lines, progress and metadata
@@ -8,12 +8,10 @@ go back through Dagster Pipes.
 from __future__ import annotations
 
 import logging
-import os
 import platform
 import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -27,13 +25,10 @@ from assets_pkg.orchestration.history import data_version, latest
 from assets_pkg.orchestration.names import Names
 from assets_pkg.orchestration.pipes_client import JobRequest
 from assets_pkg.orchestration.run_observer import set_run_observer
-from resources.compute.distributed_embedding import embed_as_array_task
-from resources.compute.job import TASK, JobFolder
+from resources.compute.job import JobFolder
 from resources.compute.stage_targets import InsideJob, StageTargets
 from resources.compute.targets import ComputeTarget
 from resources.configurable import ComputeResource
-from resources.http_client import bypass_proxies_on_this_machine
-from resources.machine.garbage_collection import spare_imports
 
 PLAIN = {
     dg.TextMetadataValue: "text",
@@ -68,11 +63,6 @@ def run_job(folder: JobFolder) -> bool:
             sys.stderr.write(f"{failure.trace}\n{failure.step}: {failure.message}\n")
             pipes.report_custom_message({"failure": failure.message})
         return outcome.succeeded
-
-
-def run_array_task(folder: JobFolder, task: int) -> None:
-    """What the tasks of a job array after the first do: embed their part of the corpus."""
-    embed_as_array_task(folder.assignment, task, over=folder.has_ended)
 
 
 def _compute(request: JobRequest, folder: JobFolder) -> ComputeResource:
@@ -137,13 +127,3 @@ def _logger(pipes: PipesContext) -> dg.LoggerDefinition:
         return made
 
     return to_pipes
-
-
-if __name__ == "__main__":
-    spare_imports()
-    bypass_proxies_on_this_machine()
-    task, job_folder = int(os.environ.get(TASK, "0")), JobFolder(Path(sys.argv[1]))
-    if task:
-        run_array_task(job_folder, task)
-    else:
-        sys.exit(0 if run_job(job_folder) else 1)

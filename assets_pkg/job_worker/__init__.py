@@ -1,0 +1,1 @@
+"""What runs in a job: ``python -m assets_pkg.job_worker FOLDER``."""
