@@ -17,7 +17,7 @@ from assets_pkg.config.profile import Profile, load_profile
 from assets_pkg.config.project import enter_project, profile_name
 from assets_pkg.orchestration.executor import step_processes
 from resources.http_client import bypass_proxies_on_this_machine
-from resources.machine.garbage_collection import spare_imports
+from resources.machine.imports import spare_imports
 
 
 def profile_from_environment() -> Profile:

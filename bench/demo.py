@@ -37,7 +37,7 @@ from assets_pkg.orchestration.instance import open_instance
 from assets_pkg.orchestration.plan import make_plan
 from assets_pkg.orchestration.run_observer import set_run_observer
 from resources.encoders.speed import inference_rate, training_rate
-from resources.machine.garbage_collection import spare_imports
+from resources.machine.imports import spare_imports
 from resources.models.shape import ModelShape, read_shape
 from storage.artifact_store import ArtifactStore
 from storage.artifacts import Checkpoint

@@ -17,6 +17,8 @@ import hypothesis
 import pytest
 import yaml
 
+from resources.machine.imports import spare_imports
+
 if TYPE_CHECKING:
     from resources.containers import ContainerEngine
     from tests.s3.server import S3Server
@@ -183,7 +185,8 @@ def write_profile(path: Path, *, corpus: Path, model: Path, root: Path | str, po
 
 def pytest_configure() -> None:
     """Interrupts reach the tests' processes even where the tests themselves run in the background of a script,
-    whose children are started with SIGINT ignored."""
+    whose children are started with SIGINT ignored. What the tests import costs less."""
+    spare_imports()
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from resources.compute.job import TASK, JobFolder
 
 CODE = """
@@ -67,3 +69,39 @@ def test_a_task_of_a_job_array_loads_no_graph(tmp_path: Path) -> None:
     command = [sys.executable, "-c", TASK_OF_AN_ENDED_JOB, str(tmp_path)]
     done = subprocess.run(command, env={**os.environ, TASK: "1"}, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []
+
+
+SIMILARITY = """
+import sys
+from resources.machine.imports import spare_imports
+spare_imports()
+from sentence_transformers.util.similarity import {wanted}
+assert ("sklearn" in sys.modules) is {early}
+assert pairwise_distances([[1.0, 2.0]], [[3.0, 5.0]], metric="manhattan").tolist() == [[5.0]]
+"""
+
+
+@pytest.mark.parametrize(
+    ("wanted", "early"), [("pairwise_distances", False), ("pairwise_distances, f1_score", True)]
+)
+def test_scikit_learn_is_loaded_when_it_is_used_or_more_of_it_is_wanted(
+    tmp_path: Path, wanted: str, early: bool
+) -> None:
+    package = tmp_path / "sentence_transformers" / "util"
+    package.mkdir(parents=True)
+    for folder in (package, package.parent):
+        (folder / "__init__.py").touch()
+    (package / "similarity.py").write_text(f"from sklearn.metrics import {wanted}\n", "utf-8")
+    code = SIMILARITY.format(wanted=wanted, early=early)
+    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[1])])
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, cwd=tmp_path, check=False)
+    assert done.returncode == 0
+
+
+def test_the_one_distance_that_needs_scikit_learn() -> None:
+    import torch
+    from sentence_transformers.util.similarity import manhattan_sim
+
+    a, b = torch.eye(3), torch.ones(2, 3)
+    assert torch.equal(manhattan_sim(a.to_sparse(), b.to_sparse()), -torch.cdist(a, b, p=1))

@@ -29,7 +29,7 @@ from assets_pkg.config.errors import ProfileError
 from assets_pkg.config.project import enter_project
 from assets_pkg.config.stages import StageError
 from resources.http_client import bypass_proxies_on_this_machine
-from resources.machine.garbage_collection import spare_imports
+from resources.machine.imports import spare_imports
 from storage.errors import RetuneError
 
 DISTRIBUTIONS = ("retune-embed", "retune")

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from assets_pkg.finetune.launch import run_worker
-from resources.machine.garbage_collection import spare_imports
+from resources.machine.imports import spare_imports
 
 if __name__ == "__main__":
     spare_imports()

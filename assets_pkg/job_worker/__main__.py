@@ -6,7 +6,7 @@ from pathlib import Path
 
 from resources.compute.job import TASK, JobFolder
 from resources.http_client import bypass_proxies_on_this_machine
-from resources.machine.garbage_collection import spare_imports
+from resources.machine.imports import spare_imports
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from resources.compute.targets import LOCAL, ComputeTarget
 from resources.encoders.base import Encoder
 from resources.encoders.recipe import EncoderRecipe
 from resources.encoders.shards import Shards
-from resources.machine.garbage_collection import spare_imports
+from resources.machine.imports import spare_imports
 from storage.files import write_json
 from storage.progress import Progress, no_progress
 

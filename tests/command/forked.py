@@ -25,6 +25,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+from resources.machine.imports import spare_imports
+
 COMMAND = "assets_pkg.cli"
 IMPORTED = (
     "assets_pkg.automation.execute",
@@ -230,6 +232,7 @@ def main() -> None:
     """Import, wait for requests, and be the command in each process forked for one."""
     channel = socket.socket(fileno=int(sys.argv[1]))
     channel.set_inheritable(False)
+    spare_imports()
     for module in IMPORTED:
         importlib.import_module(module)
     gc.freeze()

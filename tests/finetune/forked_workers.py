@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from assets_pkg.finetune.launch import _forward, run_worker
+from resources.machine.imports import spare_imports
 from storage.progress import Note, Progress
 from tests.command.conftest import free_port
 
-HEAVY = ["assets_pkg.finetune.train", __name__]
+HEAVY = [__name__, "assets_pkg.finetune.train"]
 SECONDS = 120
+
+spare_imports()  # in the process that the others are forked from
 
 
 def launch_forked(
