@@ -229,7 +229,8 @@ def _become(output: int, arguments: list[str], folder: str, environment: dict[st
 
 
 def main() -> None:
-    """Import, wait for requests, and be the command in each process forked for one."""
+    """Import, wait for requests, and be the command in each process forked for one; or, after ``-c``, the program that
+    is the next argument."""
     channel = socket.socket(fileno=int(sys.argv[1]))
     channel.set_inheritable(False)
     spare_imports()
@@ -237,7 +238,12 @@ def main() -> None:
         importlib.import_module(module)
     gc.freeze()
     _serve(channel)
-    runpy.run_module(COMMAND, run_name="__main__", alter_sys=True)
+    if sys.argv[1:2] == ["-c"]:
+        del sys.argv[0]
+        code = sys.argv.pop(1)
+        exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})
+    else:
+        runpy.run_module(COMMAND, run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +17,7 @@ from assets_pkg.finetune.loss import ContrastiveLoss
 from assets_pkg.finetune.model_io import load_model
 from storage.artifacts import Checkpoint, MinedTrainSet
 from storage.progress import Progress, no_progress
+from tests.command.conftest import Workplace
 from tests.finetune.conftest import TrainingInputs, content_of
 
 Run = Callable[..., Path]
@@ -164,11 +162,10 @@ finetune(MinedTrainSet(Path(mined), "mined_train_set", "mined0"), Checkpoint(Pat
 @pytest.mark.slow
 def test_a_killed_process_is_resumed(run: Run, inputs: TrainingInputs, tmp_path: Path) -> None:
     (tmp_path / "broken").mkdir()
-    command = [sys.executable, "-c", KILLED_RUN, *inputs.arguments(), str(tmp_path / "broken")]
-    killed = subprocess.run(
-        command, env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}, check=False
-    )
-    assert killed.returncode == -9
+    environment = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    process = Workplace(tmp_path, 0, extra=environment)
+    command = process.start_forked("-c", KILLED_RUN, *inputs.arguments(), str(tmp_path / "broken"))
+    assert command.wait()[0] == -9
     steps: list[int] = []
     assert content_of(run("broken", lambda done, *_, **__: steps.append(done))) == content_of(run("whole"))
     assert steps[0] > 1
