@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,11 +35,12 @@ def queue(state: str) -> list[str]:
 def test_a_stage_runs_on_the_cluster_and_leaves_the_accelerator_here_to_others(
     place: Workplace, cluster: Cluster
 ) -> None:
+    mining = ("prep", "prep.hard_negatives_to_mine=3")  # the least work that takes the accelerator
     with busy_accelerator(place):
-        code, output = place.retune("finetune", "--run", "my-cluster")
+        code, output = place.retune(*mining, "--run", "my-cluster")
     assert code == 0, output
     assert f"my-cluster: running on {cluster.node}" in output
-    assert "nothing is stale" in place.retune("finetune")[1]
+    assert "nothing is stale" in place.retune(*mining)[1]
 
 
 def test_a_cancelled_job_is_told_and_leaves_nothing_half_made(place: Workplace, cluster: Cluster) -> None:
@@ -57,7 +59,7 @@ def test_a_cancelled_job_is_told_and_leaves_nothing_half_made(place: Workplace, 
 
 
 def test_a_job_whose_node_goes_down_runs_again_when_it_is_back(place: Workplace, cluster: Cluster) -> None:
-    command = place.start(*OWN_PAIRS, "--run", "gated")
+    command = place.start_forked(*OWN_PAIRS, "--run", "gated")
     until(lambda: bool(queue("running")))
     cluster.set_node("down")
     until(lambda: bool(queue("pending")))
@@ -65,21 +67,19 @@ def test_a_job_whose_node_goes_down_runs_again_when_it_is_back(place: Workplace,
     # Else in two minutes; but not within the second in which slurmd revoked the job's credential: it would refuse it.
     cluster.run("scontrol", "update", f"jobid={queue('pending')[0]}", "starttime=now+3")
     (place.home / "gate").touch()
-    output, _ = command.communicate(timeout=200)
-    assert command.returncode == 0, output
+    code, output = command.wait()
+    assert code == 0, output
     assert output.count("submitted as") == 1  # put back into the queue, not submitted anew
     assert "pending (" in output
     assert made_of_own_pairs(place)
 
 
 def test_an_interrupt_cancels_the_job(place: Workplace, cluster: Cluster) -> None:
-    import signal
-
-    command = place.start(*OWN_PAIRS, "--run", "gated")
+    command = place.start_forked(*OWN_PAIRS, "--run", "gated")
     until(lambda: bool(queue("running")))
-    command.send_signal(signal.SIGINT)
-    command.communicate(timeout=60)
-    assert command.returncode != 0
+    os.kill(command.pid, signal.SIGINT)
+    code, _ = command.wait()
+    assert code != 0
     until(lambda: not queue("running,pending,completing"))
 
 
@@ -195,12 +195,12 @@ def test_a_full_disk_for_job_folders_is_said_plainly(place: Workplace, cluster: 
         assert not (place.home / "output" / ".jobs").exists()
         assert not queue("running,pending,completing")
         disk.grow("8m")
-        command = place.start(*OWN_PAIRS, "--run", "gated")
+        command = place.start_forked(*OWN_PAIRS, "--run", "gated")
         until(lambda: bool(queue("running")))
         disk.fill()
         (place.home / "gate").touch()
-        output, _ = command.communicate(timeout=120)
-        assert command.returncode == 1
+        code, output = command.wait()
+        assert code == 1
         assert f"cannot write {jobs}/synthetic_qa-" in output
         assert "No space left on device: free some space there, and run again" in output
         assert not made_of_own_pairs(place)

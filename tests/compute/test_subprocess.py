@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import time
@@ -67,20 +68,19 @@ def test_an_unknown_place_ends_the_command_before_anything_is_recorded(untouched
 
 
 def test_an_interrupt_ends_the_job_too(place: Workplace) -> None:
-    command = place.start(*OWN_PAIRS, "--run", "child")
+    command = place.start_forked(*OWN_PAIRS, "--run", "child")
     job = place.await_job()
-    command.send_signal(signal.SIGINT)
-    command.communicate(timeout=60)
-    assert command.returncode != 0
+    os.kill(command.pid, signal.SIGINT)
+    code, _ = command.wait()
+    assert code != 0
     _, alive = psutil.wait_procs([job], timeout=60)
     assert not alive
 
 
 def test_a_job_whose_command_was_killed_is_waited_for_by_the_next_one(place: Workplace) -> None:
-    command = place.start(*OWN_PAIRS, "--run", "child")
+    command = place.start_forked(*OWN_PAIRS, "--run", "child")
     job = place.await_job()
     command.kill()
-    command.communicate(timeout=60)
     assert job.is_running()
     code, output = place.retune(*OWN_PAIRS, "--run", "child")
     assert code == 0, output
@@ -88,10 +88,10 @@ def test_a_job_whose_command_was_killed_is_waited_for_by_the_next_one(place: Wor
 
 
 def test_a_killed_job_is_reported_and_made_again(place: Workplace) -> None:
-    command = place.start(*OWN_PAIRS, "--run", "child")
+    command = place.start_forked(*OWN_PAIRS, "--run", "child")
     place.await_job().kill()
-    output, _ = command.communicate(timeout=120)
-    assert command.returncode == 1
+    code, output = command.wait()
+    assert code == 1
     assert "child: exit code 137" in output or "its process was killed" in output
     code, output = place.retune(*OWN_PAIRS, "--run", "child")
     assert code == 0, output
