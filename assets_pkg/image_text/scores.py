@@ -239,7 +239,9 @@ def image_sides(
                 )
             )
     sides.append(ImageSide("oracle", passages(lambda: [ORACLE.format(text=pair.text) for pair in pairs])))
-    sides.append(ImageSide("constant", passages(lambda: [CONSTANT] * len(pairs))))
+    sides.append(
+        ImageSide("constant", lambda: encoder.embed([CONSTANT], "passage").repeat(len(pairs), axis=0))
+    )
     sides.append(ImageSide("random", lambda: _random(len(pairs), encoder.dimensions)))
     return sides
 
