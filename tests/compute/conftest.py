@@ -14,7 +14,8 @@ import yaml
 from assets_pkg.automation.execute import run_assets
 from assets_pkg.build import build_definitions
 from assets_pkg.config.profile import load_profile
-from tests.command.conftest import Workplace, free_port, make_workplace
+from storage.paths import EMBEDDING_CACHE
+from tests.command.conftest import Workplace, copy_workplace, free_port, make_workplace
 from tests.compute.slurm_cluster import Cluster, running_cluster
 from tests.conftest import made_once
 
@@ -95,6 +96,15 @@ def place(tmp_path: Path, prepared: Workplace) -> Workplace:
     """A copy of the prepared project, with an ``env.toml``."""
     copied = shutil.copytree(prepared.home, tmp_path / "place", symlinks=True)
     return Workplace(copied, free_port())
+
+
+@pytest.fixture
+def unindexed(tmp_path: Path, indexed_home: Path) -> Workplace:
+    """A copy of a project with a promoted model of whose vectors nothing is left."""
+    copied = copy_workplace(indexed_home, tmp_path / "unindexed")
+    for made in ("artifacts/corpus_embeddings", "artifacts/vector_index", "reindex", EMBEDDING_CACHE):
+        shutil.rmtree(copied.home / "output" / made)
+    return copied
 
 
 @pytest.fixture

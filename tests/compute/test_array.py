@@ -22,20 +22,18 @@ array = 2
 """
 
 
-def test_the_tasks_of_an_array_embed_the_corpus(place: Workplace, cluster: Cluster) -> None:
-    (place.home / "env.toml").write_text(ARRAY, "utf-8")
-    code, output = place.retune("run", "--to", "eval", "finetune.headroom_ndcg=0")
-    assert code == 0, output
-    embed_in_a_job(place, "array")
-    job = next((place.home / "output" / ".jobs").glob("corpus_embeddings-*"))
+def test_the_tasks_of_an_array_embed_the_corpus(unindexed: Workplace, cluster: Cluster) -> None:
+    (unindexed.home / "env.toml").write_text(ARRAY, "utf-8")
+    embed_in_a_job(unindexed, "array")
+    job = next((unindexed.home / "output" / ".jobs").glob("corpus_embeddings-*"))
     assert "#SBATCH --array=0-1" in (job / "job.sh").read_text()
     assigned = json.loads((job / "share.json").read_text())
     assert assigned["tasks"] == 2
     assert not Path(assigned["folder"]).exists()
-    vectors = next((place.home / "output" / "artifacts" / "corpus_embeddings").iterdir())
+    vectors = next((unindexed.home / "output" / "artifacts" / "corpus_embeddings").iterdir())
     assert json.loads((vectors / "embeddings.json").read_text())["count"] > 0
     assert json.loads(JobFolder(job).submission.read_text())["handle"].endswith("_0")
-    assert (place.home / "output" / "reindex" / "index").exists()
+    assert (unindexed.home / "output" / "reindex" / "index").exists()
 
 
 def test_processes_are_started_on_every_node() -> None:

@@ -51,6 +51,8 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         options += [
             "--object-store-memory=100000000",
             "--block",
+            "--no-monitor",
+            "--include-log-monitor=false",  # no test reads workers' output
             "--min-worker-port=0",
             "--max-worker-port=0",
         ]
@@ -127,37 +129,27 @@ def test_what_a_worker_met_is_told_plainly(two_workers: ComputeTarget, tmp_path:
         RayEmbedding(crowd, recipe)(shards, no_progress)
 
 
-@pytest.fixture
-def ray_place(place: Workplace, ray_cluster: str) -> Workplace:
-    (place.home / "env.toml").write_text(
-        f"""
+def test_a_stage_runs_as_a_job_of_the_cluster(place: Workplace, ray_cluster: str) -> None:
+    (place.home / "env.toml").write_text(f'[ray]\nexecutor = "ray"\naddress = "{ray_cluster}"\n', "utf-8")
+    code, output = place.retune(*OWN_PAIRS, "--run", "ray")
+    assert code == 0, output
+    assert "ray: running" in output
+    assert made_of_own_pairs(place)
+
+
+LOCAL = """
 [local-ray]
 executor = "ray"
 address = "local"
 num_workers = 2
-
-[ray]
-executor = "ray"
-address = "{ray_cluster}"
-num_workers = 2
-""",
-        "utf-8",
-    )
-    return place
+"""
 
 
-def test_a_stage_runs_as_a_job_of_the_cluster(ray_place: Workplace) -> None:
-    code, output = ray_place.retune(*OWN_PAIRS, "--run", "ray")
-    assert code == 0, output
-    assert "ray: running" in output
-    assert made_of_own_pairs(ray_place)
-
-
-def test_a_corpus_is_embedded_in_a_ray_of_its_own(ray_place: Workplace) -> None:
-    code, output = ray_place.retune("run", "--to", "eval", "finetune.headroom_ndcg=0")
-    assert code == 0, output
-    embed_in_a_job(ray_place, "local-ray")
-    made = ray_place.home / "output" / "artifacts"
+@pytest.mark.slow
+def test_a_corpus_is_embedded_in_a_ray_of_its_own(unindexed: Workplace) -> None:
+    (unindexed.home / "env.toml").write_text(LOCAL, "utf-8")
+    embed_in_a_job(unindexed, "local-ray")
+    made = unindexed.home / "output" / "artifacts"
     embeddings = next((made / "corpus_embeddings").iterdir())
     assert {each.name for each in embeddings.iterdir()} == {
         "embeddings.json",
