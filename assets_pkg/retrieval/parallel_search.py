@@ -23,6 +23,7 @@ from threadpoolctl import threadpool_limits
 
 from assets_pkg.retrieval.errors import RetrievalError
 from assets_pkg.retrieval.exact_search import PASSAGE_BLOCK, TopK, exact_search, merge
+from resources.machine.imports import spare_imports
 from storage.progress import Progress, no_progress
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ class _SearchPart:
 def _work(search: _SearchPart, pipe: Connection) -> None:
     """Run one search; send the number of queries done, and finally the result or an error message."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process terminates it
+    spare_imports()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         pipe.send(_search(search, pipe))
