@@ -38,7 +38,7 @@ from storage.formats.beir import read_documents, read_qrels, read_queries, write
 
 PROFILE = load_profile(
     "laptop",
-    ["method=full", "teacher=null", "merge_with_base=false", "learning_rate=1e-4", "num_epochs=1"],
+    ["finetune.method=full", "teacher=null", "merge_with_base=false", "learning_rate=1e-4", "num_epochs=1"],
 )
 BATCH = 64
 
