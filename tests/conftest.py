@@ -62,6 +62,14 @@ SLOW_FIXTURES = frozenset(
 )
 """Their set-up trains a project, loads a real model, or starts a server, a cluster or an engine."""
 
+ENGINE_FILES = (
+    "compute/test_docker.py",
+    "deploy/test_compose.py",
+    "deploy/test_container.py",
+    "graph/test_deployed.py",
+)
+"""The only ones whose tests need the Docker engine."""
+
 FAST_CPU_SECONDS = 5.0
 FIRST_IMPORT_CPU_SECONDS = 8.0
 """What a test that is not marked ``slow`` may use, and what importing torch and its like adds for the first one."""
@@ -190,6 +198,15 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Files that the wanted marks leave no test of are not even imported."""
+    if not collection_path.name.startswith("test_"):
+        return None
+    file, wanted = collection_path.relative_to(Path(__file__).parent), config.getoption("markexpr")
+    nothing_left = wanted == "engine" and file.as_posix() not in ENGINE_FILES
+    return True if nothing_left or ("not slow" in wanted and file.parts[0] in SLOW_FOLDERS) else None
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the tests that need the Docker engine: there is one, so they run in one process. Mark the slow ones that
     their folder or their fixtures give away. Leave out those that need a GPU where there is none. The longest files
@@ -198,6 +215,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         fixtures = set(getattr(item, "fixturenames", ()))
         if "engine_address" in fixtures:
             item.add_marker(pytest.mark.engine)
+            if _file(item) not in ENGINE_FILES:
+                raise pytest.UsageError(f"{_file(item)} needs the Docker engine: name it in ENGINE_FILES")
         if _file(item).split("/")[0] in SLOW_FOLDERS or fixtures & SLOW_FIXTURES:
             item.add_marker(pytest.mark.slow)
     needing = [item for item in items if item.get_closest_marker("gpu")]

@@ -13,7 +13,6 @@ from dagster._core.remote_origin import InProcessCodeLocationOrigin
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
-from dagster_graphql.test.utils import execute_dagster_graphql
 
 from assets_pkg.orchestration.instance import open_instance
 
@@ -61,6 +60,8 @@ def answers_of_the_ui(folder: Path, environment: Mapping[str, str]) -> str:
 
 
 def main() -> None:
+    from dagster_graphql.test.utils import execute_dagster_graphql
+
     module = LoadableTargetOrigin(module_name="assets_pkg.definitions")
     target = InProcessWorkspaceLoadTarget(InProcessCodeLocationOrigin(module, location_name="retune"))
     with open_instance() as instance, WorkspaceProcessContext(instance, target) as workspace:

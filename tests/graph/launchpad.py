@@ -14,7 +14,6 @@ from dagster._core.remote_origin import InProcessCodeLocationOrigin
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import WorkspaceLoadTarget
-from dagster_graphql.test.utils import execute_dagster_graphql
 
 IN_THIS_PROCESS = {
     "run_launcher": {
@@ -61,6 +60,8 @@ class Launchpad:
         self._context = context
 
     def ask(self, query: str, **variables: Any) -> Any:
+        from dagster_graphql.test.utils import execute_dagster_graphql
+
         result = execute_dagster_graphql(self._context.create_request_context(), query, variables=variables)
         assert not result.errors, result.errors
         (answer,) = result.data.values()

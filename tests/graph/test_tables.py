@@ -9,12 +9,12 @@ import shutil
 from pathlib import Path
 
 import dagster as dg
-import lancedb
 import pytest
 
 from assets_pkg.automation.execute import run_assets
 from assets_pkg.cli.common import Terminal
 from assets_pkg.cli.summary import show_run
+from resources.vector_store.lance_import import import_lancedb
 from tests.graph.harness import Project
 
 
@@ -32,7 +32,7 @@ def test_tables_have_their_row_counts_and_columns(project: Project, monkeypatch:
         return Path(str(event.asset_materialization.metadata["path"].value))
 
     assert shown("raw_corpus", "row_count") == len(list(Path("documents").iterdir()))
-    index = lancedb.connect(folder("vector_index") / "lancedb").open_table("passages")
+    index = import_lancedb().connect(folder("vector_index") / "lancedb").open_table("passages")
     for asset in ("passages", "corpus_embeddings", "vector_index"):
         assert shown(asset, "row_count") == index.count_rows()
     lines = (folder("eval_set") / "eval_beir/queries.jsonl").read_text("utf-8").splitlines()
