@@ -25,15 +25,21 @@ STILL = """document.addEventListener("DOMContentLoaded", () => {
 
 
 class Screen:
-    """One window. ``problems``: what the pages threw, and answers of the server that were errors."""
+    """One window. ``problems``: what pages threw, and requests that failed unless because the page was left."""
 
     def __init__(self, page: Page, url: str, pictures: Path):
         self.page = page
         self.url = url
         self.pictures = pictures
         self.problems: list[str] = []
-        page.on("pageerror", lambda error: self.problems.append(str(error)))
-        page.on("response", lambda answer: self._note(answer.status, answer.url))
+        page.on("pageerror", lambda error: self._note(str(error), unless="Failed to fetch"))
+        page.on(
+            "requestfailed",
+            lambda request: self._note(f"{request.failure} {request.url}", unless="net::ERR_ABORTED"),
+        )
+        page.on(
+            "response", lambda answer: self._note(f"{answer.status} {answer.url}", unless=("1", "2", "3"))
+        )
         pictures.mkdir(parents=True, exist_ok=True)
 
     def open(self, path: str) -> None:
@@ -77,9 +83,10 @@ class Screen:
                 continue  # the page was drawn anew under the click
         return shown.locator("img[src^='data:image/png']")
 
-    def _note(self, status: int, url: str) -> None:
-        if status >= 400:
-            self.problems.append(f"{status} {url}")
+    def _note(self, problem: str, unless: str | tuple[str, ...]) -> None:
+        """``unless`` it begins so. A page whose request has failed throws in its turn: the request says more."""
+        if not problem.startswith(unless):
+            self.problems.append(problem)
 
 
 @contextmanager
