@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import cache
+from functools import cache, reduce
 from pathlib import Path
 from typing import Any, cast
 
@@ -159,11 +159,14 @@ def load_profile(name: str, overrides: Sequence[str] = (), *, section: str | Non
     """
     source = ", ".join([f"profile {name}", *(["overrides"] if overrides else [])])
     try:
-        merged = _read(name, seen=())
+        values = _read(name, seen=())
         for text in overrides:
             for key, value in _settings_of(*_parse_override(text), section).items():
-                OmegaConf.update(merged, key, value, force_add=True)
-        values = OmegaConf.to_container(merged, resolve=True)
+                values = _merged(
+                    values, reduce(lambda inner, part: {part: inner}, reversed(key.split(".")), value)
+                )
+        if any("${" in text for _, text in texts_in(values)):
+            values = OmegaConf.to_container(OmegaConf.create(values), resolve=True)
     except OmegaConfBaseException as error:
         raise ProfileError(f"{source}: {hide_secrets(str(error)).splitlines()[0]}") from None
     try:
@@ -222,37 +225,46 @@ def profile_names() -> list[str]:
     return sorted(path.stem for path in PROFILE_FOLDER.glob("*.yaml"))
 
 
-def _read(name: str, seen: tuple[str, ...]) -> DictConfig:
+def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
+    """What the profile and those that it extends say; interpolations as they are written."""
     if name in seen:
         raise ProfileError(f"profile {name} extends itself: {' -> '.join([*seen, name])}")
     path = _find(name)
+    values = _load(path) if path.parent == PROFILE_FOLDER else _load.__wrapped__(path)
+    parent = values.get("extends", None if name == "default" else "default")
+    own = {key: value for key, value in values.items() if key != "extends"}
+    if parent is None:
+        return own
+    if not isinstance(parent, str):
+        raise ProfileError(f"{path}: extends: {shown(parent)}: must be a profile's name or a file")
+    try:
+        return _merged(_read(parent, (*seen, name)), own)
+    except ProfileError as error:
+        raise ProfileError(f"{path}: extends: {error}") from None
+
+
+@cache
+def _load(path: Path) -> dict[str, Any]:
+    """One profile's own values, without its sections that are null, since all their lines are comments."""
     try:
         config = OmegaConf.load(path)
     except Exception as error:  # noqa: BLE001 (chained, its text would show the value that it stumbled over)
         raise ProfileError(f"{path}: not readable as YAML: {hide_secrets(str(error))}") from None
     if not isinstance(config, DictConfig):
         raise ProfileError(f"{path}: must be a mapping of sections")
-    _check_texts(OmegaConf.to_container(config, resolve=False), str(path))
-    _drop_empty_sections(config)
-    parent = config.pop("extends", None if name == "default" else "default")
-    if parent is None:
-        return config
-    if not isinstance(parent, str):
-        raise ProfileError(f"{path}: extends: {shown(parent)}: must be a profile's name or a file")
-    try:
-        base = _read(parent, (*seen, name))
-    except ProfileError as error:
-        raise ProfileError(f"{path}: extends: {error}") from None
-    merged = OmegaConf.merge(base, config)
-    assert isinstance(merged, DictConfig)
+    values = cast("dict[str, Any]", OmegaConf.to_container(config, resolve=False))
+    _check_texts(values, str(path))
+    return {key: value for key, value in values.items() if value is not None or key not in sections()}
+
+
+def _merged(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with ``changes``, mappings key by key; a new mapping as far down as anything is changed."""
+    merged = dict(base)
+    for key, value in changes.items():
+        before = merged.get(key)
+        both = isinstance(before, dict) and isinstance(value, dict)
+        merged[key] = _merged(cast("dict[str, Any]", before), value) if both else value
     return merged
-
-
-def _drop_empty_sections(config: DictConfig) -> None:
-    """Without its sections that are null, since all their lines are comments: they change nothing."""
-    for section in sections():
-        if section in config and config[section] is None:
-            del config[section]
 
 
 def _find(name: str) -> Path:
