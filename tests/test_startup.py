@@ -99,6 +99,31 @@ def test_scikit_learn_is_loaded_when_it_is_used_or_more_of_it_is_wanted(
     assert done.returncode == 0
 
 
+SEARCHED = """
+import gc
+from resources.machine.imports import spare_imports
+spare_imports()
+import json
+import sentence_transformers
+tracked = gc.get_objects()
+assert not any(each is json.__dict__ for each in tracked)
+model = [sentence_transformers]
+model.append(model)
+del model
+assert gc.collect() == 1
+"""
+
+
+def test_no_search_for_garbage_goes_through_what_was_imported(tmp_path: Path) -> None:
+    package = tmp_path / "sentence_transformers"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[1])])
+    command = [sys.executable, "-c", SEARCHED]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, cwd=tmp_path, check=False)
+    assert done.returncode == 0
+
+
 def test_the_one_distance_that_needs_scikit_learn() -> None:
     import torch
     from sentence_transformers.util.similarity import manhattan_sim

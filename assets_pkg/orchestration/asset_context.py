@@ -226,6 +226,7 @@ class AssetContext(UpstreamArtifacts):
         self._reported: dict[str, Mapping[str, Any]] = {}
         self._usage: dict[dg.AssetKey, dict[str, Any]] = {}
         self._reused: dict[dg.AssetKey, bool] = {}
+        self._inputs: dict[dg.AssetKey, dg.EventLogRecord | None] = {}
         self.store.progress = self.progress()
 
     def build(
@@ -275,6 +276,14 @@ class AssetContext(UpstreamArtifacts):
                 "same there (a shared file system, a mount, a bucket), and Retune the same version"
             )
         return artifact
+
+    def _record(self, asset: str | dg.AssetKey) -> dg.EventLogRecord | None:
+        key, own = self.names.key(asset), self.context.assets_def
+        if key in own.keys or key not in own.dependency_keys:
+            return super()._record(key)
+        if key not in self._inputs:  # the same for as long as the step runs
+            self._inputs[key] = super()._record(key)
+        return self._inputs[key]
 
     def lock(self) -> AbstractContextManager[None]:
         """The lock on the accelerator, if this step is in its pool."""
