@@ -13,6 +13,7 @@ from assets_pkg.config.profile import load_profile
 from assets_pkg.image_text.assets import build_assets
 from assets_pkg.judges.assets import CAPTIONS
 from assets_pkg.judges.pipeline import load_captions
+from assets_pkg.orchestration.history import latest
 from assets_pkg.orchestration.resources import build_resources
 from resources.configurable import AcceleratorResource, ArtifactStoreResource, ComputeResource
 
@@ -34,9 +35,11 @@ def test_a_changed_image_makes_the_pairs_stale(tmp_path: Path) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         assets = build_assets(profile)
         dg.materialize(assets, selection=["image_text_pairs"], resources=resources, instance=instance)
-        assert probe(instance) is None
+        made = latest(instance, "image_text_pairs")
+        assert made is not None
+        assert probe(made) is None
         Image.new("RGB", (8, 8), (0, 255, 0)).save(pictures / "red.png")
-        assert probe(instance) == f"{pictures} changed"
+        assert probe(made) == f"{pictures} changed"
 
 
 def test_a_changed_caption_makes_the_scores_stale(tmp_path: Path) -> None:
@@ -49,8 +52,7 @@ def test_a_changed_caption_makes_the_scores_stale(tmp_path: Path) -> None:
     )
     recorded = {CAPTIONS: load_captions(profile.judges).digest()}
     probe = build_probes(profile)["judge_scores"]
-    with dg.DagsterInstance.ephemeral() as instance:
-        instance.report_runless_asset_event(dg.AssetMaterialization("judge_scores", metadata=recorded))
-        assert probe(instance) is None
-        (tmp_path / "predictions" / "one.json").write_text(json.dumps({"clip": "A valve."}))
-        assert probe(instance) == "the files of judges.references or judges.predictions_dir changed"
+    made = dg.AssetMaterialization("judge_scores", metadata=recorded)
+    assert probe(made) is None
+    (tmp_path / "predictions" / "one.json").write_text(json.dumps({"clip": "A valve."}))
+    assert probe(made) == "the files of judges.references or judges.predictions_dir changed"

@@ -18,7 +18,7 @@ from assets_pkg.evaluation.assets import promoted_folder_changed
 from assets_pkg.finetune.assets import base_model_changed, checkpoint_folder_changed
 from assets_pkg.image_text.assets import pairs_changed
 from assets_pkg.judges.assets import captions_changed, published_changed
-from assets_pkg.orchestration.history import data_version, is_in, latest
+from assets_pkg.orchestration.history import data_version, is_in
 from assets_pkg.orchestration.plan import Probe
 from assets_pkg.prep.assets import eval_set_changed, training_files_changed
 from assets_pkg.reindex.assets import searched_index_changed
@@ -51,9 +51,7 @@ def build_probes(profile: Profile) -> dict[str, Probe]:
     return {asset: partial(_probe, asset, profile, store) for asset in STAGE_OF}
 
 
-def _probe(asset: str, profile: Profile, store: ArtifactStore, instance: dg.DagsterInstance) -> str | None:
-    made = latest(instance, asset)
-    assert made is not None, f"{asset} was never made"
+def _probe(asset: str, profile: Profile, store: ArtifactStore, made: dg.AssetMaterialization) -> str | None:
     if not is_in(store, made):
         return f"{data_version(made)} is not in {store.location}"
     changed = EXTERNAL_CHANGES.get(asset)

@@ -27,8 +27,8 @@ ASKED_BY = {"tensorrt_engine": " export_to_trt=true"}
 """The setting without which a stage does not make an asset."""
 
 State = Literal["missing", "stale", "follows", "fresh"]
-Probe = Callable[[dg.DagsterInstance], str | None]
-"""Checks what is outside the graph; returns why the asset is stale, or None."""
+Probe = Callable[[dg.AssetMaterialization], str | None]
+"""Checks what is outside the graph since an asset was made; returns why it is stale, or None."""
 
 ONE_STEP = ("corpus_embeddings", "vector_index")
 """Assets that one step makes: if one of them runs, both do."""
@@ -154,7 +154,8 @@ def _own_reasons(name: str, history: _History, probe: Probe | None) -> PlannedAs
     failed = _failed_check(name, history)
     if failed:
         return PlannedAsset(name, "stale", (failed,))
-    outside = probe(history.instance) if probe else None
+    made = history.made(name)
+    outside = probe(made) if probe and made else None
     return PlannedAsset(name, "stale", (outside,)) if outside else None
 
 
