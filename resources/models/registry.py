@@ -15,6 +15,7 @@ import difflib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -89,12 +90,17 @@ def load_registry(path: Path | None = None) -> Registry:
             wrong type or in contradiction with another.
     """
     path = path or user_path()
-    shipped = read_models(SHIPPED)
+    shipped = _shipped()
     if path is None or path.resolve() == SHIPPED.resolve():
         return Registry(SHIPPED, _entries(SHIPPED, shipped))
     own = {name: _over(shipped.get(name), facts) for name, facts in read_models(path).items()}
     rest = {name: facts for name, facts in shipped.items() if name not in own}
     return Registry(path, {**_entries(path, own), **_entries(SHIPPED, rest)})
+
+
+@cache
+def _shipped() -> Mapping[str, Any]:
+    return read_models(SHIPPED)
 
 
 def _over(shipped: Any, facts: Any) -> Any:
