@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -118,7 +118,7 @@ def plain_pptx(path: Path) -> None:
 
     for slide in Presentation(str(path)).slides:
         for shape in slide.shapes:
-            _ = shape.text_frame.text
+            _ = cast(Any, shape).text_frame.text
 
 
 def plain_html(path: Path) -> None:

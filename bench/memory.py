@@ -16,6 +16,7 @@ import sys
 import tempfile
 from importlib.resources import files
 from pathlib import Path
+from typing import Any, cast
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -75,7 +76,7 @@ def train(model: Path, dropout: float, lora: int | None, checkpointing: bool) ->
     if lora is not None:
         add_lora(network, lora, 0.0, 0)
     if checkpointing:
-        network[0].auto_model.gradient_checkpointing_enable()
+        cast(Any, network[0]).auto_model.gradient_checkpointing_enable()
     network.train()
     optimizer = torch.optim.AdamW([each for each in network.parameters() if each.requires_grad], fused=True)
     for _ in range(STEPS):

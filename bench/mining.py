@@ -127,14 +127,8 @@ def small_set(prep: Path, questions: int, passages: int, folder: Path) -> Traini
 
 
 def by_retune(training: TrainingSet, base: Path, out: Path) -> dict[str, list[str]]:
-    settings = MiningSettings(
-        hard_negatives_to_mine=NEGATIVES,
-        hard_neg_margin_type="perc",
-        hard_neg_margin=MARGIN,
-        mining_batch_size=BATCH,
-        mining_processes=None,
-        too_few_negatives="keep",
-    )
+    own = {"hard_negatives_to_mine": NEGATIVES, "hard_neg_margin_type": "perc", "hard_neg_margin": MARGIN}
+    settings = PROFILE.prep.part(MiningSettings).model_copy(update={**own, "mining_batch_size": BATCH})
     with SentenceTransformerEncoder(
         base, "bench", find_accelerator(), PROFILE.model.encoder_config(BATCH)
     ) as encoder:
@@ -170,7 +164,7 @@ def by_library(training: TrainingSet, base: Path) -> dict[str, list[str]]:
         verbose=False,
     )
     names = [f"negative_{number}" for number in range(1, NEGATIVES + 1)]
-    return {row["question"]: [row[name] for name in names] for row in mined}
+    return {row["question"]: [row[name] for name in names] for row in mined.to_list()}
 
 
 def library(options: argparse.Namespace) -> None:
@@ -178,9 +172,11 @@ def library(options: argparse.Namespace) -> None:
     base = max((options.root / "artifacts" / "base_model").iterdir()) / "model" / "consolidated"
     with tempfile.TemporaryDirectory() as scratch:
         folder, out = Path(scratch) / "set", Path(scratch) / "mined"
-        folder.mkdir(), out.mkdir()
+        folder.mkdir()
+        out.mkdir()
         few = small_set(prep, 8, 16, folder)
-        by_library(few, base), by_retune(few, base, out)  # imports and first calls
+        by_library(few, base)  # imports and first calls
+        by_retune(few, base, out)
         training = small_set(prep, options.questions, options.passages or 2000, folder)
         works = {
             "sentence-transformers": partial(by_library, training, base),

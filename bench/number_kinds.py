@@ -53,7 +53,7 @@ def main() -> None:
 def _similarity(queries: Numbers, passages: Numbers, kind: str) -> np.ndarray:
     if "binary" in kind:
         bits = [
-            np.unpackbits(each.view(np.uint8) ^ (128 if kind == "binary" else 0), axis=1)
+            np.unpackbits(each.view(np.uint8) ^ np.uint8(128 if kind == "binary" else 0), axis=1)
             for each in (queries, passages)
         ]
         signs = [each.astype(np.float32) * 2 - 1 for each in bits]

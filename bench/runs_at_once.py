@@ -35,7 +35,7 @@ def pair(
     def run(each: int) -> tuple[int, str]:
         rate = 1e-4 * (1 + (2 * number + each) / 100)
         command = ["run", "--to", "eval", f"base_model={bases[each]}", f"finetune.learning_rate={rate:.6g}"]
-        return servers[each].run(command, workplace.home, workplace.environment)
+        return servers[each].start(command, workplace.home, workplace.environment).wait()
 
     with ThreadPoolExecutor(2) as pool:
         return [printed for code, printed in pool.map(run, range(2)) if code]

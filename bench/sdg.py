@@ -1,6 +1,6 @@
 """Generation of questions by a chat model at full size, against the scripted endpoint on loopback.
 
-    python bench/sdg.py [throughput memory kills changes limits]
+    PYTHONPATH=. python bench/sdg.py [throughput memory kills changes limits]
 
 Prints a line for each figure; exits with 1 if one misses its target.
 """
@@ -15,14 +15,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path += [str(ROOT / "tests" / "chat_model"), str(ROOT / "tests" / "sdg_llm")]
-
-from material import generate, make_corpus, sdg_settings  # noqa: E402
-from scripted_endpoint import ScriptedEndpoint  # noqa: E402
-
-from resources.chat_model.errors import BudgetReachedError, ConsentError  # noqa: E402
-from storage.formats.qa_records import read_records  # noqa: E402
+from resources.chat_model.errors import BudgetReachedError, ConsentError
+from storage.formats.qa_records import read_records
+from tests.chat_model.scripted_endpoint import ScriptedEndpoint
+from tests.sdg_llm.material import generate, make_corpus, sdg_settings
 
 DOCUMENTS = 500
 LATENCY = 0.2
@@ -128,7 +124,7 @@ def limits(endpoint: ScriptedEndpoint, work: Path) -> None:
 
 
 def _start(corpus: Path, endpoint: ScriptedEndpoint, output: Path) -> subprocess.Popen[bytes]:
-    script = ROOT / "tests" / "sdg_llm" / "run_generation.py"
+    script = Path(__file__).parents[1] / "tests" / "sdg_llm" / "run_generation.py"
     command = [sys.executable, str(script), str(corpus), endpoint.base_url, str(output)]
     return subprocess.Popen(command, stdout=subprocess.PIPE)
 

@@ -111,8 +111,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory, minilm: Path) -> Path:
     return made_once(tmp_path_factory, "tiny-bert", lambda folder: save_tiny_model(folder, minilm)) / "st"
 
 
-def save_tiny_model(folder: Path, minilm: Path) -> None:
-    """The random model in ``folder/st``, with the tokenizer of the one at ``minilm``."""
+def save_tiny_model(folder: Path, minilm: Path) -> Path:
+    """The random model in ``folder/st``, with the tokenizer of the one at ``minilm``; gives that folder."""
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.models import Normalize, Pooling, Transformer
@@ -127,6 +127,7 @@ def save_tiny_model(folder: Path, minilm: Path) -> None:
     transformer = Transformer(str(folder / "hf"), max_seq_length=128)
     model = SentenceTransformer(modules=[transformer, Pooling(32, "mean"), Normalize()], device="cpu")
     model.save_pretrained(str(folder / "st"))
+    return folder / "st"
 
 
 @pytest.fixture(scope="session")
