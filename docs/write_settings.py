@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,7 @@ def page() -> str:
     return "".join(parts)
 
 
+@cache
 def _values(profile: str) -> dict[str, Any]:
     """What a profile's file itself says."""
     return yaml.safe_load((PROFILE_FOLDER / f"{profile}.yaml").read_text("utf-8"))
