@@ -29,7 +29,7 @@ class Ticker:
         self._processes.set_forkserver_preload(HEAVY)
 
     def tick(self, sensor: str, die_at: int) -> tuple[int, int]:
-        """One tick in a child that is killed with SIGKILL when it touches the file system for the ``die_at``-th
+        """One tick in a child that is killed with SIGKILL when it touches a file of the project for the ``die_at``-th
         time (0: never). Returns its exit code and how often it did so."""
         touched = self._processes.Value("i", 0)
         arguments = (self._project.profile_path, self._project.instance.get_ref(), sensor, die_at, touched)
@@ -44,9 +44,9 @@ def _tick(profile: Path, instance: InstanceRef, sensor: str, die_at: int, touche
     os.chdir(profile.parent)
     count = 0
 
-    def touch(event: str, arguments: object) -> None:
+    def touch(event: str, arguments: tuple[object, ...]) -> None:
         nonlocal count
-        if event in TOUCHES:
+        if event in TOUCHES and _is_in(profile.parent, arguments):
             count += 1
             if count == die_at:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -57,3 +57,9 @@ def _tick(profile: Path, instance: InstanceRef, sensor: str, die_at: int, touche
         sys.addaudithook(touch)
         project.tick(sensor)
     touched.value = count  # type: ignore[attr-defined]
+
+
+def _is_in(folder: Path, arguments: tuple[object, ...]) -> bool:
+    """Whether what an event is about lies in ``folder``, in which the process works: what Python imports does not."""
+    path = arguments[0]
+    return isinstance(path, str | os.PathLike) and (folder / path).is_relative_to(folder)

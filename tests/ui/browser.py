@@ -24,8 +24,12 @@ STILL = """document.addEventListener("DOMContentLoaded", () => {
 """Nothing moves: without a GPU, each frame of a spinner is drawn by the processor."""
 
 
+HARMLESS = ("net::ERR_ABORTED", "net::ERR_NETWORK_CHANGED")
+"""Why requests end that have not failed: their page was left; Docker, whose tests run beside, has a new interface."""
+
+
 class Screen:
-    """One window. ``problems``: what pages threw, and requests that failed unless because the page was left."""
+    """One window. ``problems``: what pages threw, and requests that failed."""
 
     def __init__(self, page: Page, url: str, pictures: Path):
         self.page = page
@@ -35,7 +39,7 @@ class Screen:
         page.on("pageerror", lambda error: self._note(str(error), unless="Failed to fetch"))
         page.on(
             "requestfailed",
-            lambda request: self._note(f"{request.failure} {request.url}", unless="net::ERR_ABORTED"),
+            lambda request: self._note(f"{request.failure} {request.url}", unless=HARMLESS),
         )
         page.on(
             "response", lambda answer: self._note(f"{answer.status} {answer.url}", unless=("1", "2", "3"))
