@@ -112,7 +112,7 @@ def speed(options: argparse.Namespace) -> None:
             stock_script(rows, base.model, folder / "stock", bf16=bf16)
 
         scripts: dict[str, Callable[[], None]] = {STOCK: lambda: stock(data, bf16=False)}
-        if find_accelerator("cpu").bf16:  # elsewhere it takes twenty times as long
+        if find_accelerator("cpu").bf16:  # without its instructions it takes twenty times as long
             scripts["stock, bfloat16"] = lambda: stock(data, bf16=True)
         scripts |= {"retune": lambda: ours(whole), "retune, half batches": lambda: ours(halves)}
         stock(replace(data, examples=data.examples[:8]), bf16=False)  # imports, outside the measurement

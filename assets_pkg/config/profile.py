@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import cache, reduce
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -162,9 +162,7 @@ def load_profile(name: str, overrides: Sequence[str] = (), *, section: str | Non
         values = _read(name, seen=())
         for text in overrides:
             for key, value in _settings_of(*_parse_override(text), section).items():
-                values = _merged(
-                    values, reduce(lambda inner, part: {part: inner}, reversed(key.split(".")), value)
-                )
+                values = _merged(values, _nested(key.split("."), value))
         if any("${" in text for _, text in texts_in(values)):
             values = OmegaConf.to_container(OmegaConf.create(values), resolve=True)
     except OmegaConfBaseException as error:
@@ -230,7 +228,7 @@ def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
     if name in seen:
         raise ProfileError(f"profile {name} extends itself: {' -> '.join([*seen, name])}")
     path = _find(name)
-    values = _load(path) if path.parent == PROFILE_FOLDER else _load.__wrapped__(path)
+    values = _shipped(path) if path.parent == PROFILE_FOLDER else _load(path)
     parent = values.get("extends", None if name == "default" else "default")
     own = {key: value for key, value in values.items() if key != "extends"}
     if parent is None:
@@ -244,6 +242,10 @@ def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
 
 
 @cache
+def _shipped(path: Path) -> dict[str, Any]:
+    return _load(path)
+
+
 def _load(path: Path) -> dict[str, Any]:
     """One profile's own values, without its sections that are null, since all their lines are comments."""
     try:
@@ -265,6 +267,12 @@ def _merged(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
         both = isinstance(before, dict) and isinstance(value, dict)
         merged[key] = _merged(cast("dict[str, Any]", before), value) if both else value
     return merged
+
+
+def _nested(keys: Sequence[str], value: Any) -> dict[str, Any]:
+    """``value`` at ``keys`` from the top."""
+    first, *rest = keys
+    return {first: _nested(rest, value) if rest else value}
 
 
 def _find(name: str) -> Path:

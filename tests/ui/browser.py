@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-from playwright.sync_api import Locator, Page, expect, sync_playwright
+from playwright.sync_api import Locator, Page, Response, expect, sync_playwright
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from tests.apt import install_packages
@@ -24,8 +24,9 @@ STILL = """document.addEventListener("DOMContentLoaded", () => {
 """Nothing moves: without a GPU, each frame of a spinner is drawn by the processor."""
 
 
-HARMLESS = ("net::ERR_ABORTED", "net::ERR_NETWORK_CHANGED")
-"""Why requests end that have not failed: their page was left; Docker, whose tests run beside, has a new interface."""
+HARMLESS = ("net::ERR_ABORTED", "net::ERR_NETWORK_CHANGED", "Failed to fetch")
+"""Why requests end that have not failed: their page was left; Docker, whose tests run beside, has a new interface. Of
+one that failed, what the page then throws says less than the request."""
 
 
 class Screen:
@@ -36,14 +37,9 @@ class Screen:
         self.url = url
         self.pictures = pictures
         self.problems: list[str] = []
-        page.on("pageerror", lambda error: self._note(str(error), unless="Failed to fetch"))
-        page.on(
-            "requestfailed",
-            lambda request: self._note(f"{request.failure} {request.url}", unless=HARMLESS),
-        )
-        page.on(
-            "response", lambda answer: self._note(f"{answer.status} {answer.url}", unless=("1", "2", "3"))
-        )
+        page.on("pageerror", lambda error: self._note(str(error)))
+        page.on("requestfailed", lambda request: self._note(f"{request.failure} {request.url}"))
+        page.on("response", self._note_error)
         pictures.mkdir(parents=True, exist_ok=True)
 
     def open(self, path: str) -> None:
@@ -87,10 +83,13 @@ class Screen:
                 continue  # the page was drawn anew under the click
         return shown.locator("img[src^='data:image/png']")
 
-    def _note(self, problem: str, unless: str | tuple[str, ...]) -> None:
-        """``unless`` it begins so. A page whose request has failed throws in its turn: the request says more."""
-        if not problem.startswith(unless):
+    def _note(self, problem: str) -> None:
+        if not problem.startswith(HARMLESS):
             self.problems.append(problem)
+
+    def _note_error(self, answer: Response) -> None:
+        if answer.status >= 400:
+            self._note(f"{answer.status} {answer.url}")
 
 
 @contextmanager
