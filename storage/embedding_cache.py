@@ -142,10 +142,13 @@ class EmbeddingCache:
         return [self.folder / f"{FILE_NAME}{end}" for end in ("-wal", "-shm")]
 
     def _is_writable(self) -> bool:
-        """Whether SQLite can work here; even readers write, into the index of the log."""
+        """Whether SQLite can work here; even readers write, into the index of the log.
+
+        The log and its index are not looked at: SQLite gives them the owner and the permissions of the database, and
+        other processes make and remove them at any time.
+        """
         parents = (each for each in (self.folder, *self.folder.absolute().parents) if each.exists())
-        files = (each for each in (self._data, *self._companions) if each.exists())
-        closed = next((each for each in (next(parents), *files) if not os.access(each, os.W_OK)), None)
+        closed = next((each for each in (next(parents), self._data) if _is_closed(each)), None)
         if closed is not None:
             _warn_closed(closed)
         return closed is None
@@ -214,6 +217,11 @@ class EmbeddingCache:
                 said,
                 f"{former.name}{DAMAGED}",
             )
+
+
+def _is_closed(path: Path) -> bool:
+    """Whether it exists and this user cannot write it."""
+    return not os.access(path, os.W_OK) and path.exists()
 
 
 @cache

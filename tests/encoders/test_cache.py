@@ -84,6 +84,22 @@ def test_several_processes_share_a_cache(tmp_path):
     assert len(EmbeddingCache(tmp_path).get("m", names)) == len(names)
 
 
+def test_a_log_that_another_process_makes_and_removes_is_no_hindrance(tmp_path, monkeypatch, caplog):
+    filled(tmp_path / "cache", 3)
+    log_file = tmp_path / "cache" / f"{FILE_NAME}-wal"
+    access = os.access
+
+    def remove_just_before(path, mode):
+        """The most inconvenient moment: the file was there, and is no longer when its permissions are asked for."""
+        log_file.unlink(missing_ok=True)
+        return access(path, mode)
+
+    log_file.touch()
+    monkeypatch.setattr(os, "access", remove_just_before)
+    assert len(EmbeddingCache(tmp_path / "cache").get("m", ["text0"])) == 1
+    assert "cannot be written" not in caplog.text
+
+
 def test_a_killed_writer_leaves_every_committed_block(tmp_path):
     writer = start_writer(tmp_path, "k", 10_000)
     assert writer.stdout is not None
