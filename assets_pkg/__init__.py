@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from assets_pkg.build import build_definitions
     from assets_pkg.component import RetuneComponent
-    from assets_pkg.config.profile import Profile, load_profile
+    from assets_pkg.config.profile import Profile
+    from assets_pkg.config.profile_files import load_profile
     from assets_pkg.orchestration.downstream import load_artifact
     from assets_pkg.orchestration.executor import step_processes
 
@@ -34,7 +35,7 @@ _HOMES = {
     "RetuneComponent": "assets_pkg.component",
     "build_definitions": "assets_pkg.build",
     "load_artifact": "assets_pkg.orchestration.downstream",
-    "load_profile": "assets_pkg.config.profile",
+    "load_profile": "assets_pkg.config.profile_files",
     "step_processes": "assets_pkg.orchestration.executor",
 }
 

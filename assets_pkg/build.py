@@ -13,7 +13,8 @@ import dagster as dg
 from assets_pkg.automation.jobs import build_jobs
 from assets_pkg.automation.schedules import build_schedules
 from assets_pkg.automation.sensors import build_sensors
-from assets_pkg.config.profile import Profile, load_profile
+from assets_pkg.config.profile import Profile
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.config.stages import BENCHMARKS
 from assets_pkg.corpus.assets import build_assets as corpus
 from assets_pkg.corpus.upstream import ASSET

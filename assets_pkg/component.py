@@ -17,7 +17,8 @@ from pydantic.fields import FieldInfo
 from assets_pkg.build import EVERYTHING, build_definitions
 from assets_pkg.config.base import Settings
 from assets_pkg.config.describe import describe
-from assets_pkg.config.profile import Profile, load_profile
+from assets_pkg.config.profile import Profile
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.config.project import DEFAULT_PROFILE
 
 Template = Annotated[str, Field(pattern=r"\{\{.*\}\}")]

@@ -13,7 +13,8 @@ import dagster as dg
 
 from assets_pkg.build import SCHEDULES, SENSORS, build_definitions, configured_benchmarks
 from assets_pkg.config.env_file import load_env_file
-from assets_pkg.config.profile import Profile, load_profile
+from assets_pkg.config.profile import Profile
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.config.project import enter_project, profile_name
 from assets_pkg.orchestration.executor import step_processes
 from resources.http_client import bypass_proxies_on_this_machine

@@ -24,7 +24,7 @@ from typing import Any, cast
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from assets_pkg.config.profile import load_profile  # noqa: E402
+from assets_pkg.config.profile_files import load_profile  # noqa: E402
 from assets_pkg.corpus.file_digests import RACY_NS  # noqa: E402
 from assets_pkg.corpus.readers.registry import read  # noqa: E402
 from assets_pkg.corpus.sources import read_corpus, source_fingerprint  # noqa: E402

@@ -28,7 +28,8 @@ from unittest.mock import patch
 from assets_pkg.automation.execute import run_assets
 from assets_pkg.automation.external_changes import build_probes
 from assets_pkg.cli.running import definitions
-from assets_pkg.config.profile import Profile, load_profile
+from assets_pkg.config.profile import Profile
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.config.project import PROJECT_FILE, make_project
 from assets_pkg.config.stages import assets_between
 from assets_pkg.deploy.deploy import stop_deployed

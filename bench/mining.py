@@ -29,7 +29,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 
-from assets_pkg.config.profile import load_profile
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.config.sections.prep import MiningSettings
 from assets_pkg.prep.mining import mine_hard_negatives
 from assets_pkg.retrieval.exact_search import PASSAGE_BLOCK, QUERY_BLOCK, exact_search

@@ -23,7 +23,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from assets_pkg.config.profile import load_profile
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.evaluation.compare import compare
 from assets_pkg.reindex.comparison import measure_methods
 from assets_pkg.reindex.search_method import CANDIDATES

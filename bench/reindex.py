@@ -31,7 +31,8 @@ import pyarrow as pa
 
 from assets_pkg.automation.execute import run_assets
 from assets_pkg.build import build_definitions
-from assets_pkg.config.profile import Profile, load_profile
+from assets_pkg.config.profile import Profile
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.corpus.passages import passages_of, split_passages
 from assets_pkg.corpus.sources import read_corpus
 from assets_pkg.finetune.base_model import fetch_base_model

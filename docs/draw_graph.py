@@ -13,7 +13,7 @@ from matplotlib import pyplot as plt
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from assets_pkg.build import build_definitions
-from assets_pkg.config.profile import load_profile
+from assets_pkg.config.profile_files import load_profile
 
 PICTURE = Path(__file__).with_name("graph.png")
 LEFT_OUT = {"tensorrt_engine"}

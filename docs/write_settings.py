@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from assets_pkg.config.describe import describe
-from assets_pkg.config.profile import PROFILE_FOLDER, load_profile
+from assets_pkg.config.profile_files import PROFILE_FOLDER, load_profile
 
 PAGE = Path(__file__).with_name("settings.md")
 HEAD = """\

@@ -13,7 +13,7 @@ import pytest
 
 from assets_pkg.automation.jobs import MAIN_JOB
 from assets_pkg.build import build_definitions, configured_benchmarks
-from assets_pkg.config.profile import load_profile
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.config.stages import BENCHMARKS
 from storage.paths import IMAGE_TEXT_RESULTS, JUDGE_RESULTS
 

@@ -6,7 +6,8 @@ import pytest
 
 from assets_pkg.config.base import Settings
 from assets_pkg.config.describe import describe, descriptions
-from assets_pkg.config.profile import Profile, load_profile
+from assets_pkg.config.profile import Profile
+from assets_pkg.config.profile_files import load_profile
 
 
 def test_every_setting_has_its_line() -> None:

@@ -13,7 +13,8 @@ import pytest
 
 from assets_pkg.automation.execute import Failure, run_assets
 from assets_pkg.automation.jobs import MAIN_JOB
-from assets_pkg.orchestration.asset_context import asset_context, stage_asset
+from assets_pkg.orchestration.asset_context import asset_context
+from assets_pkg.orchestration.stage_asset import stage_asset
 from resources.configurable import ArtifactStoreResource
 from storage.errors import RetuneError
 

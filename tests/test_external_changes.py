@@ -9,7 +9,7 @@ import dagster as dg
 from PIL import Image
 
 from assets_pkg.automation.external_changes import build_probes
-from assets_pkg.config.profile import load_profile
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.image_text.assets import build_assets
 from assets_pkg.judges.assets import CAPTIONS
 from assets_pkg.judges.pipeline import load_captions

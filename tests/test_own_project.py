@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from assets_pkg.config.profile import load_profile
+from assets_pkg.config.profile_files import load_profile
 
 CHECKOUT = Path(__file__).parents[1]
 HEAVY = ("torch", "transformers", "datasets", "lancedb")

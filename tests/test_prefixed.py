@@ -11,7 +11,7 @@ import pytest
 
 import assets_pkg
 from assets_pkg.build import build_definitions
-from assets_pkg.config.profile import load_profile
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.orchestration.history import latest
 from assets_pkg.orchestration.names import Names, NamesError
 from assets_pkg.orchestration.places import PlacesError

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from assets_pkg.config.profile import Profile, ProfileError, load_profile
+from assets_pkg.config.errors import ProfileError
+from assets_pkg.config.profile import Profile
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.config.recipe_names import ALIASES, WITHOUT_COUNTERPART
 from assets_pkg.config.sections.prep import MiningSettings, SplitSettings
 from storage.digests import digest_json

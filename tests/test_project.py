@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from assets_pkg.config import project
-from assets_pkg.config.profile import load_profile
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.config.project import (
     ProjectError,
     enter_project,

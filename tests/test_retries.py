@@ -10,7 +10,8 @@ import pytest
 from assets_pkg.automation.execute import run_assets
 from assets_pkg.automation.jobs import MAIN_JOB
 from assets_pkg.orchestration import asset_context as module
-from assets_pkg.orchestration.asset_context import asset_context, stage_asset
+from assets_pkg.orchestration.asset_context import asset_context
+from assets_pkg.orchestration.stage_asset import stage_asset
 from resources.chat_model.client import ChatModel
 from resources.chat_model.config import ChatConfig
 from resources.chat_model.errors import EndpointError

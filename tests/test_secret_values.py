@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from assets_pkg.config.profile import Profile, ProfileError, load_profile
+from assets_pkg.config.errors import ProfileError
+from assets_pkg.config.profile import Profile
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.config.sections.sdg import EndpointSettings
 from resources.compute.errors import ComputeError
 from resources.compute.targets import ComputeTarget, read_target, read_wandb

@@ -10,7 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from assets_pkg.cli.main import app
-from assets_pkg.config.profile import load_profile
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.config.stages import STAGES
 
 

@@ -13,7 +13,8 @@ import pytest
 import typer
 
 from assets_pkg.cli.main import app
-from assets_pkg.config.profile import ProfileError, load_profile
+from assets_pkg.config.errors import ProfileError
+from assets_pkg.config.profile_files import load_profile
 
 CHECKOUT = Path(__file__).parents[1]
 DOCUMENTS = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]

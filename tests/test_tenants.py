@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 
 from assets_pkg.build import build_definitions
-from assets_pkg.config.profile import load_profile
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.orchestration.stale_status import StaleStatuses
 from tests.conftest import write_corpus, write_profile
 

@@ -71,8 +71,8 @@ Overrides = Annotated[list[str] | None, typer.Argument(help="Settings as key=val
 def load_settings(
     config: str, overrides: Sequence[str] | None = None, *, section: str | None = None
 ) -> Profile:
-    """The profile that a command works with; see :func:`~assets_pkg.config.profile.load_profile`."""
-    from assets_pkg.config.profile import load_profile
+    """The profile that a command works with; see :func:`~assets_pkg.config.profile_files.load_profile`."""
+    from assets_pkg.config.profile_files import load_profile
 
     given = [typed_override(text) for text in overrides or ()]
     return load_profile(profile_name(config), given, section=section)

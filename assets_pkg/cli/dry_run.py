@@ -13,7 +13,8 @@ from rich.padding import Padding
 from rich.text import Text
 
 from assets_pkg.cli.common import plain
-from assets_pkg.config.profile import Profile, load_profile
+from assets_pkg.config.profile import Profile
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.config.stages import SECTIONS, STAGE_OF, STAGES
 from storage.errors import RetuneError
 from storage.printable import visible

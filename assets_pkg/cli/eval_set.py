@@ -44,9 +44,9 @@ def search(config: ConfigOption = "", overrides: Overrides = None) -> None:
     """Measure every search method with the promoted model on the eval set."""
     import dagster as dg
 
-    from assets_pkg.orchestration.asset_context import UpstreamArtifacts
     from assets_pkg.orchestration.instance import open_instance
     from assets_pkg.orchestration.resources import build_resources
+    from assets_pkg.orchestration.upstream import UpstreamArtifacts
     from assets_pkg.reindex.comparison import measure_methods
     from assets_pkg.reindex.search_method import CANDIDATES
     from storage.artifacts import Checkpoint, EvalSet

@@ -49,7 +49,7 @@ def init(
     ] = "laptop",
 ) -> None:
     """Make a project: a folder with its settings (retune.yaml), and later its artifacts and history."""
-    from assets_pkg.config.profile import profile_names
+    from assets_pkg.config.profile_files import profile_names
 
     where, source = typed_path(folder), documents and typed_path(documents)
     if profile not in profile_names():
@@ -76,7 +76,7 @@ def info(
     overrides: Overrides = None,
 ) -> None:
     """Show the stages, the profiles, and every setting of this project with what it is."""
-    from assets_pkg.config.profile import profile_names
+    from assets_pkg.config.profile_files import profile_names
     from storage.remote_store import open_store
 
     profile = load_settings(config, overrides)

@@ -107,7 +107,7 @@ def definitions(profile: Profile) -> dg.Definitions:
 
 
 def _show_forecast(profile: Profile, plan: Plan, instance: dg.DagsterInstance) -> None:
-    from assets_pkg.orchestration.asset_context import UpstreamArtifacts
+    from assets_pkg.orchestration.upstream import UpstreamArtifacts
     from assets_pkg.sdg.forecast import forecast
     from resources.configurable import ArtifactStoreResource
     from storage.artifacts import Corpus, Passages

@@ -22,7 +22,7 @@ LONGEST_VALUE = 60
 def print_settings(console: Console, profile: Profile, sections: Iterable[str]) -> None:
     """Print the settings of some sections: name, value (bold where it is not the recipe's default), and what it is."""
     from assets_pkg.config.describe import describe
-    from assets_pkg.config.profile import load_profile
+    from assets_pkg.config.profile_files import load_profile
 
     defaults = {setting.key: setting.value for setting in describe(load_profile("default"))}
     table = Table(box=None, pad_edge=False, show_header=False)
@@ -54,7 +54,7 @@ def command_with_settings(sections: Sequence[str]) -> type[TyperCommand]:
 
 
 def _profile() -> Profile:
-    from assets_pkg.config.profile import load_profile
+    from assets_pkg.config.profile_files import load_profile
 
     try:
         return load_settings("")

@@ -159,9 +159,9 @@ def _check_pairs(profile: Profile) -> None:
 
 
 def _preview(profile: Profile) -> None:
-    from assets_pkg.orchestration.asset_context import UpstreamArtifacts
     from assets_pkg.orchestration.instance import open_instance
     from assets_pkg.orchestration.resources import build_resources
+    from assets_pkg.orchestration.upstream import UpstreamArtifacts
     from assets_pkg.sdg.generators import question_encoder
     from assets_pkg.sdg.llm import preview
     from storage.artifacts import Checkpoint, Corpus, Passages

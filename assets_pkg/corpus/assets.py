@@ -13,8 +13,10 @@ from assets_pkg.corpus.passage_units import TokenLimit
 from assets_pkg.corpus.passages import REPEATED_FILE, split_passages
 from assets_pkg.corpus.sources import read_corpus, source_fingerprint
 from assets_pkg.corpus.upstream import documents_of
-from assets_pkg.orchestration.asset_context import asset_context, inputs_of_check, stage_asset
+from assets_pkg.orchestration.asset_context import asset_context
 from assets_pkg.orchestration.metadata import numbers, table
+from assets_pkg.orchestration.stage_asset import stage_asset
+from assets_pkg.orchestration.upstream import inputs_of_check
 from resources.configurable import ArtifactStoreResource, ComputeResource
 from resources.encoders.token_counter import token_counter
 from resources.language import ENGLISH

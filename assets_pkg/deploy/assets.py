@@ -27,9 +27,10 @@ from assets_pkg.deploy.nim_eval import (
 )
 from assets_pkg.deploy.served_encoder import ServedEncoder
 from assets_pkg.deploy.server_state import ServedModel, smoke_check
-from assets_pkg.orchestration.asset_context import AssetContext, asset_context, shown_settings, stage_asset
+from assets_pkg.orchestration.asset_context import AssetContext, asset_context
 from assets_pkg.orchestration.history import ARTIFACT_KEY, SETTINGS_KEY, artifact_ref
 from assets_pkg.orchestration.metadata import numbers, table
+from assets_pkg.orchestration.stage_asset import shown_settings, stage_asset
 from assets_pkg.reindex.searched_index import follow_server
 from resources.configurable import ArtifactStoreResource, ContainerEngineResource, EncoderResource
 from resources.encoders.sample_texts import SAMPLE_TEXTS

@@ -23,16 +23,11 @@ from assets_pkg.finetune.imported import (
     imported_folder_changed,
     imported_from,
 )
-from assets_pkg.orchestration.asset_context import (
-    VERDICT,
-    AssetContext,
-    accelerator_pool,
-    asset_context,
-    stage_asset,
-)
+from assets_pkg.orchestration.asset_context import VERDICT, AssetContext, asset_context
 from assets_pkg.orchestration.history import ARTIFACT_KEY
 from assets_pkg.orchestration.instance import GPU_POOL
 from assets_pkg.orchestration.metadata import numbers, picture, table
+from assets_pkg.orchestration.stage_asset import accelerator_pool, stage_asset
 from assets_pkg.retrieval.metrics import main_metric
 from resources.configurable import (
     AcceleratorResource,

@@ -15,14 +15,11 @@ from assets_pkg.export.onnx import OnnxExportSettings, admit_export, export_onnx
 from assets_pkg.export.tensorrt import build_engine, plan_engine
 from assets_pkg.finetune.base_model import licence_of
 from assets_pkg.nim.manifest import MANIFEST_FILE, QuantizedDtype, read_manifest
-from assets_pkg.orchestration.asset_context import (
-    UpstreamArtifacts,
-    asset_context,
-    inputs_of_check,
-    stage_asset,
-)
+from assets_pkg.orchestration.asset_context import asset_context
 from assets_pkg.orchestration.metadata import numbers, table
 from assets_pkg.orchestration.run_observer import run_observer
+from assets_pkg.orchestration.stage_asset import stage_asset
+from assets_pkg.orchestration.upstream import UpstreamArtifacts, inputs_of_check
 from resources.configurable import (
     AcceleratorResource,
     ArtifactStoreResource,

@@ -19,8 +19,9 @@ from assets_pkg.finetune.imported import (
 )
 from assets_pkg.finetune.launch import launch_training
 from assets_pkg.finetune.sweep import run_sweep
-from assets_pkg.orchestration.asset_context import AssetContext, accelerator_pool, asset_context, stage_asset
+from assets_pkg.orchestration.asset_context import AssetContext, asset_context
 from assets_pkg.orchestration.metadata import numbers, picture, table
+from assets_pkg.orchestration.stage_asset import accelerator_pool, stage_asset
 from resources.configurable import (
     AcceleratorResource,
     ArtifactStoreResource,

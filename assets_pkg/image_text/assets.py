@@ -9,8 +9,9 @@ from assets_pkg.image_text.captions import captioning_model, write_captions
 from assets_pkg.image_text.pairs import Pair, source_digest, write_pairs
 from assets_pkg.image_text.report import write_report
 from assets_pkg.image_text.scores import score_models, split_models, truncating, with_precision
-from assets_pkg.orchestration.asset_context import accelerator_pool, asset_context, stage_asset
+from assets_pkg.orchestration.asset_context import asset_context
 from assets_pkg.orchestration.metadata import numbers, picture, table
+from assets_pkg.orchestration.stage_asset import accelerator_pool, stage_asset
 from resources.configurable import (
     AcceleratorResource,
     ArtifactStoreResource,

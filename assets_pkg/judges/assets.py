@@ -15,8 +15,9 @@ from assets_pkg.judges.pipeline import (
 )
 from assets_pkg.judges.published import Placed
 from assets_pkg.judges.report import shown_placed, shown_ranking, unread
-from assets_pkg.orchestration.asset_context import accelerator_pool, asset_context, stage_asset
+from assets_pkg.orchestration.asset_context import asset_context
 from assets_pkg.orchestration.metadata import numbers, picture, table
+from assets_pkg.orchestration.stage_asset import accelerator_pool, stage_asset
 from resources.configurable import AcceleratorResource, ArtifactStoreResource, ComputeResource
 from resources.encoders.factory import Availability, open_encoder, opener
 from resources.encoders.text_lengths import text_length

@@ -1,4 +1,4 @@
-"""What every asset function is made with: typed upstream artifacts in, a built artifact and its materialization out.
+"""What every asset function works with: typed upstream artifacts in, a built artifact and its materialization out.
 
 An asset built through here is keyed by its code version and its inputs' data versions. If that key was
 built before, the earlier artifact is reused: re-running is cheap, a rollback costs nothing, and a killed run loses
@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import dagster as dg
 
-from assets_pkg.config.base import ComputeSettings, Settings
 from assets_pkg.config.stages import STAGE_OF
 from assets_pkg.orchestration.accelerator_lock import accelerator_lock
 from assets_pkg.orchestration.history import (
@@ -27,32 +26,25 @@ from assets_pkg.orchestration.history import (
     SETTINGS_KEY,
     STORE_KEY,
     ArtifactRef,
-    artifact_ref,
     data_version,
     input_tags,
-    latest,
-    latest_record,
-    visible_to,
 )
-from assets_pkg.orchestration.instance import GPU_POOL, PROCESS_TAG
-from assets_pkg.orchestration.names import UNPREFIXED, Names
+from assets_pkg.orchestration.instance import PROCESS_TAG
+from assets_pkg.orchestration.names import Names
 from assets_pkg.orchestration.pipes_client import run_remote
-from assets_pkg.orchestration.run_config import config_fields
 from assets_pkg.orchestration.run_observer import run_observer
 from assets_pkg.orchestration.run_tags import data_set_tags
+from assets_pkg.orchestration.upstream import A, UpstreamArtifacts
 from resources.compute.errors import ComputeError
-from resources.compute.stage_targets import StageTargets
 from resources.compute.targets import ComputeTarget
 from resources.configurable import ArtifactStoreResource, ComputeResource
 from resources.machine.usage import UsageMeter
 from storage.artifact_store import BuildKey
 from storage.artifacts import Artifact
-from storage.digests import digest_json
 from storage.errors import RetuneError, TransientError
 from storage.progress import Progress, Rate, shown_figures
 
 FORCED_TAG = "retune/force"
-OWNERS = ["team:retrieval"]
 LOG_EVERY_SECONDS = 5.0
 RETRY_AFTER_SECONDS = (30.0, 300.0)
 
@@ -60,151 +52,10 @@ VERDICT = "verdict"
 DECISION = "decision"
 """Metadata keys: what a measurement or a decision comes to, in a sentence."""
 
-A = TypeVar("A", bound=Artifact)
-T = TypeVar("T")
-
-
-def code_version(logic: str, *settings: Settings) -> str:
-    """An asset's code version: the version of its logic and the digest of the settings that it reads."""
-    return f"{logic}-{digest_json([group.digest() for group in settings])}"
-
-
-def stage_asset(
-    group: str,
-    *settings: Settings,
-    kinds: set[str],
-    deps: tuple[str | dg.AssetKey, ...] = (),
-    pool: str | None = None,
-    check_specs: Sequence[dg.AssetCheckSpec] = (),
-    optional: bool = False,
-    logic: str = "1",
-    offered: Sequence[Settings] = (),
-    config: Mapping[str, dg.Field] | None = None,
-) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
-    """``@dg.asset`` with what every asset of the graph has.
-
-    Args:
-        settings: the settings that decide the result; with ``logic`` they make the code version.
-        pool: for a step that trains or embeds: :func:`accelerator_pool`, in which it waits for the accelerator.
-        optional: the step may make nothing.
-        logic: raised when the step's code gives another result for the same inputs and settings.
-        offered: the settings that a run can change, if they are not ``settings``.
-        config: what a run can be given besides.
-    """
-
-    def decorate(function: Callable[..., Any]) -> dg.AssetsDefinition:
-        fields = {**config_fields(function.__name__, *offered or settings), **(config or {})}
-        return dg.asset(
-            group_name=group,
-            code_version=code_version(logic, *settings),
-            deps=list(deps),
-            kinds=kinds,
-            owners=OWNERS,
-            pool=pool,
-            check_specs=check_specs,
-            output_required=not optional,
-            metadata={SETTINGS_KEY: shown_settings(*settings)},
-            config_schema=fields or None,
-        )(function)
-
-    return decorate
-
-
-def accelerator_pool(compute: ComputeSettings, stage: str) -> str | None:
-    """The pool of this machine's accelerator; None where ``stage`` runs on a compute target with accelerators of its
-    own, so that the step here only waits."""
-    with suppress(ComputeError):  # a target that does not exist is reported by the run
-        if not StageTargets(**compute.model_dump()).uses_this_machine(stage):
-            return None
-    return GPU_POOL
-
-
-def shown_settings(*settings: Settings) -> dict[str, Any]:
-    """The settings behind a code version, recorded so that a plan can say which of them changed."""
-    return {name: value for group in settings for name, value in group.decisive().items()}
-
 
 def forced_tag(assets: Collection[str]) -> dict[str, str]:
     """The tag of a run that builds ``assets`` though they may have been built before from the same inputs."""
     return {FORCED_TAG: json.dumps(sorted(assets))} if assets else {}
-
-
-class UpstreamArtifacts:
-    """The artifacts of the latest materializations, typed; for a run, those that it works with
-    (:func:`~assets_pkg.orchestration.history.visible_to`). Assets are named as without a key prefix; ``names`` says
-    under which they are."""
-
-    def __init__(
-        self,
-        instance: dg.DagsterInstance,
-        store: ArtifactStoreResource,
-        run_id: str | None = None,
-        names: Names = UNPREFIXED,
-    ):
-        self.instance = instance
-        self.store = store.get()
-        self.names = names
-        self._run_id = run_id
-
-    def input(self, kind: type[A], asset: str) -> A:
-        """The artifact that the upstream ``asset`` recorded in its latest materialization.
-
-        Raises:
-            dg.Failure: the upstream asset was never materialized here.
-        """
-        return self._artifact(kind, self.recorded(asset))
-
-    def current(self, kind: type[A], asset: str) -> A | None:
-        """The artifact of the latest materialization of ``asset`` in this artifact root, whichever run made it; None
-        if there is none."""
-        made = self.latest(asset)
-        return None if made is None else self._artifact(kind, made)
-
-    def latest(self, asset: str) -> dg.AssetMaterialization | None:
-        """The latest materialization of ``asset`` in this artifact root, whichever run made it, if there is one."""
-        return latest(self.instance, self.names.key(asset), self.store)
-
-    def previous(self, asset: str | dg.AssetKey) -> dg.AssetMaterialization | None:
-        """The latest materialization of ``asset`` that is seen from here, if there is one."""
-        record = self._record(asset)
-        return None if record is None else record.asset_materialization
-
-    def _artifact(self, kind: type[A], materialization: dg.AssetMaterialization) -> A:
-        recorded = artifact_ref(materialization)
-        assert recorded is not None, f"{materialization.asset_key.to_user_string()} records no artifact"
-        return self.store.get(kind, *recorded)
-
-    def _record(self, asset: str | dg.AssetKey) -> dg.EventLogRecord | None:
-        key = self.names.key(asset)
-        store = self.store if self.names.makes(key) else None
-        if self._run_id is None:
-            return latest_record(self.instance, key, store)
-        return visible_to(self.instance, self._run_id, key, store)
-
-    def recorded(self, asset: str | dg.AssetKey) -> dg.AssetMaterialization:
-        """The latest materialization of the upstream ``asset`` that is seen from here.
-
-        Raises:
-            dg.Failure: it was never materialized here.
-        """
-        materialization = self.previous(asset)
-        if materialization is None and not self.names.makes(key := self.names.key(asset)):
-            raise dg.Failure(f"{key.to_user_string()} was never materialized", allow_retries=False)
-        if materialization is None:
-            raise dg.Failure(
-                f"'{self.names.key(asset).to_user_string()}' was never materialized: materialize it and what it is "
-                "made of first, in the UI or with the command (retune run --from sdg)",
-                allow_retries=False,
-            )
-        return materialization
-
-
-def inputs_of_check(
-    context: dg.AssetCheckExecutionContext, store: ArtifactStoreResource
-) -> UpstreamArtifacts:
-    """The artifacts that the run of a check works with."""
-    names = Names.around([spec.asset_key for spec in context.check_specs])
-    return UpstreamArtifacts(context.instance, store, context.run.run_id, names)
 
 
 class AssetContext(UpstreamArtifacts):

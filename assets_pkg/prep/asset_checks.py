@@ -13,8 +13,8 @@ import dagster as dg
 import numpy as np
 
 from assets_pkg.config.profile import Profile
-from assets_pkg.orchestration.asset_context import UpstreamArtifacts, inputs_of_check
 from assets_pkg.orchestration.metadata import in_words, numbers, table
+from assets_pkg.orchestration.upstream import UpstreamArtifacts, inputs_of_check
 from assets_pkg.prep.filtering import question_key
 from assets_pkg.prep.leakage import Leaks, find_leaks
 from resources.configurable import ArtifactStoreResource

@@ -11,10 +11,11 @@ from assets_pkg.config.sections.prep import (
     SplitSettings,
     TrainingSourceSettings,
 )
-from assets_pkg.orchestration.asset_context import AssetContext, accelerator_pool, asset_context, stage_asset
+from assets_pkg.orchestration.asset_context import AssetContext, asset_context
 from assets_pkg.orchestration.history import data_version
 from assets_pkg.orchestration.metadata import numbers, picture, table
 from assets_pkg.orchestration.run_observer import run_observer
+from assets_pkg.orchestration.stage_asset import accelerator_pool, stage_asset
 from assets_pkg.prep.asset_checks import build_checks
 from assets_pkg.prep.eval_set import freeze, frozen_eval_set, import_beir, read_fixed_eval_set
 from assets_pkg.prep.input_files import FINGERPRINT, eval_set_fingerprint, training_fingerprint

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from assets_pkg.orchestration.asset_context import UpstreamArtifacts
 from assets_pkg.orchestration.instance import open_instance
+from assets_pkg.orchestration.upstream import UpstreamArtifacts
 from assets_pkg.prep.errors import PrepError
 from assets_pkg.prep.filtering import question_key
 from assets_pkg.prep.split import FixedEvalSet

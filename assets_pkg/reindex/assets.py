@@ -13,19 +13,17 @@ import dagster as dg
 from assets_pkg.config.base import ModelSettings
 from assets_pkg.config.profile import Profile
 from assets_pkg.config.sections.reindex import ReindexSettings
-from assets_pkg.orchestration.asset_context import (
+from assets_pkg.orchestration.asset_context import VERDICT, AssetContext, asset_context
+from assets_pkg.orchestration.history import SETTINGS_KEY, data_version
+from assets_pkg.orchestration.metadata import numbers, picture, table
+from assets_pkg.orchestration.run_config import config_fields
+from assets_pkg.orchestration.stage_asset import (
     OWNERS,
-    VERDICT,
-    AssetContext,
     accelerator_pool,
-    asset_context,
     code_version,
     shown_settings,
     stage_asset,
 )
-from assets_pkg.orchestration.history import SETTINGS_KEY, data_version
-from assets_pkg.orchestration.metadata import numbers, picture, table
-from assets_pkg.orchestration.run_config import config_fields
 from assets_pkg.reindex.corpus_embedding import embed_corpus, served_encoder
 from assets_pkg.reindex.index import build_index, is_lost, open_index
 from assets_pkg.reindex.index_checks import (

@@ -8,8 +8,9 @@ from typing import Any
 import dagster as dg
 
 from assets_pkg.config.profile import Profile
-from assets_pkg.orchestration.asset_context import AssetContext, accelerator_pool, asset_context, stage_asset
+from assets_pkg.orchestration.asset_context import AssetContext, asset_context
 from assets_pkg.orchestration.metadata import numbers, table
+from assets_pkg.orchestration.stage_asset import accelerator_pool, stage_asset
 from assets_pkg.sdg.generators import generate_pairs, outside_digests, question_encoder
 from assets_pkg.sdg.own_pairs import load_own_pairs
 from resources.configurable import ArtifactStoreResource, ChatModelResource, ComputeResource, EncoderResource

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from assets_pkg.config.profile import load_profile
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.finetune.preflight import PADDING_OF_ALL, TokenLengths, Workload, admit_training, mini_batches
 from resources.machine.accelerator import Accelerator, NotEnoughMemoryError
 from resources.machine.memory_estimate import (

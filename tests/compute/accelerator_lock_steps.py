@@ -36,7 +36,8 @@ A_STEP = """
 
     import dagster as dg
 
-    from assets_pkg.orchestration.asset_context import asset_context, stage_asset
+    from assets_pkg.orchestration.asset_context import asset_context
+    from assets_pkg.orchestration.stage_asset import stage_asset
     from assets_pkg.orchestration.instance import GPU_POOL, open_instance
     from resources.configurable import ArtifactStoreResource
 

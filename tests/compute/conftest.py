@@ -13,7 +13,7 @@ import yaml
 
 from assets_pkg.automation.execute import run_assets
 from assets_pkg.build import build_definitions
-from assets_pkg.config.profile import load_profile
+from assets_pkg.config.profile_files import load_profile
 from storage.paths import EMBEDDING_CACHE
 from tests.command.conftest import Workplace, copy_workplace, free_port, make_workplace
 from tests.compute.slurm_cluster import Cluster, running_cluster

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from assets_pkg.build import build_definitions
-from assets_pkg.config.profile import load_profile
+from assets_pkg.config.profile_files import load_profile
 from tests.command.conftest import Workplace
 from tests.compute.accelerator_lock_steps import busy_accelerator, run_at_once
 from tests.conftest import write_profile

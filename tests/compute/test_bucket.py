@@ -11,7 +11,7 @@ import pytest
 
 from assets_pkg.automation.execute import run_assets
 from assets_pkg.build import build_definitions
-from assets_pkg.config.profile import load_profile
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.orchestration.history import data_version
 from assets_pkg.orchestration.pipes_client import make_job
 from resources.compute.stage_targets import StageTargets

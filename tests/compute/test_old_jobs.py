@@ -25,7 +25,8 @@ from assets_pkg.automation.detached_jobs import (
 )
 from assets_pkg.automation.job_cleanup import find_ended_jobs
 from assets_pkg.cli.main import app
-from assets_pkg.config.profile import Profile, load_profile
+from assets_pkg.config.profile import Profile
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.orchestration.pipes_client import WORKER
 from resources.compute.errors import ComputeError
 from resources.compute.host import ThisHost

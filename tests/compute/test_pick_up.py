@@ -12,7 +12,7 @@ import pytest
 
 from assets_pkg.automation.detached_jobs import DetachedJob
 from assets_pkg.build import build_definitions
-from assets_pkg.config.profile import load_profile
+from assets_pkg.config.profile_files import load_profile
 from resources.compute.job import JobFolder
 from resources.compute.targets import ComputeTarget
 from resources.configurable import AlertsResource

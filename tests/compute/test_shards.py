@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from assets_pkg.config.profile import load_profile
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.config.sections.prep import MiningSettings
 from assets_pkg.prep.mining import mine_hard_negatives
 from assets_pkg.reindex.corpus_embedding import embed_corpus, embed_passages

@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 
 from assets_pkg.build import build_definitions
-from assets_pkg.config.profile import load_profile
+from assets_pkg.config.profile_files import load_profile
 from resources.compute.stage_targets import StageTargets
 from resources.configurable import ComputeResource
 

@@ -15,7 +15,7 @@ import pytest
 
 from assets_pkg.automation.execute import run_assets
 from assets_pkg.build import build_definitions
-from assets_pkg.config.profile import load_profile
+from assets_pkg.config.profile_files import load_profile
 from resources.configurable import AlertsResource
 from tests.command.conftest import Workplace
 from tests.compute.conftest import OWN_PAIRS, made_of_own_pairs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from assets_pkg.config.profile import load_profile
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.config.sections.corpus import PassageSettings
 from assets_pkg.corpus.segmentation import title_of
 from storage.artifacts import Corpus, Document

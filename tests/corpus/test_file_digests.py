@@ -14,7 +14,7 @@ import dagster as dg
 import pytest
 
 from assets_pkg.build import build_definitions
-from assets_pkg.config.profile import load_profile
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.corpus import file_digests
 from assets_pkg.corpus.sources import read_corpus, source_fingerprint
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from assets_pkg.config.profile import load_profile
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.config.sections.corpus import CorpusSettings
 from assets_pkg.corpus.sources import CorpusError, read_corpus, seconds_since_change, source_fingerprint
 from storage.artifacts import Corpus

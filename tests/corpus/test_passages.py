@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assets_pkg.config.profile import ProfileError
+from assets_pkg.config.errors import ProfileError
 from assets_pkg.corpus.document_source import CorpusError
 from assets_pkg.corpus.passage_units import MAX_PASSAGE_CHARS, MAX_UNIT_CHARS, TokenLimit
 from assets_pkg.corpus.passages import passages_of, split_passages

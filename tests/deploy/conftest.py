@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from assets_pkg.config.profile import load_profile
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.config.sections.deploy import DeploySettings
 from assets_pkg.deploy.assets import server_changed
 from assets_pkg.deploy.deploy import deploy, read_state

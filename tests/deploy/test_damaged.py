@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import dagster as dg
 import pytest
 
-from assets_pkg.config.profile import load_profile
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.deploy import assets
 from storage.artifact_store import ArtifactStore, BuildKey
 from storage.artifacts import Checkpoint, OnnxModel

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from assets_pkg.config.profile import load_profile
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.config.sections.deploy import DeploySettings
 from assets_pkg.deploy.backends.docker import container_spec
 from assets_pkg.deploy.backends.nim_image import needs_engine

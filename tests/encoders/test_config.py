@@ -11,7 +11,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from assets_pkg.config.profile import load_profile
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.orchestration.resources import build_resources, encoders_for
 from resources.configurable import ChatModelResource
 from resources.encoders.encoder_config import EncoderConfig

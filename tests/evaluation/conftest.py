@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from assets_pkg.config.profile import load_profile
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.config.sections.evaluation import EvalSettings
 from assets_pkg.retrieval.metrics import RetrievalScores
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from assets_pkg.config.profile import load_profile
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.config.sections.evaluation import EvalSettings
 from assets_pkg.evaluation.guard import guard_checks
 from assets_pkg.evaluation.promotion import GateError

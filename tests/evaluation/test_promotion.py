@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from assets_pkg.config.profile import load_profile
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.config.sections.evaluation import GateSettings
 from assets_pkg.evaluation.compare import Difference
 from assets_pkg.evaluation.promotion import GateError, check_report, decide

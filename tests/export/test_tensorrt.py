@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from assets_pkg.config.profile import ProfileError, load_profile
+from assets_pkg.config.errors import ProfileError
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.config.sections.export import TensorrtSettings
 from assets_pkg.export import tensorrt
 from assets_pkg.export.exportable import ExportError

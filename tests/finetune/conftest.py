@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from assets_pkg.config.base import ModelSettings
-from assets_pkg.config.profile import load_profile
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.config.sections.finetune import FinetuneSettings
 from resources.machine.accelerator import Accelerator
 from storage.artifacts import Checkpoint, MinedTrainSet

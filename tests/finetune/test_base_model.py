@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from assets_pkg.config.base import ModelSettings
-from assets_pkg.config.profile import load_profile
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.finetune.base_model import fetch_base_model
 from assets_pkg.finetune.errors import BaseModelError
 from assets_pkg.finetune.model_io import copy_unchanged, load_model

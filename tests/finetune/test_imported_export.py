@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from assets_pkg.config.profile import load_profile
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.export.onnx import OnnxExportSettings, export_onnx
 from assets_pkg.finetune.errors import BaseModelError
 from assets_pkg.finetune.imported_export import exported_from, exported_graph, import_export

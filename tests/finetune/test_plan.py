@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from assets_pkg.config.profile import load_profile
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.config.sections.finetune import FinetuneSettings
 from assets_pkg.finetune.plan import plan_training
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from assets_pkg.config.profile import load_profile
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.finetune.base_model import describe_contract, fetch_base_model, registry_facts
 from assets_pkg.finetune.errors import BaseModelError
 from assets_pkg.finetune.model_io import load_model

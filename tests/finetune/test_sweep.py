@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from assets_pkg.config.profile import ProfileError, load_profile
+from assets_pkg.config.errors import ProfileError
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.config.sections.finetune import FinetuneSettings
 from assets_pkg.finetune.adapter import train_adapter
 from assets_pkg.finetune.errors import TrainingDataError

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from assets_pkg.config.profile import ProfileError, load_profile
+from assets_pkg.config.errors import ProfileError
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.export.onnx import OnnxExportSettings, export_onnx
 from assets_pkg.export.parity import measure_parity
 from assets_pkg.finetune.base_model import fetch_base_model

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from assets_pkg.config.profile import load_profile
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.corpus.front_matter import split_front_matter
 from assets_pkg.corpus.metadata_file import read_metadata_file
 from assets_pkg.judges.captions import read_texts

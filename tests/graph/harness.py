@@ -14,7 +14,8 @@ from assets_pkg.automation.execute import Outcome, run_assets
 from assets_pkg.automation.external_changes import build_probes
 from assets_pkg.automation.jobs import CORPUS_JOB, DEPLOY_JOB, REINDEX_JOB
 from assets_pkg.build import build_definitions
-from assets_pkg.config.profile import Profile, load_profile
+from assets_pkg.config.profile import Profile
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.config.stages import STAGES, assets_between
 from assets_pkg.orchestration.history import data_version
 from assets_pkg.orchestration.plan import Plan, make_plan

@@ -12,13 +12,15 @@ from assets_pkg.automation.execute import run_assets
 from assets_pkg.automation.jobs import MAIN_JOB
 from assets_pkg.build import build_definitions
 from assets_pkg.config.describe import describe
-from assets_pkg.config.profile import Profile, ProfileError, load_profile, profile_names
-from assets_pkg.orchestration.asset_context import stage_asset
+from assets_pkg.config.errors import ProfileError
+from assets_pkg.config.profile import Profile
+from assets_pkg.config.profile_files import load_profile, profile_names
 from assets_pkg.orchestration.history import SETTINGS_KEY, latest
 from assets_pkg.orchestration.resources import build_resources
 from assets_pkg.orchestration.run_config import RunConfigError, profile_of_run
 from assets_pkg.orchestration.run_settings import with_run_settings
 from assets_pkg.orchestration.run_tags import SETTINGS_TAG, settings_digest
+from assets_pkg.orchestration.stage_asset import stage_asset
 from resources.chat_model.config import ChatConfig
 from resources.compute.stage_targets import StageTargets
 from resources.configurable import ChatModelResource, ComputeResource

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from assets_pkg.config.profile import Profile, load_profile
+from assets_pkg.config.profile import Profile
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.config.sections.evaluation import IntervalSettings
 from assets_pkg.config.sections.image_text import CaptionSettings, PairSettings, ScoreSettings
 from assets_pkg.image_text.assets import load_pairs

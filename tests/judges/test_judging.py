@@ -328,7 +328,7 @@ def test_the_assets_judge_and_rank(
 ) -> None:
     import dagster as dg
 
-    from assets_pkg.config.profile import load_profile
+    from assets_pkg.config.profile_files import load_profile
     from assets_pkg.judges.assets import build_assets
     from resources.configurable import AcceleratorResource, ArtifactStoreResource, ComputeResource
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from assets_pkg.config.profile import ProfileError, load_profile
+from assets_pkg.config.errors import ProfileError
+from assets_pkg.config.profile_files import load_profile
 from resources.models.naming import ModelNameError, find_named, own_settings
 from storage.artifact_store import ArtifactStore, BuildKey
 from storage.artifacts import Checkpoint

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from assets_pkg.config.base import ModelSettings
-from assets_pkg.config.profile import load_profile
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.export.onnx import load_checkpoint
 from assets_pkg.finetune.base_model import fetch_base_model
 from resources.encoders.encoder_config import EncoderConfig

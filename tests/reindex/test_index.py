@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.feature_extraction.text import HashingVectorizer
 
-from assets_pkg.config.profile import load_profile
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.config.sections.reindex import ReindexSettings
 from assets_pkg.reindex.corpus_embedding import embed_passages
 from assets_pkg.reindex.index import IndexMismatch, build_index

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from assets_pkg.config.profile import load_profile
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.evaluation.evaluate import evaluate_retrieval
 from assets_pkg.evaluation.report import write_eval_report
 from assets_pkg.reindex.index import open_index

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from assets_pkg.config.profile import load_profile
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.corpus.passages import split_passages
 from assets_pkg.corpus.sources import read_corpus
 from assets_pkg.reindex.corpus_embedding import embed_passages

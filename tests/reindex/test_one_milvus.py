@@ -13,7 +13,7 @@ import pytest
 from pymilvus import MilvusClient
 
 from assets_pkg.automation.retention import find_removals, remove
-from assets_pkg.config.profile import load_profile
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.reindex.corpus_embedding import embed_passages
 from assets_pkg.reindex.index import build_index, open_index
 from assets_pkg.reindex.searcher import IndexReader

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from assets_pkg.config.profile import load_profile
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.evaluation.evaluate import evaluate_retrieval
 from assets_pkg.reindex.comparison import measure_methods
 from assets_pkg.reindex.search_method import CANDIDATES, METRIC, choose, choose_search_method, fold_of

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from assets_pkg.config.profile import load_profile
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.reindex import comparison
 from resources.encoders.base import Role
 from storage.artifact_store import ArtifactStore, BuildKey

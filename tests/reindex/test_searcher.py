@@ -8,7 +8,7 @@ import sys
 CODE = """
 import sys
 from pathlib import Path
-from assets_pkg.config.profile import load_profile
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.reindex.searcher import checkpoint_encoder
 from storage.artifact_store import ArtifactStore
 from storage.artifacts import Checkpoint

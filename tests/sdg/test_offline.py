@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from assets_pkg.config.profile import load_profile
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.config.sections.sdg import SdgSettings
 from assets_pkg.sdg.errors import SdgError
 from assets_pkg.sdg.offline import generate_offline

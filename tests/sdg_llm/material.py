@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from assets_pkg.config.profile import load_profile
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.config.sections.sdg import SdgSettings
 from assets_pkg.sdg.llm import chat_config, generate_with_llm
 from resources.chat_model.client import ChatModel

@@ -17,7 +17,8 @@ from material import generate, make_corpus, sdg_settings
 from scripted_endpoint import ScriptedEndpoint
 from sentence_transformers import SentenceTransformer
 
-from assets_pkg.config.profile import ProfileError, load_profile
+from assets_pkg.config.errors import ProfileError
+from assets_pkg.config.profile_files import load_profile
 from assets_pkg.sdg.generators import question_encoder
 from assets_pkg.sdg.llm import (
     PromptError,
