@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
 from PIL import Image
 
-from assets_pkg.automation.external_changes import build_probes
+from assets_pkg.automation.external_changes import EXTERNAL_CHANGES, build_probes
 from assets_pkg.config.profile_files import load_profile
+from assets_pkg.evaluation.assets import GUARD_SETS
+from assets_pkg.evaluation.guard import guard_fingerprints
 from assets_pkg.image_text.assets import build_assets
 from assets_pkg.judges.assets import CAPTIONS
 from assets_pkg.judges.pipeline import load_captions
 from assets_pkg.orchestration.history import latest
 from assets_pkg.orchestration.resources import build_resources
 from resources.configurable import AcceleratorResource, ArtifactStoreResource, ComputeResource
+from storage.artifact_store import ArtifactStore
+from storage.formats.beir import BeirDocument, BeirQuery, write_beir
 
 
 def test_a_changed_image_makes_the_pairs_stale(tmp_path: Path) -> None:
@@ -40,6 +45,24 @@ def test_a_changed_image_makes_the_pairs_stale(tmp_path: Path) -> None:
         assert probe(made) is None
         Image.new("RGB", (8, 8), (0, 255, 0)).save(pictures / "red.png")
         assert probe(made) == f"{pictures} changed"
+
+
+def test_a_changed_guard_set_makes_the_promotion_stale(tmp_path: Path) -> None:
+    """The gate asks it again: a model that was refused, or promoted, for what the set said may not be now."""
+    documents, questions = [BeirDocument("d", "A pump runs.")], [BeirQuery("q", "What runs?")]
+    write_beir(tmp_path / "manuals", documents, questions, {"q": {"d": 1}})
+    profile = load_profile(
+        "laptop", [f"artifact_root={tmp_path}", f"gate.guard_sets=[general,{tmp_path / 'manuals'}]"]
+    )
+    made = dg.AssetMaterialization("promoted_model", metadata={GUARD_SETS: guard_fingerprints(profile.gate)})
+    changed = partial(EXTERNAL_CHANGES["promoted_model"], profile=profile, _=ArtifactStore(tmp_path))
+    assert changed(made) is None
+    write_beir(tmp_path / "manuals", documents, [BeirQuery("q", "What is it that runs?")], {"q": {"d": 1}})
+    assert changed(made) == f"guard set {tmp_path / 'manuals'} changed"
+    (tmp_path / "manuals" / "qrels" / "test.tsv").unlink()
+    assert changed(made) == f"guard set {tmp_path / 'manuals'} changed"
+    by_hand_or_by_an_earlier_version = dg.AssetMaterialization("promoted_model")
+    assert changed(by_hand_or_by_an_earlier_version) is None
 
 
 def test_a_changed_caption_makes_the_scores_stale(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from assets_pkg.config.profile import Profile
 from assets_pkg.config.stages import STAGE_OF
 from assets_pkg.corpus.assets import documents_changed
 from assets_pkg.deploy.assets import server_changed
-from assets_pkg.evaluation.assets import promoted_folder_changed
+from assets_pkg.evaluation.assets import promotion_inputs_changed
 from assets_pkg.finetune.assets import base_model_changed, checkpoint_folder_changed
 from assets_pkg.image_text.assets import pairs_changed
 from assets_pkg.judges.assets import captions_changed, published_changed
@@ -36,7 +36,7 @@ EXTERNAL_CHANGES: dict[str, ExternalChange] = {
     "training_set": training_files_changed,
     "eval_set": eval_set_changed,
     "checkpoint": checkpoint_folder_changed,
-    "promoted_model": promoted_folder_changed,
+    "promoted_model": promotion_inputs_changed,
     "running_nim": server_changed,
     "vector_index": searched_index_changed,
     "judge_scores": captions_changed,

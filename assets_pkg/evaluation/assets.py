@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import dagster as dg
 
@@ -11,7 +12,7 @@ from assets_pkg.config.profile import Profile
 from assets_pkg.config.sections.evaluation import EvalSettings, SingleModelSettings
 from assets_pkg.evaluation.compare import Difference, compare
 from assets_pkg.evaluation.evaluate import evaluate_dimensions, evaluate_retrieval
-from assets_pkg.evaluation.guard import guard_checks
+from assets_pkg.evaluation.guard import guard_checks, guard_fingerprints
 from assets_pkg.evaluation.headline import headline
 from assets_pkg.evaluation.html_page import CURVES
 from assets_pkg.evaluation.plots import BARS
@@ -43,6 +44,9 @@ from storage.paths import EVAL_STAGE, PROMOTED_MODEL
 PICTURES = ("bars", "gains", "slices", "dimensions")
 SHOWN_HISTORY = 10
 REASON_CHARS = 500
+
+GUARD_SETS = "guard_sets"
+"""Metadata key: digests of the guard sets that the gate measured, by name."""
 
 GATE = dg.AssetCheckSpec(
     "gate",
@@ -123,11 +127,13 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
         """The model that server and index use: the fine-tuned one if it passed the gate, or one that a person chose."""
         with asset_context(context, store) as asset:
             choice = context.op_execution_context.op_config
+            outside = imported_from(brought)
             if choice["version"]:
                 model, decision = _by_hand(asset, choice["version"], choice["because"])
             elif brought is not None:
                 model, decision = _by_import(asset, profile, brought, accelerator)
             else:
+                outside = {GUARD_SETS: guard_fingerprints(profile.gate)}
                 model, decision = _by_gate(asset, profile, encoders)
             asset.store.verify(model)
             asset.link(PROMOTED_MODEL, model.path)
@@ -147,7 +153,7 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
                     _short_history(promotions(asset.instance, asset.store, SHOWN_HISTORY, asset.names)),
                     REASON_CHARS,
                 ),
-                **imported_from(brought),
+                **outside,
             }
             check = dg.AssetCheckResult(
                 check_name=GATE.name,
@@ -310,9 +316,15 @@ def _by_import(
     return model, Decision(True, f"imported from {source}: {model.version}")
 
 
-def promoted_folder_changed(made: dg.AssetMaterialization, profile: Profile, _: ArtifactStore) -> str | None:
-    """Whether the folder that ``promoted_model`` was imported from changed."""
-    return imported_folder_changed(made, profile.imported_model)
+def promotion_inputs_changed(made: dg.AssetMaterialization, profile: Profile, _: ArtifactStore) -> str | None:
+    """Whether the folder that ``promoted_model`` was imported from changed, or a guard set that the gate measured."""
+    recorded = made.metadata.get(GUARD_SETS)
+    if profile.imported_model is not None or recorded is None:
+        return imported_folder_changed(made, profile.imported_model)
+    before = cast("Mapping[str, str]", recorded.value)
+    now = guard_fingerprints(profile.gate)
+    changed = [name for name, digest in before.items() if now.get(name, digest) != digest]
+    return f"guard set {', '.join(changed)} changed" if changed else None
 
 
 def _by_hand(asset: AssetContext, version: str, because: str) -> tuple[Checkpoint, Decision]:

@@ -14,6 +14,7 @@ from assets_pkg.evaluation.promotion import SAME, Check, GateError
 from assets_pkg.retrieval.metrics import RetrievalScores
 from resources.encoders.base import Encoder
 from storage.artifacts import EvalSet
+from storage.formats.beir import beir_fingerprint
 from storage.progress import Progress, no_progress
 
 GENERAL = "general"
@@ -63,8 +64,17 @@ def guard_checks(
     ]
 
 
+def guard_fingerprints(gate: GateSettings) -> dict[str, str]:
+    """Digests of the files of ``gate.guard_sets``, by the names of the sets."""
+    return {name: beir_fingerprint(_guard_folder(name)) for name in gate.guard_sets}
+
+
+def _guard_folder(name: str) -> Path:
+    return Path(__file__).with_name(GENERAL) if name == GENERAL else Path(name)
+
+
 def _guard_set(name: str) -> GuardSet:
-    folder = Path(__file__).with_name(GENERAL) if name == GENERAL else Path(name)
+    folder = _guard_folder(name)
     if not (folder / "corpus.jsonl").is_file():
         raise GateError(
             f"gate.guard_sets: {folder} is no BEIR folder (corpus.jsonl, queries.jsonl, qrels/test.tsv); {GENERAL} is "

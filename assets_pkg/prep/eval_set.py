@@ -17,10 +17,11 @@ from assets_pkg.prep.split import FixedEvalSet
 from resources.configurable import ArtifactStoreResource
 from storage.artifact_store import ArtifactError, ArtifactStore, BuildKey
 from storage.artifacts import EvalSet
-from storage.digests import digest_file, digest_json
 from storage.files import write_json
 from storage.formats.beir import (
+    FILES,
     Qrels,
+    beir_fingerprint,
     count_missing_answers,
     read_documents,
     read_qrels,
@@ -33,7 +34,6 @@ from storage.paths import FROZEN_EVAL_SET
 ASSET = "eval_set"
 """The link to the frozen eval set's version, below the artifact root."""
 
-FILES = ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")
 NEXT = "next: `retune prep`; models measured on another eval set are not compared with it"
 
 
@@ -44,12 +44,6 @@ def find_beir(path: Path) -> Path:
     """The BEIR folder: ``path`` itself, or ``path/eval_beir``."""
     inner = path / "eval_beir"
     return inner if not (path / FILES[0]).exists() and inner.is_dir() else path
-
-
-def beir_fingerprint(path: Path) -> str:
-    """Digest of the folder's three files; of the path where one is missing."""
-    files = [find_beir(path) / name for name in FILES]
-    return digest_json([digest_file(file) if file.is_file() else str(file) for file in files])
 
 
 def import_beir(path: Path, folder: Path) -> None:
@@ -87,7 +81,7 @@ def import_eval_set(store: ArtifactStore, path: Path) -> EvalSet:
     Raises:
         BeirError, PrepError: as :func:`import_beir`.
     """
-    key = BuildKey(ASSET, "imported", {"source": beir_fingerprint(path)})
+    key = BuildKey(ASSET, "imported", {"source": beir_fingerprint(find_beir(path))})
     eval_set = store.build(EvalSet, key, lambda folder: import_beir(path, folder))
     freeze(store, eval_set)
     return eval_set

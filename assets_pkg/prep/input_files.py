@@ -6,10 +6,11 @@ from pathlib import Path
 
 from assets_pkg.config.sections.prep import PrepSettings
 from assets_pkg.prep.errors import PrepError
-from assets_pkg.prep.eval_set import beir_fingerprint, frozen_eval_set
+from assets_pkg.prep.eval_set import find_beir, frozen_eval_set
 from assets_pkg.prep.training_set import training_file_fingerprint
 from storage.artifact_store import ArtifactStore
 from storage.digests import digest_file, digest_json
+from storage.formats.beir import beir_fingerprint
 
 FINGERPRINT = "fingerprint"
 
@@ -46,7 +47,7 @@ def eval_set_fingerprint(settings: PrepSettings, store: ArtifactStore) -> str:
             f"prep.eval_data_path = {path}: the eval set is frozen at {frozen.version}; release it first "
             "(retune eval-set release), or freeze this one instead (retune eval-set import PATH)"
         )
-    return frozen.version if frozen else beir_fingerprint(path)
+    return frozen.version if frozen else beir_fingerprint(find_beir(path))
 
 
 def _groups_fingerprint(settings: PrepSettings) -> str:

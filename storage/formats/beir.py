@@ -16,8 +16,12 @@ from typing import Annotated, Any, TypeVar, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from storage.digests import digest_file, digest_json
 from storage.errors import RetuneError
 from storage.formats.json_values import decode, explain, read_lines, read_objects
+
+FILES = ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")
+"""A BEIR folder with one split."""
 
 QRELS_HEADER = "query-id\tcorpus-id\tscore"
 SHOWN_CHARACTERS = 60
@@ -34,6 +38,12 @@ class BeirError(RetuneError, ValueError):
 
 
 _SCORE = re.compile(r"-?[0-9]{1,9}")
+
+
+def beir_fingerprint(folder: Path) -> str:
+    """Digest of the three :data:`FILES`; of the path where one is missing."""
+    files = [folder / name for name in FILES]
+    return digest_json([digest_file(file) if file.is_file() else str(file) for file in files])
 
 
 @dataclass(frozen=True)
