@@ -49,7 +49,7 @@ test: .venv/installed-dev  ## All tests; those that need a GPU are left out wher
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 $(WHOLE_FILES) --durations=25 -m "not engine" tests; failed=$$?; \
 	wait $$engine || failed=$$?; cat build/engine-tests.log; exit $$failed
 
-test-fast: .venv/installed-dev  ## Tests of a few seconds and less; the others are marked `slow`
+test-fast: .venv/installed-dev  ## Tests of half a second and less; the others are marked `slow`
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(WHOLE_FILES) -m "not slow and not engine and not gpu" tests
 
 check: .venv/installed-dev  ## Format, lint, types, import contracts

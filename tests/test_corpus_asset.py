@@ -70,6 +70,7 @@ def host(tmp_path: Path, tiny_model: Path) -> Iterator[Host]:
         yield Host(tmp_path, tiny_model, instance)
 
 
+@pytest.mark.slow
 def test_documents_come_from_the_asset_and_are_read_again_when_it_makes_others(host: Host) -> None:
     write_corpus(host.home / "texts", 6)
     graph = host.defs.resolve_asset_graph()
@@ -98,6 +99,7 @@ def test_documents_come_from_the_asset_and_are_read_again_when_it_makes_others(h
     assert (host.status(), type(host.tick())) == ("fresh", dg.SkipReason)
 
 
+@pytest.mark.slow
 def test_the_same_documents_under_another_version_leave_what_is_below_fresh(host: Host) -> None:
     write_corpus(host.home / "texts", 5)
     assert host.run("texts", CORPUS, PASSAGES).success
@@ -106,6 +108,7 @@ def test_the_same_documents_under_another_version_leave_what_is_below_fresh(host
     assert StaleStatuses(host.defs, host.instance).status(PASSAGES) == "fresh"
 
 
+@pytest.mark.slow
 def test_a_table_of_documents(host: Host) -> None:
     table = host.home / "articles.parquet"
     rows = {

@@ -202,6 +202,7 @@ def test_clients_of_libraries_ask_this_machine_directly(
     assert os.environ["no_proxy"].endswith("localhost,127.0.0.1,::1")
 
 
+@pytest.mark.slow
 def test_the_health_check_of_the_container_asks_the_server_itself(service: Recorder, proxy: Recorder) -> None:
     file = (ROOT / "assets_pkg" / "nim" / "Dockerfile").read_text().replace("\\\n", "")
     command = next(line.partition(" CMD ")[2] for line in file.splitlines() if line.startswith("HEALTHCHECK"))

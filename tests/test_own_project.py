@@ -46,6 +46,7 @@ def run(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_the_project_loads_in_seconds_without_torch_and_keeps_its_own_resources(project: Path) -> None:
     done = run(sys.executable, "-c", LOAD % (HEAVY,), cwd=project)
     assert done.returncode == 0, done.stderr

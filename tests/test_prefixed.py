@@ -158,6 +158,7 @@ def read_documents(defs: dg.Definitions, instance: dg.DagsterInstance, *prefixes
     assert job.execute_in_process(run_config=QUIET, instance=instance, asset_selection=keys).success
 
 
+@pytest.mark.slow
 def test_two_graphs_run_side_by_side(two: dg.Definitions, tmp_path: Path) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         read_documents(two, instance, "faq", "wiki")
@@ -180,6 +181,7 @@ def test_two_graphs_run_side_by_side(two: dg.Definitions, tmp_path: Path) -> Non
         assert len(checks) == 2
 
 
+@pytest.mark.slow
 def test_the_sensors_of_a_graph_see_its_own_documents_only(two: dg.Definitions, tmp_path: Path) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         read_documents(two, instance, "faq", "wiki")
@@ -207,6 +209,7 @@ def test_the_public_names_are_there() -> None:
         assets_pkg.anything  # noqa: B018
 
 
+@pytest.mark.slow
 def test_runs_say_which_settings_and_data_they_worked_with(two: dg.Definitions) -> None:
     job = two.resolve_job_def("wiki__refresh_corpus")
     assert job.tags["retune/settings"] != two.resolve_job_def("faq__refresh_corpus").tags["retune/settings"]
@@ -242,6 +245,7 @@ class RecordedAlerts(AlertsResource):
         return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("asset", "alerts"), [(["faq", "raw_corpus"], 1), (["wiki", "raw_corpus"], 0), (["orders"], 0)]
 )

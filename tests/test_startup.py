@@ -50,6 +50,7 @@ print(json.dumps({
 """
 
 
+@pytest.mark.slow
 def test_lancedb_is_loaded_without_its_rest_clients_which_come_when_they_are_wanted() -> None:
     done = subprocess.run([sys.executable, "-c", LANCEDB], capture_output=True, text=True, check=True)
     expected = {"connects": True, "models": True, "before": [], "later": "ApiClient"}
@@ -81,6 +82,7 @@ assert pairwise_distances([[1.0, 2.0]], [[3.0, 5.0]], metric="manhattan").tolist
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wanted", "early"), [("pairwise_distances", False), ("pairwise_distances, f1_score", True)]
 )

@@ -56,6 +56,7 @@ def test_training(scale: ModuleType) -> None:
     assert scale.training_seconds(model, card, assumptions) == pytest.approx(4 * 1000 * 25 * 2000 / 1e12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dimensions", [384, 1024, 2048, 4096])
 def test_bytes_of_the_cache(scale: ModuleType, tmp_path: Path, dimensions: int) -> None:
     """Against the size of a real cache."""

@@ -156,6 +156,7 @@ def test_redirects_are_not_followed(endpoint: ScriptedEndpoint, tmp_path: Path) 
     assert endpoint.stats()["requests"] == 1
 
 
+@pytest.mark.slow
 def test_concurrency_is_bounded_and_gives_way(endpoint: ScriptedEndpoint, tmp_path: Path) -> None:
     endpoint.script(latency=0.02)
     ask_all(make_config(endpoint, tmp_path, max_parallel=6), [f"a{n}" for n in range(60)])

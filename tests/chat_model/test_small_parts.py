@@ -263,6 +263,7 @@ def config(base_url: str, folder: Path) -> ChatConfig:
     return ChatConfig(base_url, folder / "a.sqlite", api_key_env="MY_KEY", approved_endpoints=("a", "b"))
 
 
+@pytest.mark.slow
 def test_the_resource_gives_the_same_config_and_the_key_of_the_environment(
     endpoint: ScriptedEndpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

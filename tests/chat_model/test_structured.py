@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -31,6 +32,7 @@ def test_an_object_is_found_in_prose(value: dict[str, object], before: str, afte
     assert json_values(before + json.dumps(value) + after)[0] == value
 
 
+@pytest.mark.slow
 @given(OBJECTS, OBJECTS)
 def test_reasoning_before_the_answer_does_not_count(
     draft: dict[str, object], value: dict[str, object]
@@ -39,6 +41,7 @@ def test_reasoning_before_the_answer_does_not_count(
     assert json_values(thought + json.dumps(value))[0] == value
 
 
+@pytest.mark.slow
 @given(OBJECTS, OBJECTS)
 def test_a_draft_in_prose_does_not_count(draft: dict[str, object], value: dict[str, object]) -> None:
     assume("</think>" not in json.dumps([draft, value]))

@@ -132,6 +132,7 @@ def test_an_open_job_stays_however_old_it_is(profile: Profile, jobs: Path, tmp_p
     assert would_go(profile, keep=1) == {"checkpoint-1", "checkpoint-2", "checkpoint-3"}
 
 
+@pytest.mark.slow
 def test_gc_removes_detached_jobs_that_were_picked_up_and_keeps_the_others(
     profile: Profile, jobs: Path, tmp_path: Path
 ) -> None:

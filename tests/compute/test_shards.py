@@ -176,6 +176,7 @@ def place(tmp_path: Path, tiny_model: Path) -> Place:
     return Place(Workers(recipe), known, tmp_path, Checkpoint(tmp_path, "base_model", "tiny"))
 
 
+@pytest.mark.slow
 def test_shards_put_together_are_the_bytes_of_one_process(place: Place, tmp_path: Path) -> None:
     passages = passages_of(tmp_path / "passages", 4500)
     alone, one = CachedEncoder(place.workers.encoder), tmp_path / "one"
@@ -190,6 +191,7 @@ def test_shards_put_together_are_the_bytes_of_one_process(place: Place, tmp_path
     assert place.known.misses == 0  # the workers had embedded all
 
 
+@pytest.mark.slow
 def test_workers_are_given_only_what_is_new(place: Place, tmp_path: Path) -> None:
     place.embed(passages_of(tmp_path / "before", 4500), "first")
     changed = passages_of(tmp_path / "after", 4500, new=(7, 4200))
@@ -204,6 +206,7 @@ def test_workers_are_given_only_what_is_new(place: Place, tmp_path: Path) -> Non
     assert place.workers.given == [4500, 2]
 
 
+@pytest.mark.slow
 def test_workers_that_were_killed_go_on_with_the_shards_that_are_missing(
     place: Place, tmp_path: Path
 ) -> None:
@@ -227,6 +230,7 @@ def test_a_single_process_takes_over_from_workers_that_were_killed(place: Place,
     assert {each.name for each in (tmp_path / "work").iterdir()} == {"embeddings.json", "embeddings.parquet"}
 
 
+@pytest.mark.slow
 def test_mining_finds_the_same_in_shards(tmp_path: Path, tiny_model: Path) -> None:
     passages = {f"d{number}": f"Pump {number} has valve {number * 7 % 90}." for number in range(90)}
     questions = [

@@ -44,6 +44,7 @@ def test_a_run_without_a_choice_runs_where_the_profile_says() -> None:
     assert (targets.target_of("prep") or ("",))[0] == "child"
 
 
+@pytest.mark.slow
 def test_a_run_replaces_what_it_names_and_nothing_else() -> None:
     assert chosen(stages={"prep": "inline"}).target_of("prep") is None
     assert (chosen(stages={"prep": "inline"}).target_of("finetune") or ("",))[0] == "child"

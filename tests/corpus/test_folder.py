@@ -91,6 +91,7 @@ def test_bom_and_line_ends_are_normalised(folder: Path, tmp_path: Path) -> None:
     assert (first.title, first.text) == ("Title", f"# Title\n\n{LONG}\nEnd.\n")
 
 
+@pytest.mark.slow
 def test_unusable_files_are_named_with_the_reason(folder: Path, tmp_path: Path) -> None:
     (folder / "latin.txt").write_bytes("Flügel".encode("latin-1") * 20)
     (folder / "utf16.txt").write_text(LONG, "utf-16")

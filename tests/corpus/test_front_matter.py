@@ -130,6 +130,7 @@ values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.from_regex(r"[a-z]{1,8}", fullmatch=True), values, min_size=1, max_size=4))
 def test_what_a_yaml_library_writes_is_read_as_it_reads_it(fields: dict[str, object]) -> None:
     block = yaml.safe_dump(fields, allow_unicode=True)

@@ -177,6 +177,7 @@ def read_one(path: Path, limits: ReadLimits) -> list[object]:
         return list(items_in(pool.submit(path).result()))
 
 
+@pytest.mark.slow
 def test_a_file_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
     (tmp_path / "slow.html").write_text("<p>word</p>" * 3_000_000)
     (tmp_path / "next.html").write_text(f"<p>{LONG}</p>")
@@ -189,6 +190,7 @@ def test_a_file_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
         assert len(list(items_in(after.result()))) == 1
 
 
+@pytest.mark.slow
 def test_a_file_that_takes_too_much_memory_is_given_up(tmp_path: Path) -> None:
     (tmp_path / "large.html").write_text("<p><b>word</b></p>" * 1_000_000)
     with pytest.raises(ReadError, match=r"too large: (it )?needs more"):

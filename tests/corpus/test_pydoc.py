@@ -57,6 +57,7 @@ def below(document: Document) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", [textwrap, heapq, string, math, itertools, csv, json])
 def test_every_public_docstring_is_there(module: object, documents: dict[str, Document]) -> None:
     name = module.__name__  # type: ignore[attr-defined]

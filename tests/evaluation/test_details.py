@@ -119,6 +119,7 @@ def test_a_questions_language_is_that_of_its_best_answer(tmp_path: Path) -> None
     }
 
 
+@pytest.mark.slow
 def test_parts_are_compared_as_the_whole_is(report: EvalReport, settings: EvalSettings) -> None:
     rows = read(report, "slices.json")
     sizes = {(row["kind"], row["value"]): row["queries"] for row in rows}
@@ -139,6 +140,7 @@ def test_parts_are_compared_as_the_whole_is(report: EvalReport, settings: EvalSe
     assert row["wins"] == (expected > 1e-9).sum()
 
 
+@pytest.mark.slow
 def test_the_headline_is_the_verdict_and_the_question_that_gained_most(
     report: EvalReport, settings: EvalSettings
 ) -> None:
@@ -193,6 +195,7 @@ def test_an_answer_that_was_not_found_has_no_rank() -> None:
     assert answer_rank([{"rank": 1, "relevant": False}]) == "not found"
 
 
+@pytest.mark.slow
 def test_the_largest_changes_come_with_what_was_found(report: EvalReport, eval_set: EvalSet) -> None:
     changes = read(report, "changes.json")
     base, tuned = (read_scores(report, name).per_query["NDCG@10"] for name in ("base", "finetuned"))
@@ -220,6 +223,7 @@ def test_the_largest_changes_come_with_what_was_found(report: EvalReport, eval_s
             assert sum(hit["relevant"] for hit in hits) == 1
 
 
+@pytest.mark.slow
 def test_shortened_vectors_are_measured_as_vectors_of_that_length(
     report: EvalReport, eval_set: EvalSet, settings: EvalSettings
 ) -> None:
@@ -268,6 +272,7 @@ def test_two_documents_of_one_id_are_an_error(eval_set: EvalSet, settings: EvalS
         evaluate_retrieval(eval_set, NoisyEncoder(1.0), settings)
 
 
+@pytest.mark.slow
 def test_scores_per_query_are_read_back_exactly(
     report: EvalReport, eval_set: EvalSet, settings: EvalSettings
 ) -> None:
@@ -300,6 +305,7 @@ class Page(HTMLParser):
         self.text.append(data)
 
 
+@pytest.mark.slow
 def test_the_page_holds_everything_and_needs_nothing(report: EvalReport, settings: EvalSettings) -> None:
     page = Page()
     page.feed((report.path / "report.html").read_text("utf-8"))

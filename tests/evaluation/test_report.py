@@ -86,6 +86,7 @@ def test_retrieval_is_exact_over_title_and_text(eval_set, settings):
     assert len(scores.query_ids) == 26
 
 
+@pytest.mark.slow
 def test_results_have_the_recipes_shape(report, settings):
     results = report().results()
     for model in ("base", "finetuned"):
@@ -96,6 +97,7 @@ def test_results_have_the_recipes_shape(report, settings):
     assert results["metadata"]["eval_set"] == "v1"
 
 
+@pytest.mark.slow
 def test_the_run_file_says_what_was_measured(report, eval_set):
     """Scoring the written files again, as any other tool would, gives the reported figures."""
     made = report()
@@ -132,6 +134,7 @@ def test_the_comparison_and_summary_hold_together(report):
     assert (made.path / "bars.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_the_same_bytes_each_time(report):
     made = report()
     names = ["eval_results.json", "comparison.json", "runs/base.trec"]

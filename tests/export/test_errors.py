@@ -48,6 +48,7 @@ def store_of(folder: Path) -> Any:
     return SimpleNamespace(resolve=lambda link: folder)
 
 
+@pytest.mark.slow
 def test_parity_of_a_damaged_export(checkpoint: Path, damaged: Path) -> None:
     with pytest.raises(RetuneError, match=r"model\.onnx cannot be loaded"):
         measure_parity(checkpoint, damaged, ["one text", "another text"])
@@ -111,6 +112,7 @@ def test_retune_serve_ends_with_the_message_alone(
     assert "Traceback" not in shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", ["mean", "cls", "lasttoken", "max", "weightedmean"])
 def test_what_cannot_be_exported_is_known_from_the_folder(
     pooling: str, llama: Callable[..., Path], tmp_path: Path

@@ -12,6 +12,7 @@ from tests.finetune.conftest import TrainingInputs
 from tests.small_disk import small_disk
 
 
+@pytest.mark.slow
 def test_the_estimate_covers_what_is_written(inputs: TrainingInputs, tmp_path: Path) -> None:
     def size() -> int:
         return sum(path.stat().st_size for path in (tmp_path / "out").rglob("*") if path.is_file())

@@ -170,6 +170,7 @@ def test_telling_sentences_are_preferred_and_sources_are_known() -> None:
 # ---- teachers ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_lexical_teacher_finds_what_shares_words_and_not_the_source(
     encoder: SentenceTransformerEncoder, cache: EmbeddingCache
 ) -> None:
@@ -224,6 +225,7 @@ class Killed(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_a_killed_cross_encoder_repeats_no_list_that_it_scored(
     cross_encoder: Path,
     encoder: SentenceTransformerEncoder,
@@ -263,6 +265,7 @@ def test_a_killed_cross_encoder_repeats_no_list_that_it_scored(
 # ---- the set -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_set_is_of_training_passages_and_made_once(
     teach: Teach, inputs: TrainingInputs, training: TrainingSet, tmp_path: Path
 ) -> None:

@@ -32,6 +32,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path
     return made_once(tmp_path_factory, "recipe-export", make)
 
 
+@pytest.mark.slow
 def test_it_embeds_as_the_model_that_it_was_exported_from(
     exported: Path, tiny_model: Path, tmp_path: Path
 ) -> None:

@@ -57,6 +57,7 @@ def test_an_answer_that_is_missing_is_named(general: Path) -> None:
         with_general_pairs(OWN, MixSettings(path=str(general), share=0.5), seed=1)
 
 
+@pytest.mark.slow
 def test_training_counts_them(general: Path, inputs: TrainingInputs, tmp_path: Path) -> None:
     settings = inputs.settings(mix=MixSettings(path=str(general), share=0.1))
     notes: list[str] = []

@@ -98,6 +98,7 @@ def test_adapters_and_recomputed_activations_work(tmp_path: Path) -> None:
     torch.testing.assert_close(packed(features())["sentence_embedding"], own, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_dropout_of_attention_is_as_likely_as_set(tmp_path: Path) -> None:
     """Without it two passes are equal; with it they differ, and their mean goes to the vectors without."""
     model = make(tmp_path, "bert", attention_probs_dropout_prob=0.3)

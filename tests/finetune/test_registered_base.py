@@ -63,6 +63,7 @@ def by_hand(folder: Path, prompt: str) -> Any:
     return torch.nn.functional.normalize(torch.stack(rows), dim=1).numpy()
 
 
+@pytest.mark.slow
 def test_the_registrys_facts_are_in_the_folder(registered: Path, tmp_path: Path) -> None:
     overrides = ["base_model=mine", "query_max_length=null", "passage_max_length=null"]
     model = load_profile("laptop", overrides).model

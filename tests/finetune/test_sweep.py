@@ -37,6 +37,7 @@ def train(inputs: TrainingInputs) -> Callable[[FinetuneSettings, Path], None]:
     return go
 
 
+@pytest.mark.slow
 def test_the_best_combination_is_kept_and_a_killed_sweep_repeats_none(
     inputs: TrainingInputs, train: Callable[[FinetuneSettings, Path], None], tmp_path: Path
 ) -> None:

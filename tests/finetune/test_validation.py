@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from assets_pkg.finetune.data import ValidationData
 from assets_pkg.finetune.validation import choose_share, scores_of
 
 
+@pytest.mark.slow
 def test_the_tenth_passage_in_float64_is_found_among_nearly_equal_ones() -> None:
     """Many scores of these passages are equal in float32; the last of the ten best is the only relevant one."""
     rng = np.random.default_rng(0)

@@ -37,6 +37,7 @@ def pictures(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_colours_are_the_swatches_of_color_perception_bench(tmp_path: Path) -> None:
     pairs = load_pairs(read("colours://xkcd", tmp_path / "out"))
     assert len(pairs) == 949

@@ -190,6 +190,7 @@ def test_the_report_names_who_judged_and_who_was_missing(ranking: JudgeRanking) 
         assert (ranking.path / name).read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_the_page_is_whole_and_shows_names_and_captions_as_they_are(
     captions: CaptionSet, tiny_judge: ItemEncoder, tmp_path: Path
 ) -> None:
@@ -224,6 +225,7 @@ def test_the_floor_is_the_score_of_another_clips_reference(
     assert judged.floor == pytest.approx(np.mean(values))
 
 
+@pytest.mark.slow
 def test_the_same_scores_give_the_same_bytes(
     captions: CaptionSet, tiny_judge: ItemEncoder, tmp_path: Path
 ) -> None:
@@ -323,6 +325,7 @@ def test_nothing_to_judge_is_said() -> None:
         load_captions(settings(references=None))
 
 
+@pytest.mark.slow
 def test_the_assets_judge_and_rank(
     tmp_path: Path, tiny_judge: ItemEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

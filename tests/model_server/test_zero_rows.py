@@ -74,6 +74,7 @@ def answer_of_the_model_server(folder: Path, body: dict[str, Any]) -> Any:
         engine.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ask", [answer_of_the_embedding_server, answer_of_the_model_server])
 def test_no_direction_is_an_error(exported: Path, ask: Any) -> None:
     whole = ask(exported, {"input": "a", "input_type": "passage"})

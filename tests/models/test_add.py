@@ -47,6 +47,7 @@ def as_plain(folder: Path, target: Path) -> Path:
     return target
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("pooling", "theirs"), [("mean", "mean"), ("last", "lasttoken")])
 def test_a_plain_model_is_added_with_the_pooling_that_is_given(
     pooling: Any, theirs: str, tiny_model: Path, cpu: Accelerator, place: Path
@@ -64,6 +65,7 @@ def test_a_plain_model_is_added_with_the_pooling_that_is_given(
     assert encoder.embed(TEXTS, "query") == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_what_the_folder_says_is_taken_and_the_file_stays_as_it_was(
     tiny_model: Path, cpu: Accelerator, place: Path
 ) -> None:
@@ -88,6 +90,7 @@ def test_what_the_folder_says_is_taken_and_the_file_stays_as_it_was(
         add_model("./model", "mine", accelerator=cpu)
 
 
+@pytest.mark.slow
 def test_a_causal_model_is_seen_to_be_one(cpu: Accelerator, place: Path) -> None:
     folder = tiny.build_sentence_llama(place, pooling="lasttoken", padding_side="left", causal=True)
     add_model(str(folder), "decoder", accelerator=cpu)
@@ -95,6 +98,7 @@ def test_a_causal_model_is_seen_to_be_one(cpu: Accelerator, place: Path) -> None
     assert (entry.attention, entry.padding_side, entry.pooling) == ("causal", "left", "last")
 
 
+@pytest.mark.slow
 def test_a_model_that_is_not_as_described_is_not_written(
     tiny_model: Path, cpu: Accelerator, place: Path
 ) -> None:
@@ -104,6 +108,7 @@ def test_a_model_that_is_not_as_described_is_not_written(
     assert not (place / "models.yaml").exists()
 
 
+@pytest.mark.slow
 def test_a_file_that_nothing_can_be_appended_to_stays_and_the_entry_is_told(
     tiny_model: Path, cpu: Accelerator, place: Path
 ) -> None:
@@ -115,6 +120,7 @@ def test_a_file_that_nothing_can_be_appended_to_stays_and_the_entry_is_told(
     assert [path.name for path in place.iterdir()] == ["models.yaml"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
 def test_a_dual_tower_is_added_and_embeds_texts_and_images(
     kind: str, zoo: Path, cpu: Accelerator, place: Path

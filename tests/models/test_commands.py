@@ -43,6 +43,7 @@ def test_every_fact_is_shown_with_its_source() -> None:
     assert rows["disk, GB"]["value"] == "23.5"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["qwen3-vl", "clip", "siglip", "llama"])
 def test_a_whole_model_passes(name: str, registry: Registry, zoo: Path, cpu: Accelerator) -> None:
     found = check_model(registry, name, zoo, accelerator=cpu)

@@ -276,6 +276,7 @@ class TestOnnx:
         export_onnx(tiny_model, folder, model_id="tiny", model_digest="0" * 16, settings=settings)
         return folder
 
+    @pytest.mark.slow
     def test_equals_the_graph_run_by_hand(self, folder: Path) -> None:
         """Texts of all lengths, empty and truncated ones too, however they are batched."""
         words = tiny.WORDS.split()

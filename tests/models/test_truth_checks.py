@@ -51,6 +51,7 @@ def test_a_true_entry_passes(
     assert passed(entry, encoder) == always | seen
 
 
+@pytest.mark.slow
 def test_the_real_minilm_is_what_the_registry_says(minilm: Path, cpu: Accelerator) -> None:
     entry = load_registry().get("minilm")
     encoder = RegisteredTextEncoder(minilm, entry, digest_model(minilm), cpu)

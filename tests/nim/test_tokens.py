@@ -43,6 +43,7 @@ def encode(reference: Any, text: str, side: str = "right") -> list[int]:
     return reference.encode(text, truncation=True, max_length=MAX_LENGTH)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(text=some_text)
 def test_end_is_the_tokenizers_own_truncation(tokenizer: TextTokenizer, reference: Any, text: str) -> None:
@@ -111,6 +112,7 @@ def test_a_batch_is_its_texts(tokenizer: TextTokenizer) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_decoder_tokenizer_puts_its_token_first(tmp_path: Path) -> None:
     checkpoint = make_llama(tmp_path, ["What is it?", "It is a test."], is_causal=False, query="query: ")
     manifest = export_onnx(

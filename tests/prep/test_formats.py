@@ -316,6 +316,7 @@ VALUES = st.recursive(
 BEIR_FIELDS = st.dictionaries(st.sampled_from(["_id", "text", "title", "metadata", "group_id"]), VALUES)
 
 
+@pytest.mark.slow
 @given(row=BEIR_FIELDS | VALUES, known=st.booleans(), qrels=st.binary(max_size=30) | st.text(max_size=30))
 def test_any_beir_folder_is_read_or_refused_in_words(tmp_path_factory, row, known, qrels):
     folder = tmp_path_factory.mktemp("beir")

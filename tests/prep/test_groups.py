@@ -151,6 +151,7 @@ def test_near_pairs_are_those_that_comparing_all_finds():
     assert all(similarity(sets[p.left], sets[150 + p.right]) == pytest.approx(p.similarity) for p in first)
 
 
+@pytest.mark.slow
 @settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 10**6))
 def test_planted_near_duplicates_never_straddle_the_split(make_pairs, seed):

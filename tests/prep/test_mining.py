@@ -182,6 +182,7 @@ def test_too_few_negatives_are_filled_with_the_least_suspected(small):
     assert (summary["questions_with_fewer_negatives"], summary["questions_filled"]) == (1, 1)
 
 
+@pytest.mark.slow
 def test_what_fills_is_what_lies_closest_above_the_ceiling(large, tmp_path):
     examples, texts, held_out, encoded = large
     asked = examples[:40]

@@ -85,6 +85,7 @@ def build(
     return VectorIndex(folder, "vector_index", "i1")
 
 
+@pytest.mark.slow
 def test_search_over_the_index_equals_brute_force_over_all_passages(
     passages: Passages, embeddings: CorpusEmbeddings, tmp_path: Path
 ) -> None:
@@ -98,6 +99,7 @@ def test_search_over_the_index_equals_brute_force_over_all_passages(
     assert hits[0].text == texts[int(np.argmax(scores))]
 
 
+@pytest.mark.slow
 def test_fewer_dimensions_are_cut_and_renormalised(
     passages: Passages, embeddings: CorpusEmbeddings, tmp_path: Path
 ) -> None:
@@ -112,6 +114,7 @@ def test_fewer_dimensions_are_cut_and_renormalised(
     np.testing.assert_allclose([hit.score for hit in hits], expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_sound_index_passes_and_planted_faults_are_named(
     passages: Passages, embeddings: CorpusEmbeddings, tmp_path: Path
 ) -> None:
@@ -136,6 +139,7 @@ def test_a_sound_index_passes_and_planted_faults_are_named(
     assert "5000 rows for 4999 passages" in verify_index(opened, short, embeddings, DIMENSIONS).problems(0)
 
 
+@pytest.mark.slow
 def test_bad_vectors_neither_query_nor_count_as_neighbours(
     passages: Passages, embeddings: CorpusEmbeddings, tmp_path: Path
 ) -> None:
@@ -181,6 +185,7 @@ def test_queries_of_the_check_are_taken_evenly_and_little_is_read_for_them(tmp_p
     )
 
 
+@pytest.mark.slow
 def test_what_a_killed_try_had_finished_is_not_made_again(
     passages: Passages, embeddings: CorpusEmbeddings, tmp_path: Path
 ) -> None:
@@ -208,6 +213,7 @@ def test_what_a_killed_try_left_half_done_is_made_anew(
     assert {each.name: each.read_bytes() for each in embeddings.path.iterdir()} == whole
 
 
+@pytest.mark.slow
 def test_hybrid_search_finds_a_rare_word_that_vectors_blur(
     passages: Passages, embeddings: CorpusEmbeddings, tmp_path: Path
 ) -> None:
@@ -218,6 +224,7 @@ def test_hybrid_search_finds_a_rare_word_that_vectors_blur(
     assert {found.doc_id for found in narrowed} == {"d7"}
 
 
+@pytest.mark.slow
 def test_embeddings_of_other_passages_are_refused(embeddings: CorpusEmbeddings, tmp_path: Path) -> None:
     other = Passages(tmp_path / "passages", "passages", "v2")
     with pytest.raises(IndexMismatch, match="of passages v1, not of v2"):

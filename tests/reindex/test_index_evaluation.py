@@ -23,6 +23,8 @@ from tests.reindex.test_index import DIMENSIONS, SETTINGS, HashingEncoder, build
 
 __all__ = ["embeddings", "passages"]
 
+pytestmark = pytest.mark.slow
+
 SHARED = slice(1, 3000, 8)
 
 

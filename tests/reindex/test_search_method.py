@@ -48,6 +48,7 @@ def codes(tmp_path: Path) -> EvalSet:
     return write_eval_set(tmp_path, "where is code{}")
 
 
+@pytest.mark.slow
 def test_dense_search_measures_as_in_the_evaluation_and_words_help_where_they_should(codes: EvalSet) -> None:
     settings = PROFILE.eval.model_copy(update={"k_values": [10, 100]})
     expected = evaluate_retrieval(codes, HashingEncoder(), settings).means()
@@ -79,6 +80,7 @@ def written(eval_set: EvalSet, folder: Path, *overrides: str) -> dict[str, objec
     return json.loads((folder / "search_method.json").read_text("utf-8"))
 
 
+@pytest.mark.slow
 def test_where_words_are_everything_they_are_chosen(codes: EvalSet, tmp_path: Path) -> None:
     chosen = written(codes, tmp_path / "chosen")
     assert SearchMethod.parse(str(chosen["method"])).by_words
@@ -99,11 +101,13 @@ def test_where_words_are_everything_they_are_chosen(codes: EvalSet, tmp_path: Pa
     assert (tmp_path / "chosen" / "gains.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_where_no_word_is_shared_search_stays_dense(tmp_path: Path) -> None:
     """The questions' only word is in no document: BM25 finds nothing."""
     assert written(write_eval_set(tmp_path, "number{}"), tmp_path / "chosen")["method"] == "dense"
 
 
+@pytest.mark.slow
 def test_a_method_that_is_set_is_used_and_measured_all_the_same(codes: EvalSet, tmp_path: Path) -> None:
     chosen = written(codes, tmp_path / "chosen", "search.method=rrf")
     assert (chosen["method"], chosen["reason"]) == ("rrf", "set by search.method")

@@ -19,6 +19,8 @@ from tests.reindex.test_index import SETTINGS, HashingEncoder, build, embeddings
 
 __all__ = ["embeddings", "passages"]
 
+pytestmark = pytest.mark.slow
+
 
 class Recording(HashingEncoder):
     """Records the number of texts of each call."""

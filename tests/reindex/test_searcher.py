@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 CODE = """
 import sys
 from pathlib import Path
@@ -19,6 +21,7 @@ with checkpoint_encoder(ArtifactStore(folder), load_profile("laptop").model, Che
 """
 
 
+@pytest.mark.slow
 def test_search_and_its_encoder_need_no_dagster(tmp_path) -> None:
     command = [sys.executable, "-c", CODE, str(tmp_path)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)

@@ -37,6 +37,7 @@ def with_duplicates(rng, count, d):
     return vectors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_ceiling", [False, True])
 def test_equals_all_pairs_in_float64_ties_included(with_ceiling, monkeypatch):
     monkeypatch.setattr(search_module, "PASSAGE_BLOCK", 1500)

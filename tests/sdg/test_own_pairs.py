@@ -120,6 +120,7 @@ VALUES = st.recursive(
 NAMES = ["question", "positive", "negatives", "negative_1", "answer", "score", "pos", "deduplicated_qa_pairs"]
 
 
+@pytest.mark.slow
 @given(
     rows=st.lists(st.dictionaries(st.sampled_from(NAMES), VALUES) | VALUES, max_size=3), fill=st.booleans()
 )

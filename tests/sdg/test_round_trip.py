@@ -21,6 +21,7 @@ TEXTS = st.lists(st.sampled_from(["wing", "flap", "drag", "lift", "flow"]), min_
 )
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=8),
     st.lists(TEXTS, max_size=10, unique=True),

@@ -44,6 +44,7 @@ def summary_in(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "summary.json").read_text("utf-8"))
 
 
+@pytest.mark.slow
 def test_every_pair_is_there_with_its_types_segments_and_scores(
     endpoint: ScriptedEndpoint, tmp_path: Path
 ) -> None:
@@ -74,6 +75,7 @@ def test_every_pair_is_there_with_its_types_segments_and_scores(
     assert result == {"schema_version": 1, "dataset_name": "synthetic_qa", "output_path": CONTENT}
 
 
+@pytest.mark.slow
 def test_what_is_made_does_not_depend_on_timing(endpoint: ScriptedEndpoint, tmp_path: Path) -> None:
     artifacts = make_corpus(tmp_path / "in", 40)
     for name, parallel in (("a", 1), ("b", 16)):
@@ -215,6 +217,7 @@ def test_a_run_with_too_few_good_pairs_fails_with_the_reasons(
     assert not (tmp_path / "out" / "generation_result.json").exists()
 
 
+@pytest.mark.slow
 def test_a_hopeless_run_is_given_up_early(endpoint: ScriptedEndpoint, tmp_path: Path) -> None:
     endpoint.script({"match": SEARCH, "do": "refuse"})
     artifacts = make_corpus(tmp_path / "in", 400)
@@ -223,6 +226,7 @@ def test_a_hopeless_run_is_given_up_early(endpoint: ScriptedEndpoint, tmp_path: 
     assert endpoint.stats()["by_step"]["pairs"] < 250
 
 
+@pytest.mark.slow
 def test_the_same_question_about_another_document_is_dropped(
     endpoint: ScriptedEndpoint, tmp_path: Path
 ) -> None:
@@ -236,6 +240,7 @@ def test_the_same_question_about_another_document_is_dropped(
 # ---- nothing is paid for twice -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_second_run_asks_nothing_and_makes_the_same(endpoint: ScriptedEndpoint, tmp_path: Path) -> None:
     artifacts, settings = make_corpus(tmp_path / "in", 20), sdg_settings(endpoint.base_url)
     first = generate(artifacts, settings, tmp_path / "out").joinpath(CONTENT).read_bytes()
@@ -248,6 +253,7 @@ def test_a_second_run_asks_nothing_and_makes_the_same(endpoint: ScriptedEndpoint
     assert endpoint.stats()["requests"] == 60
 
 
+@pytest.mark.slow
 def test_only_a_changed_document_is_asked_about(endpoint: ScriptedEndpoint, tmp_path: Path) -> None:
     settings = sdg_settings(endpoint.base_url)
     generate(make_corpus(tmp_path / "in", 50), settings, tmp_path / "out")
@@ -256,6 +262,7 @@ def test_only_a_changed_document_is_asked_about(endpoint: ScriptedEndpoint, tmp_
     assert endpoint.stats()["by_step"] == {"artifacts": 1, "pairs": 1, "evaluations": 1}
 
 
+@pytest.mark.slow
 def test_only_the_judge_is_asked_again_when_it_changes(endpoint: ScriptedEndpoint, tmp_path: Path) -> None:
     artifacts, settings = make_corpus(tmp_path / "in", 20), sdg_settings(endpoint.base_url)
     generate(artifacts, settings, tmp_path / "out")
@@ -298,6 +305,7 @@ def test_killed_again_and_again_nothing_is_asked_twice(endpoint: ScriptedEndpoin
     assert calm.read_bytes() == killed.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_budget_stops_cleanly_and_the_next_run_goes_on(endpoint: ScriptedEndpoint, tmp_path: Path) -> None:
     artifacts = make_corpus(tmp_path / "in", 60)
     settings = sdg_settings(endpoint.base_url, max_calls=100)
@@ -371,6 +379,7 @@ def test_progress_counts_documents(endpoint: ScriptedEndpoint, tmp_path: Path) -
     assert seen == [(done, 12, "documents") for done in range(1, 13)]
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_the_run_at_once(endpoint: ScriptedEndpoint, tmp_path: Path) -> None:
     make_corpus(tmp_path / "in", 60)
     endpoint.script({"match": "document 7 ", "do": "hang"})

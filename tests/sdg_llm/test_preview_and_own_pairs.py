@@ -20,6 +20,7 @@ from resources.chat_model.client import ChatModel
 from storage.formats.qa_records import RecordError, SourceRecord, read_records
 
 
+@pytest.mark.slow
 def test_a_preview_asks_little_and_the_run_asks_only_the_rest(
     endpoint: ScriptedEndpoint, tmp_path: Path
 ) -> None:

@@ -190,6 +190,7 @@ def stack() -> Iterator[ExitStack]:
         yield opened
 
 
+@pytest.mark.slow
 def test_near_duplicates_are_found_by_the_embedding_model_of_the_settings(
     tmp_path: Path, stack: ExitStack
 ) -> None:

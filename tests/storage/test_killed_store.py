@@ -8,6 +8,8 @@ import signal
 import sys
 from pathlib import Path
 
+import pytest
+
 from storage.artifact_store import ArtifactStore, BuildKey
 from storage.artifacts import Artifact
 from storage.files import replaced_by, write_atomic
@@ -76,6 +78,7 @@ def names_below(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
 
 
+@pytest.mark.slow
 def test_a_build_killed_at_each_change_publishes_what_an_undisturbed_one_does(tmp_path: Path) -> None:
     assert kills("build", tmp_path / "killed") >= 3
     build(tmp_path / "whole")

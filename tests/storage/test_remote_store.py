@@ -264,6 +264,7 @@ def test_a_store_that_may_not_be_written_is_known_before_anything_is_made(
     assert calls == []
 
 
+@pytest.mark.slow
 def test_a_missing_bucket_and_wrong_keys_are_told_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
