@@ -72,8 +72,8 @@ ENGINE_FILES = (
 
 FAST_CPU_SECONDS = 1.5
 FIRST_IMPORT_CPU_SECONDS = 8.0
-"""What a test that is not marked ``slow`` uses at most, also on a slow and busy machine, and what importing torch and its
-like adds for the first one."""
+"""What a test that is not marked ``slow`` uses at most, also on a slow and busy machine, and what importing torch and
+its like adds for the first one."""
 
 TOO_LONG = "cpu_seconds_over_the_fast_ones"
 
