@@ -128,8 +128,14 @@ def own_server_client(
         },
         trust_env=False,
         follow_redirects=False,
-        verify=True if certificate is None else _pinned(certificate),
+        verify=_trusted(url) if certificate is None else _pinned(certificate),
     )
+
+
+def _trusted(url: str) -> ssl.SSLContext | bool:
+    """The authorities of this system; none for a server that is asked without TLS, since to read them takes
+    some 25 ms."""
+    return urlsplit(url).scheme != "http" or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def _pinned(certificate: str) -> ssl.SSLContext:
@@ -184,7 +190,10 @@ def _require_consent(base_url: str, allow_egress: bool, approved_endpoints: Sequ
 
 def _options(base_url: str) -> dict[str, Any]:
     host, _ = endpoint_host(base_url)
-    return {"base_url": base_url, "trust_env": not is_loopback(host), "follow_redirects": False}
+    options = {"base_url": base_url, "follow_redirects": False}
+    if is_loopback(host):
+        return {**options, "trust_env": False, "verify": _trusted(base_url)}
+    return {**options, "trust_env": True}
 
 
 def _same_endpoint(base_url: str) -> Callable[[httpx2.Request], None]:
