@@ -37,7 +37,8 @@ WAIT_S = 600.0
 
 CHECKSUM_BYTES = 4
 
-_SETTINGS = (f"PRAGMA page_size={PAGE_BYTES}", "PRAGMA journal_mode=WAL", "PRAGMA synchronous=NORMAL")
+_PAGE_SIZE = f"PRAGMA page_size={PAGE_BYTES}"
+_SETTINGS = (_PAGE_SIZE, "PRAGMA journal_mode=WAL", "PRAGMA synchronous=NORMAL")
 _TABLE = (
     "CREATE TABLE IF NOT EXISTS vectors (digest TEXT NOT NULL, identity TEXT NOT NULL, vector BLOB NOT NULL, "
     "UNIQUE (digest, identity))"
@@ -176,7 +177,7 @@ class EmbeddingCache:
             raise self._explain(error) from error
 
     def _open(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        make_database_file(self._data)
+        make_database_file(self._data, _PAGE_SIZE, _TABLE)
         with closing(sqlite3.connect(self._data, timeout=WAIT_S, isolation_level=None)) as file:
             for statement in (*_SETTINGS, _TABLE):
                 file.execute(statement)
@@ -220,8 +221,8 @@ class EmbeddingCache:
 
 
 def _is_closed(path: Path) -> bool:
-    """Whether it exists and this user cannot write it."""
-    return not os.access(path, os.W_OK) and path.exists()
+    """Whether it exists and this user cannot write it; not if another process makes or renames it between two looks."""
+    return path.exists() and not os.access(path, os.W_OK) and path.exists()
 
 
 @cache

@@ -6,10 +6,12 @@ import json
 import os
 import re
 import shutil
+import sqlite3
 import stat
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
+from threading import get_native_id
 from typing import Any
 
 import orjson
@@ -40,8 +42,8 @@ def write_atomic(path: Path, text: str, *, private: bool = False) -> None:
 
 
 def temporary_name(path: Path) -> Path:
-    """Where this process writes what then replaces ``path``."""
-    return path.with_name(f".{path.name}.{os.getpid()}")
+    """Where this thread writes what then replaces ``path``."""
+    return path.with_name(f".{path.name}.{get_native_id()}")
 
 
 def replaced_by(path: Path) -> Path | None:
@@ -64,12 +66,23 @@ def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def make_database_file(path: Path) -> None:
-    """Make the empty file of an SQLite database, if there is none, with the permissions that the umask leaves: SQLite
-    itself gives its group no right to write, whatever the umask. Its log gets those of the file."""
-    # A file that is there is not opened: closing it would end SQLite's locks on it. What hinders this SQLite will tell.
-    with suppress(OSError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666))
+def make_database_file(path: Path, *statements: str) -> None:
+    """Make an SQLite database with a write-ahead log, if there is no file, by ``statements``. Other processes see it
+    whole or not at all: SQLite does not wait for those that make the same one.
+
+    It has the permissions that the umask leaves: SQLite itself gives the group no right to write, whatever the umask. A
+    database's log gets those of the database.
+    """
+    if path.exists():
+        return
+    temporary = temporary_name(path)
+    with suppress(OSError):  # what hinders this SQLite will tell; another process may be first
+        os.close(os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_RDWR, 0o666))
+        with closing(sqlite3.connect(temporary, isolation_level=None)) as file:
+            for statement in ("PRAGMA journal_mode=MEMORY", *statements, "PRAGMA journal_mode=WAL"):
+                file.execute(statement)
+        path.hardlink_to(temporary)
+    temporary.unlink(missing_ok=True)
 
 
 def write_json(

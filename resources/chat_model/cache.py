@@ -82,7 +82,7 @@ class AnswerCache:
         self._file.close()
 
     def _connect(self) -> None:
-        make_database_file(self._path)
+        make_database_file(self._path, *_TABLES)
         self._file = sqlite3.connect(self._path, timeout=60, isolation_level=None)
         self._file.text_factory = bytes  # what damage made of a text may not be UTF-8
         self._inode = self._path.stat().st_ino

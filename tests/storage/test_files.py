@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import sqlite3
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
-from storage.files import copy_file, write_atomic, write_json
+from storage.files import copy_file, make_database_file, write_atomic, write_json
 
 
 @pytest.mark.parametrize(
@@ -76,3 +80,35 @@ def test_a_copy_is_made_where_the_system_has_none_of_its_own(
     (tmp_path / "source").write_bytes(b"content")
     copy_file(tmp_path / "source", tmp_path / "target")
     assert (tmp_path / "target").read_bytes() == b"content"
+
+
+def test_a_database_appears_whole_and_ready_for_several_processes(tmp_path: Path) -> None:
+    """Bytes 18 and 19 are 2 with a write-ahead log: https://www.sqlite.org/fileformat.html#the_database_header."""
+    path = tmp_path / "notes.sqlite"
+    make_database_file(path, "PRAGMA page_size=8192", "CREATE TABLE notes (text)")
+    header = path.read_bytes()[:20]
+    assert (int.from_bytes(header[16:18], "big"), header[18:]) == (8192, b"\x02\x02")
+    assert list(tmp_path.iterdir()) == [path]
+    with closing(sqlite3.connect(path)) as file:
+        file.execute("INSERT INTO notes VALUES ('kept')")
+        file.commit()
+    make_database_file(path, "CREATE TABLE others (text)")
+    with closing(sqlite3.connect(path)) as file:
+        assert file.execute("SELECT name, text FROM sqlite_schema, notes").fetchall() == [("notes", "kept")]
+
+
+def test_threads_that_make_a_database_at_once_share_it(tmp_path: Path) -> None:
+    path, start = tmp_path / "notes.sqlite", Barrier(8)
+
+    def write(number: int) -> None:
+        start.wait()
+        make_database_file(path, "CREATE TABLE notes (number)")
+        with closing(sqlite3.connect(path, timeout=60)) as file:
+            file.execute("INSERT INTO notes VALUES (?)", (number,))
+            file.commit()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(8)))
+    with closing(sqlite3.connect(path)) as file:
+        assert sorted(file.execute("SELECT number FROM notes")) == [(number,) for number in range(8)]
+    assert list(tmp_path.iterdir()) == [path]
