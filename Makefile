@@ -50,7 +50,8 @@ test: .venv/installed-dev  ## All tests; those that need a GPU are left out wher
 	wait $$engine || failed=$$?; cat build/engine-tests.log; exit $$failed
 
 test-fast: .venv/installed-dev  ## Tests of half a second and less; the others are marked `slow`
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(WHOLE_FILES) -m "not slow and not engine and not gpu" tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(WHOLE_FILES) --hypothesis-profile=fast \
+		-m "not slow and not engine and not gpu" tests
 
 check: .venv/installed-dev  ## Format, lint, types, import contracts
 	$(BIN)/ruff format --check .

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from tests.s3.server import S3Server
 
 # On a busy machine an example may take any time.
-hypothesis.settings.register_profile("without-deadline", deadline=None)
-hypothesis.settings.load_profile("without-deadline")
+hypothesis.settings.register_profile("all", deadline=None)
+hypothesis.settings.register_profile("fast", deadline=None, max_examples=20)
+hypothesis.settings.load_profile("all")
 
 TOPICS = {
     "pump": ["pressure", "valve", "rotor", "bearing", "seal", "flow"],

@@ -22,6 +22,8 @@ from assets_pkg.corpus.segmentation import split_sections
 from assets_pkg.corpus.sources import read_corpus, source_fingerprint
 from storage.artifacts import Corpus, Document
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = CorpusSettings(
     corpus_dir="pydoc://stdlib",
     file_extensions=[".txt"],
@@ -57,7 +59,6 @@ def below(document: Document) -> dict[str, str]:
     }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("module", [textwrap, heapq, string, math, itertools, csv, json])
 def test_every_public_docstring_is_there(module: object, documents: dict[str, Document]) -> None:
     name = module.__name__  # type: ignore[attr-defined]
@@ -100,7 +101,6 @@ def test_which_modules(documents: dict[str, Document], corpus: Corpus) -> None:
     assert source_fingerprint(SETTINGS) == corpus.summary()["fingerprint"]
 
 
-@pytest.mark.slow
 def test_another_process_agrees_and_imports_nothing(tmp_path: Path, corpus: Corpus) -> None:
     program = (
         "import sys; from pathlib import Path; from assets_pkg.config.sections.corpus import CorpusSettings\n"

@@ -12,6 +12,8 @@ from assets_pkg.export.onnx import OnnxExportSettings, export_onnx
 from assets_pkg.export.parity import cosine_distances, measure_parity, neighbour_overlap
 from assets_pkg.nim.manifest import read_manifest
 
+pytestmark = pytest.mark.slow
+
 MakeLlama = Callable[..., Path]
 
 
@@ -27,7 +29,6 @@ def folder(checkpoint: Path, tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-@pytest.mark.slow
 def test_faithful_export(checkpoint: Path, folder: Path, texts: list[str]) -> None:
     parity = measure_parity(checkpoint, folder, texts)
     assert parity.max_cosine_distance < 1e-10
@@ -39,13 +40,11 @@ def test_faithful_export(checkpoint: Path, folder: Path, texts: list[str]) -> No
     assert max(lengths) == 128
 
 
-@pytest.mark.slow
 def test_other_weights(folder: Path, llama: MakeLlama, texts: list[str]) -> None:
     other = llama(is_causal=True, query="query: ", document="passage: ")
     assert measure_parity(other, folder, texts).max_cosine_distance > 1e-3
 
 
-@pytest.mark.slow
 def test_other_tokenizer(checkpoint: Path, folder: Path, texts: list[str]) -> None:
     path = folder / "tokenizer.json"
     path.write_text(path.read_text().replace('"add_prefix_space":false', '"add_prefix_space":true'))
@@ -53,7 +52,6 @@ def test_other_tokenizer(checkpoint: Path, folder: Path, texts: list[str]) -> No
     assert measure_parity(checkpoint, folder, texts).max_cosine_distance > 1e-4
 
 
-@pytest.mark.slow
 def test_graph_fixed_at_the_traced_mask(checkpoint: Path, folder: Path, texts: list[str]) -> None:
     """A graph that ignores its mask is right for every batch without padding."""
     import onnx
@@ -101,7 +99,6 @@ def test_overlap_counts_shared_neighbours() -> None:
     assert neighbour_overlap(left, moved, 3) < 1
 
 
-@pytest.mark.slow
 def test_manifest_prefix_is_part_of_what_is_compared(
     checkpoint: Path, folder: Path, texts: list[str]
 ) -> None:

@@ -22,6 +22,8 @@ from assets_pkg.nim.loading import load_export
 from assets_pkg.nim.manifest import QUERY_MAP_FILE, FolderError
 from tests.nim.inprocess import Local
 
+pytestmark = pytest.mark.slow
+
 TEXTS = ["the pump is checked", "glaze and firing of the kiln", "where is the cargo"]
 DIMENSIONS = 32
 
@@ -63,7 +65,6 @@ def expected(checkpoint: Path) -> dict[str, np.ndarray]:
     return vectors
 
 
-@pytest.mark.slow
 def test_the_export_is_faithful_in_both_roles(
     checkpoint: Path, folder: Path, texts: list[str], tmp_path: Path
 ) -> None:
@@ -116,7 +117,6 @@ def test_another_or_a_damaged_map_is_not_served(folder: Path, tmp_path: Path) ->
         load_export(damaged)
 
 
-@pytest.mark.slow
 def test_models_that_differ_in_another_way_are_refused(tiny_model: Path, tmp_path: Path) -> None:
     unit = torch.eye(DIMENSIONS)
     for number, (query, document) in enumerate([(unit, 2 * unit), (unit[:8].clone(), unit[:8].clone())]):

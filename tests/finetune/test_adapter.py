@@ -16,6 +16,8 @@ from storage.artifacts import Checkpoint
 from storage.embedding_cache import EmbeddingCache
 from tests.finetune.conftest import CPU, TrainingInputs, content_of
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def train(inputs: TrainingInputs, tmp_path: Path) -> Callable[..., Path]:
@@ -32,7 +34,6 @@ def train(inputs: TrainingInputs, tmp_path: Path) -> Callable[..., Path]:
     return go
 
 
-@pytest.mark.slow
 def test_the_saved_model_is_the_base_and_one_matrix(train: Callable[..., Path], base: Checkpoint) -> None:
     from safetensors.numpy import load_file
     from sentence_transformers import SentenceTransformer
@@ -52,7 +53,6 @@ def test_the_saved_model_is_the_base_and_one_matrix(train: Callable[..., Path], 
     assert np.abs(matrix - np.eye(32)).max() > 0.01
 
 
-@pytest.mark.slow
 def test_it_learns_and_says_what_it_did(train: Callable[..., Path]) -> None:
     folder = train()
     recorded = json.loads((folder / "summary.json").read_text())
@@ -64,7 +64,6 @@ def test_it_learns_and_says_what_it_did(train: Callable[..., Path]) -> None:
     assert "base0" in (folder / "model" / "consolidated" / "README.md").read_text()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("side", ["both", "query"])
 def test_merged_with_the_base_it_takes_the_share_that_validates_best(
     side: str, train: Callable[..., Path]
@@ -92,7 +91,6 @@ def matrix_of(folder: Path) -> np.ndarray:
     return state[name].numpy()
 
 
-@pytest.mark.slow
 def test_same_inputs_same_bytes_over_leftovers(train: Callable[..., Path]) -> None:
     first = content_of(train(num_epochs=1))
     assert content_of(train(num_epochs=1)) == first
@@ -125,7 +123,6 @@ def test_on_the_side_of_questions_passages_keep_the_bases_vectors(
     assert (after.hits, after.misses) == (3, 3)
 
 
-@pytest.mark.slow
 def test_sentence_transformers_reads_a_matrix_on_the_side_of_questions(
     train: Callable[..., Path], inputs: TrainingInputs
 ) -> None:
