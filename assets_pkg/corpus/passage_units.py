@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from assets_pkg.corpus.segmentation import split_sentences
+from assets_pkg.corpus.segmentation import fence_after, split_sentences
 from resources.encoders.token_counter import TokenCounter
 
 MAX_UNIT_CHARS = 800
@@ -22,7 +22,6 @@ SURE_TO_FIT = 0.8
 
 _LIST_ITEM = re.compile(r"[ \t]*(?:[-*+•]|\d{1,3}[.)]|\(?[a-zA-Z][.)])[ \t]+\S")
 _CODE_LINE = re.compile(r"(?: {4}|\t|[ \t]*(?:>>>|\.\.\.)(?:[ ]|$))")
-_FENCE = re.compile(r" {0,3}(?:```|~~~)")
 _GAP = re.compile(r"\s(?=\S)")
 
 
@@ -125,18 +124,14 @@ def units_of(text: str, start: int, end: int, limits: Characters | Tokens, langu
 
 def _blocks(text: str, start: int, end: int) -> Iterator[Span]:
     """Paragraphs, separated by blank lines; a fenced code block is one block, with its blank lines."""
-    opened, fenced = start, False
+    opened, fence = start, ""
     for line in _line_spans(text, start, end):
         raw = text[line.start : line.end]
-        if _FENCE.match(raw):
-            if not fenced and opened < line.start:
-                yield Span(opened, line.start)
-                opened = line.start
-            fenced = not fenced
-            if not fenced:
-                yield Span(opened, line.end)
-                opened = line.end
-        elif not fenced and not raw.strip():
+        before, fence = fence, fence_after(raw, fence)
+        if fence and not before and opened < line.start:
+            yield Span(opened, line.start)
+            opened = line.start
+        elif not fence and (before or not raw.strip()):
             yield Span(opened, line.end)
             opened = line.end
     yield Span(opened, end)
@@ -150,7 +145,7 @@ def _units_of_block(text: str, block: Span, language: str) -> Iterator[Span]:
     if not lines:
         return
     raw = [text[line.start : line.end] for line in lines]
-    if _FENCE.match(raw[0]) or all(_CODE_LINE.match(line) for line in raw):
+    if fence_after(raw[0], "") or all(_CODE_LINE.match(line) for line in raw):
         yield block
         return
     marks = [line.start for line, content in zip(lines, raw, strict=True) if _LIST_ITEM.match(content)]

@@ -24,7 +24,8 @@ _QUESTION = re.compile(
 )
 _BOLD_QUESTION = re.compile(r" {0,3}(\*\*|__)(?P<heading>\S[^*]*\?)\1[ \t]*")
 _ADORNMENT = re.compile(r"(?P<mark>[=\-~^\"'`#*+.:_])(?P=mark){2,}[ \t]*")
-_FENCE = re.compile(r" {0,3}(?P<mark>```|~~~)")
+FENCES = ("```", "~~~")
+_FENCE = re.compile(r" {0,3}(?P<mark>`{3,}|~{3,})(?P<info>.*)")
 _NOT_A_TITLE = re.compile(r"[ \t]|[-*+>|]|\d+[.)]|\W*$|[!<\[{`~]")
 
 
@@ -121,7 +122,7 @@ def _headings(lines: list[_Line], plain_title: bool) -> Iterator[Section]:
             index += count
             at_top = False
             continue
-        fence = _fence_after(lines[index].text, fence)
+        fence = fence_after(lines[index].text, fence)
         at_top = at_top and lines[index].blank
         index += 1
 
@@ -142,6 +143,8 @@ def _heading_at(lines: list[_Line], index: int, at_top: bool) -> tuple[str, int]
 
 
 def _underlined(lines: list[_Line], index: int) -> tuple[str, int] | None:
+    if fence_after(lines[index].text, ""):
+        return None
     over = _mark(lines[index].text)
     title_at = index + 1 if over else index
     if title_at + 1 >= len(lines) or (index > 0 and not lines[index - 1].blank):
@@ -161,8 +164,9 @@ def _spans(under: str, title: str, mark: str) -> bool:
 
 
 def _mark(text: str) -> str:
+    """What the line is drawn with; three of a fence's signs begin or end a block of code."""
     match = _ADORNMENT.fullmatch(text)
-    return match["mark"] if match else ""
+    return match["mark"] if match and text.rstrip() not in FENCES else ""
 
 
 def _is_plain_title(lines: list[_Line], index: int) -> bool:
@@ -175,14 +179,19 @@ def _is_plain_title(lines: list[_Line], index: int) -> bool:
     return bool(below) and below[0].blank and any(not line.blank for line in below)
 
 
-def _fence_after(text: str, fence: str) -> str:
-    """The fence that is open after this line; ``fence`` was open before it."""
-    match = _FENCE.match(text)
+def fence_after(line: str, fence: str) -> str:
+    """The fence of a code block that is open after ``line``, empty if none is; ``fence`` was open before it.
+
+    A block ends with at least as many of the signs that it began with, and nothing behind them
+    (https://spec.commonmark.org/0.31.2/#fenced-code-blocks).
+    """
+    match = _FENCE.match(line)
     if not match:
         return fence
+    mark, info = match["mark"], match["info"].strip()
     if not fence:
-        return match["mark"]
-    return "" if match["mark"] == fence else fence
+        return "" if mark[0] == "`" and "`" in info else mark
+    return "" if mark.startswith(fence) and not info else fence
 
 
 def split_sentences(text: str, language: str = ENGLISH) -> list[str]:

@@ -10,7 +10,17 @@ from markdown_it import MarkdownIt
 from assets_pkg.corpus.segmentation import split_sections, title_of
 
 LETTERS = st.text("abcXYZ é", min_size=1, max_size=12).map(str.strip).filter(bool)
+FENCES = st.sampled_from(["```", "````", "~~~", "~~~~~"])
+INSIDE = st.lists(
+    st.sampled_from(["# no heading", "", "```", "```python", "~~~", "~~~~", "x = 1"]), max_size=4
+)
 BLOCKS = st.one_of(
+    st.builds(
+        lambda fence, info, lines: "\n".join([f"{fence}{info}", *lines, fence]),
+        FENCES,
+        st.sampled_from(["", "python", " a `tick`"]),
+        INSIDE,
+    ),
     st.builds(lambda depth, words: f"{'#' * depth} {words}", st.integers(1, 6), LETTERS),
     st.builds(lambda mark, words: f"{words}\n{mark * 5}", st.sampled_from("=-"), LETTERS),
     st.builds(lambda words, more: f"{words} and\nthen {more}.", LETTERS, LETTERS),
@@ -54,6 +64,9 @@ def test_sections_cover_the_text_without_gaps(text: str, plain_title: bool) -> N
             ["What is lift?", "Does drag matter?"],
         ),
         ("Q1. Why?\nBecause.", ["Why?"]),
+        ("Install it:\n\n```\npip install it\n```\n\nThat is all.", [""]),
+        ("Do\n```\nit\n```\n", [""]),
+        ("In\n~~~~\n\nA title of reStructuredText.", ["In"]),
     ],
 )
 def test_other_headings(text: str, headings: list[str]) -> None:
