@@ -171,7 +171,7 @@ def _fit(
         optimizer.step()
         schedule.step()
         log.append({"step": step, "loss": round(loss.item(), 6), "learning_rate": rate})
-        progress(step, plan.steps, "step", loss=log[-1]["loss"])
+        progress(step, plan.steps, "steps", loss=log[-1]["loss"])
     return matrix.detach(), log
 
 

@@ -97,7 +97,8 @@ def _run(run: TrainingRun, validation: ValidationData | None) -> dict[str, Any]:
 
     tuned = load_for_training(run.base.model, run.model, run.settings, run.accelerator)
     collator = collator_for(tuned, run.data, run.model, run.taught)
-    validator = Validator(tuned, validation, run.model, run.bf16) if validation else None
+    progress = run.progress if is_main() else no_progress
+    validator = Validator(tuned, validation, run.model, run.bf16, progress) if validation else None
     loss = build_loss(run, tuned)
     before = validator.scores(tuned) if validator else None
     ndcg = None if before is None else float(before.mean())

@@ -19,6 +19,7 @@ from assets_pkg.finetune.model_io import load_model
 from assets_pkg.finetune.run import TrainingRun
 from assets_pkg.retrieval.exact_search import exact_search
 from assets_pkg.retrieval.metrics import score_run
+from storage.progress import Progress, no_progress
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,11 +35,22 @@ FEWEST_QUESTIONS = 20
 
 
 class Validator:
-    """Evaluates models on one validation set, which is tokenised once."""
+    """Evaluates models on one validation set, which is tokenised once.
 
-    def __init__(self, model: SentenceTransformer, data: ValidationData, settings: ModelSettings, bf16: bool):
+    ``progress`` counts its passages for each model.
+    """
+
+    def __init__(
+        self,
+        model: SentenceTransformer,
+        data: ValidationData,
+        settings: ModelSettings,
+        bf16: bool,
+        progress: Progress = no_progress,
+    ):
         self.data = data
         self.bf16 = bf16
+        self.progress = progress
         self._questions = tokenize(
             model, list(data.questions.values()), settings.query_prefix, settings.query_max_length
         )
@@ -53,7 +65,7 @@ class Validator:
     def scores(self, model: SentenceTransformer) -> NDArray[np.float64]:
         """nDCG@10 of every question: float64 [n]."""
         questions = embed(model, self._questions, self.bf16)
-        return scores_of(self.data, questions, embed(model, self._passages, self.bf16))
+        return scores_of(self.data, questions, embed(model, self._passages, self.bf16, self.progress))
 
 
 def scores_of(
@@ -72,17 +84,24 @@ def scores_of(
     return score_run(run, relevant, [CUTOFF]).per_query[f"NDCG@{CUTOFF}"]
 
 
-def embed(model: SentenceTransformer, sequences: Sequence[Sequence[int]], bf16: bool) -> NDArray[np.float32]:
+def embed(
+    model: SentenceTransformer,
+    sequences: Sequence[Sequence[int]],
+    bf16: bool,
+    progress: Progress = no_progress,
+) -> NDArray[np.float32]:
     """Vectors of tokenised texts: float32 [n, d], in their order."""
     order = sorted(range(len(sequences)), key=lambda index: -len(sequences[index]))
     vectors: list[torch.Tensor] = []
-    was_training = model.training
+    done, was_training = 0, model.training
     model.eval()
     with torch.no_grad(), torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=bf16):
         for group in _groups(order, sequences):
             features = pad([sequences[index] for index in group], padding_id(model))
             output = model({key: value.to(model.device) for key, value in features.items()})
             vectors.append(output["sentence_embedding"].float().cpu())
+            done += len(group)
+            progress(done, len(order), "validation passages")
     model.train(was_training)
     stacked = torch.cat(vectors).numpy()
     result = np.empty_like(stacked)

@@ -8,7 +8,7 @@ import pytest
 from assets_pkg.finetune.errors import DiskSpaceError
 from assets_pkg.finetune.model_io import load_model
 from assets_pkg.finetune.preflight import bytes_needed
-from tests.finetune.conftest import TrainingInputs
+from tests.finetune.conftest import TrainingInputs, steps_into
 from tests.small_disk import small_disk
 
 
@@ -34,5 +34,5 @@ def test_a_disk_that_is_too_small_stops_before_the_first_step(inputs: TrainingIn
     steps: list[int] = []
     message = r"writes up to 0\.\d\d GB, but .*out has 0\.00 GB free: free some"
     with small_disk(tmp_path / "out", "100k"), pytest.raises(DiskSpaceError, match=message):
-        inputs.finetune(tmp_path / "out", lambda done, *_, **__: steps.append(done))
+        inputs.finetune(tmp_path / "out", steps_into(steps))
     assert steps == []

@@ -24,7 +24,7 @@ from resources.encoders.sentence_transformer import SentenceTransformerEncoder
 from storage.artifacts import TrainingSet
 from storage.embedding_cache import EmbeddingCache
 from storage.progress import Note, no_note
-from tests.finetune.conftest import CPU, TrainingInputs, content_of
+from tests.finetune.conftest import CPU, TrainingInputs, content_of, steps_into
 from tests.finetune.forked_workers import launch_forked
 from tests.finetune.short_of_memory import MEMORY, run_short_of_memory
 from tests.waiting import until
@@ -91,7 +91,12 @@ def forked(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_two_processes_have_the_loss_curve_and_weights_of_one(train: Train, changes: dict[str, Any]) -> None:
     seen: list[int] = []
     notes: dict[int, list[str]] = {1: [], 2: []}
-    two = train(2, lambda done, *_, **__: seen.append(done), note=notes[2].append, **changes)
+    two = train(
+        2,
+        steps_into(seen),
+        note=notes[2].append,
+        **changes,
+    )
     one = train(1, note=notes[1].append, **changes)
     assert notes[1] == notes[2]
     assert notes[1][0].startswith("plan: 48 examples, 2 epoch(s) of 4 steps in batches of 1")
@@ -152,8 +157,8 @@ def test_killed_processes_are_resumed(
     changes: dict[str, Any] = {"dropout": 0.1, "num_epochs": 7, "checkpoint_every_steps": 4}
     folder = tmp_path / "killed"
 
-    def kill_one(done: int, *_: Any, **__: Any) -> None:
-        if done == 6:
+    def kill_one(done: int, _: int, unit: str, **__: Any) -> None:
+        if (done, unit) == (6, "steps"):
             children = psutil.Process().children(recursive=True)
             next(each for each in children if each.environ().get("RANK") == "1").kill()
 
@@ -171,7 +176,12 @@ def test_killed_processes_are_resumed(
 
     monkeypatch.setattr(launch, "_launch", launch_forked)
     steps: list[int] = []
-    train(2, lambda done, *_, **__: steps.append(done), name="killed", **changes)
+    train(
+        2,
+        steps_into(steps),
+        name="killed",
+        **changes,
+    )
     assert first < steps[0] < 28
     assert len(losses(folder)) == 28
     assert content_of(folder) == content_of(train(2, name="whole", **changes))

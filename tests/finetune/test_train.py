@@ -18,7 +18,7 @@ from assets_pkg.finetune.model_io import load_model
 from storage.artifacts import Checkpoint, MinedTrainSet
 from storage.progress import Progress, no_progress
 from tests.command.conftest import Workplace
-from tests.finetune.conftest import TrainingInputs, content_of
+from tests.finetune.conftest import TrainingInputs, content_of, steps_into
 
 Run = Callable[..., Path]
 
@@ -72,16 +72,22 @@ def kill_at(step: int) -> Progress:
 
 def test_a_run_makes_a_better_model_and_all_that_belongs_to_it(run: Run, base: Checkpoint) -> None:
     seen: list[tuple[int, int]] = []
+    validated: list[int] = []
 
     def progress(done: int, total: int, unit: str, **figures: float) -> None:
-        assert set(figures) == {"loss"}
-        seen.append((done, total))
+        if unit == "steps":
+            assert set(figures) == {"loss"}
+            seen.append((done, total))
+        else:
+            assert unit == "validation passages"
+            validated.append(total - done)
 
     folder = run(progress=progress)
     recorded = summary(folder)
     steps = recorded["plan"]["steps"]
     assert steps == 8
     assert seen == [(step, steps) for step in range(1, steps + 1)]
+    assert validated.count(0) == 2  # for the base, and for the trained model
     assert recorded["trained"] is True
     assert recorded["final_loss"] < recorded["initial_loss"] - 0.5
     assert recorded["validation_ndcg_before"] is not None
@@ -129,7 +135,7 @@ def test_an_interrupted_run_ends_in_the_same_bytes(run: Run, step: int, local_ba
     with pytest.raises(Killed):
         run("broken", kill_at(step), **changes)
     first_step: list[int] = []
-    again = run("broken", lambda done, *_, **__: first_step.append(done), **changes)
+    again = run("broken", steps_into(first_step), **changes)
     assert first_step == list(range(step - (step - 1) % 2, 9))
     whole = run("whole", **changes)
     assert content_of(again) == content_of(whole)
@@ -167,7 +173,7 @@ def test_a_killed_process_is_resumed(run: Run, inputs: TrainingInputs, tmp_path:
     command = process.start_forked("-c", KILLED_RUN, *inputs.arguments(), str(tmp_path / "broken"))
     assert command.wait()[0] == -9
     steps: list[int] = []
-    assert content_of(run("broken", lambda done, *_, **__: steps.append(done))) == content_of(run("whole"))
+    assert content_of(run("broken", steps_into(steps))) == content_of(run("whole"))
     assert steps[0] > 1
 
 
