@@ -249,22 +249,27 @@ def running(command: Sequence[str], ready: str, path: str, **variables: str) -> 
         )
         try:
             url = f"http://127.0.0.1:{port}"
-            _await_ready(url + ready, process)
+            if not _is_ready(url + ready, process):
+                log.seek(0)
+                raise SystemExit(
+                    f"{command[0]} did not start:\n{log.read()[-2000:].decode(errors='replace')}"
+                )
             yield Server(url, path, psutil.Process(process.pid))
         finally:
             process.kill()
             process.wait()
 
 
-def _await_ready(url: str, process: subprocess.Popen[bytes]) -> None:
+def _is_ready(url: str, process: subprocess.Popen[bytes]) -> bool:
+    """Whether it answers within three minutes and before the process ends."""
     deadline = time.monotonic() + 180
     while time.monotonic() < deadline and process.poll() is None:
         try:
             if httpx2.get(url, timeout=5).status_code == 200:
-                return
+                return True
         except httpx2.HTTPError:
             time.sleep(0.2)
-    raise SystemExit(f"the server at {url} did not start")
+    return False
 
 
 def retune(folder: Path, sleep_ms: float | None = None) -> Any:
