@@ -77,12 +77,14 @@ def make_database_file(path: Path, *statements: str) -> None:
         return
     temporary = temporary_name(path)
     with suppress(OSError):  # what hinders this SQLite will tell; another process may be first
-        os.close(os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_RDWR, 0o666))
-        with closing(sqlite3.connect(temporary, isolation_level=None)) as file:
-            for statement in ("PRAGMA journal_mode=MEMORY", *statements, "PRAGMA journal_mode=WAL"):
-                file.execute(statement)
-        path.hardlink_to(temporary)
-    temporary.unlink(missing_ok=True)
+        try:
+            os.close(os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_RDWR, 0o666))
+            with closing(sqlite3.connect(temporary, isolation_level=None)) as file:
+                for statement in ("PRAGMA journal_mode=MEMORY", *statements, "PRAGMA journal_mode=WAL"):
+                    file.execute(statement)
+            path.hardlink_to(temporary)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_json(
