@@ -1,9 +1,10 @@
 """A real HTTP server on loopback that speaks OpenAI's chat API and misbehaves on request.
 
 Runs alone (``python scripted_endpoint.py``): it prints its port, answers ``POST /v1/chat/completions`` after
-``latency`` seconds, and counts. ``POST /script`` takes ``{latency, rules}``; a rule is ``{match, do, times?,
-...}``: the first whose ``match`` (a regular expression) is found in the request's messages is applied. Answers
-are a function of the request, as those of a model at temperature 0 are.
+``latency`` seconds, the first ones not before ``together`` are there at once, and counts. ``POST /script`` takes
+``{latency, together, rules}``; a rule is ``{match, do, times?, ...}``: the first whose ``match`` (a regular expression)
+is found in the request's messages is applied. Answers are a function of the request, as those of a model at
+temperature 0 are.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ class ScriptedEndpoint:
         self.port = int(self._process.stdout.readline())
         self.base_url = f"http://127.0.0.1:{self.port}/v1"
 
-    def script(self, *rules: dict[str, Any], latency: float = 0.0) -> None:
+    def script(self, *rules: dict[str, Any], latency: float = 0.0, together: int = 1) -> None:
         """Replace the rules and forget the counts."""
-        self._post("/script", {"rules": list(rules), "latency": latency})
+        self._post("/script", {"rules": list(rules), "latency": latency, "together": together})
 
     def stats(self) -> dict[str, Any]:
         """``requests``, ``answered``, ``distinct`` (different messages seen), ``most_at_once``, ``by_step``,
@@ -147,10 +148,11 @@ def _in_prose(text: str) -> str:
 
 class Server:
     def __init__(self) -> None:
-        self.set([], 0.0)
+        self.set([], 0.0, 1)
 
-    def set(self, rules: list[dict[str, Any]], latency: float) -> None:
-        self.rules, self.latency = rules, latency
+    def set(self, rules: list[dict[str, Any]], latency: float, together: int) -> None:
+        self.rules, self.latency, self.together = rules, latency, together
+        self.all_there = asyncio.Event()
         self.requests = self.answered = self.at_once = self.most_at_once = 0
         self.distinct: set[bytes] = set()
         self.by_step: dict[str, int] = {}
@@ -189,7 +191,10 @@ class Server:
         self.by_step[step] = self.by_step.get(step, 0) + 1
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
+        if self.at_once >= self.together:
+            self.all_there.set()
         try:
+            await self.all_there.wait()
             await asyncio.sleep(self.latency)
             return await self.reply(body, headers)
         finally:
@@ -237,7 +242,7 @@ class Server:
         status, headers, content = 200, {}, b"{}"
         if scope["path"] == "/script":
             script = json.loads(data)
-            self.set(script["rules"], script["latency"])
+            self.set(script["rules"], script["latency"], script["together"])
         elif scope["path"] == "/stats":
             content = json.dumps(self.stats()).encode()
         else:

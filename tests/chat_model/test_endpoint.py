@@ -158,7 +158,7 @@ def test_redirects_are_not_followed(endpoint: ScriptedEndpoint, tmp_path: Path) 
 
 @pytest.mark.slow
 def test_concurrency_is_bounded_and_gives_way(endpoint: ScriptedEndpoint, tmp_path: Path) -> None:
-    endpoint.script(latency=0.02)
+    endpoint.script(latency=0.02, together=6)
     ask_all(make_config(endpoint, tmp_path, max_parallel=6), [f"a{n}" for n in range(60)])
     assert endpoint.stats()["most_at_once"] == 6
     endpoint.script({"match": ".", "do": "status", "status": 429, "times": 30}, latency=0.02)
