@@ -23,6 +23,8 @@ from storage.artifacts import Corpus
 from .office_files import SECTIONS, TABLES, write_html
 from .test_folder import LONG, settings
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -52,7 +54,6 @@ def converted(summary: dict[str, Any]) -> tuple[int, int]:
     return summary["files_converted"], summary["files_unchanged"]
 
 
-@pytest.mark.slow
 def test_only_changed_files_are_converted_again(folder: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     first, texts = read(folder, tmp_path / "one", cache)
@@ -72,7 +73,6 @@ def test_only_changed_files_are_converted_again(folder: Path, tmp_path: Path) ->
     assert read(folder, tmp_path / "four", None)[1] == texts
 
 
-@pytest.mark.slow
 def test_other_columns_are_another_reading(folder: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     read(folder, tmp_path / "one", cache)
@@ -90,7 +90,6 @@ def test_what_is_no_longer_there_is_not_kept(folder: Path, tmp_path: Path) -> No
     assert not any("Part 0" in text for text in kept)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("damage", [b"", b"{", b"\xff\x00"])
 def test_damaged_kept_text_is_made_anew(folder: Path, tmp_path: Path, damage: bytes) -> None:
     cache = tmp_path / "cache"
@@ -128,7 +127,6 @@ def test_an_english_base_model_is_pointed_out(
     assert ("bge-m3" in said, "multilingual" in said) == (is_said, is_said)
 
 
-@pytest.mark.slow
 def test_an_order_of_processes_does_not_decide_the_order_of_documents(folder: Path, tmp_path: Path) -> None:
     (folder / "0.html").write_text("<p>word and word</p>" * 5_000)
     write_html(folder / "1.html", SECTIONS)
@@ -137,7 +135,6 @@ def test_an_order_of_processes_does_not_decide_the_order_of_documents(folder: Pa
     assert list(one.items()) == list(three.items())
 
 
-@pytest.mark.slow
 def test_changed_files_far_apart_are_read_at_once(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,7 +158,6 @@ def test_changed_files_far_apart_are_read_at_once(
     assert order[:4] == [*changed, "document"]
 
 
-@pytest.mark.slow
 def test_what_another_process_deletes_meanwhile_is_read_again(folder: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     _, texts = read(folder, tmp_path / "one", cache)
@@ -189,7 +185,6 @@ def test_long_kept_text_is_read_line_by_line(
     assert (converted(again), same) == ((0, 6), texts)
 
 
-@pytest.mark.slow
 def test_the_language_of_an_unchanged_text_is_kept(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

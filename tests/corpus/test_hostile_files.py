@@ -22,6 +22,8 @@ from storage.artifacts import Corpus
 from .office_files import write_csv, write_html, write_picture_pdf, write_xlsx
 from .test_folder import LONG, settings
 
+pytestmark = pytest.mark.slow
+
 OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 MEMORY_MB = 300
 SECONDS = 20
@@ -142,7 +144,6 @@ def write_hostile_folder(folder: Path) -> dict[str, str]:
     return expected
 
 
-@pytest.mark.slow
 def test_each_hostile_file_is_stated_and_the_others_are_read(tmp_path: Path) -> None:
     expected = write_hostile_folder(tmp_path / "in")
     chosen = settings(
@@ -177,7 +178,6 @@ def read_one(path: Path, limits: ReadLimits) -> list[object]:
         return list(items_in(pool.submit(path).result()))
 
 
-@pytest.mark.slow
 def test_a_file_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
     (tmp_path / "slow.html").write_text("<p>word</p>" * 3_000_000)
     (tmp_path / "next.html").write_text(f"<p>{LONG}</p>")
@@ -190,7 +190,6 @@ def test_a_file_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
         assert len(list(items_in(after.result()))) == 1
 
 
-@pytest.mark.slow
 def test_a_file_that_takes_too_much_memory_is_given_up(tmp_path: Path) -> None:
     (tmp_path / "large.html").write_text("<p><b>word</b></p>" * 1_000_000)
     with pytest.raises(ReadError, match=r"too large: (it )?needs more"):

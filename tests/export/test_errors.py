@@ -57,10 +57,12 @@ def test_parity_of_a_damaged_export(checkpoint: Path, damaged: Path) -> None:
         measure_parity(checkpoint, damaged, ["one text", "another text"])
 
 
+@pytest.mark.slow
 def test_parity_on_a_text_without_tokens(checkpoint: Path, export: Path) -> None:
     assert measure_parity(checkpoint, export, ["one text", UNREADABLE]).max_cosine_distance < 1e-5
 
 
+@pytest.mark.slow
 def test_parity_of_a_model_that_gives_nan(
     checkpoint: Path, export: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
