@@ -41,6 +41,8 @@ def main() -> None:
     parser.add_argument("project", type=Path, help="a project with an index")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
+    if not (options.project / "retune.yaml").is_file():
+        parser.error(f"{options.project} is no project (retune.yaml): `make demo` makes one in demo/")
     root = str(Path(__file__).parents[1])
     os.environ["PYTHONPATH"] = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
     costs: dict[str, list[tuple[float, float]]] = {name: [] for name in COMMANDS}
