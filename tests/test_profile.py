@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from assets_pkg.config import profile as profile_module
 from assets_pkg.config.errors import ProfileError
 from assets_pkg.config.profile import Profile
 from assets_pkg.config.profile_files import load_profile
@@ -219,3 +220,10 @@ def test_settings_of_milvus_decide_nothing_where_it_is_not_used() -> None:
 @pytest.mark.parametrize("name", [*ALIASES, *WITHOUT_COUNTERPART])
 def test_a_key_of_a_compute_target_is_no_name_of_the_recipe(name: str) -> None:
     assert load_profile("laptop", [f"run.env.{name}=x"]).compute.overrides == {name: "x"}
+
+
+def test_the_former_place_of_load_profile_is_known_and_names_the_new_one() -> None:
+    with pytest.warns(DeprecationWarning, match="from assets_pkg import load_profile"):
+        from assets_pkg.config.profile import load_profile as former
+    assert former is load_profile
+    assert not hasattr(profile_module, "no_such_name")

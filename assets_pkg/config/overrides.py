@@ -54,11 +54,9 @@ def _parsed(text: str) -> tuple[str, Any]:
             f"""'{key}="..."'"""
         ) from None
     value = cast("dict[str, Any]", parsed)["value"]
-    if isinstance(value, dict) and given.rstrip().endswith(
-        ":"
-    ):  # passage_prefix=passage: is a text, as the recipe has it
-        return key, given
-    return key, value
+    # passage_prefix=passage: is a text, as the recipe has it
+    is_text = isinstance(value, dict) and given.rstrip().endswith(":")
+    return key, given if is_text else value
 
 
 def check_texts(values: Any, source: str) -> None:

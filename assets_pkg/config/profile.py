@@ -7,6 +7,7 @@ The sections (``config/sections/``) give types and ranges only; the single sourc
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
@@ -161,6 +162,18 @@ def checked(values: Mapping[str, Any], source: str) -> Profile:
         return Profile.model_validate(values)
     except ValidationError as error:
         raise ProfileError("\n".join(f"{source}: {line}" for line in _explain(error))) from None
+
+
+def __getattr__(name: str) -> Any:
+    """Where docs/search.md of earlier versions imported it from."""
+    if name != "load_profile":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from assets_pkg.config.profile_files import load_profile
+
+    warnings.warn(
+        "import it from assets_pkg: from assets_pkg import load_profile", DeprecationWarning, stacklevel=2
+    )
+    return load_profile
 
 
 @cache
