@@ -135,7 +135,7 @@ def own_server_client(
 def _trusted(url: str) -> ssl.SSLContext | bool:
     """The authorities of this system; none for a server that is asked without TLS, since to read them takes
     some 25 ms."""
-    return urlsplit(url).scheme != "http" or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if urlsplit(url).scheme == "http" else True
 
 
 def _pinned(certificate: str) -> ssl.SSLContext:
@@ -190,10 +190,13 @@ def _require_consent(base_url: str, allow_egress: bool, approved_endpoints: Sequ
 
 def _options(base_url: str) -> dict[str, Any]:
     host, _ = endpoint_host(base_url)
-    options = {"base_url": base_url, "follow_redirects": False}
-    if is_loopback(host):
-        return {**options, "trust_env": False, "verify": _trusted(base_url)}
-    return {**options, "trust_env": True}
+    here = is_loopback(host)  # a proxy on the way to another host may be asked with TLS
+    return {
+        "base_url": base_url,
+        "trust_env": not here,
+        "follow_redirects": False,
+        "verify": _trusted(base_url) if here else True,
+    }
 
 
 def _same_endpoint(base_url: str) -> Callable[[httpx2.Request], None]:

@@ -179,7 +179,7 @@ class EmbeddingCache:
     def _open(self, work: Callable[[sqlite3.Connection], T]) -> T:
         make_database_file(self._data, _PAGE_SIZE, _TABLE)
         with closing(sqlite3.connect(self._data, timeout=WAIT_S, isolation_level=None)) as file:
-            for statement in (*_SETTINGS, _TABLE):
+            for statement in (*_SETTINGS, _TABLE):  # of the file, too, if it was emptied
                 file.execute(statement)
             return work(file)
 

@@ -115,14 +115,14 @@ def _headings(lines: list[_Line], plain_title: bool) -> Iterator[Section]:
     index, fence = 0, ""
     at_top = plain_title
     while index < len(lines):
-        found = None if fence else _heading_at(lines, index, at_top)
+        before, fence = fence, fence_after(lines[index].text, fence)
+        found = None if before or fence else _heading_at(lines, index, at_top)
         if found:
             heading, count = found
             yield Section(heading, lines[index].start, lines[index + count - 1].end, 0)
             index += count
             at_top = False
             continue
-        fence = fence_after(lines[index].text, fence)
         at_top = at_top and lines[index].blank
         index += 1
 
@@ -143,8 +143,6 @@ def _heading_at(lines: list[_Line], index: int, at_top: bool) -> tuple[str, int]
 
 
 def _underlined(lines: list[_Line], index: int) -> tuple[str, int] | None:
-    if fence_after(lines[index].text, ""):
-        return None
     over = _mark(lines[index].text)
     title_at = index + 1 if over else index
     if title_at + 1 >= len(lines) or (index > 0 and not lines[index - 1].blank):

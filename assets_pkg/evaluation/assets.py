@@ -133,7 +133,8 @@ def build_assets(profile: Profile) -> list[dg.AssetsDefinition]:
             elif brought is not None:
                 model, decision = _by_import(asset, profile, brought, accelerator)
             else:
-                outside = {GUARD_SETS: guard_fingerprints(profile.gate)}
+                guards = guard_fingerprints(profile.gate)
+                outside = {GUARD_SETS: guards} if guards else {}
                 model, decision = _by_gate(asset, profile, encoders)
             asset.store.verify(model)
             asset.link(PROMOTED_MODEL, model.path)

@@ -326,7 +326,7 @@ def test_what_people_write_is_still_taken() -> None:
 
 @pytest.mark.parametrize("part", ["folder", "cwd", "needs"])
 def test_a_path_with_a_line_break_is_refused_for_every_executor(part: str) -> None:
-    plain, broken = Path("/work"), Path("/work/a\n#SBATCH --hold")
+    plain, broken = Path("/project"), Path("/project/a\n#SBATCH --hold")
     given = {name: broken if name == part else plain for name in ("folder", "cwd", "needs")}
     with pytest.raises(ComputeError, match=r"a\\n#SBATCH.*rename the folder"):
         JobSpec("x", JobFolder(given["folder"]), "m", given["cwd"], (given["needs"],))

@@ -91,12 +91,7 @@ def forked(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_two_processes_have_the_loss_curve_and_weights_of_one(train: Train, changes: dict[str, Any]) -> None:
     seen: list[int] = []
     notes: dict[int, list[str]] = {1: [], 2: []}
-    two = train(
-        2,
-        steps_into(seen),
-        note=notes[2].append,
-        **changes,
-    )
+    two = train(2, steps_into(seen), note=notes[2].append, **changes)
     one = train(1, note=notes[1].append, **changes)
     assert notes[1] == notes[2]
     assert notes[1][0].startswith("plan: 48 examples, 2 epoch(s) of 4 steps in batches of 1")
@@ -176,12 +171,7 @@ def test_killed_processes_are_resumed(
 
     monkeypatch.setattr(launch, "_launch", launch_forked)
     steps: list[int] = []
-    train(
-        2,
-        steps_into(steps),
-        name="killed",
-        **changes,
-    )
+    train(2, steps_into(steps), name="killed", **changes)
     assert first < steps[0] < 28
     assert len(losses(folder)) == 28
     assert content_of(folder) == content_of(train(2, name="whole", **changes))
