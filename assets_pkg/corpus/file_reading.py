@@ -23,6 +23,7 @@ from assets_pkg.corpus.file_digests import FileDigests
 from assets_pkg.corpus.readers.file_document import FileDocument, FileItem, ReadError, ReadOptions
 from assets_pkg.corpus.readers.pool import ReaderPool, ReadLimits, item_of, items_in
 from assets_pkg.corpus.readers.registry import PLAIN, extension_of, looks_like_text
+from resources.machine.cpus import usable_cpus
 from storage.digests import digest_json, digest_text
 
 READERS = "1"
@@ -67,7 +68,7 @@ class FileReader:
         self._options = ReadOptions(
             settings.text_columns, settings.title_column, settings.id_column, self._limits.max_bytes
         )
-        self._processes = settings.reader_processes or min(MAX_PROCESSES, len(_cores()))
+        self._processes = settings.reader_processes or min(MAX_PROCESSES, usable_cpus())
         how = [READERS, known_as, settings.text_columns, settings.title_column, settings.id_column]
         self._kept = _Kept(cache / READ_CACHE / digest_json(how)) if cache else None
         self._digests = FileDigests(root)
@@ -308,10 +309,6 @@ def digest_of(files: FileDigests, name: str) -> str:
         return files.of(name)
     except OSError:
         return UNREADABLE
-
-
-def _cores() -> set[int]:
-    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
 
 
 def is_utf8(name: str) -> bool:

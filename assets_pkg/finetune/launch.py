@@ -20,6 +20,7 @@ from assets_pkg.config.base import ModelSettings
 from assets_pkg.config.sections.finetune import FinetuneSettings
 from assets_pkg.finetune.errors import TooFewDevicesError, TrainingStopped
 from resources.machine.accelerator import VISIBLE, Accelerator, find_accelerator, visible_gpus
+from resources.machine.cpus import usable_cpus
 from storage.artifacts import Checkpoint, MinedTrainSet
 from storage.progress import Note, Progress, no_note, no_progress
 
@@ -132,16 +133,20 @@ def launch_training(
         _launch(files, settings.num_processes, progress, note)
 
 
+def threads_each(processes: int) -> int:
+    """The threads of each process, of the cores that they may use on all nodes."""
+    return max(1, usable_cpus() * node_count() // processes)
+
+
 def _launch(files: _WorkerFiles, count: int, progress: Progress, note: Note) -> None:
     command = [*torchrun(count), *WORKER, str(files.folder)]
-    threads = max(1, (os.cpu_count() or 1) * node_count() // count)
     with files.log.open("w") as log:
         process = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
-            env={"OMP_NUM_THREADS": str(threads), **os.environ},
+            env={"OMP_NUM_THREADS": str(threads_each(count)), **os.environ},
         )
         try:
             assert process.stdout is not None

@@ -42,7 +42,7 @@ class BadOutputError(Exception):
 
 def usable_cpus() -> int:
     """The number of cores that this process may use, by its affinity and its container's quota."""
-    cores = len(os.sched_getaffinity(0))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
         return max(1, min(cores, int(quota) // int(period)))

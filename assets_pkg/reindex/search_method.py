@@ -98,15 +98,13 @@ def _cross_validated(
     dense = scores[DENSE]
     folds = fold_of(dense.query_ids)
     per_query = {name: values.copy() for name, values in dense.per_query.items()}
-    run = dict(dense.run)
     for fold in set(folds.tolist()):
         left_out = folds == fold
         others = {method: _part(each, ~left_out) for method, each in scores.items()}
         taken = scores[_first_of_the_best(others, settings)]
         for name, values in per_query.items():
             values[left_out] = taken.per_query[name][left_out]
-        run |= {query: taken.run[query] for query in _part(taken, left_out).query_ids if query in taken.run}
-    return replace(dense, per_query=per_query, run=run)
+    return replace(dense, per_query=per_query, run={})
 
 
 def fold_of(queries: Sequence[str]) -> NDArray[np.int64]:

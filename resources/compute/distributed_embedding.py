@@ -21,6 +21,7 @@ from resources.compute.targets import LOCAL, ComputeTarget
 from resources.encoders.base import Encoder
 from resources.encoders.recipe import EncoderRecipe
 from resources.encoders.shards import Shards
+from resources.machine.cpus import usable_cpus
 from resources.machine.imports import spare_imports
 from storage.files import write_json
 from storage.progress import Progress, no_progress
@@ -188,7 +189,7 @@ def _connected(target: ComputeTarget) -> Generator[None]:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if local:
-            cpus = max(os.cpu_count() or 1, (target.num_workers or 1) * (target.cpus_per_task or 1))
+            cpus = max(usable_cpus(), (target.num_workers or 1) * (target.cpus_per_task or 1))
             ray.init(
                 "local",
                 num_cpus=cpus,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from assets_pkg.finetune.launch import _forward, run_worker
+from assets_pkg.finetune.launch import _forward, run_worker, threads_each
 from resources.machine.imports import spare_imports
 from storage.progress import Note, Progress
 from tests.command.conftest import free_port
@@ -33,7 +33,7 @@ def launch_forked(
     workers = []
     for rank in range(count):
         place = {**group, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-        arguments = (work, files.folder, printed, place, max(1, (os.cpu_count() or 1) // count))
+        arguments = (work, files.folder, printed, place, threads_each(count))
         workers.append(processes.Process(target=_run, args=arguments))
     for each in workers:
         each.start()

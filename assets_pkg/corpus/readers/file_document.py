@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -64,3 +64,16 @@ class ReadOptions:
 
 FileItem: TypeAlias = FileDocument | UnreadPart
 Reader: TypeAlias = Callable[[Path, ReadOptions], Iterator[FileItem]]
+
+
+def joined_pages(pages: Iterable[str]) -> tuple[str, list[int]]:
+    """The text of all pages, and the offset at which each begins."""
+    starts: list[int] = []
+    parts: list[str] = []
+    length = 0
+    for page in pages:
+        starts.append(length)
+        if page.strip():
+            parts.append(page.strip() + "\n\n")
+            length += len(parts[-1])
+    return "".join(parts), starts

@@ -15,7 +15,13 @@ from urllib.parse import unquote
 
 from assets_pkg.corpus.readers.archives import open_archive, parse_xml
 from assets_pkg.corpus.readers.decoding import decode
-from assets_pkg.corpus.readers.file_document import FileDocument, FileItem, ReadError, ReadOptions
+from assets_pkg.corpus.readers.file_document import (
+    FileDocument,
+    FileItem,
+    ReadError,
+    ReadOptions,
+    joined_pages,
+)
 from assets_pkg.corpus.readers.html import html_document, markdown_of
 
 _STYLES = "p[style-name='Title'] => div.title:fresh\np[style-name='Subtitle'] => p:fresh"
@@ -142,19 +148,6 @@ def read_pptx(path: Path, options: ReadOptions) -> Iterator[FileItem]:
             raise ReadError("damaged", f"not a presentation ({type(error).__name__}: {error})") from error
     text, pages = joined_pages(slides)
     yield FileDocument(text, title, pages=pages)
-
-
-def joined_pages(pages: Iterable[str]) -> tuple[str, list[int]]:
-    """The text of all pages, and the offset at which each begins."""
-    starts: list[int] = []
-    parts: list[str] = []
-    length = 0
-    for page in pages:
-        starts.append(length)
-        if page.strip():
-            parts.append(page.strip() + "\n\n")
-            length += len(parts[-1])
-    return "".join(parts), starts
 
 
 def _slide(slide: Any) -> str:

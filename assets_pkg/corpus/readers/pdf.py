@@ -11,8 +11,13 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
-from assets_pkg.corpus.readers.file_document import FileDocument, FileItem, ReadError, ReadOptions
-from assets_pkg.corpus.readers.office import joined_pages
+from assets_pkg.corpus.readers.file_document import (
+    FileDocument,
+    FileItem,
+    ReadError,
+    ReadOptions,
+    joined_pages,
+)
 
 MARGIN = 0.12
 """Share of a page's height at its top and its foot in which running headers and footers stand."""
