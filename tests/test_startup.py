@@ -101,6 +101,33 @@ def test_scikit_learn_is_loaded_when_it_is_used_or_more_of_it_is_wanted(
     assert done.returncode == 0
 
 
+TRANSFORMERS = """
+import collections, json, statistics, sys
+from resources.machine.imports import spare_imports
+if {spared}:
+    spare_imports()
+opened = collections.Counter()
+sys.addaudithook(lambda event, args: opened.update([str(args[0])]) if event == "open" else None)
+import transformers
+import transformers.models
+from transformers import BertModel
+known = [sorted(map(str, each._class_to_module.items())) for each in (transformers, transformers.models)]
+sources = [n for name, n in opened.items() if "/transformers/models/" in name and "/configuration_" in name]
+print(json.dumps([known, BertModel.__module__, statistics.mode(sources), len(sources)]))
+"""
+
+
+@pytest.mark.slow
+def test_the_sources_of_transformers_are_read_once_and_its_classes_are_the_same() -> None:
+    plain, spared = (
+        json.loads(subprocess.check_output([sys.executable, "-c", TRANSFORMERS.format(spared=spared)]))
+        for spared in (False, True)
+    )
+    assert spared[:2] == plain[:2]
+    assert (plain[2], spared[2]) == (2, 1)
+    assert spared[3] > 100
+
+
 SEARCHED = """
 import gc
 from resources.machine.imports import spare_imports

@@ -7,7 +7,7 @@ import gc
 import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
@@ -21,6 +21,9 @@ SIMILARITY = "sentence_transformers.util.similarity"
 """The only module imported with a model that needs scikit-learn, and only for the Manhattan distance of sparse
 vectors. With scikit-learn come all of SciPy's statistics: a fifth of the processor time of the whole import."""
 
+LAZY_MODULES = "transformers.utils.import_utils"
+"""transformers reads the sources of all its models to know their classes, and then those of each folder again: a tenth
+of the processor time of the whole import."""
 
 LIBRARY = "sentence_transformers"
 """With it come torch, transformers and datasets: half a million objects that stay."""
@@ -32,7 +35,8 @@ def spare_imports() -> None:
     Python searches for garbage less often, no longer in what is there once sentence-transformers is imported, and not
     at all when the process ends. What importing torch and its like makes stays as long as the process; to go through it
     again and again takes a quarter of the time of the import, and 0.3 seconds whenever a model's memory is freed.
-    scikit-learn is not imported with sentence-transformers, but when it is used.
+    scikit-learn is not imported with sentence-transformers, but when it is used. transformers reads its own sources
+    once, not twice.
     """
     gc.set_threshold(NEW_OBJECTS)
     atexit.register(gc.freeze)
@@ -65,13 +69,24 @@ def _without_scikit_learn(run: Callable[[ModuleType], None], module: ModuleType)
         run(module)
 
 
+def _reading_sources_once(run: Callable[[ModuleType], None], module: ModuleType) -> None:
+    run(module)
+    name = "create_import_structure_from_path"
+    if hasattr(module, name):  # it calls itself, by this name, for the folders below
+        setattr(module, name, cache(getattr(module, name)))
+
+
 def _then_left_out_of_searches(run: Callable[[ModuleType], None], module: ModuleType) -> None:
     """No model is loaded yet, which would be left out, too, and never be freed."""
     run(module)
     gc.freeze()
 
 
-AROUND = {SIMILARITY: _without_scikit_learn, LIBRARY: _then_left_out_of_searches}
+AROUND = {
+    SIMILARITY: _without_scikit_learn,
+    LAZY_MODULES: _reading_sources_once,
+    LIBRARY: _then_left_out_of_searches,
+}
 
 
 @contextmanager
