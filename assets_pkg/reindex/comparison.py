@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -70,20 +71,29 @@ def measure_methods(
     methods: Sequence[SearchMethod],
     progress: Progress = no_progress,
 ) -> dict[SearchMethod, RetrievalScores]:
-    """The scores of each search method over the eval set's own corpus, as :meth:`IndexReader.search` answers."""
+    """The scores of each search method over the eval set's own corpus, as an exact index answers: what LanceDB finds
+    by words, and the nearest vectors of all questions at once, since its answers one by one take most of the time."""
     qrels = read_qrels(eval_set.beir)
     queries = [each for each in read_queries(eval_set.beir) if each.query_id in qrels]
-    vectors = encoder.embed([each.text for each in queries], "query")
+    nearest = BlockwiseSearch(encoder.embed([each.text for each in queries], "query"), FUSION_DEPTH)
+    names: list[str] = []
     runs: dict[SearchMethod, dict[str, dict[str, float]]] = {method: {} for method in methods}
     with tempfile.TemporaryDirectory(prefix="retune-eval-set-") as folder:
-        index = LanceIndex(Path(folder))
-        index.write(_record_batches(eval_set, encoder), index_schema(encoder.dimensions))
-        for done, (query, vector) in enumerate(zip(queries, vectors, strict=True), start=1):
-            dense = index.search(vector, FUSION_DEPTH)
-            words = index.search_text(query.text, FUSION_DEPTH)
+        rows = _rows(eval_set, encoder, nearest, names)
+        by_words = LanceIndex(Path(folder)) if any(method.by_words for method in methods) else None
+        if by_words is None:
+            deque(rows, maxlen=0)
+        else:
+            by_words.write(rows, index_schema(encoder.dimensions))
+        for number, query in enumerate(queries):
+            found = zip(
+                nearest.found.ids[number].tolist(), nearest.found.scores[number].tolist(), strict=True
+            )
+            dense = [_named(names[place], score) for place, score in found if place >= 0]
+            words = by_words.search_text(query.text, FUSION_DEPTH) if by_words else []
             for method in methods:
                 runs[method][query.query_id] = _run(method.rank(dense, words))
-            progress(done, len(queries), "questions")
+            progress(number + 1, len(queries), "questions")
     return {method: score_run(run, qrels, CUTS) for method, run in runs.items()}
 
 
@@ -91,10 +101,20 @@ def _run(hits: Sequence[Hit]) -> dict[str, float]:
     return {hit.doc_id: hit.score for hit in hits[: max(CUTS)]}
 
 
-def _record_batches(eval_set: EvalSet, encoder: Encoder) -> Iterator[pa.RecordBatch]:
-    """The searched text includes the title, as the embedded one does."""
+def _named(name: str, score: float) -> Hit:
+    """A hit in a row of :func:`passage_rows`."""
+    return Hit(score, passage_id=name, doc_id=name, chunk_id=1, title="", section="", text="")
+
+
+def _rows(
+    eval_set: EvalSet, encoder: Encoder, nearest: BlockwiseSearch, names: list[str]
+) -> Iterator[pa.RecordBatch]:
+    """The documents as rows of an index; meanwhile ``nearest`` searches them, and ``names`` gets their ids. The
+    searched text includes the title, as the embedded one does."""
     documents = read_documents(eval_set.beir)
     while block := list(islice(documents, DOCUMENTS_AT_ONCE)):
         texts = [each.joined for each in block]
         vectors = encoder.embed(texts, "passage")
+        nearest.add(vectors)
+        names += [each.doc_id for each in block]
         yield passage_rows([each.doc_id for each in block], texts, vectors, [each.title for each in block])
