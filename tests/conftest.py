@@ -180,6 +180,7 @@ def write_profile(path: Path, *, corpus: Path, model: Path, root: Path | str, po
         "corpus": {"corpus_dir": str(corpus), "min_text_length": 10},
         "model": {"base_model": str(model), "query_max_length": 64, "passage_max_length": 64},
         "finetune": {
+            "precision": "fp32",
             "headroom_ndcg": 1.0,
             "headroom_loss": 0.0,
             "global_batch_size": 16,

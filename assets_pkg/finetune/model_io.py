@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from assets_pkg.config.base import ModelSettings
 from assets_pkg.config.sections.finetune import FinetuneSettings
 from assets_pkg.finetune.errors import BaseModelError
+from resources.encoders.speed import cpu_training_rates
 from resources.machine.accelerator import Accelerator
 from resources.models.safetensors_files import announced_bytes, tensor_shapes
 from storage.files import copy_file
@@ -124,8 +125,11 @@ def load_for_training(
 
 
 def use_bf16(settings: FinetuneSettings, accelerator: Accelerator) -> bool:
-    """Whether matrix products run in bfloat16 (weights, loss and optimizer stay float32)."""
-    return settings.precision == "bf16" or (settings.precision == "auto" and accelerator.bf16)
+    """Whether matrix products run in bfloat16 (weights, loss and optimizer stay float32). ``auto``: on a GPU that has
+    it, and on a CPU that has it and is faster with it."""
+    if settings.precision != "auto":
+        return settings.precision == "bf16"
+    return accelerator.bf16 and (accelerator.device != "cpu" or cpu_training_rates().bf16_is_faster)
 
 
 def attention(model: ModelSettings, settings: FinetuneSettings, accelerator: Accelerator) -> str:

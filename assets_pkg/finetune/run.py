@@ -13,11 +13,15 @@ from assets_pkg.finetune.data import TrainData
 from assets_pkg.finetune.distillation import Distillation, topical_groups
 from assets_pkg.finetune.model_io import use_bf16
 from assets_pkg.finetune.plan import TrainingPlan
+from resources.encoders.speed import cpu_training_rates
 from resources.machine.accelerator import Accelerator
 from storage.artifacts import Checkpoint, MinedTrainSet
 from storage.digests import digest_json
 from storage.files import write_atomic
 from storage.progress import Note, Progress
+
+WORK = "work"
+PRECISION = "precision.txt"
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class TrainingRun:
     @property
     def work(self) -> Path:
         """Checkpoints, while training is not finished."""
-        return self.folder / "work"
+        return self.folder / WORK
 
     @property
     def log(self) -> Path:
@@ -76,6 +80,28 @@ class TrainingRun:
         return digest_json([*parts, self.plan.as_dict()])
 
 
+def settle_precision(
+    settings: FinetuneSettings, accelerator: Accelerator, folder: Path, note: Note
+) -> FinetuneSettings:
+    """``settings`` with the number format that ``precision: auto`` stands for, on all ranks. A training that was
+    interrupted in ``folder`` keeps its own."""
+    from assets_pkg.finetune.distributed import broadcast, is_main
+
+    if settings.precision != "auto":
+        return settings
+    chosen = broadcast(_precision(settings, accelerator, folder, note) if is_main() else "")
+    return settings.model_copy(update={"precision": chosen})
+
+
+def _precision(settings: FinetuneSettings, accelerator: Accelerator, folder: Path, note: Note) -> str:
+    if (begun := folder / WORK / PRECISION).exists():
+        return begun.read_text("utf-8")
+    chosen = "bf16" if use_bf16(settings, accelerator) else "fp32"
+    if accelerator.device == "cpu" and accelerator.bf16:
+        note(f"trains in {chosen}: this CPU multiplies at {cpu_training_rates()}, measured now")
+    return chosen
+
+
 def discard_other_run(run: TrainingRun) -> None:
     """Remove what a run with other inputs or settings left in the folder."""
     stamp = run.work / "job.txt"
@@ -84,4 +110,5 @@ def discard_other_run(run: TrainingRun) -> None:
         shutil.rmtree(run.tensorboard, ignore_errors=True)
         shutil.rmtree(run.wandb, ignore_errors=True)
         run.log.unlink(missing_ok=True)
+        write_atomic(run.work / PRECISION, run.settings.precision)
         write_atomic(stamp, run.identity)

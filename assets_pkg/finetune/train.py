@@ -18,7 +18,7 @@ from assets_pkg.finetune.model_card import model_card
 from assets_pkg.finetune.model_io import attention_of, copy_unchanged, load_for_training, save_consolidated
 from assets_pkg.finetune.plan import check_settings, describe_plan, plan_training
 from assets_pkg.finetune.preflight import check_disk_space, check_memory
-from assets_pkg.finetune.run import TrainingRun, discard_other_run
+from assets_pkg.finetune.run import TrainingRun, discard_other_run, settle_precision
 from assets_pkg.finetune.saved_model import check_saved
 from assets_pkg.finetune.trainer import build_loss, build_trainer
 from assets_pkg.finetune.training_log import trackers
@@ -75,6 +75,7 @@ def finetune(
         data = with_general_pairs(data, settings.mix, settings.seed)
     validation = read_validation_data(mined.path / "val.json")
     check_settings(mined, settings, data, validation)
+    settings = settle_precision(settings, accelerator, folder, note)
     plan = plan_training(len(data.examples), settings, data.median_negatives)
     taught = read_distillation(folder, mined) if settings.teacher else None
     questions = plan.batch_size * (1 if taught is None else 1 + BROUGHT)

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import cache
+from typing import NamedTuple
 
 SIZE = 1024
 """Inputs, outputs and rows of the layer that is measured."""
@@ -12,6 +14,30 @@ SIZE = 1024
 MEASURED_SECONDS = 0.3
 FORWARD = 2 * SIZE**3
 """FLOP of one application of the layer; its backward pass has twice as many."""
+
+
+WORTH_ROUNDING = 1.1
+"""bfloat16 rounds more coarsely than float32: it is used where it is this many times as fast."""
+
+
+class TrainingRates(NamedTuple):
+    """FLOP a second of linear layers in training."""
+
+    fp32: float
+    bf16: float
+
+    @property
+    def bf16_is_faster(self) -> bool:
+        return self.bf16 >= WORTH_ROUNDING * self.fp32
+
+    def __str__(self) -> str:
+        return f"{self.fp32 / 1e9:,.0f} GFLOP/s in fp32, {self.bf16 / 1e9:,.0f} in bf16"
+
+
+@cache
+def cpu_training_rates() -> TrainingRates:
+    """Those of this CPU, measured once: some that have instructions for bfloat16 are slower with them."""
+    return TrainingRates(training_rate("cpu", bf16=False), training_rate("cpu", bf16=True))
 
 
 def inference_rate(device: str, *, bf16: bool) -> float:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from assets_pkg.finetune.launch import _forward, run_worker, threads_each
 from resources.machine.imports import spare_imports
 from storage.progress import Note, Progress
@@ -35,8 +37,11 @@ def launch_forked(
         place = {**group, "RANK": str(rank), "LOCAL_RANK": str(rank)}
         arguments = (work, files.folder, printed, place, threads_each(count))
         workers.append(processes.Process(target=_run, args=arguments))
-    for each in workers:
-        each.start()
+    with pytest.MonkeyPatch.context() as patch:
+        # Sums depend on the number of threads with which torch was imported.
+        patch.setenv("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", str(threads_each(count))))
+        for each in workers:
+            each.start()
     try:
         for each in workers:
             each.join(SECONDS)
