@@ -98,14 +98,14 @@ class Stopwatch:
 
     def progress(self, step: str, done: int, total: int, unit: str, **figures: float) -> None: ...
 
-    def passed(self, kind: Kind, mask: Any, *, packed: bool = False) -> None:
-        """Count a batch by its attention mask, [texts, padded length]; ``packed``: its padding is not computed."""
+    def passed(self, kind: Kind, mask: Any, computed: int) -> None:
+        """Count a batch by its attention mask, [texts, padded length], of which so many tokens are ``computed``."""
         lengths = mask.sum(axis=1).tolist()
         stage = self.current
         stage.texts[kind] += len(lengths)
         stage.tokens[kind] += sum(lengths)
         stage.squares[kind] += sum(length**2 for length in lengths)
-        stage.padded += sum(lengths) if packed else int(mask.shape[0] * mask.shape[1])
+        stage.padded += computed
 
 
 def _clock() -> tuple[float, float]:
@@ -119,7 +119,7 @@ def counting(stopwatch: Stopwatch) -> Iterator[None]:
     import torch
     from sentence_transformers import SentenceTransformer
 
-    from assets_pkg.finetune.packing import PACKED
+    from assets_pkg.finetune.packing import PACKED, groups_of
     from assets_pkg.nim.model import OnnxModel
 
     forward: Any = SentenceTransformer.forward
@@ -127,11 +127,13 @@ def counting(stopwatch: Stopwatch) -> Iterator[None]:
 
     def counted(self: Any, features: Any, **options: Any) -> Any:
         kind = Kind(torch.is_grad_enabled(), torch.is_autocast_enabled("cpu"))
-        stopwatch.passed(kind, features["attention_mask"], packed=attention_of(self) == PACKED)
+        mask = features["attention_mask"]
+        groups = groups_of(mask.sum(1).tolist()) if attention_of(self) == PACKED else []
+        stopwatch.passed(kind, mask, sum(each.size for each in groups) or mask.numel())
         return forward(self, features, **options)
 
     def counted_export(self: Any, input_ids: Any, attention_mask: Any) -> Any:
-        stopwatch.passed(Kind(training=False, bf16=False), attention_mask)
+        stopwatch.passed(Kind(training=False, bf16=False), attention_mask, attention_mask.size)
         return run(self, input_ids, attention_mask)
 
     with (

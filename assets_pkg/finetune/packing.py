@@ -1,5 +1,6 @@
-"""Training without padding on a CPU: the texts of a batch go through the transformer in one row, one after another, and
-each attends to its own tokens only.
+"""Training almost without padding on a CPU: the texts of a batch go through the transformer in one row, one after
+another, and each attends to its own tokens only. Texts of about the same length do so together, padded to the longest
+of them: attention text by text is many small products, which take as long as all linear layers.
 
 On a GPU sentence-transformers does the same with FlashAttention's kernels for sequences of different lengths
 (https://sbert.net/docs/sentence_transformer/usage/efficiency.html); a CPU has none.
@@ -7,6 +8,7 @@ On a GPU sentence-transformers does the same with FlashAttention's kernels for s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,16 +25,65 @@ FAMILIES = frozenset({"bert", "camembert", "electra", "roberta", "xlm-roberta"})
 """Whose attention is over all tokens of a text, in both directions, and nothing else."""
 
 
+MOST_PADDING = 0.05
+"""Of the tokens of texts that are padded to the same length."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Texts padded to the same length: ``rows`` of the batch, the longest first."""
+
+    rows: list[int]
+    length: int
+
+    @property
+    def size(self) -> int:
+        """Tokens, with padding."""
+        return len(self.rows) * self.length
+
+
 @dataclass(frozen=True)
 class Packing:
-    """Which tokens of padded texts were packed: ``mask``, bool [n, longest], and the ``lengths`` of the n texts."""
+    """How n padded texts became one row of p tokens, group by group.
+
+    ``mask``: bool [n, longest], of the padded texts. ``places``: int64 [p], of each packed token in them, flattened.
+    ``unseen``: for each group float32 [texts, 1, 1, length], -inf at padding and 0 elsewhere; None: it has no padding.
+    """
 
     mask: Tensor
-    lengths: list[int]
+    groups: list[Group]
+    places: Tensor
+    unseen: list[Tensor | None]
+
+    @classmethod
+    def of(cls, mask: Tensor) -> Packing:
+        """Args: mask: bool [n, longest], of texts that are padded on the right."""
+        groups = groups_of(mask.sum(1).tolist())
+        columns = torch.arange(mask.shape[1])
+        places = [
+            torch.tensor(each.rows)[:, None] * mask.shape[1] + columns[: each.length] for each in groups
+        ]
+        seen = [mask[each.rows, None, None, : each.length] for each in groups]
+        unseen = [None if each.all() else torch.where(each, 0.0, -torch.inf) for each in seen]
+        return cls(mask, groups, torch.cat([each.flatten() for each in places]), unseen)
+
+
+def groups_of(lengths: Sequence[int]) -> list[Group]:
+    """Texts of similar length together: at most `MOST_PADDING` of a group's tokens are padding."""
+    groups: list[Group] = []
+    tokens = 0
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        tokens += lengths[row]
+        if groups and groups[-1].size + groups[-1].length <= tokens / (1 - MOST_PADDING):
+            groups[-1].rows.append(row)
+        else:
+            groups.append(Group([row], lengths[row]))
+            tokens = lengths[row]
+    return groups
 
 
 def pack_texts(model: SentenceTransformer) -> None:
-    """From now on ``model`` computes nothing for padding, with the same vectors; models of other families than
+    """From now on ``model`` computes almost nothing for padding, with the same vectors; models of other families than
     `FAMILIES` stay as they are.
 
     The features that the model gets, and those that its modules after the transformer get, are padded as before.
@@ -72,24 +123,25 @@ def _first_position(network: Any) -> int:
 
 
 def _pack(features: dict[str, Any], first: int) -> dict[str, Any]:
-    """The features of one row with the tokens of all texts: each [n, longest] of them becomes [1, tokens]."""
-    mask = features["attention_mask"].bool()
+    """The features of one row with the tokens of all texts: each [n, longest] of them becomes [1, p]."""
+    packing = Packing.of(features["attention_mask"].bool())
     packed = {
-        name: value[mask][None] if name in ("input_ids", "token_type_ids") else value
+        name: value.flatten()[packing.places][None] if name in ("input_ids", "token_type_ids") else value
         for name, value in features.items()
         if name != "attention_mask"
     }
-    positions = (mask.cumsum(1) - 1 + first)[mask]
-    return packed | {"position_ids": positions[None], PACKED: Packing(mask, mask.sum(1).tolist())}
+    positions = (packing.places % packing.mask.shape[1] + first)[None]
+    return packed | {"position_ids": positions, PACKED: packing}
 
 
 def _unpack(_: nn.Module, inputs: tuple[Any, ...], output: dict[str, Any]) -> dict[str, Any]:
     """The transformer's output for the padded texts: ``token_embeddings`` [n, longest, width], 0 at padding."""
-    mask = inputs[0][PACKED].mask
-    tokens = output["token_embeddings"][0]
-    padded = tokens.new_zeros(*mask.shape, tokens.shape[1]).index_put((mask,), tokens)
+    packing: Packing = inputs[0][PACKED]
+    mask, tokens = packing.mask, output["token_embeddings"][0]
+    real = mask.flatten()[packing.places]
+    padded = tokens.new_zeros(mask.numel(), tokens.shape[1]).index_copy(0, packing.places[real], tokens[real])
     kept = {name: value for name, value in output.items() if name not in (PACKED, "position_ids")}
-    return kept | {"token_embeddings": padded, "attention_mask": mask.long()}
+    return kept | {"token_embeddings": padded.view(*mask.shape, -1), "attention_mask": mask.long()}
 
 
 def packed_attention(
@@ -113,12 +165,17 @@ def packed_attention(
     Returns:
         [1, tokens, heads, width], and no weights.
     """
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    texts = zip(*(each[0].split(packed.lengths, dim=1) for each in (query, key, value)), strict=True)
+    scaled = query * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    sizes = [each.size for each in packed.groups]
+    parts = zip(*(each[0].split(sizes, dim=1) for each in (scaled, key, value)), strict=True)
     attended: list[Tensor] = []
-    for q, k, v in texts:
-        weights = torch.softmax(q @ k.transpose(1, 2) * scale, dim=-1)
-        attended.append((nn.functional.dropout(weights, dropout, module.training) @ v).transpose(0, 1))
+    for group, unseen, part in zip(packed.groups, packed.unseen, parts, strict=True):
+        # [heads, texts x length, width] to [texts, heads, length, width]
+        q, k, v = (each.unflatten(1, (-1, group.length)).transpose(0, 1) for each in part)
+        scores = q @ k.transpose(2, 3)
+        weights = torch.softmax(scores if unseen is None else scores + unseen, dim=-1)
+        texts = nn.functional.dropout(weights, dropout, module.training) @ v
+        attended.append(texts.transpose(1, 2).flatten(0, 1))
     return torch.cat(attended)[None], None
 
 

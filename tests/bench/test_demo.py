@@ -32,8 +32,8 @@ def test_work_and_shares_of_a_stage(demo: ModuleType) -> None:
     embedding, training = demo.Kind(training=False, bf16=False), demo.Kind(training=True, bf16=False)
     stopwatch = demo.Stopwatch()
     stopwatch.started("checkpoint")
-    stopwatch.passed(embedding, np.array([[1, 1, 1], [1, 0, 0]]))
-    stopwatch.passed(training, np.array([[1, 1]]))
+    stopwatch.passed(embedding, np.array([[1, 1, 1], [1, 0, 0]]), 6)
+    stopwatch.passed(training, np.array([[1, 1]]), 2)
     stopwatch.finished("checkpoint")
     stage = stopwatch.stages["checkpoint"]
     # 2 x 400 weights x 4 tokens and 4 x 2 layers x 10 wide x (9 + 1); three passes of 2 x 400 x 2 and 4 x 2 x 10 x 4.

@@ -13,14 +13,14 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel
 
 from assets_pkg.finetune.model_io import add_lora, merge_lora
-from assets_pkg.finetune.packing import FAMILIES, PACKED, pack_texts
+from assets_pkg.finetune.packing import FAMILIES, PACKED, groups_of, pack_texts
 from tests.finetune.conftest import make_tokenizer
 
 SIZES = {
     "vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
     "max_position_embeddings": 40, "embedding_size": 32, "pad_token_id": 0,
 }  # fmt: skip
-LENGTHS = (3, 11, 1, 7)
+LENGTHS = (3, 20, 1, 7, 19, 20, 3)
 
 
 def make(folder: Path, family: str, pooling: Any = "mean", **changes: Any) -> SentenceTransformer:
@@ -37,7 +37,7 @@ def make(folder: Path, family: str, pooling: Any = "mean", **changes: Any) -> Se
 
 
 def features() -> dict[str, Tensor]:
-    """Four texts of random tokens, padded on the right."""
+    """Texts of random tokens, padded on the right."""
     generator = torch.Generator().manual_seed(1)
     mask = torch.tensor([[int(place < length) for place in range(max(LENGTHS))] for length in LENGTHS])
     ids = torch.randint(5, 60, mask.shape, generator=generator) * mask
@@ -64,7 +64,7 @@ def test_vectors_and_gradient_are_those_of_padded_texts(family: str, pooling: st
     network.encoder.layer[0].register_forward_pre_hook(lambda _, given: widths.append(given[0].shape[:2]))
     packed, packed_gradient = vectors_and_gradient(model)
 
-    assert widths == [(1, sum(LENGTHS))]
+    assert widths == [(1, sum(LENGTHS) + 1)]  # 19 is padded to 20
     torch.testing.assert_close(packed, vectors, atol=1e-6, rtol=1e-5)
     assert packed_gradient.keys() == gradient.keys()
     for name, expected in gradient.items():
@@ -75,7 +75,7 @@ def test_modules_after_the_transformer_get_padded_texts(tmp_path: Path) -> None:
     model = make(tmp_path, "bert")
     pack_texts(model)
     output = model(features())
-    assert output["token_embeddings"].shape == (4, max(LENGTHS), 32)
+    assert output["token_embeddings"].shape == (len(LENGTHS), max(LENGTHS), 32)
     assert torch.equal(output["attention_mask"], features()["attention_mask"])
     assert not output["token_embeddings"][output["attention_mask"] == 0].any()
 
@@ -126,3 +126,21 @@ def test_other_networks_stay_as_they_are(family: str, changes: dict[str, Any], t
     pack_texts(model)
     assert model[0].model.config._attn_implementation != PACKED  # pyright: ignore
     assert not model[0]._forward_pre_hooks
+
+
+@pytest.mark.parametrize(
+    ("lengths", "rows", "sizes"),
+    [
+        ((7,), [[0]], [7]),
+        ((5, 5, 5), [[0, 1, 2]], [15]),
+        ((10, 100, 9), [[1], [0, 2]], [100, 20]),  # one token of 20 is a twentieth
+        ((10, 100, 8), [[1], [0], [2]], [100, 10, 8]),
+        ((1, 40, 1, 39, 34), [[1, 3], [4], [0, 2]], [80, 34, 2]),
+    ],
+)
+def test_texts_of_about_the_same_length_are_padded_to_the_longest(
+    lengths: tuple[int, ...], rows: list[list[int]], sizes: list[int]
+) -> None:
+    groups = groups_of(lengths)
+    assert [each.rows for each in groups] == rows
+    assert [each.size for each in groups] == sizes
