@@ -44,16 +44,10 @@ demo-full/retune.yaml: | .venv/installed
 	$(BIN)/retune init demo-full >/dev/null
 
 # There is one Docker engine, so its tests run in one process; they mostly wait, so they run beside the others.
-test: .venv/compiled  ## All tests; those that need a GPU are left out where there is none
+test: .venv/installed-dev  ## All tests; those that need a GPU are left out where there is none
 	@mkdir -p build; $(BIN)/pytest --durations=5 -m engine tests >build/engine-tests.log 2>&1 & engine=$$!; \
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 $(WHOLE_FILES) --durations=25 -m "not engine" tests; failed=$$?; \
 	wait $$engine || failed=$$?; cat build/engine-tests.log; exit $$failed
-
-# Python compiles what it first imports: here once, not in each of the processes that begin together.
-.venv/compiled: .venv/installed-dev
-	@echo 'Compiling what the tests import ...'
-	@$(BIN)/pytest --collect-only -q tests >/dev/null
-	@touch $@
 
 test-fast: .venv/installed-dev  ## Tests of half a second and less; the others are marked `slow`
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(WHOLE_FILES) --hypothesis-profile=fast \
