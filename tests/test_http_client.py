@@ -34,8 +34,7 @@ from resources.http_client import (
 from resources.models.entry import Endpoint, ModelEntry
 from resources.vector_store.base import VectorStoreError
 from resources.vector_store.milvus import MilvusIndex
-from tests.command.conftest import free_port
-from tests.loopback import serving
+from tests.loopback import free_port, serving
 
 ROOT = Path(__file__).parents[1]
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from assets_pkg.cli.running import QUIET_LIBRARIES
 from resources.compute.job import JobFolder
 from tests.command.forked import Command, CommandServer
 from tests.conftest import write_corpus, write_profile
+from tests.loopback import free_port
 
 _SERVERS: list[CommandServer] = []
 """Those of this session, each started by the first command with its environment; in most sessions there is one."""
@@ -100,12 +100,6 @@ class Workplace:
     def link(self, name: str) -> str:
         """The version that a recipe-named path points at."""
         return str((self.home / "output" / name).resolve().relative_to(self.home / "output"))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def make_workplace(home: Path, tiny_model: Path, documents: int = 40, root: str | None = None) -> Workplace:

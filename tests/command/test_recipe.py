@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.apt import install_packages
-from tests.command.conftest import Workplace, copy_workplace, free_port, make_workplace
+from tests.command.conftest import Workplace, copy_workplace, make_workplace
+from tests.loopback import free_port
 from tests.waiting import until
 
 STAGES = ("sdg", "prep", "finetune", "eval", "export", "deploy")
@@ -214,7 +215,7 @@ def test_a_model_of_any_trainer_is_exported_measured_and_served(
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in tiny_model.rglob("*")}
     own = Workplace(tmp_path, place.port, extra={"RETUNE_PROFILE": ""})
-    line = ("-c", "laptop", f"host_port={place.port + 1}", f"base_model={tiny_model}")
+    line = ("-c", "laptop", f"host_port={free_port()}", f"base_model={tiny_model}")
     code, output = own.retune("export", f"model_path={tiny_model}", *line)
     assert code == 0, output
     assert (tmp_path / "output/embed/stage4_export/onnx/model.onnx").exists()

@@ -15,9 +15,10 @@ from assets_pkg.automation.execute import run_assets
 from assets_pkg.build import build_definitions
 from assets_pkg.config.profile_files import load_profile
 from storage.paths import EMBEDDING_CACHE
-from tests.command.conftest import Workplace, copy_workplace, free_port, make_workplace
+from tests.command.conftest import Workplace, copy_workplace, make_workplace
 from tests.compute.slurm_cluster import Cluster, running_cluster
 from tests.conftest import made_once
+from tests.loopback import free_port
 
 TARGETS = """
 [child]

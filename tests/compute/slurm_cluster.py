@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.apt import install_packages
+from tests.loopback import free_port
 
 DAEMONS = ("munged", "slurmctld", "slurmd")
 PARTITION = "batch"
@@ -90,7 +91,7 @@ def running_cluster(folder: Path) -> Generator[Cluster]:
 
 
 def _configuration(folder: Path) -> str:
-    controller, node = _free_port(), _free_port()
+    controller, node = free_port(), free_port()
     host = socket.gethostname().partition(".")[0]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
     lines = [
@@ -131,9 +132,3 @@ def _await_idle(cluster: Cluster) -> None:
         time.sleep(0.2)
     logs = "\n".join((cluster.folder / f"{daemon}.out").read_text()[-1500:] for daemon in DAEMONS)
     raise AssertionError(f"Slurm did not start: {said}\n{logs}")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

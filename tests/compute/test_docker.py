@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from resources.containers import ContainerEngine
-from tests.command.conftest import Workplace, free_port
+from tests.command.conftest import Workplace
 from tests.compute.conftest import OWN_PAIRS
+from tests.loopback import free_port
 
 
 @pytest.fixture

@@ -30,9 +30,10 @@ from resources.encoders.encoder_config import EncoderConfig
 from resources.encoders.recipe import EncoderRecipe
 from resources.encoders.shards import Shards
 from storage.progress import no_progress
-from tests.command.conftest import Workplace, free_port
+from tests.command.conftest import Workplace
 from tests.compute.conftest import OWN_PAIRS, embed_in_a_job, made_of_own_pairs
 from tests.compute.slow_encoder import SlowRecipe, expected
+from tests.loopback import free_port
 from tests.waiting import until
 
 

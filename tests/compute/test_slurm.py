@@ -16,10 +16,11 @@ from resources.compute.job import JobFolder, JobSpec
 from resources.compute.slurm import SlurmExecutor
 from resources.compute.targets import ComputeTarget
 from tests.apt import install_packages
-from tests.command.conftest import Workplace, free_port
+from tests.command.conftest import Workplace
 from tests.compute.accelerator_lock_steps import busy_accelerator
 from tests.compute.conftest import OWN_PAIRS, made_of_own_pairs
 from tests.compute.slurm_cluster import Cluster
+from tests.loopback import free_port
 from tests.small_disk import small_disk
 from tests.waiting import until
 

@@ -19,7 +19,7 @@ from assets_pkg.nim.manifest import read_manifest
 from resources.containers import ContainerEngine
 from storage.artifact_store import ArtifactStore
 from storage.paths import STATE_FOLDER
-from tests.command.conftest import free_port
+from tests.loopback import free_port
 
 NAME = "tiny"
 TEXTS = ("one text", "and another text")

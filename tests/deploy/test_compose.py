@@ -23,8 +23,8 @@ from assets_pkg.deploy.backends.own_image import IMAGE_FOLDER
 from assets_pkg.deploy.server_state import ServedModel, served_digest
 from resources.containers import ContainerEngine
 from tests.apt import install_packages, unpack_package
-from tests.command.conftest import free_port
 from tests.containers.engine import BASE, shared_libraries
+from tests.loopback import free_port
 
 COMPOSE = IMAGE_FOLDER / "docker" / "docker-compose.yaml"
 PATIENCE_S = 90

@@ -16,7 +16,7 @@ import pytest
 from assets_pkg.finetune.launch import _forward, run_worker, threads_each
 from resources.machine.imports import spare_imports
 from storage.progress import Note, Progress
-from tests.command.conftest import free_port
+from tests.loopback import free_port
 
 HEAVY = [__name__, "assets_pkg.finetune.train"]
 SECONDS = 120

@@ -21,8 +21,8 @@ from assets_pkg.reindex.searcher import open_searcher
 from resources.containers import ContainerEngine
 from storage.artifact_store import ArtifactStore
 from storage.artifacts import CorpusEmbeddings, VectorIndex
-from tests.command.conftest import free_port
 from tests.graph.harness import Project
+from tests.loopback import free_port
 
 SERVED = ["onnx_model", "running_nim", "nim_eval_metrics"]
 INDEXED = ["corpus_embeddings", "vector_index"]

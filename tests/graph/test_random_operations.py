@@ -20,9 +20,9 @@ from assets_pkg.reindex.searcher import find_model, open_searcher
 from storage.artifact_store import ArtifactStore
 from storage.artifacts import Passages
 from storage.paths import STATE_FOLDER
-from tests.command.conftest import free_port
 from tests.graph.harness import Project
 from tests.graph.killed import KILLED, Ticker
+from tests.loopback import free_port
 
 STATE = Path("output") / STATE_FOLDER
 OPERATIONS = 16

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from assets_pkg.model_server.serve import ServeError, open_served, serve_model
+from tests.loopback import free_port
 from tests.models import tiny
 from tests.models.conftest import CLIP
 
@@ -53,8 +54,7 @@ def test_a_port_in_use_is_reported_before_the_model_is_loaded(project: Path) -> 
 
 @pytest.mark.slow
 def test_a_process_serves_and_stops_on_a_signal(project: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "assets_pkg.model_server", "tiny-clip", "--port", str(port)]
     with subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, text=True) as process:
         try:

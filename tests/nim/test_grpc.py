@@ -18,7 +18,7 @@ import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
-from tests.command.conftest import free_port
+from tests.loopback import free_port
 
 MODEL = "retune_minilm"
 TEXTS = ["What tunes a retriever?", "A retriever is tuned on pairs.", "Short"]

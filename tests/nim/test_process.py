@@ -21,6 +21,7 @@ import pytest
 
 from assets_pkg.nim.loading import load_export
 from assets_pkg.nim.manifest import FolderError
+from tests.loopback import free_port
 from tests.nim.serving import MODULE, ROOT, Server, command, environment, serving
 
 pytestmark = pytest.mark.slow
@@ -105,9 +106,7 @@ def test_bad_settings_name_their_source(folder: Path) -> None:
 
 
 def test_settings_from_the_environment(folder: Path, start: Any) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with start(
         "--port", str(port), NIM_HTTP_API_PORT="1", MAX_SEQUENCE_LENGTH="16", NIM_JSONL_LOGGING="1"
     ) as server:

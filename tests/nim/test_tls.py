@@ -15,7 +15,7 @@ import tritonclient.grpc as triton
 from assets_pkg.nim.errors import PortError
 from assets_pkg.nim.server import guarded_config
 from assets_pkg.nim.settings import FrontSettings
-from tests.command.conftest import free_port
+from tests.loopback import free_port
 from tests.nim.certificates import make_certificate
 from tests.nim.serving import environment, serving
 

@@ -7,7 +7,6 @@ import pwd
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import psycopg2
+
+from tests.loopback import free_port
 
 NEEDED = ("initdb", "postgres")
 USERS = ("postgres", "nobody")
@@ -49,9 +50,7 @@ def running_postgres() -> Iterator[PostgresServer]:
     folder = Path(tempfile.mkdtemp(prefix="retune-postgres-"))
     (folder / "password").write_text(password)
     who = _other_user(folder)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     make = [programs["initdb"], "-D", folder / "data", "-U", "retune", "--auth=scram-sha-256"]
     make += [f"--pwfile={folder / 'password'}", "--no-sync", "-E", "UTF8", "--locale=C"]
     subprocess.run(make, check=True, cwd=folder, stdout=subprocess.DEVNULL, **who)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -22,7 +21,7 @@ from urllib.parse import urlsplit
 import boto3
 import httpx
 
-from tests.loopback import serving
+from tests.loopback import free_port, serving
 
 REGION = "us-east-1"
 NOT_FORWARDED = {"connection", "keep-alive", "transfer-encoding", "expect", "server", "date"}
@@ -73,9 +72,7 @@ class S3Server:
 @contextmanager
 def running_s3(folder: Path) -> Generator[S3Server]:
     """Start a server with nothing in it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     with (folder / "s3.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)

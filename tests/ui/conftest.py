@@ -13,7 +13,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.command.conftest import Workplace, copy_workplace, free_port
+from tests.command.conftest import Workplace, copy_workplace
+from tests.loopback import free_port
 
 PATIENCE_SECONDS = 180
 STATUS = "{ assetNodes { assetKey { path } staleStatus } }"
