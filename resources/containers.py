@@ -263,7 +263,9 @@ class ContainerEngine:
     def labelled(self, label: str, value: str) -> list[ContainerStatus]:
         """All containers with that label, running or not."""
         with _readable_errors("list containers"):
-            found = self._client.containers.list(all=True, filters={"label": f"{label}={value}"})
+            labels = {"label": f"{label}={value}"}
+            # It looks at one after another, and one may be removed meanwhile.
+            found = self._client.containers.list(all=True, filters=labels, ignore_removed=True)
             return [_status(container) for container in found]
 
     def start(self, name: str) -> None:

@@ -61,6 +61,17 @@ def test_an_interrupt_removes_the_container(docked: Workplace, engine_address: s
     engine.close()
 
 
+def test_a_container_that_is_removed_while_they_are_listed_is_left_out(
+    engine_address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = ContainerEngine(engine_address)
+    api = engine._client.api
+    listed = api.containers
+    monkeypatch.setattr(api, "containers", lambda **options: [*listed(**options), {"Id": "0" * 64}])
+    assert engine.labelled("retune", "job") == []
+    engine.close()
+
+
 def test_an_image_that_is_nowhere_is_said_plainly(docked: Workplace) -> None:
     code, output = docked.retune(
         "finetune", "--run", "local-docker", "run.env.container_image=nowhere/image:1"
