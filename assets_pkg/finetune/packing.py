@@ -47,13 +47,14 @@ class Packing:
     """How n padded texts became one row of p tokens, group by group.
 
     ``mask``: bool [n, longest], of the padded texts. ``places``: int64 [p], of each packed token in them, flattened.
-    ``unseen``: for each group float32 [texts, 1, 1, length], -inf at padding and 0 elsewhere; None: it has no padding.
+    ``masks``: of each group's attention, added to its scores: float32 [texts, 1, 1, length], -inf at padding and 0
+    elsewhere; None: it has no padding.
     """
 
     mask: Tensor
     groups: list[Group]
     places: Tensor
-    unseen: list[Tensor | None]
+    masks: list[Tensor | None]
 
     @classmethod
     def of(cls, mask: Tensor) -> Packing:
@@ -64,8 +65,8 @@ class Packing:
             torch.tensor(each.rows)[:, None] * mask.shape[1] + columns[: each.length] for each in groups
         ]
         seen = [mask[each.rows, None, None, : each.length] for each in groups]
-        unseen = [None if each.all() else torch.where(each, 0.0, -torch.inf) for each in seen]
-        return cls(mask, groups, torch.cat([each.flatten() for each in places]), unseen)
+        masks = [None if each.all() else torch.where(each, 0.0, -torch.inf) for each in seen]
+        return cls(mask, groups, torch.cat([each.flatten() for each in places]), masks)
 
 
 def groups_of(lengths: Sequence[int]) -> list[Group]:
@@ -169,11 +170,11 @@ def packed_attention(
     sizes = [each.size for each in packed.groups]
     parts = zip(*(each[0].split(sizes, dim=1) for each in (scaled, key, value)), strict=True)
     attended: list[Tensor] = []
-    for group, unseen, part in zip(packed.groups, packed.unseen, parts, strict=True):
+    for group, mask, part in zip(packed.groups, packed.masks, parts, strict=True):
         # [heads, texts x length, width] to [texts, heads, length, width]
         q, k, v = (each.unflatten(1, (-1, group.length)).transpose(0, 1) for each in part)
         scores = q @ k.transpose(2, 3)
-        weights = torch.softmax(scores if unseen is None else scores + unseen, dim=-1)
+        weights = torch.softmax(scores if mask is None else scores + mask, dim=-1)
         texts = nn.functional.dropout(weights, dropout, module.training) @ v
         attended.append(texts.transpose(1, 2).flatten(0, 1))
     return torch.cat(attended)[None], None

@@ -71,8 +71,8 @@ def measure_methods(
     methods: Sequence[SearchMethod],
     progress: Progress = no_progress,
 ) -> dict[SearchMethod, RetrievalScores]:
-    """The scores of each search method over the eval set's own corpus, as an exact index answers: what LanceDB finds
-    by words, and the nearest vectors of all questions at once, since its answers one by one take most of the time."""
+    """The scores of each search method over the eval set's own corpus, as an exact index answers. LanceDB is asked
+    for words only: the nearest vectors of all questions are found at once, in much less time."""
     qrels = read_qrels(eval_set.beir)
     queries = [each for each in read_queries(eval_set.beir) if each.query_id in qrels]
     nearest = BlockwiseSearch(encoder.embed([each.text for each in queries], "query"), FUSION_DEPTH)
@@ -116,5 +116,6 @@ def _rows(
         texts = [each.joined for each in block]
         vectors = encoder.embed(texts, "passage")
         nearest.add(vectors)
-        names += [each.doc_id for each in block]
-        yield passage_rows([each.doc_id for each in block], texts, vectors, [each.title for each in block])
+        own = [each.doc_id for each in block]
+        names += own
+        yield passage_rows(own, texts, vectors, [each.title for each in block])

@@ -61,10 +61,10 @@ class Killed(Exception):
 
 
 @pytest.mark.slow
-def test_the_choice_is_told_and_an_interrupted_training_keeps_it(
+def test_the_choice_is_logged_and_an_interrupted_training_keeps_it(
     inputs: TrainingInputs, measured: Callable[[TrainingRates], None], tmp_path: Path
 ) -> None:
-    told: list[str] = []
+    notes: list[str] = []
 
     def killed(done: int, total: int, unit: str, **figures: float) -> None:
         if unit == "steps" and done == 6:
@@ -72,12 +72,12 @@ def test_the_choice_is_told_and_an_interrupted_training_keeps_it(
 
     def go(progress: object = no_progress) -> None:
         auto = inputs.settings(precision="auto")
-        finetune(inputs.mined, inputs.base, inputs.model, auto, WITH_BF16, tmp_path, progress, told.append)  # type: ignore[arg-type]
+        finetune(inputs.mined, inputs.base, inputs.model, auto, WITH_BF16, tmp_path, progress, notes.append)  # type: ignore[arg-type]
 
     measured(SLOWER)
     with pytest.raises(Killed):
         go(killed)
-    assert "trains in fp32: this CPU multiplies at 150 GFLOP/s in fp32, 104 in bf16, measured now" in told
+    assert "trains in fp32: this CPU multiplies at 150 GFLOP/s in fp32, 104 in bf16, measured now" in notes
     measured(FASTER)
     steps: list[int] = []
     go(steps_into(steps))
