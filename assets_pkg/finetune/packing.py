@@ -47,8 +47,8 @@ class Packing:
     """How n padded texts became one row of p tokens, group by group.
 
     ``mask``: bool [n, longest], of the padded texts. ``places``: int64 [p], of each packed token in them, flattened.
-    ``masks``: of each group's attention, added to its scores: float32 [texts, 1, 1, length], -inf at padding and 0
-    elsewhere; None: it has no padding.
+    ``masks``: of each group's attention, added to its scores: float32 [texts, 1, 1, length], -inf at padding
+    and 0 at tokens; None: it has no padding.
     """
 
     mask: Tensor
