@@ -8,14 +8,12 @@ SHELL := bash
 # Files stay whole, in the order of tests/conftest.py: their fixtures are made once.
 WHOLE_FILES := --dist loadfile --no-loadscope-reorder
 
-# What pip does, on one line that a terminal sees change; its warnings and errors go another way.
-# Python compiles what is imported, when it is first imported: a fifth of the files that pip would compile.
-PIP := $(BIN)/pip install --progress-bar off --no-compile
-SHOWN := | while read -r what name rest; do case "$$what $$name" in \
-	Collecting\ *) n=$$((n + 1)); [ ! -t 1 ] || printf '\r\033[K  %d found, now %s' $$n "$${name%%[^A-Za-z0-9._-]*}" ;; \
-	"Installing collected") set -- $$rest; [ ! -t 1 ] || printf '\r\033[K'; \
-		printf '  unpacking %d packages, which can take some minutes ...' $$(($$\# - 1)) ;; \
-	"Successfully installed") echo ' done' ;; esac; done
+# uv reads none of pip's settings: it gets the index, the folders with wheels and the certificates from them.
+UV_SETTINGS := s/(\\n| )+/ /g; s/(=.) /\1/; /find-links=/s/ /,/g; \
+	s/^[^=]*[.]index-url=/export UV_DEFAULT_INDEX=/p; s/^[^=]*extra-index-url=/export UV_INDEX_STRATEGY=unsafe-best-match UV_INDEX=/p; \
+	s/^[^=]*find-links=/export UV_FIND_LINKS=/p; s/^[^=]*[.]cert=/export SSL_CERT_FILE=/p
+INSTALL := eval "$$($(BIN)/pip config list | sort -r | sed -nE '$(UV_SETTINGS)')"; \
+	$(BIN)/uv pip install --python $(BIN)/python
 
 export OMP_WAIT_POLICY ?= PASSIVE
 # The tests write some gigabytes and wait for the disk; in memory they do not, where there is enough of it.
@@ -76,18 +74,21 @@ clean:  ## Forget the virtual environment; artifacts and history stay
 	$(PYTHON) -c 'import sys; sys.exit("Retune needs Python 3.11 or newer: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv .venv
 
-# torch first: anything that wants it then finds it, and pip does not fetch another build.
-.venv/torch: .venv/bin/python constraints.txt
+.venv/bin/uv: | .venv/bin/python
+	@$(BIN)/pip install --quiet 'uv>=0.9'
+
+# torch first: anything that wants it then finds it, and no other build is fetched.
+.venv/torch: .venv/bin/python constraints.txt | .venv/bin/uv
 	@echo 'Installing torch (some hundred megabytes) ...'
-	@$(PIP) $(TORCH) $(SHOWN)
+	@$(INSTALL) $(TORCH)
 	@touch $@
 
 .venv/installed: .venv/torch pyproject.toml
 	@echo 'Installing Retune and its libraries ...'
-	@$(PIP) -c constraints.txt -e '.[documents]' $(SHOWN)
+	@$(INSTALL) -c constraints.txt -e '.[documents]'
 	@touch $@
 
 .venv/installed-dev: .venv/torch pyproject.toml
 	@echo 'Installing Retune, its libraries and the tools of its tests ...'
-	@$(PIP) -c constraints.txt -e '.[dev]' $(SHOWN)
+	@$(INSTALL) -c constraints.txt -e '.[dev]'
 	@touch $@ .venv/installed
