@@ -92,6 +92,13 @@ class EmbeddingCache:
             )
         return right
 
+    def count(self, identity: str, digests: Sequence[str]) -> int:
+        """How many of the texts have a vector; it is not read, and may be damaged."""
+        if not self._is_writable():
+            return 0
+        self._take_over()
+        return self._on_file(lambda file: sum(_is_kept(file, identity, digest) for digest in digests))
+
     def put(self, identity: str, digests: Sequence[str], vectors: NDArray[np.float32]) -> None:
         """Keep ``vectors`` (float32 [len(digests), d]). An existing vector is not replaced unless it is damaged; one
         that is not finite is not kept.
@@ -258,6 +265,14 @@ def _kept(file: sqlite3.Connection, identity: str, digest: str) -> object:
         "SELECT CAST(vector AS BLOB) FROM vectors WHERE digest = ? AND identity = ?", (digest, identity)
     ).fetchone()
     return None if row is None else row[0]
+
+
+def _is_kept(file: sqlite3.Connection, identity: str, digest: str) -> bool:
+    """Whether something is kept under a key; only the index of keys is read."""
+    row = file.execute(
+        "SELECT 1 FROM vectors WHERE digest = ? AND identity = ?", (digest, identity)
+    ).fetchone()
+    return row is not None
 
 
 def _read(file: sqlite3.Connection, identity: str, digests: Sequence[str]) -> dict[str, NDArray[np.float32]]:

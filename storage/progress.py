@@ -26,19 +26,25 @@ def no_note(text: str) -> None:
 
 
 class Rate:
-    """How fast a piece of work goes and when it will be done, from its first report on. What was found in a cache does
-    not count: the time left is that of what must be computed."""
+    """How fast a piece of work goes and when it will be done, from its first computed pieces on: what comes before
+    them, like loading a model, is done once. What was found in a cache does not count: the time left is that of what
+    must be computed."""
 
     def __init__(self) -> None:
         self._work: tuple[str, ...] = ()
         self._first = self._now = (0.0, 0.0)
+        self._begun = False
         self._left = 0
 
     def add(self, work: tuple[str, ...], done: int, total: int, cached: float = 0) -> None:
-        """A report of ``work``, of whose ``done`` pieces ``cached`` were not computed."""
-        self._now, self._left = (done - cached, time.monotonic()), total - done
-        if work != self._work or self._now[0] < self._first[0]:
+        """A report of ``work``, of whose ``done`` pieces ``cached`` were not computed. With fewer than before it is
+        done anew."""
+        before, self._now = self._now, (done - cached, time.monotonic())
+        anew = work != self._work or self._now[0] < before[0]
+        if anew or not self._begun:
             self._work, self._first = work, self._now
+            self._begun = not anew and self._now[0] > before[0]
+        self._left = total - done
 
     def __str__(self) -> str:
         count, seconds = (now - first for now, first in zip(self._now, self._first, strict=True))

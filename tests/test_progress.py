@@ -56,21 +56,35 @@ def test_figures_have_no_exponents() -> None:
 
 def test_the_time_left_is_that_of_what_must_be_computed(clock: list[float]) -> None:
     rate = Rate()
-    rate.add(("embed",), 800, 1000, cached=800)
+    rate.add(("embed",), 790, 1000, cached=790)
+    clock[0] = 5  # the model is loaded
+    rate.add(("embed",), 800, 1000, cached=790)
     assert str(rate) == ""
-    clock[0] = 10
-    rate.add(("embed",), 900, 1000, cached=800)
+    clock[0] = 15
+    rate.add(("embed",), 900, 1000, cached=790)
     assert str(rate) == "10/s, 10 s left"
-    clock[0] = 20
-    rate.add(("embed",), 1000, 1000, cached=850)
+    clock[0] = 25
+    rate.add(("embed",), 1000, 1000, cached=840)
     assert str(rate) == "7.5/s"
+
+
+def test_the_same_work_done_again_has_a_rate_of_its_own(clock: list[float]) -> None:
+    """Training evaluates several models on the same validation passages, with other work in between."""
+    rate = Rate()
+    for start in (0, 100):
+        for second in range(4):
+            clock[0] = start + second
+            rate.add(("validate",), 20 + 20 * second, 100)
+            assert str(rate) == ("" if second < 2 else f"20/s, {(4 - second):.1f} s left")
 
 
 def test_other_work_begins_anew(clock: list[float]) -> None:
     rate = Rate()
     rate.add(("embed",), 0, 100)
+    rate.add(("embed",), 10, 100)
     clock[0] = 1
     rate.add(("embed",), 50, 100)
+    assert str(rate) == "40/s, 1.2 s left"
     rate.add(("search",), 10, 100)
     assert str(rate) == ""
 

@@ -15,7 +15,6 @@ from assets_pkg.deploy.interface import interface_of
 from assets_pkg.deploy.served_encoder import ServedEncoder
 from assets_pkg.deploy.server_state import DeployError
 from resources.compute.distributed_embedding import MakeShards
-from resources.encoders.base import Encoder
 from resources.encoders.cached import CachedEncoder
 from resources.encoders.shards import BLOCK, Shards
 from storage.artifact_store import ArtifactStore
@@ -91,7 +90,7 @@ def _write_new_texts(passages: Passages, encoder: CachedEncoder, target: Path) -
 def embed_passages(
     passages: Passages,
     model: Checkpoint,
-    encoder: Encoder,
+    encoder: CachedEncoder,
     contract: Mapping[str, Any],
     folder: Path,
     progress: Progress,
@@ -118,18 +117,27 @@ def embed_passages(
     write_json(folder / MANIFEST, manifest, ensure_ascii=True, sort_keys=True)
 
 
-def _vectors(passages: Passages, encoder: Encoder, progress: Progress) -> Iterator[Vectors]:
+def _vectors(passages: Passages, encoder: CachedEncoder, progress: Progress) -> Iterator[Vectors]:
+    known = sum(encoder.count_known(texts, "passage") for texts in _texts(passages))
+    whole = _WholeProgress(progress, passages.row_count() or 0, known)
+    for texts in _texts(passages):
+        yield encoder.embed(texts, "passage", whole)
+        whole.next_block()
+    whole.finish()
+
+
+def _texts(passages: Passages) -> Iterator[list[Any]]:
+    """Those of all passages, in blocks."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(_file(passages)) as source:
-        whole = _WholeProgress(progress, source.metadata.num_rows)
         for batch in source.iter_batches(batch_size=PASSAGES_AT_ONCE, columns=["text"]):
-            texts: list[Any] = batch.column("text").to_pylist()
-            yield encoder.embed(texts, "passage", whole)
-            whole.next_block(len(texts))
+            yield batch.column("text").to_pylist()
 
 
-def _write(passages: Passages, encoder: Encoder, blocks: Iterable[Vectors], folder: Path) -> tuple[int, int]:
+def _write(
+    passages: Passages, encoder: CachedEncoder, blocks: Iterable[Vectors], folder: Path
+) -> tuple[int, int]:
     """Write ``blocks`` with the passages' ids; returns the number of vectors and their dimensions."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -159,23 +167,27 @@ def _file(passages: Passages) -> Path:
 
 
 class _WholeProgress:
-    """The progress of blocks as that of the whole: what was done before them, and how much of it was cached."""
+    """The progress of blocks as that of the whole, of which ``known`` texts need not be embedded."""
 
-    def __init__(self, progress: Progress, total: int):
+    def __init__(self, progress: Progress, total: int, known: int):
         self.progress = progress
         self.total = total
-        self.done = 0
-        self.cached = self.cached_now = 0.0
+        self.known = known
+        self.before = self.now = 0.0
 
     def __call__(self, done: int, total: int, unit: str, **figures: float) -> None:
-        self.cached_now = figures.get("cached", self.cached_now)
-        self.progress(
-            self.done + done, self.total, unit, **{**figures, "cached": self.cached + self.cached_now}
-        )
+        self.now = done - figures.get("cached", 0)
+        self._report(int(self.known + self.before + self.now))
 
-    def next_block(self, done: int) -> None:
-        self.done += done
-        self.cached, self.cached_now = self.cached + self.cached_now, 0.0
+    def next_block(self) -> None:
+        self.before, self.now = self.before + self.now, 0.0
+
+    def finish(self) -> None:
+        """Texts that occur more than once were embedded once."""
+        self._report(self.total)
+
+    def _report(self, done: int) -> None:
+        self.progress(min(done, self.total), self.total, "texts", cached=self.known)
 
 
 @contextmanager

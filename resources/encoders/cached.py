@@ -62,6 +62,12 @@ class CachedEncoder:
         """Indices of the texts whose vectors are not in the cache."""
         return self._recall(self.identity(role), [digest_text(text) for text in texts])[1]
 
+    def count_known(self, texts: Sequence[str], role: Role) -> int:
+        """How many of the texts have a vector in the cache; none is read."""
+        if self._cache is None:
+            return 0
+        return self._cache.count(self.identity(role), [digest_text(text) for text in texts])
+
     def keep(self, texts: Sequence[str], role: Role, vectors: Vectors) -> None:
         """Add ``vectors`` (float32 [len(texts), d]) of another encoder with the same identity to the cache."""
         if self._cache is not None:

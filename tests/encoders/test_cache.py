@@ -55,6 +55,7 @@ def test_what_was_put_comes_back_and_only_under_its_identity(tmp_path):
     np.testing.assert_array_equal(found["c"], vectors[2])
     assert found["c"].dtype == np.float32
     assert cache.get("other", ["a"]) == {}
+    assert (cache.count("one", ["c", "x", "a"]), cache.count("other", ["a"])) == (2, 0)
 
 
 WRITER = """

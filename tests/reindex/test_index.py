@@ -20,10 +20,12 @@ from assets_pkg.reindex.index_checks import _sample, verify_index
 from assets_pkg.reindex.searcher import IndexReader
 from assets_pkg.retrieval.search_method import SearchMethod
 from resources.encoders.base import Role
+from resources.encoders.cached import CachedEncoder
 from resources.vector_store.lance import LanceIndex
 from storage.artifact_store import ArtifactStore
 from storage.artifacts import Checkpoint, CorpusEmbeddings, Passage, Passages, VectorIndex
 from storage.digests import passage_id
+from storage.embedding_cache import EmbeddingCache
 from storage.progress import Progress, no_progress
 from tests.conftest import TOPICS
 
@@ -73,8 +75,38 @@ def embeddings(passages: Passages, tmp_path: Path) -> CorpusEmbeddings:
     folder = tmp_path / "embeddings"
     folder.mkdir()
     model = Checkpoint(tmp_path, "checkpoint", "m1")
-    embed_passages(passages, model, HashingEncoder(), {}, folder, no_progress)
+    embed_passages(passages, model, CachedEncoder(HashingEncoder()), {}, folder, no_progress)
     return CorpusEmbeddings(folder, "corpus_embeddings", "e1")
+
+
+def test_progress_tells_from_the_start_what_is_cached_of_the_whole_corpus(
+    passages: Passages, tmp_path: Path
+) -> None:
+    """Of 4,951 texts (50 passages have the same one) 800 of the second block are cached."""
+
+    class Reporting(HashingEncoder):
+        def embed(self, texts: Sequence[str], role: Role, progress: Progress = no_progress) -> np.ndarray:
+            progress(len(texts), len(texts), "texts")
+            return super().embed(texts, role)
+
+    encoder = CachedEncoder(Reporting(), EmbeddingCache(tmp_path / "cache"))
+    texts = pq.read_table(passages.path / "passages.parquet").column("text").to_pylist()
+    last = [text for text in texts if text != "pump seal"][-800:]
+    encoder.embed(last, "passage")
+    seen: list[tuple[int, int, float]] = []
+
+    def progress(done: int, total: int, unit: str, **figures: float) -> None:
+        seen.append((done, total, figures["cached"]))
+
+    folder = tmp_path / "embeddings"
+    folder.mkdir()
+    embed_passages(passages, Checkpoint(tmp_path, "checkpoint", "m1"), encoder, {}, folder, progress)
+    computed = len(set(texts)) - 800
+    assert {(total, cached) for _, total, cached in seen} == {(5000, 800)}
+    assert seen[0][0] == 800
+    assert seen[-2][0] == 800 + computed
+    assert seen[-1][0] == 5000
+    assert sorted(seen) == seen
 
 
 def build(
@@ -194,7 +226,7 @@ def test_what_a_killed_try_had_finished_is_not_made_again(
             raise AssertionError("embedded again")
 
     model = Checkpoint(tmp_path, "checkpoint", "m1")
-    embed_passages(passages, model, Never(), {}, embeddings.path, no_progress)
+    embed_passages(passages, model, CachedEncoder(Never()), {}, embeddings.path, no_progress)
     index = build(passages, embeddings, tmp_path / "index", SETTINGS)
     before = {each: each.stat().st_mtime_ns for each in index.path.rglob("*")}
     build_index(passages, embeddings, SETTINGS, index.path, ArtifactStore(tmp_path))
@@ -209,7 +241,7 @@ def test_what_a_killed_try_left_half_done_is_made_anew(
     torn = embeddings.path / "embeddings.parquet"
     torn.write_bytes(torn.read_bytes()[:1000])
     model = Checkpoint(tmp_path, "checkpoint", "m1")
-    embed_passages(passages, model, HashingEncoder(), {}, embeddings.path, no_progress)
+    embed_passages(passages, model, CachedEncoder(HashingEncoder()), {}, embeddings.path, no_progress)
     assert {each.name: each.read_bytes() for each in embeddings.path.iterdir()} == whole
 
 

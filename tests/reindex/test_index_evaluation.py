@@ -15,6 +15,7 @@ from assets_pkg.evaluation.report import write_eval_report
 from assets_pkg.reindex.index import open_index
 from assets_pkg.reindex.index_checks import EvaluationCheck, _shared, compare_with_measurement, measured_as
 from resources.encoders.base import Role
+from resources.encoders.cached import CachedEncoder
 from storage.artifacts import CorpusEmbeddings, EvalReport, EvalSet, Passages
 from storage.digests import passage_id
 from storage.formats.beir import BeirDocument, BeirQuery, write_beir
@@ -91,9 +92,8 @@ def test_an_index_of_other_vectors_is_found_out(
 
     folder = tmp_path / "other"
     folder.mkdir()
-    embed_passages(
-        passages, Checkpoint(tmp_path, "checkpoint", "m1"), MirroredEncoder(), {}, folder, no_progress
-    )
+    mirrored = CachedEncoder(MirroredEncoder())
+    embed_passages(passages, Checkpoint(tmp_path, "checkpoint", "m1"), mirrored, {}, folder, no_progress)
     other = CorpusEmbeddings(folder, "corpus_embeddings", "e2")
     found = agreement(passages, other, eval_set, report, tmp_path / "index")
     problem = found.problem(0.02)

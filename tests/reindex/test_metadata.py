@@ -13,6 +13,7 @@ from assets_pkg.corpus.sources import read_corpus
 from assets_pkg.reindex.corpus_embedding import embed_passages
 from assets_pkg.reindex.index import build_index
 from assets_pkg.reindex.searcher import IndexReader
+from resources.encoders.cached import CachedEncoder
 from resources.vector_store.base import VectorStoreError
 from storage.artifact_store import ArtifactStore
 from storage.artifacts import Checkpoint, Corpus, CorpusEmbeddings, Passages, VectorIndex
@@ -47,7 +48,7 @@ def reader(request: pytest.FixtureRequest, tmp_path: Path) -> IndexReader:
     split_passages(corpus, profile.passages, tmp_path / "passages")
     passages = Passages(tmp_path / "passages", "passages", "p1")
     model = Checkpoint(tmp_path, "checkpoint", "m1")
-    embed_passages(passages, model, HashingEncoder(), {}, tmp_path / "embeddings", no_progress)
+    embed_passages(passages, model, CachedEncoder(HashingEncoder()), {}, tmp_path / "embeddings", no_progress)
     embeddings = CorpusEmbeddings(tmp_path / "embeddings", "corpus_embeddings", "e1")
     build_index(passages, embeddings, profile.reindex, tmp_path / "index", ArtifactStore(tmp_path))
     return IndexReader(VectorIndex(tmp_path / "index", "vector_index", "i1"), HashingEncoder())

@@ -17,6 +17,7 @@ from assets_pkg.config.profile_files import load_profile
 from assets_pkg.reindex.corpus_embedding import embed_passages
 from assets_pkg.reindex.index import build_index, open_index
 from assets_pkg.reindex.searcher import IndexReader
+from resources.encoders.cached import CachedEncoder
 from resources.vector_store.base import VectorStoreError
 from storage.artifact_store import ArtifactStore, BuildKey
 from storage.artifacts import Checkpoint, CorpusEmbeddings, Passage, Passages, VectorIndex
@@ -53,7 +54,7 @@ class Project:
 
         def vectors_into(folder: Path) -> None:
             model = Checkpoint(self.root, "checkpoint", "m1")
-            embed_passages(passages, model, HashingEncoder(), {}, folder, no_progress)
+            embed_passages(passages, model, CachedEncoder(HashingEncoder()), {}, folder, no_progress)
 
         inputs = {"texts": " ".join(texts)}
         passages = self.store.build(Passages, BuildKey("passages", "1", inputs), passages_into)
