@@ -103,16 +103,17 @@ def speed(options: argparse.Namespace) -> None:
         mined = subset(options.mined, pairs, folder)
         data = read_train_data(mined.unrolled, 0)
         base = Checkpoint(options.base, "base_model", "bench")
+        device = find_accelerator("cpu", check_memory=False)  # else half batches are whole ones, if they fit
 
         def ours(settings: FinetuneSettings) -> None:
             with tempfile.TemporaryDirectory(dir=folder) as own:
-                finetune(mined, base, PROFILE.model, settings, find_accelerator("cpu"), Path(own))
+                finetune(mined, base, PROFILE.model, settings, device, Path(own))
 
         def stock(rows: TrainData, *, bf16: bool) -> None:
             stock_script(rows, base.model, folder / "stock", bf16=bf16)
 
         scripts: dict[str, Callable[[], None]] = {STOCK: lambda: stock(data, bf16=False)}
-        if find_accelerator("cpu").bf16:  # without its instructions it takes twenty times as long
+        if device.bf16:  # without its instructions it takes twenty times as long
             scripts["stock, bfloat16"] = lambda: stock(data, bf16=True)
         scripts |= {"retune": lambda: ours(whole), "retune, half batches": lambda: ours(halves)}
         stock(replace(data, examples=data.examples[:8]), bf16=False)  # imports, outside the measurement

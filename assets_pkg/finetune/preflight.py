@@ -34,6 +34,9 @@ BYTES_PER_MOMENTS = 8
 EFFICIENT_TOKENS = {"cpu": 1024}
 EFFICIENT_TOKENS_ON_GPU = 16384
 
+WHOLE_BATCH_PARTS = 3
+"""One of so many parts of a device's memory is used without being asked for."""
+
 BYTES_PER_TOKEN = 3
 """Of UTF-8 text: English has four, code three; German with a small vocabulary 2.4, within the margin for padding."""
 
@@ -160,44 +163,55 @@ class Workload:
 
 
 def mini_batches(
-    settings: FinetuneSettings, model: ModelSettings, questions: int, device: str
+    settings: FinetuneSettings, model: ModelSettings, questions: int, device: str, *, whole: bool = False
 ) -> MiniBatches:
     """Mini-batches of as many tokens as ``local_batch_size`` questions have with all their passages at maximum length,
-    or fewer where that is faster; ``questions`` is the size of one process's batch."""
+    or fewer where that is faster.
+
+    Args:
+        questions: the size of one process's batch.
+        whole: the activations of all of them fit in memory (:func:`fits_whole`).
+    """
     in_memory = settings.local_batch_size * settings.train_n_passages * model.passage_max_length
     efficient = EFFICIENT_TOKENS.get(device, EFFICIENT_TOKENS_ON_GPU)
-    return MiniBatches(min(in_memory, efficient), settings.local_batch_size < questions)
+    return MiniBatches(min(in_memory, efficient), not whole and settings.local_batch_size < questions)
 
 
-def check_memory(
+def fits_whole(load: Workload, settings: FinetuneSettings, accelerator: Accelerator) -> bool:
+    """Whether a whole batch is kept for the backward pass, whatever ``local_batch_size`` is: a gradient cache costs a
+    second forward pass. It may take a third of the device's memory, and what is free."""
+    whole = settings.model_copy(update={"local_batch_size": load.questions})
+    most = min(accelerator.memory_bytes, accelerator.total_bytes // WHOLE_BATCH_PARTS)
+    return load.need(whole, accelerator).total <= most
+
+
+def workload_of(
     base: Path,
     model: ModelSettings,
     settings: FinetuneSettings,
-    accelerator: Accelerator,
     data: TrainData,
     batch_size: int,
     processes: int,
-) -> None:
-    """Check that training ``base`` on ``data`` fits the accelerator's memory.
-
-    Raises:
-        NotEnoughMemoryError: it does not; with the estimate, and settings with which it would.
-    """
+) -> Workload | None:
+    """That of training ``base`` on ``data``; None for an unusual model: loading it says what is wrong, if anything."""
     try:
         shape = read_shape(base)
     except ValueError:
-        return  # an unusual model: no estimate; loading it reports what is wrong, if anything
+        return None
     question_lengths = TokenLengths.estimate(
         [each.question for each in data.examples], model.query_max_length
     )
     passage_lengths = TokenLengths.estimate(list(data.passages.values()), model.passage_max_length)
     share = math.ceil(batch_size / processes)
-    workload = Workload(shape, share, question_lengths, passage_lengths, model, processes)
-    admit_training(workload, settings, accelerator)
+    return Workload(shape, share, question_lengths, passage_lengths, model, processes)
 
 
 def admit_training(workload: Workload, settings: FinetuneSettings, accelerator: Accelerator) -> None:
-    """As :func:`check_memory`, for a known workload."""
+    """Check that training fits the accelerator's memory.
+
+    Raises:
+        NotEnoughMemoryError: it does not; with the estimate, and settings with which it would.
+    """
     alternatives = (
         (text, workload.need(changed, accelerator)) for text, changed in savings(settings, workload.questions)
     )

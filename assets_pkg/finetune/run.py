@@ -26,7 +26,8 @@ PRECISION = "precision.txt"
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """One call of :func:`~assets_pkg.finetune.train.finetune`, which writes into ``folder``."""
+    """One call of :func:`~assets_pkg.finetune.train.finetune`, which writes into ``folder``. ``whole``: a batch is
+    computed without a gradient cache, whatever ``local_batch_size`` is."""
 
     mined: MinedTrainSet
     base: Checkpoint
@@ -39,6 +40,7 @@ class TrainingRun:
     data: TrainData
     plan: TrainingPlan
     taught: Distillation | None = None
+    whole: bool = False
 
     @property
     def target(self) -> Path:

@@ -3,6 +3,7 @@ several."""
 
 from __future__ import annotations
 
+import math
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,7 +18,7 @@ from assets_pkg.finetune.mixing import with_general_pairs
 from assets_pkg.finetune.model_card import model_card
 from assets_pkg.finetune.model_io import attention_of, copy_unchanged, load_for_training, save_consolidated
 from assets_pkg.finetune.plan import check_settings, describe_plan, plan_training
-from assets_pkg.finetune.preflight import check_disk_space, check_memory
+from assets_pkg.finetune.preflight import admit_training, check_disk_space, fits_whole, workload_of
 from assets_pkg.finetune.run import TrainingRun, discard_other_run, settle_precision
 from assets_pkg.finetune.saved_model import check_saved
 from assets_pkg.finetune.trainer import build_loss, build_trainer
@@ -54,7 +55,8 @@ def finetune(
     ``summary.json``. If the base has no headroom (``headroom_ndcg`` on the validation questions, or
     ``headroom_loss`` on the first batch where there are none) nothing is trained and the checkpoint is the base.
     With ``settings.teacher`` the model also learns what ``distillation.make_distillation`` wrote into ``folder``.
-    An interrupted run in ``folder`` is resumed at its last checkpoint, and ends in the same weights.
+    An interrupted run in ``folder`` is resumed at its last checkpoint, and ends in the same weights (to rounding, where
+    the memory that is free now decides otherwise about whole batches).
 
     In a process group (``distributed.init_process_group``) all ranks call it and train one model, as one process with
     the same global batch would; rank 0 writes it. ``note`` receives the plan before the first step.
@@ -68,7 +70,7 @@ def finetune(
         NotEnoughMemoryError: the accelerator has too little memory; no weights were loaded.
     """
     from assets_pkg.finetune.batches import BROUGHT
-    from assets_pkg.finetune.distributed import is_main, main_first, world_size
+    from assets_pkg.finetune.distributed import broadcast, is_main, main_first, world_size
 
     data = read_train_data(mined.unrolled, settings.train_n_passages - 1)
     if settings.mix is not None:
@@ -79,12 +81,21 @@ def finetune(
     plan = plan_training(len(data.examples), settings, data.median_negatives)
     taught = read_distillation(folder, mined) if settings.teacher else None
     questions = plan.batch_size * (1 if taught is None else 1 + BROUGHT)
-    check_memory(base.model, model, settings, accelerator, data, questions, world_size())
-    run = TrainingRun(mined, base, model, settings, accelerator, folder, progress, note, data, plan, taught)
+    load = workload_of(base.model, model, settings, data, questions, world_size())
+    if load is not None:
+        admit_training(load, settings, accelerator)
+    whole = broadcast(load is not None and fits_whole(load, settings, accelerator))
+    run = TrainingRun(
+        mined, base, model, settings, accelerator, folder, progress, note, data, plan, taught, whole
+    )
     with main_first():
         discard_other_run(run)
     if is_main():
         describe_plan(plan, note)
+        if whole and settings.local_batch_size < math.ceil(questions / world_size()):
+            note(
+                "memory is enough for whole batches: computed without a gradient cache, with the same result"
+            )
     results = _run(run, validation)
     if is_main():
         write_results(run, results)

@@ -153,7 +153,7 @@ def build_loss(run: TrainingRun, model: SentenceTransformer) -> ContrastiveLoss:
     settings = run.settings
     questions = run.plan.batch_size * (2 if run.taught else 1)
     share = math.ceil(questions / world_size())
-    parts = mini_batches(settings, run.model, share, run.accelerator.device)
+    parts = mini_batches(settings, run.model, share, run.accelerator.device, whole=run.whole)
     return ContrastiveLoss(
         model,
         temperature=settings.temperature,

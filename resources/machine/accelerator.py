@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from resources.machine.host_memory import available_memory
+from resources.machine.host_memory import available_memory, total_memory
 from resources.machine.memory_estimate import GB, MemoryNeed
 from storage.errors import RetuneError
 
@@ -28,13 +28,14 @@ class DeviceError(RetuneError, ValueError):
 
 @dataclass(frozen=True)
 class Accelerator:
-    """A torch device and what it can do. ``memory_bytes`` is what is free on it now; 0 where that is unknown or
-    not checked."""
+    """A torch device and what it can do. ``memory_bytes`` is what is free on it now, ``total_bytes`` all it has; 0
+    where that is unknown or not checked."""
 
     device: str
     name: str
     bf16: bool
     memory_bytes: int
+    total_bytes: int = 0
 
     def admit(self, need: MemoryNeed, changes: Iterable[tuple[str, MemoryNeed]] = ()) -> None:
         """Check that ``need`` fits into the free memory.
@@ -71,7 +72,7 @@ def find_accelerator(device: str = "auto", *, check_memory: bool = True) -> Acce
         DeviceError: a device was asked for that this machine or this torch build does not have.
     """
     found = _find(device)
-    return found if check_memory else replace(found, memory_bytes=0)
+    return found if check_memory else replace(found, memory_bytes=0, total_bytes=0)
 
 
 def _find(device: str) -> Accelerator:
@@ -110,11 +111,11 @@ def _cuda(device: str) -> Accelerator:
             f"accelerator {device!r} was asked for, but torch sees {count} CUDA device(s){_left()}: "
             f"the last is 'cuda:{count - 1}'"
         )
-    free, _ = torch.cuda.mem_get_info(index)
+    free, total = torch.cuda.mem_get_info(index)
     # What torch keeps for itself without using it is free for the next model.
     free += torch.cuda.memory_reserved(index) - torch.cuda.memory_allocated(index)
     name = torch.cuda.get_device_name(index)
-    return Accelerator(device, name, torch.cuda.is_bf16_supported(including_emulation=False), free)
+    return Accelerator(device, name, torch.cuda.is_bf16_supported(including_emulation=False), free, total)
 
 
 def _left() -> str:
@@ -127,4 +128,5 @@ def _host(device: str) -> Accelerator:
     import torch
 
     bf16 = device == "cpu" and bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
-    return Accelerator(device, platform.processor() or platform.machine(), bf16, available_memory())
+    name = platform.processor() or platform.machine()
+    return Accelerator(device, name, bf16, available_memory(), total_memory())

@@ -1,7 +1,8 @@
-"""How much memory this process can still allocate on its machine."""
+"""How much memory this process can allocate on its machine: still, and at all."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -14,24 +15,34 @@ def available_memory(groups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> i
     import psutil
 
     machine = psutil.virtual_memory().available + psutil.swap_memory().free
-    return min([machine, *_left_by_limits(groups, membership)])
+    left = (
+        max(0, limit - used + _reclaimable(group / "memory.stat"))
+        for group, limit in _limits(groups, membership)
+        if (used := _number(group / "memory.current")) is not None
+    )
+    return min([machine, *left])
 
 
-def _left_by_limits(groups: Path, membership: Path) -> list[int]:
-    """Bytes that every limited group above this process leaves (cgroup v2; nothing where there is none)."""
+def total_memory(groups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
+    """Bytes: the machine's, or the least limit of this process's control groups."""
+    import psutil
+
+    return min([psutil.virtual_memory().total, *(limit for _, limit in _limits(groups, membership))])
+
+
+def _limits(groups: Path, membership: Path) -> Iterator[tuple[Path, int]]:
+    """Every limited group above this process with its limit (cgroup v2; nothing where there is none)."""
     try:
         line = next(line for line in membership.read_text().splitlines() if line.startswith("0::"))
     except (OSError, StopIteration):
-        return []
+        return
     own = groups / line.removeprefix("0::").strip("/")
-    free: list[int] = []
     for group in [own, *own.parents]:
         if group == groups.parent:
-            break
-        limit, used = _number(group / "memory.max"), _number(group / "memory.current")
-        if limit is not None and used is not None:
-            free.append(max(0, limit - used + _reclaimable(group / "memory.stat")))
-    return free
+            return
+        limit = _number(group / "memory.max")
+        if limit is not None:
+            yield group, limit
 
 
 def _number(path: Path) -> int | None:

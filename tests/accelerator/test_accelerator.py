@@ -11,7 +11,7 @@ from resources.configurable import AcceleratorResource
 from resources.encoders.encoder_config import EncoderConfig
 from resources.encoders.sentence_transformer import SentenceTransformerEncoder
 from resources.machine.accelerator import Accelerator, NotEnoughMemoryError, find_accelerator
-from resources.machine.host_memory import available_memory
+from resources.machine.host_memory import available_memory, total_memory
 from resources.machine.memory_estimate import MemoryNeed
 
 NEED = MemoryNeed("embedding", {"weights": 3_000_000_000, "activations": 1_000_000_000})
@@ -91,13 +91,16 @@ class TestLimitsOfControlGroups:
         groups, membership = self.groups(tmp_path, "/")
         self.limit(groups, "5000", used=3000, cached=400)
         assert available_memory(groups, membership) == 5000 - 3000 + 400
+        assert total_memory(groups, membership) == 5000
 
     def test_a_job_inside_a_limited_slice(self, tmp_path: Path) -> None:
         groups, membership = self.groups(tmp_path, "/slice/job")
         self.limit(groups / "slice/job", "max", used=100, cached=0)
         self.limit(groups / "slice", "900", used=100, cached=0)
         assert available_memory(groups, membership) == 800
+        assert total_memory(groups, membership) == 900
 
     def test_none(self, tmp_path: Path) -> None:
         machine = psutil.virtual_memory().total + psutil.swap_memory().total
         assert 0 < available_memory(tmp_path, tmp_path / "none") <= machine
+        assert total_memory(tmp_path, tmp_path / "none") == psutil.virtual_memory().total

@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 
 from assets_pkg.config.profile_files import load_profile
-from assets_pkg.finetune.preflight import PADDING_OF_ALL, TokenLengths, Workload, admit_training, mini_batches
+from assets_pkg.finetune.preflight import (
+    PADDING_OF_ALL,
+    TokenLengths,
+    Workload,
+    admit_training,
+    fits_whole,
+    mini_batches,
+)
 from resources.machine.accelerator import Accelerator, NotEnoughMemoryError
 from resources.machine.memory_estimate import (
     CPU_SLACK,
@@ -204,6 +211,20 @@ class TestTraining:
         assert mini_batches(settings, model, 64, "cpu").cached
         assert mini_batches(settings, model, 64, "cpu").tokens == 1024
         assert not mini_batches(settings, model, 32, "cpu").cached
+
+    @pytest.mark.parametrize(
+        ("total", "free", "whole"),
+        [(16e9, 5e9, True), (16e9, 4e9, False), (12e9, 12e9, False), (0, 0, False)],
+    )
+    def test_a_whole_batch_may_take_a_third_of_the_memory(
+        self, minilm: Path, total: float, free: float, whole: bool
+    ) -> None:
+        """Of the laptop profile with texts of 40 and 120 tokens: 64 x 160 tokens take 4.5 GB."""
+        profile = load_profile("laptop")
+        lengths = TokenLengths(40, 0, 40), TokenLengths(120, 0, 120)
+        load = Workload(read_shape(minilm), 64, *lengths, profile.model)
+        device = Accelerator("cpu", "laptop", bf16=False, memory_bytes=int(free), total_bytes=int(total))
+        assert fits_whole(load, profile.finetune, device) is whole
 
     def test_a_refusal_has_the_figures_and_a_setting_that_fits(self, minilm: Path) -> None:
         profile = load_profile("laptop", ["local_batch_size=64", "dropout=0.1"])

@@ -161,13 +161,19 @@ class TrainingInputs:
     settings: Callable[..., FinetuneSettings]
 
     def finetune(
-        self, folder: Path, progress: Progress = no_progress, note: Note = no_note, **changes: Any
+        self,
+        folder: Path,
+        progress: Progress = no_progress,
+        note: Note = no_note,
+        accelerator: Accelerator = CPU,
+        **changes: Any,
     ) -> Path:
         """Fine-tune into ``folder`` in this process."""
         from assets_pkg.finetune.train import finetune
 
         folder.mkdir(exist_ok=True)
-        finetune(self.mined, self.base, self.model, self.settings(**changes), CPU, folder, progress, note)
+        settings = self.settings(**changes)
+        finetune(self.mined, self.base, self.model, settings, accelerator, folder, progress, note)
         return folder
 
     def arguments(self, **changes: Any) -> list[str]:

@@ -18,7 +18,7 @@ from assets_pkg.finetune.model_io import load_model
 from storage.artifacts import Checkpoint, MinedTrainSet
 from storage.progress import Progress, no_progress
 from tests.command.conftest import Workplace
-from tests.finetune.conftest import TrainingInputs, content_of, steps_into
+from tests.finetune.conftest import CPU, TrainingInputs, content_of, steps_into
 
 Run = Callable[..., Path]
 
@@ -239,6 +239,36 @@ def test_a_gradient_that_is_not_a_number_stops_with_step_and_questions(
 
 def test_a_small_local_batch_trains_the_same_model(run: Run) -> None:
     assert_close(run("cached", local_batch_size=1), run("whole"))
+
+
+@pytest.mark.parametrize(("total", "free", "cached"), [(8e9, 2e9, False), (8e9, 1e7, True), (1e8, 2e9, True)])
+def test_gradients_are_cached_only_where_memory_needs_it(
+    inputs: TrainingInputs,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    total: float,
+    free: float,
+    cached: bool,
+) -> None:
+    """A gradient cache embeds every text once more, without gradients."""
+    embed = ContrastiveLoss.embed_minibatch
+    with_gradients: set[bool] = set()
+
+    def watched(self: Any, *args: Any, with_grad: bool, **kwargs: Any) -> Any:
+        with_gradients.add(with_grad)
+        return embed(self, *args, with_grad=with_grad, **kwargs)
+
+    monkeypatch.setattr(ContrastiveLoss, "embed_minibatch", watched)
+    monkeypatch.setattr("assets_pkg.finetune.train.admit_training", lambda *_: None)
+    accelerator = replace(CPU, memory_bytes=int(free), total_bytes=int(total))
+    notes: list[str] = []
+    tuned = inputs.finetune(
+        tmp_path / "tuned", note=notes.append, accelerator=accelerator, local_batch_size=1
+    )
+    assert with_gradients == ({True, False} if cached else {True})
+    assert any("whole batches" in note for note in notes) is not cached
+    assert_close(tuned, run("whole"))
 
 
 def test_out_of_memory_halves_the_mini_batch_and_trains_the_same_model(
