@@ -8,10 +8,11 @@ SHELL := bash
 # Files stay whole, in the order of tests/conftest.py: their fixtures are made once.
 WHOLE_FILES := --dist loadfile --no-loadscope-reorder
 
-# uv reads none of pip's settings: it gets the index, the folders with wheels and the certificates from them.
-UV_SETTINGS := s/(\\n| )+/ /g; s/(=.) /\1/; /find-links=/s/ /,/g; \
-	s/^[^=]*[.]index-url=/export UV_DEFAULT_INDEX=/p; s/^[^=]*extra-index-url=/export UV_INDEX_STRATEGY=unsafe-best-match UV_INDEX=/p; \
-	s/^[^=]*find-links=/export UV_FIND_LINKS=/p; s/^[^=]*[.]cert=/export SSL_CERT_FILE=/p
+# uv reads none of pip's settings: it gets from them where packages are, and how to reach that.
+UV_SETTINGS := s/(\\n| )+/ /g; s/(=.) /\1/; /find-links=/s/ /,/g; s/^[^=]*[.]index-url=/export UV_DEFAULT_INDEX=/p; \
+	s/^[^=]*extra-index-url=/export UV_INDEX_STRATEGY=unsafe-best-match UV_INDEX=/p; \
+	s/^[^=]*find-links=/export UV_FIND_LINKS=/p; s/^[^=]*trusted-host=/export UV_INSECURE_HOST=/p; \
+	s/^[^=]*[.]cert=/export SSL_CERT_FILE=/p; s/^[^=]*[.]proxy=/export ALL_PROXY=/p
 INSTALL := eval "$$($(BIN)/pip config list | sort -r | sed -nE '$(UV_SETTINGS)')"; \
 	$(BIN)/uv pip install --python $(BIN)/python
 
