@@ -170,7 +170,7 @@ def mini_batches(
 
     Args:
         questions: the size of one process's batch.
-        whole: the activations of all of them fit in memory (:func:`fits_whole`).
+        whole: all of them are kept for the backward pass (:func:`fits_whole`).
     """
     in_memory = settings.local_batch_size * settings.train_n_passages * model.passage_max_length
     efficient = EFFICIENT_TOKENS.get(device, EFFICIENT_TOKENS_ON_GPU)
@@ -178,8 +178,10 @@ def mini_batches(
 
 
 def fits_whole(load: Workload, settings: FinetuneSettings, accelerator: Accelerator) -> bool:
-    """Whether a whole batch is kept for the backward pass, whatever ``local_batch_size`` is: a gradient cache costs a
-    second forward pass. It may take a third of the device's memory, and what is free."""
+    """Whether a whole batch is kept for the backward pass though ``local_batch_size`` is smaller: a gradient cache
+    costs a second forward pass. It may take a third of the device's memory, and what is free."""
+    if settings.local_batch_size >= load.questions:
+        return False
     whole = settings.model_copy(update={"local_batch_size": load.questions})
     most = min(accelerator.memory_bytes, accelerator.total_bytes // WHOLE_BATCH_PARTS)
     return load.need(whole, accelerator).total <= most

@@ -26,8 +26,8 @@ PRECISION = "precision.txt"
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """One call of :func:`~assets_pkg.finetune.train.finetune`, which writes into ``folder``. ``whole``: a batch is
-    computed without a gradient cache, whatever ``local_batch_size`` is."""
+    """One call of :func:`~assets_pkg.finetune.train.finetune`, which writes into ``folder``. ``whole``: batches
+    are computed without a gradient cache though ``local_batch_size`` is smaller."""
 
     mined: MinedTrainSet
     base: Checkpoint

@@ -3,7 +3,6 @@ several."""
 
 from __future__ import annotations
 
-import math
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
@@ -92,10 +91,8 @@ def finetune(
         discard_other_run(run)
     if is_main():
         describe_plan(plan, note)
-        if whole and settings.local_batch_size < math.ceil(questions / world_size()):
-            note(
-                "memory is enough for whole batches: computed without a gradient cache, with the same result"
-            )
+        if whole:
+            note("memory is enough for whole batches: computed without a gradient cache, same result")
     results = _run(run, validation)
     if is_main():
         write_results(run, results)
