@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from resources.compute.job import TASK, JobFolder
+from resources.machine.imports import announce_import
 
 CODE = """
 import atexit, gc, json, sys
@@ -151,6 +152,18 @@ def test_no_search_for_garbage_goes_through_what_was_imported(tmp_path: Path) ->
     command = [sys.executable, "-c", SEARCHED]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, cwd=tmp_path, check=False)
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize("imported", [False, True])
+def test_a_long_import_is_announced(monkeypatch: pytest.MonkeyPatch, imported: bool) -> None:
+    monkeypatch.setitem(sys.modules, "sentence_transformers", sys)
+    if not imported:
+        monkeypatch.delitem(sys.modules, "sentence_transformers")
+    notes: list[str] = []
+    announce_import(notes.append)
+    assert [note.partition(",")[0] for note in notes] == (
+        [] if imported else ["importing torch and transformers"]
+    )
 
 
 def test_the_one_distance_that_needs_scikit_learn() -> None:

@@ -28,6 +28,7 @@ from resources.configurable import (
     ComputeResource,
     EncoderResource,
 )
+from resources.machine.imports import announce_import
 from storage.artifact_store import ArtifactStore
 from storage.artifacts import Checkpoint, MinedTrainSet, TrainingSet
 from storage.embedding_cache import EmbeddingCache
@@ -112,6 +113,7 @@ def _base_model(profile: Profile) -> dg.AssetsDefinition:
         with asset_context(context, store, compute) as asset:
 
             def produce(folder: Path) -> None:
+                announce_import(asset.note)
                 fetch_base_model(profile.model, folder, asset.progress(), accelerator.host())
 
             asset.note(describe_contract(profile.model))

@@ -14,6 +14,8 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
+from storage.progress import Note
+
 NEW_OBJECTS = 50_000
 """How many more objects than before start a search for garbage, instead of Python's 700 or 2,000."""
 
@@ -42,6 +44,12 @@ def spare_imports() -> None:
     atexit.register(gc.freeze)
     if not any(isinstance(finder, _Sparing) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Sparing())
+
+
+def announce_import(note: Note) -> None:
+    """Say that the libraries will be imported, which takes a while, unless they are."""
+    if LIBRARY not in sys.modules:
+        note("importing torch and transformers, for the first time after their installation some 20 seconds")
 
 
 class _Sparing(MetaPathFinder):
