@@ -161,7 +161,7 @@ def test_a_long_import_is_announced(monkeypatch: pytest.MonkeyPatch, imported: b
         monkeypatch.delitem(sys.modules, "sentence_transformers")
     notes: list[str] = []
     announce_import(notes.append)
-    assert [note.partition(",")[0] for note in notes] == (
+    assert [note.partition(" (")[0] for note in notes] == (
         [] if imported else ["importing torch and transformers"]
     )
 

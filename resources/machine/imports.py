@@ -49,7 +49,7 @@ def spare_imports() -> None:
 def announce_import(note: Note) -> None:
     """Say that the libraries will be imported, which takes a while, unless they are."""
     if LIBRARY not in sys.modules:
-        note("importing torch and transformers, for the first time after their installation some 20 seconds")
+        note("importing torch and transformers (the first time after an installation: some 20 seconds)")
 
 
 class _Sparing(MetaPathFinder):
