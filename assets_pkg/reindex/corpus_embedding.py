@@ -167,13 +167,15 @@ def _file(passages: Passages) -> Path:
 
 
 class _WholeProgress:
-    """The progress of blocks as that of the whole, of which ``known`` texts need not be embedded."""
+    """The progress of blocks as that of the whole, of which ``known`` texts need not be embedded. A block without new
+    texts is no progress."""
 
     def __init__(self, progress: Progress, total: int, known: int):
         self.progress = progress
         self.total = total
         self.known = known
         self.before = self.now = 0.0
+        self.reported = -1
 
     def __call__(self, done: int, total: int, unit: str, **figures: float) -> None:
         self.now = done - figures.get("cached", 0)
@@ -187,7 +189,10 @@ class _WholeProgress:
         self._report(self.total)
 
     def _report(self, done: int) -> None:
-        self.progress(min(done, self.total), self.total, "texts", cached=self.known)
+        done = min(done, self.total)
+        if done != self.reported:
+            self.reported = done
+            self.progress(done, self.total, "texts", cached=self.known)
 
 
 @contextmanager

@@ -98,15 +98,22 @@ def test_progress_tells_from_the_start_what_is_cached_of_the_whole_corpus(
     def progress(done: int, total: int, unit: str, **figures: float) -> None:
         seen.append((done, total, figures["cached"]))
 
-    folder = tmp_path / "embeddings"
-    folder.mkdir()
-    embed_passages(passages, Checkpoint(tmp_path, "checkpoint", "m1"), encoder, {}, folder, progress)
+    def embed(name: str) -> None:
+        (tmp_path / name).mkdir()
+        embed_passages(
+            passages, Checkpoint(tmp_path, "checkpoint", "m1"), encoder, {}, tmp_path / name, progress
+        )
+
+    embed("embeddings")
     computed = len(set(texts)) - 800
     assert {(total, cached) for _, total, cached in seen} == {(5000, 800)}
     assert seen[0][0] == 800
     assert seen[-2][0] == 800 + computed
     assert seen[-1][0] == 5000
     assert sorted(seen) == seen
+    seen.clear()
+    embed("again")
+    assert seen == [(5000, 5000, 5000)]
 
 
 def build(
